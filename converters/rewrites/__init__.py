@@ -1,0 +1,1 @@
+"""Exact rewrites of the FP32 graph, one a file."""

@@ -1,0 +1,127 @@
+"""The Bundle: a folder that a device needs and nothing else, every file of it a standard one.
+
+manifest.json        identity, preprocessing, labels, precision, hashes, measurements
+model.onnx           the graph in the precision asked for: uint8 NHWC frame in, float32 logits out
+openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
+labels.txt           one label a line, in the order of the logits
+golden.npz           frames (N×H×W×3 uint8, in channel order of the network) and logits (N×classes float32)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.errors import BundleError, BundleIntegrityError
+from vitedge.manifest import Manifest, parse_manifest
+
+MANIFEST = "manifest.json"
+MODEL_ONNX = "model.onnx"
+OPENVINO_XML = "openvino/model.xml"
+LABELS = "labels.txt"
+GOLDEN = "golden.npz"
+
+INPUT_NAME = "frame"
+OUTPUT_NAME = "logits"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs and the logits that an engine must reproduce.
+
+    Attributes:
+        frames: ``N×H×W×3`` uint8, preprocessed, in the network's channel order.
+        logits: ``N×classes`` float32, from ``model.onnx`` in ONNX Runtime.
+    """
+
+    frames: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest has been read.
+
+    Attributes:
+        path: its folder.
+        manifest: the parsed ``manifest.json``.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest and check every file against its size and SHA-256.
+
+        Raises:
+            BundleError: there is no bundle at ``path``.
+            BundleSchemaError: the manifest is malformed or from a newer vitedge.
+            BundleIntegrityError: a file is missing, truncated or altered.
+        """
+        folder = Path(path)
+        manifest_path = folder / MANIFEST
+        if not manifest_path.is_file():
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST}",
+                expected="a folder that vitedge convert wrote",
+                fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
+            )
+        manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"), where=str(manifest_path))
+        bundle = cls(path=folder, manifest=manifest)
+        bundle._check_files()
+        return bundle
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of the sizes of its files, the manifest apart."""
+        return sum(record.bytes for record in self.manifest.files.values())
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists.
+
+        Raises:
+            BundleError: the bundle has no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {name}", expected=f"one of {', '.join(self.manifest.files)}")
+        return self.path / name
+
+    def golden(self) -> Golden:
+        """Read the golden vectors."""
+        with np.load(self.file(GOLDEN), allow_pickle=False) as arrays:
+            return Golden(frames=arrays["frames"], logits=arrays["logits"])
+
+    def _check_files(self) -> None:
+        for name, record in self.manifest.files.items():
+            path = self.path / name
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise BundleIntegrityError(f"{self.path / MANIFEST} lists {name!r}", expected="paths inside the bundle")
+            if not path.is_file():
+                raise BundleIntegrityError(f"{path} is missing", fix="copy the bundle again, or convert again")
+            size = path.stat().st_size
+            if size != record.bytes:
+                raise BundleIntegrityError(
+                    f"{path} has {size} bytes",
+                    expected=f"{record.bytes} bytes",
+                    fix="the copy is cut off or altered: copy the bundle again",
+                )
+            if sha256_of(path) != record.sha256:
+                raise BundleIntegrityError(
+                    f"{path} was altered: its SHA-256 differs from the manifest",
+                    expected=record.sha256,
+                    fix="copy the bundle again from a source that you trust",
+                )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's contents."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""The command line: one module a verb, each with ``add_parser`` and ``run``; heavy imports happen inside ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from vitedge.errors import VitedgeError, did_you_mean
+from vitedge.version import VERSION
+
+VERBS: tuple[str, ...] = ("convert", "eval", "run", "bench", "inspect", "doctor", "targets", "models", "demo")
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+EPILOG = """\
+examples:
+  vitedge demo
+  vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
+  vitedge run deit.bundle --source 0 --show
+  vitedge bench deit.bundle --against deit-fp32.bundle
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that never abbreviates, and suggests the option that was meant."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with a suggestion, and exit with 2."""
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"error: {message}\n{self._suggestion(message)}")
+
+    def _suggestion(self, message: str) -> str:
+        marker = "unrecognized arguments: "
+        if not message.startswith(marker):
+            return ""
+        wrong = message[len(marker) :].split()[0].partition("=")[0]
+        options = [option for action in self._actions for option in action.option_strings]
+        hint = did_you_mean(wrong, options)
+        return f"  fix: {hint}\n" if hint else f"  fix: {self.prog} --help lists the options\n"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = Parser(prog="vitedge", description="Vision Transformers on edge devices.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"vitedge {VERSION}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for verb in VERBS:
+        importlib.import_module(f"vitedge.cli.{verb}").add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; the exit code: 0 done, 1 an error that was explained, 2 wrong usage, 130 interrupted."""
+    parser = build_parser()
+    namespace, rest = parser.parse_known_args(arguments)
+    if rest:
+        namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        exit_code: int = namespace.run(namespace)
+    except VitedgeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing half-written was left\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_ERROR
+    return exit_code

@@ -1,0 +1,106 @@
+"""Every error that vitedge raises on purpose.
+
+    VitedgeError
+    ├── UsageError              a request that cannot be met as it was put: unknown name, existing output
+    ├── MissingExtraError       an optional package is not installed
+    ├── CheckpointError         weights, configuration or labels that do not fit together
+    ├── ConversionError         export, rewrite, compilation or verification failed
+    ├── CalibrationError        calibration or evaluation images that cannot be used
+    ├── BundleError             a bundle that cannot be read
+    │   ├── BundleIntegrityError    a file is missing, truncated or altered
+    │   └── BundleSchemaError       the manifest is malformed or from a newer vitedge
+    ├── EngineError             an engine that does not load, run or pass its self-test
+    └── FrameSourceError        a camera, video or image that yields no usable frame
+
+Errors of other libraries are translated once, where vitedge calls them, with ``raise … from error``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VitedgeError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        problem: what was wrong, naming the thing.
+        expected: what would have been right.
+        fix: what to do about it.
+    """
+
+    def __init__(self, problem: str, *, expected: str = "", fix: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.expected = expected
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class UsageError(VitedgeError):
+    """A request that cannot be met as it was put."""
+
+
+class MissingExtraError(VitedgeError):
+    """An optional package is not installed.
+
+    Args:
+        package: the import name that is missing.
+        extra: the extra of vitedge that brings it.
+        purpose: what it was needed for.
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed", fix=f'pip install "vitedge[{extra}]"')
+        self.package = package
+        self.extra = extra
+
+
+class CheckpointError(VitedgeError):
+    """Weights, configuration or labels that do not fit together."""
+
+
+class ConversionError(VitedgeError):
+    """Export, rewrite, compilation or verification failed."""
+
+
+class CalibrationError(VitedgeError):
+    """Calibration or evaluation images that cannot be used."""
+
+
+class BundleError(VitedgeError):
+    """A bundle that cannot be read."""
+
+
+class BundleIntegrityError(BundleError):
+    """A file of the bundle is missing, truncated or altered."""
+
+
+class BundleSchemaError(BundleError):
+    """The manifest is malformed, or written by a newer vitedge."""
+
+
+class EngineError(VitedgeError):
+    """An engine that does not load, run or pass its self-test."""
+
+
+class FrameSourceError(VitedgeError):
+    """A camera, video or image that yields no usable frame."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """The known names closest to a mistyped one, as a phrase for an error's ``fix``; empty if none is close.
+
+    >>> did_you_mean("deit_tinny", ["deit_tiny", "swin_tiny"], limit=1)
+    'did you mean deit_tiny?'
+    """
+    close = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,35 @@
+"""What is known of a model besides its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitedge.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Identity, labels and preprocessing of a classifier, read from the checkpoint's own configuration.
+
+    Attributes:
+        name: short name for people and file names, such as ``deit_tiny_patch16_224``.
+        source: where it came from, as the user wrote it, such as ``timm:deit_tiny_patch16_224``.
+        architecture: timm's architecture name, or ``onnx`` where only a graph is known.
+        labels: one name per logit, in order.
+        preprocessing: how images become inputs.
+        weights_sha256: hash of the weight file, or of all weights in order; empty if weights are random.
+        pretrained: whether the weights come from training; random weights say nothing about accuracy.
+    """
+
+    name: str
+    source: str
+    architecture: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights_sha256: str
+    pretrained: bool
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return len(self.labels)
