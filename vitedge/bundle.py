@@ -22,6 +22,7 @@ from vitedge.manifest import Manifest, parse_manifest
 MANIFEST = "manifest.json"
 MODEL_ONNX = "model.onnx"
 OPENVINO_XML = "openvino/model.xml"
+OPENVINO_BIN = "openvino/model.bin"
 LABELS = "labels.txt"
 GOLDEN = "golden.npz"
 

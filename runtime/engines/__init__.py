@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import Bundle
-from vitedge.errors import UsageError, did_you_mean
+from vitedge.errors import EngineError, UsageError, did_you_mean
 from vitedge.targets import target_named
 
 
@@ -26,6 +27,7 @@ class EngineInfo:
         effective_precision: what the matrix products of the weights are computed in: ``fp32``, ``bf16``, ``fp16``
             or ``int8``, as read back from the compiled engine, not as asked for.
         rest_precision: what everything else is computed in; equal to ``effective_precision`` unless that is ``int8``.
+            Either is ``unavailable`` where the library does not say.
     """
 
     name: str
@@ -75,7 +77,7 @@ def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None 
         threads: CPU threads to use; by default the backend decides.
 
     Raises:
-        UsageError: no engine of that name.
+        UsageError: no engine of that name, or fewer than one thread.
         MissingExtraError: its library is not installed.
         EngineError: its library cannot run this bundle.
     """
@@ -86,5 +88,37 @@ def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None 
             expected=f"one of {', '.join(ENGINES)}",
             fix=did_you_mean(chosen, ENGINES),
         )
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}", expected="1 or more", fix="leave it out to let the engine decide")
     engine: Engine = importlib.import_module(ENGINES[chosen]).open_engine(bundle, threads=threads)
     return engine
+
+
+def check_contract(bundle: Bundle, path: Path, *, frame: NDArray[Any], logits: NDArray[Any]) -> None:
+    """Refuse a graph whose input and output are not those of the bundle's model.
+
+    Args:
+        bundle: says what they must be.
+        path: the graph, for the error.
+        frame: the engine's input buffer, without the batch axis.
+        logits: the engine's output, without the batch axis.
+
+    Raises:
+        EngineError: a shape or dtype differs.
+    """
+    model = bundle.manifest.model
+    expected = (
+        ((*model.preprocessing.input_size, 3), np.dtype(np.uint8)),
+        ((model.num_classes,), np.dtype(np.float32)),
+    )
+    actual = ((frame.shape, frame.dtype), (logits.shape, logits.dtype))
+    if actual != expected:
+        raise EngineError(
+            f"{path} takes a {_described(*actual[0])} frame and gives {_described(*actual[1])} logits",
+            expected=f"{_described(*expected[0])} and {_described(*expected[1])}, as the manifest says",
+            fix="convert the model again",
+        )
+
+
+def _described(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    return f"{'x'.join(map(str, shape))} {dtype}"

@@ -1,0 +1,139 @@
+"""ONNX Runtime on the CPU: the reference that other engines are compared with."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle
+from vitedge.errors import EngineError
+from vitedge.extras import require
+from vitedge.runtime.engines import EngineInfo, check_contract
+from vitedge.runtime.machine import UNAVAILABLE, processor_name
+
+PROVIDERS = ["CPUExecutionProvider"]
+ERRORS_ONLY = 3
+
+_INT8_PRODUCTS = {
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "QGemm",
+    "QLinearConv",
+    "QLinearMatMul",
+}
+_FLOAT_PRODUCTS = {"Conv", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "NhwcFusedConv"}
+_FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class OnnxruntimeEngine:
+    """A session on the bundle's ONNX graph."""
+
+    def __init__(self, session: Any, frame: NDArray[np.uint8], info: EngineInfo) -> None:
+        self.info = info
+        self.frame = frame
+        self._session: Any = session
+
+    def run(self) -> NDArray[np.float32]:
+        """Classify what is in ``frame``; ``(classes,)`` float32 logits, owned by the caller.
+
+        Raises:
+            EngineError: ONNX Runtime failed, or the engine is closed.
+        """
+        if self._session is None:
+            raise EngineError("this ONNX Runtime engine is closed", fix="open the bundle again")
+        with _translated("ONNX Runtime failed while it ran the bundle"):
+            return _infer(self._session, self.frame)
+
+    def close(self) -> None:
+        """Free the session; a second call does nothing."""
+        self._session = None
+        self.frame = np.empty((0, 0, 3), dtype=np.uint8)
+
+
+def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEngine:
+    """Open a session on the bundle's ``model.onnx``.
+
+    Args:
+        bundle: what to run.
+        threads: CPU threads to use within an operator; by default ONNX Runtime takes one for each physical core.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        EngineError: ONNX Runtime cannot run the graph, or the graph is not of this bundle's model.
+    """
+    onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the onnxruntime engine")
+    path = bundle.file(MODEL_ONNX)
+    frame = np.zeros((*bundle.manifest.model.preprocessing.input_size, 3), dtype=np.uint8)
+    with _translated(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}"):
+        session, logits, executed = _open_profiled(onnxruntime, path, frame, threads)
+    check_contract(bundle, path, frame=frame, logits=logits)
+    precision = effective_precision(executed)
+    info = EngineInfo(
+        name="onnxruntime",
+        version=onnxruntime.__version__,
+        device=processor_name(),
+        effective_precision=precision,
+        rest_precision="fp32" if precision == "int8" else precision,
+    )
+    return OnnxruntimeEngine(session, frame, info)
+
+
+def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: frame[np.newaxis]})[0][0]
+    return logits
+
+
+def _open_profiled(
+    onnxruntime: Any, path: Path, frame: NDArray[np.uint8], threads: int | None
+) -> tuple[Any, NDArray[np.float32], list[dict[str, Any]]]:
+    """A session, its first logits, and what ran for them: only a profile tells which kernels the session chose."""
+    with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(path), options, providers=PROVIDERS)
+        logits = _infer(session, frame)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return session, logits, [event["args"] for event in events if event.get("cat") == "Node"]
+
+
+def effective_precision(executed: list[dict[str, Any]]) -> str:
+    """What most of the matrix products and convolutions computed in; on a tie, the more exact.
+
+    Args:
+        executed: ``args`` of the node events of an ONNX Runtime profile.
+    """
+    counted = Counter(precision for each in executed if (precision := _product_precision(each)))
+    exactness = ("int8", "bf16", "fp16", "fp32")
+    return max(counted, key=lambda name: (counted[name], exactness.index(name)), default=UNAVAILABLE)
+
+
+def _product_precision(executed: dict[str, Any]) -> str | None:
+    kind = executed.get("op_name")
+    if kind in _INT8_PRODUCTS:
+        return "int8"
+    if kind not in _FLOAT_PRODUCTS or not executed.get("output_type_shape"):
+        return None
+    (dtype,) = executed["output_type_shape"][0]
+    return _FLOATS.get(dtype)
+
+
+@contextmanager
+def _translated(problem: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises, which has no common base but Exception, into an EngineError."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineError(f"{problem}: {error}", fix="vitedge doctor shows what this machine has") from error

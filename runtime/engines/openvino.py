@@ -1,0 +1,135 @@
+"""OpenVINO on the CPU: the bundle's IR, one request, latency first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
+from vitedge.errors import EngineError
+from vitedge.extras import require
+from vitedge.runtime.engines import EngineInfo, check_contract
+
+DEVICE = "CPU"
+
+_PRECISIONS = {"u8": "int8", "i8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
+_NATIVE_16_BIT = ("bf16", "f16")
+_WEIGHT_LAYERS = ("FullyConnected", "Convolution")
+_PRODUCT_LAYERS = (*_WEIGHT_LAYERS, "MatMul")
+
+
+class OpenvinoEngine:
+    """An IR compiled for this CPU.
+
+    ``frame`` is the memory that the compiled graph reads, so a frame written into it is not copied again.
+    """
+
+    def __init__(self, request: Any, info: EngineInfo) -> None:
+        self.info = info
+        self.frame: NDArray[np.uint8] = request.get_input_tensor().data[0]
+        self._logits: NDArray[np.float32] = request.get_output_tensor().data[0]
+        self._request: Any = request
+
+    def run(self) -> NDArray[np.float32]:
+        """Classify what is in ``frame``; ``(classes,)`` float32 logits, owned by the caller.
+
+        Raises:
+            EngineError: OpenVINO failed, or the engine is closed.
+        """
+        if self._request is None:
+            raise EngineError("this OpenVINO engine is closed", fix="open the bundle again")
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as error:
+            raise _failed("OpenVINO failed while it ran the bundle", error) from error
+        return np.array(self._logits)
+
+    def close(self) -> None:
+        """Free the compiled graph and its memory; a second call does nothing."""
+        self._request = None
+        self.frame = np.empty((0, 0, 3), dtype=np.uint8)
+        self._logits = np.empty(0, dtype=np.float32)
+
+
+def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine:
+    """Compile the bundle's IR for the CPU of this machine.
+
+    Args:
+        bundle: what to run.
+        threads: CPU threads to use; by default OpenVINO takes one for each physical core.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        EngineError: OpenVINO cannot compile the IR, or the IR is not of this bundle's model.
+    """
+    openvino = require("openvino", extra="openvino", purpose="the openvino engine")
+    path = bundle.file(OPENVINO_XML)
+    bundle.file(OPENVINO_BIN)
+    try:
+        core = openvino.Core()
+        compiled = core.compile_model(path, DEVICE, _configuration(core, bundle.manifest.precision.asked, threads))
+        info = _info(openvino, core, compiled)
+        engine = OpenvinoEngine(compiled.create_infer_request(), info)
+    except RuntimeError as error:
+        raise _failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
+    check_contract(bundle, path, frame=engine.frame, logits=engine._logits)
+    return engine
+
+
+def _configuration(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
+    """One stream for latency; fp32 bundles stay in f32, all others rest in the CPU's own 16-bit type."""
+    rest = "f32" if precision == "fp32" else native_float(core)
+    configuration: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": rest}
+    if threads is not None:
+        configuration["INFERENCE_NUM_THREADS"] = threads
+    return configuration
+
+
+def native_float(core: Any) -> str:
+    """``bf16`` or ``f16`` where this CPU computes it natively, else ``f32``.
+
+    The plugin's own default for the precision hint is that type (OpenVINO documentation, CPU device, "Inference
+    Precision Hint").
+    """
+    default: str = core.get_property(DEVICE, "INFERENCE_PRECISION_HINT").get_type_name()
+    return default if default in _NATIVE_16_BIT else "f32"
+
+
+def _info(openvino: Any, core: Any, compiled: Any) -> EngineInfo:
+    rest = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
+    effective = effective_precision(executed_layers(compiled)) or rest
+    return EngineInfo(
+        name="openvino",
+        version=openvino.__version__.partition("-")[0],
+        device=core.get_property(DEVICE, "FULL_DEVICE_NAME").strip(),
+        effective_precision=effective,
+        rest_precision=rest if effective == "int8" else effective,
+    )
+
+
+def executed_layers(compiled: Any) -> Counter[tuple[str, str]]:
+    """How many layers of each (kind, precision) the compiled graph executes, in OpenVINO's own names."""
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return Counter((fact["layerType"].astype(str), fact["runtimePrecision"].astype(str)) for fact in facts)
+
+
+def effective_precision(layers: Counter[tuple[str, str]]) -> str | None:
+    """What most layers with weights compute in; on a tie, the more exact; None if no product is among the layers."""
+    weighted = any(kind in _WEIGHT_LAYERS for kind, _ in layers)
+    counted: Counter[str] = Counter()
+    for (kind, precision), count in layers.items():
+        if kind in (_WEIGHT_LAYERS if weighted else _PRODUCT_LAYERS) and precision in _PRECISIONS:
+            counted[_PRECISIONS[precision]] += count
+    exactness = ("int8", "bf16", "fp16", "fp32")
+    return max(counted, key=lambda name: (counted[name], exactness.index(name)), default=None)
+
+
+def _failed(problem: str, error: RuntimeError) -> EngineError:
+    reason = str(error).strip().splitlines()
+    return EngineError(
+        f"{problem}: {reason[-1].strip() if reason else 'no reason given'}",
+        fix="vitedge doctor shows what this machine has; with another OpenVINO version, convert the model again",
+    )

@@ -1,0 +1,73 @@
+"""What this machine is and how busy it is; what cannot be read is ``unavailable``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+UNAVAILABLE = "unavailable"
+
+CPUINFO = Path("/proc/cpuinfo")
+CPUFREQ = Path("/sys/devices/system/cpu")
+
+_NAME_KEYS = ("model name", "Model", "Hardware")
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """What makes latencies of one machine differ from day to day.
+
+    Attributes:
+        governors: the CPU frequency governors in force, sorted and joined by commas.
+        load_average: processes that ran or waited in the last minute, on average.
+        cpus: processors that this process may use.
+    """
+
+    governors: str
+    load_average: float | str
+    cpus: int
+
+
+def processor_name() -> str:
+    """Name of the processor, as the kernel gives it, else the instruction set."""
+    facts = _cpuinfo(CPUINFO)
+    return next((facts[key] for key in _NAME_KEYS if key in facts), platform.processor() or platform.machine())
+
+
+def machine_state() -> MachineState:
+    """Governor, load and processors, now."""
+    return MachineState(governors=_governors(CPUFREQ), load_average=_load_average(), cpus=_usable_cpus())
+
+
+def _cpuinfo(path: Path) -> dict[str, str]:
+    """The first value of each key."""
+    facts: dict[str, str] = {}
+    for line in _read(path).splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    return facts
+
+
+def _governors(folder: Path) -> str:
+    found = {_read(path).strip() for path in folder.glob("cpu*/cpufreq/scaling_governor")} - {""}
+    return ", ".join(sorted(found)) or UNAVAILABLE
+
+
+def _load_average() -> float | str:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return UNAVAILABLE
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
