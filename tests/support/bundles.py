@@ -70,12 +70,13 @@ def colour_graph(precision: Precision = "fp32") -> onnx.ModelProto:
     graphs that calibration writes.
     """
     kernel = np.zeros((3, 3, PATCH, PATCH), dtype=np.float32)
-    kernel[range(3), range(3)] = 1 / (255 * PATCH * PATCH)
+    kernel[range(3), range(3)] = 1 / PATCH**2
     graph = _Graph(quantized=precision == "int8")
-    graph.constants.update(kernel=kernel, weights=WEIGHTS)
+    graph.constants.update(kernel=kernel, weights=WEIGHTS, step=np.array(1 / 255, np.float32))
     graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
-    graph.add("Transpose", ["pixels"], "planes", perm=[0, 3, 1, 2])
-    planes, filters = graph.fake_quantize("planes", 1.0, np.uint8), graph.fake_quantize("kernel", 1e-5, np.int8)
+    graph.add("Mul", ["pixels", "step"], "scaled")
+    graph.add("Transpose", ["scaled"], "planes", perm=[0, 3, 1, 2])
+    planes, filters = graph.fake_quantize("planes", 1 / 255, np.uint8), graph.fake_quantize("kernel", 1 / 2000, np.int8)
     graph.add("Conv", [planes, filters], "patches", strides=[PATCH, PATCH])
     graph.add("GlobalAveragePool", ["patches"], "pooled")
     graph.add("Flatten", ["pooled"], "features")
