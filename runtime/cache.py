@@ -1,0 +1,59 @@
+"""Small results that a machine remembers between runs, one JSON file each.
+
+The cache only ever saves work: what cannot be read counts as absent, and what cannot be written is not remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder() -> Path:
+    """``$VITEDGE_CACHE``, else ``$XDG_CACHE_HOME/vitedge``, else ``~/.cache/vitedge``.
+
+    Raises:
+        RuntimeError: none of them is set and the user has no home folder.
+    """
+    own = os.environ.get("VITEDGE_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "vitedge"
+
+
+def recall(kind: str, key: str) -> dict[str, Any] | None:
+    """What was remembered, or None.
+
+    Args:
+        kind: folder within the cache, such as ``self-test``.
+        key: file name, such as a hex digest.
+    """
+    try:
+        value = json.loads((cache_folder() / kind / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def remember(kind: str, key: str, value: dict[str, Any]) -> None:
+    """Remember a JSON object, whole or not at all; arguments as for ``recall``."""
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = cache_folder() / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / f"{key}.json", json.dumps(value))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

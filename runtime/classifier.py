@@ -1,0 +1,234 @@
+"""The classifier: preprocessing, an engine, labels.
+
+    load ─▶ Bundle (hashes checked) ─▶ engine ─▶ golden self-test ─▶ Classifier
+
+``Classifier.classify`` goes through three stages, which streams call one by one to overlap them: ``prepare`` (any
+thread), ``infer`` (one at a time) and ``rank`` (any thread).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle import Bundle
+from vitedge.errors import EngineError, FrameSourceError, UsageError
+from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.preprocessing import ChannelOrder, Preprocessing
+from vitedge.runtime.engines import Engine, EngineInfo, open_engine
+from vitedge.runtime.preprocess import Preprocessor
+from vitedge.runtime.self_test import ensure_self_test
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+    from vitedge.runtime.sources import Source
+    from vitedge.runtime.stream import Policy
+
+    Image = NDArray[np.uint8] | PillowImage
+
+NANOSECONDS_PER_MS = 1e6
+
+
+class Classifier:
+    """Classifies images with one engine.
+
+    Calls from several threads are safe and run one after the other; the ones that should overlap need a classifier
+    each.
+
+    Args:
+        engine: what runs the graph; the classifier owns it and closes it.
+        preprocessing: how an image becomes the engine's input.
+        labels: one for each logit.
+    """
+
+    def __init__(self, engine: Engine, preprocessing: Preprocessing, labels: Sequence[str]) -> None:
+        self.preprocessing = preprocessing
+        self.labels = tuple(labels)
+        self.info: EngineInfo = engine.info
+        self._preprocess = Preprocessor(preprocessing)
+        self._engine: Engine | None = engine
+        self._lock = threading.Lock()
+
+    def classify(self, image: Image, *, topk: int = 5) -> Prediction:
+        """Classify one image.
+
+        Args:
+            image: ``H×W×3`` uint8 BGR, as OpenCV gives it, or a Pillow image of any mode.
+            topk: how many classes to return; all of them where there are fewer.
+
+        Returns:
+            The best classes, the time in each stage, and as ``age_ms`` the milliseconds since the call.
+
+        Raises:
+            FrameSourceError: the image is empty, grey, or not uint8.
+            EngineError: the engine failed, gave logits that are not numbers, or is closed.
+        """
+        captured_at = time.time()
+        begun = time.perf_counter_ns()
+        with self._lock:
+            engine = self._opened()
+            entered = time.perf_counter_ns()
+            self._fill(engine.frame, image)
+            prepared = time.perf_counter_ns()
+            logits = engine.run()
+            inferred = time.perf_counter_ns()
+        candidates = self.rank(logits, topk)
+        done = time.perf_counter_ns()
+        return Prediction(
+            topk=candidates,
+            frame=0,
+            captured_at=captured_at,
+            age_ms=(done - begun) / NANOSECONDS_PER_MS,
+            stages_ms=StageTimes(
+                preprocess=(prepared - entered) / NANOSECONDS_PER_MS,
+                infer=(inferred - prepared) / NANOSECONDS_PER_MS,
+                postprocess=(done - inferred) / NANOSECONDS_PER_MS,
+            ),
+        )
+
+    def logits(self, image: Image) -> NDArray[np.float32]:
+        """The ``(classes,)`` float32 logits of one image; arguments and errors as for ``classify``."""
+        with self._lock:
+            engine = self._opened()
+            self._fill(engine.frame, image)
+            return engine.run()
+
+    def stream(
+        self, source: Source, *, policy: Policy | None = None, max_frames: int | None = None, topk: int = 5
+    ) -> Iterator[Prediction]:
+        """Classify the frames of a camera, video, folder or iterable; see ``vitedge.runtime.stream.stream``."""
+        from vitedge.runtime.stream import stream
+
+        return stream(self, source, policy=policy, max_frames=max_frames, topk=topk)
+
+    def prepare(self, image: Image, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
+        """The engine's ``h×w×3`` uint8 input for an image; safe in any thread.
+
+        Raises:
+            FrameSourceError: the image is empty, grey, or not uint8.
+        """
+        return self._preprocess(*_pixels(image, order))
+
+    def infer(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The ``(classes,)`` float32 logits of a frame that ``prepare`` returned.
+
+        Raises:
+            EngineError: the engine failed, or is closed.
+        """
+        with self._lock:
+            engine = self._opened()
+            engine.frame[...] = prepared
+            return engine.run()
+
+    def rank(self, logits: NDArray[np.float32], topk: int) -> tuple[Candidate, ...]:
+        """The ``topk`` best classes of ``(classes,)`` logits, best first; equal ones in the order of their index.
+
+        Raises:
+            UsageError: ``topk`` is less than 1.
+            EngineError: the logits are not finite, or are not one for each label.
+        """
+        peak = float(logits.max(initial=-math.inf))
+        if topk < 1 or not math.isfinite(peak) or logits.size != len(self.labels):
+            raise self._unrankable(logits, topk)
+        weights = np.exp(logits - peak)
+        best = _best(logits, min(topk, logits.size))
+        scores = weights[best] / weights.sum()
+        return tuple(
+            Candidate(self.labels[index], index, score)
+            for index, score in zip(best.tolist(), scores.tolist(), strict=True)
+        )
+
+    def close(self) -> None:
+        """Free the engine once no call is using it; a second call does nothing."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+            self._engine = None
+
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise EngineError("this classifier is closed", fix="open the bundle again with vitedge.load")
+        return self._engine
+
+    def _fill(self, target: NDArray[np.uint8], image: Image) -> None:
+        pixels, order = _pixels(image, "BGR")
+        self._preprocess(pixels, order=order, out=target)
+
+    def _unrankable(self, logits: NDArray[np.float32], topk: int) -> UsageError | EngineError:
+        if topk < 1:
+            return UsageError(f"topk is {topk}", expected="1 or more")
+        if logits.size != len(self.labels):
+            return EngineError(
+                f"the engine gave {logits.size} logits", expected=f"{len(self.labels)}, one for each label"
+            )
+        return EngineError(
+            f"{self.info.name} gave logits that are not finite numbers",
+            expected="finite logits",
+            fix=f"{self.info.effective_precision} overflows on this machine: convert with another precision",
+        )
+
+
+def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Indices of the ``count`` largest, in descending order, without sorting all."""
+    threshold = np.partition(logits, logits.size - count)[logits.size - count]
+    candidates = np.flatnonzero(logits >= threshold)
+    order = np.argsort(-logits[candidates], kind="stable")
+    return candidates[order[:count]]
+
+
+def _pixels(image: Image, order: ChannelOrder) -> tuple[NDArray[np.uint8], ChannelOrder]:
+    """An image as an array, and the order of its channels."""
+    return (image, order) if isinstance(image, np.ndarray) else (_from_pillow(image), "RGB")
+
+
+def _from_pillow(image: PillowImage) -> NDArray[np.uint8]:
+    """An image in RGB, converted as timm does it; nobody has one who has not imported Pillow."""
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is None or not isinstance(image, pillow.Image):
+        raise FrameSourceError(
+            f"an image is a {type(image).__name__}", expected="an HxWx3 uint8 BGR array, or a Pillow image"
+        )
+    return np.asarray(image.convert("RGB"))
+
+
+def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> Classifier:
+    """Open a bundle for classification: check its hashes, compile it, have the engine prove itself.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        engine: key in ``vitedge.runtime.engines.ENGINES``; by default the one of the bundle's target.
+        threads: CPU threads to use; by default the engine decides.
+
+    Raises:
+        BundleError: the bundle cannot be read, or a file of it was altered.
+        UsageError: no engine of that name, or fewer than one thread.
+        MissingExtraError: the engine's library is not installed.
+        EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
+    """
+    opened_bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened_engine = open_engine(opened_bundle, engine, threads=threads)
+    try:
+        ensure_self_test(opened_bundle, opened_engine)
+        model = opened_bundle.manifest.model
+        return Classifier(opened_engine, model.preprocessing, model.labels)
+    except BaseException:
+        opened_engine.close()
+        raise
