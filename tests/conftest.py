@@ -15,6 +15,7 @@ from vitedge.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no test reports usage
 
 
 def find_shared_data() -> Path | None:

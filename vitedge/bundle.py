@@ -10,14 +10,15 @@ golden.npz           frames (N×H×W×3 uint8, in channel order of the network) 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.errors import BundleError, BundleIntegrityError
-from vitedge.manifest import Manifest, parse_manifest
+from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
+from vitedge.manifest import FileRecord, Manifest, parse_manifest
 
 MANIFEST = "manifest.json"
 MODEL_ONNX = "model.onnx"
@@ -72,9 +73,11 @@ class Bundle:
                 expected="a folder that vitedge convert wrote",
                 fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
             )
-        manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"), where=str(manifest_path))
-        bundle = cls(path=folder, manifest=manifest)
-        bundle._check_files()
+        try:
+            bundle = cls(path=folder, manifest=parse_manifest(_text(manifest_path), where=str(manifest_path)))
+            bundle._check_files()
+        except OSError as error:
+            raise BundleError(f"{folder} cannot be read: {error}", fix="check its permissions and the disk") from error
         return bundle
 
     @property
@@ -93,30 +96,63 @@ class Bundle:
         return self.path / name
 
     def golden(self) -> Golden:
-        """Read the golden vectors."""
-        with np.load(self.file(GOLDEN), allow_pickle=False) as arrays:
-            return Golden(frames=arrays["frames"], logits=arrays["logits"])
+        """Read the golden vectors.
+
+        Raises:
+            BundleError: the bundle has none, or they are not two arrays.
+        """
+        path = self.file(GOLDEN)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return Golden(frames=np.asarray(arrays["frames"]), logits=np.asarray(arrays["logits"]))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleIntegrityError(
+                f"{path} cannot be read: {error}",
+                expected="NumPy arrays frames and logits",
+                fix="convert the model again",
+            ) from error
 
     def _check_files(self) -> None:
         for name, record in self.manifest.files.items():
-            path = self.path / name
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise BundleIntegrityError(f"{self.path / MANIFEST} lists {name!r}", expected="paths inside the bundle")
-            if not path.is_file():
-                raise BundleIntegrityError(f"{path} is missing", fix="copy the bundle again, or convert again")
-            size = path.stat().st_size
-            if size != record.bytes:
+            if not _is_inside(name):
                 raise BundleIntegrityError(
-                    f"{path} has {size} bytes",
-                    expected=f"{record.bytes} bytes",
-                    fix="the copy is cut off or altered: copy the bundle again",
-                )
-            if sha256_of(path) != record.sha256:
-                raise BundleIntegrityError(
-                    f"{path} was altered: its SHA-256 differs from the manifest",
-                    expected=record.sha256,
+                    f"{self.path / MANIFEST} lists {name!r}",
+                    expected="paths inside the bundle",
                     fix="copy the bundle again from a source that you trust",
                 )
+            _check_file(self.path / name, record)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a listed name stays in the bundle, read as POSIX and as Windows reads paths."""
+    return all(".." not in kind(name).parts and not kind(name).anchor for kind in (PurePosixPath, PureWindowsPath))
+
+
+def _check_file(path: Path, record: FileRecord) -> None:
+    if not path.is_file():
+        raise BundleIntegrityError(f"{path} is missing", fix="copy the bundle again, or convert again")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise BundleIntegrityError(
+            f"{path} has {size} bytes",
+            expected=f"{record.bytes} bytes",
+            fix="the copy is cut off or altered: copy the bundle again",
+        )
+    if sha256_of(path) != record.sha256:
+        raise BundleIntegrityError(
+            f"{path} was altered: its SHA-256 differs from the manifest",
+            expected=record.sha256,
+            fix="copy the bundle again from a source that you trust",
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleSchemaError(
+            f"{path} is not UTF-8 text: {error}", fix="copy the bundle again, or convert again"
+        ) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -164,15 +164,22 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
     """
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleSchemaError(
             f"{where} is not JSON: {error}", fix="copy the bundle again, or convert again"
         ) from error
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleSchemaError(
-            f"{where} has schema version {version}",
-            expected=f"at most {SCHEMA_VERSION}, which this vitedge reads",
-            fix="upgrade vitedge on this machine: pip install --upgrade vitedge",
-        )
+    if isinstance(value, dict):
+        _check_version(value.get("schema_version"), where)
     return decode(Manifest, value, where=where)
+
+
+def _check_version(version: object, where: str) -> None:
+    """Before anything else is read: the other keys of another version may mean something else."""
+    if not isinstance(version, (int, float)) or isinstance(version, bool) or version == SCHEMA_VERSION:
+        return
+    newer = version > SCHEMA_VERSION
+    raise BundleSchemaError(
+        f"{where} has schema version {version}",
+        expected=f"{SCHEMA_VERSION}, which this vitedge reads",
+        fix="upgrade vitedge on this machine: pip install --upgrade vitedge" if newer else "convert the model again",
+    )

@@ -93,4 +93,7 @@ def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> Interval
     share = successes / trials
     center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(low=100.0 * max(0.0, center - half), high=100.0 * min(1.0, center + half))
+    return Interval(
+        low=100.0 * (center - half) if successes > 0 else 0.0,
+        high=100.0 * (center + half) if successes < trials else 100.0,
+    )

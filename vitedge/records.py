@@ -6,7 +6,7 @@ import dataclasses
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vitedge.errors import BundleSchemaError
+from vitedge.errors import BundleSchemaError, UsageError
 
 Record = TypeVar("Record")
 
@@ -51,11 +51,20 @@ def _decode(kind: Any, value: object, where: str) -> Any:
     if origin is dict:
         _expect(isinstance(value, dict), value, where, "an object")
         return {key: _decode(get_args(kind)[1], each, f"{where}.{key}") for key, each in value.items()}  # type: ignore[attr-defined]
-    if kind is float:
-        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), value, where, "a number")
-        return float(value)  # type: ignore[arg-type]
-    exact = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    return _expect(exact, value, where, f"a {_JSON_TYPES[kind]}")
+    if kind in (int, float):
+        return _decode_number(kind, value, where)
+    return _expect(isinstance(value, kind), value, where, f"a {_JSON_TYPES[kind]}")
+
+
+def _decode_number(kind: type[int] | type[float], value: Any, where: str) -> Any:
+    """A number as JSON Schema sees it: ``1.0`` is an integer, and no boolean is a number."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    number = not isinstance(value, bool) and (whole if kind is int else isinstance(value, (int, float)))
+    _expect(number, value, where, "an integer" if kind is int else "a number")
+    try:
+        return kind(value)
+    except OverflowError:
+        return _expect(False, value, where, "a number that fits a double")
 
 
 def _decode_dataclass(kind: Any, value: object, where: str) -> Any:
@@ -67,8 +76,17 @@ def _decode_dataclass(kind: Any, value: object, where: str) -> Any:
         if field.name in value:
             arguments[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
         elif _required(field):
-            raise BundleSchemaError(f"{where} has no {field.name!r}", expected="every key of the manifest schema")
-    return kind(**arguments)
+            raise BundleSchemaError(
+                f"{where} has no {field.name!r}",
+                expected="every key of the manifest schema",
+                fix="convert the model again",
+            )
+    try:
+        return kind(**arguments)
+    except UsageError as error:
+        raise BundleSchemaError(
+            f"{where}: {error.problem}", expected=error.expected, fix="convert the model again"
+        ) from error
 
 
 def _decode_optional(kind: Any, value: object, where: str) -> Any:

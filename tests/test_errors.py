@@ -1,0 +1,62 @@
+"""What errors say."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+import pytest
+
+from vitedge import errors
+from vitedge.errors import MissingExtraError, UsageError, VitedgeError, did_you_mean
+from vitedge.extras import require
+
+
+def test_the_tree_in_the_module_docstring_is_the_tree() -> None:
+    classes = {name for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, VitedgeError)}
+    drawn = {word for word in (errors.__doc__ or "").replace("─", " ").split() if word.endswith("Error")}
+    assert classes <= drawn
+
+
+def test_an_error_says_what_was_wrong_what_was_expected_and_what_to_do() -> None:
+    error = VitedgeError("the sky is green", expected="blue", fix="look again")
+    assert str(error) == "the sky is green\n  expected: blue\n  fix: look again"
+    assert str(VitedgeError("the sky is green")) == "the sky is green"
+
+
+def test_a_close_name_is_suggested_and_a_far_one_is_not() -> None:
+    assert did_you_mean("deit_tinny", ["deit_tiny", "swin_tiny"], limit=1) == "did you mean deit_tiny?"
+    assert did_you_mean("deit_tin", ["deit_tiny", "deit_tine"]).count(" or ") == 1
+    assert did_you_mean("resnet", ["deit_tiny"]) == ""
+    assert did_you_mean("anything", []) == ""
+
+
+def test_a_missing_package_is_named_with_its_install_command() -> None:
+    with pytest.raises(MissingExtraError) as caught:
+        require("no_such_package.part", extra="openvino", purpose="this test")
+    assert str(caught.value) == (
+        'this test needs no_such_package, which is not installed\n  fix: pip install "vitedge[openvino]"'
+    )
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert isinstance(caught.value, VitedgeError)
+
+
+def test_an_installed_package_is_returned() -> None:
+    assert require("json", extra="none", purpose="this test") is sys.modules["json"]
+
+
+def test_requiring_a_package_leaves_no_way_to_report_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    require("json", extra="none", purpose="this test")
+    with pytest.raises(ModuleNotFoundError):
+        import openvino_telemetry  # noqa: F401
+
+
+def test_usage_reports_that_the_application_set_up_itself_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", sys)
+    require("json", extra="none", purpose="this test")
+    assert sys.modules["openvino_telemetry"] is sys
+
+
+def test_a_usage_error_is_not_python_s_own_value_error() -> None:
+    assert not issubclass(UsageError, ValueError)

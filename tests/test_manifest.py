@@ -1,0 +1,160 @@
+"""The manifest and its published schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import vitedge
+from vitedge.bundle import MANIFEST, Bundle
+from vitedge.errors import BundleSchemaError
+from vitedge.manifest import SCHEMA_VERSION, dump_manifest, manifest_schema, parse_manifest
+from vitedge.schema import schema_text
+
+PUBLISHED = Path(vitedge.__file__).with_name("manifest.schema.json")
+
+SEMANTIC = ("input_size", "resize_size", "std")
+"""Keys whose values the preprocessing itself checks, beyond what the schema says."""
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 2**40),
+    st.floats(allow_nan=False, allow_infinity=False, width=32),
+    st.text(max_size=4),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)
+
+
+@pytest.fixture(scope="session")
+def document(tiny_bundle: Bundle) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((tiny_bundle.path / MANIFEST).read_text(encoding="utf-8"))
+    value["calibration"] = {"images": 3, "skipped": ["bad.jpg"], "sha256": "0" * 64, "recipe": "none"}
+    value["accuracy"] = {"top1": 90.0, "top5": 100.0, "images": 10, "sha256": "0" * 64}
+    value["verification"]["fp32_against_source"] = value["verification"]["precision_against_fp32"]
+    return value
+
+
+def parses(document: object) -> bool:
+    try:
+        parse_manifest(json.dumps(document), where="it")
+    except BundleSchemaError:
+        return False
+    return True
+
+
+def fits_schema(document: object) -> bool:
+    return jsonschema.Draft202012Validator(manifest_schema()).is_valid(document)
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all values within a document, but for what the schema cannot judge."""
+    if path and path[-1] in SEMANTIC:
+        return []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [place for key, each in items for place in places(each, (*path, key))]
+
+
+def parent_of(document: Any, path: tuple[Any, ...]) -> Any:
+    for key in path[:-1]:
+        document = document[key]
+    return document
+
+
+def test_the_published_schema_is_the_one_in_the_code() -> None:
+    assert PUBLISHED.read_text(encoding="utf-8") == schema_text()
+    assert json.loads(schema_text()) == manifest_schema()
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(manifest_schema())
+
+
+def test_a_manifest_reads_back_as_it_was_written(tiny_bundle: Bundle) -> None:
+    text = dump_manifest(tiny_bundle.manifest)
+    assert parse_manifest(text, where="it") == tiny_bundle.manifest
+    assert text == (tiny_bundle.path / MANIFEST).read_text(encoding="utf-8")
+
+
+def test_valid_manifests_fit_both(document: dict[str, Any]) -> None:
+    optional = document | {"calibration": None, "accuracy": None, "added_later": [1]}
+    assert parses(document)
+    assert fits_schema(document)
+    assert parses(optional)
+    assert fits_schema(optional)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_code_and_schema_agree_on_a_changed_value(document: dict[str, Any], data: st.DataObject) -> None:
+    changed = copy.deepcopy(document)
+    path = data.draw(st.sampled_from(places(document)))
+    parent_of(changed, path)[path[-1]] = data.draw(junk)
+    assert parses(changed) == fits_schema(changed)
+
+
+def test_code_and_schema_agree_on_every_missing_key(document: dict[str, Any]) -> None:
+    for path in places(document):
+        changed = copy.deepcopy(document)
+        del parent_of(changed, path)[path[-1]]
+        assert parses(changed) == fits_schema(changed), path
+
+
+@pytest.mark.parametrize("key", ["schema_version", "model", "precision", "golden", "files", "target"])
+def test_a_missing_key_is_refused_by_both(document: dict[str, Any], key: str) -> None:
+    changed = {name: value for name, value in document.items() if name != key}
+    assert not parses(changed)
+    assert not fits_schema(changed)
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_what_is_not_an_object_is_refused_by_both(value: object) -> None:
+    assert not parses(value)
+    assert not fits_schema(value)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, 2.0, 1e300])
+def test_a_newer_schema_says_upgrade(document: dict[str, Any], version: float) -> None:
+    changed = {"schema_version": version, "everything": "else may differ"}
+    with pytest.raises(BundleSchemaError, match="schema version") as caught:
+        parse_manifest(json.dumps(changed), where="it")
+    assert "pip install --upgrade vitedge" in caught.value.fix
+    assert not fits_schema(document | {"schema_version": version})
+
+
+@pytest.mark.parametrize("version", [0, -1, 0.5])
+def test_a_schema_that_never_was_says_convert_again(document: dict[str, Any], version: float) -> None:
+    with pytest.raises(BundleSchemaError, match="schema version") as caught:
+        parse_manifest(json.dumps(document | {"schema_version": version}), where="it")
+    assert "convert" in caught.value.fix
+    assert not fits_schema(document | {"schema_version": version})
+
+
+@pytest.mark.parametrize("version", [None, "1", True, [1]])
+def test_a_schema_version_that_is_no_number_is_a_wrong_type(document: dict[str, Any], version: object) -> None:
+    with pytest.raises(BundleSchemaError, match=r"^it\.schema_version is "):
+        parse_manifest(json.dumps(document | {"schema_version": version}), where="it")
+    assert not fits_schema(document | {"schema_version": version})
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1,}', "[" * 100_000, "\x00", "1" * 5000])
+def test_what_is_not_json_is_one_clear_error(text: str) -> None:
+    with pytest.raises(BundleSchemaError, match=r"^it is ") as caught:
+        parse_manifest(text, where="it")
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(("key", "value"), [("input_size", [0, 32]), ("resize_size", [32, -1]), ("std", [1, 1, 0])])
+def test_preprocessing_that_cannot_be_is_a_schema_error(document: dict[str, Any], key: str, value: object) -> None:
+    changed = copy.deepcopy(document)
+    changed["model"]["preprocessing"][key] = value
+    with pytest.raises(BundleSchemaError, match=r"^it\.model\.preprocessing: "):
+        parse_manifest(json.dumps(changed), where="it")

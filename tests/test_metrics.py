@@ -1,0 +1,182 @@
+"""Comparisons of outputs: they must fail on what is wrong, not only pass on what is right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from vitedge.metrics import SQNR_CAP_DB, parity, softmax, sqnr_db, wilson_interval
+
+REFERENCE = np.random.default_rng(0).normal(0, 3, (8, 10)).astype(np.float32)
+
+finite = st.floats(-1e4, 1e4, width=32)
+logits = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=finite)
+
+
+def test_parity_passes_equal_logits() -> None:
+    same = parity(REFERENCE, REFERENCE.copy())
+    assert same.max_abs_error == same.relative_error == 0.0
+    assert same.sqnr_db == SQNR_CAP_DB
+    assert same.agreement == 100.0
+    assert same.images == 8
+
+
+def test_parity_fails_doubled_logits_although_the_classes_agree() -> None:
+    doubled = parity(REFERENCE, 2 * REFERENCE)
+    assert doubled.agreement == 100.0
+    assert doubled.sqnr_db == pytest.approx(0.0, abs=1e-6)
+    assert doubled.max_abs_error == pytest.approx(np.abs(REFERENCE).max())
+    assert doubled.relative_error > 0.4
+
+
+def test_parity_fails_zero_logits() -> None:
+    zero = parity(REFERENCE, np.zeros_like(REFERENCE))
+    assert zero.sqnr_db == pytest.approx(0.0, abs=1e-6)
+    assert zero.max_abs_error == pytest.approx(np.abs(REFERENCE).max())
+    assert zero.agreement < 50
+
+
+def test_parity_fails_shifted_logits_although_softmax_cannot_tell() -> None:
+    shifted = parity(REFERENCE, REFERENCE + 5)
+    assert shifted.agreement == 100.0
+    assert shifted.max_abs_error == pytest.approx(5, rel=1e-5)
+    assert shifted.sqnr_db < 0
+
+
+def test_parity_fails_one_image_out_of_place() -> None:
+    swapped = REFERENCE[[1, 0, *range(2, 8)]]
+    assert parity(REFERENCE, swapped).sqnr_db < 10
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_one_logit_that_is_no_number_fails_everything(poison: float) -> None:
+    broken = REFERENCE.copy()
+    broken[3, 4] = poison
+    assert sqnr_db(REFERENCE, broken) == -SQNR_CAP_DB
+    compared = parity(REFERENCE, broken)
+    assert compared.sqnr_db == -SQNR_CAP_DB
+    assert not math.isfinite(compared.max_abs_error)
+
+
+@pytest.mark.parametrize(
+    ("reference", "actual"),
+    [
+        (np.zeros((2, 3)), np.zeros((3, 2))),
+        (np.zeros((2, 3)), np.zeros((1, 3))),
+        (np.zeros(3), np.zeros(3)),
+        (np.zeros((0, 3)), np.zeros((0, 3))),
+    ],
+)
+def test_parity_refuses_shapes_that_broadcast(reference: NDArray[np.float64], actual: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match="logits of shape"):
+        parity(reference, actual)
+
+
+def test_sqnr_of_known_noise() -> None:
+    reference = np.array([[3.0, 4.0]])
+    assert sqnr_db(reference, np.array([[3.5, 4.0]])) == pytest.approx(20.0)
+
+
+def test_sqnr_of_a_silent_reference() -> None:
+    assert sqnr_db(np.zeros((1, 3)), np.zeros((1, 3))) == SQNR_CAP_DB
+    assert sqnr_db(np.zeros((1, 3)), np.ones((1, 3))) == -SQNR_CAP_DB
+
+
+@given(logits, st.floats(1.1, 100))
+def test_sqnr_falls_by_the_square_of_the_noise(reference: NDArray[np.float32], factor: float) -> None:
+    signal = reference.astype(np.float64) + 1e5
+    little, more = sqnr_db(signal, signal + 0.125), sqnr_db(signal, signal + 0.125 * factor)
+    assert little - more == pytest.approx(20 * math.log10(factor), abs=1e-3)
+
+
+@given(logits, logits)
+def test_sqnr_is_within_its_cap_and_blind_to_the_sign(
+    reference: NDArray[np.float32], other: NDArray[np.float32]
+) -> None:
+    if reference.shape != other.shape:
+        other = np.resize(other, reference.shape)
+    value = sqnr_db(reference, other)
+    assert -SQNR_CAP_DB <= value <= SQNR_CAP_DB
+    assert value == sqnr_db(-reference, -other)
+
+
+@given(logits)
+def test_softmax_is_a_distribution_in_the_order_of_the_logits(values: NDArray[np.float32]) -> None:
+    scores = softmax(values)
+    assert scores.dtype == np.float32
+    assert scores.shape == values.shape
+    assert np.all(scores >= 0)
+    assert np.allclose(scores.sum(axis=-1), 1, atol=1e-5)
+    best = values.argmax(axis=-1)[:, np.newaxis]
+    assert np.all(np.take_along_axis(scores, best, axis=-1) == scores.max(axis=-1, keepdims=True))
+
+
+@given(logits, st.floats(-1000, 1000, width=32))
+def test_softmax_does_not_see_a_shift(values: NDArray[np.float32], shift: float) -> None:
+    assert np.allclose(softmax(values), softmax(values + np.float32(shift)), atol=2e-3)
+
+
+def test_softmax_survives_large_logits() -> None:
+    assert softmax(np.array([[1e30, 0.0]], dtype=np.float32)).tolist() == [[1.0, 0.0]]
+
+
+counts = st.integers(1, 5000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
+
+
+@given(counts)
+def test_wilson_holds_the_share_and_stays_within_0_and_100(count: tuple[int, int]) -> None:
+    successes, trials = count
+    interval = wilson_interval(successes, trials)
+    assert 0 <= interval.low <= 100 * successes / trials + 1e-9
+    assert 100 * successes / trials - 1e-9 <= interval.high <= 100
+    assert interval.low < interval.high
+
+
+@given(counts)
+def test_wilson_mirrors(count: tuple[int, int]) -> None:
+    successes, trials = count
+    interval, mirrored = wilson_interval(successes, trials), wilson_interval(trials - successes, trials)
+    assert interval.low == pytest.approx(100 - mirrored.high, abs=1e-9)
+
+
+@given(counts)
+def test_wilson_narrows_with_more_trials(count: tuple[int, int]) -> None:
+    successes, trials = count
+    few, many = wilson_interval(successes, trials), wilson_interval(4 * successes, 4 * trials)
+    assert many.high - many.low < few.high - few.low
+
+
+@given(counts)
+def test_wilson_bounds_are_where_the_score_test_turns(count: tuple[int, int]) -> None:
+    """The interval is the set of shares p with |p̂ − p| ≤ z·√(p(1−p)/n); its inner bounds meet that with equality."""
+    successes, trials = count
+    interval = wilson_interval(successes, trials, z=2.0)
+    for bound in (interval.low / 100, interval.high / 100):
+        if 0 < bound < 1:
+            squared = (successes / trials - bound) ** 2
+            assert squared == pytest.approx(4.0 * bound * (1 - bound) / trials, rel=1e-6)
+
+
+def test_wilson_of_a_published_example() -> None:
+    """Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81 of 263 is 0.2553 to 0.3662."""
+    interval = wilson_interval(81, 263)
+    assert interval.low == pytest.approx(25.53, abs=0.005)
+    assert interval.high == pytest.approx(36.62, abs=0.005)
+
+
+@given(st.integers(1, 10**6))
+def test_wilson_reaches_0_and_100_exactly(trials: int) -> None:
+    assert wilson_interval(0, trials).low == 0.0
+    assert wilson_interval(trials, trials).high == 100.0
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_counts_that_cannot_be(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="successes of"):
+        wilson_interval(successes, trials)

@@ -1,0 +1,52 @@
+"""Progress on terminals and in files."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from vitedge import progress
+from vitedge.progress import Silent, Terminal
+
+
+class Screen(io.StringIO):
+    """A text stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_silent_hands_the_items_on() -> None:
+    silent = Silent()
+    silent.step("work")
+    assert list(silent.track(iter("abc"), total=3, unit="letters")) == ["a", "b", "c"]
+
+
+def test_a_file_gets_a_line_a_step_and_no_counter() -> None:
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    terminal.step("quantizing")
+    assert list(terminal.track(range(5), total=5, unit="images")) == [0, 1, 2, 3, 4]
+    assert stream.getvalue().endswith("quantizing\n")
+    assert stream.getvalue().count("\n") == 1
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_terminal_counts_and_leaves_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+    screen = Screen()
+    assert list(Terminal(screen).track("abc", total=3, unit="letters")) == ["a", "b", "c"]
+    assert "2/3 letters" in screen.getvalue()
+    assert "s left" in screen.getvalue()
+    assert screen.getvalue().endswith("\r\033[K")
+
+
+def test_the_line_is_cleaned_when_the_work_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+    screen = Screen()
+    tracked = Terminal(screen).track("abc", total=3, unit="letters")
+    next(tracked)
+    with pytest.raises(KeyboardInterrupt):
+        tracked.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert screen.getvalue().endswith("\r\033[K")
