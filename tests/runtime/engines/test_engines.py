@@ -1,0 +1,160 @@
+"""What all engines promise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vitedge.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.errors import BundleError, EngineError, MissingExtraError, UsageError
+from vitedge.extras import require
+from vitedge.metrics import sqnr_db
+from vitedge.preprocessing import Preprocessing
+from vitedge.runtime.engines import ENGINES, Engine, open_engine
+from vitedge.targets import Precision
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+MIN_SQNR_DB = {"fp32": 100.0, "fp16": 40.0, "int8": 35.0}
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def bundle(
+    request: pytest.FixtureRequest, make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("engines") / "some.bundle", precision=request.param)
+
+
+@pytest.fixture(params=list(ENGINES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def run_all(engine: Engine, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    answers = []
+    for frame in frames:
+        engine.frame[...] = frame
+        answers.append(engine.run())
+    return np.stack(answers)
+
+
+def with_preprocessing(bundle: Bundle, **changes: object) -> Bundle:
+    model = bundle.manifest.model
+    preprocessing: Preprocessing = replace(model.preprocessing, **changes)  # type: ignore[arg-type]
+    return replace(bundle, manifest=replace(bundle.manifest, model=replace(model, preprocessing=preprocessing)))
+
+
+def test_every_engine_reproduces_the_golden_logits(bundle: Bundle, name: str) -> None:
+    engine = open_engine(bundle, name)
+    golden = bundle.golden()
+    reached = sqnr_db(golden.logits, run_all(engine, golden.frames))
+    engine.close()
+    assert reached >= MIN_SQNR_DB[bundle.manifest.precision.asked]
+
+
+def test_the_frame_is_the_input_buffer_and_the_logits_are_the_caller_s(tiny_bundle: Bundle, name: str) -> None:
+    engine = open_engine(tiny_bundle, name)
+    assert (engine.frame.shape, engine.frame.dtype) == ((32, 32, 3), np.uint8)
+    golden = tiny_bundle.golden()
+    first = run_all(engine, golden.frames[:1])[0]
+    kept = first.copy()
+    second = run_all(engine, golden.frames[1:2])[0]
+    assert np.array_equal(first, kept)
+    assert not np.array_equal(first, second)
+    first[:] = 0
+    assert np.array_equal(engine.run(), second)
+    engine.close()
+
+
+def test_equal_frames_give_equal_logits(tiny_bundle: Bundle, name: str) -> None:
+    engine = open_engine(tiny_bundle, name, threads=1)
+    frames = tiny_bundle.golden().frames[[0, 1, 0]]
+    first, _, again = run_all(engine, frames)
+    engine.close()
+    assert np.array_equal(first, again)
+
+
+def test_a_closed_engine_refuses_and_closes_again(tiny_bundle: Bundle, name: str) -> None:
+    engine = open_engine(tiny_bundle, name)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="is closed"):
+        engine.run()
+
+
+def test_the_info_names_library_version_and_processor(tiny_bundle: Bundle, name: str) -> None:
+    engine = open_engine(tiny_bundle, name)
+    info = engine.info
+    engine.close()
+    assert info.name == name
+    assert info.version == require(name, extra=name, purpose="test").__version__.partition("-")[0]
+    assert info.device
+    assert (info.effective_precision, info.rest_precision) == ("fp32", "fp32")
+
+
+def test_the_engine_of_the_target_is_the_default(tiny_bundle: Bundle) -> None:
+    engine = open_engine(tiny_bundle)
+    engine.close()
+    assert engine.info.name == "openvino"
+
+
+def test_an_unknown_engine_is_refused_with_a_suggestion(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="unknown engine 'openvin'") as caught:
+        open_engine(tiny_bundle, "openvin")
+    assert "did you mean openvino?" in caught.value.fix
+    assert "onnxruntime" in caught.value.expected
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_than_one_thread_is_refused(tiny_bundle: Bundle, threads: int) -> None:
+    with pytest.raises(UsageError, match=f"threads is {threads}"):
+        open_engine(tiny_bundle, threads=threads)
+
+
+def test_a_missing_library_is_named_with_its_extra(
+    tiny_bundle: Bundle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(MissingExtraError, match=rf"the {name} engine needs {name}"):
+        open_engine(tiny_bundle, name)
+
+
+@pytest.mark.parametrize("changes", [{"input_size": (32, 16)}, {"input_size": (64, 64)}])
+def test_a_graph_with_another_input_is_refused(tiny_bundle: Bundle, name: str, changes: dict[str, object]) -> None:
+    with pytest.raises(EngineError):
+        open_engine(with_preprocessing(tiny_bundle, **changes), name)
+
+
+def test_a_graph_with_another_number_of_classes_is_refused(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, name: str
+) -> None:
+    bundle = make_bundle(tmp_path / "four.bundle", labels=("red", "green", "blue", "none"))
+    with pytest.raises(EngineError, match="gives 3 float32 logits") as caught:
+        open_engine(bundle, name)
+    assert "4 float32" in caught.value.expected
+
+
+@pytest.mark.parametrize(("name", "file"), [("openvino", OPENVINO_XML), ("onnxruntime", MODEL_ONNX)])
+def test_a_graph_that_the_library_cannot_read_is_an_engine_error(
+    tiny_bundle: Bundle, tmp_path: Path, name: str, file: str
+) -> None:
+    folder = tmp_path / "copy.bundle"
+    shutil.copytree(tiny_bundle.path, folder)
+    bundle = Bundle.open(folder)
+    (folder / file).write_bytes((folder / file).read_bytes()[:200])
+    with pytest.raises(EngineError, match=f"cannot run {folder / file}") as caught:
+        open_engine(bundle, name)
+    assert caught.value.__cause__ is not None
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_bundle_without_the_engine_s_files_is_refused(tiny_bundle: Bundle, name: str) -> None:
+    bundle = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
+    with pytest.raises(BundleError, match="has no "):
+        open_engine(bundle, name)

@@ -1,0 +1,149 @@
+"""The OpenVINO engine: what it asks for, what it reads back, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge.bundle import Bundle
+from vitedge.errors import EngineError
+from vitedge.runtime.engines.openvino import OpenvinoEngine, effective_precision, native_float, open_engine
+from vitedge.targets import Precision
+
+openvino = pytest.importorskip("openvino")
+
+FLOATS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+
+
+@pytest.fixture(scope="module")
+def core() -> Any:
+    return openvino.Core()
+
+
+def opened(make_bundle: Callable[..., Bundle], path: Path, precision: Precision) -> OpenvinoEngine:
+    return open_engine(make_bundle(path / "some.bundle", precision=precision), threads=1)
+
+
+def compiled_of(engine: OpenvinoEngine) -> Any:
+    return engine._request.get_compiled_model()
+
+
+def test_one_stream_for_latency_with_the_threads_asked_for(tiny_bundle: Bundle) -> None:
+    engine = open_engine(tiny_bundle, threads=1)
+    compiled = compiled_of(engine)
+    assert compiled.get_property("PERFORMANCE_HINT") == "LATENCY"
+    assert compiled.get_property("NUM_STREAMS") == 1
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_not_fp32_rests_in_the_native_16_bit_type(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, core: Any, precision: Precision
+) -> None:
+    engine = opened(make_bundle, tmp_path, precision)
+    assert compiled_of(engine).get_property("INFERENCE_PRECISION_HINT").get_type_name() == native_float(core)
+    assert engine.info.rest_precision == FLOATS[native_float(core)]
+    engine.close()
+
+
+def test_fp16_reports_the_type_that_ran(make_bundle: Callable[..., Bundle], tmp_path: Path, core: Any) -> None:
+    engine = opened(make_bundle, tmp_path, "fp16")
+    assert engine.info.effective_precision == FLOATS[native_float(core)]
+    engine.close()
+
+
+def test_int8_is_reported_where_the_layers_ran_in_it(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, core: Any
+) -> None:
+    if "INT8" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU runs int8 graphs in floating point")
+    engine = opened(make_bundle, tmp_path, "int8")
+    assert engine.info.effective_precision == "int8"
+    engine.close()
+
+
+class _Core:
+    """Answers the one question that ``native_float`` asks."""
+
+    def __init__(self, default: str) -> None:
+        self._default = default
+
+    def get_property(self, device: str, name: str) -> Any:
+        assert (device, name) == ("CPU", "INFERENCE_PRECISION_HINT")
+        return getattr(openvino.Type, self._default)
+
+
+@pytest.mark.parametrize(("default", "native"), [("bf16", "bf16"), ("f16", "f16"), ("f32", "f32"), ("dynamic", "f32")])
+def test_the_native_type_is_the_plugin_s_default(default: str, native: str) -> None:
+    assert native_float(_Core(default)) == native
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ({("FullyConnected", "i8"): 49, ("Convolution", "u8"): 1, ("MatMul", "f32"): 100, ("MVN", "f32"): 25}, "int8"),
+        ({("FullyConnected", "f32"): 49, ("Convolution", "u8"): 1}, "fp32"),
+        ({("FullyConnected", "i8"): 2, ("Convolution", "bf16"): 2}, "bf16"),
+        ({("FullyConnected", "bf16"): 3, ("Subgraph", "f32"): 90}, "bf16"),
+        ({("FullyConnected", "f16"): 3}, "fp16"),
+        ({("MatMul", "f32"): 3, ("Subgraph", "bf16"): 9}, "fp32"),
+        ({("FullyConnected", "i4"): 3}, None),
+        ({("Subgraph", "bf16"): 9}, None),
+    ],
+)
+def test_layers_with_weights_decide_what_the_precision_is(
+    layers: dict[tuple[str, str], int], expected: str | None
+) -> None:
+    assert effective_precision(Counter(layers)) == expected
+
+
+class _BrokenRequest:
+    """A request whose tensors are fine and whose inference fails as OpenVINO fails."""
+
+    def __init__(self, real: Any) -> None:
+        self.get_input_tensor = real.get_input_tensor
+        self.get_output_tensor = real.get_output_tensor
+
+    def infer(self, **_: object) -> None:
+        raise RuntimeError("Exception from src/inference.cpp:1:\nno memory left\n")
+
+
+def test_a_failure_of_openvino_is_an_engine_error_with_its_reason(tiny_bundle: Bundle) -> None:
+    real = open_engine(tiny_bundle)
+    engine = OpenvinoEngine(_BrokenRequest(real._request), real.info)
+    with pytest.raises(EngineError, match="no memory left") as caught:
+        engine.run()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+LISTENER = """
+import sys
+events = []
+calls = ("socket.", "urllib.", "os.fork", "os.exec", "os.posix_spawn", "subprocess.")
+sys.addaudithook(lambda name, _: events.append(name) if name.startswith(calls) else None)
+from vitedge.bundle import Bundle
+from vitedge.runtime.engines import open_engine
+open_engine(Bundle.open(sys.argv[1]), "openvino").close()
+import threading
+assert threading.active_count() == 1, threading.enumerate()
+assert not events, events
+"""
+
+
+def test_opening_reports_to_nobody_and_leaves_no_trace_at_home(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    subprocess.run(
+        [sys.executable, "-c", LISTENER, str(tiny_bundle.path)],
+        env={**environment, "HOME": str(tmp_path)},
+        check=True,
+        timeout=120,
+    )
+    assert list(tmp_path.iterdir()) == []
