@@ -1,0 +1,212 @@
+"""Frames through OpenCV: cameras, video files and network streams. On a Jetson that is the system's own OpenCV."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vitedge.errors import FrameSourceError
+from vitedge.extras import require
+from vitedge.runtime.frames import Frame, FrameSource
+
+logger = logging.getLogger("vitedge")
+
+OPEN_TIMEOUT_SECONDS = 10.0
+READ_TIMEOUT_SECONDS = 5.0
+SLOW_CAMERA_FPS = 15.0
+
+
+class Capture(FrameSource):
+    """Frames out of a ``cv2.VideoCapture``: the part that cameras, videos and network streams share.
+
+    Args:
+        capture: an open ``cv2.VideoCapture``.
+        name: what to call it in messages.
+        live: whether it is a camera or stream.
+        notices: what opening it showed.
+    """
+
+    def __init__(self, capture: Any, name: str, *, live: bool, notices: tuple[str, ...] = ()) -> None:
+        cv2 = _cv2()
+        self.name = name
+        self.live = live
+        self.fps = _positive(capture.get(cv2.CAP_PROP_FPS))
+        count = _positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length = None if live or count is None else int(count)
+        self._capture = capture
+        self._timestamp_property = cv2.CAP_PROP_POS_MSEC
+        self._lock = threading.Lock()
+        self._closed = False
+        self._undecodable = 0
+        self._notices: list[str] = []
+        for notice in notices:
+            self._notice(notice)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What went wrong without ending the stream."""
+        undecodable = f"{self.name}: {self._undecodable} frames could not be decoded and were skipped"
+        return (*self._notices, undecodable) if self._undecodable else tuple(self._notices)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames until the end of the file."""
+        delivered, seconds = 0, 0.0
+        while (frame := self._read(delivered)) is not None:
+            if self.length is not None:
+                seconds = self._position()
+            yield frame
+            delivered += 1
+        if not self._closed:
+            self._explain_end(delivered, seconds)
+
+    def close(self) -> None:
+        """Free the device; waits for a read in progress, which the timeouts bound."""
+        self._closed = True
+        with self._lock:
+            self._capture.release()
+
+    def _read(self, index: int) -> Frame | None:
+        with self._lock:
+            while not self._closed and self._capture.grab():
+                captured_at, captured_ns = time.time(), time.monotonic_ns()
+                decoded, image = self._capture.retrieve()
+                if decoded:
+                    return Frame(image, index, captured_at, captured_ns)
+                self._undecodable += 1
+        return None
+
+    def _position(self) -> float:
+        with self._lock:
+            return float(self._capture.get(self._timestamp_property)) / 1000.0 if not self._closed else 0.0
+
+    def _explain_end(self, delivered: int, seconds: float) -> None:
+        if self.live:
+            raise FrameSourceError(
+                f"{self.name} stopped delivering after {delivered} frames",
+                expected="a camera or stream that goes on",
+                fix="check the cable, the power and the network, then open it again",
+            )
+        if delivered == 0:
+            raise FrameSourceError(
+                f"{self.name} holds no frame that can be decoded",
+                expected="a whole video",
+                fix="copy or record it again; ffmpeg -v error -i FILE -f null - says where it breaks",
+            )
+        if self.length is not None and self._cut_off(delivered, seconds, self.length):
+            self._notice(f"{self.name} is cut off: it ended after {delivered} of about {self.length} frames")
+
+    def _cut_off(self, delivered: int, seconds: float, length: int) -> bool:
+        """Too few frames *and* too early: containers only estimate the count where the frame rate varies."""
+        remaining = (length / self.fps if self.fps else 0.0) - seconds
+        interval = seconds / max(1, delivered - 1)
+        return length - delivered > 1 and remaining > 2 * interval
+
+    def _notice(self, text: str) -> None:
+        self._notices.append(text)
+        logger.warning(text)
+
+
+def open_video(path: Path) -> Capture:
+    """Open a video file.
+
+    Raises:
+        FrameSourceError: OpenCV cannot read it.
+        MissingExtraError: OpenCV is not installed.
+    """
+    capture = _cv2().VideoCapture(str(path))
+    if not capture.isOpened():
+        size = path.stat().st_size
+        raise FrameSourceError(
+            f"{path} ({size} bytes) is not a video that OpenCV can read",
+            expected="a whole video file, or an image with one of the usual suffixes",
+            fix="if it is a video, it is cut off (an MP4 has its index at the end) or in an unknown codec: "
+            "copy it again, or convert it with ffmpeg",
+        )
+    return Capture(capture, str(path), live=False)
+
+
+def open_stream(address: str) -> Capture:
+    """Open a network stream; opening and every read have a timeout.
+
+    Raises:
+        FrameSourceError: it does not answer in time, or sends nothing that OpenCV can decode.
+        MissingExtraError: OpenCV is not installed.
+    """
+    cv2 = _cv2()
+    name = _without_password(address)
+    if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        limits = [
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_SECONDS * 1000)),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_TIMEOUT_SECONDS * 1000)),
+        ]
+        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+    else:
+        capture = cv2.VideoCapture(address)
+    if not capture.isOpened():
+        raise FrameSourceError(
+            f"{name} does not answer with a video; it was given {OPEN_TIMEOUT_SECONDS:g} s",
+            expected="the address of a video stream that this machine reaches",
+            fix="check the address, user and password, for example with: ffplay ADDRESS",
+        )
+    finite = _positive(capture.get(cv2.CAP_PROP_FRAME_COUNT)) is not None
+    return Capture(capture, name, live=not finite)
+
+
+def open_camera(device: int | Path) -> Capture:
+    """Open a camera, ask for MJPG and a queue of one frame, and read back what was agreed on.
+
+    Most USB cameras offer uncompressed YUYV as well, at a few frames per second; OpenCV would take it.
+
+    Raises:
+        FrameSourceError: there is no such camera, or it is in use.
+        MissingExtraError: OpenCV is not installed.
+    """
+    cv2 = _cv2()
+    name = f"camera {device}"
+    backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    capture = cv2.VideoCapture(device if isinstance(device, int) else str(device), backend)
+    if not capture.isOpened():
+        raise _no_camera(device, name)
+    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("ascii", "replace")
+    fps = _positive(capture.get(cv2.CAP_PROP_FPS))
+    notices: tuple[str, ...] = ()
+    if code.strip() in ("YUYV", "YUY2") and fps is not None and fps < SLOW_CAMERA_FPS:
+        notices = (f"{name} sends uncompressed {code} at {fps:g} frames per second: use a USB 3 port or fewer pixels",)
+    return Capture(capture, name, live=True, notices=notices)
+
+
+def _no_camera(device: int | Path, name: str) -> FrameSourceError:
+    path = Path(f"/dev/video{device}") if isinstance(device, int) else device
+    found = sorted(str(each) for each in Path("/dev").glob("video*"))
+    if path.exists():
+        return FrameSourceError(
+            f"{name} ({path}) does not open",
+            expected="a camera that no other program holds, and that this user may read",
+            fix=f"fuser {path} names its user; sudo usermod -aG video $USER gives the right to read it",
+        )
+    return FrameSourceError(
+        f"there is no {name}",
+        expected=f"one of {', '.join(found)}" if found else "an attached camera; this machine has no /dev/video*",
+        fix="attach the camera, or give a file, a folder or an address",
+    )
+
+
+def _cv2() -> Any:
+    return require("cv2", extra="camera", purpose="reading cameras and videos")
+
+
+def _positive(value: float) -> float | None:
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", address)
