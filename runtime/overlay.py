@@ -1,0 +1,185 @@
+"""Draws a prediction onto its frame: a panel with the label, the best three classes, frame rate and age."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections import deque
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.extras import require
+from vitedge.prediction import Candidate, Prediction
+
+SHOWN_CLASSES = 3
+SMALLEST_SIDE = 240
+PANEL_OPACITY = 0.78
+RATE_WINDOW = 30
+
+Colour = tuple[int, int, int]
+
+# In the frames' own order, BGR: Pillow draws into them as they are.
+BACKGROUND: Colour = (22, 18, 18)
+TEXT: Colour = (255, 255, 255)
+MUTED: Colour = (188, 180, 176)
+TRACK: Colour = (80, 72, 70)
+BAR: Colour = (140, 190, 64)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of the panel in pixels, all multiples of one unit.
+
+    Attributes:
+        unit: height of small text.
+        width: width of the panel.
+        rows: number of classes below the best one.
+    """
+
+    unit: int
+    width: int
+    rows: int
+
+    @property
+    def padding(self) -> int:
+        """Space inside the panel's edge."""
+        return round(0.7 * self.unit)
+
+    @property
+    def title(self) -> int:
+        """Height of the label's text."""
+        return round(1.7 * self.unit)
+
+    @property
+    def heading(self) -> int:
+        """Height of the best class: its text and the bar below it."""
+        return self.title + round(1.3 * self.unit)
+
+    @property
+    def row(self) -> int:
+        """Height of another class: its text and the bar below it."""
+        return round(2.1 * self.unit)
+
+    @property
+    def height(self) -> int:
+        """Height of the panel."""
+        return 2 * self.padding + self.heading + self.rows * self.row + round(1.1 * self.unit)
+
+
+def layout_for(height: int, width: int, rows: int) -> Layout:
+    """A panel that is readable on a frame of that size and leaves most of it free."""
+    unit = max(11, round(min(height, 0.75 * width) / 30))
+    return Layout(unit=unit, width=min(width, 21 * unit), rows=rows)
+
+
+def annotate(prediction: Prediction, image: NDArray[np.uint8], *, fps: float | None = None) -> NDArray[np.uint8]:
+    """The frame with the prediction drawn into its upper left corner.
+
+    Args:
+        prediction: what to show.
+        image: ``H×W×3`` uint8 BGR; it is not written into. One too small for text is enlarged by a whole factor.
+        fps: predictions per second, shown with the age of the frame.
+
+    Returns:
+        A new ``H×W×3`` uint8 BGR array.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    canvas = _enlarged(image)
+    candidates = prediction.topk[:SHOWN_CLASSES]
+    layout = layout_for(canvas.shape[0], canvas.shape[1], len(candidates) - 1)
+    corner = canvas[: layout.height, : layout.width]
+    corner[...] = _panel(corner, layout, candidates, _footer(prediction, fps))
+    return canvas
+
+
+def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    factor = -(-SMALLEST_SIDE // min(image.shape[:2]))
+    if factor <= 1:
+        return image.copy()
+    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def _panel(
+    background: NDArray[np.uint8], layout: Layout, candidates: tuple[Candidate, ...], footer: str
+) -> NDArray[np.uint8]:
+    """The panel over its background."""
+    pillow = _pillow("Image")
+    below = pillow.fromarray(np.ascontiguousarray(background))
+    picture = pillow.blend(below, pillow.new("RGB", below.size, BACKGROUND), PANEL_OPACITY)
+    draw = _pillow("ImageDraw").Draw(picture)
+    top = layout.padding
+    for place, candidate in enumerate(candidates):
+        size, block = (layout.unit, layout.row) if place else (layout.title, layout.heading)
+        _line(draw, layout, top, size, candidate.label, _percent(candidate.score), TEXT)
+        _bar(draw, layout, top + round(1.3 * size), candidate.score)
+        top += block
+    _line(draw, layout, top, round(0.9 * layout.unit), footer, "", MUTED)
+    drawn: NDArray[np.uint8] = np.asarray(picture)
+    return drawn
+
+
+def _line(draw: Any, layout: Layout, top: int, size: int, left: str, right: str, colour: Colour) -> None:
+    font = _font(size)
+    end = layout.width - layout.padding
+    room = end - layout.padding
+    if right:
+        taken = font.getlength(right)
+        draw.text((end - taken, top), right, font=font, fill=colour)
+        room -= taken + layout.padding
+    draw.text((layout.padding, top), _fitted(left, font, room), font=font, fill=colour)
+
+
+def _bar(draw: Any, layout: Layout, top: int, score: float) -> None:
+    left, right = layout.padding, layout.width - layout.padding
+    bottom = top + max(2, layout.unit // 4)
+    draw.rectangle((left, top, right, bottom), fill=TRACK)
+    filled = round((right - left) * min(1.0, max(0.0, score)))
+    if filled:
+        draw.rectangle((left, top, left + filled, bottom), fill=BAR)
+
+
+def _fitted(text: str, font: Any, room: float) -> str:
+    """The text, cut with dots where it is too long; letters that the font lacks are replaced."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or "?"
+    if font.getlength(plain) <= room:
+        return plain
+    while plain and font.getlength(f"{plain}...") > room:
+        plain = plain[:-1]
+    return f"{plain}..."
+
+
+def _footer(prediction: Prediction, fps: float | None) -> str:
+    rate = "" if fps is None else f"{fps:.1f} fps   "
+    return f"{rate}age {prediction.age_ms:.0f} ms"
+
+
+def _percent(score: float) -> str:
+    return f"{100 * score:.1f} %"
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> Any:
+    return _pillow("ImageFont").load_default(size)
+
+
+def _pillow(module: str) -> Any:
+    return require(f"PIL.{module}", extra="camera", purpose="drawing onto frames")
+
+
+class RateMeter:
+    """Events per second over the last few of them."""
+
+    def __init__(self) -> None:
+        self._ticks: deque[int] = deque(maxlen=RATE_WINDOW)
+
+    def tick(self) -> float | None:
+        """Note an event; the rate, or None before there are two. N ticks are N−1 intervals."""
+        self._ticks.append(time.perf_counter_ns())
+        elapsed = self._ticks[-1] - self._ticks[0]
+        return (len(self._ticks) - 1) * 1e9 / elapsed if elapsed > 0 else None
