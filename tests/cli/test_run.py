@@ -1,0 +1,299 @@
+"""``vitedge run`` as people and scripts use it: outputs, summary, exit codes, pipes and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitedge.bundle import Bundle
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
+from vitedge.cli.run import StatusLine, Tally
+from vitedge.prediction import Candidate, Prediction, StageTimes
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("openvino")
+
+import clips  # noqa: E402 - needs OpenCV
+
+pytestmark = pytest.mark.timeout(120)
+
+COLOURS = ("red", "green", "blue")
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, colour_frame: Callable[..., np.ndarray]) -> Path:
+    """Ten frames each of red, green and blue, then twenty more of blue."""
+    path = tmp_path_factory.mktemp("clips") / "colours.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (320, 240))
+    for colour in (*COLOURS, "blue", "blue"):
+        frame = cv2.resize(colour_frame(colour), (320, 240))
+        for _ in range(10):
+            writer.write(frame)
+    writer.release()
+    return path
+
+
+def command(bundle: Bundle, *arguments: object) -> list[str]:
+    """As a user runs it, in an interpreter where warnings are errors."""
+    return [sys.executable, "-W", "error", "-m", "vitedge", "run", str(bundle.path), *map(str, arguments)]
+
+
+@pytest.fixture
+def vitedge_run(tiny_bundle: Bundle) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(tiny_bundle, *arguments), capture_output=True, text=True, timeout=PATIENCE * 2, check=False
+        )
+
+    return run
+
+
+def test_a_summary_and_nothing_else_unless_asked(vitedge_run, clip: Path):
+    done = vitedge_run("--source", clip)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("50 predictions, ")
+    assert "0 frames passed over" in done.stderr
+    for name in ("age", "preprocess", "infer", "postprocess"):
+        assert f"  {name} " in done.stderr
+    assert "blue 60.0 %, red 20.0 %, green 20.0 %" in done.stderr
+    assert "\033" not in done.stderr
+    assert "note:" not in done.stderr
+
+
+def test_lines_on_stdout_are_json_and_nothing_else(vitedge_run, clip: Path):
+    done = vitedge_run("--source", clip, "--jsonl", "-", "--topk", 2)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert [line["frame"] for line in lines] == list(range(50))
+    assert [line["label"] for line in lines[::10]] == ["red", "green", "blue", "blue", "blue"]
+    assert {len(line["topk"]) for line in lines} == {2}
+    assert "50 predictions" in done.stderr
+
+
+def test_files_are_written(vitedge_run, clip: Path, tmp_path: Path):
+    done = vitedge_run(
+        *("--source", clip, "--jsonl", tmp_path / "out.jsonl", "--save", tmp_path / "out.mp4"),
+        *("--policy", "every", "--max-frames", 12, "--engine", "onnxruntime"),
+    )
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 12
+    assert len(clips.read_clip(tmp_path / "out.mp4")) == 12
+    assert "12 predictions" in done.stderr
+
+
+def test_a_clip_as_a_camera_keeps_its_length(vitedge_run, clip: Path, tmp_path: Path):
+    done = vitedge_run("--source", clip, "--policy", "latest", "--save", tmp_path / "out.avi")
+    assert done.returncode == 0
+    assert 49 <= len(clips.read_clip(tmp_path / "out.avi")) <= 51
+
+
+def test_a_folder_of_images_with_a_corrupt_one(vitedge_run, colour_frame, tmp_path: Path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, colour in enumerate(COLOURS):
+        cv2.imwrite(str(photos / f"{number}.png"), colour_frame(colour, height=300 + number, width=400))
+    (photos / "1b.png").write_bytes(b"not a png")
+    done = vitedge_run("--source", photos, "--jsonl", "-", "--save", tmp_path / "out.avi")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert [(Path(line["file"]).name, line["label"]) for line in lines] == [
+        ("0.png", "red"),
+        ("1.png", "green"),
+        ("2.png", "blue"),
+    ]
+    assert f"note: {photos}: skipped 1 unreadable of 4 images: {photos / '1b.png'}" in done.stderr
+    assert done.stderr.count("1b.png") == 1
+    assert len(clips.read_clip(tmp_path / "out.avi")) == 3
+
+
+def test_a_cut_off_video_is_noted_in_our_words_only(vitedge_run, clip: Path, tmp_path: Path):
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    done = vitedge_run("--source", cut)
+    assert done.returncode == 0
+    notes = [line for line in done.stderr.splitlines() if not line.startswith((" ", "note: "))]
+    assert len(notes) == 1
+    assert "predictions, " in notes[0]
+    assert f"note: {cut} is cut off: it ended after" in done.stderr
+
+
+def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip: Path, tmp_path: Path):
+    broken = tmp_path / "photo.png"
+    broken.write_bytes(b"not a png")
+    done = vitedge_run("--source", broken, "--jsonl", tmp_path / "out.jsonl")
+    assert done.returncode == EXIT_ERROR
+    assert "error: " in done.stderr
+    assert "photo.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--source", "nowhere.mp4"), "there is no source nowhere.mp4"),
+        (("--source", "63"), "there is no camera 63"),
+        (("--source", "{clip}", "--jsonl", "{clip}"), "exists"),
+        (("--source", "{clip}", "--save", "{clip}"), "exists"),
+        (("--source", "{clip}", "--save", "{folder}/out.gif"), "cannot save a video"),
+        (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), "there is no folder"),
+        (("--source", "{clip}", "--max-frames", "0"), "max_frames is 0"),
+        (("--source", "{clip}", "--topk", "0"), "topk is 0"),
+    ],
+)
+def test_wrong_requests_are_one_error_and_write_nothing(
+    arguments: tuple[str, ...], problem: str, tiny_bundle: Bundle, clip: Path, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.setenv("OPENCV_LOG_LEVEL", "OFF")
+    monkeypatch.setenv("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    contents = clip.read_bytes()
+    filled = [each.format(clip=clip, folder=tmp_path) for each in arguments]
+    from vitedge.cli import main
+
+    assert main(["run", str(tiny_bundle.path), *filled]) == EXIT_ERROR
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert problem in said.err
+    assert clip.read_bytes() == contents
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_headless_opencv_says_so_before_it_runs(vitedge_run, clip: Path, tmp_path: Path):
+    if "GUI:                           NONE" not in cv2.getBuildInformation():
+        pytest.skip("this OpenCV has windows")
+    done = vitedge_run("--source", clip, "--show", "--jsonl", tmp_path / "out.jsonl")
+    assert done.returncode == EXIT_ERROR
+    assert done.stderr.startswith("error: this OpenCV was built without windows")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(tiny_bundle: Bundle, clip: Path):
+    with subprocess.Popen(
+        command(tiny_bundle, "--source", clip, "--jsonl", "-", "--policy", "latest"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert json.loads(running.stdout.readline())["frame"] == 0
+        running.stdout.close()
+        said = running.stderr.read()
+        assert running.wait(PATIENCE) == EXIT_ERROR
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    assert "predictions" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_whole_outputs(number: signal.Signals, tiny_bundle: Bundle, clip: Path, tmp_path: Path):
+    lines = tmp_path / "out.jsonl"
+    with subprocess.Popen(
+        command(tiny_bundle, "--source", clip, "--policy", "latest", "--save", tmp_path / "out.mp4", "--jsonl", lines),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") > 3):
+            time.sleep(0.01)
+        running.send_signal(number)
+        said = running.stderr.read()
+        assert running.wait(PATIENCE) == EXIT_INTERRUPTED
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert 3 < len(written) < 50
+    assert f"{len(written)} predictions" in said
+    assert "Traceback" not in said
+    assert len(clips.read_clip(tmp_path / "out.mp4")) >= len(written)
+
+
+def test_a_terminal_shows_the_last_prediction_on_one_line(tiny_bundle: Bundle, clip: Path):
+    screen, terminal = pty.openpty()
+    with subprocess.Popen(command(tiny_bundle, "--source", clip, "--policy", "latest"), stderr=terminal) as running:
+        os.close(terminal)
+        said = b""
+        try:
+            while chunk := os.read(screen, 4096):
+                said += chunk
+        except OSError:  # how a pseudo-terminal says that the other side has closed it
+            pass
+        assert running.wait(PATIENCE) == 0
+    os.close(screen)
+    status = said.decode().split("\r\033[K")
+    assert len(status) > 3
+    assert status[1].startswith("frame 0  red ")
+    assert all("\n" not in line for line in status[:-1])
+    assert status[-1].startswith("50 predictions") or "predictions" in status[-1]
+
+
+def prediction(label: str = "red", *, age: float = 1.0, dropped: int = 0) -> Prediction:
+    return Prediction((Candidate(label, 0, 0.5),), 0, 0.0, age, StageTimes(1.0, 2.0, 3.0), dropped)
+
+
+class TestTally:
+    def test_percentiles_labels_and_drops(self):
+        tally = Tally()
+        for number in range(101):
+            tally.write(prediction("red" if number else "blue", age=float(number), dropped=2))
+        lines = tally.summary(("it is dark",)).splitlines()
+        assert lines[0].endswith("202 frames passed over")
+        assert lines[1].split() == ["age", "p50", "50.00", "ms", "p99", "99.00", "ms"]
+        assert lines[3].split()[:3] == ["infer", "p50", "2.00"]
+        assert "red 99.0 %, blue 1.0 %" in lines[5]
+        assert lines[6] == "note: it is dark"
+
+    def test_a_rate_is_intervals_over_time(self, monkeypatch: pytest.MonkeyPatch):
+        moments = iter((10.0, 10.5, 11.0))
+        monkeypatch.setattr("vitedge.cli.run.time.monotonic", lambda: next(moments))
+        tally = Tally()
+        for _ in range(3):
+            tally.write(prediction())
+        assert tally.summary(()).startswith("3 predictions, 2.0 fps, ")
+
+    def test_one_prediction_has_no_rate(self):
+        tally = Tally()
+        tally.write(prediction())
+        assert tally.summary(()).startswith("1 predictions, 0 frames")
+
+    def test_nothing_came(self):
+        assert Tally().summary(()) == "no predictions\n"
+
+
+class Screen:
+    def __init__(self, *, live: bool) -> None:
+        self.text = ""
+        self._live = live
+
+    def isatty(self) -> bool:
+        return self._live
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+class TestStatusLine:
+    def test_is_silent_where_there_is_no_terminal(self):
+        screen = Screen(live=False)
+        status = StatusLine(screen)
+        status.write(prediction())
+        status.close()
+        assert screen.text == ""
+
+    def test_fits_the_terminal(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("COLUMNS", "40")
+        screen = Screen(live=True)
+        StatusLine(screen).write(prediction("a" * 100))
+        assert len(screen.text.removeprefix("\r\033[K")) == 39

@@ -1,0 +1,243 @@
+"""``vitedge run``: stream a camera, a video or a folder of images through a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
+from vitedge.prediction import Prediction
+from vitedge.runtime.engines import ENGINES
+
+if TYPE_CHECKING:
+    from vitedge.runtime.classifier import Classifier
+    from vitedge.runtime.frames import FrameSource
+    from vitedge.runtime.sinks import Sink
+    from vitedge.runtime.stream import Policy
+
+DESCRIPTION = "Classify what a camera, a video or a folder of images shows."
+EPILOG = """\
+sources:
+  0, 1, ...             camera number (V4L2)
+  clip.mp4              video file
+  photos/               folder of images, photo.jpg one image
+  rtsp://, http://      network stream
+
+policies:
+  latest  classify the newest frame and count those passed over; what cameras and streams do unless told
+  every   classify every frame and let the source wait; what files do unless told
+
+examples:
+  vitedge run deit.bundle --source 0 --show
+  vitedge run deit.bundle --source clip.mp4 --save annotated.mp4
+  vitedge run deit.bundle --source rtsp://camera/1 --jsonl - | jq .label
+"""
+REDRAW_SECONDS = 0.1
+REMEMBERED = 100_000
+LABELS_SHOWN = 5
+SLIDE_FPS = 2.0
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "run",
+        help="stream a camera, a video or images through a bundle",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
+    parser.add_argument("--source", required=True, metavar="URI", help="where frames come from")
+    parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON per prediction; - for standard output")
+    parser.add_argument("--save", metavar="VIDEO", help="write the annotated frames as a video")
+    parser.add_argument("--show", action="store_true", help="show them in a window; q or Esc ends")
+    parser.add_argument("--policy", choices=("latest", "every"), help="which frames to classify")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="end after N predictions")
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
+    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the one of the bundle's target")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stream until the source ends, the window is closed, or Ctrl-C; then print a summary on stderr."""
+    from vitedge.runtime.classifier import load
+    from vitedge.runtime.sources import open_source
+
+    _check_outputs(arguments)
+    with (
+        _quiet_libraries(),
+        _terminated_as_interrupted(),
+        open_source(arguments.source) as source,
+        load(arguments.bundle, engine=arguments.engine) as classifier,
+    ):
+        return _stream(arguments, classifier, source)
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    from vitedge.runtime.sinks import check_output
+
+    if arguments.jsonl not in (None, "-"):
+        check_output(arguments.jsonl, "--jsonl")
+    if arguments.save is not None:
+        check_output(arguments.save, "--save")
+
+
+def _stream(arguments: argparse.Namespace, classifier: Classifier, source: FrameSource) -> int:
+    from vitedge.runtime.sinks import deliver
+
+    policy: Policy = arguments.policy or ("latest" if source.live else "every")
+    tally = Tally()
+    sinks = [*_sinks(arguments, source, policy), StatusLine(sys.stderr), tally]
+    predictions = classifier.stream(source, policy=policy, max_frames=arguments.max_frames, topk=arguments.topk)
+    exit_code = 0
+    try:
+        deliver(predictions, sinks)
+    except KeyboardInterrupt:
+        exit_code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        exit_code = EXIT_ERROR
+    finally:
+        sys.stderr.write(tally.summary(source.notices))
+    return exit_code
+
+
+def _sinks(arguments: argparse.Namespace, source: FrameSource, policy: str) -> list[Sink]:
+    from vitedge.runtime.sinks import AnnotatedVideo, JsonLines, Window
+    from vitedge.runtime.sources import ImageFiles
+
+    sinks: list[Sink] = []
+    if arguments.jsonl is not None:
+        sinks.append(JsonLines(sys.stdout if arguments.jsonl == "-" else arguments.jsonl))
+    if arguments.save is not None:
+        fps = SLIDE_FPS if isinstance(source, ImageFiles) else source.fps
+        sinks.append(AnnotatedVideo(arguments.save, fps=fps, realtime=policy == "latest"))
+    if arguments.show:
+        sinks.append(Window())
+    return sinks
+
+
+class StatusLine:
+    """The last prediction on one line of a terminal, redrawn in place; silent where there is no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from vitedge.runtime.overlay import RateMeter
+
+        self._stream = stream
+        self._live = stream.isatty()
+        self._rate = RateMeter()
+        self._drawn = -REDRAW_SECONDS
+        self._dropped = 0
+
+    def write(self, prediction: Prediction) -> None:
+        """Redraw, unless that was just done."""
+        rate = self._rate.tick()
+        self._dropped += prediction.dropped
+        now = time.monotonic()
+        if not self._live or now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        fps = f"{rate:.1f} fps" if rate else "-"
+        text = (
+            f"frame {prediction.frame}  {prediction.label} {100 * prediction.score:.1f} %  {fps}  "
+            f"age {prediction.age_ms:.0f} ms  dropped {self._dropped}"
+        )
+        self._stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._live:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+
+
+class Tally:
+    """Counts and times of a stream, for the summary at its end; times are of the last 100 000 predictions."""
+
+    def __init__(self) -> None:
+        self._labels: Counter[str] = Counter()
+        self._times: deque[tuple[float, ...]] = deque(maxlen=REMEMBERED)
+        self._dropped = 0
+        self._first = self._last = 0.0
+
+    def write(self, prediction: Prediction) -> None:
+        """Count it."""
+        self._last = time.monotonic()
+        if not self._times:
+            self._first = self._last
+        stages = prediction.stages_ms
+        self._times.append((prediction.age_ms, stages.preprocess, stages.infer, stages.postprocess))
+        self._labels[prediction.label] += 1
+        self._dropped += prediction.dropped
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+    def summary(self, notices: tuple[str, ...]) -> str:
+        """The lines that end a run."""
+        return "".join(f"{line}\n" for line in (*self._lines(), *(f"note: {notice}" for notice in notices)))
+
+    def _lines(self) -> Iterator[str]:
+        frames = self._labels.total()
+        if frames == 0:
+            yield "no predictions"
+            return
+        elapsed = self._last - self._first
+        rate = f", {(frames - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
+        yield f"{frames} predictions{rate}, {self._dropped} frames passed over"
+        columns = np.array(self._times).T
+        for name, values in zip(("age", "preprocess", "infer", "postprocess"), columns, strict=True):
+            p50, p99 = np.percentile(values, (50, 99))
+            yield f"  {name:<12} p50 {p50:8.2f} ms   p99 {p99:8.2f} ms"
+        shares = (f"{label} {100 * count / frames:.1f} %" for label, count in self._labels.most_common(LABELS_SHOWN))
+        yield f"  {'labels':<12} {', '.join(shares)}"
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep OpenCV's and FFmpeg's own words off the terminal: what matters in them comes as errors and notices.
+
+    The notices are logged as well; here the summary prints them.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    handler = logging.NullHandler()
+    logger = logging.getLogger("vitedge")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which ``systemctl stop`` and ``docker stop`` send, finish the outputs as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _abandon_stdout() -> None:
+    """Point stdout nowhere, so that Python does not complain at exit that its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
