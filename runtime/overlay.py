@@ -102,7 +102,7 @@ def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factor = -(-SMALLEST_SIDE // min(image.shape[:2]))
     if factor <= 1:
         return image.copy()
-    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _panel(
