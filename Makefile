@@ -1,0 +1,72 @@
+# Two commands do everything on a machine with Python and make: `make demo` and `make test`.
+# Each makes its own virtual environment; a second run installs only what pyproject.toml changed.
+
+PYTHON ?= python3
+DEMO_VENV := .venv-demo
+DEV_VENV := .venv
+LINKS := build/types/vitedge
+
+# openvino-model-api pins opencv-python-headless 4, which our extras do not; a test opens bundles with it.
+MODEL_API := openvino-model-api==0.4.7
+
+.PHONY: help demo picture test lint ruff types rooms bench clean
+
+help:
+	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
+	@echo "make test     lint, types, import directions and all tests"
+	@echo "make lint     the same without the tests"
+	@echo "make bench    measurements behind docs/benchmarks.md"
+	@echo "make picture  draw docs/images/demo.png anew, from demo-out/"
+	@echo "make clean    remove environments, caches and build outputs"
+
+demo: $(DEMO_VENV)/.installed
+	rm -rf demo-out
+	$(DEMO_VENV)/bin/vitedge demo -o demo-out
+
+picture: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/python -m vitedge.demo.picture demo-out -o docs/images/demo.png
+
+test: lint
+	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: ruff types rooms
+
+ruff: $(DEV_VENV)/.installed
+	$(DEV_VENV)/bin/ruff check .
+	$(DEV_VENV)/bin/ruff format --check .
+
+types: $(DEV_VENV)/.installed links
+	$(DEV_VENV)/bin/mypy
+
+rooms: $(DEV_VENV)/.installed links
+	cd build/types && ../../$(DEV_VENV)/bin/lint-imports --config ../../pyproject.toml
+
+# Type checkers and import-linter do not follow the editable install: they read the package through these links.
+.PHONY: links
+links:
+	@rm -rf $(LINKS) && mkdir -p $(LINKS)
+	@ln -sfn "$(CURDIR)"/vitedge/* "$(CURDIR)"/calib "$(CURDIR)"/converters "$(CURDIR)"/runtime $(LINKS)/
+
+clean:
+	rm -rf $(DEMO_VENV) $(DEV_VENV) build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find vitedge calib converters runtime tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(DEMO_VENV)/.installed: pyproject.toml
+	$(call make_venv,$(DEMO_VENV))
+	$(DEMO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[demo]"
+	touch $@
+
+$(DEV_VENV)/.installed: pyproject.toml Makefile
+	$(call make_venv,$(DEV_VENV))
+	$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$(MODEL_API)"
+	touch $@
+
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: vitedge needs Python 3.10 or newer; $(PYTHON) is `$(PYTHON) -V 2>&1`. fix: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1) \
+		|| { rm -rf $(1); echo "error: $(PYTHON) cannot make a virtual environment. fix: apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(1) (some GB with PyTorch: minutes the first time)"
+endef
