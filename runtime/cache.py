@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from vitedge.files import write_whole
 
 
 def cache_folder() -> Path:
@@ -45,15 +46,4 @@ def remember(kind: str, key: str, value: dict[str, Any]) -> None:
     with contextlib.suppress(OSError, RuntimeError):
         folder = cache_folder() / kind
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / f"{key}.json", json.dumps(value))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        write_whole(folder / f"{key}.json", json.dumps(value))

@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import Bundle
-from vitedge.errors import EngineError, FrameSourceError, UsageError
+from vitedge.errors import EngineError, UsageError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.preprocessing import ChannelOrder, Preprocessing
 from vitedge.runtime.engines import Engine, EngineInfo, open_engine
@@ -117,7 +117,8 @@ class Classifier:
         Raises:
             FrameSourceError: the image is empty, grey, or not uint8.
         """
-        return self._preprocess(*_pixels(image, order))
+        pixels, order = _pixels(image, order)
+        return self._preprocess(pixels, order=order)
 
     def infer(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The ``(classes,)`` float32 logits of a frame that ``prepare`` returned.
@@ -195,18 +196,11 @@ def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
 
 
 def _pixels(image: Image, order: ChannelOrder) -> tuple[NDArray[np.uint8], ChannelOrder]:
-    """An image as an array, and the order of its channels."""
-    return (image, order) if isinstance(image, np.ndarray) else (_from_pillow(image), "RGB")
-
-
-def _from_pillow(image: PillowImage) -> NDArray[np.uint8]:
-    """An image in RGB, converted as timm does it; nobody has one who has not imported Pillow."""
-    pillow = sys.modules.get("PIL.Image")
-    if pillow is None or not isinstance(image, pillow.Image):
-        raise FrameSourceError(
-            f"an image is a {type(image).__name__}", expected="an HxWx3 uint8 BGR array, or a Pillow image"
-        )
-    return np.asarray(image.convert("RGB"))
+    """An image as an array, and the order of its channels; Pillow images become RGB as in timm."""
+    pillow = sys.modules.get("PIL.Image")  # nobody has a Pillow image who has not imported it
+    if pillow is not None and isinstance(image, pillow.Image):
+        return np.asarray(image.convert("RGB")), "RGB"
+    return cast("NDArray[np.uint8]", image), order
 
 
 def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> Classifier:

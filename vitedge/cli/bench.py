@@ -1,0 +1,98 @@
+"""``vitedge bench``: latency of a bundle on this machine, alone or against another one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from vitedge.files import check_report_path, write_whole
+from vitedge.progress import Terminal
+from vitedge.runtime.engines import ENGINES
+
+DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."
+EPILOG = """\
+Calls follow one another, after a warm-up that lasts until latency settles. Percentiles come from raw
+nanoseconds; nothing is clipped. The cold start is timed in a process of its own.
+
+examples:
+  vitedge bench deit.bundle
+  vitedge bench deit-int8.bundle --against deit-fp32.bundle --seconds 30
+  vitedge bench deit.bundle --frame-size 1920x1080 --json latency.json --html latency.html
+"""
+SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser("bench", help="measure latency", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that vitedge convert wrote")
+    parser.add_argument(
+        "--against", type=Path, metavar="BUNDLE", help="measure this one too, in turns, and print the ratio"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="time for the counted calls of each bundle (%(default)g)",
+    )
+    parser.add_argument(
+        "--frame-size",
+        type=_frame_size,
+        default=(720, 1280),
+        metavar="WxH",
+        help="size of the camera frames (1280x720)",
+    )
+    parser.add_argument("--engine", choices=list(ENGINES), help="by default the one of the bundle's target")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; by default the engine decides")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for scripts")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots of every call")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the table, write the reports."""
+    for path in filter(None, (arguments.json, arguments.html)):
+        check_report_path(path)
+    from vitedge.runtime.bench import bench
+    from vitedge.runtime.bench_page import to_html
+    from vitedge.runtime.bench_report import to_json, to_text
+
+    report = bench(
+        arguments.bundle,
+        against=arguments.against,
+        seconds=arguments.seconds,
+        engine=arguments.engine,
+        threads=arguments.threads,
+        frame_size=arguments.frame_size,
+        progress=Terminal(),
+    )
+    sys.stdout.write(to_text(report))
+    if arguments.json:
+        write_whole(arguments.json, json.dumps(to_json(report), indent=1) + "\n")
+    if arguments.html:
+        write_whole(arguments.html, to_html(report))
+    return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    """(height, width) of ``WxH``."""
+    match = SIZE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a frame size; expected WIDTHxHEIGHT, such as 1280x720")
+    return (int(match[2]), int(match[1]))

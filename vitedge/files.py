@@ -1,0 +1,40 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vitedge.errors import UsageError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 text beside its name and rename it, so that nobody finds half of it.
+
+    Raises:
+        OSError: it cannot be written; nothing is left.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def check_report_path(path: Path) -> None:
+    """Refuse a place that a report cannot be written to, before the work that it reports is done.
+
+    Raises:
+        UsageError: the path is a folder, or its folder does not exist or takes no files.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", expected="the name of a file to write")
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is not a folder", expected=f"an existing folder for {path.name}", fix=f"mkdir -p {folder}"
+        )
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder} takes no files", expected="a folder that you may write to")
