@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge.cli import doctor, main
+from vitedge.cli.doctor import Memory, OpenVino, as_text, diagnose, read_memory, read_opencv_build
+from vitedge.runtime.cameras import Camera
+
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn"}
+
+
+def test_json_is_complete_and_versioned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["version"] == 1
+    assert set(found) == {
+        "version", "vitedge", "python", "system", "numpy", "packages", "processor", "memory", "openvino", "opencv",
+        "cameras", "recommendation",
+    }  # fmt: skip
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert [each["name"] for each in found["packages"]] == list(doctor.PACKAGES)
+
+
+def test_text_has_a_line_for_every_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for name in doctor.PACKAGES:
+        assert re.search(rf"^  {name} +\S", printed, re.MULTILINE)
+
+
+def test_table_names_every_optional_package_of_pyproject(pyproject: dict[str, Any]) -> None:
+    extras = pyproject["project"]["optional-dependencies"]
+    listed = {
+        (re.split(r"[><=\[;]", requirement)[0], extra)
+        for extra, requirements in extras.items()
+        for requirement in requirements
+        if extra != "dev" and not requirement.startswith("vitedge[")
+    }
+    shown = {(DISTRIBUTIONS.get(name, name), extra) for name, extra in doctor.PACKAGES.items()}
+    assert shown <= listed
+    assert {name for name, _ in shown} == {name for name, _ in listed}
+
+
+def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
+    packages = {each.name: each for each in diagnose().packages}
+    assert packages["nncf"].version is None
+    assert 'nncf           not installed: pip install "vitedge[convert]"' in as_text(diagnose())
+    assert packages["onnx"].version is not None
+
+
+def test_a_build_without_a_distribution_says_its_own_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jetpack_build.py").write_text("__version__ = '4.8.0'\n")
+    (tmp_path / "mute_build.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor._version("jetpack_build") == "4.8.0"
+    assert doctor._version("mute_build") == "unavailable"
+
+
+def test_what_cannot_be_read_is_unavailable() -> None:
+    blind = replace(
+        diagnose(),
+        memory=Memory(total=None, available=None),
+        openvino=OpenVino(devices=(), capabilities=(), problem="no libopenvino"),
+        recommendation=None,
+        processor=replace(diagnose().processor, features=None),
+    )
+    printed = as_text(blind)
+    for line in (
+        "memory         unavailable",
+        "OpenVINO       unavailable: no libopenvino",
+        "instructions   unavailable",
+    ):
+        assert line in printed
+    assert "precision      unavailable" in printed
+
+
+def test_memory() -> None:
+    assert read_memory("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:  1024 kB\n") == Memory(2 << 20, 1 << 20)
+    assert read_memory("") == Memory(None, None)
+
+
+def test_opencv_build() -> None:
+    found = read_opencv_build("  GUI:     GTK3\n\n  Video I/O:\n    FFMPEG:    YES\n    GStreamer:   YES (1.20.3)\n")
+    assert (found.gui, found.ffmpeg, found.gstreamer) == ("GTK3", "YES", "YES (1.20.3)")
+    assert read_opencv_build("").gstreamer == "unavailable"
+
+
+def test_cameras_are_listed_with_their_state() -> None:
+    seen = (
+        Camera("/dev/video0", "HD Webcam", usable=True, problem=""),
+        Camera("/dev/video1", "", usable=False, problem="delivers no video (metadata or output node)"),
+    )
+    printed = as_text(replace(diagnose(), cameras=seen))
+    assert "/dev/video0    HD Webcam: opens" in printed
+    assert "/dev/video1    delivers no video" in printed
+
+
+def test_works_with_numpy_alone() -> None:
+    code = (
+        "import sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {tuple(doctor.PACKAGES)!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name in {tuple(doctor.PACKAGES)!r} else find(name)\n"
+        "from vitedge.cli import main\n"
+        "sys.exit(main(['doctor']))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("not installed: pip install") == len(doctor.PACKAGES)
+    assert "OpenVINO       unavailable" in result.stdout

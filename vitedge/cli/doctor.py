@@ -1,0 +1,322 @@
+"""``vitedge doctor``: what this machine has, what it lacks, and which precision to begin with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitedge.errors import VitedgeError
+from vitedge.extras import require
+from vitedge.records import encode
+from vitedge.runtime.cameras import Camera, list_cameras
+from vitedge.runtime.capabilities import Recommendation, read_features, recommend_precision
+from vitedge.runtime.machine import UNAVAILABLE, machine_state, processor_name
+from vitedge.version import VERSION
+
+EPILOG = """\
+examples:
+  vitedge doctor
+  vitedge doctor --json | jq .recommendation.precision
+"""
+
+# Import name of each optional package, and the extra that brings it.
+PACKAGES: dict[str, str] = {
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+    "cv2": "camera",
+    "PIL": "camera",
+    "torch": "convert",
+    "timm": "convert",
+    "onnx": "convert",
+    "onnxscript": "convert",
+    "nncf": "convert",
+    "safetensors": "convert",
+    "sklearn": "demo",
+}
+MEMINFO = Path("/proc/meminfo")
+KIBIBYTE = 1024
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Package:
+    """An optional package.
+
+    Attributes:
+        name: import name.
+        version: None if it is not installed, ``unavailable`` if it is but does not say.
+        install: the command that installs it.
+    """
+
+    name: str
+    version: str | None
+    install: str
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The CPU. ``features`` is None where it cannot be told."""
+
+    name: str
+    machine: str
+    usable_cpus: int
+    cpus: int | None
+    features: tuple[str, ...] | None
+    governors: str
+    load_average: float | str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes; None where it cannot be read."""
+
+    total: int | None
+    available: int | None
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """What OpenVINO says of the CPU; ``problem`` is why it says nothing."""
+
+    devices: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
+class OpenCv:
+    """How OpenCV was built; ``problem`` is why it cannot be told."""
+
+    gstreamer: str
+    ffmpeg: str
+    gui: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that ``vitedge doctor`` knows."""
+
+    vitedge: str
+    python: str
+    system: str
+    numpy: str
+    packages: tuple[Package, ...]
+    processor: Processor
+    memory: Memory
+    openvino: OpenVino
+    opencv: OpenCv
+    cameras: tuple[Camera, ...]
+    recommendation: Recommendation | None
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "doctor",
+        help="what this machine has, and which precision to begin with",
+        description="Show packages, processor, memory and cameras of this machine. What cannot be read is unavailable.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--json", action="store_true", help="everything, as JSON on standard output")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Diagnose and print."""
+    diagnosis = diagnose()
+    sys.stdout.write(as_json(diagnosis) if arguments.json else as_text(diagnosis))
+    return 0
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine."""
+    features = read_features()
+    return Diagnosis(
+        vitedge=VERSION,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()}",
+        numpy=importlib.metadata.version("numpy"),
+        packages=tuple(_package(name, extra) for name, extra in PACKAGES.items()),
+        processor=_processor(features),
+        memory=read_memory(_read(MEMINFO)),
+        openvino=_openvino(),
+        opencv=_opencv(),
+        cameras=list_cameras(),
+        recommendation=recommend_precision(features, platform.machine()),
+    )
+
+
+def _package(name: str, extra: str) -> Package:
+    return Package(name=name, version=_version(name), install=f'pip install "vitedge[{extra}]"')
+
+
+def _version(name: str) -> str | None:
+    if importlib.util.find_spec(name) is None:
+        return None
+    for distribution in _distributions().get(name, []):
+        return importlib.metadata.version(distribution)
+    try:  # a system's own build, such as JetPack's OpenCV, has no distribution
+        return str(importlib.import_module(name).__version__)
+    except (ImportError, AttributeError):
+        return UNAVAILABLE
+
+
+def _distributions() -> Any:
+    return importlib.metadata.packages_distributions()
+
+
+def _processor(features: tuple[str, ...] | None) -> Processor:
+    state = machine_state()
+    return Processor(
+        name=processor_name(),
+        machine=platform.machine(),
+        usable_cpus=state.cpus,
+        cpus=os.cpu_count(),
+        features=features,
+        governors=state.governors,
+        load_average=state.load_average,
+    )
+
+
+def read_memory(meminfo: str) -> Memory:
+    """Total and available memory from the text of ``/proc/meminfo``."""
+    sizes = {key: int(kib) * KIBIBYTE for key, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
+    return Memory(total=sizes.get("MemTotal"), available=sizes.get("MemAvailable"))
+
+
+def _openvino() -> OpenVino:
+    try:
+        core = require("openvino", extra="openvino", purpose="asking OpenVINO").Core()
+        devices = tuple(core.available_devices)
+        capabilities = tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) if "CPU" in devices else ()
+    except (VitedgeError, ImportError, RuntimeError, OSError) as error:
+        return OpenVino(devices=(), capabilities=(), problem=_first_line(error))
+    return OpenVino(devices=devices, capabilities=capabilities, problem="")
+
+
+def _opencv() -> OpenCv:
+    try:
+        build = require("cv2", extra="camera", purpose="asking OpenCV").getBuildInformation()
+    except (VitedgeError, ImportError, AttributeError, OSError) as error:
+        return OpenCv(gstreamer=UNAVAILABLE, ffmpeg=UNAVAILABLE, gui=UNAVAILABLE, problem=_first_line(error))
+    return read_opencv_build(build)
+
+
+def read_opencv_build(build: str) -> OpenCv:
+    """GStreamer, FFmpeg and windows, from the text of ``cv2.getBuildInformation()``."""
+    found = dict(re.findall(r"^\s+(GStreamer|FFMPEG|GUI):\s+(\S.*?)\s*$", build, re.MULTILINE))
+    return OpenCv(
+        gstreamer=found.get("GStreamer", UNAVAILABLE),
+        ffmpeg=found.get("FFMPEG", UNAVAILABLE),
+        gui=found.get("GUI", UNAVAILABLE),
+        problem="",
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def as_json(diagnosis: Diagnosis) -> str:
+    """For scripts; keys are added, never renamed."""
+    return json.dumps({"version": 1, **encode(diagnosis)}, indent=1) + "\n"
+
+
+def as_text(diagnosis: Diagnosis) -> str:
+    """For people."""
+    lines = [
+        *_section("vitedge", _about(diagnosis)),
+        *_section("packages", [(each.name, _package_text(each)) for each in diagnosis.packages]),
+        *_section("processor", _processor_lines(diagnosis)),
+        *_section("cameras", _camera_lines(diagnosis)),
+        *_section("begin with", [_recommendation_line(diagnosis.recommendation)]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, rows: list[tuple[str, str]]) -> list[str]:
+    return [title, *(f"  {name:<14} {text}" for name, text in rows), ""]
+
+
+def _about(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    return [
+        ("vitedge", diagnosis.vitedge),
+        ("Python", diagnosis.python),
+        ("numpy", diagnosis.numpy),
+        ("system", diagnosis.system),
+    ]
+
+
+def _package_text(package: Package) -> str:
+    return package.version or f"not installed: {package.install}"
+
+
+def _processor_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    processor = diagnosis.processor
+    return [
+        ("CPU", f"{processor.name} ({processor.machine})"),
+        ("cores", f"{processor.usable_cpus} usable of {processor.cpus or UNAVAILABLE}"),
+        ("instructions", _instructions(processor.features)),
+        ("governor", processor.governors),
+        ("load", _load_text(processor.load_average)),
+        ("memory", _memory_text(diagnosis.memory)),
+        ("OpenVINO", _openvino_text(diagnosis.openvino)),
+    ]
+
+
+def _load_text(load: float | str) -> str:
+    return load if isinstance(load, str) else f"{load:.2f}"
+
+
+def _instructions(features: tuple[str, ...] | None) -> str:
+    if features is None:
+        return UNAVAILABLE
+    return ", ".join(features) or "none that matter here"
+
+
+def _memory_text(memory: Memory) -> str:
+    if memory.total is None or memory.available is None:
+        return UNAVAILABLE
+    return f"{memory.available // MEBIBYTE} MiB available of {memory.total // MEBIBYTE} MiB"
+
+
+def _openvino_text(openvino: OpenVino) -> str:
+    if openvino.problem:
+        return f"{UNAVAILABLE}: {openvino.problem}"
+    return f"devices {', '.join(openvino.devices)}; CPU computes {', '.join(openvino.capabilities)}"
+
+
+def _camera_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    opencv = diagnosis.opencv
+    built = opencv.problem or f"GStreamer {opencv.gstreamer}, FFmpeg {opencv.ffmpeg}, windows {opencv.gui}"
+    cameras = [(each.path, _camera_text(each)) for each in diagnosis.cameras]
+    return [("OpenCV", built), *(cameras or [("V4L2", "no /dev/video*")])]
+
+
+def _camera_text(camera: Camera) -> str:
+    state = "opens" if camera.usable else camera.problem
+    return f"{camera.name}: {state}" if camera.name else state
+
+
+def _recommendation_line(recommendation: Recommendation | None) -> tuple[str, str]:
+    if recommendation is None:
+        return ("precision", f"{UNAVAILABLE}: the processor's instructions cannot be read")
+    return (f"--precision {recommendation.precision}", recommendation.reason)
