@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,48 @@ from numpy.typing import NDArray
 from vitedge.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parent.parent
+REQUIRE_ALL = os.environ.get("VITEDGE_REQUIRE_ALL") == "1"
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no test reports usage
+
+
+def pytest_configure() -> None:
+    """Refuse to test another copy of vitedge than this tree."""
+    for package, folder in (("vitedge", ROOT / "vitedge"), ("vitedge.runtime", ROOT / "runtime")):
+        try:
+            found = importlib.util.find_spec(package)
+        except ImportError:
+            found = None
+        if found is None or found.origin is None or Path(found.origin).resolve().parent != folder:
+            raise pytest.UsageError(
+                f"{package} is imported from {found.origin if found else 'nowhere'}, not from {folder}: "
+                'a wheel shadows this tree. fix: pip uninstall vitedge; pip install -e ".[dev]"'
+            )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With VITEDGE_REQUIRE_ALL=1, as in CI, a skipped test has failed unless it is marked ``gpu``."""
+    report = yield
+    if REQUIRE_ALL and item.get_closest_marker("gpu") is None:
+        _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself as a whole."""
+    report = yield
+    if REQUIRE_ALL:
+        _fail_if_skipped(report)
+    return report
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"VITEDGE_REQUIRE_ALL=1 and this was skipped: {reason}"
 
 
 def find_shared_data() -> Path | None:
@@ -62,3 +104,11 @@ def colour_frame() -> Callable[..., NDArray[np.uint8]]:
     import bundles
 
     return bundles.colour_frame
+
+
+@pytest.fixture(scope="session")
+def pyproject() -> dict[str, Any]:
+    """``pyproject.toml``."""
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    found: dict[str, Any] = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return found
