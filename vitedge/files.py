@@ -23,6 +23,18 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def write_report(path: Path, text: str) -> None:
+    """Write a file that a user asked for; as ``write_whole``.
+
+    Raises:
+        UsageError: it cannot be written; nothing is left.
+    """
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}", fix="free some space, or name another place") from error
+
+
 def check_report_path(path: Path) -> None:
     """Refuse a place that a report cannot be written to, before the work that it reports is done.
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vitedge.files import check_report_path, write_whole
+from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines import ENGINES
 
@@ -74,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     sys.stdout.write(to_text(report))
     if arguments.json:
-        write_whole(arguments.json, json.dumps(to_json(report), indent=1) + "\n")
+        write_report(arguments.json, json.dumps(to_json(report), indent=1) + "\n")
     if arguments.html:
-        write_whole(arguments.html, to_html(report))
+        write_report(arguments.html, to_html(report))
     return 0
 
 

@@ -1,0 +1,243 @@
+"""The classifier: images in, ranked labels out, safely."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.errors import BundleError, BundleIntegrityError, EngineError, FrameSourceError, UsageError
+from vitedge.metrics import softmax
+from vitedge.preprocessing import Preprocessing
+from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.engines.table import TableEngine
+
+COLOURS = ("red", "green", "blue")
+SMALL = Preprocessing(input_size=(2, 2), resize_size=(2, 2))
+PIXEL = np.zeros((2, 2, 3), dtype=np.uint8)
+
+Frame = NDArray[np.uint8]
+ColourFrame = Callable[..., Frame]
+
+
+def answering(logits: object, labels: int = 3) -> Classifier:
+    engine = TableEngine(lambda _: logits, input_size=(2, 2))  # type: ignore[arg-type,return-value]
+    return Classifier(engine, SMALL, [f"class {index}" for index in range(labels)])
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("size", [(32, 32), (48, 64), (720, 1280)])
+def test_it_names_the_colour_of_a_frame_of_any_size(
+    tiny_bundle: Bundle, colour_frame: ColourFrame, colour: str, size: tuple[int, int]
+) -> None:
+    with load(tiny_bundle) as classifier:
+        prediction = classifier.classify(colour_frame(colour, height=size[0], width=size[1]))
+    assert prediction.label == COLOURS[prediction.index] == colour
+    assert prediction.score > 0.9
+    assert sorted(each.label for each in prediction.topk) == sorted(COLOURS)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_an_array_is_bgr_and_a_pillow_image_is_what_it_says(
+    tiny_bundle: Bundle, colour_frame: ColourFrame, colour: str
+) -> None:
+    frame = colour_frame(colour)
+    picture = Image.fromarray(frame[..., ::-1].copy())
+    with load(str(tiny_bundle.path)) as classifier:
+        assert classifier.classify(picture).label == colour
+        assert np.array_equal(classifier.logits(picture), classifier.logits(frame))
+        assert classifier.classify(picture.convert("RGBA")).label == colour
+
+
+def test_pillow_images_of_other_modes_convert(tiny_bundle: Bundle) -> None:
+    with load(tiny_bundle) as classifier:
+        for mode in ("L", "P", "1", "CMYK"):
+            assert len(classifier.classify(Image.new(mode, (40, 40))).topk) == 3
+
+
+def test_the_two_engines_agree(tiny_bundle: Bundle, colour_frame: ColourFrame) -> None:
+    frame = colour_frame("green", height=50, width=70)
+    with load(tiny_bundle) as one, load(tiny_bundle, engine="onnxruntime", threads=1) as other:
+        assert np.allclose(one.logits(frame), other.logits(frame), atol=1e-5)
+        assert (one.info.name, other.info.name) == ("openvino", "onnxruntime")
+
+
+def test_the_stages_one_by_one_give_what_classify_gives(tiny_bundle: Bundle, colour_frame: ColourFrame) -> None:
+    frame = colour_frame("blue", height=40, width=60)
+    with load(tiny_bundle) as classifier:
+        logits = classifier.infer(classifier.prepare(frame))
+        assert np.array_equal(logits, classifier.logits(frame))
+        assert classifier.rank(logits, 5) == classifier.classify(frame).topk
+        reversed_frame = np.ascontiguousarray(frame[..., ::-1])
+        assert np.array_equal(classifier.infer(classifier.prepare(reversed_frame, order="RGB")), logits)
+
+
+def test_the_network_s_own_channel_order_is_respected(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, colour_frame: ColourFrame
+) -> None:
+    """The same graph, declared as one that reads BGR, sees blue where it would have seen red."""
+    preprocessing = Preprocessing(input_size=(32, 32), resize_size=(32, 32), channel_order="BGR")
+    bundle = make_bundle(tmp_path / "bgr.bundle", preprocessing=preprocessing)
+    with load(bundle) as classifier:
+        assert classifier.classify(colour_frame("blue")).label == "red"
+
+
+def test_times_are_of_this_call(tiny_bundle: Bundle, colour_frame: ColourFrame) -> None:
+    with load(tiny_bundle) as classifier:
+        prediction = classifier.classify(colour_frame("red"))
+    stages = prediction.stages_ms
+    assert min(stages.preprocess, stages.infer, stages.postprocess) > 0
+    assert prediction.age_ms >= stages.total
+    assert prediction.frame == prediction.dropped == 0
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        "frame.jpg",
+        [[0, 0, 0]],
+        np.zeros((0, 10, 3), np.uint8),
+        np.zeros((10, 0, 3), np.uint8),
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 1), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((1, 10, 10, 3), np.uint8),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("verb", ["classify", "logits", "prepare"])
+def test_what_is_no_colour_image_is_refused_before_it_reaches_the_engine(image: object, verb: str) -> None:
+    classifier = answering([1, 2, 3])
+    with pytest.raises(FrameSourceError) as caught:
+        getattr(classifier, verb)(image)
+    assert caught.value.expected
+    assert classifier._engine.calls == []  # type: ignore[union-attr]
+
+
+logits_of_some_length = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
+with_ties = arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-1.0, 0.0, 0.0, 2.0]))
+
+
+@given(logits_of_some_length | with_ties, st.integers(1, 50))
+def test_ranking_is_a_stable_sort_of_the_softmax(logits: NDArray[np.float32], topk: int) -> None:
+    ranked = answering(logits, labels=len(logits)).rank(logits, topk)
+    order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))[:topk]
+    assert [each.index for each in ranked] == order
+    assert [each.label for each in ranked] == [f"class {index}" for index in order]
+    assert np.allclose([each.score for each in ranked], softmax(logits)[order], rtol=1e-4, atol=1e-7)
+    assert order[0] == int(logits.argmax())
+
+
+def test_all_scores_sum_to_one_and_are_plain_numbers() -> None:
+    prediction = answering([3.0, 1.0, 2.0]).classify(PIXEL)
+    assert sum(each.score for each in prediction.topk) == pytest.approx(1)
+    assert {type(each.score) for each in prediction.topk} == {float}
+    assert {type(each.index) for each in prediction.topk} == {int}
+
+
+@pytest.mark.parametrize("topk", [0, -1])
+def test_less_than_one_class_is_refused(topk: int) -> None:
+    with pytest.raises(UsageError, match=f"topk is {topk}"):
+        answering([1, 2, 3]).classify(PIXEL, topk=topk)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_an_engine_error(poison: float) -> None:
+    with pytest.raises(EngineError, match="not finite"):
+        answering([1, poison, 3]).classify(PIXEL)
+
+
+@pytest.mark.parametrize("logits", [[1, 2], [1, 2, 3, 4], []])
+def test_another_number_of_logits_than_labels_is_an_engine_error(logits: list[float]) -> None:
+    with pytest.raises(EngineError, match=f"gave {len(logits)} logits") as caught:
+        answering(logits).classify(PIXEL)
+    assert "3, one for each label" in caught.value.expected
+
+
+def test_a_closed_classifier_refuses_and_closes_again() -> None:
+    classifier = answering([1, 2, 3])
+    engine = classifier._engine
+    classifier.close()
+    classifier.close()
+    assert engine.closed  # type: ignore[union-attr]
+    for use in (classifier.classify, classifier.logits, classifier.infer):
+        with pytest.raises(EngineError, match="classifier is closed"):
+            use(PIXEL)
+
+
+def test_leaving_the_with_statement_closes_even_after_an_error() -> None:
+    engine = TableEngine(lambda _: [1, 2, 3], input_size=(2, 2))
+    engine.error = EngineError("told to")
+    with pytest.raises(EngineError, match="told to"), Classifier(engine, SMALL, COLOURS) as classifier:
+        classifier.classify(PIXEL)
+    assert engine.closed
+
+
+def test_an_engine_that_fails_once_serves_the_next_frame() -> None:
+    classifier = answering([1, 2, 3])
+    classifier._engine.error = EngineError("told to")  # type: ignore[union-attr]
+    with pytest.raises(EngineError, match="told to"):
+        classifier.classify(PIXEL)
+    classifier._engine.error = None  # type: ignore[union-attr]
+    assert classifier.classify(PIXEL).index == 2
+
+
+def test_threads_never_meet_in_the_engine() -> None:
+    """Each thread classifies its own shade and must get the answer to it; the engine notices a second visitor."""
+    inside = threading.Semaphore(1)
+
+    def answer(frame: Frame) -> list[int]:
+        assert inside.acquire(blocking=False)
+        shade = int(frame[0, 0, 0])
+        inside.release()
+        return [shade == number for number in range(4)]
+
+    classifier = Classifier(TableEngine(answer, input_size=(2, 2)), SMALL, "abcd")
+    wrong: list[int] = []
+
+    def work(shade: int) -> None:
+        frame = np.full((2, 2, 3), shade, dtype=np.uint8)
+        wrong.extend(shade for _ in range(200) if classifier.classify(frame).index != shade)
+
+    threads = [threading.Thread(target=work, args=(shade,)) for shade in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(classifier._engine.calls) == 800  # type: ignore[union-attr]
+
+
+def test_load_checks_hashes_before_anything_runs(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "copy.bundle"
+    shutil.copytree(tiny_bundle.path, folder)
+    load(folder).close()
+    content = bytearray((folder / MODEL_ONNX).read_bytes())
+    content[-1] ^= 1
+    (folder / MODEL_ONNX).write_bytes(content)
+    with pytest.raises(BundleIntegrityError, match="was altered"):
+        load(folder)
+
+
+def test_load_of_nothing_is_a_bundle_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle"):
+        load(tmp_path / "none.bundle")
+
+
+def test_the_front_door_loads_the_same(tiny_bundle: Bundle, colour_frame: ColourFrame) -> None:
+    import vitedge
+
+    with vitedge.load(tiny_bundle, threads=1) as classifier:
+        assert classifier.classify(colour_frame("green"), topk=1).label == "green"
