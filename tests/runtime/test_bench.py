@@ -382,6 +382,22 @@ class TestBench:
         owners = np.concatenate([np.zeros(len(ours)), np.ones(len(theirs))])[np.argsort(np.concatenate([ours, theirs]))]
         assert np.count_nonzero(np.diff(owners)) == 11
 
+    @pytest.mark.parametrize(("bundles", "settling"), [(1, 0), (2, 3)])
+    def test_only_a_change_of_bundle_needs_settling(
+        self, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, bundles: int, settling: int
+    ) -> None:
+        asked: list[int] = []
+
+        def watched(call: Callable[[], StageTimes], *, seconds: float, settling: int) -> Samples:
+            asked.append(settling)
+            return interleaved(call, seconds=seconds, settling=settling)
+
+        monkeypatch.setattr(bench_module, "cold_start", lambda *_, **__: None)
+        monkeypatch.setattr(bench_module, "interleaved", watched)
+        against = tiny_bundle.path if bundles == 2 else None
+        bench(tiny_bundle.path, against=against, seconds=0.01, frame_size=(32, 32))
+        assert asked == [settling] * 6 * bundles
+
     @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
     def test_a_time_that_cannot_be_is_refused(self, tiny_bundle: Bundle, seconds: float) -> None:
         with pytest.raises(UsageError, match="seconds is"):

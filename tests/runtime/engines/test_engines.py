@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import BundleError, EngineError, MissingExtraError, UsageError
 from vitedge.extras import require
 from vitedge.metrics import sqnr_db
@@ -153,8 +153,11 @@ def test_a_graph_that_the_library_cannot_read_is_an_engine_error(
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_bundle_without_the_engine_s_files_is_refused(tiny_bundle: Bundle, name: str) -> None:
-    bundle = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
-    with pytest.raises(BundleError, match="has no "):
+@pytest.mark.parametrize(
+    ("name", "file"), [("openvino", OPENVINO_XML), ("openvino", OPENVINO_BIN), ("onnxruntime", MODEL_ONNX)]
+)
+def test_a_file_that_the_manifest_does_not_vouch_for_is_not_used(tiny_bundle: Bundle, name: str, file: str) -> None:
+    files = {each: record for each, record in tiny_bundle.manifest.files.items() if each != file}
+    bundle = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files=files))
+    with pytest.raises(BundleError, match=f"has no {file}"):
         open_engine(bundle, name)

@@ -43,6 +43,12 @@ def test_an_int8_bundle_says_what_onnx_runtime_made_of_it(make_bundle: Callable[
     assert engine.info.rest_precision == "fp32"
 
 
+def test_it_takes_the_threads_that_were_asked_for(tiny_bundle: Bundle) -> None:
+    engine = open_engine(tiny_bundle, threads=1)
+    assert engine._session.get_session_options().intra_op_num_threads == 1
+    engine.close()
+
+
 class _BrokenSession:
     """A session that fails as ONNX Runtime fails: with an exception of its own."""
 
