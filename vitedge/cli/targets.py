@@ -8,10 +8,20 @@ from typing import Any
 
 from vitedge.targets import TARGETS
 
+EPILOG = """\
+examples:
+  vitedge targets
+"""
+
 
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
-    parser = verbs.add_parser("targets", help="what vitedge compiles for", description="List the targets.")
+    parser = verbs.add_parser(
+        "targets",
+        help="what vitedge compiles for",
+        description="List the targets, the precisions that each takes, and what to know before choosing one.",
+        epilog=EPILOG,
+    )
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, VERBS, main
+from vitedge.cli import targets as some_verb
+from vitedge.errors import UsageError
+from vitedge.version import VERSION
+
+
+def printed_by(arguments: list[str], capsys: pytest.CaptureFixture[str], *, code: int) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == code
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_help_lists_every_verb_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = printed_by(["--help"], capsys, code=0)
+    for verb in VERBS:
+        assert f"\n    {verb} " in printed
+    assert "examples:" in printed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = printed_by([verb, "--help"], capsys, code=0)
+    assert "examples:" in printed
+    assert f"  vitedge {verb}" in printed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_is_named_with_what_to_do(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = printed_by([verb, "--no-such-option"], capsys, code=EXIT_USAGE)
+    assert f"usage: vitedge {verb}" in printed
+    assert "fix: " in printed or "required" in printed
+
+
+def test_a_mistyped_option_is_suggested_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean --json?" in printed_by(["doctor", "--jsn"], capsys, code=EXIT_USAGE)
+    assert "did you mean --json?" in printed_by(["doctor", "--js"], capsys, code=EXIT_USAGE)
+
+
+def test_a_mistyped_verb_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = printed_by(["convrt"], capsys, code=EXIT_USAGE)
+    assert "convrt" in printed
+    assert "convert" in printed
+
+
+def test_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "VERB" in printed_by([], capsys, code=EXIT_USAGE)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed_by(["--version"], capsys, code=0) == f"vitedge {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UsageError("no such thing", expected="a thing", fix="make one"), EXIT_ERROR, "error: no such thing\n"),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted"),
+    ],
+)
+def test_errors_become_messages_and_exit_codes(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(some_verb, "run", failing)
+    assert main(["targets"]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(arguments: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(some_verb, "run", failing)
+    with pytest.raises(ZeroDivisionError):
+        main(["targets"])
+
+
+def test_a_reader_that_leaves_is_not_an_error_message() -> None:
+    command = f"{sys.executable} -m vitedge --help | head -n 1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("usage: vitedge")
+    assert "Traceback" not in result.stderr
+
+
+def test_python_dash_m() -> None:
+    result = subprocess.run([sys.executable, "-m", "vitedge", "targets"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stdout.startswith("cpu")
