@@ -101,7 +101,7 @@ def annotate(prediction: Prediction, image: NDArray[np.uint8], *, fps: float | N
 def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factor = -(-SMALLEST_SIDE // min(image.shape[:2]))
     if factor <= 1:
-        return image.copy()
+        return np.array(image)
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

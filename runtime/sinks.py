@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from vitedge.errors import UsageError, VitedgeError
 from vitedge.extras import require
+from vitedge.files import check_report_path
 from vitedge.prediction import Prediction
 from vitedge.runtime.overlay import RateMeter, annotate
 
@@ -27,7 +30,10 @@ VIDEO_CODECS: dict[str, tuple[str, ...]] = {
     ".avi": ("MJPG", "XVID"),
 }
 UNKNOWN_FPS = 30.0
+RESERVED_BYTES = 4 << 20
+INDEX_BYTES = 64
 QUIT_KEYS = (ord("q"), 27)
+LARGEST_WINDOW = (720, 1280)
 WINDOW_PROBE = "import cv2; cv2.namedWindow('vitedge'); cv2.waitKey(1); cv2.destroyAllWindows()"
 WINDOW_PROBE_SECONDS = 20
 
@@ -155,9 +161,14 @@ class AnnotatedVideo:
         self._begun = 0.0
 
     def write(self, prediction: Prediction) -> None:
-        """Draw the prediction onto its frame and append it."""
+        """Draw the prediction onto its frame and append it.
+
+        Raises:
+            VitedgeError: the disk is nearly full; there is room left to finish the video.
+        """
         if prediction.image is None:
             raise UsageError("a prediction without an image cannot be drawn", expected="a prediction of a stream")
+        self._check_room()
         picture = annotate(prediction, prediction.image, fps=self._rate.tick())
         if self._writer is None:
             self._open(picture)
@@ -173,7 +184,7 @@ class AnnotatedVideo:
         """Finish the file and check that it can be read back.
 
         Raises:
-            VitedgeError: it cannot, as on a full disk; it was removed.
+            VitedgeError: it cannot, and was removed.
         """
         if self._writer is None:
             return
@@ -186,8 +197,8 @@ class AnnotatedVideo:
             self._path.unlink(missing_ok=True)
             raise VitedgeError(
                 f"{self._path} could not be finished, and was removed",
-                expected="room for the video",
-                fix="free some disk space, or save it elsewhere",
+                expected="a video that can be read back",
+                fix="save it elsewhere, or as .avi",
             )
 
     def _open(self, picture: NDArray[np.uint8]) -> None:
@@ -205,6 +216,16 @@ class AnnotatedVideo:
             expected=f"an OpenCV with one of the encoders {', '.join(codecs)}",
             fix="save it as .avi, or install another build of OpenCV",
         )
+
+    def _check_room(self) -> None:
+        """OpenCV does not report a full disk."""
+        free = shutil.disk_usage(self._path.parent).free
+        if free < RESERVED_BYTES + INDEX_BYTES * self._written:
+            raise VitedgeError(
+                f"the disk of {self._path} has {free} bytes left; the video ends after {self._written} frames",
+                expected="room for the video",
+                fix="free some disk space, or save it elsewhere",
+            )
 
     def _fitted(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The picture at the video's size: images of a folder differ, and encoders want even sides."""
@@ -248,10 +269,12 @@ class Window:
         """
         if prediction.image is None:
             raise UsageError("a prediction without an image cannot be shown", expected="a prediction of a stream")
-        if self._shown and self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) < 1:
+        if self._shown and not self._visible():
             raise ViewerClosed
-        self._cv2.imshow(self._title, annotate(prediction, prediction.image, fps=self._rate.tick()))
-        self._shown = True
+        picture = annotate(prediction, prediction.image, fps=self._rate.tick())
+        if not self._shown:
+            self._open(picture.shape[0], picture.shape[1])
+        self._cv2.imshow(self._title, picture)
         if self._cv2.waitKey(1) & 0xFF in QUIT_KEYS:
             raise ViewerClosed
 
@@ -261,6 +284,20 @@ class Window:
             self._shown = False
             self._cv2.destroyAllWindows()
 
+    def _visible(self) -> bool:
+        try:
+            return bool(self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) >= 1)
+        except self._cv2.error:  # Qt, once its last window is gone
+            return False
+
+    def _open(self, height: int, width: int) -> None:
+        """A window without tools that can be resized, no larger than most screens."""
+        cv2 = self._cv2
+        cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        scale = min(1.0, LARGEST_WINDOW[0] / height, LARGEST_WINDOW[1] / width)
+        cv2.resizeWindow(self._title, round(width * scale), round(height * scale))
+        self._shown = True
+
 
 def check_window(cv2: Any) -> None:
     """Open and close a window in a process of its own: OpenCV's toolkits abort the process where there is no screen.
@@ -268,7 +305,7 @@ def check_window(cv2: Any) -> None:
     Raises:
         VitedgeError: this OpenCV cannot open windows, or there is no screen.
     """
-    if "GUI:                           NONE" in cv2.getBuildInformation():
+    if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
         raise VitedgeError(
             "this OpenCV was built without windows",
             expected="a build with Qt or GTK",
@@ -297,8 +334,5 @@ def check_output(path: str | Path, option: str) -> Path:
     chosen = Path(path)
     if chosen.exists():
         raise UsageError(f"{chosen} exists", expected=f"{option} with a new name", fix=f"remove {chosen} first")
-    if not chosen.parent.is_dir():
-        raise UsageError(f"there is no folder {chosen.parent} for {chosen.name}", fix=f"mkdir -p {chosen.parent}")
-    if not os.access(chosen.parent, os.W_OK):
-        raise UsageError(f"the folder {chosen.parent} is not writable", expected=f"{option} with a path that is")
+    check_report_path(chosen)
     return chosen

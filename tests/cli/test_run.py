@@ -148,7 +148,7 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
         (("--source", "{clip}", "--jsonl", "{clip}"), "exists"),
         (("--source", "{clip}", "--save", "{clip}"), "exists"),
         (("--source", "{clip}", "--save", "{folder}/out.gif"), "cannot save a video"),
-        (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), "there is no folder"),
+        (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), "is not a folder"),
         (("--source", "{clip}", "--max-frames", "0"), "max_frames is 0"),
         (("--source", "{clip}", "--topk", "0"), "topk is 0"),
     ],

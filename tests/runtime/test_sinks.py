@@ -6,10 +6,12 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,7 +152,7 @@ class TestJsonLines:
         assert path.read_text() == "kept"
 
     def test_a_missing_folder_is_an_error(self, tmp_path: Path):
-        with pytest.raises(UsageError, match="there is no folder") as raised:
+        with pytest.raises(UsageError, match="is not a folder") as raised:
             JsonLines(tmp_path / "no" / "out.jsonl")
         assert raised.value.fix.startswith("mkdir")
 
@@ -248,11 +250,20 @@ class TestAnnotatedVideo:
         for number in range(30):
             sink.write(prediction(number))
         sink._writer.release()
-        path.write_bytes(path.read_bytes()[:200])  # what a full disk leaves
+        path.write_bytes(path.read_bytes()[:200])
         with pytest.raises(VitedgeError, match="could not be finished"):
             sink.close()
         assert not path.exists()
         sink.close()
+
+    def test_a_disk_that_fills_up_is_an_error_and_leaves_a_playable_video(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        free = iter((50 << 20, 40 << 20, 5 << 20, 4 << 20))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+        with pytest.raises(VitedgeError, match=r"4194304 bytes left; the video ends after 3 frames"):
+            deliver([prediction(number) for number in range(9)], [AnnotatedVideo(tmp_path / "out.mp4")])
+        assert len(clips.read_clip(tmp_path / "out.mp4")) == 3
 
     def test_a_prediction_without_an_image_is_an_error(self, tmp_path: Path):
         bare = dataclasses.replace(prediction(0), image=None)
@@ -268,18 +279,30 @@ class TestAnnotatedVideo:
 class FakeScreen:
     """The windows of OpenCV, on no screen."""
 
-    WND_PROP_VISIBLE = cv2.WND_PROP_VISIBLE
+    WND_PROP_VISIBLE, WINDOW_NORMAL = cv2.WND_PROP_VISIBLE, cv2.WINDOW_NORMAL
+    WINDOW_KEEPRATIO, WINDOW_GUI_NORMAL = cv2.WINDOW_KEEPRATIO, cv2.WINDOW_GUI_NORMAL
 
-    def __init__(self, *, keys: str = "", visible: bool = True) -> None:
+    error = cv2.error
+
+    def __init__(self, *, keys: str = "", visible: bool | None = True) -> None:
+        self.sizes: list[tuple[int, int]] = []
         self.shown: list[np.ndarray] = []
         self.destroyed = 0
         self._keys = list(keys)
         self._visible = visible
 
+    def namedWindow(self, title: str, flags: int) -> None:  # noqa: N802
+        assert not flags & cv2.WINDOW_AUTOSIZE
+
+    def resizeWindow(self, title: str, width: int, height: int) -> None:  # noqa: N802
+        self.sizes.append((width, height))
+
     def imshow(self, title: str, image: np.ndarray) -> None:
         self.shown.append(image)
 
     def getWindowProperty(self, title: str, name: int) -> float:  # noqa: N802
+        if self._visible is None:
+            raise cv2.error("NULL guiReceiver")
         return 1.0 if self._visible else 0.0
 
     def waitKey(self, milliseconds: int) -> int:  # noqa: N802
@@ -308,10 +331,20 @@ class TestWindow:
         deliver([prediction(number) for number in range(5)], [show(screen), rest])
         assert (len(screen.shown), rest.frames, screen.destroyed) == (2, [0], 1)
 
-    def test_closing_the_window_ends_the_stream(self, show):
-        screen, rest = FakeScreen(visible=False), Recorder()
+    @pytest.mark.parametrize("visible", [False, None], ids=["GTK", "Qt"])
+    def test_closing_the_window_ends_the_stream(self, visible: bool | None, show):
+        screen, rest = FakeScreen(visible=visible), Recorder()
         deliver([prediction(number) for number in range(5)], [show(screen), rest])
         assert (len(screen.shown), rest.frames, screen.destroyed) == (1, [0], 1)
+
+    @pytest.mark.parametrize(
+        ("height", "width", "expected"),
+        [(480, 640, (640, 480)), (2160, 3840, (1280, 720)), (1920, 1080, (405, 720))],
+    )
+    def test_the_window_fits_the_screen(self, height: int, width: int, expected: tuple[int, int], show):
+        screen = FakeScreen()
+        deliver([prediction(number, height=height, width=width) for number in range(2)], [show(screen)])
+        assert screen.sizes == [expected]
 
     def test_a_build_without_windows_is_one_clear_error(self):
         if "GUI:                           NONE" not in cv2.getBuildInformation():
