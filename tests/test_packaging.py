@@ -1,0 +1,290 @@
+"""What is installed is what is in the tree, and the tools that guard the tree see all of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge.version import VERSION
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("vitedge", "calib", "converters", "runtime")
+NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
+
+
+def installed_name(path: Path) -> str:
+    """Where a file of the tree lies in the installed package."""
+    relative = path.relative_to(ROOT)
+    return (relative if relative.parts[0] == "vitedge" else Path("vitedge") / relative).as_posix()
+
+
+def source_files() -> set[str]:
+    """Every file of the rooms, by its installed name."""
+    return {
+        installed_name(path)
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def copy_tree(destination: Path) -> Path:
+    """The parts of the tree that packages are built from; building in place would leave its outputs there."""
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, destination / room, ignore=NOT_SOURCE)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, destination / name)
+    return destination
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was built from the sdist."""
+    tree = copy_tree(tmp_path_factory.mktemp("tree"))
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+    )
+    return tree / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.whl")
+    return path
+
+
+def test_packages_are_the_folders_with_an_init(pyproject: dict[str, Any]) -> None:
+    folders = {
+        installed_name(path.parent).replace("/", ".") for room in ROOMS for path in (ROOT / room).rglob("__init__.py")
+    }
+    packages = pyproject["tool"]["setuptools"]["packages"]
+    assert sorted(packages) == sorted(folders)
+    assert len(packages) == len(set(packages))
+
+
+def test_no_module_lies_in_a_folder_without_an_init() -> None:
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), path
+
+
+def test_one_version(pyproject: dict[str, Any]) -> None:
+    assert pyproject["project"]["version"] == VERSION
+    assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_numpy_is_the_only_requirement(pyproject: dict[str, Any]) -> None:
+    (only,) = pyproject["project"]["dependencies"]
+    assert only.startswith("numpy")
+
+
+def test_the_wheel_has_every_file_and_no_other(wheel: Path) -> None:
+    assert wheel.name == f"vitedge-{VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == source_files()
+
+
+def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = f"vitedge-{VERSION}.dist-info"
+        assert "Apache License" in archive.read(f"{metadata}/licenses/LICENSE").decode()
+        assert "vitedge = vitedge.cli:main" in archive.read(f"{metadata}/entry_points.txt").decode()
+        assert "Requires-Python: >=3.10" in archive.read(f"{metadata}/METADATA").decode()
+
+
+def test_the_wheel_runs_without_the_tree(wheel: Path, tmp_path: Path) -> None:
+    """In a Python that has numpy and the wheel, and nothing else."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    import numpy as np
+
+    packages = Path(np.__file__).parent.parent
+    for folder in packages.glob("numpy*"):
+        (site / folder.name).symlink_to(folder)
+    code = (
+        "import sys, vitedge, vitedge.runtime, vitedge.runtime.classifier, vitedge.calib, vitedge.converters\n"
+        f"assert vitedge.__file__.startswith({str(site)!r}), vitedge.__file__\n"
+        "from vitedge.cli import main\n"
+        "sys.exit(main(['targets']))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", code],  # -S leaves site-packages out, and with them the editable install
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("cpu")
+
+
+def test_a_shadowing_wheel_is_refused(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("pytest")), "--collect-only", "-q", "tests/test_errors.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "a wheel shadows this tree" in result.stderr + result.stdout
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree with its link tree, as ``make links`` makes it."""
+    tree = copy_tree(tmp_path_factory.mktemp("linked"))
+    shutil.copy(ROOT / "Makefile", tree / "Makefile")
+    make_links(tree)
+    return tree
+
+
+@pytest.fixture
+def plant(linked: Path) -> Iterator[Callable[[str, str], None]]:
+    """``plant(path, text)`` adds a file to the copy for the length of a test."""
+    planted: list[Path] = []
+
+    def add(path: str, text: str) -> None:
+        planted.append(linked / path)
+        planted[-1].write_text(text, encoding="utf-8")
+        make_links(linked)
+
+    yield add
+    for path in planted:
+        path.unlink()
+    make_links(linked)
+
+
+def make_links(tree: Path) -> None:
+    subprocess.run(["make", "--silent", "links"], cwd=tree, check=True)
+
+
+def test_mypy_sees_an_error_in_every_folder(linked: Path, plant: Callable[[str, str], None]) -> None:
+    folders = sorted(
+        {path.parent.relative_to(linked) for room in ROOMS for path in (linked / room).rglob("__init__.py")}
+    )
+    for folder in folders:
+        plant(f"{folder}/planted_error.py", 'value: int = "no number"\n')
+    result = run_in(linked, "mypy", "--no-incremental")
+    for folder in folders:
+        seen = folder if folder.parts[0] == "vitedge" else Path("vitedge") / folder
+        assert f"build/types/{seen}/planted_error.py:1: error: Incompatible types in assignment" in result.stdout
+
+
+def run_in(folder: Path, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a tool of this environment."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name(command)), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("importer", "line"),
+    [
+        ("runtime", "import vitedge.calib"),
+        ("runtime", "import vitedge.demo"),
+        ("runtime", "import torch"),
+        ("calib", "import vitedge.converters"),
+        ("converters", "import vitedge.cli"),
+    ],
+)
+def test_import_linter_sees_a_wrong_direction(
+    importer: str, line: str, linked: Path, plant: Callable[[str, str], None]
+) -> None:
+    plant(f"{importer}/planted_import.py", f"{line}\n")
+    result = lint_imports(linked)
+    assert result.returncode != 0
+    assert f"vitedge.{importer}.planted_import -> {line.split()[1]}" in result.stdout
+
+
+def test_import_linter_wants_every_new_module_placed(linked: Path, plant: Callable[[str, str], None]) -> None:
+    plant("vitedge/planted_noun.py", "")
+    result = lint_imports(linked)
+    assert result.returncode != 0
+    assert "vitedge.planted_noun" in result.stdout
+
+
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    return run_in(tree / "build" / "types", "lint-imports", "--no-cache", "--config", "../../pyproject.toml")
+
+
+SKIPPING = """
+import pytest
+
+def test_skips():
+    pytest.skip("nothing to test with")
+
+@pytest.mark.gpu
+def test_skips_without_gpu():
+    pytest.skip("no GPU")
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_fails_as_known():
+    assert False
+"""
+
+
+@pytest.mark.parametrize(("required", "failed"), [("0", 0), ("1", 1)])
+def test_a_skip_fails_where_every_test_is_required(required: str, failed: int, tmp_path: Path) -> None:
+    result = run_beside_conftest(tmp_path, SKIPPING, required)
+    summary = result.stdout.splitlines()[-1]
+    assert ("1 failed" in summary) == bool(failed), result.stdout
+    assert f"{2 - failed} skipped" in summary
+    assert "1 xfailed" in summary
+    assert ("VITEDGE_REQUIRE_ALL=1 and this was skipped: " in result.stdout) == bool(failed)
+    assert result.returncode == failed
+
+
+def test_a_module_that_skips_itself_fails_too(tmp_path: Path) -> None:
+    module = 'import pytest\npytest.importorskip("no_such_package")\n\ndef test_never():\n    pass\n'
+    assert run_beside_conftest(tmp_path, module, "0").returncode == 5  # nothing was collected
+    result = run_beside_conftest(tmp_path, module, "1")
+    assert result.returncode not in (0, 5)
+    assert "no_such_package" in result.stdout
+
+
+def run_beside_conftest(folder: Path, module: str, required: str) -> subprocess.CompletedProcess[str]:
+    """Run a test module under this suite's own conftest, as if it lay in ``tests/``."""
+    tests = folder / "tests"
+    shutil.rmtree(tests, ignore_errors=True)
+    tests.mkdir()
+    conftest = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    original = "ROOT = Path(__file__).resolve().parent.parent\n"
+    assert original in conftest
+    (tests / "conftest.py").write_text(conftest.replace(original, f"ROOT = Path({str(ROOT)!r})\n"), encoding="utf-8")
+    (tests / "test_planted.py").write_text(module, encoding="utf-8")
+    shutil.copy(ROOT / "pyproject.toml", folder / "pyproject.toml")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+        cwd=folder,
+        env={**os.environ, "VITEDGE_REQUIRE_ALL": required},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_pre_commit_configuration_is_valid() -> None:
+    result = run_in(ROOT, "pre-commit", "validate-config", ".pre-commit-config.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
