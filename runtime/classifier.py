@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -105,7 +105,7 @@ class Classifier:
 
     def stream(
         self, source: Source, *, policy: Policy | None = None, max_frames: int | None = None, topk: int = 5
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction, None, None]:
         """Classify the frames of a camera, video, folder or iterable; see ``vitedge.runtime.stream.stream``."""
         from vitedge.runtime.stream import stream
 

@@ -14,7 +14,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
@@ -74,11 +74,11 @@ def stream(
     policy: Policy | None = None,
     max_frames: int | None = None,
     topk: int = 5,
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Classify the frames of a source.
 
     The source is opened, and its errors are raised, at the call; threads start with the first prediction that is
-    asked for and are gone when the iterator ends, is closed or is garbage-collected. A source that was passed in open
+    asked for and are gone when the generator ends, is closed or is garbage-collected. A source that was passed in open
     stays open.
 
     Args:
@@ -114,7 +114,7 @@ def stream(
 
 def _predictions(
     classifier: Stages, source: FrameSource, policy: Policy, max_frames: int | None, topk: int, *, owned: bool
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     deliver = _latest if policy == "latest" else _every
     with _Threads() as threads:
         frames = _grabbed(source, threads.stopping, paced=policy == "latest" and not source.live, owned=owned)
