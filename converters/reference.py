@@ -1,0 +1,67 @@
+"""Reference outputs: what a graph computes, in ONNX Runtime, and what a module computes, in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vitedge.errors import ConversionError
+from vitedge.preprocessing import Preprocessing
+
+Frames = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+
+def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preprocessing) -> Logits:
+    """Run a graph of one input and one output.
+
+    Q/DQ pairs are computed as written, in floating point: integer kernels of ONNX Runtime saturate on CPUs
+    without VNNI, and then differ from machine to machine.
+
+    Args:
+        graph: takes one uint8 ``(1,H,W,3)`` frame, or one normalized float32 ``(1,3,H,W)`` image.
+        frames: ``(N,H,W,3)`` uint8.
+        preprocessing: mean and std, for graphs that take normalized images.
+
+    Returns:
+        ``(N, classes)`` float32.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run the graph.
+    """
+    try:
+        session = _session(graph)
+        (entry,) = session.get_inputs()
+        inputs = frames if entry.type == "tensor(uint8)" else normalized(frames, preprocessing)
+        outputs = [session.run(None, {entry.name: each[None]})[0] for each in inputs]
+    except Exception as error:  # ONNX Runtime's errors have no other base
+        raise ConversionError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
+    return np.concatenate(outputs)
+
+
+def _session(graph: onnx.ModelProto) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def module_logits(module: nn.Module, frames: Frames, preprocessing: Preprocessing) -> Logits:
+    """Run a PyTorch classifier on ``(N,H,W,3)`` uint8 frames; ``(N, classes)`` float32."""
+    with torch.no_grad():
+        outputs = [module(torch.from_numpy(each[None])) for each in normalized(frames, preprocessing)]
+    return np.concatenate([each.numpy() for each in outputs])
+
+
+def normalized(frames: Frames, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Frames ``(N,H,W,3)`` as torchvision's ``ToTensor`` and ``Normalize`` give them: ``(N,3,H,W)`` float32."""
+    mean = np.asarray(preprocessing.mean, dtype=np.float32)
+    std = np.asarray(preprocessing.std, dtype=np.float32)
+    scaled = (frames.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

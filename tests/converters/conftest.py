@@ -1,0 +1,47 @@
+"""Fixtures of the converters' tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import checkpoints
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from vitedge.converters.export import export
+from vitedge.converters.rewrites import Rewritten, apply_rewrites
+from vitedge.converters.sources import HubFolder
+from vitedge.converters.timm_models import TorchModel, load_folder
+from vitedge.converters.verify import synthetic_frames
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ViT in timm's hub layout, five classes, 32×32; do not write into it."""
+    return checkpoints.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "shapes_vit")
+
+
+@pytest.fixture(scope="session")
+def small_model(small_folder: Path) -> TorchModel:
+    """That checkpoint, loaded."""
+    return load_folder(HubFolder(small_folder), labels=None)
+
+
+@pytest.fixture(scope="session")
+def frames() -> NDArray[np.uint8]:
+    """Eight frames for it."""
+    return synthetic_frames((checkpoints.SIDE, checkpoints.SIDE))
+
+
+@pytest.fixture(scope="session")
+def small_export(small_model: TorchModel) -> onnx.ModelProto:
+    """Its graph, as the exporter gives it; do not change it."""
+    return export(small_model.module, small_model.card.preprocessing.input_size)
+
+
+@pytest.fixture(scope="session")
+def small_graph(small_export: onnx.ModelProto, small_model: TorchModel, frames: NDArray[np.uint8]) -> Rewritten:
+    """Its graph, rewritten to take uint8 frames; do not change it."""
+    return apply_rewrites(small_export, frames, small_model.card.preprocessing)

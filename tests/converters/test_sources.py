@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vitedge.converters.checkpoints import SUFFIXES
+from vitedge.converters.sources import WEIGHT_SUFFIXES, HubFolder, OnnxFile, TimmName, parse_source
+from vitedge.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["timm:deit_tiny_patch16_224", "deit_tiny_patch16_224"])
+def test_a_name_means_timm(text: str) -> None:
+    assert parse_source(text) == TimmName("deit_tiny_patch16_224")
+
+
+def test_a_name_with_a_tag() -> None:
+    assert parse_source("vit_base_patch16_224.augreg_in1k") == TimmName("vit_base_patch16_224.augreg_in1k")
+
+
+def test_a_folder(here: Path) -> None:
+    (here / "my_vit").mkdir()
+    source = parse_source("my_vit/")
+    assert source == HubFolder(Path("my_vit"))
+    assert source.name == "my_vit"
+    assert parse_source("timm:my_vit") == TimmName("my_vit")
+
+
+def test_the_current_folder_has_a_name(here: Path) -> None:
+    assert parse_source(".").name == here.name
+
+
+def test_an_onnx_file(here: Path) -> None:
+    (here / "net.v2.onnx").touch()
+    source = parse_source("net.v2.onnx")
+    assert source == OnnxFile(Path("net.v2.onnx"))
+    assert source.name == "net.v2"
+
+
+def test_home(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    (here / "vit").mkdir()
+    assert parse_source("~/vit") == HubFolder(here / "vit")
+
+
+@pytest.mark.parametrize("text", ["missing/vit", "./missing", "~/missing", "", f"{os.sep}missing"])
+def test_a_path_that_is_not_there(text: str) -> None:
+    with pytest.raises(UsageError, match="no file or folder at"):
+        parse_source(text)
+
+
+def test_an_onnx_file_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match=r"no file at net\.onnx"):
+        parse_source("net.onnx")
+
+
+@pytest.mark.parametrize("suffix", WEIGHT_SUFFIXES)
+def test_weights_alone_need_a_name(here: Path, suffix: str) -> None:
+    (here / f"weights{suffix}").touch()
+    with pytest.raises(UsageError) as caught:
+        parse_source(f"weights{suffix}")
+    assert "--weights" in caught.value.fix
+
+
+def test_the_suffixes_of_weights_are_those_that_can_be_read() -> None:
+    assert set(WEIGHT_SUFFIXES) == set(SUFFIXES)
+
+
+def test_another_file(here: Path) -> None:
+    (here / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"notes\.txt is not a model"):
+        parse_source("notes.txt")
+
+
+def test_a_bundle_is_not_converted_again(here: Path) -> None:
+    (here / "deit.bundle").mkdir()
+    (here / "deit.bundle" / "manifest.json").touch()
+    with pytest.raises(UsageError, match="is a bundle") as caught:
+        parse_source("deit.bundle")
+    assert "model.onnx" in caught.value.fix
+
+
+def test_schemes() -> None:
+    with pytest.raises(UsageError, match="unknown source scheme 'tim'") as caught:
+        parse_source("tim:deit_tiny_patch16_224")
+    assert caught.value.fix == "did you mean timm?"
+    with pytest.raises(UsageError, match="names no model"):
+        parse_source("timm:")
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = "import sys, vitedge.converters.convert; print({'torch', 'timm', 'onnx', 'openvino'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
