@@ -1,1 +1,103 @@
-"""Exact rewrites of the FP32 graph, one a file."""
+"""Exact rewrites of the FP32 graph, one a file; each proves itself on the golden frames before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import NameFixPass
+
+from vitedge.converters.reference import Frames, Logits, graph_logits
+from vitedge.converters.rewrites import fold_normalization, prepend_normalization, tidy
+from vitedge.errors import ConversionError
+from vitedge.metrics import Parity, parity
+from vitedge.preprocessing import Preprocessing
+
+MAX_RELATIVE_ERROR = 1e-4
+MIN_SQNR_DB = 80.0
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A change of the graph that leaves its outputs as they are, up to rounding.
+
+    Attributes:
+        name: for people.
+        check: why it does not apply to a graph; empty if it does.
+        rewrite: changes the graph in place.
+    """
+
+    name: str
+    check: Callable[[ir.Model, Preprocessing], str]
+    rewrite: Callable[[ir.Model, Preprocessing], None]
+
+
+REWRITES: tuple[Rewrite, ...] = (
+    Rewrite("tidy", tidy.check, tidy.rewrite),
+    Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
+    Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite),
+)
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What became of a graph.
+
+    Attributes:
+        graph: takes one uint8 ``(1,H,W,3)`` frame named ``frame``.
+        logits: of the frames that the rewrites were proved on, ``(N, classes)``.
+        applied: names of the rewrites, in order.
+        refused: why each other one did not apply.
+    """
+
+    graph: onnx.ModelProto
+    logits: Logits
+    applied: tuple[str, ...]
+    refused: dict[str, str]
+
+
+def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Preprocessing) -> Rewritten:
+    """Apply all rewrites in order.
+
+    Args:
+        graph: float32, one image in, logits out.
+        frames: ``(N,H,W,3)`` uint8 to prove them on.
+        preprocessing: mean and std to fold in.
+
+    Raises:
+        ConversionError: a rewrite changed the outputs.
+    """
+    logits = graph_logits(graph, frames, preprocessing)
+    applied: list[str] = []
+    refused: dict[str, str] = {}
+    for rewrite in REWRITES:
+        model = ir.from_proto(graph)
+        reason = rewrite.check(model, preprocessing)
+        if reason:
+            refused[rewrite.name] = reason
+            continue
+        rewrite.rewrite(model, preprocessing)
+        NameFixPass()(model)
+        graph = ir.to_proto(model)
+        logits = _proved(rewrite.name, logits, graph_logits(graph, frames, preprocessing))
+        applied.append(rewrite.name)
+    return Rewritten(graph, logits, tuple(applied), refused)
+
+
+def _proved(name: str, before: Logits, after: Logits) -> Logits:
+    difference = parity(before, after)
+    if not is_exact(difference):
+        raise ConversionError(
+            f"the rewrite {name!r} changed the outputs: error {difference.relative_error:.1e} of the logit range, "
+            f"SQNR {difference.sqnr_db:.1f} dB",
+            expected=f"at most {MAX_RELATIVE_ERROR:.0e}, at least {MIN_SQNR_DB:.0f} dB",
+            fix="please report this model",
+        )
+    return after
+
+
+def is_exact(difference: Parity) -> bool:
+    """Whether two sets of logits differ by no more than the rounding of float32."""
+    return difference.relative_error <= MAX_RELATIVE_ERROR and difference.sqnr_db >= MIN_SQNR_DB
