@@ -1,0 +1,77 @@
+"""ONNX to OpenVINO IR, with the section that OpenVINO Model API and DL Streamer read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import openvino
+
+from vitedge.converters.quiet import quiet
+from vitedge.errors import ConversionError
+from vitedge.model_card import ModelCard
+from vitedge.preprocessing import Preprocessing, ResizeMode
+from vitedge.targets import Precision
+
+RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
+INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
+
+
+def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precision) -> None:
+    """Write ``model.xml`` and ``model.bin``.
+
+    Args:
+        onnx_file: the bundle's graph.
+        xml_file: where to write; the weights go beside it.
+        card: labels and preprocessing for ``model_info``.
+        precision: with ``fp16``, weights are stored as float16.
+
+    Raises:
+        ConversionError: OpenVINO cannot read the graph, or the files cannot be written.
+    """
+    xml_file.parent.mkdir(exist_ok=True)
+    try:
+        with quiet():
+            model = openvino.Core().read_model(onnx_file)
+            model.inputs[0].get_node().set_layout(openvino.Layout("NHWC"))
+            _number_nodes(model)
+            for key, value in model_info(card).items():
+                model.set_rt_info(value, ["model_info", key])
+            openvino.save_model(model, xml_file, compress_to_fp16=precision == "fp16")
+    except RuntimeError as error:
+        raise ConversionError(f"OpenVINO cannot convert the graph: {str(error).splitlines()[0]}") from error
+
+
+def _number_nodes(model: openvino.Model) -> None:
+    """Number the nodes that the reader named, so that equal graphs give equal files: it counts on from file to file."""
+    for position, node in enumerate(model.get_ordered_ops()):
+        kind, _, number = node.get_friendly_name().rpartition("_")
+        if kind == node.get_type_name() and number.isdecimal():
+            node.set_friendly_name(f"{kind}_{position}")
+
+
+def model_info(card: ModelCard) -> dict[str, str]:
+    """What OpenVINO Model API needs to classify a BGR image, in its terms.
+
+    Model API resizes without antialiasing and has no share to crop: its result is near that of the bundle's own
+    preprocessing, not equal. Mean and scale are in the graph already. Labels are separated by spaces there, so
+    their own spaces become underscores.
+    """
+    preprocessing = card.preprocessing
+    return {
+        "model_type": "Classification",
+        "labels": " ".join("_".join(label.split()) for label in card.labels),
+        "reverse_input_channels": "YES" if preprocessing.channel_order == "RGB" else "NO",
+        "resize_type": _resize_type(preprocessing),
+        "interpolation_mode": INTERPOLATION_MODES.get(preprocessing.interpolation, "LINEAR"),
+        "pad_value": str(round(255 * sum(preprocessing.mean) / 3)),
+        "topk": str(min(5, card.num_classes)),
+    }
+
+
+def _resize_type(preprocessing: Preprocessing) -> str:
+    """Model API's name for the resize; its ``crop`` is right for square inputs only."""
+    height, width = preprocessing.input_size
+    if preprocessing.resize_mode == "shortest" and height != width:
+        return "standard"
+    return RESIZE_TYPES[preprocessing.resize_mode]

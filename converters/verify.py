@@ -1,0 +1,137 @@
+"""Nothing is published that was not compared: the graph with its source, the engine with the graph, int8 with fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.converters.rewrites import MAX_RELATIVE_ERROR, MIN_SQNR_DB, is_exact
+from vitedge.errors import ConversionError
+from vitedge.metrics import Parity, parity
+from vitedge.targets import Precision
+
+Frames = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+GOLDEN_FRAMES = 8
+SYNTHETIC_SEED = 2026
+CONTRAST = 64.0
+
+
+@dataclass(frozen=True)
+class EngineGate:
+    """What an engine must reach against ``model.onnx`` in ONNX Runtime, in dB of SQNR over the golden vectors.
+
+    Attributes:
+        floor: least that the converting host must reach. Swapped channels give less than this on trained ViTs.
+        cap: most that is ever demanded of a device, since its CPU may round otherwise than the host's.
+    """
+
+    floor: float
+    cap: float
+
+
+ENGINE_GATES: Mapping[Precision, EngineGate] = {
+    "fp32": EngineGate(floor=50.0, cap=60.0),
+    "fp16": EngineGate(floor=20.0, cap=25.0),
+    "int8": EngineGate(floor=18.0, cap=20.0),
+}
+MARGIN_DB = 6.0
+
+HOPELESS_SQNR_DB = 5.0
+HOPELESS_AGREEMENT = 50.0
+
+
+def synthetic_frames(input_size: tuple[int, int], count: int = GOLDEN_FRAMES) -> Frames:
+    """Deterministic frames for models that came without photos: 1/f noise, as in natural images, in every channel.
+
+    Args:
+        input_size: (H, W) in pixels.
+        count: N.
+
+    Returns:
+        ``(N,H,W,3)`` uint8. The channels are independent, so that swapped channels show.
+    """
+    height, width = input_size
+    rows, columns = np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")
+    frequency = np.hypot(rows, columns)
+    frequency[0, 0] = np.inf
+    generator = np.random.default_rng(SYNTHETIC_SEED)
+    white = np.fft.rfft2(generator.standard_normal((count, 3, height, width)))
+    pink = np.fft.irfft2(white / frequency, s=(height, width))
+    pink *= CONTRAST / pink.std(axis=(2, 3), keepdims=True)
+    level = generator.uniform(64, 192, (count, 3, 1, 1))
+    return np.ascontiguousarray(np.clip(np.rint(pink + level), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def check_source(source: Logits, graph: Logits) -> Parity:
+    """Compare the FP32 graph with the framework's own forward pass.
+
+    Args:
+        source: ``(N, classes)``, of the framework.
+        graph: ``(N, classes)``, of the graph.
+
+    Raises:
+        ConversionError: they differ by more than rounding, or the model gives no finite numbers.
+    """
+    if not np.all(np.isfinite(source)):
+        raise ConversionError(
+            "the model gives NaN or infinite logits in float32", expected="finite logits", fix="check its weights"
+        )
+    difference = parity(source, graph)
+    if not is_exact(difference):
+        raise ConversionError(
+            f"the exported graph differs from the model: error {difference.relative_error:.1e} of the logit range, "
+            f"SQNR {difference.sqnr_db:.1f} dB",
+            expected=f"at most {MAX_RELATIVE_ERROR:.0e}, at least {MIN_SQNR_DB:.0f} dB",
+            fix="please report this model",
+        )
+    return difference
+
+
+def demanded_sqnr(golden: Logits, reached: Logits, precision: Precision) -> float:
+    """The SQNR in dB that the bundle will demand of every engine: what this host reached, less a margin.
+
+    Args:
+        golden: ``(N, classes)``, of ``model.onnx`` in ONNX Runtime.
+        reached: ``(N, classes)``, of the engine that was compiled from it.
+        precision: of the bundle.
+
+    Raises:
+        ConversionError: the engine does not compute what the graph says.
+    """
+    gate = ENGINE_GATES[precision]
+    sqnr = parity(golden, reached).sqnr_db
+    if not sqnr >= gate.floor:
+        raise ConversionError(
+            f"the compiled engine differs from its graph: SQNR {sqnr:.1f} dB",
+            expected=f"at least {gate.floor:.0f} dB in {precision}",
+            fix="try --precision fp32, or another version of OpenVINO",
+        )
+    return max(gate.floor, min(sqnr - MARGIN_DB, gate.cap))
+
+
+def check_precision(full: Logits, reduced: Logits, precision: Precision) -> Parity:
+    """Compare the bundle's engine with the FP32 graph.
+
+    Args:
+        full: ``(N, classes)``, of the FP32 graph.
+        reduced: ``(N, classes)``, of the bundle's engine.
+        precision: of the bundle.
+
+    Raises:
+        ConversionError: little of the model is left.
+    """
+    difference = parity(full, reduced)
+    hopeless = difference.sqnr_db < HOPELESS_SQNR_DB and difference.agreement < HOPELESS_AGREEMENT
+    if hopeless or not np.all(np.isfinite(reduced)):
+        raise ConversionError(
+            f"{precision} destroys this model: SQNR {difference.sqnr_db:.1f} dB, the same best class as fp32 on "
+            f"{difference.agreement:.0f} % of {difference.images} images",
+            expected=f"at least {HOPELESS_SQNR_DB:.0f} dB or {HOPELESS_AGREEMENT:.0f} %",
+            fix="convert with --precision fp16, or calibrate with images like those the camera will see",
+        )
+    return difference

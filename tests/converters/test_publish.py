@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vitedge.bundle import Bundle
+from vitedge.converters.publish import check_output, file_records, publish, staged
+from vitedge.errors import ConversionError, UsageError
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def copy_of(bundle: Bundle, partial: Path) -> None:
+    for name in bundle.manifest.files:
+        (partial / name).parent.mkdir(exist_ok=True)
+        shutil.copy(bundle.path / name, partial / name)
+
+
+def test_a_bundle_appears_whole(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    output = tmp_path / "new.bundle"
+    with staged(output) as partial:
+        assert partial.parent == tmp_path
+        assert partial.name.startswith(".new.bundle.partial-")
+        copy_of(tiny_bundle, partial)
+        assert not output.exists()
+        published = publish(partial, output, tiny_bundle.manifest)
+    assert published == Bundle.open(output)
+    assert names(tmp_path) == ["new.bundle"]
+    assert output.stat().st_mode & 0o777 == 0o755
+
+
+def test_records_are_of_all_files_but_the_manifest(tiny_bundle: Bundle) -> None:
+    assert file_records(tiny_bundle.path) == tiny_bundle.manifest.files
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, ConversionError("bad")])
+def test_nothing_is_left_after_an_error(tmp_path: Path, error: type[BaseException] | BaseException) -> None:
+    def fail() -> None:
+        with staged(tmp_path / "new.bundle") as partial:
+            (partial / "model.onnx").write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_an_existing_output_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    output = tmp_path / "old.bundle"
+    make(output)
+    with pytest.raises(UsageError, match="exists already"), staged(output):
+        pytest.fail("it must not start")
+    assert names(tmp_path) == ["old.bundle"]
+
+
+def test_an_output_that_appears_meanwhile_is_left_alone(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    output = tmp_path / "new.bundle"
+
+    def convert() -> None:
+        with staged(output) as partial:
+            copy_of(tiny_bundle, partial)
+            output.mkdir()
+            publish(partial, output, tiny_bundle.manifest)
+
+    with pytest.raises(UsageError, match="exists already"):
+        convert()
+    assert [path.name for path in tmp_path.rglob("*")] == ["new.bundle"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="missing does not exist") as caught:
+        check_output(tmp_path / "missing" / "new.bundle")
+    assert "mkdir" in caught.value.fix
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**arguments: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("vitedge.converters.publish.tempfile.mkdtemp", refuse)
+    with pytest.raises(UsageError, match="cannot write into"), staged(tmp_path / "new.bundle"):
+        pytest.fail("it must not start")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path: Path, number: int) -> None:
+    def fill() -> None:
+        with staged(tmp_path / "new.bundle"):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(ConversionError, match="is full"):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_errors_of_the_disk_keep_their_name(tmp_path: Path) -> None:
+    def fail() -> None:
+        with staged(tmp_path / "new.bundle"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        fail()
+
+
+def test_a_disk_that_really_fills(small_disk: Path) -> None:
+    def fill() -> None:
+        with staged(small_disk / "new.bundle") as partial:
+            (partial / "model.onnx").write_bytes(bytes(1 << 20))
+
+    with pytest.raises(ConversionError, match="is full"):
+        fill()
+    assert not list(small_disk.iterdir())
+
+
+def test_a_library_that_hides_the_full_disk(small_disk: Path) -> None:
+    """OpenVINO's error says nothing of space."""
+
+    def fill() -> None:
+        with staged(small_disk / "new.bundle") as partial:
+            try:
+                (partial / "model.bin").write_bytes(bytes(1 << 20))
+            except OSError as error:
+                raise RuntimeError("cannot read weights") from error
+
+    with pytest.raises(ConversionError, match="is full"):
+        fill()
+
+
+def test_sigterm_removes_what_was_written(tmp_path: Path) -> None:
+    program = f"""
+        import time
+        from pathlib import Path
+        from vitedge.converters.publish import staged
+        with staged(Path({str(tmp_path)!r}) / "new.bundle") as partial:
+            (partial / "model.onnx").write_bytes(b"half")
+            print("started", flush=True)
+            time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    assert list(tmp_path.iterdir())
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_handler_of_sigterm_comes_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with staged(tmp_path / "new.bundle"):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_other_threads_can_convert(tmp_path: Path) -> None:
+    seen = []
+
+    def convert() -> None:
+        with staged(tmp_path / "new.bundle") as partial:
+            seen.append(partial.is_dir())
+
+    thread = threading.Thread(target=convert)
+    thread.start()
+    thread.join()
+    assert seen == [True]

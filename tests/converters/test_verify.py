@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vitedge.converters.export import export
+from vitedge.converters.reference import graph_logits, module_logits
+from vitedge.converters.rewrites import Rewritten, apply_rewrites
+from vitedge.converters.sources import HubFolder
+from vitedge.converters.timm_models import TorchModel, load_folder
+from vitedge.converters.verify import (
+    ENGINE_GATES,
+    check_precision,
+    check_source,
+    demanded_sqnr,
+    synthetic_frames,
+)
+from vitedge.errors import ConversionError
+from vitedge.metrics import sqnr_db
+from vitedge.targets import Precision
+
+Logits = NDArray[np.float32]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+def logits_of(count: int = 8, classes: int = 10) -> Logits:
+    return np.random.default_rng(0).normal(0, 3, (count, classes)).astype(np.float32)
+
+
+def with_sqnr(logits: Logits, decibels: float) -> Logits:
+    """Logits with noise that far below them."""
+    noise = np.random.default_rng(1).standard_normal(logits.shape)
+    noise *= np.sqrt(np.square(logits).sum() / np.square(noise).sum() / 10 ** (decibels / 10))
+    return (logits + noise).astype(np.float32)
+
+
+class TestSyntheticFrames:
+    def test_they_are_always_the_same(self) -> None:
+        frames = synthetic_frames((40, 56))
+        assert (frames.shape, frames.dtype) == ((8, 40, 56, 3), np.uint8)
+        np.testing.assert_array_equal(frames, synthetic_frames((40, 56)))
+
+    def test_they_differ_from_each_other_and_between_channels(self) -> None:
+        frames = synthetic_frames((64, 64)).astype(float)
+        planes = frames.transpose(0, 3, 1, 2).reshape(24, -1)
+        correlation = np.corrcoef(planes) - np.eye(24)
+        assert np.abs(correlation).max() < 0.9
+        assert planes.std(axis=1).min() > 20
+
+    def test_their_energy_falls_with_frequency_as_in_photos(self) -> None:
+        plane = synthetic_frames((128, 128))[0, :, :, 0].astype(float)
+        power = np.abs(np.fft.fft2(plane - plane.mean())) ** 2
+        assert power[1:4, 1:4].mean() > 50 * power[40:60, 40:60].mean()
+
+
+class TestSource:
+    def test_rounding_passes(self) -> None:
+        logits = logits_of()
+        result = check_source(logits, logits + np.float32(1e-6))
+        assert result.sqnr_db > 100
+
+    @pytest.mark.parametrize("wrong", [2.0, 0.0, -1.0, 1.001])
+    def test_anything_else_does_not(self, wrong: float) -> None:
+        with pytest.raises(ConversionError, match="differs from the model"):
+            check_source(logits_of(), logits_of() * np.float32(wrong))
+
+    def test_one_wrong_logit_is_enough(self) -> None:
+        graph = logits_of()
+        graph[3, 4] += 0.01
+        with pytest.raises(ConversionError, match="differs from the model"):
+            check_source(logits_of(), graph)
+
+    def test_a_model_without_finite_numbers(self) -> None:
+        source = logits_of()
+        source[0, 0] = np.nan
+        with pytest.raises(ConversionError, match="NaN"):
+            check_source(source, logits_of())
+
+    @pytest.mark.parametrize("change", ["channels", "mean", "scale"])
+    def test_a_wrong_normalization_is_caught(
+        self, change: str, small_model: TorchModel, small_graph: Rewritten, frames: NDArray[np.uint8]
+    ) -> None:
+        preprocessing = small_model.card.preprocessing
+        source = module_logits(small_model.module, frames, preprocessing)
+        changed = {
+            "channels": frames[..., ::-1],
+            "mean": np.clip(frames.astype(int) + 1, 0, 255).astype(np.uint8),
+            "scale": (frames * 0.99).astype(np.uint8),
+        }[change]
+        with pytest.raises(ConversionError, match="differs from the model"):
+            check_source(source, graph_logits(small_graph.graph, changed, preprocessing))
+
+
+class TestEngine:
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_a_device_is_asked_for_less_than_the_host_reached(self, precision: Precision) -> None:
+        gate = ENGINE_GATES[precision]
+        for reached in (gate.floor + 0.5, gate.floor + 8, gate.cap + 20):
+            demanded = demanded_sqnr(logits_of(), with_sqnr(logits_of(), reached), precision)
+            assert gate.floor <= demanded <= min(reached, gate.cap)
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_less_than_the_floor_is_refused(self, precision: Precision) -> None:
+        gate = ENGINE_GATES[precision]
+        with pytest.raises(ConversionError, match="engine differs from its graph"):
+            demanded_sqnr(logits_of(), with_sqnr(logits_of(), gate.floor - 0.5), precision)
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("factor", [2.0, 0.0, np.nan])
+    def test_wrong_outputs_are_refused(self, precision: Precision, factor: float) -> None:
+        with pytest.raises(ConversionError, match="engine differs from its graph"):
+            demanded_sqnr(logits_of(), logits_of() * np.float32(factor), precision)
+
+    @pytest.mark.parametrize("name", ["mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet"])
+    def test_swapped_channels_and_a_forgotten_mean_are_refused_on_trained_models(
+        self, shared_data: Path, name: str
+    ) -> None:
+        model = load_folder(HubFolder(shared_data / "models" / name), labels=None)
+        preprocessing = model.card.preprocessing
+        frames = synthetic_frames(preprocessing.input_size)
+        exported = export(model.module, preprocessing.input_size)
+        graph = apply_rewrites(exported, frames, preprocessing).graph
+        golden = graph_logits(graph, frames, preprocessing)
+        for wrong in (frames[..., ::-1], frames // 2 + 64):
+            for precision in PRECISIONS:
+                with pytest.raises(ConversionError, match="engine differs from its graph"):
+                    demanded_sqnr(golden, graph_logits(graph, wrong, preprocessing), precision)
+
+
+class TestPrecision:
+    def test_what_is_measured_is_returned(self) -> None:
+        result = check_precision(logits_of(), with_sqnr(logits_of(), 25), "int8")
+        assert result.sqnr_db == pytest.approx(25, abs=0.1)
+        assert result.images == 8
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_noise_is_refused_with_what_to_try(self, precision: Precision) -> None:
+        noise = np.random.default_rng(5).normal(0, 3, (8, 10)).astype(np.float32)
+        with pytest.raises(ConversionError, match=f"{precision} destroys this model") as caught:
+            check_precision(logits_of(), noise, precision)
+        assert "--precision fp16" in caught.value.fix
+
+    def test_infinity_is_refused_even_if_the_classes_agree(self) -> None:
+        logits = logits_of()
+        logits[0, logits[0].argmax()] = np.inf
+        with pytest.raises(ConversionError, match="destroys"):
+            check_precision(logits_of(), logits, "fp16")
+
+    def test_an_order_that_survives_is_not_hopeless(self) -> None:
+        assert check_precision(logits_of(), 3 * logits_of(), "int8").agreement == 100
+
+
+def test_with_sqnr_is_right() -> None:
+    assert sqnr_db(logits_of(), with_sqnr(logits_of(), 30)) == pytest.approx(30, abs=0.1)
