@@ -186,16 +186,16 @@ def open_camera(device: int | Path) -> Capture:
 
 def _no_camera(device: int | Path, name: str) -> FrameSourceError:
     path = Path(f"/dev/video{device}") if isinstance(device, int) else device
-    found = sorted(str(each) for each in Path("/dev").glob("video*"))
     if path.exists():
         return FrameSourceError(
             f"{name} ({path}) does not open",
             expected="a camera that no other program holds, and that this user may read",
             fix=f"fuser {path} names its user; sudo usermod -aG video $USER gives the right to read it",
         )
+    found = ", ".join(sorted(str(each) for each in Path("/dev").glob("video*")))
     return FrameSourceError(
         f"there is no {name}",
-        expected=f"one of {', '.join(found)}" if found else "an attached camera; this machine has no /dev/video*",
+        expected=f"a camera, which is one of {found}" if found else "an attached camera; there is no /dev/video*",
         fix="attach the camera, or give a file, a folder or an address",
     )
 

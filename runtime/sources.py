@@ -6,7 +6,6 @@ Every source is iterated once, by one thread, and closed by whoever opened it.
 from __future__ import annotations
 
 import logging
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -161,12 +160,10 @@ def _open_named(source: str) -> FrameSource:
 def _open_path(path: Path) -> FrameSource:
     if path.is_dir():
         return _open_folder(path)
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise _missing(path) from error
-    if stat.S_ISCHR(mode):
+    if path.match("/dev/video*"):
         return open_camera(path)
+    if not path.exists():
+        raise _missing(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageFiles((path,), str(path))
     return open_video(path)

@@ -5,7 +5,7 @@
 
 Under ``latest`` a frame is prepared when the engine is free for it, so that its prediction is as young as it can be;
 under ``every`` decoding, preprocessing and inference overlap and nothing is lost. Inference runs in the thread that
-iterates: the engine is never touched by another one.
+iterates.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def stream(
     stays open.
 
     Args:
-        classifier: what classifies; leave it alone while the stream runs, engines are not thread-safe.
+        classifier: what classifies; other calls to it take turns with the stream.
         source: what ``vitedge.runtime.sources.open_source`` takes.
         policy: ``latest`` classifies the newest frame and counts those it passes over; a video file is then played
             at its own speed, as a camera would. ``every`` classifies all frames and makes the source wait. By default

@@ -208,16 +208,17 @@ class TestCamera:
         assert [next(frames).index for _ in range(2)] == [0, 1]
         assert source.notices == ("camera 0: 3 frames could not be decoded and were skipped",)
 
-    def test_a_camera_that_is_not_there(self, attach):
+    @pytest.mark.parametrize("device", [97, "97", "/dev/video97", Path("/dev/video97")])
+    def test_a_camera_that_is_not_there(self, device: int | str | Path, attach):
         attach(opened=False)
-        with pytest.raises(FrameSourceError, match="there is no camera 97") as raised:
-            open_source(97)
-        assert "video" in raised.value.expected
+        with pytest.raises(FrameSourceError, match="there is no camera (/dev/video)?97") as raised:
+            open_source(device)
+        assert "camera" in raised.value.expected
 
     def test_a_camera_that_does_not_open(self, attach):
         attach(opened=False)
         with pytest.raises(FrameSourceError, match=r"camera /dev/null .* does not open") as raised:
-            open_source("/dev/null")
+            capture.open_camera(Path("/dev/null"))
         assert "no other program" in raised.value.expected
 
 

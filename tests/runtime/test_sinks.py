@@ -75,8 +75,9 @@ class TestDeliver:
                 left.append("closed")
 
         before, failing, after = Recorder(), Recorder(fails_at=2, error=error), Recorder()
+        held = predictions()
         with pytest.raises(error):
-            deliver(predictions(), [before, failing, after])
+            deliver(held, [before, failing, after])
         assert (before.frames, after.frames) == ([0, 1, 2], [0, 1])
         assert (before.closed, failing.closed, after.closed) == (1, 1, 1)
         assert left == ["closed"]
