@@ -211,7 +211,7 @@ class TestCamera:
     @pytest.mark.parametrize("device", [97, "97", "/dev/video97", Path("/dev/video97")])
     def test_a_camera_that_is_not_there(self, device: int | str | Path, attach):
         attach(opened=False)
-        with pytest.raises(FrameSourceError, match="there is no camera (/dev/video)?97") as raised:
+        with pytest.raises(FrameSourceError, match=r"there is no camera (/dev/video)?97") as raised:
             open_source(device)
         assert "camera" in raised.value.expected
 
