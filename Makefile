@@ -15,16 +15,16 @@ help:
 	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
 	@echo "make test     lint, types, import directions and all tests"
 	@echo "make lint     the same without the tests"
-	@echo "make bench    measurements behind docs/benchmarks.md"
-	@echo "make picture  draw docs/images/demo.png anew, from demo-out/"
+	@echo "make bench    measure preprocessing and streaming on this machine"
+	@echo "make picture  draw docs/images/demo.png anew, from the demo"
 	@echo "make clean    remove environments, caches and build outputs"
 
 demo: $(DEMO_VENV)/.installed
 	rm -rf demo-out
 	$(DEMO_VENV)/bin/vitedge demo -o demo-out
 
-picture: $(DEMO_VENV)/.installed
-	$(DEMO_VENV)/bin/python -m vitedge.demo.picture demo-out -o docs/images/demo.png
+picture: demo
+	$(DEMO_VENV)/bin/python docs/draw_demo.py demo-out
 
 test: lint
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -40,6 +40,11 @@ types: $(DEV_VENV)/.installed links
 
 rooms: $(DEV_VENV)/.installed links
 	cd build/types && ../../$(DEV_VENV)/bin/lint-imports --config ../../pyproject.toml
+
+bench: $(DEV_VENV)/.installed
+	$(DEV_VENV)/bin/python benchmarks/preprocess.py
+	test -d demo-out || $(DEV_VENV)/bin/vitedge demo -o demo-out
+	$(DEV_VENV)/bin/python benchmarks/streaming.py demo-out/int8.bundle demo-out/clip.mp4
 
 # Type checkers and import-linter do not follow the editable install: they read the package through these links.
 .PHONY: links

@@ -1,0 +1,31 @@
+"""Draws docs/images/demo.png from a demo's annotated video: ``python docs/draw_demo.py demo-out``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+from PIL import Image
+
+FRAME = 138
+WIDTH = 820
+COLORS = 200
+
+
+def main() -> None:
+    """Take one frame, shrink it, and reduce its colours to keep the repository small."""
+    capture = cv2.VideoCapture(str(Path(sys.argv[1]) / "annotated.mp4"))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, FRAME)
+    read, frame = capture.read()
+    if not read:
+        raise SystemExit(f"{sys.argv[1]}/annotated.mp4 has no frame {FRAME}; run make demo first")
+    picture = Image.fromarray(frame[..., ::-1].copy())
+    small = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    output = Path(__file__).parent / "images" / "demo.png"
+    output.parent.mkdir(exist_ok=True)
+    small.quantize(COLORS, dither=Image.Dither.NONE).save(output, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
