@@ -98,7 +98,9 @@ def _stream(arguments: argparse.Namespace, classifier: Classifier, source: Frame
 
     policy: Policy = arguments.policy or ("latest" if source.live else "every")
     tally = Tally()
-    sinks = [*_sinks(arguments, source, policy), StatusLine(sys.stderr), tally]
+    sinks = [*_sinks(arguments, source, policy), tally]
+    if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+        sinks.append(StatusLine(sys.stderr))
     predictions = classifier.stream(source, policy=policy, max_frames=arguments.max_frames, topk=arguments.topk)
     exit_code = 0
     try:
@@ -129,13 +131,12 @@ def _sinks(arguments: argparse.Namespace, source: FrameSource, policy: str) -> l
 
 
 class StatusLine:
-    """The last prediction on one line of a terminal, redrawn in place; silent where there is no terminal."""
+    """The last prediction on one line of a terminal, redrawn in place."""
 
     def __init__(self, stream: TextIO) -> None:
         from vitedge.runtime.overlay import RateMeter
 
         self._stream = stream
-        self._live = stream.isatty()
         self._rate = RateMeter()
         self._drawn = -REDRAW_SECONDS
         self._dropped = 0
@@ -145,7 +146,7 @@ class StatusLine:
         rate = self._rate.tick()
         self._dropped += prediction.dropped
         now = time.monotonic()
-        if not self._live or now - self._drawn < REDRAW_SECONDS:
+        if now - self._drawn < REDRAW_SECONDS:
             return
         self._drawn = now
         fps = f"{rate:.1f} fps" if rate else "-"
@@ -158,9 +159,8 @@ class StatusLine:
 
     def close(self) -> None:
         """Clear the line."""
-        if self._live:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+        self._stream.write("\r\033[K")
+        self._stream.flush()
 
 
 class Tally:
@@ -196,7 +196,7 @@ class Tally:
             return
         elapsed = self._last - self._first
         rate = f", {(frames - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
-        yield f"{frames} predictions{rate}, {self._dropped} frames passed over"
+        yield f"{frames} prediction{'s' if frames > 1 else ''}{rate}, {self._dropped} frames passed over"
         columns = np.array(self._times).T
         for name, values in zip(("age", "preprocess", "infer", "postprocess"), columns, strict=True):
             p50, p99 = np.percentile(values, (50, 99))
