@@ -1,0 +1,162 @@
+"""What vitedge adds around the engine, and what it costs to import.
+
+`classify` on a frame that needs no resize takes turns with the same IR in a bare OpenVINO loop, compiled with the same
+properties; the ratio of medians is taken within each round. `import vitedge.runtime` is timed in fresh processes,
+in turns with `import numpy` alone, which is most of it.
+
+    python benchmarks/overhead.py BUNDLE [--rounds 30] [--calls 100] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitedge.bundle import OPENVINO_XML, Bundle
+from vitedge.files import write_whole
+from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.version import VERSION
+
+CLASSIFY_TARGET = 1.05
+IMPORT_TARGET_SECONDS = 0.15
+IMPORT_RUNS = 15
+SETTLING_CALLS = 5
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Medians of two calls that took turns, one pair a round.
+
+    Attributes:
+        ours: milliseconds.
+        bare: milliseconds.
+    """
+
+    ours: tuple[float, ...]
+    bare: tuple[float, ...]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Of each round."""
+        return [mine / theirs for mine, theirs in zip(self.ours, self.bare, strict=True)]
+
+
+def bare_loop(bundle: Bundle, threads: int | None) -> Call:
+    """The IR compiled as the runtime compiles it, and called with nothing of vitedge around it."""
+    import openvino
+
+    from vitedge.runtime.engines.openvino import native_float
+
+    core = openvino.Core()
+    rest = "f32" if bundle.manifest.precision.asked == "fp32" else native_float(core)
+    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": rest}
+    if threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = threads
+    request = core.compile_model(bundle.path / OPENVINO_XML, "CPU", properties).create_infer_request()
+    request.get_input_tensor().data[...] = bundle.golden().frames[:1]
+    return request.infer
+
+
+def median_ms(call: Call, calls: int) -> float:
+    """Median of raw nanoseconds, after calls that bring the weights back into the caches."""
+    for _ in range(SETTLING_CALLS):
+        call()
+    spent = []
+    for _ in range(calls):
+        begun = time.perf_counter_ns()
+        call()
+        spent.append(time.perf_counter_ns() - begun)
+    return statistics.median(spent) / 1e6
+
+
+def paired(ours: Call, bare: Call, *, rounds: int, calls: int) -> Paired:
+    """Both in turns, the first of a round changing from round to round; one round more warms up."""
+    mine, theirs = [], []
+    for number in range(rounds + 1):
+        found = {}
+        for name, call in sorted((("ours", ours), ("bare", bare)), reverse=bool(number % 2)):
+            found[name] = median_ms(call, calls)
+        mine.append(found["ours"])
+        theirs.append(found["bare"])
+    return Paired(tuple(mine[1:]), tuple(theirs[1:]))
+
+
+def unresized_frame(classifier: Classifier) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A wide frame whose short side is the resize size already."""
+    height, _ = classifier.preprocessing.resize_size
+    return np.random.default_rng(0).integers(0, 256, (height, height * 16 // 9, 3), dtype=np.uint8)
+
+
+def import_seconds(module: str) -> float:
+    """In a fresh process, by its own clock."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def import_times() -> dict[str, list[float]]:
+    """Seconds of each run, in turns; a first turn fills the file cache."""
+    modules = ("vitedge.runtime", "numpy")
+    turns = [{module: import_seconds(module) for module in modules} for _ in range(IMPORT_RUNS + 1)]
+    return {module: [turn[module] for turn in turns[1:]] for module in modules}
+
+
+def spread(values: list[float] | tuple[float, ...], digits: int = 3) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def main() -> int:
+    """Measure, print, and write JSON where asked; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    with load(bundle, threads=arguments.threads) as classifier:
+        frame = unresized_frame(classifier)
+        bare = bare_loop(bundle, arguments.threads)
+        pair = paired(lambda: classifier.classify(frame), bare, rounds=arguments.rounds, calls=arguments.calls)
+        info = classifier.info
+    imports = import_times()
+    ratio, importing = statistics.median(pair.ratios), statistics.median(imports["vitedge.runtime"])
+    print(
+        f"{bundle.manifest.model.name}, {info.effective_precision}, {processor_name()}, {machine_state().cpus} CPUs\n"
+    )
+    print("| what | median (range over rounds) | target |\n|---|---|---|")
+    print(f"| classify, {frame.shape[1]}x{frame.shape[0]} frame, p50 ms | {spread(pair.ours)} | |")
+    print(f"| bare OpenVINO loop, p50 ms | {spread(pair.bare)} | |")
+    print(f"| classify / bare loop | {spread(pair.ratios)} | ≤ {CLASSIFY_TARGET} |")
+    print(f"| import vitedge.runtime, s | {spread(imports['vitedge.runtime'])} | ≤ {IMPORT_TARGET_SECONDS} |")
+    print(f"| import numpy alone, s | {spread(imports['numpy'])} | |")
+    if arguments.json is not None:
+        report = {
+            "version": 1,
+            "vitedge": VERSION,
+            "engine": asdict(info),
+            "machine": asdict(machine_state()),
+            "classify_ms": pair.ours,
+            "bare_ms": pair.bare,
+            "import_s": imports,
+        }
+        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+    return 0 if ratio <= CLASSIFY_TARGET and importing <= IMPORT_TARGET_SECONDS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
