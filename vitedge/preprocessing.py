@@ -16,6 +16,7 @@ ResizeMode = Literal["shortest", "squash", "border"]
 ChannelOrder = Literal["RGB", "BGR"]
 
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,24 @@ class Preprocessing:
             )
         if min(self.std) <= 0:
             raise UsageError(f"preprocessing std is {self.std}", expected="three positive numbers")
+        if not all(0.0 <= value <= 1.0 for value in self.mean):
+            raise UsageError(f"preprocessing mean is {self.mean}", expected="three numbers on the 0…1 scale")
+
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """Colour around a frame that does not cover the input, in ``channel_order``.
+
+        The mean in ``border`` mode (timm's ``transforms_imagenet_eval``), else black (torchvision's ``CenterCrop``).
+        """
+        if self.resize_mode == "border":
+            return (round(255 * self.mean[0]), round(255 * self.mean[1]), round(255 * self.mean[2]))
+        return (0, 0, 0)
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Sizes and offsets for frames of ``height`` × ``width`` pixels.
 
         Rounding follows torchvision's ``Resize`` and ``CenterCrop`` and timm's ``ResizeKeepRatio`` and
-        ``CenterCropOrPad`` (timm/data/transforms.py).
+        ``CenterCropOrPad`` (timm/data/transforms.py); a side that rounds to nothing, which timm refuses, is 1 pixel.
         """
         resized = self._resized(height, width)
         offset = (_centered(resized[0], self.input_size[0]), _centered(resized[1], self.input_size[1]))
@@ -84,7 +97,7 @@ class Preprocessing:
             return _shortest_side(height, width, target_height)
         ratios = (height / target_height, width / target_width)
         ratio = max(ratios) if self.resize_mode == "border" else min(ratios)
-        return (round(height / ratio), round(width / ratio))
+        return (max(1, round(height / ratio)), max(1, round(width / ratio)))
 
 
 def _shortest_side(height: int, width: int, side: int) -> tuple[int, int]:
