@@ -21,6 +21,7 @@ logger = logging.getLogger("vitedge")
 OPEN_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 5.0
 SLOW_CAMERA_FPS = 15.0
+LARGEST_FPS = 500.0  # network streams that do not know their rate report that of their clock, such as 90000
 
 
 class Capture(FrameSource):
@@ -37,7 +38,8 @@ class Capture(FrameSource):
         cv2 = _cv2()
         self.name = name
         self.live = live
-        self.fps = _positive(capture.get(cv2.CAP_PROP_FPS))
+        fps = _positive(capture.get(cv2.CAP_PROP_FPS))
+        self.fps = None if fps is None or fps > LARGEST_FPS else fps
         count = _positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = None if live or count is None else int(count)
         self._capture = capture

@@ -222,6 +222,11 @@ class TestCamera:
         assert "no other program" in raised.value.expected
 
 
+@pytest.mark.parametrize(("reported", "fps"), [(0.0, None), (float("nan"), None), (90000.0, None), (29.97, 29.97)])
+def test_a_frame_rate_that_cannot_be_is_unknown(reported: float, fps: float | None):
+    assert Capture(FakeCapture(fps=reported), "stream", live=True).fps == fps
+
+
 @pytest.mark.parametrize(
     ("count", "fps", "delivered", "last_second", "noticed"),
     [
