@@ -20,6 +20,7 @@ logger = logging.getLogger("vitedge")
 
 OPEN_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 5.0
+CLOSE_TIMEOUT_SECONDS = 10.0
 SLOW_CAMERA_FPS = 15.0
 LARGEST_FPS = 500.0  # network streams that do not know their rate report that of their clock, such as 90000
 
@@ -69,10 +70,15 @@ class Capture(FrameSource):
             self._explain_end(delivered, seconds)
 
     def close(self) -> None:
-        """Free the device; waits for a read in progress, which the timeouts bound."""
+        """Free the device, after the read in progress; one that hangs is left behind."""
         self._closed = True
-        with self._lock:
+        if not self._lock.acquire(timeout=CLOSE_TIMEOUT_SECONDS):
+            logger.warning("%s does not answer and stays open until this process ends", self.name)
+            return
+        try:
             self._capture.release()
+        finally:
+            self._lock.release()
 
     def _read(self, index: int) -> Frame | None:
         with self._lock:

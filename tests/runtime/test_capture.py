@@ -208,6 +208,30 @@ class TestCamera:
         assert [next(frames).index for _ in range(2)] == [0, 1]
         assert source.notices == ("camera 0: 3 frames could not be decoded and were skipped",)
 
+    def test_a_camera_that_hangs_does_not_hang_close(
+        self, attach, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        camera, _ = attach()
+        asked, answer = threading.Event(), threading.Event()
+
+        def grab() -> bool:
+            asked.set()
+            return answer.wait(30) and False
+
+        camera.grab = grab
+        monkeypatch.setattr(capture, "CLOSE_TIMEOUT_SECONDS", 0.05)
+        source = open_source(0)
+        reader = threading.Thread(target=list, args=(source,), daemon=True)
+        reader.start()
+        assert asked.wait(30)
+        with caplog.at_level(logging.WARNING, "vitedge"):
+            source.close()
+        assert "does not answer" in caplog.text
+        assert not camera.released
+        answer.set()
+        reader.join(30)
+        assert not reader.is_alive()
+
     @pytest.mark.parametrize("device", [97, "97", "/dev/video97", Path("/dev/video97")])
     def test_a_camera_that_is_not_there(self, device: int | str | Path, attach):
         attach(opened=False)

@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     with (
         _quiet_libraries(),
         _terminated_as_interrupted(),
-        open_source(arguments.source) as source,
         load(arguments.bundle, engine=arguments.engine) as classifier,
+        open_source(arguments.source) as source,  # last: what a camera queues while a model loads is old
     ):
         return _stream(arguments, classifier, source)
 
