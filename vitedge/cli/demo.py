@@ -1,0 +1,106 @@
+"""``vitedge demo``: see it work, without download, account or camera."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitedge.errors import UsageError
+from vitedge.extras import require
+from vitedge.progress import Terminal
+
+if TYPE_CHECKING:
+    from vitedge.demo.demo import Result, Row
+
+DESCRIPTION = """\
+Convert a small Vision Transformer that comes with vitedge to fp32, fp16 and int8, and stream a clip of handwritten
+digits, rendered as a camera would see them, through the bundles. Takes a minute or two on two cores.
+"""
+EPILOG = """\
+examples:
+  vitedge demo
+  vitedge demo -o elsewhere
+"""
+DEFAULT_FOLDER = "vitedge-demo"
+# What the demo's modules import themselves; the conversion names its own.
+PACKAGES = ("cv2", "PIL", "sklearn")
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "demo", help="see it work: no download, no camera", description=DESCRIPTION, epilog=EPILOG
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=Path(DEFAULT_FOLDER),
+        help=f"folder to write, ./{DEFAULT_FOLDER} by default",
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and print what came of it."""
+    folder: Path = arguments.output
+    if folder.exists():
+        raise UsageError(
+            f"{folder} exists",
+            expected="a folder that the demo can make",
+            fix=f"remove it, or: vitedge demo -o {folder}-2",
+        )
+    for package in PACKAGES:
+        require(package, extra="demo", purpose="vitedge demo")
+    from vitedge.demo.demo import run_demo
+
+    sys.stdout.write(as_text(run_demo(folder, Terminal()), folder))
+    return 0
+
+
+def as_text(result: Result, folder: Path) -> str:
+    """The result, and what to do next."""
+    reference, chosen = result.rows[0], result.rows[-1]
+    stated = [
+        f"{result.frames} frames of {result.digits} digits that training never saw, on {result.device}",
+        f"  recognized  {chosen.clip_top1:.1f} % of the frames in int8, {reference.clip_top1:.1f} % in fp32",
+        f"  streamed    {chosen.clip_fps:.0f} frames per second in int8, decoding included",
+        f"  latency     p50 {chosen.latency.p50_ms:.2f} ms, p99 {chosen.latency.p99_ms:.2f} ms from frame to answer",
+    ]
+    lines = ["", *stated, "", *_table(result.rows), "", *_next_steps(folder)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: tuple[Row, ...]) -> list[str]:
+    images = rows[0].accuracy.images
+    calls = min(row.latency.calls for row in rows)
+    return [
+        f"{'':<6}{'runs as':<13}{'top-1':>8}{'as fp32':>10}{'p50 ms':>9}{'p99 ms':>9}{'fps':>7}{'size MB':>10}",
+        *(_table_row(row) for row in rows),
+        f"top-1 and agreement with fp32 in percent of {images} held-out photos; latency and fps of {calls} or more",
+        "calls each on 640x480 frames of the clip, one after the other, the three bundles in turns",
+    ]
+
+
+def _table_row(row: Row) -> str:
+    latency, accuracy = row.latency, row.accuracy
+    return (
+        f"{row.precision:<6}{row.runs_as:<13}{accuracy.top1:>8.2f}{accuracy.agreement:>10.2f}"
+        f"{latency.p50_ms:>9.2f}{latency.p99_ms:>9.2f}{latency.fps:>7.0f}{row.size_bytes / 1e6:>10.2f}"
+    )
+
+
+def _next_steps(folder: Path) -> list[str]:
+    return [
+        "next",
+        f"  watch {folder}/annotated.mp4",
+        "  write a digit with a thick pen and hold it before a camera:",
+        f"    vitedge run {folder}/int8.bundle --source 0 --show",
+        "  compare the bundles, image by image:",
+        f"    vitedge eval {folder}/int8.bundle --data {folder}/held-out --against {folder}/fp32.bundle",
+        "  convert a model of your own:",
+        "    vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib IMAGES/",
+    ]

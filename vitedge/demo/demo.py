@@ -1,0 +1,172 @@
+"""The demo: a committed checkpoint to three bundles, a clip through them, and what came of it.
+
+held-out digits ─▶ clip, photos ──────────────────────┐
+training digits ─▶ calibration photos ─▶ three bundles ┴▶ accuracy, stream, latency ─▶ annotated video, table
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle import Bundle
+from vitedge.converters.convert import convert
+from vitedge.converters.publish import staged
+from vitedge.demo.annotate import write_annotated
+from vitedge.demo.clip import FRAMES_PER_DIGIT, choose, read_frames, write_clip
+from vitedge.demo.digits import Split, load_split
+from vitedge.demo.measure import Accuracy, Latency, Streamed, accuracy_of, latencies_of, streamed
+from vitedge.demo.photos import sample, write_photos
+from vitedge.progress import Progress
+from vitedge.records import encode
+from vitedge.runtime.classifier import Classifier, load
+from vitedge.targets import Precision
+
+CHECKPOINT = Path(__file__).with_name("digits_vit")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+CLIP = "clip.mp4"
+ANNOTATED = "annotated.mp4"
+HELD_OUT = "held-out"
+CALIBRATION = "calibration"
+RESULT = "result.json"
+
+CALIBRATION_IMAGES = 300
+CALIBRATION_SEED = 2
+HELD_OUT_SEED = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bundle of the three.
+
+    Attributes:
+        precision: what was asked for.
+        runs_as: what this machine computes in, read back from the compiled engine.
+        accuracy: on the held-out photos.
+        clip_top1: percent of the clip's frames that were recognized.
+        clip_fps: frames per second of the clip, decoding included.
+        latency: of ``classify``.
+        size_bytes: of all files of the bundle.
+    """
+
+    precision: Precision
+    runs_as: str
+    accuracy: Accuracy
+    clip_top1: float
+    clip_fps: float
+    latency: Latency
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the demo found.
+
+    Attributes:
+        frames: of the clip.
+        digits: in the clip.
+        device: the processor.
+        rows: fp32, fp16, int8.
+    """
+
+    frames: int
+    digits: int
+    device: str
+    rows: tuple[Row, ...]
+
+
+def run_demo(folder: Path, progress: Progress) -> Result:
+    """Run the whole demo into a new folder, which appears when all is done.
+
+    Raises:
+        UsageError: the folder exists or cannot be made.
+        VitedgeError: a step failed; nothing is left.
+    """
+    with staged(folder) as partial:
+        result = _run(partial, progress)
+        (partial / RESULT).write_text(json.dumps({"version": 1, **encode(result)}, indent=1) + "\n", encoding="utf-8")
+        partial.chmod(0o755)
+        partial.rename(folder)
+    return result
+
+
+def _run(folder: Path, progress: Progress) -> Result:
+    split = load_split()
+    progress.step("rendering a camera clip of handwritten digits that training never saw")
+    digits = choose(split.held_out)
+    truth = write_clip(folder / CLIP, digits, progress)
+    write_all_photos(folder, split, progress)
+    bundles = [_converted(folder, precision, progress) for precision in PRECISIONS]
+    with ExitStack() as stack:
+        classifiers = [stack.enter_context(load(bundle)) for bundle in bundles]
+        progress.step("accuracy on the held-out photos")
+        accuracies = accuracy_of(classifiers, folder / HELD_OUT, progress)
+        streams = _streams(classifiers, folder / CLIP, truth, progress)
+        progress.step("latency, the three bundles in turns")
+        latencies = latencies_of(classifiers, _every_digit_once(folder / CLIP), progress)
+        rows = [
+            _row(*each) for each in zip(PRECISIONS, bundles, classifiers, accuracies, streams, latencies, strict=True)
+        ]
+        device = classifiers[0].info.device
+    progress.step("drawing the annotated video")
+    caption = f"digits ViT, {PRECISIONS[-1]}, {device}"
+    write_annotated(folder / ANNOTATED, folder / CLIP, streams[-1], truth, caption, progress)
+    return Result(frames=len(truth), digits=len(digits), device=device, rows=tuple(rows))
+
+
+def write_all_photos(folder: Path, split: Split, progress: Progress) -> None:
+    """Photos for calibration, of training digits only, and photos of all held-out digits to measure accuracy on."""
+    progress.step("rendering photos: for calibration from training digits, for accuracy from held-out ones")
+    calibration = sample(split.training, CALIBRATION_IMAGES, seed=CALIBRATION_SEED)
+    write_photos(folder / CALIBRATION, calibration, seed=CALIBRATION_SEED, progress=progress)
+    write_photos(folder / HELD_OUT, split.held_out, seed=HELD_OUT_SEED, progress=progress)
+
+
+def _converted(folder: Path, precision: Precision, progress: Progress) -> Bundle:
+    progress.step(f"converting the checkpoint to {precision}")
+    return convert(
+        CHECKPOINT,
+        target="cpu",
+        precision=precision,
+        calib=folder / CALIBRATION,
+        output=folder / f"{precision}.bundle",
+        progress=progress,
+    )
+
+
+def _streams(classifiers: Sequence[Classifier], clip: Path, truth: Sequence[str], progress: Progress) -> list[Streamed]:
+    streams = []
+    for precision, classifier in zip(PRECISIONS, classifiers, strict=True):
+        progress.step(f"streaming the clip through the {precision} bundle")
+        streams.append(streamed(classifier, clip, truth, progress))
+    return streams
+
+
+def _every_digit_once(clip: Path) -> list[NDArray[np.uint8]]:
+    """The first frame of each digit."""
+    return list(itertools.islice(read_frames(clip), 0, None, FRAMES_PER_DIGIT))
+
+
+def _row(
+    precision: Precision, bundle: Bundle, classifier: Classifier, accuracy: Accuracy, stream: Streamed, latency: Latency
+) -> Row:
+    info = classifier.info
+    rest = "" if info.rest_precision == info.effective_precision else f" + {info.rest_precision}"
+    return Row(
+        precision=precision,
+        runs_as=f"{info.effective_precision}{rest}",
+        accuracy=accuracy,
+        clip_top1=stream.top1,
+        clip_fps=stream.fps,
+        latency=latency,
+        size_bytes=bundle.size_bytes,
+    )

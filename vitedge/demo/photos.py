@@ -1,0 +1,39 @@
+"""Folders of photographed digits, one folder a class: for calibration, and to measure accuracy on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vitedge.demo.digits import LABELS, Digits
+from vitedge.demo.scenes import random_scene, render
+from vitedge.errors import VitedgeError
+from vitedge.progress import Progress
+
+HEIGHT = 240
+QUALITY = 92
+
+
+def write_photos(folder: Path, digits: Digits, *, seed: int, progress: Progress) -> None:
+    """Write every digit as a 320×240 JPEG in a random scene, named by its position among ``digits``.
+
+    Raises:
+        VitedgeError: an image cannot be written.
+    """
+    random = np.random.default_rng(seed)
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+    pairs = zip(digits.scans, digits.labels, strict=True)
+    for number, (scan, label) in enumerate(progress.track(pairs, total=len(digits), unit="images")):
+        photo = render(scan, random_scene(random), height=HEIGHT, random=random)
+        path = folder / LABELS[label] / f"{number:04}.jpg"
+        if not cv2.imwrite(str(path), photo, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
+            raise VitedgeError(f"{path} cannot be written", expected="room for about 10 MB", fix="free some disk space")
+
+
+def sample(digits: Digits, count: int, *, seed: int) -> Digits:
+    """Some of the digits, drawn without replacement."""
+    chosen = np.random.default_rng(seed).choice(len(digits), count, replace=False)
+    return digits.take(np.sort(chosen))
