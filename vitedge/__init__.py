@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vitedge.bundle import Bundle
 from vitedge.errors import VitedgeError
 from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.progress import Progress, Silent
 from vitedge.version import VERSION
 
 __version__ = VERSION
@@ -29,8 +30,63 @@ __all__ = [
     "StageTimes",
     "VitedgeError",
     "__version__",
+    "convert",
     "load",
 ]
+
+
+def convert(
+    source: str | Path,
+    *,
+    target: str,
+    precision: str,
+    weights: str | Path | None = None,
+    random_weights: bool = False,
+    calib: str | Path | None = None,
+    eval_data: str | Path | None = None,
+    labels: str | Path | None = None,
+    output: str | Path | None = None,
+    progress: Progress = Silent(),  # noqa: B008
+) -> Bundle:
+    """Convert a checkpoint into a bundle for a target.
+
+    Args:
+        source: ``timm:NAME`` (a bare name means timm), a folder in timm's hub layout, or an ``.onnx`` file.
+        target: name of a target, such as ``cpu``; ``vitedge targets`` lists them.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        weights: ``.safetensors`` or ``.pth`` file for a timm name, instead of timm's download.
+        random_weights: give a timm name random weights, which is enough to measure latency.
+        calib: folder of images like those the camera will see. int8 needs it; other precisions take their golden
+            vectors from it.
+        eval_data: folder of images, one folder a label, to measure accuracy on.
+        labels: text file with one label a line, instead of the checkpoint's.
+        output: the bundle's folder, which must not exist; by default ``NAME-PRECISION.bundle`` here.
+        progress: receives the steps; ``vitedge.progress.Terminal()`` prints them.
+
+    Returns:
+        The bundle, which was verified before it was published. If anything fails, nothing is left on the disk.
+
+    Raises:
+        UsageError: a request that cannot be met as it was put.
+        MissingExtraError: an optional package is missing.
+        CheckpointError: weights, configuration or labels do not fit together.
+        CalibrationError: images that cannot be used.
+        ConversionError: export, quantization, compilation or verification failed.
+    """
+    from vitedge.converters.convert import convert as convert_checkpoint
+
+    return convert_checkpoint(
+        source,
+        target=target,
+        precision=precision,
+        weights=weights,
+        random_weights=random_weights,
+        calib=calib,
+        eval_data=eval_data,
+        labels=labels,
+        output=output,
+        progress=progress,
+    )
 
 
 def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> Classifier:

@@ -1,0 +1,292 @@
+"""The road from a checkpoint to a bundle, in order; each stage has its module."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.calib.accuracy import evaluate
+from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos
+from vitedge.calib.quantize import quantize
+from vitedge.converters.convert import Request
+from vitedge.converters.export import export
+from vitedge.converters.labels import check_label_count
+from vitedge.converters.onnx_models import OnnxModel, load_onnx
+from vitedge.converters.openvino import write_ir
+from vitedge.converters.precision import half_weights
+from vitedge.converters.publish import file_records, publish, staged
+from vitedge.converters.quiet import quiet
+from vitedge.converters.reference import graph_logits, module_logits
+from vitedge.converters.rewrites import apply_rewrites
+from vitedge.converters.sources import HubFolder, TimmName
+from vitedge.converters.timm_models import TorchModel, load_folder, load_named
+from vitedge.converters.verify import (
+    GOLDEN_FRAMES,
+    Frames,
+    Logits,
+    check_precision,
+    check_source,
+    demanded_sqnr,
+    synthetic_frames,
+)
+from vitedge.manifest import (
+    SCHEMA_VERSION,
+    AccuracyRecord,
+    CalibrationRecord,
+    GoldenRecord,
+    Manifest,
+    PrecisionRecord,
+    VerificationRecord,
+)
+from vitedge.metrics import Parity, parity
+from vitedge.model_card import ModelCard
+from vitedge.preprocessing import Preprocessing
+from vitedge.progress import Progress
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.engines import open_engine
+from vitedge.runtime.machine import processor_name
+from vitedge.version import VERSION
+
+TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
+COMPARED_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a request names.
+
+    Attributes:
+        calibration: to take ranges and golden vectors from.
+        evaluation: to measure accuracy on.
+    """
+
+    calibration: ImageSet | None
+    evaluation: ImageSet | None
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The inputs that everything is compared on.
+
+    Attributes:
+        frames: ``(N,H,W,3)`` uint8, preprocessed; the first ``GOLDEN_FRAMES`` of them become golden vectors.
+        inputs: ``images`` if they are photos, else ``synthetic``.
+    """
+
+    frames: Frames
+    inputs: Literal["images", "synthetic"]
+
+    @property
+    def golden(self) -> Frames:
+        """Those that the bundle keeps."""
+        return self.frames[:GOLDEN_FRAMES]
+
+
+@dataclass(frozen=True)
+class FullGraph:
+    """The FP32 graph that all precisions are made from.
+
+    Attributes:
+        graph: uint8 ``frame`` in, ``logits`` out.
+        against_source: compared with PyTorch on the golden frames; None for ONNX sources.
+    """
+
+    graph: onnx.ModelProto
+    against_source: Parity | None
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """The graph in the precision asked for, and how it was calibrated, if it was."""
+
+    graph: onnx.ModelProto
+    calibration: CalibrationRecord | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All that a bundle is written from."""
+
+    request: Request
+    card: ModelCard
+    full: FullGraph
+    reduced: Reduced
+    probes: Probes
+
+
+def run(request: Request, progress: Progress) -> Bundle:
+    """Convert; nothing is left on the disk unless everything was verified.
+
+    Raises:
+        VitedgeError: see ``vitedge.convert``.
+    """
+    with staged(request.output) as partial:
+        images = _find_images(request)
+        draft = _draft(request, images, progress)
+        progress.step("writing ONNX and OpenVINO IR")
+        golden = _write_files(partial, draft)
+        progress.step("comparing the compiled engine with its graph, and with fp32")
+        manifest = _verified(Bundle(partial, _manifest(partial, draft, golden)), draft, golden, images, progress)
+        progress.step(f"publishing {request.output}")
+        return publish(partial, request.output, manifest)
+
+
+def _find_images(request: Request) -> Images:
+    """List the folders first: a wrong one is known before a model is loaded."""
+    limit = CALIBRATION_IMAGES if request.precision == "int8" else COMPARED_IMAGES
+    return Images(
+        calibration=None if request.calib is None else ImageSet.from_folder(request.calib, limit=limit),
+        evaluation=None if request.eval_data is None else ImageSet.from_folder(request.eval_data),
+    )
+
+
+def _draft(request: Request, images: Images, progress: Progress) -> Draft:
+    progress.step(f"loading {request.source.name}")
+    model = _load(request)
+    card = model.card
+    progress.step(f"its images: {describe(card.preprocessing)}")
+    if images.evaluation is not None:
+        images.evaluation.targets(card.labels)
+    photos = _photos(images.calibration, card.preprocessing, progress)
+    probes = _probes(photos, card.preprocessing)
+    full = _full_graph(model, probes, progress)
+    del model  # its weights are in the graph now; calibration needs the memory
+    return Draft(request, card, full, _reduced(request, full.graph, photos, progress), probes)
+
+
+def _load(request: Request) -> TorchModel | OnnxModel:
+    source = request.source
+    if isinstance(source, TimmName):
+        return load_named(source, weights=request.weights, labels=request.labels, random_weights=request.random_weights)
+    if isinstance(source, HubFolder):
+        return load_folder(source, labels=request.labels)
+    return load_onnx(source, labels=request.labels)
+
+
+def describe(preprocessing: Preprocessing) -> str:
+    """The preprocessing in a phrase."""
+    height, width = preprocessing.input_size
+    return (
+        f"{preprocessing.interpolation} resize ({preprocessing.resize_mode}) to "
+        f"{'x'.join(map(str, preprocessing.resize_size))}, crop {height}x{width}, mean {preprocessing.mean}, "
+        f"std {preprocessing.std}"
+    )
+
+
+def _photos(images: ImageSet | None, preprocessing: Preprocessing, progress: Progress) -> Photos | None:
+    if images is None:
+        return None
+    progress.step(f"reading {len(images)} images of {images.folder}")
+    return images.load(preprocessing, progress)
+
+
+def _probes(photos: Photos | None, preprocessing: Preprocessing) -> Probes:
+    if photos is None:
+        return Probes(synthetic_frames(preprocessing.input_size), "synthetic")
+    return Probes(photos.frames[:COMPARED_IMAGES], "images")
+
+
+def _full_graph(model: TorchModel | OnnxModel, probes: Probes, progress: Progress) -> FullGraph:
+    preprocessing = model.card.preprocessing
+    if isinstance(model, OnnxModel):
+        progress.step("rewriting the graph")
+        return FullGraph(apply_rewrites(model.graph, probes.golden, preprocessing).graph, against_source=None)
+    progress.step("exporting to ONNX")
+    exported = export(model.module, preprocessing.input_size)
+    progress.step("rewriting the graph, and comparing it with PyTorch")
+    rewritten = apply_rewrites(exported, probes.golden, preprocessing)
+    check_label_count(model.card.labels, rewritten.logits.shape[1], where=model.card.name)
+    return FullGraph(
+        rewritten.graph,
+        check_source(module_logits(model.module, probes.golden, preprocessing), rewritten.logits),
+    )
+
+
+def _reduced(request: Request, graph: onnx.ModelProto, photos: Photos | None, progress: Progress) -> Reduced:
+    if request.precision == "fp16":
+        return Reduced(half_weights(graph), None)
+    if request.precision == "fp32" or photos is None:
+        return Reduced(graph, None)
+    progress.step(f"calibrating on {len(photos)} images")
+    with quiet():
+        quantized = quantize(graph, photos.frames, progress=progress)
+    record = CalibrationRecord(len(photos), photos.skipped, photos.sha256, quantized.recipe)
+    return Reduced(quantized.graph, record)
+
+
+def _write_files(partial: Path, draft: Draft) -> Logits:
+    """Write all but the manifest; the golden logits."""
+    card, graph = draft.card, draft.reduced.graph
+    (partial / MODEL_ONNX).write_bytes(graph.SerializeToString(deterministic=True))
+    write_ir(partial / MODEL_ONNX, partial / OPENVINO_XML, card, draft.request.precision)
+    (partial / LABELS).write_text("".join(f"{label}\n" for label in card.labels), encoding="utf-8")
+    logits = graph_logits(graph, draft.probes.golden, card.preprocessing)
+    np.savez(partial / GOLDEN, frames=draft.probes.golden, logits=logits)
+    return logits
+
+
+def _manifest(partial: Path, draft: Draft, golden: Logits) -> Manifest:
+    """The manifest before an engine has run; what only an engine can tell is filled in by ``_verified``."""
+    precision = draft.request.precision
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        vitedge_version=VERSION,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model=draft.card,
+        precision=PrecisionRecord(asked=precision, effective=precision, rest=precision),
+        target=draft.request.target.name,
+        calibration=draft.reduced.calibration,
+        golden=GoldenRecord(inputs=draft.probes.inputs, count=len(golden), min_sqnr_db=0.0),
+        verification=VerificationRecord(draft.full.against_source, parity(golden, golden)),
+        accuracy=None,
+        tools=_tool_versions(),
+        host=processor_name(),
+        files=file_records(partial),
+    )
+
+
+def _verified(bundle: Bundle, draft: Draft, golden: Logits, images: Images, progress: Progress) -> Manifest:
+    """Compile the bundle as a device would, compare, and complete its manifest."""
+    manifest, precision = bundle.manifest, draft.request.precision
+    full = graph_logits(draft.full.graph, draft.probes.frames, draft.card.preprocessing)
+    with Classifier(open_engine(bundle), draft.card.preprocessing, draft.card.labels) as classifier:
+        reached = np.stack([classifier.infer(frame) for frame in draft.probes.frames])
+        min_sqnr_db = demanded_sqnr(golden, reached[: len(golden)], precision)
+        difference = check_precision(full, reached, precision)
+        accuracy = _accuracy(classifier, images.evaluation, progress)
+        ran = classifier.info
+    return replace(
+        manifest,
+        precision=PrecisionRecord(asked=precision, effective=ran.effective_precision, rest=ran.rest_precision),
+        golden=replace(manifest.golden, min_sqnr_db=min_sqnr_db),
+        verification=VerificationRecord(draft.full.against_source, difference),
+        accuracy=accuracy,
+    )
+
+
+def _accuracy(classifier: Classifier, images: ImageSet | None, progress: Progress) -> AccuracyRecord | None:
+    if images is None:
+        return None
+    progress.step(f"measuring accuracy on {len(images)} images of {images.folder}")
+    result = evaluate(classifier, images, progress)
+    return AccuracyRecord(result.top1, result.top5, result.images, result.answers.sha256)
+
+
+def _tool_versions() -> dict[str, str]:
+    installed = {dist: _version(dist) for dist in TOOLS}
+    return {"python": platform.python_version(), **{name: version for name, version in installed.items() if version}}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

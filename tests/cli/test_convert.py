@@ -1,0 +1,124 @@
+"""``vitedge convert`` as people use it: one clear error or one whole bundle, and nothing of the libraries' talk."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import checkpoints
+import pytest
+
+from vitedge.bundle import Bundle
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
+
+COMMON = ["--target", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "shapes_vit")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "vitedge", "convert", *arguments, *COMMON]
+
+
+def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, here: Path) -> None:
+    done = subprocess.run(
+        command(str(folder), "--precision", "fp16"), capture_output=True, text=True, check=True, timeout=200
+    )
+    steps = done.stderr.splitlines()
+    assert all(line.startswith("[") and " s] " in line for line in steps), done.stderr
+    assert "exporting to ONNX" in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("shapes_vit-fp16.bundle  0.")
+    assert lines[-2:] == [
+        "  vitedge run shapes_vit-fp16.bundle --source 0 --show",
+        "  vitedge bench shapes_vit-fp16.bundle",
+    ]
+    assert "fp32 graph against the source: SQNR 1" in done.stdout
+    assert Bundle.open("shapes_vit-fp16.bundle").manifest.precision.asked == "fp16"
+    assert [path.name for path in here.iterdir()] == ["shapes_vit-fp16.bundle"]
+
+
+def test_ctrl_c_leaves_nothing(folder: Path, here: Path) -> None:
+    process = subprocess.Popen(
+        command(str(folder), "--precision", "fp32"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 100
+    while not any(here.iterdir()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert errors.endswith("interrupted; nothing half-written was left\n")
+    assert "Traceback" not in errors
+    assert not list(here.iterdir())
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert text.count("  vitedge convert ") >= 4
+    for option in ("--weights", "--random-weights", "--calib", "--eval", "--labels", "--output"):
+        assert option in text
+
+
+@pytest.mark.parametrize("missing", ["--target", "--precision"])
+def test_what_is_required(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = {"--target": "cpu", "--precision": "fp32"}
+    del arguments[missing]
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "deit_tiny_patch16_224", *[word for pair in arguments.items() for word in pair]])
+    assert caught.value.code == EXIT_USAGE
+    assert missing in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["deit_tinny_patch16_224", "--precision", "fp32"], "deit_tiny_patch16_224"),
+        (["./nowhere", "--precision", "fp32"], "no file or folder at './nowhere'"),
+        (["nowhere.onnx", "--precision", "fp32"], "no file at nowhere.onnx"),
+        (["hf:google/vit", "--precision", "fp32"], "unknown source scheme 'hf'"),
+        (["deit_tiny_patch16_224", "--precision", "fp8"], "no precision 'fp8'"),
+        (["deit_tiny_patch16_224", "--precision", "int8"], "int8 needs images to calibrate with"),
+        (["deit_tiny_patch16_224", "--precision", "int8", "--calib", "nowhere"], "nowhere"),
+        (["deit_tiny_patch16_224", "--precision", "fp32", "--eval", "nowhere"], "nowhere"),
+        (["deit_tiny_patch16_224", "--precision", "fp32", "-o", "nowhere/x.bundle"], "the folder nowhere does not"),
+        (["deit_tiny_patch16_224", "--precision", "fp32", "--weights", "none.pth"], "none.pth does not exist"),
+    ],
+)
+def test_one_clear_error(arguments: list[str], problem: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", *arguments, *COMMON]) == EXIT_ERROR
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("error: ") == 1
+    assert problem in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(here.iterdir())
+
+
+def test_an_unknown_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "deit_tiny_patch16_224", "--target", "cpv", "--precision", "fp32"]) == EXIT_ERROR
+    assert "did you mean cpu?" in capsys.readouterr().err
+
+
+def test_an_existing_output_is_known_before_the_work(
+    folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "old.bundle").mkdir()
+    assert main(["convert", str(folder), "--precision", "fp32", "-o", "old.bundle", *COMMON]) == EXIT_ERROR
+    assert capsys.readouterr().err.startswith("error: old.bundle exists already")
+    assert [path.name for path in here.iterdir()] == ["old.bundle"]

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge.bundle import Bundle
+from vitedge.cli import EXIT_ERROR, main
+from vitedge.records import encode
+
+
+def inspected(bundle: Bundle, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert main(["inspect", str(bundle.path), *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_what_people_ask(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    text = inspected(tiny_bundle, capsys)
+    for fact in ("hashes ok", "dominant_colour", "3: red, green, blue", "32x32 RGB", "fp32", "not measured", "1 Conv"):
+        assert fact in text
+    for name, record in tiny_bundle.manifest.files.items():
+        assert f"{record.bytes} {name}" in text
+
+
+def test_json_has_everything(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    value = json.loads(inspected(tiny_bundle, capsys, "--json"))
+    assert value["version"] == 1
+    assert value["hashes_ok"] is True
+    assert value["bytes"] == tiny_bundle.size_bytes
+    assert value["manifest"] == json.loads(json.dumps(encode(tiny_bundle.manifest)))
+    assert value["graph"]["operators"]["Conv"] == 1
+    assert (value["graph"]["weight_layers"], value["graph"]["quantized_layers"]) == (2, 0)
+
+
+def test_quantized_layers_are_counted(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "int8.bundle", precision="int8")
+    assert "2 with weights, 2 of them quantized" in inspected(bundle, capsys)
+
+
+def test_without_onnx_the_graph_is_unknown(
+    tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert json.loads(inspected(tiny_bundle, capsys, "--json"))["graph"] is None
+    assert 'pip install "vitedge[convert]"' in inspected(tiny_bundle, capsys)
+
+
+@pytest.mark.parametrize("harm", [lambda file: file.unlink(), lambda file: file.write_bytes(b"altered")])
+def test_a_damaged_bundle_is_an_error(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str], harm: Any
+) -> None:
+    bundle = make_bundle(tmp_path / "harmed.bundle")
+    harm(bundle.path / "model.onnx")
+    assert main(["inspect", str(bundle.path)]) == EXIT_ERROR
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert "model.onnx" in captured.err
+
+
+def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / "nothing")]) == EXIT_ERROR
+    assert "is not a bundle" in capsys.readouterr().err

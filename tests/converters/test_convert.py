@@ -1,0 +1,414 @@
+"""The whole road: what a bundle holds, and that nothing is left wherever the road ends early."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import vitedge
+from vitedge.bundle import Bundle
+from vitedge.converters import pipeline
+from vitedge.converters.graph_summary import summarize
+from vitedge.converters.timm_models import TorchModel
+from vitedge.errors import CalibrationError, CheckpointError, ConversionError, UsageError
+from vitedge.metrics import sqnr_db
+from vitedge.progress import Terminal
+from vitedge.runtime.engines import open_engine
+from vitedge.runtime.self_test import self_test
+from vitedge.targets import Precision
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty images in five folders, each of another size."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(4)
+    for number in range(20):
+        folder = root / checkpoints.CLASSES[number % 5]
+        folder.mkdir(exist_ok=True)
+        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((40 + number, 50), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> None:
+    """Spare the exporter, which takes seconds, where it is not what is tested."""
+    monkeypatch.setattr(pipeline, "export", lambda module, input_size: small_export)
+
+
+@pytest.fixture(scope="module")
+def bundles(small_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Bundle]:
+    """One of each precision."""
+    root = tmp_path_factory.mktemp("bundles")
+    return {
+        precision: vitedge.convert(
+            small_folder, target="cpu", precision=precision, calib=photos, output=root / f"{precision}.bundle"
+        )
+        for precision in PRECISIONS
+    }
+
+
+def logits_of(bundle: Bundle, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    engine = open_engine(bundle)
+    outputs = []
+    for frame in frames:
+        engine.frame[...] = frame
+        outputs.append(engine.run())
+    engine.close()
+    return np.stack(outputs)
+
+
+class TestBundle:
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_it_is_whole(self, bundles: dict[Precision, Bundle], precision: Precision) -> None:
+        bundle = bundles[precision]
+        assert Bundle.open(bundle.path) == bundle
+        assert set(bundle.manifest.files) == {
+            "model.onnx",
+            "openvino/model.xml",
+            "openvino/model.bin",
+            "labels.txt",
+            "golden.npz",
+        }
+        files = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*") if path.is_file()}
+        assert files == {"manifest.json", *bundle.manifest.files}
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_the_manifest_says_what_was_done(
+        self, bundles: dict[Precision, Bundle], small_model: TorchModel, precision: Precision
+    ) -> None:
+        manifest = bundles[precision].manifest
+        assert manifest.model == small_model.card
+        assert manifest.target == "cpu"
+        assert manifest.precision.asked == precision
+        assert manifest.golden.inputs == "images"
+        assert manifest.golden.count == 8
+        assert manifest.verification.fp32_against_source is not None
+        assert manifest.verification.fp32_against_source.sqnr_db > 100
+        assert manifest.verification.precision_against_fp32.images == 20
+        assert {"python", "torch", "timm", "onnx", "onnxruntime", "openvino", "numpy"} <= set(manifest.tools)
+        assert manifest.host
+        assert (manifest.calibration is not None) == (precision == "int8")
+
+    def test_int8_is_int8_and_is_calibrated(self, bundles: dict[Precision, Bundle], photos: Path) -> None:
+        manifest = bundles["int8"].manifest
+        assert manifest.precision.effective == "int8"
+        assert manifest.calibration is not None
+        assert (manifest.calibration.images, manifest.calibration.skipped) == (20, ())
+        assert len(manifest.calibration.sha256) == 64
+        graph = summarize(bundles["int8"].file("model.onnx"))
+        assert graph.weight_layers == 10
+        assert graph.quantized_layers >= 8
+        full = summarize(bundles["fp32"].file("model.onnx"))
+        assert (full.weight_layers, full.quantized_layers) == (10, 0)
+
+    @pytest.mark.parametrize(("precision", "least"), [("fp32", 60), ("fp16", 25), ("int8", 10)])
+    def test_precision_costs_what_it_must(
+        self, bundles: dict[Precision, Bundle], precision: Precision, least: float
+    ) -> None:
+        assert bundles[precision].manifest.verification.precision_against_fp32.sqnr_db > least
+
+    def test_fp16_is_smaller(self, bundles: dict[Precision, Bundle]) -> None:
+        for name in ("model.onnx", "openvino/model.bin"):
+            sizes = [bundles[each].manifest.files[name].bytes for each in ("fp32", "fp16")]
+            assert sizes[1] < 0.75 * sizes[0]
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+    def test_both_engines_pass_the_self_test(
+        self, bundles: dict[Precision, Bundle], precision: Precision, engine: str
+    ) -> None:
+        opened = open_engine(bundles[precision], engine)
+        assert self_test(bundles[precision], opened).vectors == 8
+        opened.close()
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_an_engine_with_swapped_channels_would_not(
+        self, bundles: dict[Precision, Bundle], precision: Precision
+    ) -> None:
+        golden, demanded = bundles[precision].golden(), bundles[precision].manifest.golden.min_sqnr_db
+        assert sqnr_db(golden.logits, logits_of(bundles[precision], golden.frames)) > demanded
+        assert sqnr_db(golden.logits, logits_of(bundles[precision], golden.frames[..., ::-1])) < demanded
+
+    def test_golden_frames_are_the_images(self, bundles: dict[Precision, Bundle]) -> None:
+        for precision in ("fp16", "int8"):
+            np.testing.assert_array_equal(bundles[precision].golden().frames, bundles["fp32"].golden().frames)
+
+    def test_labels_are_written(self, bundles: dict[Precision, Bundle]) -> None:
+        text = bundles["fp32"].file("labels.txt").read_text(encoding="utf-8")
+        assert tuple(text.splitlines()) == checkpoints.CLASSES
+
+    def test_it_loads_and_classifies(self, bundles: dict[Precision, Bundle], photos: Path) -> None:
+        with vitedge.load(bundles["int8"]) as classifier:
+            prediction = classifier.classify(Image.open(next(photos.rglob("*.png"))))
+        assert prediction.label in checkpoints.CLASSES
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_equal_input_gives_equal_files(
+        self, bundles: dict[Precision, Bundle], small_folder: Path, photos: Path, tmp_path: Path, precision: Precision
+    ) -> None:
+        again = vitedge.convert(
+            small_folder, target="cpu", precision=precision, calib=photos, output=tmp_path / "again.bundle"
+        )
+        assert again.manifest.files == bundles[precision].manifest.files
+
+
+class TestOptions:
+    def test_the_default_name(
+        self, quick: None, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        bundle = vitedge.convert(small_folder, target="cpu", precision="fp32")
+        assert bundle.path == Path("shapes_vit-fp32.bundle")
+
+    def test_without_images_the_golden_frames_are_synthetic(
+        self, quick: None, small_folder: Path, tmp_path: Path
+    ) -> None:
+        bundle = vitedge.convert(small_folder, target="cpu", precision="fp16", output=tmp_path / "b")
+        assert bundle.manifest.golden.inputs == "synthetic"
+        assert bundle.manifest.verification.precision_against_fp32.images == 8
+
+    def test_accuracy_is_measured(self, quick: None, small_folder: Path, photos: Path, tmp_path: Path) -> None:
+        bundle = vitedge.convert(small_folder, target="cpu", precision="fp32", eval_data=photos, output=tmp_path / "b")
+        assert bundle.manifest.accuracy is not None
+        assert bundle.manifest.accuracy.images == 20
+        assert bundle.manifest.accuracy.top5 == 100
+        assert 0 <= bundle.manifest.accuracy.top1 < 100
+
+    def test_an_onnx_file(
+        self, small_export: onnx.ModelProto, bundles: dict[Precision, Bundle], tmp_path: Path
+    ) -> None:
+        onnx.save(small_export, tmp_path / "net.onnx")
+        (tmp_path / "config.json").write_text(json.dumps(checkpoints.config()), encoding="utf-8")
+        bundle = vitedge.convert(tmp_path / "net.onnx", target="cpu", precision="fp32", output=tmp_path / "b")
+        assert bundle.manifest.verification.fp32_against_source is None
+        frames = bundles["fp32"].golden().frames
+        assert sqnr_db(bundles["fp32"].golden().logits, logits_of(bundle, frames)) > 80
+
+    def test_the_graph_of_a_bundle(self, bundles: dict[Precision, Bundle], photos: Path, tmp_path: Path) -> None:
+        source = bundles["fp32"].file("model.onnx")
+        bundle = vitedge.convert(source, target="cpu", precision="int8", calib=photos, output=tmp_path / "b")
+        assert bundle.manifest.model.labels == checkpoints.CLASSES
+        assert bundle.manifest.precision.effective == "int8"
+
+    def test_random_weights_are_said_to_be_random(self, tmp_path: Path) -> None:
+        bundle = vitedge.convert("test_vit", target="cpu", precision="fp32", random_weights=True, output=tmp_path / "b")
+        assert not bundle.manifest.model.pretrained
+        assert bundle.manifest.model.source == "timm:test_vit"
+
+    def test_steps_are_reported(self, quick: None, small_folder: Path, photos: Path, tmp_path: Path) -> None:
+        stream = io.StringIO()
+        vitedge.convert(
+            small_folder,
+            target="cpu",
+            precision="int8",
+            calib=photos,
+            output=tmp_path / "b",
+            progress=Terminal(stream),
+        )
+        for step in (
+            "loading shapes_vit",
+            "bicubic",
+            "20 images",
+            "exporting",
+            "calibrating",
+            "comparing",
+            "publishing",
+        ):
+            assert step in stream.getvalue()
+
+    def test_a_corrupt_image_is_skipped_counted_and_named(
+        self, quick: None, small_folder: Path, photos: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(photos, tmp_path / "images")
+        (tmp_path / "images" / "star" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+        stream = io.StringIO()
+        bundle = vitedge.convert(
+            small_folder,
+            target="cpu",
+            precision="int8",
+            calib=tmp_path / "images",
+            output=tmp_path / "b",
+            progress=Terminal(stream),
+        )
+        assert bundle.manifest.calibration is not None
+        assert bundle.manifest.calibration.images == 20
+        assert bundle.manifest.calibration.skipped == ("star/broken.png",)
+        assert "star/broken.png" in stream.getvalue()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "problem"),
+        [
+            ({"precision": "int9"}, "no precision 'int9'"),
+            ({"target": "gpu"}, "unknown target 'gpu'"),
+            ({"precision": "int8"}, "int8 needs images"),
+            ({"weights": "some.pth"}, "--weights is for timm names"),
+            ({"random_weights": True}, "--random-weights is for timm names"),
+        ],
+    )
+    def test_requests(self, small_folder: Path, tmp_path: Path, options: dict[str, Any], problem: str) -> None:
+        whole = {"target": "cpu", "precision": "fp32", "output": tmp_path / "b", **options}
+        with pytest.raises(UsageError, match=problem):
+            vitedge.convert(small_folder, **whole)
+        assert not list(tmp_path.iterdir())
+
+    def test_weights_and_random_weights(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="at most one"):
+            vitedge.convert(
+                "test_vit",
+                target="cpu",
+                precision="fp32",
+                weights="w.pth",
+                random_weights=True,
+                output=tmp_path / "b",
+            )
+
+    @pytest.mark.parametrize("option", ["calib", "eval_data"])
+    @pytest.mark.parametrize("kind", ["missing", "empty", "unreadable", "a file"])
+    def test_folders_without_usable_images(
+        self, quick: None, small_folder: Path, tmp_path: Path, option: str, kind: str
+    ) -> None:
+        images, place = tmp_path / "images", tmp_path / "place"
+        place.mkdir()
+        if kind == "a file":
+            images.touch()
+        elif kind != "missing":
+            (images / "star").mkdir(parents=True)
+        if kind == "unreadable":
+            (images / "star" / "0.png").write_bytes(b"no image")
+        with pytest.raises(CalibrationError):
+            vitedge.convert(small_folder, target="cpu", precision="fp32", output=place / "b", **{option: str(images)})
+        assert not list(place.iterdir())
+
+    def test_evaluation_folders_that_are_no_labels_are_known_before_the_work(
+        self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(photos / "star", tmp_path / "images" / "stars")
+        monkeypatch.setattr(pipeline, "export", lambda module, size: pytest.fail("too late"))
+        with pytest.raises(CalibrationError, match="stars"):
+            vitedge.convert(
+                small_folder,
+                target="cpu",
+                precision="fp32",
+                eval_data=tmp_path / "images",
+                output=tmp_path / "b",
+            )
+
+    def test_labels_that_do_not_match(self, small_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
+        with pytest.raises(CheckpointError, match="2 labels, the network has 5 logits"):
+            vitedge.convert(
+                small_folder,
+                target="cpu",
+                precision="fp32",
+                labels=tmp_path / "labels.txt",
+                output=tmp_path / "b",
+            )
+
+    def test_an_engine_that_computes_something_else_is_not_published(
+        self, quick: None, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Swapped:
+            def __init__(self, bundle: Bundle) -> None:
+                self.engine = open_engine(bundle)
+                self.info = self.engine.info
+                self.frame = np.empty_like(self.engine.frame)
+                self.close = self.engine.close
+
+            def run(self) -> NDArray[np.float32]:
+                self.engine.frame[...] = self.frame[..., ::-1]
+                return self.engine.run()
+
+        monkeypatch.setattr(pipeline, "open_engine", Swapped)
+        with pytest.raises(ConversionError, match="engine differs from its graph"):
+            vitedge.convert(small_folder, target="cpu", precision="fp32", output=tmp_path / "b")
+        assert not list(tmp_path.iterdir())
+
+
+STAGES = (
+    "load_folder",
+    "ImageSet.load",
+    "export",
+    "apply_rewrites",
+    "module_logits",
+    "quantize",
+    "write_ir",
+    "graph_logits",
+    "np.savez",
+    "open_engine",
+    "check_precision",
+    "evaluate",
+    "publish",
+)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ConversionError),
+    ],
+    ids=["ctrl-c", "full disk"],
+)
+def test_a_road_that_ends_early_leaves_nothing(
+    stage: str,
+    error: BaseException,
+    raised: type[BaseException],
+    quick: None,
+    small_folder: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached = []
+
+    def end(*arguments: object, **options: object) -> None:
+        reached.append(stage)
+        raise error
+
+    monkeypatch.setattr(f"vitedge.converters.pipeline.{stage}", end)
+    precision = "int8" if stage == "quantize" else "fp32"
+    with pytest.raises(raised):
+        vitedge.convert(
+            small_folder, target="cpu", precision=precision, calib=photos, eval_data=photos, output=tmp_path / "b"
+        )
+    assert reached == [stage]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["dump_manifest", "_flush", "check_output"])
+def test_an_interrupt_while_publishing_leaves_nothing(
+    moment: str, quick: None, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitedge.converters import publish
+
+    original: Callable[..., Any] = getattr(publish, moment)
+
+    def end(*arguments: Any) -> Any:
+        if moment != "check_output" or any(tmp_path.iterdir()):
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(publish, moment, end)
+    with pytest.raises(KeyboardInterrupt):
+        vitedge.convert(small_folder, target="cpu", precision="fp32", output=tmp_path / "b")
+    assert not list(tmp_path.iterdir())

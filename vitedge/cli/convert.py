@@ -1,0 +1,98 @@
+"""``vitedge convert``: a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from vitedge.bundle import Bundle
+from vitedge.cli.inspect import ran_in
+from vitedge.progress import Terminal
+from vitedge.targets import TARGETS
+
+EPILOG = """\
+examples:
+  vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
+  vitedge convert my-finetuned-vit/ --target cpu --precision fp16
+  vitedge convert mobilevit_s --weights mine.safetensors --labels labels.txt --target cpu --precision fp32
+  vitedge convert model.onnx --target cpu --precision int8 --calib images/ --eval val/
+  vitedge convert vit_base_patch16_224 --random-weights --target cpu --precision fp16
+
+SOURCE is timm:NAME (a bare name means timm), a folder with config.json and model.safetensors as timm saves them, or an
+ONNX file with a config.json beside it. Nothing is overwritten; the bundle appears when it is whole and verified.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "convert",
+        help="make a bundle from a checkpoint",
+        description="Convert a Vision Transformer checkpoint into a verified bundle for a target.",
+        epilog=EPILOG,
+    )
+    precisions = sorted({precision for target in TARGETS for precision in target.precisions})
+    parser.add_argument("source", metavar="SOURCE", help="timm:NAME, a folder, or a file that ends in .onnx")
+    parser.add_argument("--target", required=True, metavar="NAME", help="as in vitedge targets")
+    parser.add_argument("--precision", required=True, metavar="NAME", help=", ".join(precisions))
+    parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a timm name")
+    parser.add_argument("--random-weights", action="store_true", help="no weights: enough to measure latency")
+    parser.add_argument("--calib", metavar="DIR", help="images like those the camera will see; int8 needs about 300")
+    parser.add_argument("--eval", metavar="DIR", dest="eval_data", help="measure accuracy; one folder a label")
+    parser.add_argument("--labels", metavar="FILE", help="one label a line, instead of the checkpoint's")
+    parser.add_argument("-o", "--output", metavar="BUNDLE", help="default: NAME-PRECISION.bundle")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, and say what came out."""
+    from vitedge.converters.convert import convert
+
+    bundle = convert(
+        arguments.source,
+        target=arguments.target,
+        precision=arguments.precision,
+        weights=arguments.weights,
+        random_weights=arguments.random_weights,
+        calib=arguments.calib,
+        eval_data=arguments.eval_data,
+        labels=arguments.labels,
+        output=arguments.output,
+        progress=Terminal(),
+    )
+    sys.stdout.write(summary(bundle))
+    return 0
+
+
+def summary(bundle: Bundle) -> str:
+    """What came out, for people."""
+    manifest = bundle.manifest
+    precision, verified = manifest.precision, manifest.verification
+    lines = [
+        f"{bundle.path}  {bundle.size_bytes / 1e6:.1f} MB",
+        f"  model      {manifest.model.name}, {manifest.model.num_classes} classes{_untrained(bundle)}",
+        f"  precision  {precision.asked}, which this machine runs in {ran_in(precision)}",
+    ]
+    if verified.fp32_against_source is not None:
+        lines.append(f"  fp32 graph against the source: SQNR {verified.fp32_against_source.sqnr_db:.1f} dB")
+    reduced = verified.precision_against_fp32
+    lines.append(
+        f"  compiled engine against the fp32 graph: SQNR {reduced.sqnr_db:.1f} dB, the same best class on "
+        f"{reduced.agreement:.1f} % of {reduced.images} {_inputs(bundle)}"
+    )
+    if manifest.calibration is not None and manifest.calibration.skipped:
+        lines.append(f"  skipped unreadable images: {', '.join(manifest.calibration.skipped)}")
+    if manifest.accuracy is not None:
+        accuracy = manifest.accuracy
+        lines.append(f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images")
+    lines += ["try", f"  vitedge run {bundle.path} --source 0 --show", f"  vitedge bench {bundle.path}"]
+    return "\n".join(lines) + "\n"
+
+
+def _untrained(bundle: Bundle) -> str:
+    return "" if bundle.manifest.model.pretrained else ", random weights: for latency only"
+
+
+def _inputs(bundle: Bundle) -> str:
+    return "images" if bundle.manifest.golden.inputs == "images" else "synthetic frames"

@@ -1,0 +1,153 @@
+"""``vitedge inspect``: what is in a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.manifest import Manifest, PrecisionRecord
+from vitedge.metrics import Parity
+from vitedge.preprocessing import Preprocessing
+from vitedge.records import encode
+
+if TYPE_CHECKING:
+    from vitedge.converters.graph_summary import GraphSummary
+
+EPILOG = """\
+examples:
+  vitedge inspect deit.bundle
+  vitedge inspect deit.bundle --json | jq .manifest.precision
+"""
+SHOWN_LABELS = 5
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "inspect",
+        help="what is in a bundle",
+        description="Check the hashes of a bundle, and show its manifest, files and operators.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON on standard output")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Open the bundle, which checks it, and print."""
+    bundle = Bundle.open(arguments.bundle)
+    graph = _graph(bundle)
+    sys.stdout.write(as_json(bundle, graph) if arguments.json else as_text(bundle, graph))
+    return 0
+
+
+def _graph(bundle: Bundle) -> GraphSummary | None:
+    """The operators of its graph; None where the onnx package, which a device does not need, is missing."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+    from vitedge.converters.graph_summary import summarize
+
+    return summarize(bundle.file(MODEL_ONNX))
+
+
+def as_json(bundle: Bundle, graph: GraphSummary | None) -> str:
+    """Everything that is known, for scripts; keys are added, never renamed."""
+    value = {
+        "version": 1,
+        "path": str(bundle.path),
+        "bytes": bundle.size_bytes,
+        "hashes_ok": True,
+        "manifest": encode(bundle.manifest),
+        "graph": encode(graph),
+    }
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_text(bundle: Bundle, graph: GraphSummary | None) -> str:
+    """What people ask of a bundle, a fact a line."""
+    manifest = bundle.manifest
+    facts = {
+        "bundle": f"{bundle.path}, {bundle.size_bytes / 1e6:.1f} MB, hashes ok",
+        "model": _model(manifest),
+        "classes": _labels(manifest.model.labels),
+        "input": _input(manifest.model.preprocessing),
+        "target": f"{manifest.target}, converted on {manifest.host}",
+        "precision": f"{manifest.precision.asked}, which that host ran in {ran_in(manifest.precision)}",
+        "calibration": _calibration(manifest),
+        "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
+        manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
+        "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
+        "accuracy": _accuracy(manifest),
+        "layers": _layers(graph),
+        "operators": _operators(graph),
+        "made": f"{manifest.created_at} by vitedge {manifest.vitedge_version}",
+        "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+    }
+    lines = [f"{name:<12} {text}" for name, text in facts.items()]
+    lines += [f"{record.bytes:>12} {name}  {record.sha256[:16]}…" for name, record in manifest.files.items()]
+    return "\n".join(lines) + "\n"
+
+
+def ran_in(precision: PrecisionRecord) -> str:
+    """What the converting host computed in, as a phrase."""
+    same = precision.rest == precision.effective
+    return precision.effective if same else f"{precision.effective}, with the rest in {precision.rest}"
+
+
+def _model(manifest: Manifest) -> str:
+    model = manifest.model
+    weights = f"weights {model.weights_sha256[:16]}…" if model.pretrained else "random weights: for latency only"
+    return f"{model.name} ({model.architecture}) from {model.source}, {weights}"
+
+
+def _labels(labels: tuple[str, ...]) -> str:
+    more = ", …" if len(labels) > SHOWN_LABELS else ""
+    return f"{len(labels)}: {', '.join(labels[:SHOWN_LABELS])}{more}"
+
+
+def _input(preprocessing: Preprocessing) -> str:
+    height, width = preprocessing.input_size
+    resized = "x".join(map(str, preprocessing.resize_size))
+    return (
+        f"{height}x{width} {preprocessing.channel_order}; resize {preprocessing.resize_mode} to {resized}, "
+        f"{preprocessing.interpolation}; mean {preprocessing.mean}, std {preprocessing.std} are in the graph"
+    )
+
+
+def _calibration(manifest: Manifest) -> str:
+    record = manifest.calibration
+    if record is None:
+        return "none"
+    skipped = f"; skipped {', '.join(record.skipped)}" if record.skipped else ""
+    return f"{record.images} images, {record.recipe}{skipped}"
+
+
+def _parity(parity: Parity | None, reference: str) -> str:
+    if parity is None:
+        return "not compared: the source is the graph"
+    return (
+        f"SQNR {parity.sqnr_db:.1f} dB against {reference}, the same best class on {parity.agreement:.1f} % of "
+        f"{parity.images}"
+    )
+
+
+def _accuracy(manifest: Manifest) -> str:
+    record = manifest.accuracy
+    if record is None:
+        return "not measured"
+    return f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {record.images} images"
+
+
+def _layers(graph: GraphSummary | None) -> str:
+    if graph is None:
+        return 'unknown: pip install "vitedge[convert]" to read the graph'
+    return f"{graph.weight_layers} with weights, {graph.quantized_layers} of them quantized"
+
+
+def _operators(graph: GraphSummary | None) -> str:
+    return "unknown" if graph is None else ", ".join(f"{count} {kind}" for kind, count in graph.operators.items())
