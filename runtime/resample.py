@@ -8,7 +8,8 @@ keeps it on the calling thread; its own threads would spin on after the call, on
 
 The coefficients are Pillow's 22-bit integers, exactly. The sums are in float32, in which a value next to a half may be
 rounded the other way: 2 values in 100 000 come out 1 off, and up to 1 in 100 where the ratio of the sizes makes halves
-common, as with 5:2. Where several such values could add up to 2, the sums are in float64, and then exact.
+common, as with 5:2. Where such values of the first pass could add up to 2 in the second, the first is in float64, and
+then exact.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Resize: TypeAlias = Callable[[Image, bool, Image], None]
 
 COEFFICIENT_BITS = 22
 FREQUENT_HALVES = 128
-"""Denominator up to which halves are frequent; beyond it, none of 10^9 values of photos and noise was 2 off."""
+"""Denominator up to which halves are frequent. Beyond it, none of 10^9 values of photos and noise was 2 off, and of
+patterns in pure black and white 1 in 10^7."""
 BLOCK_SIZES = (8, 16)
 """Outputs of one block. Fewer leave BLAS's SIMD kernels half empty, more multiply by zeros."""
 CALL_COST = 128
@@ -128,11 +130,11 @@ def pillow_resize(interpolation: Interpolation, rows: Axis, columns: Axis) -> Re
 
 def _make_resampler(interpolation: Interpolation, first: Axis, second: Axis) -> Resampler:
     filter_ = FILTERS[interpolation]
-    kind: FloatKind = np.float64 if _needs_exact_sums(first, second) else np.float32
+    kind: FloatKind = np.float64 if _errors_may_meet(first, second) else np.float32
     return Resampler(pillow_taps(filter_, first), pillow_taps(filter_, second), kind)
 
 
-def _needs_exact_sums(first: Axis, second: Axis) -> bool:
+def _errors_may_meet(first: Axis, second: Axis) -> bool:
     """Whether wrong roundings of the first pass could come together in one value of the second.
 
     They are frequent enough where the fraction ``source / resized`` has a small denominator, and two are enough where
@@ -268,14 +270,15 @@ def _cut(taps: Taps, size: int, step: int) -> _Cut:
 
 @dataclass(frozen=True)
 class _Strip:
-    """Rows that are converted and filtered together; all arrays are views of the two scratch buffers.
+    """Rows that are converted and filtered together; all arrays are views of scratch buffers.
 
     Attributes:
         rows: rows of the image.
         pixels: ``(rows, 3, columns)``, where the image goes.
         windows: ``(blocks, 3 rows, inputs)`` of the pixels.
-        blocks: ``(blocks, 3 rows, outputs)`` of the filtered rows.
+        blocks: ``(blocks, 3 rows, outputs)``, the filtered rows.
         filtered: ``(rows, 3, outputs)``, the same memory.
+        rounded: ``(rows, 3, outputs)``, what the vertical pass reads.
     """
 
     rows: slice
@@ -283,6 +286,7 @@ class _Strip:
     windows: Planes
     blocks: Planes
     filtered: Planes
+    rounded: Planes
 
 
 class Resampler:
@@ -291,19 +295,19 @@ class Resampler:
     Args:
         horizontal: taps of the columns of the window.
         vertical: taps of its rows.
-        kind: what to compute in.
+        kind: what to compute the first pass in; the second is in float32.
     """
 
     def __init__(self, horizontal: Taps, vertical: Taps, kind: FloatKind) -> None:
         self._window = (len(vertical.first), len(horizontal.first))
         self._columns = slice(horizontal.begin, horizontal.end)
         self._may_overshoot = bool(min(horizontal.weights.min(), vertical.weights.min()) < 0.0)
-        across, down = cut_into_bands(horizontal, kind), cut_into_bands(vertical, kind)
+        across, down = cut_into_bands(horizontal, kind), cut_into_bands(vertical, np.float32)
         self._across = np.ascontiguousarray(across.matrices.transpose(0, 2, 1))
         self._down = down.matrices[:, None]
-        rows: Planes = np.zeros((down.inputs, 3, across.outputs), kind)
+        rows: Planes = np.zeros((down.inputs, 3, across.outputs), np.float32)
         self._strips = _strips(across, horizontal, vertical, rows[vertical.begin - down.begin :])
-        self._resized: Planes = np.empty((down.outputs, 3, across.outputs), kind)
+        self._resized: Planes = np.empty((down.outputs, 3, across.outputs), np.float32)
         self._row_windows, self._blocks = _vertical_views(rows, self._resized, down)
 
     def __call__(self, frame: Image, reverse: bool, out: Image) -> None:
@@ -318,43 +322,45 @@ class Resampler:
         for strip in self._strips:
             np.copyto(strip.pixels, planes[strip.rows])
             np.matmul(strip.windows, self._across, out=strip.blocks)
-            self._round(strip.filtered)
+            self._round(strip.filtered, strip.rounded)
         np.matmul(self._down, self._row_windows, out=self._blocks)
-        self._round(self._resized)
+        self._round(self._resized, self._resized)
         height, width = self._window
         for channel in range(3):
             np.copyto(out[:, :, channel], self._resized[:height, channel, :width], casting="unsafe")
 
-    def _round(self, values: Planes) -> None:
-        """Round to the nearest value of 8 bits, in place; halves go up."""
+    def _round(self, values: Planes, out: Planes) -> None:
+        """Round to the nearest value of 8 bits; halves go up. ``values`` is overwritten."""
         np.add(values, 0.5, out=values)
         if self._may_overshoot:
             np.clip(values, 0.0, 255.0, out=values)
-        np.floor(values, out=values)
+        np.floor(values, out=out, casting="same_kind")
 
 
 def _strips(across: Bands, horizontal: Taps, vertical: Taps, rows: Planes) -> tuple[_Strip, ...]:
     """The strips of the image's rows that the vertical taps need, filtered into ``rows``."""
     count = vertical.end - vertical.begin
+    kind = across.matrices.dtype
     blocks, size, window = across.matrices.shape
     by_threads = SINGLE_THREAD_PRODUCT // (3 * size * window)
-    by_cache = STRIP_BYTES // (3 * rows.itemsize * across.inputs)
+    by_cache = STRIP_BYTES // (3 * kind.itemsize * across.inputs)
     height = max(1, min(by_threads, by_cache, count))
-    scratch: Planes = np.zeros((height, 3, across.inputs), rows.dtype)
+    source: Planes = np.zeros((height, 3, across.inputs), kind)
+    filtered: Planes = np.empty((height, 3, across.outputs), kind)
     margin = horizontal.begin - across.begin
     inside = slice(margin, margin + horizontal.end - horizontal.begin)
 
     def strip(begin: int) -> _Strip:
         used = min(height, count - begin)
-        filtered = rows[begin : begin + used]
-        lines = scratch[:used].reshape(3 * used, across.inputs)
+        lines = source[:used].reshape(3 * used, across.inputs)
         line, value = lines.strides
         return _Strip(
             rows=slice(vertical.begin + begin, vertical.begin + begin + used),
-            pixels=scratch[:used, :, inside],
+            pixels=source[:used, :, inside],
             windows=as_strided(lines, (blocks, 3 * used, window), (across.step * value, line, value), writeable=False),
-            blocks=filtered.reshape(3 * used, blocks, size).transpose(1, 0, 2),
-            filtered=filtered,
+            blocks=filtered[:used].reshape(3 * used, blocks, size).transpose(1, 0, 2),
+            filtered=filtered[:used],
+            rounded=rows[begin : begin + used],
         )
 
     return tuple(strip(begin) for begin in range(0, count, height))
