@@ -191,7 +191,7 @@ class TestCheckpoint:
         assert train.top1(checkpoint, split.held_out) == pytest.approx(stated, abs=0.3)  # one digit is 0.22
 
     def test_weights_of_another_order_do_not_reach_it(self, checkpoint: torch.nn.Module, split: Split) -> None:
-        shuffled = Digits(scans=split.held_out.scans, labels=np.roll(split.held_out.labels, 1))
+        shuffled = Digits(scans=split.held_out.scans[:60], labels=np.roll(split.held_out.labels[:60], 1))
         assert train.top1(checkpoint, shuffled) < 30.0
 
 
@@ -266,7 +266,7 @@ class TestMeasurement:
         monkeypatch.setattr(measure, "TURN_SECONDS", 0.01)
         frames = [np.zeros((16, 16, 3), dtype=np.uint8)]
         for latency in latencies_of([answering(1), answering(2)], frames, Silent()):
-            assert 0 < latency.p50_ms <= latency.p99_ms
+            assert 0 < latency.infer_p50_ms < latency.p50_ms <= latency.p99_ms
             assert latency.calls >= 12
             assert latency.fps > 0
 

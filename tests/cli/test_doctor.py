@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vitedge.cli import doctor, main
-from vitedge.cli.doctor import Memory, OpenVino, as_text, diagnose, read_memory, read_opencv_build
+from vitedge.cli.doctor import Diagnosis, Memory, OpenVino, as_text, diagnose, read_memory, read_opencv_build
 from vitedge.runtime.cameras import Camera
 
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn"}
@@ -53,9 +53,10 @@ def test_table_names_every_optional_package_of_pyproject(pyproject: dict[str, An
 def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
-    packages = {each.name: each for each in diagnose().packages}
+    lacking = diagnose()
+    packages = {each.name: each for each in lacking.packages}
     assert packages["nncf"].version is None
-    assert 'nncf           not installed: pip install "vitedge[convert]"' in as_text(diagnose())
+    assert 'nncf           not installed: pip install "vitedge[convert]"' in as_text(lacking)
     assert packages["onnx"].version is not None
 
 
@@ -63,17 +64,22 @@ def test_a_build_without_a_distribution_says_its_own_version(tmp_path: Path, mon
     (tmp_path / "jetpack_build.py").write_text("__version__ = '4.8.0'\n")
     (tmp_path / "mute_build.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert doctor._version("jetpack_build") == "4.8.0"
-    assert doctor._version("mute_build") == "unavailable"
+    assert doctor._version("jetpack_build", []) == "4.8.0"
+    assert doctor._version("mute_build", []) == "unavailable"
 
 
-def test_what_cannot_be_read_is_unavailable() -> None:
+@pytest.fixture(scope="module")
+def diagnosis() -> Diagnosis:
+    return diagnose()
+
+
+def test_what_cannot_be_read_is_unavailable(diagnosis: Diagnosis) -> None:
     blind = replace(
-        diagnose(),
+        diagnosis,
         memory=Memory(total=None, available=None),
         openvino=OpenVino(devices=(), capabilities=(), problem="no libopenvino"),
         recommendation=None,
-        processor=replace(diagnose().processor, features=None),
+        processor=replace(diagnosis.processor, features=None),
     )
     printed = as_text(blind)
     for line in (
@@ -96,12 +102,12 @@ def test_opencv_build() -> None:
     assert read_opencv_build("").gstreamer == "unavailable"
 
 
-def test_cameras_are_listed_with_their_state() -> None:
+def test_cameras_are_listed_with_their_state(diagnosis: Diagnosis) -> None:
     seen = (
         Camera("/dev/video0", "HD Webcam", usable=True, problem=""),
         Camera("/dev/video1", "", usable=False, problem="delivers no video (metadata or output node)"),
     )
-    printed = as_text(replace(diagnose(), cameras=seen))
+    printed = as_text(replace(diagnosis, cameras=seen))
     assert "/dev/video0    HD Webcam: opens" in printed
     assert "/dev/video1    delivers no video" in printed
 

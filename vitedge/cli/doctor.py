@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def diagnose() -> Diagnosis:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()}",
         numpy=importlib.metadata.version("numpy"),
-        packages=tuple(_package(name, extra) for name, extra in PACKAGES.items()),
+        packages=_packages(),
         processor=_processor(features),
         memory=read_memory(_read(MEMINFO)),
         openvino=_openvino(),
@@ -157,23 +158,25 @@ def diagnose() -> Diagnosis:
     )
 
 
-def _package(name: str, extra: str) -> Package:
-    return Package(name=name, version=_version(name), install=f'pip install "vitedge[{extra}]"')
+def _packages() -> tuple[Package, ...]:
+    distributions = importlib.metadata.packages_distributions()
+    return tuple(
+        Package(
+            name=name, version=_version(name, distributions.get(name, [])), install=f'pip install "vitedge[{extra}]"'
+        )
+        for name, extra in PACKAGES.items()
+    )
 
 
-def _version(name: str) -> str | None:
+def _version(name: str, distributions: Sequence[str]) -> str | None:
     if importlib.util.find_spec(name) is None:
         return None
-    for distribution in _distributions().get(name, []):
-        return importlib.metadata.version(distribution)
+    if distributions:
+        return importlib.metadata.version(distributions[0])
     try:  # a system's own build, such as JetPack's OpenCV, has no distribution
         return str(importlib.import_module(name).__version__)
     except (ImportError, AttributeError):
         return UNAVAILABLE
-
-
-def _distributions() -> Any:
-    return importlib.metadata.packages_distributions()
 
 
 def _processor(features: tuple[str, ...] | None) -> Processor:

@@ -139,8 +139,17 @@ def _converted(folder: Path, precision: Precision, progress: Progress) -> Bundle
         precision=precision,
         calib=folder / CALIBRATION,
         output=folder / f"{precision}.bundle",
-        progress=progress,
+        progress=_Substeps(progress, folder),
     )
+
+
+class _Substeps:
+    """Reports the steps of a conversion as steps of a step, without the folder that the demo works in."""
+
+    def __init__(self, progress: Progress, folder: Path) -> None:
+        self._folder = f"{folder}/"
+        self.step = lambda text: progress.step(f"  {text.replace(self._folder, '')}")
+        self.track = progress.track
 
 
 def _streams(classifiers: Sequence[Classifier], clip: Path, truth: Sequence[str], progress: Progress) -> list[Streamed]:

@@ -13,6 +13,8 @@ from vitedge.errors import VitedgeError
 from vitedge.progress import Progress
 
 HEIGHT = 240
+SPREAD = 0.75
+"""Variety of the scenes; training sees more."""
 QUALITY = 92
 
 
@@ -27,7 +29,7 @@ def write_photos(folder: Path, digits: Digits, *, seed: int, progress: Progress)
         (folder / label).mkdir(parents=True)
     pairs = zip(digits.scans, digits.labels, strict=True)
     for number, (scan, label) in enumerate(progress.track(pairs, total=len(digits), unit="images")):
-        photo = render(scan, random_scene(random), height=HEIGHT, random=random)
+        photo = render(scan, random_scene(random, spread=SPREAD), height=HEIGHT, random=random)
         path = folder / LABELS[label] / f"{number:04}.jpg"
         if not cv2.imwrite(str(path), photo, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
             raise VitedgeError(f"{path} cannot be written", expected="room for about 10 MB", fix="free some disk space")

@@ -80,7 +80,7 @@ class Scene:
 
 
 def random_scene(random: np.random.Generator, *, spread: float = 1.0) -> Scene:
-    """A scene as training and calibration draw them: wider in every respect than those of the clip.
+    """A scene as training draws them; with full spread, wider in every respect than those of the clip.
 
     Args:
         random: draws it.
@@ -91,20 +91,20 @@ def random_scene(random: np.random.Generator, *, spread: float = 1.0) -> Scene:
         return (low + high) / 2 + spread * random.uniform(-0.5, 0.5) * (high - low)
 
     return Scene(
-        center=(between(-0.11, 0.11), between(-0.11, 0.11)),
-        size=between(0.4, 0.64),
-        angle=between(-0.19, 0.19),
-        shear=between(-0.12, 0.12),
-        card=(between(1.3, 2.2), between(1.4, 2.2)),
+        center=(between(-0.14, 0.14), between(-0.14, 0.14)),
+        size=between(0.36, 0.68),
+        angle=between(-0.24, 0.24),
+        shear=between(-0.16, 0.16),
+        card=(between(1.2, 2.6), between(1.3, 2.6)),
         material=_random_material(random, spread),
-        desk=(between(0.15, 0.7), between(0.15, 0.7), between(0.15, 0.7)),
+        desk=(between(0.1, 0.8), between(0.1, 0.8), between(0.1, 0.8)),
         desk_seed=int(random.integers(1 << 31)),
-        threshold=between(0.37, 0.47),
-        softness=between(0.1, 0.24),
-        light=(between(-0.15, 0.15), between(-0.15, 0.15)),
-        exposure=between(0.75, 1.1),
-        blur=between(0.0, 0.006),
-        noise=between(0.0, 0.035),
+        threshold=between(0.36, 0.48),
+        softness=between(0.08, 0.3),
+        light=(between(-0.2, 0.2), between(-0.2, 0.2)),
+        exposure=between(0.65, 1.15),
+        blur=between(0.0, 0.007),
+        noise=between(0.0, 0.04),
     )
 
 
