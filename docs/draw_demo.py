@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
-FRAME = 138
+FRAME = 90
 WIDTH = 820
 COLORS = 200
 
