@@ -1,0 +1,312 @@
+"""Folders of images: which of them are used, in which order, what their classes are, and their pixels.
+
+    folder ─▶ ImageSet (paths, classes) ─┬▶ pictures ─▶ evaluation
+                                         └▶ load     ─▶ Photos (frames, hash, what was skipped) ─▶ calibration
+
+A folder holds one folder a class, named by the class's label, or images without classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle import sha256_of
+from vitedge.errors import CalibrationError, FrameSourceError
+from vitedge.preprocessing import Preprocessing
+from vitedge.progress import Progress, Silent
+from vitedge.runtime.images import IMAGE_SUFFIXES, list_images, read_image
+from vitedge.runtime.preprocess import Preprocessor
+
+CALIBRATION_IMAGES = 300
+"""How many images ranges are taken from, unless told: more change them little."""
+
+READERS = min(4, os.cpu_count() or 1)
+READ_AHEAD = 4 * READERS
+NAMED = 8
+"""How many offenders an error names."""
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image on disk.
+
+    Attributes:
+        path: where it is.
+        name: its path below the set's folder, with ``/``.
+        class_name: the folder right below the set's folder that it lies in; empty if it lies in none.
+    """
+
+    path: Path
+    name: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Attributes:
+        file: where it came from.
+        pixels: ``H×W×3`` uint8 RGB; None if it could not be decoded.
+        sha256: of the file's contents, hex.
+    """
+
+    file: ImageFile
+    pixels: Frame | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The images of a set as network inputs.
+
+    Attributes:
+        frames: ``(N,H,W,3)`` uint8 in the network's channel order.
+        files: the ``N`` files, in the same order.
+        skipped: names of the files that could not be read.
+        sha256: over the names and contents of the ``N`` files, in order.
+    """
+
+    frames: Frame
+    files: tuple[ImageFile, ...]
+    skipped: tuple[str, ...]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass
+class Tally:
+    """Hash of the images that were used, and names of those that could not be."""
+
+    files: list[ImageFile] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    contents: Counter[str] = field(default_factory=Counter)
+    _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def readable(self, pictures: Iterable[Picture]) -> Iterator[tuple[ImageFile, Frame]]:
+        """Yield the files and pixels of the pictures that could be decoded; note all.
+
+        Raises:
+            CalibrationError: none could be decoded.
+        """
+        for picture in pictures:
+            if picture.pixels is None:
+                self.skipped.append(picture.file.name)
+                continue
+            self.files.append(picture.file)
+            self.contents[picture.sha256] += 1
+            self._digest.update(f"{picture.file.name}\0{picture.sha256}\n".encode("utf-8", "surrogateescape"))
+            yield picture.file, picture.pixels
+        if not self.files:
+            raise CalibrationError(
+                f"none of the {len(self.skipped)} images can be read: {_some(self.skipped)}",
+                expected="whole image files",
+                fix="look whether they were copied completely",
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Over the names and contents of the images that were used, in order."""
+        return self._digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of a folder in a fixed order, in which every beginning has about as many images of each class.
+
+    Attributes:
+        folder: where they are.
+        files: the images. The order follows from their names alone: a hash shuffles each class, and the classes
+            take turns. The same folder gives the same order on every machine.
+    """
+
+    folder: Path
+    files: tuple[ImageFile, ...]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, limit: int | None = None) -> ImageSet:
+        """Find the images of a folder and of the folders below it.
+
+        Args:
+            folder: one folder a class, or images without classes.
+            limit: use at most so many, spread evenly over the classes.
+
+        Raises:
+            CalibrationError: no such folder, one that cannot be listed, or one without images.
+        """
+        root = Path(folder)
+        if limit is not None and limit < 1:
+            raise CalibrationError(f"{limit} images were asked for", expected="1 or more")
+        if not root.is_dir():
+            raise CalibrationError(
+                f"{root} is not a folder" if root.exists() else f"there is no folder {root}",
+                expected="a folder of images",
+            )
+        try:
+            paths = list_images(root)
+        except FrameSourceError as error:
+            raise CalibrationError(error.problem, expected=error.expected, fix="check who may read it") from error
+        if not paths:
+            raise CalibrationError(
+                f"{root} holds no images",
+                expected=f"files that end in {', '.join(sorted(IMAGE_SUFFIXES))}, in folders by class or in none",
+            )
+        return cls(root, _take_turns([_image_file(path, root) for path in paths])[:limit])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Folders that the images lie in, sorted; the empty name stands for the set's own folder."""
+        return tuple(sorted({file.class_name for file in self.files}))
+
+    def is_labelled(self, labels: Sequence[str]) -> bool:
+        """Whether any folder is named by a label, so that the folders are meant as classes."""
+        return any(_matches(name, labels) for name in self.class_names)
+
+    def targets(self, labels: Sequence[str]) -> Mapping[str, int]:
+        """Which logit each class of the set is; case, ``_`` and ``-`` do not matter.
+
+        Args:
+            labels: of the model, one a logit.
+
+        Returns:
+            The index in ``labels`` for each of ``class_names``.
+
+        Raises:
+            CalibrationError: a folder has no label or several, or images lie beside the folders.
+        """
+        loose = [file.name for file in self.files if not file.class_name]
+        if loose:
+            raise CalibrationError(
+                f"{len(loose)} images of {self.folder} lie in no class's folder: {_some(loose)}",
+                expected="one folder a class, named by its label",
+            )
+        matches = {name: _matches(name, labels) for name in self.class_names}
+        unknown = [name for name, found in matches.items() if not found]
+        if unknown:
+            raise self._no_label(unknown, labels)
+        for name, found in matches.items():
+            if len(found) > 1:
+                raise CalibrationError(
+                    f"the folder {name!r} may mean several classes of the model: {', '.join(map(str, found))}",
+                    expected="labels that differ",
+                    fix="convert again with --labels FILE, one distinct label a line",
+                )
+        return {name: found[0] for name, found in matches.items()}
+
+    def pictures(self) -> Iterator[Picture]:
+        """Decode the images in order, a few ahead in threads of their own; those that cannot be decoded have no pixels.
+
+        Raises:
+            MissingExtraError: Pillow is not installed.
+        """
+        with ThreadPoolExecutor(READERS, thread_name_prefix="vitedge-images") as pool:
+            pending: deque[Future[Picture]] = deque()
+            try:
+                for file in self.files:
+                    pending.append(pool.submit(_decode, file))
+                    if len(pending) >= READ_AHEAD:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> Photos:  # noqa: B008
+        """Read all images and turn them into network inputs, as the runtime does.
+
+        Images that cannot be read are skipped and named. A set that is too uniform to tell anything gives a warning
+        among the steps of ``progress``.
+
+        Args:
+            preprocessing: of the model.
+            progress: told of every image.
+
+        Raises:
+            CalibrationError: none of the images can be read.
+            MissingExtraError: Pillow is not installed.
+        """
+        tally, preprocess = Tally(), Preprocessor(preprocessing)
+        pictures = progress.track(self.pictures(), total=len(self), unit="images")
+        frames = [preprocess(pixels, order="RGB") for _, pixels in tally.readable(pictures)]
+        for warning in _warnings(tally):
+            progress.step(f"warning: {warning}")
+        return Photos(np.stack(frames), tuple(tally.files), tuple(tally.skipped), tally.sha256)
+
+    def _no_label(self, unknown: Sequence[str], labels: Sequence[str]) -> CalibrationError:
+        known = {_plain(label): label for label in labels}
+        close = [difflib.get_close_matches(_plain(name), list(known), n=1, cutoff=0.6) for name in unknown]
+        hints = [f"{name!r} is close to {known[best[0]]!r}" for name, best in zip(unknown, close, strict=True) if best]
+        return CalibrationError(
+            f"{len(unknown)} of the {len(self.class_names)} folders in {self.folder} are no labels of the model: "
+            f"{_some(unknown)}",
+            expected=f"folders named by labels: {_some(labels)}",
+            fix="; ".join(hints[:NAMED]) or "give the folder right above the classes, or rename the folders",
+        )
+
+
+def _image_file(path: Path, root: Path) -> ImageFile:
+    below = path.relative_to(root)
+    return ImageFile(path, below.as_posix(), below.parts[0] if len(below.parts) > 1 else "")
+
+
+def _take_turns(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
+    """Shuffle each class by a hash of the names, then let the classes take turns."""
+    classes: dict[str, list[ImageFile]] = {}
+    for file in sorted(files, key=_shuffled):
+        classes.setdefault(file.class_name, []).append(file)
+    rounds = zip_longest(*(classes[name] for name in sorted(classes)))
+    return tuple(file for file in chain.from_iterable(rounds) if file is not None)
+
+
+def _shuffled(file: ImageFile) -> bytes:
+    return hashlib.sha256(file.name.encode("utf-8", "surrogateescape")).digest()
+
+
+def _decode(file: ImageFile) -> Picture:
+    try:
+        return Picture(file, read_image(file.path), sha256_of(file.path))
+    except (FrameSourceError, OSError):
+        return Picture(file, None, "")
+
+
+def _matches(name: str, labels: Sequence[str]) -> list[int]:
+    """Indices of the labels that a folder's name means: those that are equal, else those that are nearly so."""
+    exact = [index for index, label in enumerate(labels) if label == name]
+    return exact or [index for index, label in enumerate(labels) if _plain(label) == _plain(name)]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _warnings(tally: Tally) -> Iterator[str]:
+    if tally.skipped:
+        yield f"{len(tally.skipped)} images cannot be read and are skipped: {_some(tally.skipped)}"
+    most = tally.contents.most_common(1)[0][1]
+    if len(tally.files) == 1:
+        yield f"a single image; {CALIBRATION_IMAGES} give dependable ranges"
+    elif most > len(tally.files) // 2:
+        yield f"{most} of {len(tally.files)} images are the same file over and over"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(repr(name) for name in names[:NAMED]) + rest
