@@ -124,7 +124,7 @@ def _terminating() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -51,14 +51,13 @@ def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, here: Pat
 
 
 def test_ctrl_c_leaves_nothing(folder: Path, here: Path) -> None:
-    process = subprocess.Popen(
-        command(str(folder), "--precision", "fp32"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    arguments = command(str(folder), "--precision", "fp32")
     deadline = time.monotonic() + 100
-    while not any(here.iterdir()) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=100)
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not any(here.iterdir()) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=100)
     assert process.returncode == EXIT_INTERRUPTED
     assert errors.endswith("interrupted; nothing half-written was left\n")
     assert "Traceback" not in errors

@@ -1,0 +1,162 @@
+"""Trained checkpoints become bundles that keep what they know, and that other tools open without help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vitedge
+from vitedge.bundle import OPENVINO_XML, Bundle
+from vitedge.calib.images import ImageSet
+from vitedge.converters import pipeline
+from vitedge.converters.export import export
+from vitedge.metrics import sqnr_db
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.images import read_image
+from vitedge.targets import Precision
+
+CALIBRATION_IMAGES = 60
+MODELS = ("mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def calibration(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the calibration photos, twelve of each class."""
+    root = tmp_path_factory.mktemp("calibration")
+    for file in ImageSet.from_folder(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).files:
+        (root / file.class_name).mkdir(exist_ok=True)
+        (root / file.name).symlink_to(file.path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data: Path) -> tuple[Path, ...]:
+    """Photos that took no part in calibration."""
+    return tuple(file.path for file in ImageSet.from_folder(shared_data / "flowers" / "val", limit=100).files)
+
+
+@pytest.fixture(scope="module")
+def bundles(
+    shared_data: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[tuple[str, Precision], Bundle]]:
+    """Every model in every precision; each is exported once."""
+    root, modules = tmp_path_factory.mktemp("bundles"), {}
+
+    @lru_cache
+    def load(source: pipeline.HubFolder, *, labels: None) -> pipeline.TorchModel:
+        return load_folder(source, labels=labels)
+
+    load_folder = pipeline.load_folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "load_folder", load)
+        patch.setattr(pipeline, "export", lru_cache(export))
+        for name in MODELS:
+            for precision in PRECISIONS:
+                modules[name, precision] = vitedge.convert(
+                    shared_data / "models" / name,
+                    target="cpu",
+                    precision=precision,
+                    calib=calibration,
+                    output=root / f"{name}-{precision}.bundle",
+                )
+        yield modules
+
+
+def logits_of(bundle: Bundle, photos: tuple[Path, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    with vitedge.load(bundle) as classifier:
+        outputs = [_logits(classifier, path) for path in photos]
+    return np.stack(outputs)
+
+
+def _logits(classifier: Classifier, path: Path) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return classifier.infer(classifier.prepare(read_image(path), order="RGB"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_fp32_engine_gives_what_timm_gives(
+    bundles: dict[tuple[str, Precision], Bundle], shared_data: Path, photos: tuple[Path, ...], name: str
+) -> None:
+    import timm
+    import torch
+    from PIL import Image
+    from timm.data import create_transform, resolve_data_config
+
+    module = timm.create_model(f"local-dir:{shared_data / 'models' / name}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config(model=module))
+    with torch.no_grad():
+        theirs = torch.cat([module(transform(Image.open(path).convert("RGB"))[None]) for path in photos[:20]]).numpy()
+    ours = logits_of(bundles[name, "fp32"], photos[:20])
+    assert sqnr_db(theirs, ours) > 35  # a pixel may differ by 1 after resizing
+    assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).mean() >= 0.95
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("precision", "least_sqnr", "least_agreement"), [("fp16", 30, 0.98), ("int8", 18, 0.9)])
+def test_precision_keeps_the_answers(
+    bundles: dict[tuple[str, Precision], Bundle],
+    photos: tuple[Path, ...],
+    name: str,
+    precision: Precision,
+    least_sqnr: float,
+    least_agreement: float,
+) -> None:
+    full, reduced = (logits_of(bundles[name, each], photos) for each in ("fp32", precision))
+    assert sqnr_db(full, reduced) > least_sqnr
+    assert (full.argmax(axis=1) == reduced.argmax(axis=1)).mean() >= least_agreement
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_int8_is_smaller_than_fp16(bundles: dict[tuple[str, Precision], Bundle], name: str) -> None:
+    sizes = [bundles[name, precision].manifest.files["openvino/model.bin"].bytes for precision in PRECISIONS]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "least_top1", "least_top5"),
+    [("mobilevit_xxs_flowers", 0.9, 1.0), ("vit_flowers", 0.8, 1.0), ("deit_tiny_imagenet", 0.65, 0.85)],
+)
+def test_openvino_model_api_classifies_without_help(
+    bundles: dict[tuple[str, Precision], Bundle],
+    photos: tuple[Path, ...],
+    name: str,
+    least_top1: float,
+    least_top5: float,
+) -> None:
+    """It resizes without antialiasing and crops no share, so its answers are near ours, not equal."""
+    models = pytest.importorskip("model_api.models", reason="pip install openvino-model-api")
+    model = models.ClassificationModel.create_model(str(bundles[name, "int8"].file(OPENVINO_XML)), device="CPU")
+    labels = bundles[name, "int8"].manifest.model.labels
+    first = among = 0
+    for path, logits in zip(photos, logits_of(bundles[name, "int8"], photos), strict=True):
+        top = model(np.ascontiguousarray(read_image(path)[..., ::-1])).top_labels
+        best = int(logits.argmax())
+        assert all(each.name == "_".join(labels[each.id].split()) for each in top)
+        assert all(0 <= each.confidence <= 1 for each in top)
+        first += top[0].id == best
+        among += best in [each.id for each in top]
+    assert first / len(photos) >= least_top1
+    assert among / len(photos) >= least_top5
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_benchmark_app_runs(bundles: dict[tuple[str, Precision], Bundle], precision: Precision, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "benchmark_app"
+    model = bundles["mobilevit_xxs_flowers", precision].file(OPENVINO_XML)
+    done = subprocess.run(
+        [str(program), "-m", str(model), "-niter", "5", "-report_type", "no_counters", "-json_stats"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Throughput" in done.stdout or json.loads((tmp_path / "benchmark_report.json").read_text())
