@@ -93,8 +93,8 @@ def header() -> str:
         "# Benchmarks\n\n"
         "Written by `benchmarks/report.py`; no number here was typed by hand. Absolute times are of this machine; the "
         "ratios, taken side by side in one run, are what to compare.\n\n"
-        f"{datetime.now(timezone.utc):%Y-%m-%d} · {processor_name()}, {state.cpus} CPUs, frequency governor {state.governors} · "
-        f"{platform.system()} · Python {platform.python_version()}, {versions}\n"
+        f"{datetime.now(timezone.utc):%Y-%m-%d} · {processor_name()}, {state.cpus} CPUs, frequency governor "
+        f"{state.governors} · {platform.system()} · Python {platform.python_version()}, {versions}\n"
     )
 
 

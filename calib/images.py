@@ -177,8 +177,8 @@ class ImageSet:
         return tuple(sorted({file.class_name for file in self.files}))
 
     def is_labelled(self, labels: Sequence[str]) -> bool:
-        """Whether any folder is named by a label, so that the folders are meant as classes."""
-        return any(_matches(name, labels) for name in self.class_names)
+        """Whether every image lies in a folder that is named by a label, so that the folders are meant as classes."""
+        return all(_matches(name, labels) for name in self.class_names)
 
     def targets(self, labels: Sequence[str]) -> Mapping[str, int]:
         """Which logit each class of the set is; case, ``_`` and ``-`` do not matter.

@@ -2,8 +2,8 @@
 
 Linear layers and convolutions become int8: weights symmetric and per-channel, activations asymmetric and per-tensor.
 Residual additions, LayerNorm, softmax, GELU and the attention products stay in floating point: quantized residual
-additions destroy vision transformers. So do the first convolution and the classifier, which cost little time and much
-accuracy.
+additions destroy vision transformers. So do the first convolution, the classifier and the layer before it, which take
+little of the time: in DeiT-Tiny the last block's second linear layer alone makes half of the noise in the logits.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 PURPOSE = "quantizing to int8"
 WEIGHT_LAYERS = ("Conv", "Gemm", "MatMul")
+FLOAT_LAST = 2
+SMOOTH_QUANT_ALPHA = 0.5
+"""Share of the outliers that moves from activations to weights (Xiao et al., "SmoothQuant", 2022, equation 4)."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,20 @@ def quantize(
     _as_uint8_activations(result)
     return QuantizedGraph(
         graph=result,
-        recipe=f"NNCF {version('nncf')}, histogram ranges, fast bias correction, float stem and classifier",
+        recipe=f"NNCF {version('nncf')}, SmoothQuant {SMOOTH_QUANT_ALPHA}, histogram ranges, fast bias correction, "
+        f"first convolution and last {FLOAT_LAST} layers float",
     )
 
 
 def float_layers(graph: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the nodes that stay in floating point: all but convolutions and products with constant weights.
 
-    The first convolution and the last product, which are the patch embedding or stem and the classifier, stay too.
+    The first convolution, which is the patch embedding or the stem, and the last two layers with weights stay too.
     """
     constants = {tensor.name for tensor in graph.graph.initializer}
     weighted = [node.name for node in graph.graph.node if _has_weights(node, constants)]
     first = next((node.name for node in graph.graph.node if node.op_type == "Conv"), "")
-    quantized = set(weighted[:-1]) - {first}
+    quantized = set(weighted[:-FLOAT_LAST]) - {first}
     if not quantized:
         raise ConversionError("the graph has no layer to quantize", expected="linear layers or convolutions")
     return tuple(node.name for node in graph.graph.node if node.name not in quantized)
@@ -137,7 +141,7 @@ def _settings(nncf: Any, graph: onnx.ModelProto, images: int) -> dict[str, Any]:
             overflow_fix=nncf.OverflowFix.DISABLE,
             activations_quantization_params=advanced.QuantizationParameters(per_channel=False),
             activations_range_estimator_params=ranges.HISTOGRAM,
-            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1),
+            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH_QUANT_ALPHA, convolution=-1),
         ),
     }
 
