@@ -176,7 +176,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _accuracy(evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return "the folders are no labels of the model, so accuracy is not known"
+        return "not all folders are labels of the model, so accuracy is not known"
     clamped = f" (there are {evaluation.k} classes)" if len(evaluation.answers.labels) <= evaluation.k else ""
     return f"top-1 {_share(evaluation.first)}  top-{evaluation.k} {_share(evaluation.among_top)}{clamped}"
 
