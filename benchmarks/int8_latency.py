@@ -1,0 +1,198 @@
+"""Latency of int8 on the network alone: vitedge's bundle against what else could run the same model.
+
+The contenders take turns on one preprocessed frame, in an order drawn anew for each round; the ratio to vitedge is
+taken within each round. NNCF's default is its own IR, quantized by `nncf.quantize(model_type=TRANSFORMER)`, compiled
+with the same hints as the bundle. Weights are random, which does not change the latency.
+
+    python benchmarks/int8_latency.py [--data ../shared/data] [--rounds 30] [--calls 20] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import vitedge
+from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.calib.images import ImageSet
+from vitedge.extras import require
+from vitedge.files import write_whole
+from vitedge.runtime.engines import open_engine
+from vitedge.runtime.engines.openvino import native_float
+from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.version import VERSION
+
+MODELS = ("deit_tiny_patch16_224", "mobilevit_s")
+OURS, NNCF_DEFAULT = "vitedge int8", "NNCF default int8, OpenVINO IR"
+CALIBRATION_IMAGES = 100
+SETTLING_CALLS = 3
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Median milliseconds of one contender in each round."""
+
+    name: str
+    rounds: tuple[float, ...]
+
+    def ratios(self, ours: Times) -> list[float]:
+        """Its time over ours, of each round."""
+        return [theirs / mine for theirs, mine in zip(self.rounds, ours.rounds, strict=True)]
+
+
+def engine_call(bundle: Bundle, opened: ExitStack, name: str) -> Call:
+    """One run of the bundle on a golden frame."""
+    engine = open_engine(bundle, name)
+    opened.callback(engine.close)
+    engine.frame[...] = bundle.golden().frames[0]
+    return engine.run
+
+
+def nncf_call(full: Bundle, frames: NDArray[np.uint8]) -> Call:
+    """NNCF's default recipe on the FP32 graph, in OpenVINO's own representation."""
+    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    nncf = require("nncf", extra="convert", purpose="this benchmark")
+    core = openvino.Core()
+    dataset = nncf.Dataset([frame[np.newaxis] for frame in frames])
+    model = core.read_model(full.path / MODEL_ONNX)
+    quantized = nncf.quantize(model, dataset, subset_size=len(frames), model_type=nncf.ModelType.TRANSFORMER)
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": native_float(core)}
+    request = core.compile_model(quantized, "CPU", hints).create_infer_request()
+    request.get_input_tensor().data[...] = full.golden().frames[:1]
+
+    def run() -> None:
+        request.start_async()
+        request.wait()
+
+    return run
+
+
+def torch_calls(name: str) -> dict[str, Call]:
+    """Eager PyTorch, and `torch.compile`, on a float32 input."""
+    import timm
+    import torch
+
+    network = timm.create_model(name).eval()
+    pixels = torch.zeros(1, *network.pretrained_cfg["input_size"])
+    compiled = torch.compile(network)
+
+    def with_no_grad(call: Any) -> Call:
+        def run() -> None:
+            with torch.inference_mode():
+                call(pixels)
+
+        return run
+
+    return {"torch.compile": with_no_grad(compiled), "torch eager": with_no_grad(network)}
+
+
+def contenders(name: str, calib: Path, folder: Path, opened: ExitStack) -> dict[str, Call]:
+    """Every contender for one model, by name."""
+    bundles = {
+        precision: vitedge.convert(
+            name,
+            target="cpu",
+            precision=precision,
+            random_weights=True,
+            calib=calib,
+            output=folder / f"{name}-{precision}.bundle",
+        )
+        for precision in ("int8", "fp16", "fp32")
+    }
+    images = ImageSet.from_folder(calib, limit=CALIBRATION_IMAGES)
+    frames = images.load(bundles["fp32"].manifest.model.preprocessing).frames
+    return {
+        OURS: engine_call(bundles["int8"], opened, "openvino"),
+        NNCF_DEFAULT: nncf_call(bundles["fp32"], frames),
+        "vitedge fp16": engine_call(bundles["fp16"], opened, "openvino"),
+        "vitedge fp32": engine_call(bundles["fp32"], opened, "openvino"),
+        "ONNX Runtime fp32": engine_call(bundles["fp32"], opened, "onnxruntime"),
+        **torch_calls(name),
+    }
+
+
+def median_ms(call: Call, calls: int) -> float:
+    """Median of raw nanoseconds, after calls that bring the weights back into the caches."""
+    for _ in range(SETTLING_CALLS):
+        call()
+    spent = []
+    for _ in range(calls):
+        begun = time.perf_counter_ns()
+        call()
+        spent.append(time.perf_counter_ns() - begun)
+    return statistics.median(spent) / 1e6
+
+
+def measure(calls: dict[str, Call], rounds: int, calls_a_round: int) -> list[Times]:
+    """All in turns; two rounds more warm up."""
+    order, shuffle = list(calls), random.Random(0)
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 2):
+        shuffle.shuffle(order)
+        for name in order:
+            found[name].append(median_ms(calls[name], calls_a_round))
+    return [Times(name, tuple(each[2:])) for name, each in found.items()]
+
+
+def table(model: str, times: list[Times]) -> str:
+    """The rounds' medians and ratios as Markdown."""
+    ours = next(each for each in times if each.name == OURS)
+    lines = [f"### {model}", "", "| | p50 ms, median of rounds (range) | times vitedge int8 (range) |", "|---|---|---|"]
+    for each in times:
+        ratios = each.ratios(ours)
+        lines.append(
+            f"| {each.name} | {statistics.median(each.rounds):.2f} ({min(each.rounds):.2f}-{max(each.rounds):.2f}) "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print, and write JSON where asked; 1 where NNCF's default is faster."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--calls", type=int, default=20)
+    parser.add_argument("--model", nargs="*", default=MODELS)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = {}
+    for model in arguments.model:
+        sys.stderr.write(f"{model}\n")
+        with ExitStack() as opened:
+            folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+            calls = contenders(model, arguments.data / "flowers/calib", folder, opened)
+            results[model] = measure(calls, arguments.rounds, arguments.calls)
+    print(
+        f"{processor_name()}, {machine_state().cpus} CPUs; {arguments.rounds} rounds of {arguments.calls} calls each\n"
+    )
+    print("\n\n".join(table(model, times) for model, times in results.items()))
+    if arguments.json is not None:
+        report = {
+            "version": 1,
+            "vitedge": VERSION,
+            "machine": asdict(machine_state()),
+            "p50_ms": {model: {each.name: each.rounds for each in times} for model, times in results.items()},
+        }
+        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+    slower = [model for model, (ours, default, *_) in results.items() if statistics.median(default.ratios(ours)) < 1]
+    return 1 if slower else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
