@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import INPUT_NAME
+from vitedge.calib.finite import WEIGHT_LAYERS, check_finite
 from vitedge.errors import CalibrationError, ConversionError
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import onnx
 
 PURPOSE = "quantizing to int8"
-WEIGHT_LAYERS = ("Conv", "Gemm", "MatMul")
 FLOAT_LAST = 2
 SMOOTH_QUANT_ALPHA = 0.5
 """Share of the outliers that moves from activations to weights (Xiao et al., "SmoothQuant", 2022, equation 4)."""
@@ -65,14 +65,16 @@ def quantize(
         progress: told of every image that passes through the graph.
 
     Raises:
-        CalibrationError: no frames, or the graph's outputs on them are not finite.
-        ConversionError: the graph is quantized already, holds nothing to quantize, or NNCF failed.
+        CalibrationError: no frames, or the graph's outputs on the first of them are not finite.
+        ConversionError: the graph is quantized already, holds weights that are not finite or nothing to quantize, does
+            not take the frames, or NNCF failed.
         MissingExtraError: NNCF is not installed.
     """
     nncf = require("nncf", extra="convert", purpose=PURPOSE)
     if not len(frames):
         raise CalibrationError("there are no calibration images", expected="some hundred like those of the camera")
     _refuse_quantized(graph)
+    check_finite(graph, frames)
     copy = type(graph)()
     copy.CopyFrom(graph)
     try:

@@ -1,0 +1,334 @@
+"""Quantization of small networks: what becomes int8, what stays, and how close it comes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("nncf")
+timm = pytest.importorskip("timm")
+torch = pytest.importorskip("torch")
+
+import bundles  # noqa: E402 - needs onnx
+import checkpoints  # noqa: E402 - needs torch
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from vitedge.calib.quantize import QuantizedGraph, float_layers, quantize  # noqa: E402
+from vitedge.converters.export import export  # noqa: E402
+from vitedge.converters.rewrites import apply_rewrites  # noqa: E402
+from vitedge.converters.sources import HubFolder  # noqa: E402
+from vitedge.converters.timm_models import load_folder  # noqa: E402
+from vitedge.converters.verify import synthetic_frames  # noqa: E402
+from vitedge.errors import CalibrationError, ConversionError  # noqa: E402
+from vitedge.metrics import sqnr_db  # noqa: E402
+from vitedge.preprocessing import Preprocessing  # noqa: E402
+from vitedge.progress import Silent  # noqa: E402
+
+MIN_SQNR_DB = 25.0
+Frames = NDArray[np.uint8]
+Item = TypeVar("Item")
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    """Eight 32×32 frames."""
+    return synthetic_frames((checkpoints.SIDE, checkpoints.SIDE))
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory, frames: Frames) -> Any:
+    """A ViT of two blocks; do not change it."""
+    folder = checkpoints.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "shapes_vit")
+    model = load_folder(HubFolder(folder), labels=None)
+    exported = export(model.module, (checkpoints.SIDE, checkpoints.SIDE))
+    return apply_rewrites(exported, frames, model.card.preprocessing).graph
+
+
+@pytest.fixture(scope="module")
+def quantized(graph: Any, frames: Frames) -> QuantizedGraph:
+    """The ViT in int8; do not change it."""
+    return quantize(graph, frames)
+
+
+@pytest.fixture(scope="module")
+def hybrid(frames: Frames) -> Any:
+    """A MobileViT of two stages, convolutions and attention; do not change it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = timm.create_model("mobilevit_xxs", num_classes=4).eval()
+    return apply_rewrites(
+        export(module, (64, 64)), synthetic_frames((64, 64), 2), Preprocessing((64, 64), (64, 64))
+    ).graph
+
+
+def changed(graph: Any) -> Any:
+    """A copy, to change."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    return copy
+
+
+def constants(graph: Any) -> dict[str, NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+
+
+def producers(graph: Any) -> dict[str, Any]:
+    return {name: node for node in graph.graph.node for name in node.output}
+
+
+def layers(graph: Any) -> list[Any]:
+    """Convolutions and products with weights, in order."""
+    known = constants(graph)
+    return [n for n in graph.graph.node if n.op_type in ("Conv", "Gemm", "MatMul") and set(n.input[:2]) & set(known)]
+
+
+def run_onnxruntime(graph: Any, frames: Frames) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"frame": each[None]})[0] for each in frames])
+
+
+def run_openvino(graph: Any, frames: Frames, folder: Path) -> NDArray[np.float32]:
+    openvino = pytest.importorskip("openvino")
+    onnx.save(graph, folder / "model.onnx")
+    model = openvino.Core().compile_model(folder / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.concatenate([model(each[None])[0].copy() for each in frames])
+
+
+def dequantized_inputs(graph: Any, name: str) -> list[Any]:
+    """The DequantizeLinear nodes right before the node ``name``."""
+    made_by = producers(graph)
+    (node,) = [each for each in graph.graph.node if each.name == name]
+    before = [made_by[each] for each in node.input if each in made_by]
+    return [each for each in before if each.op_type == "DequantizeLinear"]
+
+
+def test_layers_between_the_first_convolution_and_the_last_two_carry_q_dq(
+    graph: Any, quantized: QuantizedGraph
+) -> None:
+    names = [layer.name for layer in layers(graph)]
+    assert len(names) == 10  # a patch embedding, four linear layers in each of two blocks, a classifier
+    counts = [len(dequantized_inputs(quantized.graph, name)) for name in names]
+    assert counts == [0] + [2] * 7 + [0] * 2
+
+
+def test_everything_else_stays_float(graph: Any, quantized: QuantizedGraph) -> None:
+    inner = {layer.name for layer in layers(graph)}
+    others = [node for node in graph.graph.node if node.name not in inner]
+    assert {"Add", "LayerNormalization", "Softmax", "Gelu", "MatMul"} <= {node.op_type for node in others}
+    assert Counter(node.op_type for node in others)["MatMul"] == 4  # attention: two in each block
+    for node in others:
+        assert dequantized_inputs(quantized.graph, node.name) == [], node.name
+
+
+def test_a_hybrid_quantizes_its_convolutions_but_the_stem(hybrid: Any) -> None:
+    floats = set(float_layers(hybrid))
+    weighted = layers(hybrid)
+    kept = [layer.op_type for layer in weighted if layer.name in floats]
+    assert kept == ["Conv", "Conv", "Gemm"]
+    assert weighted[0].name in floats
+    assert {weighted[-1].name, weighted[-2].name} <= floats
+    assert {layer.op_type for layer in weighted if layer.name not in floats} == {"Conv", "MatMul"}
+    assert all(
+        node.name in floats for node in hybrid.graph.node if node.op_type in ("Add", "Softmax", "Sigmoid", "Mul")
+    )
+
+
+def test_a_hybrid_comes_close(hybrid: Any) -> None:
+    frames = synthetic_frames((64, 64), 4)
+    result = quantize(hybrid, frames).graph
+    assert sum(len(dequantized_inputs(result, layer.name)) == 2 for layer in layers(hybrid)) == len(layers(hybrid)) - 3
+    assert sqnr_db(run_onnxruntime(hybrid, frames), run_onnxruntime(result, frames)) > 15.0
+
+
+def test_activations_are_uint8_with_one_scale(quantized: QuantizedGraph) -> None:
+    known = constants(quantized.graph)
+    steps = [node for node in quantized.graph.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(steps) == 7
+    for node in steps:
+        scale, zero_point = known[node.input[1]], known[node.input[2]]
+        assert (scale.shape, zero_point.shape) == ((), ())
+        assert (scale.dtype, zero_point.dtype) == (np.float32, np.uint8)
+        assert scale > 0
+        assert not [each for each in node.attribute if each.name == "output_dtype"]
+
+
+def test_weights_are_int8_symmetric_with_a_scale_for_each_output_channel(graph: Any, quantized: QuantizedGraph) -> None:
+    known, original = constants(quantized.graph), constants(graph)
+    linear = layers(graph)[1:-2]
+    assert len(linear) == 7
+    for layer in linear:
+        (node,) = [each for each in dequantized_inputs(quantized.graph, layer.name) if each.input[0] in known]
+        weights, scales, zero_points = (known[name] for name in node.input)
+        assert weights.dtype == zero_points.dtype == np.int8
+        assert scales.dtype == np.float32
+        assert weights.shape == original[layer.input[1]].shape
+        assert scales.shape == zero_points.shape == (weights.shape[1],)
+        assert not zero_points.any()
+        assert np.all(np.abs(weights.astype(int)).max(axis=0) >= 100)  # each channel uses its range
+
+
+def test_inputs_outputs_and_opset_stay_and_the_checker_accepts_it(graph: Any, quantized: QuantizedGraph) -> None:
+    onnx.checker.check_model(quantized.graph, full_check=True)
+    assert list(quantized.graph.opset_import) == list(graph.opset_import)
+    assert [str(each) for each in quantized.graph.graph.input] == [str(each) for each in graph.graph.input]
+    assert [each.name for each in quantized.graph.graph.output] == ["logits"]
+
+
+def test_the_graph_that_it_is_given_does_not_change_and_twice_gives_the_same(
+    graph: Any, frames: Frames, quantized: QuantizedGraph
+) -> None:
+    before = graph.SerializeToString(deterministic=True)
+    again = quantize(graph, frames)
+    assert graph.SerializeToString(deterministic=True) == before
+    assert again.recipe == quantized.recipe
+    assert again.graph.SerializeToString(deterministic=True) == quantized.graph.SerializeToString(deterministic=True)
+
+
+def test_it_comes_close_in_both_engines(graph: Any, quantized: QuantizedGraph, frames: Frames, tmp_path: Path) -> None:
+    reference = run_onnxruntime(graph, frames)
+    answers = [run_onnxruntime(quantized.graph, frames), run_openvino(quantized.graph, frames, tmp_path)]
+    for answer in answers:
+        assert sqnr_db(reference, answer) > MIN_SQNR_DB
+        assert not np.array_equal(reference, answer)  # int8 at all
+        assert sqnr_db(reference, 2 * answer) < 1.0
+        assert sqnr_db(reference, 0 * answer) < 1.0
+
+
+def test_the_recipe_names_the_quantizer(quantized: QuantizedGraph) -> None:
+    assert quantized.recipe.startswith("NNCF ")
+    assert "SmoothQuant 0.5" in quantized.recipe
+
+
+def test_it_prints_nothing_and_leaves_logging_as_it_was(
+    graph: Any, frames: Frames, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import logging
+
+    import rich
+
+    before = logging.getLogger("nncf").level, rich.get_console().file
+    quantize(graph, frames[:2])
+    assert capfd.readouterr() == ("", "")
+    assert (logging.getLogger("nncf").level, rich.get_console().file) == before
+
+
+def test_progress_is_told_of_every_image(graph: Any, frames: Frames) -> None:
+    class Counting(Silent):
+        def __init__(self) -> None:
+            self.passes: list[int] = []
+
+        def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+            assert (total, unit) == (3, "images")
+            self.passes.append(0)
+            for item in items:
+                self.passes[-1] += 1
+                yield item
+
+    progress = Counting()
+    quantize(graph, frames[:3], progress=progress)
+    assert 3 in progress.passes
+    assert max(progress.passes) == 3
+
+
+def test_a_graph_that_is_quantized_already(quantized: QuantizedGraph, frames: Frames) -> None:
+    with pytest.raises(ConversionError, match="quantized already"):
+        quantize(quantized.graph, frames)
+    with pytest.raises(ConversionError, match="quantized already"):
+        quantize(bundles.colour_graph("int8"), frames)
+
+
+def test_no_images(graph: Any, frames: Frames) -> None:
+    with pytest.raises(CalibrationError, match="no calibration images"):
+        quantize(graph, frames[:0])
+
+
+def test_nothing_to_quantize(frames: Frames) -> None:
+    with pytest.raises(ConversionError, match="no layer to quantize"):
+        quantize(bundles.colour_graph(), frames)  # a first convolution and a classifier
+    nothing = helper.make_graph(
+        [
+            helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT, name="cast"),
+            helper.make_node("ReduceMean", ["float"], ["logits"], keepdims=0, name="mean"),
+        ],
+        "nothing",
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 32, 32, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [])],
+    )
+    with pytest.raises(ConversionError, match="no layer to quantize"):
+        quantize(helper.make_model(nothing, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), frames)
+
+
+def test_frames_of_another_size(graph: Any) -> None:
+    with pytest.raises(ConversionError, match="ONNX Runtime cannot run the graph"):
+        quantize(graph, np.zeros((2, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(graph: Any, frames: Frames, value: float) -> None:
+    broken = changed(graph)
+    layer = layers(broken)[3]
+    (tensor,) = [each for each in broken.graph.initializer if each.name == layer.input[1]]
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[5, 7] = value
+    tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+    with pytest.raises(ConversionError, match="not finite") as caught:
+        quantize(broken, frames)
+    assert layer.name in caught.value.problem
+    assert tensor.name in caught.value.problem
+
+
+@pytest.mark.parametrize("value", [np.nan, np.float32(3e38)])
+def test_activations_that_are_not_finite_name_the_layer_where_it_begins(
+    graph: Any, frames: Frames, value: float
+) -> None:
+    broken = changed(graph)
+    (norm,) = [each for each in broken.graph.node if each.name == "node_layer_norm_1"]
+    broken.graph.initializer.append(numpy_helper.from_array(np.full(32, value, np.float32), "gamma"))
+    norm.input[1] = "gamma"  # the original is shared by all LayerNorms
+    with pytest.raises(CalibrationError, match="calibration image 1 is not finite") as caught:
+        quantize(broken, frames)
+    assert "from the layer 'node_layer_norm_1' on" in caught.value.problem
+    assert caught.value.fix
+
+
+def test_only_an_image_that_breaks_it_is_named(graph: Any, frames: Frames) -> None:
+    """A black frame's logarithm is −∞; the frames before it are fine."""
+    broken = changed(graph)
+    (convolution,) = [each for each in broken.graph.node if each.op_type == "Conv"]
+    logarithm = helper.make_node("Log", [convolution.input[0]], ["logarithm"], name="node_log")
+    convolution.input[0] = "logarithm"
+    broken.graph.node.insert(list(broken.graph.node).index(convolution), logarithm)
+    bright = np.maximum(frames[:3], 1)
+    bright[2] = 0
+    with pytest.raises(CalibrationError, match="calibration image 3 is not finite from the layer 'node_log' on"):
+        quantize(broken, bright)
+
+
+def test_ctrl_c_passes(graph: Any, frames: Frames) -> None:
+    class Interrupted(Silent):
+        def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+            yield next(iter(items))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(graph, frames, progress=Interrupted())
+
+
+def test_what_nncf_refuses_is_one_error(graph: Any, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nncf
+
+    def refuse(*_: object, **__: object) -> None:
+        raise nncf.ValidationError("cannot place it")
+
+    monkeypatch.setattr(nncf, "quantize", refuse)
+    with pytest.raises(ConversionError, match="NNCF cannot quantize this graph: cannot place it") as caught:
+        quantize(graph, frames)
+    assert "--precision fp16" in caught.value.fix
