@@ -1,0 +1,228 @@
+"""``vitedge eval`` from the command line, on real bundles and image files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge import cli
+from vitedge.bundle import Bundle
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
+from vitedge.metrics import wilson_interval
+from vitedge.preprocessing import Preprocessing
+
+pytest.importorskip("PIL")
+
+import photos
+
+SUBJECT_KEYS = {"bundle", "top1", "top1_ci95", "top5", "top5_ci95", "top5_k"}
+
+
+@pytest.fixture(autouse=True)
+def only_this_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "VERBS", ("eval",))
+
+
+@pytest.fixture(scope="module")
+def mixed_up(make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that takes red for blue and blue for red."""
+    size = (32, 32)
+    swapped = Preprocessing(size, size, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    path = tmp_path_factory.mktemp("bundles") / "mixed_up.bundle"
+    return make_bundle(path, preprocessing=replace(swapped, channel_order="BGR"))
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Four images each of red, green and blue."""
+    return photos.write_photos(tmp_path / "colours", each=4)
+
+
+def evaluate(tmp_path: Path, bundle: Bundle, data: Path, *arguments: object) -> dict[str, Any]:
+    report = tmp_path / "eval.json"
+    assert main(["eval", str(bundle.path), "--data", str(data), "--json", str(report), *map(str, arguments)]) == 0
+    document: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return document
+
+
+def test_labelled_images(
+    tiny_bundle: Bundle, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = evaluate(tmp_path, tiny_bundle, colours)
+    assert set(document) == {"version", "vitedge_version", "data", "images", "skipped", "sha256"} | SUBJECT_KEYS
+    assert (document["version"], document["images"], document["skipped"]) == (1, 12, [])
+    assert (document["top1"], document["top5"], document["top5_k"]) == (100.0, 100.0, 3)
+    interval = wilson_interval(12, 12)
+    assert document["top1_ci95"] == [interval.low, interval.high]
+    printed = capsys.readouterr()
+    assert "12 images" in printed.out
+    assert "top-1 100.00 %" in printed.out
+    assert "top-3 100.00 %" in printed.out
+    assert "agreement" not in printed.out
+    assert "classifying 12 images" in printed.err
+
+
+def test_wrong_answers_lower_top_1_alone(mixed_up: Bundle, colours: Path, tmp_path: Path) -> None:
+    document = evaluate(tmp_path, mixed_up, colours)
+    assert document["top1"] == pytest.approx(100 / 3)
+    assert document["top5"] == 100.0
+
+
+def test_against_another_bundle(
+    tiny_bundle: Bundle, mixed_up: Bundle, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = evaluate(tmp_path, mixed_up, colours, "--against", tiny_bundle.path)
+    assert document["agreement"] == pytest.approx(100 / 3)
+    interval = wilson_interval(4, 12)
+    assert document["agreement_ci95"] == [interval.low, interval.high]
+    assert document["top1_drop"] == pytest.approx(200 / 3)
+    assert set(document["against"]) == SUBJECT_KEYS
+    assert document["against"]["bundle"] == str(tiny_bundle.path)
+    assert document["against"]["top1"] == 100.0
+    flips = {flip["file"]: (flip["label"], flip["against_label"]) for flip in document["flips"]}
+    expected = {f"red/{index}.png": ("blue", "red") for index in range(4)}
+    assert flips == expected | {f"blue/{index}.png": ("red", "blue") for index in range(4)}
+    assert all(flip["score"] > 0.9 and flip["against_score"] > 0.9 for flip in document["flips"])
+    out = capsys.readouterr().out
+    assert "agreement 33.33 %" in out
+    assert "top-1 drop +66.67 points" in out
+    assert "8 images are classified otherwise:" in out
+    assert "red/0.png: blue" in out
+
+
+def test_a_bundle_against_itself_agrees(tiny_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
+    document = evaluate(tmp_path, tiny_bundle, colours, "--against", tiny_bundle.path)
+    assert (document["agreement"], document["top1_drop"], document["flips"]) == (100.0, 0.0, [])
+
+
+def test_unlabelled_images_show_agreement(
+    tiny_bundle: Bundle, mixed_up: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, colour in enumerate(("red", "green", "green", "blue")):
+        photos.write_photo(tmp_path / "frames" / f"{number}.png", colour, seed=number)
+    document = evaluate(tmp_path, tiny_bundle, tmp_path / "frames", "--against", mixed_up.path)
+    assert document["agreement"] == 50.0
+    assert {flip["file"] for flip in document["flips"]} == {"0.png", "3.png"}
+    assert [document[key] for key in ("top1", "top5", "top1_drop")] == [None] * 3
+    assert document["against"] == {"bundle": str(mixed_up.path), "top1": None, "top5": None}
+    out = capsys.readouterr().out
+    assert "accuracy is not known" in out
+    assert "top-1" not in out
+
+
+def test_folders_that_are_partly_labels_show_agreement(
+    tiny_bundle: Bundle, mixed_up: Bundle, colours: Path, tmp_path: Path
+) -> None:
+    photos.write_photo(colours / "violet" / "0.png", "green")
+    document = evaluate(tmp_path, tiny_bundle, colours, "--against", mixed_up.path)
+    assert document["images"] == 13
+    assert document["agreement"] == pytest.approx(500 / 13)
+    assert document["top1"] is document["top1_drop"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("violet/0.png", "1 of the 4 folders in"), ("0.png", "1 images of"), ("gren/0.png", "'gren' is close to 'green'")],
+)
+def test_images_without_a_label_need_something_to_compare_with(
+    tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    photos.write_photo(colours / name, "green")
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours)]) == EXIT_ERROR
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert name.split("/")[0] in printed.err
+    assert printed.err.count("error:") == 1
+    assert printed.out == ""
+
+
+def test_different_classes_cannot_be_compared(
+    tiny_bundle: Bundle,
+    make_bundle: Callable[..., Bundle],
+    colours: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = make_bundle(tmp_path / "other.bundle", labels=("red", "verde", "blue"))
+    report = tmp_path / "eval.json"
+    arguments = ["--data", str(colours), "--against", str(other.path), "--json", str(report)]
+    assert main(["eval", str(tiny_bundle.path), *arguments]) == EXIT_ERROR
+    assert "class 1 is 'green' in one and 'verde' in the other" in capsys.readouterr().err
+    assert not report.exists()
+
+
+def test_a_limit_takes_evenly_from_the_classes(mixed_up: Bundle, colours: Path, tmp_path: Path) -> None:
+    document = evaluate(tmp_path, mixed_up, colours, "--limit", "6")
+    assert document["images"] == 6
+    assert document["top1"] == pytest.approx(100 / 3)
+
+
+def test_the_engine_can_be_chosen(
+    tiny_bundle: Bundle, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(tmp_path, tiny_bundle, colours, "--engine", "onnxruntime")["top1"] == 100.0
+    with pytest.raises(SystemExit):
+        main(["eval", str(tiny_bundle.path), "--data", str(colours), "--engine", "onnx"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_read_are_named(
+    tiny_bundle: Bundle, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (colours / "red" / "0.png").write_bytes(b"no image")
+    document = evaluate(tmp_path, tiny_bundle, colours)
+    assert (document["images"], document["skipped"], document["top1"]) == (11, ["red/0.png"], 100.0)
+    assert "skipped, cannot be read: red/0.png" in capsys.readouterr().out
+
+
+def test_no_images_no_folder_no_bundle(tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, message in (("empty", "holds no images"), ("missing", "there is no folder")):
+        assert main(["eval", str(tiny_bundle.path), "--data", str(tmp_path / name)]) == EXIT_ERROR
+        assert message in capsys.readouterr().err
+    data = photos.write_photos(tmp_path / "colours", each=1)
+    assert main(["eval", str(tmp_path / "empty"), "--data", str(data)]) == EXIT_ERROR
+    assert "is not a bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_limit_that_leaves_nothing(
+    tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str], limit: str
+) -> None:
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--limit", limit]) == EXIT_ERROR
+    assert f"{limit} images were asked for" in capsys.readouterr().err
+
+
+def test_data_is_required(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["eval", str(tiny_bundle.path)])
+    assert caught.value.code == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "no" / "eval.json"
+    assert main(["eval", "never.opened", "--data", "never.listed", "--json", str(report)]) == EXIT_ERROR
+    assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
+
+
+def test_an_interrupted_evaluation_writes_nothing(
+    tiny_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitedge.calib import report
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "predict", interrupt)
+    before = sorted(tmp_path.iterdir())
+    json_file = tmp_path / "eval.json"
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--json", str(json_file)]) == EXIT_INTERRUPTED
+    assert sorted(tmp_path.iterdir()) == before

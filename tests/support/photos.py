@@ -1,0 +1,29 @@
+"""Small image files in folders by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+COLOURS = ("red", "green", "blue")
+
+
+def write_photo(path: Path, colour: str, seed: int = 0) -> NDArray[np.uint8]:
+    """Write a noisy 40×48 image in which one colour dominates; its pixels, RGB."""
+    pixels = np.random.default_rng(seed).integers(0, 90, (40, 48, 3), dtype=np.uint8)
+    pixels[..., COLOURS.index(colour)] += 140
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def write_photos(folder: Path, colours: Iterable[str] = COLOURS, *, each: int = 2) -> Path:
+    """Write ``each`` images of every colour into folders of that name, ``0.png`` and on."""
+    for number, colour in enumerate(colours):
+        for index in range(each):
+            write_photo(folder / colour / f"{index}.png", colour, seed=100 * number + index)
+    return folder
