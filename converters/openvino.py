@@ -64,7 +64,7 @@ def model_info(card: ModelCard) -> dict[str, str]:
         "reverse_input_channels": "YES" if preprocessing.channel_order == "RGB" else "NO",
         "resize_type": _resize_type(preprocessing),
         "interpolation_mode": INTERPOLATION_MODES.get(preprocessing.interpolation, "LINEAR"),
-        "pad_value": str(round(255 * sum(preprocessing.mean) / 3)),
+        "pad_value": str(round(sum(preprocessing.padding) / 3)),
         "topk": str(min(5, card.num_classes)),
     }
 
