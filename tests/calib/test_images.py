@@ -1,0 +1,325 @@
+"""Sets of images: order, classes, what is skipped, hashes, and the frames that calibration sees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("PIL")
+
+import photos
+from PIL import Image
+
+from vitedge.calib.images import ImageFile, ImageSet, Photos, _take_turns
+from vitedge.errors import CalibrationError
+from vitedge.preprocessing import Preprocessing
+from vitedge.progress import Silent
+from vitedge.runtime.images import read_image
+from vitedge.runtime.preprocess import Preprocessor
+
+SMALL = Preprocessing(input_size=(16, 16), resize_size=(20, 24))
+
+
+class Steps(Silent):
+    """Remembers the steps."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Three images each of red, green and blue."""
+    return photos.write_photos(tmp_path / "colours", each=3)
+
+
+def names(images: ImageSet) -> list[str]:
+    return [file.name for file in images.files]
+
+
+def load(folder: Path) -> Photos:
+    return ImageSet.from_folder(folder).load(SMALL)
+
+
+def test_files_know_their_class_and_name(tmp_path: Path) -> None:
+    for name in ("red/deep/down/0.png", "green/1.png", "2.png"):
+        photos.write_photo(tmp_path / name, "red")
+    images = ImageSet.from_folder(tmp_path)
+    assert {file.name: file.class_name for file in images.files} == {
+        "red/deep/down/0.png": "red",
+        "green/1.png": "green",
+        "2.png": "",
+    }
+    assert all(file.path == tmp_path / file.name for file in images.files)
+    assert images.class_names == ("", "green", "red")
+    assert len(images) == 3
+
+
+def test_the_order_follows_from_the_names_alone(colours: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    for name in sorted((each.relative_to(colours) for each in colours.rglob("*.png")), reverse=True):
+        photos.write_photo(moved / name, "blue", seed=5)  # other contents, written in another order
+    assert names(ImageSet.from_folder(colours)) == names(ImageSet.from_folder(str(moved)))
+
+
+def test_the_order_is_this_one_on_every_machine(colours: Path) -> None:
+    """By the first digits of ``sha256sum`` of the names, class after class in turn."""
+    assert names(ImageSet.from_folder(colours)) == [
+        "blue/1.png",
+        "green/2.png",
+        "red/2.png",
+        "blue/2.png",
+        "green/1.png",
+        "red/1.png",
+        "blue/0.png",
+        "green/0.png",
+        "red/0.png",
+    ]
+
+
+@given(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 9), min_size=1), st.data())
+def test_every_beginning_is_balanced(sizes: dict[str, int], data: st.DataObject) -> None:
+    files = [ImageFile(Path(), f"{name}/{index}", name) for name, size in sizes.items() for index in range(size)]
+    ordered = _take_turns(data.draw(st.permutations(files)))
+    assert ordered == _take_turns(files)
+    assert sorted(ordered, key=str) == sorted(files, key=str)
+    beginning = Counter(file.class_name for file in ordered[: data.draw(st.integers(1, len(files)))])
+    most = max(beginning.values())
+    for name, size in sizes.items():
+        assert beginning[name] >= min(size, most - 1)
+
+
+def test_a_class_is_shuffled(tmp_path: Path) -> None:
+    (tmp_path / "red").mkdir()
+    for index in range(30):
+        (tmp_path / "red" / f"{index:02}.png").touch()
+    ordered = names(ImageSet.from_folder(tmp_path))
+    assert ordered != sorted(ordered)
+
+
+def test_a_limit_is_the_beginning_and_even(colours: Path) -> None:
+    whole, part = ImageSet.from_folder(colours), ImageSet.from_folder(colours, limit=6)
+    assert part.files == whole.files[:6]
+    assert set(Counter(file.class_name for file in part.files).values()) == {2}
+    assert len(ImageSet.from_folder(colours, limit=100)) == 9
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_nothing(colours: Path, limit: int) -> None:
+    with pytest.raises(CalibrationError, match=f"{limit} images were asked for"):
+        ImageSet.from_folder(colours, limit=limit)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("blue", "red", "green"), ("Blue", "RED", "green"), ("blue", "red", "green", "never seen")],
+)
+def test_folders_match_labels_whatever_the_case(colours: Path, labels: tuple[str, ...]) -> None:
+    images = ImageSet.from_folder(colours)
+    assert images.targets(labels) == {"blue": 0, "red": 1, "green": 2}
+    assert images.is_labelled(labels)
+
+
+@pytest.mark.parametrize("label", ["Bald Eagle", "bald-eagle", "bald_eagle", " bald  eagle"])
+def test_underscores_and_hyphens_are_spaces(tmp_path: Path, label: str) -> None:
+    photos.write_photo(tmp_path / "bald_eagle" / "0.png", "red")
+    assert ImageSet.from_folder(tmp_path).targets(["crane", label]) == {"bald_eagle": 1}
+
+
+def test_an_exact_match_goes_before_a_near_one(tmp_path: Path) -> None:
+    for name in ("crane", "Crane"):
+        photos.write_photo(tmp_path / name / "0.png", "red")
+    assert ImageSet.from_folder(tmp_path).targets(["Crane", "crane"]) == {"Crane": 0, "crane": 1}
+
+
+@pytest.mark.parametrize("labels", [("crane", "crane"), ("CRANE", "Crane")])
+def test_a_folder_that_may_mean_two_classes(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    photos.write_photo(tmp_path / "crane" / "0.png", "red")
+    with pytest.raises(CalibrationError, match="'crane' may mean several classes of the model: 0, 1") as caught:
+        ImageSet.from_folder(tmp_path).targets(labels)
+    assert "--labels" in caught.value.fix
+
+
+def test_a_folder_that_is_no_label(colours: Path) -> None:
+    photos.write_photo(colours / "violet" / "0.png", "red")
+    images = ImageSet.from_folder(colours)
+    labels = ("red", "green", "blue", "violets")
+    assert not images.is_labelled(labels)
+    with pytest.raises(
+        CalibrationError, match=r"1 of the 4 folders in .* are no labels of the model: 'violet'"
+    ) as caught:
+        images.targets(labels)
+    assert caught.value.fix == "'violet' is close to 'violets'"
+    assert "'red', 'green', 'blue'" in caught.value.expected
+
+
+def test_many_folders_that_are_no_labels_are_counted(tmp_path: Path) -> None:
+    for index in range(12):
+        photos.write_photo(tmp_path / f"n{index:08}" / "0.png", "red")
+    with pytest.raises(CalibrationError, match=r"12 of the 12 folders .* and 4 more") as caught:
+        ImageSet.from_folder(tmp_path).targets(["tench", "goldfish"])
+    assert caught.value.fix
+
+
+def test_images_beside_the_folders_have_no_class(colours: Path) -> None:
+    photos.write_photo(colours / "loose.png", "red")
+    images = ImageSet.from_folder(colours)
+    assert not images.is_labelled(photos.COLOURS)
+    with pytest.raises(CalibrationError, match=r"1 images of .* lie in no class's folder: 'loose.png'"):
+        images.targets(photos.COLOURS)
+
+
+def test_frames_are_those_of_the_runtime(colours: Path) -> None:
+    loaded = load(colours)
+    assert loaded.frames.shape == (9, 16, 16, 3)
+    assert loaded.frames.dtype == np.uint8
+    preprocess = Preprocessor(SMALL)
+    for file, frame in zip(loaded.files, loaded.frames, strict=True):
+        assert np.array_equal(frame, preprocess(read_image(file.path), order="RGB"))
+    assert loaded.files == ImageSet.from_folder(colours).files
+    assert len(loaded) == 9
+    assert loaded.skipped == ()
+
+
+def test_frames_are_in_the_networks_channel_order(colours: Path) -> None:
+    size = (16, 16)
+    rgb, bgr = (
+        ImageSet.from_folder(colours).load(Preprocessing(size, size, channel_order=order)).frames
+        for order in ("RGB", "BGR")
+    )
+    assert np.array_equal(rgb, bgr[..., ::-1])
+    assert not np.array_equal(rgb, bgr)
+
+
+def test_pictures_are_in_order_and_whole(tmp_path: Path) -> None:
+    pixels = {f"{index}.png": photos.write_photo(tmp_path / f"{index}.png", "red", seed=index) for index in range(40)}
+    images = ImageSet.from_folder(tmp_path)
+    pictures = list(images.pictures())
+    assert [picture.file for picture in pictures] == list(images.files)
+    for picture in pictures:
+        assert picture.pixels is not None
+        assert np.array_equal(picture.pixels, pixels[picture.file.name])
+
+
+def test_leaving_the_pictures_early_ends_the_readers(tmp_path: Path) -> None:
+    import threading
+
+    photos.write_photos(tmp_path, each=20)
+    pictures = ImageSet.from_folder(tmp_path).pictures()
+    next(pictures)
+    pictures.close()  # type: ignore[attr-defined]
+    readers = [thread for thread in threading.enumerate() if thread.name.startswith("vitedge-images")]
+    for thread in readers:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in readers)
+
+
+def test_images_that_cannot_be_read_are_skipped_and_named(colours: Path) -> None:
+    whole = (colours / "red" / "0.png").read_bytes()
+    (colours / "red" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (colours / "blue" / "1.png").write_bytes(b"")
+    steps = Steps()
+    loaded = ImageSet.from_folder(colours).load(SMALL, steps)
+    assert sorted(loaded.skipped) == ["blue/1.png", "red/0.png"]
+    assert len(loaded) == len(loaded.frames) == 7
+    assert not {file.name for file in loaded.files} & set(loaded.skipped)
+    (warning,) = steps.texts
+    assert warning.startswith("warning: 2 images cannot be read and are skipped: ")
+    assert "'red/0.png'" in warning
+
+
+def test_no_image_can_be_read(tmp_path: Path) -> None:
+    for index in range(10):
+        (tmp_path / f"{index}.jpg").write_bytes(b"not an image")
+    with pytest.raises(CalibrationError, match=r"none of the 10 images can be read: .* and 2 more"):
+        load(tmp_path)
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".hidden.png").touch()
+    with pytest.raises(CalibrationError, match="holds no images") as caught:
+        ImageSet.from_folder(tmp_path)
+    assert ".png" in caught.value.expected
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="there is no folder"):
+        ImageSet.from_folder(tmp_path / "missing")
+    photos.write_photo(tmp_path / "0.png", "red")
+    with pytest.raises(CalibrationError, match=r"0\.png is not a folder"):
+        ImageSet.from_folder(tmp_path / "0.png")
+
+
+def test_a_folder_that_cannot_be_listed(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "green":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CalibrationError, match="green cannot be listed: Permission denied") as caught:
+        ImageSet.from_folder(colours)
+    assert caught.value.fix
+
+
+def test_the_hash_depends_on_names_contents_and_order_alone(colours: Path, tmp_path: Path) -> None:
+    first = load(colours).sha256
+    assert len(first) == 64
+    copy = tmp_path / "copy"
+    shutil.copytree(colours, copy)
+    assert load(copy).sha256 == first
+    images = ImageSet.from_folder(copy)
+    assert ImageSet(copy, images.files[::-1]).load(SMALL).sha256 != first
+    assert ImageSet.from_folder(copy, limit=8).load(SMALL).sha256 != first
+    photos.write_photo(copy / "red" / "0.png", "red", seed=99)
+    assert load(copy).sha256 != first
+    shutil.copy(colours / "red" / "0.png", copy / "red" / "0.png")
+    assert load(copy).sha256 == first
+    (copy / "red" / "0.png").rename(copy / "red" / "9.png")
+    assert load(copy).sha256 != first
+
+
+def test_the_hash_is_of_what_was_used(colours: Path) -> None:
+    first = load(colours).sha256
+    (colours / "red" / "broken.png").write_bytes(b"no image")
+    assert load(colours).sha256 == first
+
+
+def test_a_single_image_gives_a_warning(tmp_path: Path) -> None:
+    photos.write_photo(tmp_path / "0.png", "red")
+    steps = Steps()
+    assert len(ImageSet.from_folder(tmp_path).load(SMALL, steps)) == 1
+    assert steps.texts == ["warning: a single image; 300 give dependable ranges"]
+
+
+def test_the_same_image_over_and_over_gives_a_warning(tmp_path: Path) -> None:
+    for index in range(4):
+        photos.write_photo(tmp_path / f"{index}.png", "red", seed=max(index, 2))
+    steps = Steps()
+    ImageSet.from_folder(tmp_path).load(SMALL, steps)
+    assert steps.texts == ["warning: 3 of 4 images are the same file over and over"]
+
+
+def test_different_images_give_no_warning(colours: Path) -> None:
+    steps = Steps()
+    ImageSet.from_folder(colours).load(SMALL, steps)
+    assert steps.texts == []
+
+
+def test_grey_images_and_those_with_transparency_are_read(tmp_path: Path) -> None:
+    for mode in ("L", "RGBA", "P"):
+        Image.new(mode, (40, 30)).save(tmp_path / f"{mode}.png")
+    assert len(load(tmp_path)) == 3
