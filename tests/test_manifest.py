@@ -20,7 +20,7 @@ from vitedge.schema import schema_text
 
 PUBLISHED = Path(vitedge.__file__).with_name("manifest.schema.json")
 
-SEMANTIC = ("input_size", "resize_size", "std")
+SEMANTIC = ("input_size", "resize_size", "mean", "std")
 """Keys whose values the preprocessing itself checks, beyond what the schema says."""
 
 junk = st.one_of(
