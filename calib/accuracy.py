@@ -7,6 +7,7 @@ ImageSet ─▶ predict ─▶ Answers ─┬▶ score (needs labels)  ─▶ Ev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from vitedge.calib.images import Frame, ImageFile, ImageSet, Tally
@@ -155,8 +156,9 @@ def predict(
         MissingExtraError: Pillow is not installed.
     """
     tally = Tally()
-    pictures = progress.track(images.pictures(), total=len(images), unit="images")
-    rows = [[_answer(each, file, pixels) for each in classifiers] for file, pixels in tally.readable(pictures)]
+    with closing(images.pictures()) as pictures:
+        tracked = progress.track(pictures, total=len(images), unit="images")
+        rows = [[_answer(each, file, pixels) for each in classifiers] for file, pixels in tally.readable(tracked)]
     return tuple(
         Answers(classifier.labels, column, tuple(tally.skipped), tally.sha256)
         for classifier, column in zip(classifiers, zip(*rows, strict=True), strict=True)

@@ -12,8 +12,9 @@ import difflib
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -211,7 +212,7 @@ class ImageSet:
                 )
         return {name: found[0] for name, found in matches.items()}
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Generator[Picture, None, None]:
         """Decode the images in order, a few ahead in threads of their own; those that cannot be decoded have no pixels.
 
         Raises:
@@ -244,8 +245,9 @@ class ImageSet:
             MissingExtraError: Pillow is not installed.
         """
         tally, preprocess = Tally(), Preprocessor(preprocessing)
-        pictures = progress.track(self.pictures(), total=len(self), unit="images")
-        frames = [preprocess(pixels, order="RGB") for _, pixels in tally.readable(pictures)]
+        with closing(self.pictures()) as pictures:
+            tracked = progress.track(pictures, total=len(self), unit="images")
+            frames = [preprocess(pixels, order="RGB") for _, pixels in tally.readable(tracked)]
         for warning in _warnings(tally):
             progress.step(f"warning: {warning}")
         return Photos(np.stack(frames), tuple(tally.files), tuple(tally.skipped), tally.sha256)

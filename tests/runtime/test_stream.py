@@ -33,8 +33,11 @@ PATIENCE = 10.0
 EITHER = pytest.mark.parametrize("policy", POLICIES)
 
 
+STREAM_THREADS = ("vitedge-grab", "vitedge-prepare")
+
+
 def our_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("vitedge-")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(STREAM_THREADS)]
 
 
 @pytest.fixture(autouse=True)
