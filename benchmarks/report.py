@@ -25,7 +25,7 @@ from vitedge.runtime.machine import machine_state, processor_name
 BENCHMARKS = Path(__file__).resolve().parent
 ROOT = BENCHMARKS.parent
 PACKAGES = ("vitedge", "numpy", "openvino", "onnxruntime", "torch", "timm", "nncf", "onnx")
-DEIT, CLIP = "deit-int8.bundle", "numbered-360p.mkv"
+DEIT, CLIP = "deit-int8.bundle", "car-detection.mp4"
 
 
 @dataclass(frozen=True)
