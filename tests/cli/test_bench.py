@@ -29,8 +29,9 @@ def test_a_table_on_stdout_and_progress_on_stderr(tiny_bundle: Bundle, capsys: p
     assert "dominant_colour" in printed.out
     assert "frames of 48x32, threads: 1" in printed.out
     assert "ratio" not in printed.out
-    assert "warming up" not in printed.out
-    assert "warming up" in printed.err
+    step = f"warming up {tiny_bundle.path}"
+    assert step not in printed.out
+    assert step in printed.err
 
 
 def test_two_bundles_with_json_and_html(

@@ -87,7 +87,7 @@ def test_model_info_speaks_the_language_of_model_api() -> None:
         "reverse_input_channels": "YES",
         "resize_type": "crop",
         "interpolation_mode": "CUBIC",
-        "pad_value": "114",
+        "pad_value": "0",
         "topk": "2",
     }
 
