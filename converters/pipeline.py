@@ -18,6 +18,7 @@ from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos
 from vitedge.calib.quantize import quantize
 from vitedge.converters.convert import Request
 from vitedge.converters.export import export
+from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
 from vitedge.converters.openvino import write_ir
@@ -128,14 +129,15 @@ def run(request: Request, progress: Progress) -> Bundle:
     Raises:
         VitedgeError: see ``vitedge.convert``.
     """
-    with staged(request.output) as partial:
+    with interruptible() as interrupts, staged(request.output) as partial:
+        watched = Watched(progress, interrupts)
         images = _find_images(request)
-        draft = _draft(request, images, progress)
-        progress.step("writing ONNX and OpenVINO IR")
+        draft = _draft(request, images, watched)
+        watched.step("writing ONNX and OpenVINO IR")
         golden = _write_files(partial, draft)
-        progress.step("comparing the compiled engine with its graph, and with fp32")
-        manifest = _verified(Bundle(partial, _manifest(partial, draft, golden)), draft, golden, images, progress)
-        progress.step(f"publishing {request.output}")
+        watched.step("comparing the compiled engine with its graph, and with fp32")
+        manifest = _verified(Bundle(partial, _manifest(partial, draft, golden)), draft, golden, images, watched)
+        watched.step(f"publishing {request.output}")
         return publish(partial, request.output, manifest)
 
 

@@ -6,20 +6,16 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from vitedge.bundle import MANIFEST, Bundle, sha256_of
+from vitedge.converters.interrupts import undisturbed
 from vitedge.errors import ConversionError, UsageError
 from vitedge.manifest import FileRecord, Manifest, dump_manifest
 
 MIN_FREE_BYTES = 1 << 20
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def check_output(output: Path) -> None:
@@ -42,8 +38,8 @@ def check_output(output: Path) -> None:
 def staged(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` to write a bundle into; it is removed unless ``publish`` renamed it.
 
-    It is removed after any error, after Ctrl-C and after SIGTERM. A process that is killed outright leaves it
-    behind under a hidden name, which nothing reads.
+    It is removed after any exception; ``vitedge.converters.interrupts`` makes Ctrl-C and SIGTERM into one. A process
+    that is killed outright leaves it behind under a hidden name, which nothing reads.
 
     Raises:
         UsageError: ``output`` exists, or its folder is missing or not writable.
@@ -57,10 +53,11 @@ def staged(output: Path) -> Iterator[Path]:
             f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with -o"
         ) from error
     try:
-        with _terminating(), _disk_errors(partial, output):
+        with _disk_errors(partial, output):
             yield partial
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
@@ -112,20 +109,3 @@ def _disk_errors(partial: Path, output: Path) -> Iterator[None]:
                 f"the disk of {output.parent} is full", expected="room for the bundle", fix="free some space"
             ) from error
         raise
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """Turn SIGTERM into an exit that cleans up; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    raise SystemExit(EXIT_TERMINATED)

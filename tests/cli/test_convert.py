@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import checkpoints
+import numpy as np
 import pytest
+from PIL import Image
 
 from vitedge.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
@@ -32,22 +34,32 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vitedge", "convert", *arguments, *COMMON]
 
 
-def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, here: Path) -> None:
+def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, tmp_path: Path, here: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), np.uint8)).save(images / f"{number}.png")
     done = subprocess.run(
-        command(str(folder), "--precision", "fp16"), capture_output=True, text=True, check=True, timeout=200
+        command(str(folder), "--precision", "int8", "--calib", "images"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
     )
-    steps = done.stderr.splitlines()
-    assert all(line.startswith("[") and " s] " in line for line in steps), done.stderr
-    assert "exporting to ONNX" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("[") and " s] " in line for line in done.stderr.splitlines()), done.stderr
+    for step in ("exporting to ONNX", "calibrating on 6 images", "publishing shapes_vit-int8.bundle"):
+        assert step in done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("shapes_vit-fp16.bundle  0.")
+    assert lines[0].startswith("shapes_vit-int8.bundle  0.")
     assert lines[-2:] == [
-        "  vitedge run shapes_vit-fp16.bundle --source 0 --show",
-        "  vitedge bench shapes_vit-fp16.bundle",
+        "  vitedge run shapes_vit-int8.bundle --source 0 --show",
+        "  vitedge bench shapes_vit-int8.bundle",
     ]
     assert "fp32 graph against the source: SQNR 1" in done.stdout
-    assert Bundle.open("shapes_vit-fp16.bundle").manifest.precision.asked == "fp16"
-    assert [path.name for path in here.iterdir()] == ["shapes_vit-fp16.bundle"]
+    assert Bundle.open("shapes_vit-int8.bundle").manifest.precision.asked == "int8"
+    assert {path.name for path in here.iterdir()} == {"images", "shapes_vit-int8.bundle"}
 
 
 def test_ctrl_c_leaves_nothing(folder: Path, here: Path) -> None:

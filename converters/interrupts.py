@@ -1,0 +1,107 @@
+"""Ctrl-C and SIGTERM that nobody can swallow.
+
+Python raises KeyboardInterrupt wherever the program happens to be; libraries catch it, or turn it into an error of
+their own. Here a signal is also remembered, and raised again at the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from vitedge.progress import Progress
+
+Item = TypeVar("Item")
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+_DEFAULTS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+class Interrupts:
+    """The signal that arrived last, if one did."""
+
+    def __init__(self) -> None:
+        self._arrived: signal.Signals | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002
+        """Remember the signal and raise its exception."""
+        self._arrived = signal.Signals(number)
+        self.check()
+        raise AssertionError
+
+    def check(self) -> None:
+        """Raise the exception of the signal that arrived, if one did.
+
+        Raises:
+            KeyboardInterrupt: for SIGINT.
+            SystemExit: for SIGTERM, with the exit code of a terminated process.
+        """
+        if self._arrived == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._arrived == signal.SIGTERM:
+            raise SystemExit(EXIT_TERMINATED)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupts]:
+    """Take over SIGINT and SIGTERM inside, where this is the main thread and the application left them alone.
+
+    An error that comes out after a signal is the signal's doing: the signal's exception replaces it.
+    """
+    interrupts = Interrupts()
+    with _handlers(interrupts.handle):
+        try:
+            yield interrupts
+        except Exception:
+            interrupts.check()
+            raise
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore further signals inside, such as an impatient second Ctrl-C while files are removed."""
+    with _handlers(signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _DEFAULTS}
+    ours = [number for number in before if _may_replace(before[number], number)]
+    for number in ours:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _may_replace(handler: Any, number: signal.Signals) -> bool:
+    if current_thread() is not main_thread():
+        return False
+    return handler == _DEFAULTS[number] or isinstance(getattr(handler, "__self__", None), Interrupts)
+
+
+class Watched:
+    """Progress that raises the exception of a signal that a library swallowed, at the next step or item."""
+
+    def __init__(self, progress: Progress, interrupts: Interrupts) -> None:
+        self._progress = progress
+        self._interrupts = interrupts
+
+    def step(self, text: str) -> None:
+        """Pass the step on."""
+        self._interrupts.check()
+        self._progress.step(text)
+
+    def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+        """Pass the items on."""
+        for item in self._progress.track(items, total=total, unit=unit):
+            self._interrupts.check()
+            yield item
