@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
@@ -67,9 +68,13 @@ def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Prepro
         preprocessing: mean and std to fold in.
 
     Raises:
-        ConversionError: a rewrite changed the outputs.
+        ConversionError: a rewrite changed the outputs, or they are not finite.
     """
     logits = graph_logits(graph, frames, preprocessing)
+    if not np.all(np.isfinite(logits)):
+        raise ConversionError(
+            "the model gives NaN or infinite logits in float32", expected="finite logits", fix="check its weights"
+        )
     applied: list[str] = []
     refused: dict[str, str] = {}
     for rewrite in REWRITES:

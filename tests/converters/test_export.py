@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import onnx
 import pytest
@@ -52,3 +53,14 @@ def test_a_model_that_no_graph_can_hold() -> None:
 
     with pytest.raises(ConversionError, match="cannot be exported"):
         export(Branches(), (8, 8))
+
+
+@pytest.mark.parametrize("outputs", [lambda maps: (maps.mean((2, 3)), maps.amax((2, 3))), lambda maps: maps])
+def test_outputs_that_are_no_logits(outputs: Callable[[torch.Tensor], object]) -> None:
+    class Model(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> object:
+            return outputs(torch.relu(pixels))
+
+    with pytest.raises(ConversionError, match="outputs, of shape") as caught:
+        export(Model(), (8, 8))
+    assert "one output" in caught.value.expected

@@ -259,6 +259,12 @@ def test_a_rewrite_that_changes_the_outputs_is_caught(
         apply_rewrites(small_export, frames, small_model.card.preprocessing)
 
 
+def test_a_model_without_finite_logits_is_named() -> None:
+    graph = conv_graph(np.full((2, 3, 2, 2), 3e38, np.float32), None)
+    with pytest.raises(ConversionError, match="NaN or infinite logits"):
+        apply_rewrites(graph, noise(), PREPROCESSING)
+
+
 def test_every_rewrite_says_why_it_does_not_apply(small_graph: Rewritten, small_model: TorchModel) -> None:
     model = ir.from_proto(small_graph.graph)
     reasons = [rewrite.check(model, small_model.card.preprocessing) for rewrite in REWRITES]
