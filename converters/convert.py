@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitedge.bundle import Bundle
 from vitedge.converters.publish import check_output
-from vitedge.converters.sources import Source, TimmName, parse_source
+from vitedge.converters.sources import Factory, HubFolder, Source, TimmName, VariantName, parse_source
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -24,11 +24,14 @@ class Request:
         source: where the model comes from.
         target: what it will run on.
         precision: what it will run in.
-        weights: weight file for a timm name; None for timm's own download.
-        random_weights: give a timm name random weights.
+        weights: weight file for a name or a factory; None for timm's own download, or the factory's weights.
+        random_weights: give a name random weights.
         calib: folder of images like those the camera will see.
         eval_data: folder of labelled images to measure accuracy on.
         labels: text file with one label a line; None for those of the checkpoint.
+        preprocessing: JSON file, or ``timm:NAME``; None for what the checkpoint says.
+        num_classes: number of logits that a named model is built with; None for that of its weights.
+        input_size: (height, width) in pixels; None for the size that the model was trained at.
         output: the bundle to write; does not exist.
     """
 
@@ -40,7 +43,40 @@ class Request:
     calib: Path | None
     eval_data: Path | None
     labels: Path | None
+    preprocessing: str | None
+    num_classes: int | None
+    input_size: tuple[int, int] | None
     output: Path
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An option that only some sources take.
+
+    Attributes:
+        name: as on the command line.
+        field: of the request.
+        sources: that take it.
+        otherwise: what another source has instead; follows its name.
+    """
+
+    name: str
+    field: str
+    sources: tuple[type[Source], ...]
+    otherwise: str
+
+
+_OPTIONS = (
+    _Option("--weights", "weights", (TimmName, VariantName, Factory), "has its own weights"),
+    _Option("--random-weights", "random_weights", (TimmName, VariantName), "has its own weights"),
+    _Option("--num-classes", "num_classes", (TimmName, VariantName), "has its own number of classes"),
+    _Option(
+        "--input-size",
+        "input_size",
+        (TimmName, VariantName, HubFolder, Factory),
+        "has the input size that it was exported with: export it again at the size that you want",
+    ),
+)
 
 
 def convert(
@@ -53,6 +89,9 @@ def convert(
     calib: str | Path | None = None,
     eval_data: str | Path | None = None,
     labels: str | Path | None = None,
+    preprocessing: str | Path | None = None,
+    num_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     output: str | Path | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> Bundle:
@@ -69,6 +108,9 @@ def convert(
         calib=_path(calib),
         eval_data=_path(eval_data),
         labels=_path(labels),
+        preprocessing=None if preprocessing is None else str(preprocessing),
+        num_classes=num_classes,
+        input_size=(input_size, input_size) if isinstance(input_size, int) else input_size,
         output=_path(output) or Path(f"{found.name}-{asked}.bundle"),
     )
     _check(request)
@@ -102,8 +144,12 @@ def _check(request: Request) -> None:
             expected="a folder of about 300 images like those the camera will see",
             fix="--calib DIR; without images, --precision fp16 needs none",
         )
-    for option, given in (("--weights", request.weights is not None), ("--random-weights", request.random_weights)):
-        if given and not isinstance(request.source, TimmName):
-            raise UsageError(f"{option} is for timm names; {request.source.name} has its own weights")
+    for option in _OPTIONS:
+        if getattr(request, option.field) and not isinstance(request.source, option.sources):
+            raise UsageError(f"{option.name} is not for this source: {request.source.name} {option.otherwise}")
     if request.weights is not None and request.random_weights:
         raise UsageError("both --weights and --random-weights are given", expected="at most one of them")
+    if request.num_classes is not None and request.num_classes < 1:
+        raise UsageError(f"the number of classes is {request.num_classes}", expected="at least 1")
+    if request.input_size is not None and min(request.input_size) < 1:
+        raise UsageError(f"the input size is {request.input_size}", expected="height and width in pixels, at least 1")

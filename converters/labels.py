@@ -86,3 +86,25 @@ def check_label_count(labels: tuple[str, ...], logits: int, *, where: str) -> tu
             fix="give the right list: --labels FILE, one label a line",
         )
     return labels
+
+
+def choose_labels(
+    logits: int, *, file: Path | None, configured: tuple[str, ...] | None, where: str, imagenet: bool = False
+) -> tuple[str, ...]:
+    """Those of a file, else those of a configuration, else ImageNet's where there are 1000, else numbers.
+
+    Args:
+        logits: outputs of the network.
+        file: ``--labels``.
+        configured: labels that the source names.
+        where: what names them, for errors.
+        imagenet: whether 1000 classes without names are ImageNet's.
+
+    Raises:
+        CheckpointError: the file cannot be read, or the number of labels is not that of the logits.
+    """
+    if file is not None:
+        return check_label_count(read_labels(file), logits, where=str(file))
+    if configured is not None:
+        return check_label_count(configured, logits, where=where)
+    return imagenet_labels() if imagenet and logits == IMAGENET_CLASSES else numbered_labels(logits)

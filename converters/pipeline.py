@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos
 from vitedge.calib.quantize import quantize
 from vitedge.converters.convert import Request
 from vitedge.converters.export import export
+from vitedge.converters.exported_programs import load_program
+from vitedge.converters.factories import load_factory
 from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
@@ -27,8 +30,9 @@ from vitedge.converters.publish import file_records, publish, staged
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import apply_rewrites
-from vitedge.converters.sources import HubFolder, TimmName
+from vitedge.converters.sources import Factory, HubFolder, OnnxFile, ProgramFile, TimmName, VariantName
 from vitedge.converters.timm_models import TorchModel, load_folder, load_named
+from vitedge.converters.variant_models import load_variant
 from vitedge.converters.verify import (
     GOLDEN_FRAMES,
     Frames,
@@ -152,7 +156,7 @@ def _find_images(request: Request) -> Images:
 
 def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     progress.step(f"loading {request.source.name}")
-    model = _load(request)
+    model = _load(request, progress)
     card = model.card
     progress.step(f"its images: {describe(card.preprocessing)}")
     if images.evaluation is not None:
@@ -164,13 +168,37 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     return Draft(request, card, full, _reduced(request, full.graph, photos, progress), probes)
 
 
-def _load(request: Request) -> TorchModel | OnnxModel:
-    source = request.source
-    if isinstance(source, TimmName):
-        return load_named(source, weights=request.weights, labels=request.labels, random_weights=request.random_weights)
-    if isinstance(source, HubFolder):
-        return load_folder(source, labels=request.labels)
-    return load_onnx(source, labels=request.labels)
+def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
+    source, labels, preprocessing = request.source, request.labels, request.preprocessing
+    match source:
+        case TimmName() | VariantName():
+            return _load_named(source, request)
+        case HubFolder():
+            return load_folder(source, labels=labels, preprocessing=preprocessing, input_size=request.input_size)
+        case OnnxFile():
+            return load_onnx(source, labels=labels, preprocessing=preprocessing, progress=progress)
+        case ProgramFile():
+            return load_program(source, labels=labels, preprocessing=preprocessing)
+        case Factory():
+            return load_factory(
+                source,
+                weights=request.weights,
+                labels=labels,
+                preprocessing=preprocessing,
+                input_size=request.input_size,
+            )
+
+
+def _load_named(source: TimmName | VariantName, request: Request) -> TorchModel:
+    load = partial(load_named, source) if isinstance(source, TimmName) else partial(load_variant, source)
+    return load(
+        weights=request.weights,
+        labels=request.labels,
+        random_weights=request.random_weights,
+        preprocessing=request.preprocessing,
+        num_classes=request.num_classes,
+        input_size=request.input_size,
+    )
 
 
 def describe(preprocessing: Preprocessing) -> str:

@@ -1,18 +1,26 @@
-"""What ``SOURCE`` means: a timm name, a folder in timm's hub layout, or an ONNX file. Nothing heavy is imported."""
+"""What ``SOURCE`` means: a name, a folder, a file, or a factory of the user's own. Nothing heavy is imported."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.bundle import MANIFEST, MODEL_ONNX
+from vitedge.converters.models import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
 
-EXPECTED = "timm:NAME, a folder with config.json and model.safetensors, or a file that ends in .onnx"
+EXPECTED = (
+    "timm:NAME, a folder with config.json and model.safetensors, a file that ends in .onnx or .pt2, or "
+    "package.module:factory"
+)
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 
+SCHEMES = ("timm",)
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]+):(.*)", re.DOTALL)
+_FACTORY = re.compile(r"([a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*)*):([a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*)*)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,33 +54,77 @@ class OnnxFile:
         return self.path.stem
 
 
-Source = TimmName | HubFolder | OnnxFile
+@dataclass(frozen=True)
+class VariantName:
+    """A model that timm does not have and ``vitedge.converters.models`` does, such as ``cswin_tiny_224``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ProgramFile:
+    """A program that ``torch.export.save`` wrote."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the file without ``.pt2``."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A callable of the user's own that gives an ``nn.Module``.
+
+    Attributes:
+        module: dotted name of the module that holds it.
+        attribute: its name there; dotted for what a class holds.
+    """
+
+    module: str
+    attribute: str
+
+    @property
+    def name(self) -> str:
+        """Name of the callable."""
+        return self.attribute.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.attribute}"
+
+
+_FILES: Mapping[str, type[OnnxFile | ProgramFile]] = {".onnx": OnnxFile, ".pt2": ProgramFile}
+
+Source = TimmName | VariantName | HubFolder | OnnxFile | ProgramFile | Factory
 
 
 def parse_source(text: str) -> Source:
-    """Tell what a user's SOURCE is. A bare name is a timm name unless a folder or file of that name exists.
+    """Tell what a user's SOURCE is. A bare name is that of a known model unless a folder or file of that name exists.
 
     Raises:
         UsageError: a path that does not exist, a scheme that is not known, a bundle, or weights without a model.
     """
-    scheme = _SCHEME.fullmatch(text)
+    scheme, factory = _SCHEME.fullmatch(text), _FACTORY.fullmatch(text)
+    if factory and factory[1] not in SCHEMES:
+        return Factory(factory[1], factory[2])
     if scheme:
         return _with_scheme(scheme[1], scheme[2])
     path = Path(text).expanduser()
     if text and path.is_dir():
         return _folder(path)
-    if path.suffix == ".onnx" or path.is_file():
+    if path.suffix in _FILES or path.is_file():
         return _file(path)
     if not text or any(mark in text for mark in "/\\~"):
         raise UsageError(f"no file or folder at {text!r}", expected=EXPECTED, fix="check the path")
-    return TimmName(text)
+    return VariantName(text) if text in VARIANTS else TimmName(text)
 
 
 def _with_scheme(scheme: str, name: str) -> Source:
     if scheme == "timm" and name:
         return TimmName(name)
     problem = f"unknown source scheme {scheme!r}" if scheme != "timm" else "timm: names no model"
-    raise UsageError(problem, expected=EXPECTED, fix=did_you_mean(scheme, ["timm"]))
+    raise UsageError(problem, expected=EXPECTED, fix=did_you_mean(scheme, SCHEMES))
 
 
 def _folder(path: Path) -> Source:
@@ -86,9 +138,9 @@ def _folder(path: Path) -> Source:
 
 
 def _file(path: Path) -> Source:
-    if path.suffix == ".onnx":
+    if path.suffix in _FILES:
         if not path.is_file():
-            raise UsageError(f"no file at {path}", expected="an ONNX file", fix="check the path")
-        return OnnxFile(path)
+            raise UsageError(f"no file at {path}", expected=f"a {path.suffix} file", fix="check the path")
+        return _FILES[path.suffix](path)
     fix = "name its model: vitedge convert timm:NAME --weights FILE" if path.suffix in WEIGHT_SUFFIXES else ""
     raise UsageError(f"{path} is not a model that says what it is", expected=EXPECTED, fix=fix)

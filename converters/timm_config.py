@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import timm
 from timm.data import resolve_data_config
+from timm.models import get_pretrained_cfg
 
-from vitedge.errors import CheckpointError, UsageError
+from vitedge.converters.models import VARIANTS
+from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.preprocessing import INTERPOLATIONS, Preprocessing, ResizeMode, resize_size_for
 
 Name = TypeVar("Name", bound=str)
@@ -33,6 +36,37 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is not a JSON object", expected="a timm configuration")
     return config
+
+
+def pretrained_cfg_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ``pretrained_cfg`` of a hub configuration, or the configuration itself if it is one."""
+    nested = config.get("pretrained_cfg", config)
+    return nested if isinstance(nested, Mapping) else {}
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a timm model, or has a tag that timm does not know.
+
+    Raises:
+        UsageError: with the names that are near.
+    """
+    if not timm.is_model(name):
+        raise UsageError(
+            f"timm has no model {name!r}, and there is no file or folder of that name",
+            expected="a name of timm.list_models(), a folder, or a file",
+            fix=_near(name),
+        )
+    try:
+        get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+        raise UsageError(str(error), expected=f"one of {', '.join(tagged)}", fix=did_you_mean(name, tagged)) from error
+
+
+def _near(name: str) -> str:
+    if name in VARIANTS:
+        return f"timm does not have it, vitedge does: write {name}, without timm:"
+    return did_you_mean(name, [*VARIANTS, *timm.list_models()]) or "vitedge models lists names to start from"
 
 
 def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,19 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from vitedge.converters.checkpoints import Weights, read_weights
-from vitedge.converters.labels import (
-    IMAGENET_CLASSES,
-    check_label_count,
-    configured_labels,
-    imagenet_labels,
-    numbered_labels,
-    read_labels,
-)
+from vitedge.converters.checkpoints import read_weights
+from vitedge.converters.fitting import Mismatch, check_classes, check_finite, shortened
+from vitedge.converters.given_preprocessing import given_preprocessing
+from vitedge.converters.labels import choose_labels, configured_labels, read_labels
 from vitedge.converters.quiet import quiet
 from vitedge.converters.sources import HubFolder, TimmName
-from vitedge.converters.timm_config import CONFIG, preprocessing_from, read_config
+from vitedge.converters.timm_config import CONFIG, check_name, preprocessing_from, read_config
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.model_card import ModelCard
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 RANDOM_SEED = 0
-SHOWN_KEYS = 3
+MISFIT = "name the timm model that the weights were trained as, and --input-size if they were trained at another size"
 
 
 @dataclass(frozen=True)
@@ -46,65 +42,134 @@ class TorchModel:
     module: nn.Module
 
 
-def load_named(source: TimmName, *, weights: Path | None, labels: Path | None, random_weights: bool) -> TorchModel:
+def load_named(
+    source: TimmName,
+    *,
+    weights: Path | None,
+    labels: Path | None,
+    random_weights: bool,
+    preprocessing: str | None = None,
+    num_classes: int | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> TorchModel:
     """Build a timm model by name, with the weights of a file, of timm's own download, or random ones.
 
+    Args:
+        source: the name.
+        weights: file to read them from.
+        labels: file of labels; where neither ``num_classes`` nor weights do, their number is that of the classes.
+        random_weights: make them up.
+        preprocessing: see ``given_preprocessing``; None for what timm says of the name.
+        num_classes: number of logits; None for that of the weights.
+        input_size: (height, width) in pixels; None for timm's. What the weights hold for another size, position
+            embeddings and relative-position tables, is interpolated by timm.
+
     Raises:
-        UsageError: timm has no such model.
+        UsageError: timm has no such model, or its family cannot take that size.
         CheckpointError: the weights cannot be had or do not fit, or labels do not match the logits.
     """
-    _check_name(source.name)
+    check_name(source.name)
+    classes = num_classes or (None if labels is None else len(read_labels(labels)))
+    plan = _Plan(source.name, where=f"timm:{source.name}", input_size=input_size)
     if weights is not None:
         stored = read_weights(weights)
-        module, sha256 = _with_file(source.name, stored, weights), stored.sha256
+        module, sha256 = _with_weights(plan, stored.tensors, weights, num_classes, classes), stored.sha256
     elif random_weights:
-        module, sha256 = _random(source.name), ""
+        module, sha256 = _random(plan, classes), ""
     else:
-        module = _downloaded(source.name)
-        sha256 = _hash_of(module.state_dict())
-    return _described(module, sha256, name=source.name, source=f"timm:{source.name}", labels=labels)
+        module = _downloaded(source.name, classes)
+        sha256 = hash_of(module.state_dict())
+        if input_size is not None:
+            module = _with_weights(plan, module.state_dict(), Path(source.name), num_classes, classes)
+    return _described(
+        module, sha256, name=source.name, source=plan.where, labels=labels, preprocessing=preprocessing, size=input_size
+    )
 
 
-def load_folder(source: HubFolder, *, labels: Path | None) -> TorchModel:
-    """Build the model of a folder in timm's hub layout.
+def load_folder(
+    source: HubFolder,
+    *,
+    labels: Path | None,
+    preprocessing: str | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> TorchModel:
+    """Build the model of a folder in timm's hub layout; options as for ``load_named``.
 
     Raises:
+        UsageError: the family cannot take that size.
         CheckpointError: configuration or weights are missing or do not fit, or labels do not match the logits.
     """
     _check_layout(source.path)
     file = _weight_file(source.path)
     stored = read_weights(file)
-    local = f"local-dir:{source.path}"
-    module = _fit(
-        _create(local, where=str(source.path / CONFIG)),
-        stored.tensors,
-        file,
-        remap=lambda: _create(local, where=str(file), pretrained=True),
+    plan = _Plan(f"local-dir:{source.path}", where=str(source.path / CONFIG), input_size=input_size)
+    module = _fit(plan, stored.tensors, file, remap=lambda: plan.build(pretrained=True))
+    return _described(
+        module,
+        stored.sha256,
+        name=source.name,
+        source=str(source.path),
+        labels=labels,
+        preprocessing=preprocessing,
+        size=input_size,
     )
-    return _described(module, stored.sha256, name=source.name, source=str(source.path), labels=labels)
 
 
-def _check_name(name: str) -> None:
-    if not timm.is_model(name):
-        raise UsageError(
-            f"timm has no model {name!r}, and there is no file or folder of that name",
-            expected="a name of timm.list_models(), a folder, or an .onnx file",
-            fix=did_you_mean(name, timm.list_models()) or "vitedge models lists names to start from",
-        )
-    try:
-        get_pretrained_cfg(name)
-    except RuntimeError as error:
-        tagged = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
-        raise UsageError(str(error), expected=f"one of {', '.join(tagged)}", fix=did_you_mean(name, tagged)) from error
+@dataclass(frozen=True)
+class _Plan:
+    """How timm is asked for a module.
+
+    Attributes:
+        name: timm's.
+        where: what names it, for errors.
+        input_size: (height, width) in pixels; None for the size of the configuration.
+        classes: number of logits; None for that of the configuration.
+    """
+
+    name: str
+    where: str
+    input_size: tuple[int, int] | None
+    classes: int | None = None
+
+    def build(self, **options: Any) -> nn.Module:
+        """Make the module.
+
+        Raises:
+            CheckpointError: timm refuses its configuration, its input size, or the weights that ``options`` name.
+        """
+        try:
+            with quiet():
+                return self._create(**options)
+        except Exception as error:  # timm's constructors and key mappings raise whatever a wrong value leads to
+            raise CheckpointError(
+                f"timm cannot build {self.name} from {self.where}{self._at()}: {_first_line(error)}",
+                expected="a checkpoint that timm saved, and an input size that its family takes",
+            ) from error
+
+    def _create(self, **options: Any) -> nn.Module:
+        """Name the size to the families that are built for one; the others take any."""
+        try:
+            module: nn.Module = timm.create_model(
+                self.name, exportable=True, num_classes=self.classes, img_size=self.input_size, **options
+            )
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            module = timm.create_model(self.name, exportable=True, num_classes=self.classes, **options)
+        return module
+
+    def _at(self) -> str:
+        return "" if self.input_size is None else f" for {self.input_size[0]}x{self.input_size[1]} images"
 
 
-def _random(name: str) -> nn.Module:
+def _random(plan: _Plan, classes: int | None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        return _create(name, where=f"timm:{name}")
+        return replace(plan, classes=classes).build()
 
 
-def _downloaded(name: str) -> nn.Module:
+def _downloaded(name: str, classes: int | None) -> nn.Module:
+    check_classes(get_pretrained_cfg(name).num_classes, classes, where=f"what timm downloads for {name}")
     try:
         module: nn.Module = timm.create_model(name, pretrained=True, exportable=True)
     except (OSError, RuntimeError) as error:
@@ -116,25 +181,23 @@ def _downloaded(name: str) -> nn.Module:
     return module
 
 
-def _with_file(name: str, weights: Weights, file: Path) -> nn.Module:
-    classes = _classes_in(weights.tensors, name)
-    overlay = {"state_dict": dict(weights.tensors), "num_classes": classes, "label_offset": 0, "custom_load": False}
-    return _fit(
-        _create(name, where=f"timm:{name}", num_classes=classes),
-        weights.tensors,
-        file,
-        remap=lambda: _create(
-            name, where=str(file), pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay
-        ),
-    )
+def _with_weights(
+    plan: _Plan, tensors: Mapping[str, Tensor], file: Path, num_classes: int | None, classes: int | None
+) -> nn.Module:
+    found = _classes_in(tensors, plan.name)
+    if found is not None:
+        check_classes(found, num_classes, where=str(file))
+    sized = replace(plan, classes=found or classes or int(get_pretrained_cfg(plan.name).num_classes))
+    overlay = {"state_dict": dict(tensors), "num_classes": sized.classes, "label_offset": 0, "custom_load": False}
+    return _fit(sized, tensors, file, remap=lambda: sized.build(pretrained=True, pretrained_cfg_overlay=overlay))
 
 
-def _classes_in(tensors: Mapping[str, Tensor], name: str) -> int:
-    """Rows of the checkpoint's classifier; timm's default where the checkpoint names it otherwise."""
+def _classes_in(tensors: Mapping[str, Tensor], name: str) -> int | None:
+    """Rows of the checkpoint's classifier; None where the checkpoint names it otherwise than timm."""
     config = get_pretrained_cfg(name)
     classifiers = config.classifier if isinstance(config.classifier, (list, tuple)) else [config.classifier]
     found = [tensors[f"{each}.weight"].shape[0] for each in classifiers if f"{each}.weight" in tensors]
-    return int(found[0]) if found else int(config.num_classes)
+    return int(found[0]) if found else None
 
 
 def _check_layout(folder: Path) -> None:
@@ -159,108 +222,115 @@ def _weight_file(folder: Path) -> Path:
     raise CheckpointError(f"{folder} has no weights", expected=f"one of {', '.join(WEIGHT_FILES)}")
 
 
-def _create(name: str, *, where: str, **options: Any) -> nn.Module:
-    try:
-        with quiet():
-            module: nn.Module = timm.create_model(name, exportable=True, **options)
-    except Exception as error:  # timm's constructors and key mappings raise whatever a wrong value leads to
-        raise CheckpointError(
-            f"timm cannot build {name} from {where}: {_first_line(error)}", expected="a checkpoint that timm saved"
-        ) from error
+def _fit(plan: _Plan, tensors: Mapping[str, Tensor], file: Path, *, remap: Callable[[], nn.Module]) -> nn.Module:
+    """Load tensors by their names; where names or sizes are others, through timm's own mapping.
+
+    A map of positions that is not square may have as many positions as the square one that weights are for. So
+    timm's mapping, which takes the tables of a checkpoint for square ones, comes first for an input that is not square.
+    """
+    check_finite(tensors, file)
+    module = plan.build()
+    mismatch = Mismatch.between(module.state_dict(), tensors)
+    if mismatch or _oblong(plan.input_size):
+        try:
+            if mismatch.misshaped and plan.input_size is None:
+                raise mismatch.error(str(file), fix=MISFIT)
+            return remap()
+        except CheckpointError as error:
+            if mismatch:
+                raise _misfit(plan, mismatch, tensors, file) from error.__cause__
+    module.load_state_dict(dict(tensors))
     return module
 
 
-def _fit(module: nn.Module, tensors: Mapping[str, Tensor], file: Path, *, remap: Callable[[], nn.Module]) -> nn.Module:
-    """Load tensors by their names; where the names are another convention's, through timm's own mapping."""
-    _check_finite(tensors, file)
-    mismatch = Mismatch.between(module.state_dict(), tensors)
-    if not mismatch:
-        module.load_state_dict(dict(tensors))
-        return module
-    try:
-        if mismatch.misshaped:
-            raise mismatch.error(file)
-        return remap()
-    except CheckpointError as error:
-        raise mismatch.error(file) from error.__cause__
+def _oblong(size: tuple[int, int] | None) -> bool:
+    return size is not None and size[0] != size[1]
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """How the tensors of a checkpoint differ from what a module expects, each described by a phrase."""
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    misshaped: tuple[str, ...]
-
-    @classmethod
-    def between(cls, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mismatch:
-        """Compare names and shapes."""
-        return cls(
-            missing=tuple(key for key in expected if key not in given),
-            unexpected=tuple(key for key in given if key not in expected),
-            misshaped=tuple(
-                f"{key} {tuple(given[key].shape)} for {tuple(tensor.shape)}"
-                for key, tensor in expected.items()
-                if key in given and given[key].shape != tensor.shape
-            ),
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.misshaped)
-
-    def error(self, file: Path) -> CheckpointError:
-        """The error that counts the differences and shows the first of each kind."""
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of the wrong shape": self.misshaped}
-        parts = [f"{len(keys)} {kind} ({_shortened(keys)})" for kind, keys in kinds.items() if keys]
-        return CheckpointError(
-            f"{file} does not fit the model: {'; '.join(parts)}",
-            expected="weights of this very architecture and input size",
-            fix="name the timm model that the weights were trained as",
-        )
+def _misfit(plan: _Plan, mismatch: Mismatch, tensors: Mapping[str, Tensor], file: Path) -> CheckpointError:
+    """Tell weights of another model from weights that fit it at the size that it was trained at."""
+    if plan.input_size is None or Mismatch.between(replace(plan, input_size=None).build().state_dict(), tensors):
+        return mismatch.error(str(file), fix=MISFIT)
+    return CheckpointError(
+        f"timm does not interpolate the weights of {plan.name} to {plan.input_size[0]}x{plan.input_size[1]} images: "
+        f"{shortened(mismatch.misshaped)}",
+        expected="a family whose position tables timm interpolates, such as ViT, DeiT or Swin",
+        fix="convert it without --input-size, or give weights that were trained at this size",
+    )
 
 
-def _shortened(keys: tuple[str, ...]) -> str:
-    return ", ".join(keys[:SHOWN_KEYS]) + (", …" if len(keys) > SHOWN_KEYS else "")
-
-
-def _check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
-    for key, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{key} in {file} has NaN or infinite values",
-                expected="finite weights",
-                fix="take a checkpoint from before the training diverged",
-            )
-
-
-def _described(module: nn.Module, sha256: str, *, name: str, source: str, labels: Path | None) -> TorchModel:
+def _described(
+    module: nn.Module,
+    sha256: str,
+    *,
+    name: str,
+    source: str,
+    labels: Path | None,
+    preprocessing: str | None,
+    size: tuple[int, int] | None,
+) -> TorchModel:
     config: dict[str, Any] = module.pretrained_cfg
     logits = int(getattr(module, "num_classes", 0))
     if logits < 1:
         raise CheckpointError(f"{name} has no classifier: it gives features", expected="a model with logits")
+    described = preprocessing_from(config if size is None else {**config, "input_size": (3, *size)})
+    if size is not None:
+        check_size(module.eval(), size, name=name)
     card = ModelCard(
         name=name,
         source=source,
         architecture=str(config["architecture"]),
-        labels=_labels(config, logits, name=name, file=labels),
-        preprocessing=preprocessing_from(config),
+        labels=choose_labels(
+            logits,
+            file=labels,
+            configured=configured_labels(config),
+            where=f"the configuration of {name}",
+            imagenet=True,
+        ),
+        preprocessing=described if preprocessing is None else given_preprocessing(preprocessing, described.input_size),
         weights_sha256=sha256,
         pretrained=bool(sha256),
     )
     return TorchModel(card, module.eval())
 
 
-def _labels(config: Mapping[str, Any], logits: int, *, name: str, file: Path | None) -> tuple[str, ...]:
-    if file is not None:
-        return check_label_count(read_labels(file), logits, where=str(file))
-    configured = configured_labels(config)
-    if configured is not None:
-        return check_label_count(configured, logits, where=f"the configuration of {name}")
-    return imagenet_labels() if logits == IMAGENET_CLASSES else numbered_labels(logits)
+def check_size(module: nn.Module, size: tuple[int, int], *, name: str) -> None:
+    """Refuse an input size that a module cannot take, or takes only in part.
+
+    Args:
+        module: classifier in evaluation mode.
+        size: (height, width) in pixels.
+        name: of the module, for the error.
+
+    Raises:
+        UsageError: patches do not tile the image, so that pixels at its edge would go unseen, or the module raises.
+    """
+    asked = f"{name} cannot take {size[0]}x{size[1]} images"
+    for embed in module.modules():
+        patch = getattr(embed, "patch_size", None)
+        if isinstance(patch, tuple) and hasattr(embed, "img_size") and any(map(operator.mod, size, patch)):
+            raise UsageError(
+                f"{asked}: its patches of {patch[0]}x{patch[1]} pixels do not tile them",
+                expected=f"a height that {patch[0]} divides, and a width that {patch[1]} divides",
+                fix=f"--input-size {_nearest(size[0], patch[0])}x{_nearest(size[1], patch[1])}",
+            )
+    try:
+        with quiet(), torch.no_grad():
+            module(torch.zeros(1, 3, *size))
+    except Exception as error:  # a model's own code runs here
+        raise UsageError(
+            f"{asked}: {_first_line(error)}",
+            expected="a size that its family takes; some take only the one that they were trained at",
+            fix="convert it without --input-size",
+        ) from error
 
 
-def _hash_of(tensors: Mapping[str, Tensor]) -> str:
+def _nearest(side: int, multiple: int) -> int:
+    return max(1, round(side / multiple)) * multiple
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and values of all tensors, in order."""
     digest = hashlib.sha256()
     for key, tensor in tensors.items():
         digest.update(key.encode())

@@ -45,21 +45,32 @@ def convert(
     calib: str | Path | None = None,
     eval_data: str | Path | None = None,
     labels: str | Path | None = None,
+    preprocessing: str | Path | None = None,
+    num_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     output: str | Path | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> Bundle:
     """Convert a checkpoint into a bundle for a target.
 
     Args:
-        source: ``timm:NAME`` (a bare name means timm), a folder in timm's hub layout, or an ``.onnx`` file.
+        source: ``timm:NAME`` (a bare name means timm, or a CSWin or PVT that vitedge has), a folder in timm's hub
+            layout, an ``.onnx`` file, a ``.pt2`` file of ``torch.export.save``, or ``package.module:factory``, a
+            callable that gives an ``nn.Module``.
         target: name of a target, such as ``cpu``; ``vitedge targets`` lists them.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        weights: ``.safetensors`` or ``.pth`` file for a timm name, instead of timm's download.
-        random_weights: give a timm name random weights, which is enough to measure latency.
+        weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a
+            factory.
+        random_weights: give a name random weights, which is enough to measure latency.
         calib: folder of images like those the camera will see. int8 needs it; other precisions take their golden
             vectors from it.
         eval_data: folder of images, one folder a label, to measure accuracy on.
         labels: text file with one label a line, instead of the checkpoint's.
+        preprocessing: how images become inputs, where the source does not say or says it wrongly: a JSON file with
+            timm's keys, the manifest of a bundle, or ``timm:NAME`` for that of a timm model.
+        num_classes: number of logits of a named model, where it is not that of its pretraining.
+        input_size: side, or (height, width), in pixels, where it is not that of the training; position embeddings
+            and relative-position tables are interpolated.
         output: the bundle's folder, which must not exist; by default ``NAME-PRECISION.bundle`` here.
         progress: receives the steps; ``vitedge.progress.Terminal()`` prints them.
 
@@ -84,6 +95,9 @@ def convert(
         calib=calib,
         eval_data=eval_data,
         labels=labels,
+        preprocessing=preprocessing,
+        num_classes=num_classes,
+        input_size=input_size,
         output=output,
         progress=progress,
     )

@@ -14,7 +14,8 @@ class ModelCard:
     Attributes:
         name: short name for people and file names, such as ``deit_tiny_patch16_224``.
         source: where it came from, as the user wrote it, such as ``timm:deit_tiny_patch16_224``.
-        architecture: timm's architecture name, or ``onnx`` where only a graph is known.
+        architecture: timm's architecture name, the class of a user's module, or ``onnx`` or ``torch.export`` where
+            only a graph is known.
         labels: one name per logit, in order.
         preprocessing: how images become inputs.
         weights_sha256: hash of the weight file, or of all weights in order; empty if weights are random.

@@ -7,7 +7,8 @@
 | ``cswin_base_224``, ``cswin_base_384`` | ``CSWin_96_24322_base_224``, ``CSWin_96_24322_base_384`` |
 | ``pvt_tiny``, ``pvt_small``, ``pvt_medium``, ``pvt_large`` | the same |
 
-``build`` makes a network with random weights; ``vitedge.converters.models.published.load_published`` fills it.
+``build`` makes a network with random weights; ``vitedge.converters.models.published.load_published`` fills it, and
+``vitedge.converters.variant_models`` reads the files.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ class Variant:
         num_heads: attention heads of each stage.
         input_size: (height, width) in pixels that the checkpoint was trained for.
         crop_pct: part of the resized image's side that the authors' evaluation keeps.
+        published_at: where the authors' checkpoints are.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Variant:
     num_heads: PerStage
     input_size: tuple[int, int] = (224, 224)
     crop_pct: float
+    published_at: str
 
     def preprocessing(self, input_size: tuple[int, int] | None = None) -> Preprocessing:
         """The authors' evaluation transform: bicubic resize, center crop, ImageNet's mean and std.
@@ -51,6 +53,7 @@ class CSWinVariant(Variant):
     embed_dim: int
     stripe_widths: tuple[int, int, int]
     crop_pct: float = 0.9
+    published_at: str = "github.com/microsoft/CSWin-Transformer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class PVTVariant(Variant):
     mlp_ratios: PerStage = (8, 8, 4, 4)
     reductions: PerStage = (8, 4, 2, 1)
     crop_pct: float = 0.875
+    published_at: str = "github.com/whai362/PVT (classification)"
 
 
 _TINY: PerStage = (1, 2, 21, 1)

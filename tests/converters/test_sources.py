@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from vitedge.converters.checkpoints import SUFFIXES
-from vitedge.converters.sources import WEIGHT_SUFFIXES, HubFolder, OnnxFile, TimmName, parse_source
+from vitedge.converters.models import VARIANTS
+from vitedge.converters.sources import (
+    WEIGHT_SUFFIXES,
+    Factory,
+    HubFolder,
+    OnnxFile,
+    ProgramFile,
+    TimmName,
+    VariantName,
+    parse_source,
+)
 from vitedge.errors import UsageError
 
 
@@ -91,10 +101,46 @@ def test_a_bundle_is_not_converted_again(here: Path) -> None:
 
 def test_schemes() -> None:
     with pytest.raises(UsageError, match="unknown source scheme 'tim'") as caught:
-        parse_source("tim:deit_tiny_patch16_224")
+        parse_source("tim:vit_base_patch16_224.augreg_in1k/")
     assert caught.value.fix == "did you mean timm?"
     with pytest.raises(UsageError, match="names no model"):
         parse_source("timm:")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_bare_name_may_be_one_that_timm_does_not_have(here: Path, name: str) -> None:
+    assert parse_source(name) == VariantName(name)
+    assert parse_source(f"timm:{name}") == TimmName(name)
+    (here / name).mkdir()
+    assert parse_source(name) == HubFolder(Path(name))
+
+
+def test_a_program(here: Path) -> None:
+    (here / "net.pt2").touch()
+    assert parse_source("net.pt2") == ProgramFile(Path("net.pt2"))
+    assert parse_source("net.pt2").name == "net"
+    with pytest.raises(UsageError, match=r"no file at other\.pt2"):
+        parse_source("other.pt2")
+
+
+@pytest.mark.parametrize(
+    ("text", "module", "attribute", "name"),
+    [
+        ("net:build", "net", "build", "build"),
+        ("my_models.zoo.net:build", "my_models.zoo.net", "build", "build"),
+        ("net:Net.small", "net", "Net.small", "small"),
+    ],
+)
+def test_a_factory(text: str, module: str, attribute: str, name: str) -> None:
+    source = parse_source(text)
+    assert source == Factory(module, attribute)
+    assert (source.name, str(source)) == (name, text)
+
+
+@pytest.mark.parametrize("text", ["net:", "my-models:build", "net.py:build()", "net..zoo:build"])
+def test_what_is_no_factory(text: str) -> None:
+    with pytest.raises(UsageError, match="unknown source scheme|no file or folder"):
+        parse_source(text)
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -33,16 +33,40 @@ def add_parser(verbs: Any) -> None:
         epilog=EPILOG,
     )
     precisions = sorted({precision for target in TARGETS for precision in target.precisions})
-    parser.add_argument("source", metavar="SOURCE", help="timm:NAME, a folder, or a file that ends in .onnx")
+    parser.add_argument("source", metavar="SOURCE", help="a name, a folder, a .onnx or .pt2 file, or module:factory")
     parser.add_argument("--target", required=True, metavar="NAME", help="as in vitedge targets")
     parser.add_argument("--precision", required=True, metavar="NAME", help=", ".join(precisions))
-    parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a timm name")
+    parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a name or factory")
     parser.add_argument("--random-weights", action="store_true", help="no weights: enough to measure latency")
     parser.add_argument("--calib", metavar="DIR", help="images like those the camera will see; int8 needs about 300")
     parser.add_argument("--eval", metavar="DIR", dest="eval_data", help="measure accuracy; one folder a label")
     parser.add_argument("--labels", metavar="FILE", help="one label a line, instead of the checkpoint's")
+    parser.add_argument(
+        "--preprocessing",
+        metavar="SPEC",
+        help="where the source does not say it: a JSON file with timm's keys, a bundle's manifest.json, or timm:NAME",
+    )
+    parser.add_argument("--num-classes", type=int, metavar="N", help="logits of a named model that was fine-tuned")
+    parser.add_argument(
+        "--input-size",
+        type=input_size,
+        metavar="HxW",
+        help="height and width in pixels, or one number for both, where it is not that of the training",
+    )
     parser.add_argument("-o", "--output", metavar="BUNDLE", help="default: NAME-PRECISION.bundle")
     parser.set_defaults(run=run, parser=parser)
+
+
+def input_size(text: str) -> tuple[int, int]:
+    """``HxW``, or one number for both, as (height, width).
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HxW, such as 256x320, or one number")
+    return (int(sides[0]), int(sides[-1]))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,6 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         calib=arguments.calib,
         eval_data=arguments.eval_data,
         labels=arguments.labels,
+        preprocessing=arguments.preprocessing,
+        num_classes=arguments.num_classes,
+        input_size=arguments.input_size,
         output=arguments.output,
         progress=Terminal(),
     )

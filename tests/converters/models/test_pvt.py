@@ -132,7 +132,7 @@ def naive_bilinear(positions: torch.Tensor, side: int, grid: tuple[int, int]) ->
 def test_position_embeddings_are_interpolated_to_the_maps(size):
     state = fill(PyramidVisionTransformer(SMALL_PVT)).state_dict()
     network = PyramidVisionTransformer(SMALL_PVT, input_size=size)
-    load_published(network, state)
+    load_published(network, state, where="weights.pth")
     for number, stride in enumerate((4, 8, 16, 32), start=1):
         loaded, published = getattr(network, f"pos_embed{number}").detach()[0], state[f"pos_embed{number}"][0]
         cls_tokens = int(number == 4)
@@ -144,7 +144,7 @@ def test_position_embeddings_are_interpolated_to_the_maps(size):
 
 def test_logits_at_another_size_are_those_of_the_authors_code():
     network = PyramidVisionTransformer(SMALL_PVT, 10, (96, 160)).eval()
-    load_published(network, fill(PyramidVisionTransformer(SMALL_PVT, 10)).state_dict())
+    load_published(network, fill(PyramidVisionTransformer(SMALL_PVT, 10)).state_dict(), where="weights.pth")
     with torch.no_grad():
         logits = network(images(96, 160))[0, :6]
     assert logits.tolist() == pytest.approx(AUTHORS_LOGITS_96X160, abs=1e-4)
@@ -153,14 +153,14 @@ def test_logits_at_another_size_are_those_of_the_authors_code():
 def test_embeddings_of_the_same_size_are_loaded_as_they_are():
     state = fill(PyramidVisionTransformer(SMALL_PVT, input_size=(64, 96))).state_dict()
     network = PyramidVisionTransformer(SMALL_PVT, input_size=(64, 96))
-    load_published(network, state)
+    load_published(network, state, where="weights.pth")
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
 def test_embeddings_of_another_oblong_size_are_refused():
     state = fill(PyramidVisionTransformer(SMALL_PVT, input_size=(64, 96))).state_dict()
     with pytest.raises(CheckpointError, match="pos_embed1 of the checkpoint has 384 positions") as caught:
-        load_published(PyramidVisionTransformer(SMALL_PVT), state)
+        load_published(PyramidVisionTransformer(SMALL_PVT), state, where="weights.pth")
     assert "input_size" in caught.value.fix
 
 

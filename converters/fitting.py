@@ -1,0 +1,93 @@
+"""Whether the tensors of a checkpoint are those of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitedge.errors import CheckpointError
+
+SHOWN_KEYS = 3
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How the tensors of a checkpoint differ from what a module expects, each described by a phrase."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshaped: tuple[str, ...]
+
+    @classmethod
+    def between(cls, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mismatch:
+        """Compare names and shapes."""
+        return cls(
+            missing=tuple(key for key in expected if key not in given),
+            unexpected=tuple(key for key in given if key not in expected),
+            misshaped=tuple(
+                f"{key} {tuple(given[key].shape)} for {tuple(tensor.shape)}"
+                for key, tensor in expected.items()
+                if key in given and given[key].shape != tensor.shape
+            ),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshaped)
+
+    def error(self, where: str, *, fix: str) -> CheckpointError:
+        """The error that counts the differences and shows the first of each kind.
+
+        Args:
+            where: the checkpoint.
+            fix: what to do about it.
+        """
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of the wrong shape": self.misshaped}
+        parts = [f"{len(keys)} {kind} ({shortened(keys)})" for kind, keys in kinds.items() if keys]
+        return CheckpointError(
+            f"{where} does not fit the model: {'; '.join(parts)}",
+            expected="weights of this very architecture and input size",
+            fix=fix,
+        )
+
+
+def shortened(keys: tuple[str, ...]) -> str:
+    """The first few, and a sign that there are more."""
+    return ", ".join(keys[:SHOWN_KEYS]) + (", …" if len(keys) > SHOWN_KEYS else "")
+
+
+def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        CheckpointError: a tensor has NaN or infinite values.
+    """
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{key} in {file} has NaN or infinite values",
+                expected="finite weights",
+                fix="take a checkpoint from before the training diverged",
+            )
+
+
+def check_classes(classes: int, asked: int | None, *, where: str) -> None:
+    """Refuse a number of classes other than the one that weights have.
+
+    Args:
+        classes: rows of their classifier.
+        asked: ``--num-classes``; None where it was not given.
+        where: what holds them, for the error.
+
+    Raises:
+        CheckpointError: the numbers differ.
+    """
+    if asked is not None and asked != classes:
+        raise CheckpointError(
+            f"{where} has a classifier of {classes} classes, not of {asked}",
+            expected="the weights of a model that was fine-tuned for this number of classes",
+            fix="give those: --weights FILE; --random-weights is enough to measure latency",
+        )
