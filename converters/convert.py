@@ -145,7 +145,7 @@ def _check(request: Request) -> None:
             fix="--calib DIR; without images, --precision fp16 needs none",
         )
     for option in _OPTIONS:
-        if getattr(request, option.field) and not isinstance(request.source, option.sources):
+        if getattr(request, option.field) not in (None, False) and not isinstance(request.source, option.sources):
             raise UsageError(f"{option.name} is not for this source: {request.source.name} {option.otherwise}")
     if request.weights is not None and request.random_weights:
         raise UsageError("both --weights and --random-weights are given", expected="at most one of them")

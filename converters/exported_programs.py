@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str
     path = source.path
     check_archive(path)
     program = _read(path)
+    _check_mode(program, path)
     size = _check_input(program, path)
     logits = _check_output(program, path)
     holder = "a program of torch.export does not"
@@ -65,20 +67,26 @@ def _read(path: Path) -> ExportedProgram:
         ) from error
 
 
+def _check_mode(program: ExportedProgram, path: Path) -> None:
+    """Refuse dropout and batch statistics, which only training has."""
+    for node in program.graph.nodes:
+        arguments = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
+        given = dict(zip((each.name for each in arguments), node.args, strict=False)) | node.kwargs
+        if given.get("train") is True or given.get("training") is True:
+            raise CheckpointError(
+                f"{path} was exported in training mode: {node.name} is {node.target}",
+                expected="a program of a model in evaluation mode",
+                fix="call model.eval() before torch.export.export",
+            )
+
+
 def _check_input(program: ExportedProgram, path: Path) -> tuple[int, int] | None:
     """(height, width) of the image that the program takes; None if both are open."""
     signature = program.graph_signature
-    if signature.buffers_to_mutate:
-        raise CheckpointError(
-            f"{path} was exported in training mode: it changes {next(iter(signature.buffers_to_mutate.values()))}",
-            expected="a program of a model in evaluation mode",
-            fix="call model.eval() before torch.export.export",
-        )
     shapes = [_described(program, name) for name in signature.user_inputs]
-    values = [_value(program, name) for name in signature.user_inputs]
-    image = values[0] if len(values) == 1 and isinstance(values[0], torch.Tensor) else None
-    positional = len(program.call_spec.in_spec.child(0).children()) == 1 if program.call_spec.in_spec else False
-    if image is None or not positional or image.dtype != torch.float32 or not _is_image(image):
+    image = _only_tensor(program, signature.user_inputs)
+    by_position = program.call_spec.in_spec.child(0).num_leaves == 1
+    if image is None or not by_position or not _is_image(image):
         raise CheckpointError(
             f"{path} takes {', '.join(shapes) or 'nothing'}",
             expected=CONTRACT,
@@ -89,15 +97,16 @@ def _check_input(program: ExportedProgram, path: Path) -> tuple[int, int] | None
 
 
 def _is_image(value: torch.Tensor) -> bool:
-    batch, channels = (*value.shape[:2], None, None)[:2]
-    return value.ndim == 4 and channels == 3 and (batch == 1 or not isinstance(batch, int))
+    if value.ndim != 4 or value.dtype != torch.float32:
+        return False
+    batch, channels = value.shape[:2]
+    return channels == 3 and (batch == 1 or not isinstance(batch, int))
 
 
 def _check_output(program: ExportedProgram, path: Path) -> int:
     """Number of logits."""
     names = program.graph_signature.user_outputs
-    values = [_value(program, name) for name in names]
-    logits = values[0] if len(values) == 1 and isinstance(values[0], torch.Tensor) else None
+    logits = _only_tensor(program, names)
     if logits is None or logits.ndim != 2 or logits.dtype != torch.float32 or not int(logits.shape[1]) >= MIN_CLASSES:
         raise CheckpointError(
             f"{path} gives {', '.join(_described(program, name) for name in names) or 'nothing'}",
@@ -105,6 +114,12 @@ def _check_output(program: ExportedProgram, path: Path) -> int:
             fix="export a module that returns the logits alone",
         )
     return int(logits.shape[1])
+
+
+def _only_tensor(program: ExportedProgram, names: Sequence[object]) -> torch.Tensor | None:
+    """The one tensor among inputs or outputs; None where there are others beside it, or none."""
+    value = _value(program, names[0]) if len(names) == 1 else None
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def _value(program: ExportedProgram, name: object) -> object:

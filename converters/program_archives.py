@@ -44,10 +44,10 @@ OPERATOR = re.compile(
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"
     r"|math\.(trunc|ceil|floor)"
 )
-SYMBOL = re.compile(r"[a-z]{1,4}\d+|True|False")
+SYMBOL = re.compile(r"[a-z]{1,4}\d+")
 FUNCTION = re.compile(r"[A-Z][A-Za-z]+")
 ARITHMETIC = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.Call, ast.Name, ast.Load, ast.Constant,
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.Call, ast.keyword, ast.Load,
     ast.operator, ast.unaryop, ast.cmpop, ast.boolop,
 )  # fmt: skip
 
@@ -133,20 +133,23 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Whether an expression has numbers, symbols of sizes, operators and functions of them, and no more."""
+    """Whether an expression has numbers, symbols of sizes, operators and SymPy's functions of them, and no more."""
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError):
         return False
-    called = [id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for node in ast.walk(tree):
-        if not isinstance(node, ARITHMETIC) or (
-            isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))
-        ):
-            return False
-        if isinstance(node, ast.Name) and not (FUNCTION if id(node) in called else SYMBOL).fullmatch(node.id):
-            return False
-    return True
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return all(_is_plain(node, FUNCTION if id(node) in called else SYMBOL) for node in ast.walk(tree))
+
+
+def _is_plain(node: ast.AST, names: re.Pattern[str]) -> bool:
+    if isinstance(node, ast.Name):
+        return names.fullmatch(node.id) is not None
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return SYMBOL.fullmatch(node.value) is not None
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (int, float))
+    return isinstance(node, ARITHMETIC)
 
 
 def _refused(path: Path, what: str) -> CheckpointError:

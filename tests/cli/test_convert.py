@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from vitedge.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
+from vitedge.cli.convert import input_size
 
 COMMON = ["--target", "cpu"]
 
@@ -82,7 +84,17 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert text.count("  vitedge convert ") >= 4
-    for option in ("--weights", "--random-weights", "--calib", "--eval", "--labels", "--output"):
+    for option in (
+        "--weights",
+        "--random-weights",
+        "--calib",
+        "--eval",
+        "--labels",
+        "--output",
+        "--preprocessing",
+        "--num-classes",
+        "--input-size",
+    ):
         assert option in text
 
 
@@ -103,6 +115,10 @@ def test_what_is_required(missing: str, capsys: pytest.CaptureFixture[str]) -> N
         (["./nowhere", "--precision", "fp32"], "no file or folder at './nowhere'"),
         (["nowhere.onnx", "--precision", "fp32"], "no file at nowhere.onnx"),
         (["hf:google/vit", "--precision", "fp32"], "unknown source scheme 'hf'"),
+        (["tim:deit_tiny_patch16_224", "--precision", "fp32"], "did you mean timm?"),
+        (["cswin_tinny_224", "--precision", "fp32"], "did you mean cswin_tiny_224"),
+        (["timm:pvt_tiny", "--precision", "fp32"], "vitedge does: write pvt_tiny, without timm:"),
+        (["deit_tiny_patch16_224", "--precision", "fp32", "--num-classes", "5"], "has a classifier of 1000 classes"),
         (["deit_tiny_patch16_224", "--precision", "fp8"], "no precision 'fp8'"),
         (["deit_tiny_patch16_224", "--precision", "int8"], "int8 needs images to calibrate with"),
         (["deit_tiny_patch16_224", "--precision", "int8", "--calib", "nowhere"], "nowhere"),
@@ -119,6 +135,17 @@ def test_one_clear_error(arguments: list[str], problem: str, here: Path, capsys:
     assert problem in captured.err
     assert "Traceback" not in captured.err
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("256x320", (256, 320)), ("96X64", (96, 64))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert input_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "224x", "2.5", "-1", "1x2x3", "large"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no size: expected HxW"):
+        input_size(text)
 
 
 def test_an_unknown_target(capsys: pytest.CaptureFixture[str]) -> None:

@@ -260,8 +260,10 @@ class TestRefusals:
             ({"precision": "int9"}, "no precision 'int9'"),
             ({"target": "gpu"}, "unknown target 'gpu'"),
             ({"precision": "int8"}, "int8 needs images"),
-            ({"weights": "some.pth"}, "--weights is for timm names"),
-            ({"random_weights": True}, "--random-weights is for timm names"),
+            ({"weights": "some.pth"}, "--weights is not for this source: shapes_vit has its own weights"),
+            ({"random_weights": True}, "--random-weights is not for this source"),
+            ({"num_classes": 3}, "--num-classes is not for this source: shapes_vit has its own number of classes"),
+            ({"input_size": (0, 32)}, r"the input size is \(0, 32\)"),
         ],
     )
     def test_requests(self, small_folder: Path, tmp_path: Path, options: dict[str, Any], problem: str) -> None:
@@ -269,6 +271,18 @@ class TestRefusals:
         with pytest.raises(UsageError, match=problem):
             vitedge.convert(small_folder, **whole)
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+    def test_the_size_of_an_exported_graph_is_fixed(self, tmp_path: Path, suffix: str) -> None:
+        (tmp_path / f"net{suffix}").touch()
+        with pytest.raises(UsageError, match="export it again"):
+            vitedge.convert(
+                tmp_path / f"net{suffix}", target="cpu", precision="fp32", input_size=64, output=tmp_path / "b"
+            )
+
+    def test_a_number_of_classes_below_one(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="the number of classes is -1"):
+            vitedge.convert("test_vit", target="cpu", precision="fp32", num_classes=-1, output=tmp_path / "b")
 
     def test_weights_and_random_weights(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="at most one"):

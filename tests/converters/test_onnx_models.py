@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,12 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vitedge.bundle import Bundle
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
-from vitedge.converters.reference import graph_logits
+from vitedge.converters.reference import graph_logits, normalized
 from vitedge.converters.rewrites import Rewritten, apply_rewrites
 from vitedge.converters.sources import OnnxFile
 from vitedge.converters.timm_models import TorchModel
-from vitedge.errors import CheckpointError, UsageError
+from vitedge.errors import CheckpointError, ConversionError, UsageError
 from vitedge.metrics import sqnr_db
+from vitedge.progress import Terminal
 
 Frames = NDArray[np.uint8]
 
@@ -200,3 +202,75 @@ def test_initializers_that_are_inputs_too(tmp_path: Path) -> None:
     graph.graph.initializer.append(numpy_helper.from_array(weights, "w"))
     assert graph.graph.input[1].type.tensor_type.elem_type == TensorProto.FLOAT
     assert load(tmp_path, graph).card.num_classes == 5
+
+
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_an_old_opset_is_upgraded_with_a_notice(tmp_path: Path, opset: int) -> None:
+    graph = onnx.parser.parse_model(
+        f"""
+        <ir_version: 6, opset_import: ["" : {opset}]>
+        g (float[N,3,32,32] x) => (float[N,3] y)
+        {{m = ReduceMean<axes = [2, 3], keepdims = 0>(x) s = ReduceSum<axes = [1]>(m) y = Mul(m, s)}}
+        """
+    )
+    stream = io.StringIO()
+    source = write(tmp_path, graph, label_names=None)
+    model = load_onnx(source, labels=None, progress=Terminal(stream))
+    assert f"upgrading the graph from opset {opset} to 20" in stream.getvalue()
+    assert model.graph.opset_import[0].version == 20
+    frames = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    means = normalized(frames, model.card.preprocessing).mean(axis=(2, 3))
+    np.testing.assert_allclose(
+        graph_logits(model.graph, frames, model.card.preprocessing), means * means.sum(), rtol=1e-4
+    )
+
+
+def test_preprocessing_is_given(tmp_path: Path, small_export: onnx.ModelProto) -> None:
+    onnx.save(small_export, tmp_path / "net.onnx")
+    source = OnnxFile(tmp_path / "net.onnx")
+    card = load_onnx(source, labels=None, preprocessing="timm:deit_tiny_patch16_224").card
+    assert (card.preprocessing.input_size, card.preprocessing.resize_size) == ((32, 32), (35, 35))
+    assert card.labels[0] == "class_0"
+
+
+def test_external_data(tmp_path: Path, small_export: onnx.ModelProto) -> None:
+    source = write(tmp_path, small_export)
+    whole = load_onnx(source, labels=None).graph
+    onnx.save(copy_of(small_export), source.path, save_as_external_data=True, location="net.weights", size_threshold=0)
+    assert load_onnx(source, labels=None).graph == whole
+    (tmp_path / "net.weights").unlink()
+    with pytest.raises(CheckpointError, match=r"are in net\.weights, which is not beside it"):
+        load_onnx(source, labels=None)
+
+
+@pytest.mark.parametrize(
+    ("node", "problem"),
+    [
+        ("y = mine.Attention(f)", r"no backend has the operator mine\.Attention, layer 'y'"),
+        ("y = Attenshun(f)", "no backend has the operator Attenshun, layer 'y'"),
+        ("y = Sigmoid(f)", r"y FLOAT \(1,3072\), made by Sigmoid: it has no logits"),
+        ("s = Slice(f, b, e, b) y = Identity(s)", r"shape \(0, 3072\)|shape \(1, 1\)|cannot run the graph"),
+    ],
+)
+def test_graphs_that_no_backend_can_serve(tmp_path: Path, node: str, problem: str) -> None:
+    graph = onnx.parser.parse_model(
+        f"""
+        <ir_version: 10, opset_import: ["" : 20, "mine" : 1]>
+        g (float[1,3,32,32] x) => (float[1,3072] y) <int64[1] b = {{1}}, int64[1] e = {{2}}>
+        {{f = Flatten(x) {node}}}
+        """
+    )
+    with pytest.raises((CheckpointError, ConversionError), match=problem):
+        load(tmp_path, graph)
+
+
+def test_an_index_is_no_logits(tmp_path: Path) -> None:
+    graph = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[1,3,32,32] x) => (int64[1] y) {f = Flatten(x) y = ArgMax<axis = 1, keepdims = 0>(f)}
+        """
+    )
+    with pytest.raises(CheckpointError, match="made by ArgMax") as caught:
+        load(tmp_path, graph)
+    assert "['f']" in caught.value.fix

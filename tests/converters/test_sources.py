@@ -139,7 +139,7 @@ def test_a_factory(text: str, module: str, attribute: str, name: str) -> None:
 
 @pytest.mark.parametrize("text", ["net:", "my-models:build", "net.py:build()", "net..zoo:build"])
 def test_what_is_no_factory(text: str) -> None:
-    with pytest.raises(UsageError, match="unknown source scheme|no file or folder"):
+    with pytest.raises(UsageError, match=r"unknown source scheme|no file or folder"):
         parse_source(text)
 
 
