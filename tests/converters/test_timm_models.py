@@ -182,6 +182,26 @@ class TestName:
         assert torch.equal(model.module.head.weight, module.head.weight)  # type: ignore[union-attr, arg-type]
         assert model.card.num_classes == 3
 
+    def test_the_number_of_classes_is_checked_against_the_weights(self, tmp_path: Path) -> None:
+        torch.save(tiny(classes=7).state_dict(), tmp_path / "weights.pth")
+        assert named(NAME, weights=tmp_path / "weights.pth", num_classes=7).card.num_classes == 7
+        with pytest.raises(CheckpointError, match="has a classifier of 7 classes, not of 5"):
+            named(NAME, weights=tmp_path / "weights.pth", num_classes=5)
+        with pytest.raises(CheckpointError, match="has a classifier of 1000 classes, not of 5"):
+            named(NAME, num_classes=5)
+
+    def test_classes_of_random_weights(self, tmp_path: Path) -> None:
+        (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
+        assert named(NAME, random_weights=True, num_classes=5).card.num_classes == 5
+        assert named(NAME, random_weights=True, labels=tmp_path / "labels.txt").card.labels == ("a", "b")
+        with pytest.raises(CheckpointError, match="2 labels, the network has 5 logits"):
+            named(NAME, random_weights=True, num_classes=5, labels=tmp_path / "labels.txt")
+
+    def test_preprocessing_that_is_given(self, tmp_path: Path) -> None:
+        (tmp_path / "pre.json").write_text('{"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5}', encoding="utf-8")
+        card = named(NAME, random_weights=True, preprocessing=str(tmp_path / "pre.json")).card
+        assert (card.preprocessing.mean, card.preprocessing.resize_size) == ((0.1, 0.2, 0.3), (320, 320))
+
     def test_weights_of_another_model(self, tmp_path: Path) -> None:
         torch.save(timm.create_model("mobilevit_xxs").state_dict(), tmp_path / "weights.pth")
         with pytest.raises(CheckpointError, match=r"missing \(cls_token, .*unexpected \(stem\.conv\.weight") as caught:

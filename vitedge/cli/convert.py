@@ -19,8 +19,14 @@ examples:
   vitedge convert model.onnx --target cpu --precision int8 --calib images/ --eval val/
   vitedge convert vit_base_patch16_224 --random-weights --target cpu --precision fp16
 
-SOURCE is timm:NAME (a bare name means timm), a folder with config.json and model.safetensors as timm saves them, or an
-ONNX file with a config.json beside it. Nothing is overwritten; the bundle appears when it is whole and verified.
+  vitedge convert cswin_tiny_224 --weights cswin_tiny_224.pth --target cpu --precision fp16
+  vitedge convert vit_small_patch16_224 --weights mine.pth --input-size 288x384 --target cpu --precision fp16
+  vitedge convert net.pt2 --preprocessing timm:deit_tiny_patch16_224 --target cpu --precision fp16
+  vitedge convert my_models.net:build --preprocessing preprocessing.json --target cpu --precision fp16
+
+SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), a folder with config.json and
+model.safetensors as timm saves them, an ONNX file, a .pt2 file of torch.export, or package.module:factory. Nothing is
+overwritten; the bundle appears when it is whole and verified.
 """
 
 
