@@ -102,7 +102,7 @@ def test_what_is_required(missing: str, capsys: pytest.CaptureFixture[str]) -> N
         (["deit_tinny_patch16_224", "--precision", "fp32"], "deit_tiny_patch16_224"),
         (["./nowhere", "--precision", "fp32"], "no file or folder at './nowhere'"),
         (["nowhere.onnx", "--precision", "fp32"], "no file at nowhere.onnx"),
-        (["hf:google/vit", "--precision", "fp32"], "unknown source scheme 'hf'"),
+        (["hf:a/b/c", "--precision", "fp32"], "'a/b/c' is not a name of the hub"),
         (["deit_tiny_patch16_224", "--precision", "fp8"], "no precision 'fp8'"),
         (["deit_tiny_patch16_224", "--precision", "int8"], "int8 needs images to calibrate with"),
         (["deit_tiny_patch16_224", "--precision", "int8", "--calib", "nowhere"], "nowhere"),
