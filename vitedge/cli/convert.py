@@ -15,12 +15,14 @@ EPILOG = """\
 examples:
   vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
   vitedge convert my-finetuned-vit/ --target cpu --precision fp16
+  vitedge convert hf:google/vit-base-patch16-224 --target cpu --precision int8 --calib images/
   vitedge convert mobilevit_s --weights mine.safetensors --labels labels.txt --target cpu --precision fp32
   vitedge convert model.onnx --target cpu --precision int8 --calib images/ --eval val/
   vitedge convert vit_base_patch16_224 --random-weights --target cpu --precision fp16
 
-SOURCE is timm:NAME (a bare name means timm), a folder with config.json and model.safetensors as timm saves them, or an
-ONNX file with a config.json beside it. Nothing is overwritten; the bundle appears when it is whole and verified.
+SOURCE is timm:NAME (a bare name means timm), hf:OWNER/NAME[@REVISION] of the Hugging Face hub, a folder with
+config.json and model.safetensors as timm or Transformers save them, or an ONNX file with a config.json beside it.
+Nothing is overwritten; the bundle appears when it is whole and verified.
 """
 
 
