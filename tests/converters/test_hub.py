@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import time
 from collections.abc import Iterator
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +100,14 @@ class TestFetch:
         assert hub.tokens == {"", "Bearer hf_example"}
 
     def test_steps_are_reported_and_the_library_is_silent(self, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-        stream = io.StringIO()
+        stream, records = io.StringIO(), BufferingHandler(1000)
+        logging.getLogger("huggingface_hub").addHandler(records)
         hub.cut_after["model.safetensors"] = 1000
         fetch(HubRepo(REPO), Terminal(stream))
         assert "looking up hf:shapes/vit on the hub" in stream.getvalue()
         assert f"downloading config.json, model.safetensors of commit {COMMIT[:12]}" in stream.getvalue()
+        logging.getLogger("huggingface_hub").removeHandler(records)
+        assert records.buffer == []
         assert capsys.readouterr() == ("", "")
 
 
