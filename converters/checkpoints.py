@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pickle
 import pickletools
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,9 @@ TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-(\d+)\.(?:safetensors|bin)")
+HUB_LAYOUT = "model.safetensors, its shards, or pytorch_model.bin"
 SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth'), or safetensors.torch.save_file"
 
 
@@ -32,7 +37,7 @@ class Weights:
 
     Attributes:
         tensors: parameters and buffers, on the CPU.
-        sha256: hash of the file.
+        sha256: hash of the file; of the shards' hashes in their order, where there are several.
     """
 
     tensors: Mapping[str, Tensor]
@@ -54,6 +59,40 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path} is not a weight file", expected=f"a file that ends in {', '.join(SUFFIXES)}")
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     return Weights(tensors=clean_state_dict(_unwrapped(loaded, path)), sha256=sha256_of(path))
+
+
+def weight_files(names: Collection[str]) -> tuple[str, ...]:
+    """Which files of a folder in the hub's layout hold its weights.
+
+    Args:
+        names: of its files.
+
+    Returns:
+        One file or all shards, in order; safetensors rather than pickles. Empty if there are none, or some are missing.
+    """
+    for whole in WHOLE_FILES:
+        if whole in names:
+            return (whole,)
+        shards = sorted(name for name in names if SHARD.fullmatch(name) and name.endswith(Path(whole).suffix))
+        if shards and f"-of-{len(shards):05}" in shards[0]:
+            return tuple(shards)
+    return ()
+
+
+def read_folder_weights(folder: Path) -> Weights:
+    """Read the weights of a folder in the hub's layout: one file, or all shards.
+
+    Raises:
+        CheckpointError: there are none, a shard is missing, or a file cannot be read (``read_weights``).
+    """
+    files = weight_files({path.name for path in folder.iterdir()})
+    if not files:
+        raise CheckpointError(f"{folder} has no weights, or not all of them", expected=HUB_LAYOUT)
+    parts = [read_weights(folder / name) for name in files]
+    if len(parts) == 1:
+        return parts[0]
+    tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
+    return Weights(tensors, hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest())
 
 
 def _read_safetensors(path: Path) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitedge.bundle import Bundle
 from vitedge.converters.publish import check_output
-from vitedge.converters.sources import Factory, HubFolder, Source, TimmName, VariantName, parse_source
+from vitedge.converters.sources import Factory, HubFolder, HubRepo, Source, TimmName, VariantName, parse_source
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -73,7 +73,7 @@ _OPTIONS = (
     _Option(
         "--input-size",
         "input_size",
-        (TimmName, VariantName, HubFolder, Factory),
+        (TimmName, VariantName, HubFolder, HubRepo, Factory),
         "has the input size that it was exported with: export it again at the size that you want",
     ),
 )

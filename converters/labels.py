@@ -30,19 +30,23 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def configured_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def configured_labels(config: Mapping[str, Any], *, key: str = "label_names") -> tuple[str, ...] | None:
     """``label_names`` of a timm configuration, described by its ``label_descriptions``; None if it names none.
+
+    Args:
+        config: the configuration.
+        key: where it has them, if not under timm's name.
 
     Raises:
         CheckpointError: they are not a list of strings, nor an object from index to string.
     """
-    names = config.get("label_names")
+    names = config.get(key)
     if not names:
         return None
     listed = _by_index(names) if isinstance(names, Mapping) else names
     if not isinstance(listed, (list, tuple)) or not all(isinstance(name, str) for name in listed):
         raise CheckpointError(
-            f"label_names of the configuration is {names!r:.60}",
+            f"{key} of the configuration is {names!r:.60}",
             expected="a list of strings, or an object with one string for each index",
         )
     descriptions = config.get("label_descriptions") or {}

@@ -21,6 +21,7 @@ from vitedge.converters.convert import Request
 from vitedge.converters.export import export
 from vitedge.converters.exported_programs import load_program
 from vitedge.converters.factories import load_factory
+from vitedge.converters.hub import fetch
 from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
@@ -30,8 +31,9 @@ from vitedge.converters.publish import file_records, publish, staged
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import apply_rewrites
-from vitedge.converters.sources import Factory, HubFolder, OnnxFile, ProgramFile, TimmName, VariantName
+from vitedge.converters.sources import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
 from vitedge.converters.timm_models import TorchModel, load_folder, load_named
+from vitedge.converters.transformers_models import is_transformers_folder, load_transformers
 from vitedge.converters.variant_models import load_variant
 from vitedge.converters.verify import (
     GOLDEN_FRAMES,
@@ -60,7 +62,7 @@ from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import processor_name
 from vitedge.version import VERSION
 
-TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
+TOOLS = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
 COMPARED_IMAGES = 64
 
 
@@ -172,9 +174,11 @@ def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
     source, labels, preprocessing = request.source, request.labels, request.preprocessing
     match source:
         case TimmName() | VariantName():
-            return _load_named(source, request)
+            return _load_named(source, request, progress)
         case HubFolder():
-            return load_folder(source, labels=labels, preprocessing=preprocessing, input_size=request.input_size)
+            return _load_folder(source, request)
+        case HubRepo():
+            return _load_repo(source, request, progress)
         case OnnxFile():
             return load_onnx(source, labels=labels, preprocessing=preprocessing, progress=progress)
         case ProgramFile():
@@ -189,8 +193,12 @@ def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
             )
 
 
-def _load_named(source: TimmName | VariantName, request: Request) -> TorchModel:
-    load = partial(load_named, source) if isinstance(source, TimmName) else partial(load_variant, source)
+def _load_named(source: TimmName | VariantName, request: Request, progress: Progress) -> TorchModel:
+    load = (
+        partial(load_variant, source)
+        if isinstance(source, VariantName)
+        else partial(load_named, source, progress=progress)
+    )
     return load(
         weights=request.weights,
         labels=request.labels,
@@ -199,6 +207,17 @@ def _load_named(source: TimmName | VariantName, request: Request) -> TorchModel:
         num_classes=request.num_classes,
         input_size=request.input_size,
     )
+
+
+def _load_folder(source: HubFolder, request: Request) -> TorchModel:
+    load = load_transformers if is_transformers_folder(source.path) else load_folder
+    return load(source, labels=request.labels, preprocessing=request.preprocessing, input_size=request.input_size)
+
+
+def _load_repo(source: HubRepo, request: Request, progress: Progress) -> TorchModel:
+    snapshot = fetch(source, progress)
+    model = _load_folder(HubFolder(snapshot.folder), request)
+    return replace(model, card=replace(model.card, name=source.name, source=str(source), revision=snapshot.revision))
 
 
 def describe(preprocessing: Preprocessing) -> str:

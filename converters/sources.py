@@ -12,13 +12,13 @@ from vitedge.converters.models import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
 
 EXPECTED = (
-    "timm:NAME, a folder with config.json and model.safetensors, a file that ends in .onnx or .pt2, or "
+    "timm:NAME, hf:OWNER/NAME, a folder with config.json and model.safetensors, a file that ends in .onnx or .pt2, or "
     "package.module:factory"
 )
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 
-SCHEMES = ("timm",)
-
+SCHEMES = ("timm", "hf")
+_REPO = re.compile(r"([\w.\-]+/)?([\w.\-]+)(?:@([\w.\-/]+))?", re.ASCII)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]+):(.*)", re.DOTALL)
 _FACTORY = re.compile(r"([a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*)*):([a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*)*)", re.ASCII)
 
@@ -32,7 +32,7 @@ class TimmName:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder in timm's hub layout: ``config.json`` and a weight file."""
+    """A folder in the hub's layout, of timm or Transformers: ``config.json`` and a weight file."""
 
     path: Path
 
@@ -40,6 +40,27 @@ class HubFolder:
     def name(self) -> str:
         """Name of the folder."""
         return self.path.resolve().name
+
+
+@dataclass(frozen=True)
+class HubRepo:
+    """A repository of the Hugging Face hub.
+
+    Attributes:
+        repo: ``OWNER/NAME``.
+        revision: branch, tag or commit; empty for the main branch.
+    """
+
+    repo: str
+    revision: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the repository without its owner."""
+        return self.repo.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"hf:{self.repo}@{self.revision}" if self.revision else f"hf:{self.repo}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ class Factory:
 
 _FILES: Mapping[str, type[OnnxFile | ProgramFile]] = {".onnx": OnnxFile, ".pt2": ProgramFile}
 
-Source = TimmName | VariantName | HubFolder | OnnxFile | ProgramFile | Factory
+Source = TimmName | VariantName | HubFolder | HubRepo | OnnxFile | ProgramFile | Factory
 
 
 def parse_source(text: str) -> Source:
@@ -123,8 +144,17 @@ def parse_source(text: str) -> Source:
 def _with_scheme(scheme: str, name: str) -> Source:
     if scheme == "timm" and name:
         return TimmName(name)
+    if scheme == "hf":
+        return _hub_repo(name)
     problem = f"unknown source scheme {scheme!r}" if scheme != "timm" else "timm: names no model"
     raise UsageError(problem, expected=EXPECTED, fix=did_you_mean(scheme, SCHEMES))
+
+
+def _hub_repo(text: str) -> HubRepo:
+    found = _REPO.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is not a name of the hub", expected="hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
+    return HubRepo(f"{found[1] or ''}{found[2]}", found[3] or "")
 
 
 def _folder(path: Path) -> Source:

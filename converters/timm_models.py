@@ -14,15 +14,17 @@ import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from vitedge.converters.checkpoints import read_weights
+from vitedge.converters.checkpoints import read_weights, weight_files
 from vitedge.converters.fitting import Mismatch, check_classes, check_finite, shortened
 from vitedge.converters.given_preprocessing import given_preprocessing
+from vitedge.converters.hub import fetch, only_weights
 from vitedge.converters.labels import choose_labels, configured_labels, read_labels
 from vitedge.converters.quiet import quiet
-from vitedge.converters.sources import HubFolder, TimmName
+from vitedge.converters.sources import HubFolder, HubRepo, TimmName
 from vitedge.converters.timm_config import CONFIG, check_name, preprocessing_from, read_config
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.model_card import ModelCard
+from vitedge.progress import Progress, Silent
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 RANDOM_SEED = 0
@@ -51,6 +53,7 @@ def load_named(
     preprocessing: str | None = None,
     num_classes: int | None = None,
     input_size: tuple[int, int] | None = None,
+    progress: Progress = Silent(),  # noqa: B008
 ) -> TorchModel:
     """Build a timm model by name, with the weights of a file, of timm's own download, or random ones.
 
@@ -63,6 +66,7 @@ def load_named(
         num_classes: number of logits; None for that of the weights.
         input_size: (height, width) in pixels; None for timm's. What the weights hold for another size, position
             embeddings and relative-position tables, is interpolated by timm.
+        progress: is told of a download.
 
     Raises:
         UsageError: timm has no such model, or its family cannot take that size.
@@ -71,19 +75,21 @@ def load_named(
     check_name(source.name)
     classes = num_classes or (None if labels is None else len(read_labels(labels)))
     plan = _Plan(source.name, where=f"timm:{source.name}", input_size=input_size)
+    revision = ""
     if weights is not None:
         stored = read_weights(weights)
         module, sha256 = _with_weights(plan, stored.tensors, weights, num_classes, classes), stored.sha256
     elif random_weights:
         module, sha256 = _random(plan, classes), ""
     else:
-        module = _downloaded(source.name, classes)
+        module, revision = _downloaded(source.name, classes, progress)
         sha256 = hash_of(module.state_dict())
         if input_size is not None:
             module = _with_weights(plan, module.state_dict(), Path(source.name), num_classes, classes)
-    return _described(
+    model = _described(
         module, sha256, name=source.name, source=plan.where, labels=labels, preprocessing=preprocessing, size=input_size
     )
+    return replace(model, card=replace(model.card, revision=revision))
 
 
 def load_folder(
@@ -168,17 +174,25 @@ def _random(plan: _Plan, classes: int | None) -> nn.Module:
         return replace(plan, classes=classes).build()
 
 
-def _downloaded(name: str, classes: int | None) -> nn.Module:
-    check_classes(get_pretrained_cfg(name).num_classes, classes, where=f"what timm downloads for {name}")
+def _downloaded(name: str, classes: int | None, progress: Progress) -> tuple[nn.Module, str]:
+    """The module with the weights that timm names, and their commit on the hub; of the few elsewhere, no commit."""
+    config = get_pretrained_cfg(name)
+    check_classes(config.num_classes, classes, where=f"what timm downloads for {name}")
+    overlay, revision = None, ""
     try:
-        module: nn.Module = timm.create_model(name, pretrained=True, exportable=True)
-    except (OSError, RuntimeError) as error:
+        if config.hf_hub_id:
+            snapshot = fetch(HubRepo(*config.hf_hub_id.split("@")), progress, choose=only_weights)
+            file = snapshot.folder / weight_files({path.name for path in snapshot.folder.iterdir()})[0]
+            overlay, revision = {"file": str(file), "custom_load": False}, snapshot.revision
+        module: nn.Module = timm.create_model(name, pretrained=True, exportable=True, pretrained_cfg_overlay=overlay)
+    except (OSError, RuntimeError, CheckpointError) as error:
+        problem = error.problem if isinstance(error, CheckpointError) else _first_line(error)
         raise CheckpointError(
-            f"the trained weights of {name} cannot be downloaded: {_first_line(error)}",
+            f"the trained weights of {name} cannot be downloaded: {problem}",
             fix="without a network, convert a folder with config.json and model.safetensors, or give --weights FILE; "
             "--random-weights is enough to measure latency",
         ) from error
-    return module
+    return module, revision
 
 
 def _with_weights(
@@ -203,10 +217,6 @@ def _classes_in(tensors: Mapping[str, Tensor], name: str) -> int | None:
 def _check_layout(folder: Path) -> None:
     config = read_config(folder / CONFIG)
     architecture = config.get("architecture")
-    if architecture is None and "model_type" in config:
-        raise CheckpointError(
-            f"{folder} is in the layout of Transformers", expected="timm's: config.json names an architecture"
-        )
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise CheckpointError(
             f"{folder / CONFIG} has architecture {architecture!r}",

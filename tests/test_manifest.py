@@ -92,6 +92,14 @@ def test_valid_manifests_fit_both(document: dict[str, Any]) -> None:
     assert fits_schema(optional)
 
 
+def test_a_manifest_from_before_a_key_was_added_is_read(document: dict[str, Any]) -> None:
+    older = copy.deepcopy(document)
+    del older["model"]["revision"], older["model"]["preprocessing"]["crop_rounding"]
+    model = parse_manifest(json.dumps(older), where="it").model
+    assert (model.revision, model.preprocessing.crop_rounding) == ("", "half_even")
+    assert fits_schema(older)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_code_and_schema_agree_on_a_changed_value(document: dict[str, Any], data: st.DataObject) -> None:

@@ -94,6 +94,16 @@ def test_a_smaller_frame_is_centred() -> None:
     assert preprocessing.geometry(50, 50) == Geometry((4, 4), (-1, -3))
 
 
+@pytest.mark.parametrize(
+    ("resized", "half_even", "floor"),
+    [(8, 0, 0), (9, 0, 0), (10, 1, 1), (11, 2, 1), (13, 2, 2), (5, -1, -2), (6, -1, -1)],
+)
+def test_an_odd_margin_is_rounded_as_asked(resized: int, half_even: int, floor: int) -> None:
+    for rounding, offset in (("half_even", half_even), ("floor", floor)):
+        preprocessing = Preprocessing((8, 8), (8, resized), resize_mode="squash", crop_rounding=rounding)  # type: ignore[arg-type]
+        assert preprocessing.geometry(50, 50).offset == (0, offset)
+
+
 def test_a_side_never_vanishes() -> None:
     assert Preprocessing((8, 8), (8, 8), resize_mode="border").geometry(1, 1000).resized == (1, 8)
     assert Preprocessing((8, 16), (8, 16)).geometry(1, 1000).resized == (8, 8000)

@@ -54,9 +54,9 @@ def convert(
     """Convert a checkpoint into a bundle for a target.
 
     Args:
-        source: ``timm:NAME`` (a bare name means timm, or a CSWin or PVT that vitedge has), a folder in timm's hub
-            layout, an ``.onnx`` file, a ``.pt2`` file of ``torch.export.save``, or ``package.module:factory``, a
-            callable that gives an ``nn.Module``.
+        source: ``timm:NAME`` (a bare name means timm, or a CSWin or PVT that vitedge has), ``hf:OWNER/NAME`` of the
+            Hugging Face hub, a folder in timm's or Transformers' layout, an ``.onnx`` file, a ``.pt2`` file of
+            ``torch.export.save``, or ``package.module:factory``, a callable that gives an ``nn.Module``.
         target: name of a target, such as ``cpu``; ``vitedge targets`` lists them.
         precision: ``fp32``, ``fp16`` or ``int8``.
         weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a

@@ -14,6 +14,7 @@ from vitedge.errors import UsageError
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 ResizeMode = Literal["shortest", "squash", "border"]
 ChannelOrder = Literal["RGB", "BGR"]
+CropRounding = Literal["half_even", "floor"]
 
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
@@ -37,7 +38,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop, channel order and normalization, as timm's evaluation transform defines them.
+    """Resize, crop, channel order and normalization, as the evaluation transforms of timm and Transformers define them.
 
     Attributes:
         input_size: (height, width) of the network's input in pixels.
@@ -48,6 +49,8 @@ class Preprocessing:
         mean: per channel, on the 0…1 scale, in ``channel_order``.
         std: per channel, on the 0…1 scale, in ``channel_order``.
         channel_order: the order in which the network was trained to read the channels.
+        crop_rounding: where the crop begins if its margin is odd: ``half_even`` rounds half of it as torchvision and
+            timm do, ``floor`` as Transformers does.
     """
 
     input_size: tuple[int, int]
@@ -57,6 +60,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     channel_order: ChannelOrder = "RGB"
+    crop_rounding: CropRounding = "half_even"
 
     def __post_init__(self) -> None:
         if min(*self.input_size, *self.resize_size) < 1:
@@ -83,10 +87,12 @@ class Preprocessing:
         """Sizes and offsets for frames of ``height`` × ``width`` pixels.
 
         Rounding follows torchvision's ``Resize`` and ``CenterCrop`` and timm's ``ResizeKeepRatio`` and
-        ``CenterCropOrPad`` (timm/data/transforms.py); a side that rounds to nothing, which timm refuses, is 1 pixel.
+        ``CenterCropOrPad`` (timm/data/transforms.py), or ``center_crop`` of Transformers (image_transforms.py); a side
+        that rounds to nothing, which timm refuses, is 1 pixel.
         """
         resized = self._resized(height, width)
-        offset = (_centered(resized[0], self.input_size[0]), _centered(resized[1], self.input_size[1]))
+        centered = _centered if self.crop_rounding == "half_even" else _centered_down
+        offset = (centered(resized[0], self.input_size[0]), centered(resized[1], self.input_size[1]))
         return Geometry(resized=resized, offset=offset)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -110,6 +116,10 @@ def _centered(size: int, window: int) -> int:
     if size < window:
         return -((window - size) // 2)
     return round((size - window) / 2.0)
+
+
+def _centered_down(size: int, window: int) -> int:
+    return (size - window) // 2
 
 
 def resize_size_for(input_size: tuple[int, int], crop_pct: float) -> tuple[int, int]:

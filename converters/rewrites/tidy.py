@@ -1,13 +1,17 @@
-"""Constants computed once, dead and repeated nodes removed, metadata of the exporter dropped."""
+"""Constants computed once, indices in lists, dead and repeated nodes removed, metadata of the exporter dropped."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 import onnxscript.optimizer
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
+from vitedge.converters.rewrites.gather_lists import flatten_gathers
 from vitedge.preprocessing import Preprocessing
 from vitedge.version import VERSION
+
+LARGEST_FOLDED = 1 << 24
+"""Elements. The position biases of BEiT and SwinV2, which networks without the image compute, reach 5 million."""
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
@@ -18,7 +22,9 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:  # noqa: ARG001
     """Fold, deduplicate and clean; names stay, so that equal sources give equal files."""
     RemoveInitializersFromInputsPass()(model)
-    onnxscript.optimizer.optimize_ir(model)
+    onnxscript.optimizer.optimize_ir(model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
+    flatten_gathers(model)
+    RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)
     for value in _values(model.graph):
         value.metadata_props.clear()

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from vitedge.bundle import sha256_of
-from vitedge.converters.checkpoints import read_weights
+from vitedge.converters.checkpoints import read_folder_weights, read_weights, weight_files
 from vitedge.errors import CheckpointError
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
@@ -127,3 +127,31 @@ def test_an_unknown_suffix(tmp_path: Path) -> None:
     (tmp_path / "weights.npz").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"weights\.npz is not a weight file"):
         read_weights(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["pytorch_model.bin", "model.safetensors", "model-00001-of-00001.safetensors"], ["model.safetensors"]),
+        (["pytorch_model.bin", "optimizer.bin"], ["pytorch_model.bin"]),
+        (
+            ["model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"],
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+        ),
+        (["model-00002-of-00002.safetensors", "pytorch_model.bin"], ["pytorch_model.bin"]),
+        (["pytorch_model-00001-of-00001.bin"], ["pytorch_model-00001-of-00001.bin"]),
+        (["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"], []),
+        (["tf_model.h5", "flax_model.msgpack", "my_model.safetensors"], []),
+    ],
+)
+def test_which_files_hold_the_weights(names: list[str], expected: list[str]) -> None:
+    assert weight_files(names) == tuple(expected)
+
+
+def test_shards_are_read_as_one(tmp_path: Path) -> None:
+    for number, key in ((1, "a"), (2, "b")):
+        safetensors.torch.save_file({key: torch.ones(number)}, tmp_path / f"model-0000{number}-of-00002.safetensors")
+    weights = read_folder_weights(tmp_path)
+    assert {key: tuple(tensor.shape) for key, tensor in weights.tensors.items()} == {"a": (1,), "b": (2,)}
+    safetensors.torch.save_file({"b": torch.zeros(2)}, tmp_path / "model-00002-of-00002.safetensors")
+    assert read_folder_weights(tmp_path).sha256 != weights.sha256

@@ -13,6 +13,7 @@ from vitedge.converters.sources import (
     WEIGHT_SUFFIXES,
     Factory,
     HubFolder,
+    HubRepo,
     OnnxFile,
     ProgramFile,
     TimmName,
@@ -54,6 +55,29 @@ def test_an_onnx_file(here: Path) -> None:
     source = parse_source("net.v2.onnx")
     assert source == OnnxFile(Path("net.v2.onnx"))
     assert source.name == "net.v2"
+
+
+@pytest.mark.parametrize(
+    ("text", "repo", "revision", "name"),
+    [
+        ("hf:google/vit-base-patch16-224", "google/vit-base-patch16-224", "", "vit-base-patch16-224"),
+        ("hf:timm/vit_tiny.augreg@v1.0", "timm/vit_tiny.augreg", "v1.0", "vit_tiny.augreg"),
+        ("hf:someone/net@refs/pr/3", "someone/net", "refs/pr/3", "net"),
+        ("hf:resnet", "resnet", "", "resnet"),
+    ],
+)
+def test_a_name_of_the_hub(text: str, repo: str, revision: str, name: str) -> None:
+    source = parse_source(text)
+    assert source == HubRepo(repo, revision)
+    assert source.name == name
+    assert str(source) == text
+
+
+@pytest.mark.parametrize("text", ["hf:", "hf:a/b/c", "hf:google/vit base", "hf:google/", "hf:google/vit@", "hf:/vit"])
+def test_what_is_no_name_of_the_hub(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a name of the hub") as caught:
+        parse_source(text)
+    assert "hf:OWNER/NAME" in caught.value.expected
 
 
 def test_home(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import hub_server
 import pytest
 import safetensors.torch
 import timm
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from vitedge.bundle import sha256_of
@@ -107,12 +109,6 @@ class TestFolder:
         with pytest.raises(CheckpointError, match="vit_tinny") as caught:
             load_folder(HubFolder(folder), labels=None)
         assert "vit_tiny_patch16_224" in caught.value.fix
-
-    def test_the_layout_of_transformers(self, tmp_path: Path) -> None:
-        text = json.dumps({"architectures": ["ViTForImageClassification"], "model_type": "vit"})
-        (tmp_path / "config.json").write_text(text, encoding="utf-8")
-        with pytest.raises(CheckpointError, match="Transformers"):
-            load_folder(HubFolder(tmp_path), labels=None)
 
     @pytest.mark.parametrize("arguments", [{"depth": "two"}, {"patch_size": 7, "img_size": -1}, {"nonsense": 1}])
     def test_model_arguments_that_timm_refuses(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
@@ -222,6 +218,24 @@ class TestName:
         with pytest.raises(UsageError, match="tag") as caught:
             named("deit_tiny_patch16_224.fb_in1")
         assert "did you mean deit_tiny_patch16_224.fb_in1k" in caught.value.fix
+
+    def test_a_download(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """From a hub on this machine, of the weights alone, with their commit; then from the cache."""
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        module = tiny(classes=1000)
+        repo = get_pretrained_cfg(NAME).hf_hub_id
+        with hub_server.serving() as hub:
+            hub_server.use(monkeypatch, hub.url)
+            hub.repos[repo] = tmp_path / "repo"
+            hub.repos[repo].mkdir()
+            (tmp_path / "repo" / "config.json").touch()
+            safetensors.torch.save_file(module.state_dict(), tmp_path / "repo" / "model.safetensors")
+            model = named(NAME)
+            assert not [request for request in hub.requests if request.endswith("config.json")]
+        assert torch.equal(model.module.head.weight, module.head.weight)  # type: ignore[union-attr, arg-type]
+        assert model.card.revision == hub_server.COMMIT
+        assert named(NAME).card == model.card
 
     @pytest.mark.parametrize("name", [NAME, "vit_small_patch16_18x2_224"], ids=["no network", "none published"])
     def test_no_download(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:

@@ -15,6 +15,7 @@ EPILOG = """\
 examples:
   vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
   vitedge convert my-finetuned-vit/ --target cpu --precision fp16
+  vitedge convert hf:google/vit-base-patch16-224 --target cpu --precision int8 --calib images/
   vitedge convert mobilevit_s --weights mine.safetensors --labels labels.txt --target cpu --precision fp32
   vitedge convert model.onnx --target cpu --precision int8 --calib images/ --eval val/
   vitedge convert vit_base_patch16_224 --random-weights --target cpu --precision fp16
@@ -24,9 +25,10 @@ examples:
   vitedge convert net.pt2 --preprocessing timm:deit_tiny_patch16_224 --target cpu --precision fp16
   vitedge convert my_models.net:build --preprocessing preprocessing.json --target cpu --precision fp16
 
-SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), a folder with config.json and
-model.safetensors as timm saves them, an ONNX file, a .pt2 file of torch.export, or package.module:factory. Nothing is
-overwritten; the bundle appears when it is whole and verified.
+SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), hf:OWNER/NAME[@REVISION] of the
+Hugging Face hub, a folder with config.json and model.safetensors as timm or Transformers save them, an ONNX file, a
+.pt2 file of torch.export, or package.module:factory. Nothing is overwritten; the bundle appears when it is whole and
+verified.
 """
 
 

@@ -102,7 +102,8 @@ def ran_in(precision: PrecisionRecord) -> str:
 def _model(manifest: Manifest) -> str:
     model = manifest.model
     weights = f"weights {model.weights_sha256[:16]}…" if model.pretrained else "random weights: for latency only"
-    return f"{model.name} ({model.architecture}) from {model.source}, {weights}"
+    commit = f" at commit {model.revision[:12]}" if model.revision else ""
+    return f"{model.name} ({model.architecture}) from {model.source}{commit}, {weights}"
 
 
 def _labels(labels: tuple[str, ...]) -> str:

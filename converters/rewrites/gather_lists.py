@@ -1,0 +1,52 @@
+"""Gathers by a table of indices, as ``unfold`` exports to, become gathers by a list of them and a Reshape.
+
+OpenVINO moves the scales of int8 channels behind a Gather, and fails where its indices are a table
+(GatherTransformation, 2026.4: ``Argument shapes are inconsistent``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+def flatten_gathers(model: ir.Model) -> None:
+    """Replace each Gather by constant indices of several dimensions, where shapes are static."""
+    for node in tuple(model.graph):
+        if node.op_type == "Gather" and _is_table(node.inputs[1]) and _static(node.outputs[0]) is not None:
+            _flatten(model, node)
+
+
+def _is_table(indices: ir.Value | None) -> bool:
+    return indices is not None and indices.const_value is not None and indices.const_value.shape.rank() > 1
+
+
+def _static(value: ir.Value) -> list[int] | None:
+    dims = list(value.shape or ())
+    sizes = [dim for dim in dims if isinstance(dim, int)]
+    return sizes if dims and len(sizes) == len(dims) else None
+
+
+def _flatten(model: ir.Model, node: ir.Node) -> None:
+    data, table = node.inputs
+    output = node.outputs[0]
+    shape = _static(output)
+    if data is None or table is None or table.const_value is None or shape is None:
+        raise ValueError(f"{node.name} was not checked")
+    indices = _constant(model, f"{output.name}_list", table.const_value.numpy().reshape(-1))
+    listed = ir.val(f"{output.name}_gathered", output.dtype)
+    gather = ir.node("Gather", [data, indices], {"axis": node.attributes.get_int("axis", 0)}, outputs=[listed])
+    sizes = _constant(model, f"{output.name}_shape", np.asarray(shape))
+    whole = ir.val(f"{output.name}_table", output.dtype, shape)
+    reshape = ir.node("Reshape", [listed, sizes], outputs=[whole])
+    model.graph.insert_before(node, [gather, reshape])
+    ir.convenience.replace_all_uses_with(output, whole, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+
+
+def _constant(model: ir.Model, name: str, values: NDArray[np.int64]) -> ir.Value:
+    tensor = ir.tensor(values.astype(np.int64), name=name)
+    value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value

@@ -1,0 +1,30 @@
+"""Tidying: what does not depend on the image is computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto, helper, numpy_helper
+
+from vitedge.converters.rewrites import tidy
+from vitedge.preprocessing import Preprocessing
+
+
+def test_a_large_table_is_looked_up_once() -> None:
+    """As the relative position bias of BEiT: a table, gathered for each pair of 600 tokens."""
+    table = np.arange(100, dtype=np.float32)
+    index = np.arange(600 * 600, dtype=np.int64).reshape(600, 600) % 100
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "index"], ["bias"]), helper.make_node("Add", ["x", "bias"], ["y"])],
+        "biased",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [600, 600])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [600, 600])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(index, "index")],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    tidy.rewrite(model, Preprocessing((8, 8), (8, 8)))
+    assert [node.op_type for node in model.graph] == ["Add"]
+    (bias,) = ir.to_proto(model).graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(bias), table[index])
+    onnx.checker.check_model(ir.to_proto(model))
