@@ -12,6 +12,7 @@ from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.reference import Frames, Logits, graph_logits
 from vitedge.converters.rewrites import fold_normalization, prepend_normalization, tidy
+from vitedge.converters.rewrites.places import Places
 from vitedge.errors import ConversionError
 from vitedge.metrics import Parity, parity
 from vitedge.preprocessing import Preprocessing
@@ -27,12 +28,12 @@ class Rewrite:
     Attributes:
         name: for people.
         check: why it does not apply to a graph; empty if it does.
-        rewrite: changes the graph in place.
+        rewrite: changes the graph in place; says in how many places.
     """
 
     name: str
     check: Callable[[ir.Model, Preprocessing], str]
-    rewrite: Callable[[ir.Model, Preprocessing], None]
+    rewrite: Callable[[ir.Model, Preprocessing], Places]
 
 
 REWRITES: tuple[Rewrite, ...] = (
@@ -49,13 +50,13 @@ class Rewritten:
     Attributes:
         graph: takes one uint8 ``(1,H,W,3)`` frame named ``frame``.
         logits: of the frames that the rewrites were proved on, ``(N, classes)``.
-        applied: names of the rewrites, in order.
+        applied: the rewrites by name, in order, and what each one did.
         refused: why each other one did not apply.
     """
 
     graph: onnx.ModelProto
     logits: Logits
-    applied: tuple[str, ...]
+    applied: dict[str, Places]
     refused: dict[str, str]
 
 
@@ -75,7 +76,7 @@ def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Prepro
         raise ConversionError(
             "the model gives NaN or infinite logits in float32", expected="finite logits", fix="check its weights"
         )
-    applied: list[str] = []
+    applied: dict[str, Places] = {}
     refused: dict[str, str] = {}
     for rewrite in REWRITES:
         model = ir.from_proto(graph)
@@ -83,12 +84,12 @@ def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Prepro
         if reason:
             refused[rewrite.name] = reason
             continue
-        rewrite.rewrite(model, preprocessing)
+        places = rewrite.rewrite(model, preprocessing)
         NameFixPass()(model)
         graph = ir.to_proto(model)
         logits = _proved(rewrite.name, logits, graph_logits(graph, frames, preprocessing))
-        applied.append(rewrite.name)
-    return Rewritten(graph, logits, tuple(applied), refused)
+        applied[rewrite.name] = places
+    return Rewritten(graph, logits, applied, refused)
 
 
 def _proved(name: str, before: Logits, after: Logits) -> Logits:

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveInitializersFromInputsPass
 
+from vitedge.converters.rewrites.places import ONE, Places
 from vitedge.preprocessing import Preprocessing
 from vitedge.version import VERSION
 
@@ -15,7 +16,7 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     return ""
 
 
-def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:  # noqa: ARG001
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Fold, deduplicate and clean; names stay, so that equal sources give equal files."""
     RemoveInitializersFromInputsPass()(model)
     onnxscript.optimizer.optimize_ir(model)
@@ -26,6 +27,7 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:  # noqa: ARG
     model.metadata_props.clear()
     model.doc_string = None
     model.producer_name, model.producer_version = "vitedge", VERSION
+    return ONE
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
