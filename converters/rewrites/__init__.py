@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,16 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.reference import Frames, Logits, graph_logits
-from vitedge.converters.rewrites import fold_normalization, prepend_normalization, tidy
+from vitedge.converters.rewrites import (
+    attention_scale,
+    fold_normalization,
+    key_bias,
+    layer_scale,
+    layernorm_affine,
+    prepend_normalization,
+    tidy,
+    value_bias,
+)
 from vitedge.converters.rewrites.places import Places
 from vitedge.errors import ConversionError
 from vitedge.metrics import Parity, parity
@@ -38,6 +47,11 @@ class Rewrite:
 
 REWRITES: tuple[Rewrite, ...] = (
     Rewrite("tidy", tidy.check, tidy.rewrite),
+    Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
+    Rewrite("fold LayerScale", layer_scale.check, layer_scale.rewrite),
+    Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
+    Rewrite("drop key bias", key_bias.check, key_bias.rewrite),
+    Rewrite("fold value bias", value_bias.check, value_bias.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite),
 )
@@ -60,13 +74,19 @@ class Rewritten:
     refused: dict[str, str]
 
 
-def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Preprocessing) -> Rewritten:
-    """Apply all rewrites in order.
+def apply_rewrites(
+    graph: onnx.ModelProto,
+    frames: Frames,
+    preprocessing: Preprocessing,
+    rewrites: Sequence[Rewrite] = REWRITES,
+) -> Rewritten:
+    """Apply rewrites in order.
 
     Args:
         graph: float32, one image in, logits out.
         frames: ``(N,H,W,3)`` uint8 to prove them on.
         preprocessing: mean and std to fold in.
+        rewrites: which, in which order.
 
     Raises:
         ConversionError: a rewrite changed the outputs, or they are not finite.
@@ -78,7 +98,7 @@ def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Prepro
         )
     applied: dict[str, Places] = {}
     refused: dict[str, str] = {}
-    for rewrite in REWRITES:
+    for rewrite in rewrites:
         model = ir.from_proto(graph)
         reason = rewrite.check(model, preprocessing)
         if reason:

@@ -184,6 +184,15 @@ class Layer:
         rows = vector.reshape(self.groups, 1, inner).repeat(out // self.groups, axis=1).reshape(out, inner)
         return rows.reshape(out, inner, *[1] * (weight.ndim - 2))
 
+    def shift_inputs(self, model: ir.Model, offsets: Array) -> Layer:
+        """Add to the bias what ``offsets`` ``(in,)`` on every input would add; the layer as it is then.
+
+        A convolution that pads would need them in its padding too.
+        """
+        weight = self.weight
+        added = (weight * self.input_weight(offsets)).sum(axis=tuple(range(1, weight.ndim)))
+        return self.set_bias(model, self.bias + added)
+
     def pads(self) -> bool:
         """Whether it is a convolution that pads with zeros."""
         pads = self.node.attributes.get_ints("pads", []) or []
@@ -285,6 +294,11 @@ class Reading:
     index: int
     channels: Channels
 
+    @property
+    def reader(self) -> str:
+        """Who reads, for people."""
+        return "the output" if self.node is None else self.node.op_type
+
 
 def numbered(value: ir.Value, axis: int) -> Channels | None:
     """Channel numbers, from 1, for a value with its channels on ``axis``; None where its shape is not known."""
@@ -317,6 +331,23 @@ def trace(graph: ir.Graph, value: ir.Value, channels: Channels) -> tuple[Reading
             known.update(zip(node.outputs, moved, strict=True))
     outputs = [Reading(None, 0, each) for key, each in known.items() if key.is_graph_output()]
     return (*readings, *outputs)
+
+
+def traced_layer(graph: ir.Graph, layer: Layer) -> tuple[Reading, ...]:
+    """Where the output channels of a layer go; empty where the shape of its output is not known."""
+    channels = numbered(layer.output, layer.axis)
+    return () if channels is None else trace(graph, layer.output, channels)
+
+
+def input_columns(layer: Layer, channels: Channels) -> Channels | None:
+    """The channel that each input column of a layer reads, ``(in,)``, as in :class:`Reading`.
+
+    None where a column reads several channels, or values from elsewhere. Padding does not count beside a channel.
+    """
+    columns = np.moveaxis(channels, layer.axis, 0).reshape(channels.shape[layer.axis], -1)
+    highest = columns.max(axis=1)
+    lowest = np.where(columns == ZERO, highest[:, None], columns).min(axis=1)
+    return highest if (lowest == highest).all() and (lowest != OTHER).all() else None
 
 
 def _present(value: ir.Value | None) -> ir.Value:
