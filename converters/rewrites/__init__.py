@@ -13,12 +13,18 @@ from onnx_ir.passes.common import NameFixPass
 from vitedge.converters.reference import Frames, Logits, graph_logits
 from vitedge.converters.rewrites import (
     attention_scale,
+    class_token_only,
+    distilled_heads,
+    fold_batchnorm,
     fold_normalization,
+    fuse_gelu,
+    fuse_layernorm,
     key_bias,
     layer_scale,
     layernorm_affine,
     prepend_normalization,
     tidy,
+    upgrade_opset,
     value_bias,
 )
 from vitedge.converters.rewrites.places import Places
@@ -46,7 +52,13 @@ class Rewrite:
 
 
 REWRITES: tuple[Rewrite, ...] = (
+    Rewrite("upgrade opset", upgrade_opset.check, upgrade_opset.rewrite),
     Rewrite("tidy", tidy.check, tidy.rewrite),
+    Rewrite("fuse LayerNorm", fuse_layernorm.check, fuse_layernorm.rewrite),
+    Rewrite("fuse GELU", fuse_gelu.check, fuse_gelu.rewrite),
+    Rewrite("fold BatchNorm", fold_batchnorm.check, fold_batchnorm.rewrite),
+    Rewrite("one head", distilled_heads.check, distilled_heads.rewrite),
+    Rewrite("class token only", class_token_only.check, class_token_only.rewrite),
     Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
     Rewrite("fold LayerScale", layer_scale.check, layer_scale.rewrite),
     Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),

@@ -25,6 +25,7 @@ from vitedge.converters.rewrites.bounds import (
     needs_everything,
     shape_of,
 )
+from vitedge.converters.rewrites.places import Places
 from vitedge.converters.rewrites.regions import Region, contains, extent, relative, worth_computing
 from vitedge.preprocessing import Preprocessing
 
@@ -45,10 +46,13 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     return ""
 
 
-def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:  # noqa: ARG001
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Compute every value in the pieces that are read."""
-    _Narrowing(model.graph).run()
+    narrowing = _Narrowing(model.graph)
+    changed = sum(node.op_type in PRODUCTS and _is_partial(node.outputs[0], narrowing.pieces) for node in model.graph)
+    narrowing.run()
     RemoveUnusedNodesPass()(model)
+    return Places(changed)
 
 
 def required_pieces(graph: ir.Graph) -> Pieces:
@@ -113,19 +117,18 @@ class _Narrowing:
             live = [output for output in node.outputs if output in self.pieces]
             if any(_is_partial(value, self.pieces) for value in (*live, *filter(None, node.inputs))):
                 for output in live:
-                    self._replace(output)
+                    self._replace(node, output)
 
-    def _replace(self, output: ir.Value) -> None:
+    def _replace(self, node: ir.Node, output: ir.Value) -> None:
         for region in self.pieces[output]:
-            value = self._compute(output, region)
+            value = self._compute(node, output, region)
             if region == everything(output):
                 self.pieces[value] = [region]
                 ir.convenience.replace_all_uses_with(output, value)
             self._computed[output, region] = value
 
-    def _compute(self, output: ir.Value, region: Region) -> ir.Value:
+    def _compute(self, node: ir.Node, output: ir.Value, region: Region) -> ir.Value:
         """A region of an operator's output, from regions of its inputs."""
-        node = output.producer()
         parts = {index: self._read(node, index, needed) for index, needed in _needs_of(node, output, region).items()}
         if node.op_type in RESHAPES | SELECTIONS:
             return self._reshape(node, parts[0], output, region)
@@ -147,16 +150,16 @@ class _Narrowing:
         """A region of an input, cut from the piece that contains it."""
         value = _input(node, index)
         if value.const_value is not None:
-            return self._constant_part(value, region)
+            return self._constant_part(value, value.const_value.numpy(), region)
         piece = next(each for each in self.pieces.get(value, [everything(value)]) if contains(each, region))
         source = self._computed.get((value, piece), value)
         return source if piece == region else self._cut(node, source, relative(region, piece))
 
-    def _constant_part(self, value: ir.Value, region: Region) -> ir.Value:
+    def _constant_part(self, value: ir.Value, values: NDArray[Any], region: Region) -> ir.Value:
         if region == everything(value):
             return value
         if (value, region) not in self._computed:
-            part = value.const_value.numpy()[tuple(slice(*span) for span in region)]
+            part = values[tuple(slice(*span) for span in region)]
             self._computed[value, region] = self._initializer(f"{value.name}_part", part)
         return self._computed[value, region]
 
@@ -175,7 +178,7 @@ class _Narrowing:
         """Insert a node that computes a region of a value; its output."""
         (value,) = node.outputs
         value.name = whole.name if region == everything(whole) else f"{whole.name}_part"
-        value.dtype, value.shape = whole.dtype, ir.Shape(extent(region))
+        value.type, value.shape = whole.type, ir.Shape(extent(region))
         node.name = value.name
         self._graph.insert_before(place, node)
         return value

@@ -19,7 +19,7 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Fold, deduplicate and clean; names stay, so that equal sources give equal files."""
     RemoveInitializersFromInputsPass()(model)
-    onnxscript.optimizer.optimize_ir(model)
+    onnxscript.optimizer.optimize_ir(model, should_fold=_should_fold)
     ClearMetadataAndDocStringPass()(model)
     for value in _values(model.graph):
         value.metadata_props.clear()
@@ -28,6 +28,11 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
     model.doc_string = None
     model.producer_name, model.producer_version = "vitedge", VERSION
     return ONE
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Shapes that older exporters compute with ConstantOfShape too; otherwise as the optimizer thinks best."""
+    return True if node.op_type == "ConstantOfShape" else None
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
