@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,23 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.reference import Frames, Logits, graph_logits
-from vitedge.converters.rewrites import fold_normalization, prepend_normalization, tidy
+from vitedge.converters.rewrites import (
+    attention_scale,
+    class_token_only,
+    distilled_heads,
+    fold_batchnorm,
+    fold_normalization,
+    fuse_gelu,
+    fuse_layernorm,
+    key_bias,
+    layer_scale,
+    layernorm_affine,
+    prepend_normalization,
+    tidy,
+    upgrade_opset,
+    value_bias,
+)
+from vitedge.converters.rewrites.places import Places
 from vitedge.errors import ConversionError
 from vitedge.metrics import Parity, parity
 from vitedge.preprocessing import Preprocessing
@@ -27,16 +43,27 @@ class Rewrite:
     Attributes:
         name: for people.
         check: why it does not apply to a graph; empty if it does.
-        rewrite: changes the graph in place.
+        rewrite: changes the graph in place; says in how many places.
     """
 
     name: str
     check: Callable[[ir.Model, Preprocessing], str]
-    rewrite: Callable[[ir.Model, Preprocessing], None]
+    rewrite: Callable[[ir.Model, Preprocessing], Places]
 
 
 REWRITES: tuple[Rewrite, ...] = (
+    Rewrite("upgrade opset", upgrade_opset.check, upgrade_opset.rewrite),
     Rewrite("tidy", tidy.check, tidy.rewrite),
+    Rewrite("fuse LayerNorm", fuse_layernorm.check, fuse_layernorm.rewrite),
+    Rewrite("fuse GELU", fuse_gelu.check, fuse_gelu.rewrite),
+    Rewrite("fold BatchNorm", fold_batchnorm.check, fold_batchnorm.rewrite),
+    Rewrite("one head", distilled_heads.check, distilled_heads.rewrite),
+    Rewrite("class token only", class_token_only.check, class_token_only.rewrite),
+    Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
+    Rewrite("fold LayerScale", layer_scale.check, layer_scale.rewrite),
+    Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
+    Rewrite("drop key bias", key_bias.check, key_bias.rewrite),
+    Rewrite("fold value bias", value_bias.check, value_bias.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite),
 )
@@ -49,23 +76,29 @@ class Rewritten:
     Attributes:
         graph: takes one uint8 ``(1,H,W,3)`` frame named ``frame``.
         logits: of the frames that the rewrites were proved on, ``(N, classes)``.
-        applied: names of the rewrites, in order.
+        applied: the rewrites by name, in order, and what each one did.
         refused: why each other one did not apply.
     """
 
     graph: onnx.ModelProto
     logits: Logits
-    applied: tuple[str, ...]
+    applied: dict[str, Places]
     refused: dict[str, str]
 
 
-def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Preprocessing) -> Rewritten:
-    """Apply all rewrites in order.
+def apply_rewrites(
+    graph: onnx.ModelProto,
+    frames: Frames,
+    preprocessing: Preprocessing,
+    rewrites: Sequence[Rewrite] = REWRITES,
+) -> Rewritten:
+    """Apply rewrites in order.
 
     Args:
         graph: float32, one image in, logits out.
         frames: ``(N,H,W,3)`` uint8 to prove them on.
         preprocessing: mean and std to fold in.
+        rewrites: which, in which order.
 
     Raises:
         ConversionError: a rewrite changed the outputs, or they are not finite.
@@ -75,20 +108,20 @@ def apply_rewrites(graph: onnx.ModelProto, frames: Frames, preprocessing: Prepro
         raise ConversionError(
             "the model gives NaN or infinite logits in float32", expected="finite logits", fix="check its weights"
         )
-    applied: list[str] = []
+    applied: dict[str, Places] = {}
     refused: dict[str, str] = {}
-    for rewrite in REWRITES:
+    for rewrite in rewrites:
         model = ir.from_proto(graph)
         reason = rewrite.check(model, preprocessing)
         if reason:
             refused[rewrite.name] = reason
             continue
-        rewrite.rewrite(model, preprocessing)
+        places = rewrite.rewrite(model, preprocessing)
         NameFixPass()(model)
         graph = ir.to_proto(model)
         logits = _proved(rewrite.name, logits, graph_logits(graph, frames, preprocessing))
-        applied.append(rewrite.name)
-    return Rewritten(graph, logits, tuple(applied), refused)
+        applied[rewrite.name] = places
+    return Rewritten(graph, logits, applied, refused)
 
 
 def _proved(name: str, before: Logits, after: Logits) -> Logits:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from vitedge.converters.rewrites.frame_input import add_after, add_constant, normalized_input, replace_input
+from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
+from vitedge.converters.rewrites.graph import Array, Layer, add_constant, layer_of
+from vitedge.converters.rewrites.places import ONE, Places
 from vitedge.preprocessing import Preprocessing
-
-Array = NDArray[np.float64]
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
@@ -25,55 +24,36 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     consumers = pixels.consumers()
     if [node.op_type for node in consumers] != ["Conv"]:
         return f"the input feeds {', '.join(node.op_type for node in consumers)}, not one Conv"
-    (conv,) = consumers
-    if any(value is not None and value.const_value is None for value in conv.inputs[1:]):
+    stem = layer_of(consumers[0])
+    if stem is None:
         return "the weights of the first Conv are not constant"
-    if conv.attributes.get_int("group", 1) != 1:
-        return "the first Conv is grouped"
-    return ""
+    return "the first Conv is grouped" if stem.groups != 1 else ""
 
 
-def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:
     """Scale the weights; move the mean into the bias, or in front of a convolution that pads."""
-    (conv,) = model.graph.inputs[0].consumers()
-    weight, bias = _array(conv.inputs[1]), _bias(conv)
+    stem = _stem(model)
+    weight, bias = stem.weight, stem.bias
     mean, std = np.asarray(preprocessing.mean, np.float64), np.asarray(preprocessing.std, np.float64)
     planes = replace_input(model, preprocessing.input_size)
-    if mean.any() and _pads(conv):
+    if mean.any() and stem.pads():
         offset = add_constant(model, "frame_mean", 255 * _per_channel(mean))
         planes = add_after(model, planes, "Sub", offset, "frame_centered")
     elif mean.any():
         bias = bias - np.einsum("ocij,c->o", weight, mean / std)
-    conv.replace_input_with(0, planes)
-    _set_constant(model, conv, 1, weight * _per_channel(1 / (255 * std)), "frame_conv_weight")
-    _set_constant(model, conv, 2, bias, "frame_conv_bias")
+    stem.node.replace_input_with(0, planes)
+    stem.set_weight(model, weight * _per_channel(1 / (255 * std)))
+    stem.set_bias(model, bias)
+    return ONE
 
 
-def _pads(conv: ir.Node) -> bool:
-    pads = conv.attributes.get_ints("pads", [])
-    return any(pads or []) or conv.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+def _stem(model: ir.Model) -> Layer:
+    (conv,) = model.graph.inputs[0].consumers()
+    layer = layer_of(conv)
+    if layer is None:
+        raise ValueError("the input does not feed one Conv with constant weights")
+    return layer
 
 
 def _per_channel(values: Array) -> Array:
     return values.reshape(1, -1, 1, 1)
-
-
-def _array(value: ir.Value | None) -> Array:
-    if value is None or value.const_value is None:
-        raise ValueError("not a constant")
-    return np.asarray(value.const_value.numpy(), dtype=np.float64)
-
-
-def _bias(conv: ir.Node) -> Array:
-    if len(conv.inputs) > 2 and conv.inputs[2] is not None:
-        return _array(conv.inputs[2])
-    return np.zeros(_array(conv.inputs[1]).shape[0])
-
-
-def _set_constant(model: ir.Model, conv: ir.Node, index: int, values: Array, name: str) -> None:
-    old = conv.inputs[index] if index < len(conv.inputs) else None
-    if index >= len(conv.inputs):
-        conv.resize_inputs(index + 1)
-    conv.replace_input_with(index, add_constant(model, name, values))
-    if old is not None and not old.uses():
-        model.graph.initializers.pop(str(old.name))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from vitedge.bundle import INPUT_NAME
 
@@ -34,16 +32,6 @@ def replace_input(model: ir.Model, input_size: tuple[int, int]) -> ir.Value:
     model.graph.insert_before(model.graph[0], [cast, planes])
     model.graph.inputs[:] = [frame]
     return planes.outputs[0]
-
-
-def add_constant(model: ir.Model, name: str, values: NDArray[np.float64]) -> ir.Value:
-    """Add a float32 initializer; an underscore follows the name where it is taken."""
-    while name in model.graph.initializers:
-        name += "_"
-    tensor = ir.tensor(values.astype(np.float32), name=name)
-    value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
 
 
 def add_after(model: ir.Model, source: ir.Value, op_type: str, operand: ir.Value, name: str) -> ir.Value:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.frame_input import add_after, add_constant, normalized_input, replace_input
+from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
+from vitedge.converters.rewrites.graph import add_constant
+from vitedge.converters.rewrites.places import ONE, Places
 from vitedge.preprocessing import Preprocessing
 
 
@@ -14,7 +16,7 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     return "" if normalized_input(model) else "the graph takes uint8 frames already"
 
 
-def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:
     """Compute ``(x − 255·mean) · 1/(255·std)`` and give it to whatever read the normalized image."""
     (pixels,) = model.graph.inputs
     mean, std = np.asarray(preprocessing.mean, np.float64), np.asarray(preprocessing.std, np.float64)
@@ -23,3 +25,4 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> None:
     scale = add_constant(model, "frame_scale", 1 / (255 * std.reshape(1, 3, 1, 1)))
     centered = add_after(model, planes, "Sub", offset, "frame_centered")
     ir.convenience.replace_all_uses_with(pixels, add_after(model, centered, "Mul", scale, "frame_normalized"))
+    return ONE

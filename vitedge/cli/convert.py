@@ -19,7 +19,6 @@ examples:
   vitedge convert mobilevit_s --weights mine.safetensors --labels labels.txt --target cpu --precision fp32
   vitedge convert model.onnx --target cpu --precision int8 --calib images/ --eval val/
   vitedge convert vit_base_patch16_224 --random-weights --target cpu --precision fp16
-
   vitedge convert cswin_tiny_224 --weights cswin_tiny_224.pth --target cpu --precision fp16
   vitedge convert vit_small_patch16_224 --weights mine.pth --input-size 288x384 --target cpu --precision fp16
   vitedge convert net.pt2 --preprocessing timm:deit_tiny_patch16_224 --target cpu --precision fp16

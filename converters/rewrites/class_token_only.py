@@ -1,0 +1,192 @@
+"""The last block computed for the tokens that the head reads; keys and values are still computed for all.
+
+Which region of each value is read is found by bounds inference, from the output to the input: a head that reads only
+the class token reads one row of the last normalization, residual sum and MLP, and of the attention one row of the
+queries. A merged query-key-value layer is then computed in two pieces. Nothing here knows of tokens or blocks: a
+region becomes smaller wherever an operator selects, and every operator that has a rule in ``bounds`` passes it on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from vitedge.converters.rewrites.bounds import (
+    RESHAPES,
+    SELECTIONS,
+    Needs,
+    everything,
+    needs,
+    needs_everything,
+    shape_of,
+)
+from vitedge.converters.rewrites.places import Places
+from vitedge.converters.rewrites.regions import Region, contains, extent, relative, worth_computing
+from vitedge.preprocessing import Preprocessing
+
+Pieces = dict[ir.Value, list[Region]]
+PRODUCTS = frozenset({"Gemm", "MatMul"})
+
+
+def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
+    """Applies where a matrix product computes more than is read; narrower normalizations alone did not pay."""
+    graph = model.graph
+    if any(graph.subgraphs()):
+        return "the graph has branches"
+    if not all(_is_static(value) for node in graph for value in node.outputs if value.uses()):
+        return "the graph has shapes that are not static"
+    pieces = required_pieces(graph)
+    if not any(node.op_type in PRODUCTS and _is_partial(node.outputs[0], pieces) for node in graph):
+        return "every matrix product is read in full"
+    return ""
+
+
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
+    """Compute every value in the pieces that are read."""
+    narrowing = _Narrowing(model.graph)
+    changed = sum(node.op_type in PRODUCTS and _is_partial(node.outputs[0], narrowing.pieces) for node in model.graph)
+    narrowing.run()
+    RemoveUnusedNodesPass()(model)
+    return Places(changed)
+
+
+def required_pieces(graph: ir.Graph) -> Pieces:
+    """The regions of each value that are to be computed for the graph's outputs; none for a dead value."""
+    read: dict[ir.Value, list[Region]] = defaultdict(list)
+    pieces: Pieces = {}
+    for node in reversed(graph):
+        computed = _pieces_of(node, read)
+        pieces |= computed
+        for output, regions in computed.items():
+            for region in regions:
+                for index, needed in _needs_of(node, output, region).items():
+                    read[_input(node, index)].append(needed)
+    return pieces
+
+
+def _pieces_of(node: ir.Node, read: dict[ir.Value, list[Region]]) -> Pieces:
+    """An operator that makes an output of the graph, or has no rule for the regions, computes all that it can."""
+    live = [output for output in node.outputs if output in read or output.is_graph_output()]
+    pieces = {output: worth_computing(read[output], shape_of(output)) for output in live}
+    if any(
+        output.is_graph_output() or any(needs(output, region) is None for region in pieces[output]) for output in live
+    ):
+        return {output: [everything(output)] for output in live}
+    return pieces
+
+
+def _needs_of(node: ir.Node, output: ir.Value, region: Region) -> Needs:
+    found = None if output.is_graph_output() else needs(output, region)
+    return needs_everything(node) if found is None else found
+
+
+def _is_partial(value: ir.Value, pieces: Pieces) -> bool:
+    return value in pieces and pieces[value] != [everything(value)]
+
+
+def _is_static(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.is_static() and 0 not in value.shape
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None:
+        raise ValueError(f"input {index} of {node.name} is absent")
+    return value
+
+
+class _Narrowing:
+    """Replaces every operator whose output is computed in pieces, or that reads a value that is.
+
+    Attributes:
+        pieces: of every value, new ones included.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._computed: dict[tuple[ir.Value, Region], ir.Value] = {}
+        self.pieces = required_pieces(graph)
+
+    def run(self) -> None:
+        for node in list(self._graph):
+            live = [output for output in node.outputs if output in self.pieces]
+            if any(_is_partial(value, self.pieces) for value in (*live, *filter(None, node.inputs))):
+                for output in live:
+                    self._replace(node, output)
+
+    def _replace(self, node: ir.Node, output: ir.Value) -> None:
+        for region in self.pieces[output]:
+            value = self._compute(node, output, region)
+            if region == everything(output):
+                self.pieces[value] = [region]
+                ir.convenience.replace_all_uses_with(output, value)
+            self._computed[output, region] = value
+
+    def _compute(self, node: ir.Node, output: ir.Value, region: Region) -> ir.Value:
+        """A region of an operator's output, from regions of its inputs."""
+        parts = {index: self._read(node, index, needed) for index, needed in _needs_of(node, output, region).items()}
+        if node.op_type in RESHAPES | SELECTIONS:
+            return self._reshape(node, parts[0], output, region)
+        if node.op_type == "Concat" and len(parts) == 1:
+            return next(iter(parts.values()))
+        inputs = parts.values() if node.op_type == "Concat" else map(parts.get, range(len(node.inputs)))
+        return self._add(
+            node, ir.Node(node.domain, node.op_type, list(inputs), node.attributes.values()), output, region
+        )
+
+    def _reshape(self, node: ir.Node, source: ir.Value, output: ir.Value, region: Region) -> ir.Value:
+        """A selection has been made where its input was computed; what is left of it is the shape."""
+        if shape_of(source) == extent(region):
+            return source
+        shape = self._initializer(f"{output.name}_shape", np.array(extent(region), np.int64))
+        return self._add(node, ir.node("Reshape", [source, shape]), output, region)
+
+    def _read(self, node: ir.Node, index: int, region: Region) -> ir.Value:
+        """A region of an input, cut from the piece that contains it."""
+        value = _input(node, index)
+        if value.const_value is not None:
+            return self._constant_part(value, value.const_value.numpy(), region)
+        piece = next(each for each in self.pieces.get(value, [everything(value)]) if contains(each, region))
+        source = self._computed.get((value, piece), value)
+        return source if piece == region else self._cut(node, source, relative(region, piece))
+
+    def _constant_part(self, value: ir.Value, values: NDArray[Any], region: Region) -> ir.Value:
+        if region == everything(value):
+            return value
+        if (value, region) not in self._computed:
+            part = values[tuple(slice(*span) for span in region)]
+            self._computed[value, region] = self._initializer(f"{value.name}_part", part)
+        return self._computed[value, region]
+
+    def _cut(self, node: ir.Node, source: ir.Value, region: Region) -> ir.Value:
+        if (source, region) not in self._computed:
+            axes = [
+                axis for axis, (span, all_) in enumerate(zip(region, everything(source), strict=True)) if span != all_
+            ]
+            spans = np.array([region[axis] for axis in axes], np.int64)
+            bounds = {"starts": spans[:, 0], "ends": spans[:, 1], "axes": np.array(axes, np.int64)}
+            inputs = [self._initializer(f"{source.name}_{name}", values) for name, values in bounds.items()]
+            self._computed[source, region] = self._add(node, ir.node("Slice", [source, *inputs]), source, region)
+        return self._computed[source, region]
+
+    def _add(self, place: ir.Node, node: ir.Node, whole: ir.Value, region: Region) -> ir.Value:
+        """Insert a node that computes a region of a value; its output."""
+        (value,) = node.outputs
+        value.name = whole.name if region == everything(whole) else f"{whole.name}_part"
+        value.type, value.shape = whole.type, ir.Shape(extent(region))
+        node.name = value.name
+        self._graph.insert_before(place, node)
+        return value
+
+    def _initializer(self, name: str, values: NDArray[Any]) -> ir.Value:
+        while name in self._graph.initializers:
+            name += "_"
+        tensor = ir.tensor(values, name=name)
+        value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
+        self._graph.register_initializer(value)
+        return value

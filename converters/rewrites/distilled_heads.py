@@ -1,0 +1,128 @@
+"""The mean of several linear heads as one linear head.
+
+``(W₁·a + b₁ + W₂·b + b₂) / 2`` is ``[W₁/2 W₂/2] · concat(a, b) + (b₁ + b₂)/2``, and heads that read the same features
+only add up. Models distilled through a token (DeiT) or a second head (LeViT, EfficientFormer) and those of several
+branches (CrossViT) end so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from vitedge.converters.rewrites.graph import Layer, add_constant, constant, layer_behind, shape_of
+from vitedge.converters.rewrites.places import ONE, Places
+from vitedge.converters.rewrites.scalars import made_by, scalar
+from vitedge.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A linear head, and what its output is multiplied by."""
+
+    layer: Layer
+    factor: float
+
+
+def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
+    """Applies where the logits are a weighted sum of at least two linear layers."""
+    heads = _heads(model.graph.outputs[0], 1.0)
+    if heads is None:
+        return "the logits are not a sum of linear layers"
+    return "" if len(heads) > 1 else "there is one head"
+
+
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
+    """Put one Gemm in the place of the heads and of what adds them up."""
+    (logits,) = model.graph.outputs
+    weights: dict[ir.Value, np.ndarray] = {}
+    bias = np.zeros(1)
+    for head in _heads(logits, 1.0) or ():
+        weights[head.layer.data] = weights.get(head.layer.data, 0) + head.factor * head.layer.weight
+        bias = bias + head.factor * head.layer.bias
+    features = _concatenated(model, logits, list(weights))
+    weight = add_constant(model, "head_weight", np.concatenate(list(weights.values()), axis=1))
+    offset = add_constant(model, "head_bias", bias)
+    gemm = ir.node("Gemm", [features, weight, offset], {"transB": 1}, name="head")
+    _replace(model, logits, gemm)
+    RemoveUnusedNodesPass()(model)
+    return ONE
+
+
+def _concatenated(model: ir.Model, logits: ir.Value, features: list[ir.Value]) -> ir.Value:
+    if len(features) == 1:
+        return features[0]
+    concat = ir.node("Concat", features, {"axis": 1}, outputs=[ir.val("head_features")], name="head_features")
+    (value,) = concat.outputs
+    value.type = features[0].type
+    value.shape = ir.Shape([1, sum((shape_of(each) or (0,))[-1] for each in features)])
+    _before(model, logits, concat)
+    return value
+
+
+def _replace(model: ir.Model, logits: ir.Value, node: ir.Node) -> None:
+    (output,) = node.outputs
+    output.name, output.type, output.shape = logits.name, logits.type, logits.shape
+    _before(model, logits, node)
+    model.graph.outputs[0] = output
+
+
+def _before(model: ir.Model, value: ir.Value, node: ir.Node) -> None:
+    last = value.producer()
+    if last is None:
+        raise ValueError(f"{value.name} is made by no node")
+    model.graph.insert_before(last, node)
+
+
+def _heads(value: ir.Value | None, factor: float) -> list[_Head] | None:
+    """The heads that a value is the sum of; None if it is anything else."""
+    layer = layer_behind(value)
+    if value is None or layer is not None:
+        return [_Head(layer, factor)] if layer is not None and _is_head(layer) else None
+    sums = made_by(value, "Add", "Sum", "Mean")
+    if sums is not None:
+        share = len(sums.inputs) if sums.op_type == "Mean" else 1
+        return _joined([_heads(each, factor / share) for each in sums.inputs])
+    scaled = _scaled(value)
+    if scaled is not None:
+        return _heads(scaled[0], factor * scaled[1])
+    stacked = _stacked(value)
+    return _joined([_heads(each, factor / len(stacked)) for each in stacked])
+
+
+def _joined(parts: list[list[_Head] | None]) -> list[_Head] | None:
+    heads = [head for part in parts for head in part or ()]
+    return None if not parts or None in parts else heads
+
+
+def _is_head(layer: Layer) -> bool:
+    return layer.node.op_type in ("Gemm", "MatMul") and len(shape_of(layer.data) or ()) == 2
+
+
+def _scaled(value: ir.Value) -> tuple[ir.Value, float] | None:
+    """A value and the number that it is multiplied by or divided by."""
+    node = made_by(value, "Mul", "Div")
+    if node is None:
+        return None
+    left, right = node.inputs
+    if node.op_type == "Mul" and left is not None and constant(left) is not None:
+        left, right = right, left
+    number = scalar(right)
+    if left is None or not number:
+        return None
+    return left, number if node.op_type == "Mul" else 1 / number
+
+
+def _stacked(value: ir.Value) -> list[ir.Value]:
+    """The values that are stacked along a new first axis, and averaged over it."""
+    mean = made_by(value, "ReduceMean")
+    axes = None if mean is None or len(mean.inputs) < 2 else constant(mean.inputs[1])
+    if mean is None or axes is None or axes.tolist() != [0] or mean.attributes.get_int("keepdims", 1):
+        return []
+    stack = made_by(mean.inputs[0], "Concat")
+    rows = [] if stack is None or stack.attributes.get_int("axis", 0) != 0 else [*stack.inputs]
+    unsqueezed = [made_by(row, "Unsqueeze", "Reshape") for row in rows]
+    return [each.inputs[0] for each in unsqueezed if each is not None and each.inputs[0] is not None]

@@ -1,0 +1,159 @@
+"""BatchNormalization into the weights of the layer before it, or of the layers after it.
+
+``γ·(x − μ)/√(σ² + ε) + β`` is a factor and an offset for each channel. The layer that makes ``x`` takes both; else all
+layers that read the result do, if none of them pads; a mean over pixels may lie in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from vitedge.converters.rewrites.graph import (
+    Array,
+    Channels,
+    Layer,
+    bypass,
+    constant,
+    input_columns,
+    layer_of,
+    layer_source,
+    numbered,
+    trace,
+    traced_layer,
+)
+from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.preprocessing import Preprocessing
+
+CHANNEL_AXIS = 1
+COMPUTED = "the parameters of a BatchNormalization are computed"
+NO_LAYER = "no layer beside a BatchNormalization can take it in"
+
+
+def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
+    """Applies where a layer makes what a BatchNormalization reads, or only layers read what it makes."""
+    folds = (_fold(model.graph, node) for node in _batchnorms(model))
+    return refusal((fold if isinstance(fold, str) else "" for fold in folds), nothing="there is no BatchNormalization")
+
+
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
+    """Fold each that can be folded."""
+    left = Counter[str]()
+    nodes = _batchnorms(model)
+    for node in nodes:
+        fold = _fold(model.graph, node)
+        if isinstance(fold, str):
+            left[fold] += 1
+        else:
+            fold.apply(model)
+            bypass(model, node, _data(node))
+    return Places(len(nodes) - left.total(), left)
+
+
+def _batchnorms(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type == "BatchNormalization"]
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """``factor · x + offset``, of a value's channels or of a layer's; both ``(C,)``."""
+
+    factor: Array
+    offset: Array
+
+    def of(self, channels: Channels) -> _Affine:
+        """For other channels, given by their numbers here, from 1."""
+        return _Affine(self.factor[channels - 1], self.offset[channels - 1])
+
+
+@dataclass(frozen=True)
+class _IntoMaker:
+    """Done by the layer that makes what is normalized."""
+
+    layer: Layer
+    affine: _Affine
+
+    def apply(self, model: ir.Model) -> None:
+        scaled = self.layer.scale_outputs(model, self.affine.factor)
+        scaled.set_bias(model, scaled.bias + self.affine.offset)
+
+
+@dataclass(frozen=True)
+class _IntoReaders:
+    """Done by all layers that read what is normalized, each for the channels of its inputs."""
+
+    layers: Sequence[tuple[Layer, _Affine]]
+
+    def apply(self, model: ir.Model) -> None:
+        for layer, affine in self.layers:
+            layer.shift_inputs(model, affine.offset)
+            layer.set_weight(model, layer.weight * layer.input_weight(affine.factor))
+
+
+def _fold(graph: ir.Graph, node: ir.Node) -> _IntoMaker | _IntoReaders | str:
+    affine = _affine(node)
+    if affine is None:
+        return COMPUTED
+    return _into_maker(graph, node, affine) or _into_readers(graph, node, affine) or NO_LAYER
+
+
+def _affine(node: ir.Node) -> _Affine | None:
+    scale, bias, mean, variance = map(constant, node.inputs[1:5])
+    if scale is None or bias is None or mean is None or variance is None:
+        return None
+    factor = scale / np.sqrt(variance + (node.attributes.get_float("epsilon", 1e-5) or 0.0))
+    return _Affine(factor, bias - mean * factor)
+
+
+def _data(node: ir.Node) -> ir.Value:
+    (value, *_) = node.inputs
+    if value is None:
+        raise ValueError(f"{node.name} normalizes nothing")
+    return value
+
+
+def _into_maker(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoMaker | None:
+    layer = layer_source(_data(node))
+    readings = () if layer is None else traced_layer(graph, layer)
+    if layer is None or len(readings) != 1 or readings[0].node is not node:
+        return None
+    (reading,) = readings
+    rows = np.moveaxis(reading.channels, CHANNEL_AXIS, 0).reshape(len(affine.factor), -1)
+    made = rows[:, 0]
+    if (rows != made[:, None]).any() or sorted(made) != list(range(1, len(layer.weight) + 1)):
+        return None
+    return _IntoMaker(layer, affine.of(np.argsort(made).astype(np.int32) + 1))
+
+
+def _into_readers(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoReaders | None:
+    value = _averaged(node.outputs[0])
+    channels = numbered(value, CHANNEL_AXIS)
+    readings = () if channels is None else trace(graph, value, channels)
+    layers: list[tuple[Layer, _Affine]] = []
+    for reading in readings:
+        layer = layer_of(reading.node) if reading.index == 0 else None
+        if layer is None or layer.node.op_type == "LayerNormalization" or layer.pads():
+            return None
+        columns = input_columns(layer, reading.channels)
+        if columns is None or (reading.channels <= 0).any():
+            return None
+        layers.append((layer, affine.of(columns)))
+    return _IntoReaders(layers) if layers else None
+
+
+def _averaged(value: ir.Value) -> ir.Value:
+    """The mean over pixels, where nothing else reads a value: it commutes with a normalization of channels."""
+    readers = value.consumers()
+    if len(readers) != 1 or value.is_graph_output():
+        return value
+    (reader,) = readers
+    axes = constant(reader.inputs[1]) if len(reader.inputs) > 1 else None
+    rank = len(value.shape or ())
+    over_pixels = (
+        reader.op_type == "ReduceMean" and axes is not None and all(axis % rank > CHANNEL_AXIS for axis in axes)
+    )
+    return reader.outputs[0] if over_pixels or reader.op_type == "GlobalAveragePool" else value

@@ -1,0 +1,119 @@
+"""GELU that an exporter has spelled out, into one operator: ``x/2 · (1 + erf(x/√2))``, or with the tanh that stands in.
+
+One operator is what backends have a kernel for, and what int8 quantization leaves in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import pi, sqrt
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, product
+from vitedge.preprocessing import Preprocessing
+
+CUBIC = 0.044715
+MAX_PRODUCTS = 3
+NO_GELU = "Erf or Tanh is not part of a GELU"
+
+
+@dataclass(frozen=True)
+class _Gelu:
+    """A spelled-out GELU.
+
+    Attributes:
+        source: what it reads.
+        result: what it makes.
+        approximate: as in the operator's attribute.
+    """
+
+    source: ir.Value
+    result: ir.Value
+    approximate: str
+
+
+def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
+    """Applies where an Erf or Tanh is part of a GELU."""
+    found = [_gelu_of(node) for node in _anchors(model)]
+    return refusal(["" if each else NO_GELU for each in found], nothing="no GELU is spelled out")
+
+
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
+    """Put Gelu in the place of each."""
+    found = [_gelu_of(node) for node in _anchors(model)]
+    gelus = [each for each in found if each is not None]
+    for gelu in gelus:
+        _fuse(model, gelu)
+    RemoveUnusedNodesPass()(model)
+    left = len(found) - len(gelus)
+    return Places(len(gelus), {NO_GELU: left} if left else {})
+
+
+def _anchors(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type in ("Erf", "Tanh")]
+
+
+def _fuse(model: ir.Model, gelu: _Gelu) -> None:
+    output = ir.val(f"{gelu.result.name}_gelu", gelu.source.dtype, gelu.source.shape)
+    node = ir.node("Gelu", [gelu.source], {"approximate": gelu.approximate}, outputs=[output], name=output.name)
+    last = gelu.result.producer()
+    if last is None:
+        raise ValueError(f"{gelu.result.name} is made by no node")
+    model.graph.insert_before(last, node)
+    ir.convenience.replace_all_uses_with(gelu.result, output, replace_graph_outputs=True)
+
+
+def _gelu_of(node: ir.Node) -> _Gelu | None:
+    curve = node.outputs[0]
+    for source in _sources(node):
+        for gate in _plus_one(curve):
+            for result in _products_of(gate, MAX_PRODUCTS):
+                if product(result, within=(source, gate)).is_of(0.5, source, gate):
+                    return _Gelu(source, result, "none" if node.op_type == "Erf" else "tanh")
+    return None
+
+
+def _sources(node: ir.Node) -> Iterator[ir.Value]:
+    """The ``x`` for which the argument of Erf or Tanh is that of a GELU; none if there is no such ``x``."""
+    argument = node.inputs[0]
+    if node.op_type == "Erf":
+        scaling = made_by(argument, "Mul", "Div")
+        candidates = [] if scaling is None else [each for each in scaling.inputs if each is not None]
+        yield from (each for each in candidates if product(argument, within=(each,)).is_of(1 / sqrt(2), each))
+        return
+    outer = product(argument)
+    if is_close(outer.number, sqrt(2 / pi)):
+        yield from (each for each in _cubic_sources(outer.factors) if each is not None)
+
+
+def _cubic_sources(factors: tuple[ir.Value, ...]) -> Iterator[ir.Value]:
+    """``x`` of ``x + c·x³``, or of ``x · (1 + c·x²)``."""
+    for index, total in enumerate(factors):
+        add, rest = made_by(total, "Add"), (*factors[:index], *factors[index + 1 :])
+        if add is None:
+            continue
+        for one, other in (add.inputs, reversed(add.inputs)):
+            if one is not None and not rest and product(other, within=(one,)).is_of(CUBIC, one, one, one):
+                yield one
+        square, unit = plus_scalar(add) or (None, None)
+        if len(rest) == 1 and unit == 1 and product(square, within=rest).is_of(CUBIC, *rest, *rest):
+            yield rest[0]
+
+
+def _plus_one(value: ir.Value) -> Iterator[ir.Value]:
+    for add in value.consumers():
+        operands = plus_scalar(add)
+        if operands is not None and operands[1] == 1:
+            yield add.outputs[0]
+
+
+def _products_of(value: ir.Value, levels: int) -> Iterator[ir.Value]:
+    """Products that a value is a factor of, nearest first."""
+    for node in value.consumers():
+        if levels and node.op_type in ("Mul", "Div"):
+            yield node.outputs[0]
+            yield from _products_of(node.outputs[0], levels - 1)

@@ -1,0 +1,147 @@
+"""LayerNormalization that an exporter has spelled out, into one operator.
+
+Exporters before opset 17 write ``(x − mean(x)) / sqrt(mean((x − mean(x))²) + ε) · γ + β`` in nine operators. In half
+precision the square overflows, and int8 quantization would split it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from vitedge.converters.rewrites.graph import Array, add_constant, constant, shape_of
+from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, scalar
+from vitedge.preprocessing import Preprocessing
+
+OTHER_AXES = "a normalization is not over the last axis alone"
+
+
+@dataclass(frozen=True)
+class _LayerNorm:
+    """A spelled-out normalization.
+
+    Attributes:
+        source: what it reads.
+        axes: that it is over.
+        epsilon: added to the variance.
+        scale: ``(C,)``.
+        bias: ``(C,)``; None if there is none.
+        result: what it makes.
+    """
+
+    source: ir.Value
+    axes: tuple[int, ...]
+    epsilon: float
+    scale: Array
+    bias: Array | None
+    result: ir.Value
+
+    @property
+    def refusal(self) -> str:
+        rank = len(self.source.shape or ())
+        return "" if self.axes in ((-1,), (rank - 1,)) else OTHER_AXES
+
+
+def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
+    """Applies where a normalization over the last axis is spelled out."""
+    return refusal((each.refusal for each in _found(model)), nothing="no LayerNormalization is spelled out")
+
+
+def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
+    """Put LayerNormalization in the place of each."""
+    found = _found(model)
+    fused = [each for each in found if not each.refusal]
+    for norm in fused:
+        _fuse(model, norm)
+    RemoveUnusedNodesPass()(model)
+    left = len(found) - len(fused)
+    return Places(len(fused), {OTHER_AXES: left} if left else {})
+
+
+def _found(model: ir.Model) -> list[_LayerNorm]:
+    return [norm for node in model.graph if (norm := _norm_of(node)) is not None]
+
+
+def _fuse(model: ir.Model, norm: _LayerNorm) -> None:
+    name = f"{norm.result.name}_norm"
+    inputs = [norm.source, add_constant(model, f"{name}_scale", norm.scale)]
+    if norm.bias is not None:
+        inputs.append(add_constant(model, f"{name}_bias", norm.bias))
+    output = ir.val(name, norm.source.dtype, norm.source.shape)
+    attributes = {"axis": -1, "epsilon": norm.epsilon}
+    node = ir.node("LayerNormalization", inputs, attributes, outputs=[output], name=name)
+    last = norm.result.producer()
+    if last is None:
+        raise ValueError(f"{norm.result.name} is made by no node")
+    model.graph.insert_before(last, node)
+    ir.convenience.replace_all_uses_with(norm.result, output, replace_graph_outputs=True)
+
+
+def _norm_of(node: ir.Node) -> _LayerNorm | None:
+    """The normalization whose quotient a node makes."""
+    if node.op_type not in ("Div", "Mul"):
+        return None
+    centered, variance = made_by(node.inputs[0], "Sub"), _variance_under_root(node)
+    if centered is None or variance is None:
+        return None
+    source, (mean, axes) = centered.inputs[0], _mean(centered.inputs[1])
+    square, square_axes = _mean(variance[0])
+    shape = None if source is None else shape_of(source)
+    if source is None or shape is None or mean is not source or axes != square_axes:
+        return None
+    if not _is_square(square, centered.outputs[0]):
+        return None
+    scale, scaled = _affine(node.outputs[0], "Mul", shape[-1])
+    bias, result = _affine(scaled, "Add", shape[-1])
+    return _LayerNorm(source, axes, variance[1], np.ones(shape[-1]) if scale is None else scale, bias, result)
+
+
+def _variance_under_root(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """``v`` and ``ε`` of ``d / sqrt(v + ε)``."""
+    divisor, power = node.inputs[1], 0.5
+    if node.op_type == "Mul":
+        inverse = made_by(divisor, "Reciprocal", "Div")
+        if inverse is None:
+            power = -0.5
+        elif inverse.op_type == "Reciprocal" or is_close(scalar(inverse.inputs[0]), 1):
+            divisor = inverse.inputs[-1]
+        else:
+            return None
+    root = made_by(divisor, "Sqrt", "Pow")
+    if root is None:
+        return None
+    exponent = 0.5 if root.op_type == "Sqrt" else scalar(root.inputs[1])
+    return plus_scalar(made_by(root.inputs[0], "Add")) if exponent == power else None
+
+
+def _mean(value: ir.Value | None) -> tuple[ir.Value | None, tuple[int, ...]]:
+    """What a ReduceMean that keeps its axes reads, and the axes."""
+    node = made_by(value, "ReduceMean")
+    axes = None if node is None or len(node.inputs) < 2 else constant(node.inputs[1])
+    if node is None or axes is None or node.attributes.get_int("keepdims", 1) != 1:
+        return None, ()
+    return node.inputs[0], tuple(int(axis) for axis in axes)
+
+
+def _is_square(value: ir.Value | None, base: ir.Value) -> bool:
+    node = made_by(value, "Mul", "Pow")
+    if node is None or node.inputs[0] is not base:
+        return False
+    return node.inputs[1] is base if node.op_type == "Mul" else scalar(node.inputs[1]) == 2
+
+
+def _affine(value: ir.Value, op_type: str, width: int) -> tuple[Array | None, ir.Value]:
+    """The constant ``(C,)`` that the only reader multiplies by or adds, and what that makes."""
+    readers = value.consumers()
+    if len(readers) != 1 or readers[0].op_type != op_type or value.is_graph_output():
+        return None, value
+    (reader,) = readers
+    for each in reader.inputs:
+        values = constant(each)
+        if values is not None and values.shape == (width,):
+            return values, reader.outputs[0]
+    return None, value
