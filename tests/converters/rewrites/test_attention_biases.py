@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import graphs
+import numpy as np
 import pytest
 from graphs import PREPROCESSING, attention, kinds, rewritten
 from hypothesis import given, settings
@@ -95,6 +96,22 @@ def test_keys_that_are_channels() -> None:
     places, difference = rewritten(key_bias, graph)
     assert places.changed == 0
     assert difference.max_abs_error == 0
+
+
+def test_keys_that_are_padded() -> None:
+    body = """
+        product = MatMul(x, w)
+        made = Add(product, b)
+        wide = Pad(made, pads)
+        k = Transpose<perm = [0, 2, 1]>(wide)
+        scores = MatMul(x, k)
+        y = Softmax<axis = -1>(scores)
+    """
+    pads = np.array([0, 0, 0, 0, 1, 0])
+    graph = graphs.model((1, 5, 8), body, w=graphs.random(8, 8), b=graphs.random(8), pads=pads)
+    assert key_bias.check(graph, PREPROCESSING) == "other values, or padding, join after the layer"
+    places, _ = rewritten(key_bias, graph)
+    assert places.changed == 0
 
 
 def test_an_activation_before_the_projection() -> None:

@@ -55,13 +55,6 @@ def test_channels_move_as_values_do(move: str) -> None:
     np.testing.assert_array_equal(reading.channels, MOVES[move](numbered(layer.output, -1)))
 
 
-def test_indices_are_not_moved_values() -> None:
-    graph = linear("indices = Cast<to = 7>(made)\npicked = Gather<axis = 2>(x, indices)\ny = Relu(picked)")
-    layer = layer_of(graph.graph[0])
-    assert layer is not None
-    assert [reading.reader for reading in traced_layer(graph.graph, layer)] == ["Cast"]
-
-
 def test_an_output_of_the_graph_is_a_reader() -> None:
     graph = linear("y = Identity(made)")
     layer = layer_of(graph.graph[0])
