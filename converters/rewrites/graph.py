@@ -358,7 +358,7 @@ def _present(value: ir.Value | None) -> ir.Value:
 
 def _moved(node: ir.Node, known: dict[ir.Value, Channels]) -> Sequence[Channels] | None:
     """The channels of a node's outputs; None where it does more than move, or how it moves is not known."""
-    if not _only_moves(node, known):
+    if node.op_type not in MOVES or node.domain:
         return None
     inputs = [_moved_input(node, index, known) for index in range(len(node.inputs))]
     if any(each is None for each in inputs):
@@ -366,12 +366,6 @@ def _moved(node: ir.Node, known: dict[ir.Value, Channels]) -> Sequence[Channels]
     feeds = {str(value.name): each for value, each in zip(node.inputs, inputs, strict=True) if value is not None}
     outputs = ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)
     return [np.asarray(each, dtype=np.int32) for each in outputs]
-
-
-def _only_moves(node: ir.Node, known: dict[ir.Value, Channels]) -> bool:
-    if node.op_type not in MOVES or node.domain:
-        return False
-    return node.op_type == "Concat" or not any(value in known for value in node.inputs[1:])
 
 
 def _moved_input(node: ir.Node, index: int, known: dict[ir.Value, Channels]) -> NDArray[Any] | None:

@@ -1,0 +1,253 @@
+"""What each exact rewrite does to latency: the graph with all rewrites against the same graph without one of them.
+
+The weights are random, and so are the scales, shifts and biases that a fresh network has as ones and zeros: the
+rewrites remove those of trained networks. The graphs of a model take turns, in an order drawn anew for each round; the
+ratio is taken within each round. A second copy of the graph with all rewrites tells how far equal graphs differ.
+
+    python benchmarks/rewrites.py [--model NAME ...] [--rounds 20] [--work DIR] [--output docs/rewrites.md]
+
+Graphs and results are kept in the work folder, a model at a time; `--rounds 0` only makes the graphs. The page's
+section `Measured` is written anew from all results there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from vitedge.calib.quantize import quantize
+from vitedge.converters.export import export
+from vitedge.converters.rewrites import REWRITES, Rewrite, apply_rewrites
+from vitedge.converters.sources import TimmName
+from vitedge.converters.timm_models import TorchModel, load_named
+from vitedge.converters.verify import synthetic_frames
+from vitedge.extras import require
+from vitedge.files import write_whole
+from vitedge.runtime.engines.openvino import native_float
+from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.version import VERSION
+
+MODELS = (
+    "deit_tiny_patch16_224",
+    "deit3_small_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "mobilevit_s",
+    "levit_128",
+    "pvt_v2_b0",
+)
+IN_INT8 = ("deit_tiny_patch16_224", "mobilevit_s")
+INT8 = "OpenVINO int8"
+ENGINES = ("OpenVINO fp32", "OpenVINO 16-bit", INT8, "ONNX Runtime fp32")
+NEEDED = ("tidy", "fold normalization", "prepend normalization")
+ALL, AGAIN = "all", "all, again"
+HEADING = "## Measured"
+CALIBRATION_FRAMES = 8
+TURN_SECONDS = 0.06
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A rewrite on one model in one engine.
+
+    Attributes:
+        rewrite: its name; ``AGAIN`` for the copy.
+        places: how many it changed.
+        engine: one of ``ENGINES``.
+        all_ms: median of the rounds, with all rewrites.
+        ratio: with it over without it, median of the rounds.
+        low: tenth percentile of that ratio.
+        high: ninetieth percentile.
+    """
+
+    rewrite: str
+    places: int
+    engine: str
+    all_ms: float
+    ratio: float
+    low: float
+    high: float
+
+
+def as_if_trained(name: str) -> TorchModel:
+    """The network with random weights and no scale, shift or bias left at one or zero."""
+    import torch
+
+    torch.manual_seed(0)
+    model = load_named(TimmName(name), weights=None, labels=None, random_weights=True)
+    with torch.no_grad():
+        for parameter in model.module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def make_graphs(name: str, folder: Path) -> None:
+    """Write the graph with all rewrites, and without each that applies, some models in int8 too; and the places."""
+    model = as_if_trained(name)
+    preprocessing = model.card.preprocessing
+    exported, frames = export(model.module, preprocessing.input_size), synthetic_frames(preprocessing.input_size)
+
+    def write(rewrites: list[Rewrite], file: str) -> Mapping[str, int]:
+        result = apply_rewrites(exported, frames, preprocessing, rewrites)
+        onnx.save(result.graph, folder / f"{file}.onnx")
+        if name in IN_INT8:
+            onnx.save(quantize(result.graph, frames[:CALIBRATION_FRAMES]).graph, folder / f"{file}.int8.onnx")
+        return {each: places.changed for each, places in result.applied.items()}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    applied = {each: count for each, count in write(list(REWRITES), ALL).items() if each not in NEEDED}
+    for left_out in applied:
+        write([rewrite for rewrite in REWRITES if rewrite.name != left_out], left_out)
+    write_whole(folder / "places.json", json.dumps(applied))
+
+
+def compiled(graph: Path, engine: str) -> Call:
+    """One run of a graph on noise."""
+    shape = [dim.dim_value for dim in onnx.load(graph).graph.input[0].type.tensor_type.shape.dim]
+    frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if engine.startswith("ONNX Runtime"):
+        onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="this benchmark")
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        feeds = {session.get_inputs()[0].name: frame}
+        return lambda: session.run(None, feeds)
+    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    core = openvino.Core()
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32" if engine == "OpenVINO fp32" else native_float(core),
+    }
+    request = core.compile_model(graph, "CPU", hints).create_infer_request()
+    request.get_input_tensor().data[...] = frame
+
+    def run() -> None:
+        request.start_async()
+        request.wait()
+
+    return run
+
+
+def turn_ms(call: Call) -> float:
+    """Median of raw nanoseconds over one turn, after two calls that bring the weights back into the caches."""
+    spent: list[int] = []
+    call()
+    begun = time.perf_counter_ns()
+    call()
+    calls = max(3, round(TURN_SECONDS * 1e9 / (time.perf_counter_ns() - begun)))
+    for _ in range(calls):
+        begun = time.perf_counter_ns()
+        call()
+        spent.append(time.perf_counter_ns() - begun)
+    return statistics.median(spent) / 1e6
+
+
+def measured(folder: Path, engine: str, rounds: int) -> list[Effect]:
+    """Every rewrite that applies, and the copy."""
+    places: dict[str, int] = json.loads((folder / "places.json").read_text())
+    suffix = ".int8.onnx" if engine == INT8 else ".onnx"
+    files = {ALL: ALL, AGAIN: ALL, **{each: each for each in places}}
+    calls = {name: compiled(folder / f"{file}{suffix}", engine) for name, file in files.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    order, shuffle = list(calls), random.Random(0)
+    for _ in range(rounds + 2):
+        shuffle.shuffle(order)
+        for name in order:
+            times[name].append(turn_ms(calls[name]))
+    with_all = times.pop(ALL)[2:]
+    return [effect(name, places.get(name, 0), engine, with_all, without[2:]) for name, without in times.items()]
+
+
+def effect(rewrite: str, places: int, engine: str, with_all: list[float], without: list[float]) -> Effect:
+    """The rounds of a rewrite in figures."""
+    ratios = [one / other for one, other in zip(with_all, without, strict=True)]
+    low, middle, high = np.percentile(ratios, [10, 50, 90])
+    return Effect(rewrite, places, engine, statistics.median(with_all), float(middle), float(low), float(high))
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Rewrites and models down, engines across."""
+    lines = [
+        f"| rewrite | model | places | {' | '.join(ENGINES)} |",
+        f"|---|---|---|{'---|' * len(ENGINES)}",
+    ]
+    names = [*(rewrite.name for rewrite in REWRITES), AGAIN]
+    for name in names:
+        for model, result in results.items():
+            found = {each["engine"]: Effect(**each) for each in result["effects"] if each["rewrite"] == name}
+            if found:
+                places = next(iter(found.values())).places or "-"
+                cells = [cell(found[engine]) if engine in found else "-" for engine in ENGINES]
+                label = "*the same graph twice*" if name == AGAIN else name
+                lines.append(f"| {label} | {model} | {places} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(found: Effect) -> str:
+    """A ratio with its spread; in bold where the spread ends below 1."""
+    text = f"{found.ratio:.3f} ({found.low:.3f}-{found.high:.3f})"
+    return f"**{text}**" if found.high < 1 else text
+
+
+def section(results: Mapping[str, Any]) -> str:
+    """The page's section from the results of every model."""
+    machine = next(iter(results.values()))["machine_name"]
+    return (
+        f"{HEADING}\n\n"
+        "Written by `benchmarks/rewrites.py`: latency with all rewrites over latency with all but this one, median of "
+        "the rounds (tenth to ninetieth percentile); below 1 the rewrite makes the model faster, in bold where the "
+        "whole spread does. Random weights.\n\n"
+        f"{machine}\n\n{table(results)}\n"
+    )
+
+
+def write_page(work: Path, page: Path) -> None:
+    """Replace the section, which is the last of the page."""
+    files = {model: work / model / "effects.json" for model in MODELS}
+    results = {model: json.loads(file.read_text()) for model, file in files.items() if file.is_file()}
+    if results:
+        before, *_ = page.read_text(encoding="utf-8").partition(HEADING)
+        write_whole(page, before + section(results))
+
+
+def main() -> int:
+    """Make what graphs are missing, measure, and write the page after each model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=MODELS)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--work", type=Path, default=Path("build/rewrites"))
+    parser.add_argument("--output", type=Path, default=Path("docs/rewrites.md"))
+    arguments = parser.parse_args()
+    for model in arguments.model:
+        sys.stderr.write(f"{model}\n")
+        folder = arguments.work / model
+        if not (folder / "places.json").is_file():
+            make_graphs(model, folder)
+        if arguments.rounds:
+            engines = [engine for engine in ENGINES if engine != INT8 or model in IN_INT8]
+            effects = [each for engine in engines for each in measured(folder, engine, arguments.rounds)]
+            report = {
+                "version": 1,
+                "vitedge": VERSION,
+                "machine": asdict(machine_state()),
+                "machine_name": f"{processor_name()}, {machine_state().cpus} CPUs",
+                "effects": [asdict(each) for each in effects],
+            }
+            write_whole(folder / "effects.json", json.dumps(report, indent=2) + "\n")
+            write_page(arguments.work, arguments.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
