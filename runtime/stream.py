@@ -185,14 +185,11 @@ def _lanes(classifier: Stages, length: int | None, max_frames: int | None) -> Se
 
 def _jobs(frames: Iterator[Frame], waiting: Mailbox[_Job]) -> Iterator[_Job]:
     """Every frame as a job that the lanes have been given; runs in the grabber."""
-    try:
-        for frame in frames:
-            job = _Job(frame)
-            if not waiting.put(job):
-                return
-            yield job
-    finally:
-        waiting.finish()
+    for frame in frames:
+        job = _Job(frame)
+        if not waiting.put(job):
+            return
+        yield job
 
 
 def _work(lane: _Lane, waiting: Mailbox[_Job], topk: int) -> None:
