@@ -69,7 +69,7 @@ def bare_loop(bundle: Bundle, threads: int | None) -> Call:
     rest = "f32" if bundle.manifest.precision.asked == "fp32" else native_float(core)
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": rest}
     if threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = threads
+        properties |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     request = core.compile_model(bundle.path / OPENVINO_XML, "CPU", properties).create_infer_request()
     pixels, logits = request.get_input_tensor().data, request.get_output_tensor().data
     frames = cycle(bundle.golden().frames[:FRAMES])

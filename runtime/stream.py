@@ -105,7 +105,7 @@ def stream(
     stays open.
 
     Args:
-        classifier: what classifies; other calls to it take turns with the stream.
+        classifier: what classifies; other calls to it go on, and take turns with the stream where they share an engine.
         source: what ``vitedge.runtime.sources.open_source`` takes.
         policy: ``latest`` classifies the newest frame and counts those it passes over; a video file is then played
             at its own speed, as a camera would. ``every`` classifies all frames and makes the source wait. By default
@@ -178,8 +178,8 @@ def _lanes(classifier: Stages, length: int | None, max_frames: int | None) -> Se
 
     In the second case one of them prepares a frame while the other infers.
     """
-    expected = min(number for number in (length, max_frames, LANES_PAY_FROM) if number is not None)
-    opened = classifier.lanes() if expected >= LANES_PAY_FROM else ()
+    limits = [limit for limit in (length, max_frames) if limit is not None]
+    opened = classifier.lanes() if min(limits, default=LANES_PAY_FROM) >= LANES_PAY_FROM else ()
     return [_Lane(stages) for stages in opened] or [_Lane(classifier)] * 2
 
 

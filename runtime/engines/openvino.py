@@ -108,11 +108,14 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
 
 
 def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
-    """What to compile for; fp32 bundles stay in f32, all others rest in the CPU's own 16-bit type."""
+    """What to compile for; fp32 bundles stay in f32, all others rest in the CPU's own 16-bit type.
+
+    A number of threads means that others work beside them: pinned, those of every process would sit on the same cores.
+    """
     rest = "f32" if precision == "fp32" else native_float(core)
     configuration: dict[str, Any] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": rest}
     if threads is not None:
-        configuration["INFERENCE_NUM_THREADS"] = threads
+        configuration |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     return configuration
 
 

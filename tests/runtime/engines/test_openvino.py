@@ -45,6 +45,18 @@ def test_one_stream_for_latency_with_the_threads_asked_for(tiny_bundle: Bundle) 
     engine.close()
 
 
+def test_threads_that_were_counted_may_run_on_any_core(tiny_bundle: Bundle) -> None:
+    """Else the threads of two processes, one a camera, would all be pinned to the first cores."""
+    engine = open_engine(tiny_bundle, threads=1)
+    assert compiled_of(engine).get_property("ENABLE_CPU_PINNING") is False
+    engine.close()
+
+
+def test_one_thread_compiles_nothing_to_find_that_it_has_no_lanes(tiny_bundle: Bundle) -> None:
+    nothing_to_compile = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
+    assert open_lanes(nothing_to_compile, threads=1) == ()
+
+
 def test_lanes_are_requests_to_one_graph_that_is_compiled_for_throughput(tiny_bundle: Bundle) -> None:
     lanes = open_lanes(tiny_bundle, threads=2)
     for lane in lanes:
