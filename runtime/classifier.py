@@ -2,17 +2,20 @@
 
     load ─▶ Bundle (hashes checked) ─▶ engine ─▶ golden self-test ─▶ Classifier
 
-``Classifier.classify`` goes through three stages, which streams call one by one to overlap them: ``prepare`` (any
-thread), ``infer`` (one at a time) and ``rank`` (any thread).
+``Classifier.classify`` goes through three stages, which streams call one by one: ``prepare`` (any thread), ``infer``
+(one at a time) and ``rank`` (any thread). Streams that want every frame do so in the classifier's ``lanes``.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -21,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import Bundle
-from vitedge.errors import EngineError, UsageError
+from vitedge.errors import BundleError, EngineError, UsageError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.preprocessing import ChannelOrder, Preprocessing
-from vitedge.runtime.engines import Engine, EngineInfo, open_engine
+from vitedge.runtime.engines import Engine, EngineInfo, open_engine, open_lanes
 from vitedge.runtime.preprocess import Preprocessor
 from vitedge.runtime.self_test import ensure_self_test
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from vitedge.runtime.stream import Policy
 
     Image = NDArray[np.uint8] | PillowImage
+
+logger = logging.getLogger("vitedge")
 
 NANOSECONDS_PER_MS = 1e6
 
@@ -49,15 +54,26 @@ class Classifier:
         engine: what runs the graph; the classifier owns it and closes it.
         preprocessing: how an image becomes the engine's input.
         labels: one for each logit.
+        open_lanes: opens the engines of ``lanes``, which the classifier then owns as well; called once at most.
     """
 
-    def __init__(self, engine: Engine, preprocessing: Preprocessing, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        preprocessing: Preprocessing,
+        labels: Sequence[str],
+        *,
+        open_lanes: Callable[[], Sequence[Engine]] = tuple,
+    ) -> None:
         self.preprocessing = preprocessing
         self.labels = tuple(labels)
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
         self._engine: Engine | None = engine
         self._lock = threading.Lock()
+        self._open_lanes = open_lanes
+        self._lanes: tuple[Classifier, ...] | None = None
+        self._lanes_lock = threading.Lock()
 
     def classify(self, image: Image, *, topk: int = 5) -> Prediction:
         """Classify one image.
@@ -111,6 +127,18 @@ class Classifier:
 
         return stream(self, source, policy=policy, max_frames=max_frames, topk=topk)
 
+    def lanes(self) -> tuple[Classifier, ...]:
+        """Classifiers for a thread each, which together classify more frames a second than this one; often none.
+
+        They give the same logits and share the processors, so that one frame takes longer. The first call opens them,
+        which compiles the graph once more and takes as long as ``load``; they belong to this classifier, which closes
+        them. Other calls to it go on meanwhile.
+        """
+        with self._lanes_lock:
+            if self._lanes is None:
+                self._lanes = tuple(Classifier(each, self.preprocessing, self.labels) for each in self._open_lanes())
+            return self._lanes
+
     def prepare(self, image: Image, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
         """The engine's ``h×w×3`` uint8 input for an image; safe in any thread.
 
@@ -150,7 +178,11 @@ class Classifier:
         )
 
     def close(self) -> None:
-        """Free the engine once no call is using it; a second call does nothing."""
+        """Free the engine and the lanes, each once no call is using it; a second call does nothing."""
+        with self._lanes_lock:
+            for lane in self._lanes or ():
+                lane.close()
+            self._lanes = ()
         with self._lock:
             if self._engine is not None:
                 self._engine.close()
@@ -222,7 +254,31 @@ def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int
     try:
         ensure_self_test(opened_bundle, opened_engine)
         model = opened_bundle.manifest.model
-        return Classifier(opened_engine, model.preprocessing, model.labels)
+        proven_lanes = partial(_proven_lanes, opened_bundle, engine, threads)
+        return Classifier(opened_engine, model.preprocessing, model.labels, open_lanes=proven_lanes)
     except BaseException:
         opened_engine.close()
         raise
+
+
+def _proven_lanes(bundle: Bundle, engine: str | None, threads: int | None) -> Sequence[Engine]:
+    """The lanes, if they pass the self-test; else none, for the classifier works without them."""
+    try:
+        _check_unchanged(bundle)
+        with ExitStack() as failed:
+            lanes = open_lanes(bundle, engine, threads=threads)
+            for lane in lanes:
+                failed.callback(lane.close)
+            for lane in lanes[:1]:  # the others are requests to the same compiled graph
+                ensure_self_test(bundle, lane)
+            failed.pop_all()
+    except (BundleError, EngineError) as error:
+        logger.warning("streams of every frame go on with one engine, more slowly: %s", error)
+        return ()
+    return lanes
+
+
+def _check_unchanged(bundle: Bundle) -> None:
+    """An application may run for months, and somebody may put another bundle in the place of the one it loaded."""
+    if Bundle.open(bundle.path).manifest != bundle.manifest:
+        raise BundleError(f"{bundle.path} holds another bundle than when it was loaded", fix="load it again")

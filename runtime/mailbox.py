@@ -1,4 +1,4 @@
-"""Hands items from one thread to the next, and never leaves either waiting for a thread that has gone."""
+"""Hands items from one thread to the next, and never leaves one waiting for another that has gone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Letter(Generic[Item]):
 
 
 class Mailbox(Generic[Item]):
-    """A queue between one writing and one reading thread, with an end that both sides see.
+    """A queue between a writing thread and one or more that read, with an end that all sides see.
 
-    Either side may leave at any time: the writer with ``finish``, optionally with the error that ended it, which the
-    reader gets after the items that came before it; the reader with ``stop``, after which ``put`` refuses.
+    Either side may leave at any time: the writer with ``finish``, optionally with the error that ended it, which a
+    reader gets after the items that came before it; the readers with ``stop``, after which ``put`` refuses.
 
     Args:
         capacity: how many items wait at most.

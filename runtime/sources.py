@@ -6,7 +6,7 @@ Every source is iterated once, by one thread, and closed by whoever opened it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TypeAlias
 
@@ -89,6 +89,7 @@ class FrameIterable(FrameSource):
     def __init__(self, frames: Iterable[Image | Frame], *, live: bool = False) -> None:
         self.name = "the iterable of frames"
         self.live = live
+        self.length = len(frames) if isinstance(frames, Sized) else None
         self._frames = frames
 
     def __iter__(self) -> Iterator[Frame]:

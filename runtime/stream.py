@@ -1,11 +1,11 @@
 """Frames in, predictions out: the threads between a source and the code that consumes its predictions.
 
     latest   grabber ─▶ mailbox of one, newest frame ─▶ consumer: preprocess, infer
-    every    grabber ─▶ queue ─▶ preprocess ─▶ queue ─▶ consumer: infer
+    every    grabber ─▶ queue ─▶ lanes, a thread each: preprocess, infer ─▶ consumer, in the order of the frames
 
-Under ``latest`` a frame is prepared when the engine is free for it, so that its prediction is as young as it can be;
-under ``every`` decoding, preprocessing and inference overlap and nothing is lost. Inference runs in the thread that
-iterates.
+Under ``latest`` a frame is prepared when the engine is free for it, in the thread that iterates, so that its prediction
+is as young as it can be. Under ``every`` nothing is lost, and what counts is how many frames come through in a second:
+lanes that each do all of a frame on one core waste less of the processor than stages that pass it on.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
 
@@ -35,6 +35,9 @@ Policy = Literal["latest", "every"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 QUEUED_FRAMES = 2
+"""Frames that wait for their turn under ``every``, beside the one in each lane."""
+LANES_PAY_FROM = 200
+"""Length of a stream from which lanes pay: opening them compiles the graph once more."""
 STALL_SECONDS = 15.0
 JOIN_SECONDS = 5.0
 
@@ -51,20 +54,40 @@ class Stages(Protocol):
     def rank(self, logits: NDArray[np.float32], topk: int) -> tuple[Candidate, ...]:
         """The best classes, best first."""
 
+    def lanes(self) -> Sequence[Stages]:
+        """Stages for a thread each, which together classify more frames a second; empty where there are none."""
+
 
 @dataclass(frozen=True)
-class Prepared:
-    """A frame that is ready for the engine.
+class Classified:
+    """A frame that went through the stages.
 
     Attributes:
         frame: where it came from; BGR.
-        pixels: the network's input, ``h×w×3`` uint8.
-        milliseconds: what preparing it took.
+        topk: its best classes, best first.
+        stages_ms: where the time went, without waiting.
     """
 
     frame: Frame
-    pixels: NDArray[np.uint8]
-    milliseconds: float
+    topk: tuple[Candidate, ...]
+    stages_ms: StageTimes
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """Stages, and whose turn it is in them: the time of a stage begins with the turn, not with the wait for it."""
+
+    stages: Stages
+    preparing: threading.Lock = field(default_factory=threading.Lock)
+    inferring: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A frame for any lane, and where the consumer, who takes the jobs in their order, finds what became of it."""
+
+    frame: Frame
+    outcome: Mailbox[Classified] = field(default_factory=lambda: Mailbox(1, replace=False))
 
 
 def stream(
@@ -82,7 +105,7 @@ def stream(
     stays open.
 
     Args:
-        classifier: what classifies; other calls to it take turns with the stream.
+        classifier: what classifies; other calls to it go on, and take turns with the stream where they share an engine.
         source: what ``vitedge.runtime.sources.open_source`` takes.
         policy: ``latest`` classifies the newest frame and counts those it passes over; a video file is then played
             at its own speed, as a camera would. ``every`` classifies all frames and makes the source wait. By default
@@ -115,30 +138,64 @@ def stream(
 def _predictions(
     classifier: Stages, source: FrameSource, policy: Policy, max_frames: int | None, topk: int, *, owned: bool
 ) -> Generator[Prediction, None, None]:
-    deliver = _latest if policy == "latest" else _every
     with _Threads() as threads:
         frames = _grabbed(source, threads.stopping, paced=policy == "latest" and not source.live, owned=owned)
-        for letter in itertools.islice(deliver(classifier, source, frames, threads), max_frames):
-            yield _predict(classifier, letter, topk)
+        if policy == "latest":
+            letters = _latest(_Lane(classifier), source, frames, threads, topk)
+        else:
+            letters = _every(_lanes(classifier, source.length, max_frames), source, frames, threads, topk)
+        for letter in itertools.islice(letters, max_frames):
+            yield _prediction(letter)
 
 
 def _latest(
-    classifier: Stages, source: FrameSource, frames: Iterator[Frame], threads: _Threads
-) -> Iterator[Letter[Prepared]]:
-    newest: Mailbox[Frame] = Mailbox(1, replace=True)
-    threads.start("grab", frames, newest)
+    lane: _Lane, source: FrameSource, frames: Iterator[Frame], threads: _Threads, topk: int
+) -> Iterator[Letter[Classified]]:
+    newest: Mailbox[Frame] = threads.mailbox(1, replace=True)
+    threads.start("grab", pump, frames, newest)
     for letter in _letters(newest, source):
-        yield Letter(_prepare(classifier, letter.item), letter.passed_over)
+        yield Letter(_classify(lane, letter.item, topk), letter.passed_over)
 
 
 def _every(
-    classifier: Stages, source: FrameSource, frames: Iterator[Frame], threads: _Threads
-) -> Iterator[Letter[Prepared]]:
-    grabbed: Mailbox[Frame] = Mailbox(QUEUED_FRAMES, replace=False)
-    prepared: Mailbox[Prepared] = Mailbox(QUEUED_FRAMES, replace=False)
-    threads.start("grab", frames, grabbed)
-    threads.start("prepare", (_prepare(classifier, frame) for frame in grabbed), prepared)
-    return _letters(prepared, source)
+    lanes: Sequence[_Lane], source: FrameSource, frames: Iterator[Frame], threads: _Threads, topk: int
+) -> Iterator[Letter[Classified]]:
+    """Each job is in two queues: the lanes take it from one, as they become free, and the consumer from the other."""
+    places = len(lanes) + QUEUED_FRAMES
+    waiting: Mailbox[_Job] = threads.mailbox(places, replace=False)
+    ordered: Mailbox[_Job] = threads.mailbox(places, replace=False)
+    for lane in lanes:
+        threads.start("lane", _work, lane, waiting, topk)
+    threads.start("grab", pump, _jobs(frames, waiting), ordered)
+    for job in _letters(ordered, source):
+        letter = job.item.outcome.get()
+        if letter is not None:
+            yield letter
+
+
+def _lanes(classifier: Stages, length: int | None, max_frames: int | None) -> Sequence[_Lane]:
+    """The lanes of a stream of so many frames; where there are none, two threads take turns in the classifier's stages.
+
+    In the second case one of them prepares a frame while the other infers.
+    """
+    limits = [limit for limit in (length, max_frames) if limit is not None]
+    opened = classifier.lanes() if min(limits, default=LANES_PAY_FROM) >= LANES_PAY_FROM else ()
+    return [_Lane(stages) for stages in opened] or [_Lane(classifier)] * 2
+
+
+def _jobs(frames: Iterator[Frame], waiting: Mailbox[_Job]) -> Iterator[_Job]:
+    """Every frame as a job that the lanes have been given; runs in the grabber."""
+    for frame in frames:
+        job = _Job(frame)
+        if not waiting.put(job):
+            return
+        yield job
+
+
+def _work(lane: _Lane, waiting: Mailbox[_Job], topk: int) -> None:
+    """What the thread of a lane runs; an error belongs to its frame, and the consumer meets it there."""
+    for job in waiting:
+        pump((_classify(lane, frame, topk) for frame in (job.frame,)), job.outcome)
 
 
 def _letters(mailbox: Mailbox[Any], source: FrameSource) -> Iterator[Letter[Any]]:
@@ -174,28 +231,31 @@ def _paced(frames: Iterable[Frame], fps: float, stopping: threading.Event) -> It
         yield replace(frame, captured_at=time.time(), captured_ns=time.monotonic_ns())
 
 
-def _prepare(classifier: Stages, frame: Frame) -> Prepared:
-    begun = time.perf_counter_ns()
-    pixels = classifier.prepare(frame.image, order=frame.order)
-    milliseconds = (time.perf_counter_ns() - begun) / 1e6
+def _classify(lane: _Lane, frame: Frame, topk: int) -> Classified:
+    stages = lane.stages
+    with lane.preparing:
+        begun = time.perf_counter_ns()
+        pixels = stages.prepare(frame.image, order=frame.order)
+        preparing = time.perf_counter_ns() - begun
     if frame.order == "RGB":
         frame = replace(frame, image=np.ascontiguousarray(frame.image[..., ::-1]), order="BGR")
-    return Prepared(frame, pixels, milliseconds)
+    with lane.inferring:
+        begun = time.perf_counter_ns()
+        logits = stages.infer(pixels)
+        inferred = time.perf_counter_ns()
+    candidates = stages.rank(logits, topk)
+    ranking = time.perf_counter_ns() - inferred
+    return Classified(frame, candidates, StageTimes(preparing / 1e6, (inferred - begun) / 1e6, ranking / 1e6))
 
 
-def _predict(classifier: Stages, letter: Letter[Prepared], topk: int) -> Prediction:
-    prepared, frame = letter.item, letter.item.frame
-    begun = time.perf_counter_ns()
-    logits = classifier.infer(prepared.pixels)
-    inferred = time.perf_counter_ns()
-    candidates = classifier.rank(logits, topk)
-    done = time.perf_counter_ns()
+def _prediction(letter: Letter[Classified]) -> Prediction:
+    classified, frame = letter.item, letter.item.frame
     return Prediction(
-        topk=candidates,
+        topk=classified.topk,
         frame=frame.index,
         captured_at=frame.captured_at,
         age_ms=(time.monotonic_ns() - frame.captured_ns) / 1e6,
-        stages_ms=StageTimes(prepared.milliseconds, (inferred - begun) / 1e6, (done - inferred) / 1e6),
+        stages_ms=classified.stages_ms,
         dropped=letter.passed_over,
         image=frame.image,
         file=frame.file,
@@ -203,17 +263,22 @@ def _predict(classifier: Stages, letter: Letter[Prepared], topk: int) -> Predict
 
 
 class _Threads:
-    """The threads of one stream and the mailboxes that they fill; leaving the context ends and joins them."""
+    """The threads of one stream and the mailboxes between them; leaving the context ends and joins them."""
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self._mailboxes: list[Mailbox[Any]] = []
         self._threads: list[threading.Thread] = []
 
-    def start(self, name: str, items: Iterable[Any], mailbox: Mailbox[Any]) -> None:
-        """Have a thread put the items into the mailbox."""
+    def mailbox(self, capacity: int, *, replace: bool) -> Mailbox[Any]:
+        """A mailbox that is stopped, with all who wait at it, when the stream ends."""
+        mailbox: Mailbox[Any] = Mailbox(capacity, replace=replace)
         self._mailboxes.append(mailbox)
-        thread = threading.Thread(target=pump, args=(items, mailbox), name=f"vitedge-{name}", daemon=True)
+        return mailbox
+
+    def start(self, name: str, work: Callable[..., None], *arguments: object) -> None:
+        """Have a thread do some work that ends once the mailboxes are stopped."""
+        thread = threading.Thread(target=work, args=arguments, name=f"vitedge-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)
 
@@ -227,6 +292,8 @@ class _Threads:
         for mailbox in self._mailboxes:
             mailbox.stop()
         for thread in self._threads:
+            if thread is threading.current_thread():  # the garbage collector closes a stream wherever it happens to run
+                continue
             thread.join(JOIN_SECONDS)
             if thread.is_alive():
-                logger.warning("%s still waits for its source; it ends when the source answers", thread.name)
+                logger.warning("%s still waits; it ends when its source or engine answers", thread.name)

@@ -1,9 +1,13 @@
-"""Engines: each runs one compiled graph. A backend is a module with ``open_engine``, and a line in ``ENGINES``."""
+"""Engines: each runs a compiled graph in a thread of its own.
+
+A backend is a module with ``open_engine``, for the lowest latency of one frame, and ``open_lanes``, for the most frames
+a second; and a line in ``ENGINES``.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +32,7 @@ class EngineInfo:
             or ``int8``, as read back from the compiled engine, not as asked for.
         rest_precision: what everything else is computed in; equal to ``effective_precision`` unless that is ``int8``.
             Either is ``unavailable`` where the library does not say.
+        lanes: how many engines share the compiled graph and the processors; 1 for an engine that has both to itself.
     """
 
     name: str
@@ -35,10 +40,11 @@ class EngineInfo:
     device: str
     effective_precision: str
     rest_precision: str
+    lanes: int = 1
 
 
 class Engine(Protocol):
-    """One compiled graph with one execution context. Not thread-safe: one engine a thread.
+    """One execution context of a compiled graph. Not thread-safe: one engine a thread.
 
     Attributes:
         info: what runs, and where.
@@ -81,6 +87,24 @@ def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None 
         MissingExtraError: its library is not installed.
         EngineError: its library cannot run this bundle.
     """
+    engine: Engine = _backend(bundle, name, threads).open_engine(bundle, threads=threads)
+    return engine
+
+
+def open_lanes(bundle: Bundle, name: str | None = None, *, threads: int | None = None) -> Sequence[Engine]:
+    """Open engines that together run a bundle for the most frames a second, each to be used in a thread of its own.
+
+    One frame takes longer in such an engine than in that of ``open_engine``, for it has a share of the processors.
+    Arguments and errors are those of ``open_engine``.
+
+    Returns:
+        Two or more; none where the backend knows no faster way than one engine.
+    """
+    lanes: Sequence[Engine] = _backend(bundle, name, threads).open_lanes(bundle, threads=threads)
+    return lanes
+
+
+def _backend(bundle: Bundle, name: str | None, threads: int | None) -> Any:
     chosen = target_named(bundle.manifest.target).backend if name is None else name
     if chosen not in ENGINES:
         raise UsageError(
@@ -90,8 +114,7 @@ def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None 
         )
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}", expected="1 or more", fix="leave it out to let the engine decide")
-    engine: Engine = importlib.import_module(ENGINES[chosen]).open_engine(bundle, threads=threads)
-    return engine
+    return importlib.import_module(ENGINES[chosen])
 
 
 def check_contract(bundle: Bundle, path: Path, *, frame: NDArray[Any], logits: NDArray[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,11 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
         rest_precision="fp32" if precision == "int8" else precision,
     )
     return OnnxruntimeEngine(session, frame, info)
+
+
+def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[OnnxruntimeEngine]:  # noqa: ARG001
+    """None: the reference is there to be compared with, in one configuration."""
+    return ()
 
 
 def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,9 +1,11 @@
-"""OpenVINO on the CPU: the bundle's IR, one request, latency first."""
+"""OpenVINO on the CPU: the bundle's IR, as one request for latency or as several for throughput."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from vitedge.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.runtime.engines import EngineInfo, check_contract
+
+Hint: TypeAlias = Literal["LATENCY", "THROUGHPUT"]
 
 DEVICE = "CPU"
 
@@ -58,7 +62,7 @@ class OpenvinoEngine:
 
 
 def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine:
-    """Compile the bundle's IR for the CPU of this machine.
+    """Compile the bundle's IR for the CPU of this machine, for the lowest latency.
 
     Args:
         bundle: what to run.
@@ -68,26 +72,50 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine
         MissingExtraError: OpenVINO is not installed.
         EngineError: OpenVINO cannot compile the IR, or the IR is not of this bundle's model.
     """
+    (engine,) = _open(bundle, "LATENCY", threads)
+    return engine
+
+
+def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[OpenvinoEngine]:
+    """Compile the bundle's IR for throughput: engines that share the compiled graph, as many as OpenVINO finds best.
+
+    Arguments and errors are those of ``open_engine``.
+
+    Returns:
+        Two or more; none where there is but one thread.
+    """
+    if (threads or os.cpu_count()) == 1:
+        return ()
+    lanes = _open(bundle, "THROUGHPUT", threads)
+    return lanes if len(lanes) > 1 else ()
+
+
+def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngine]:
     openvino = require("openvino", extra="openvino", purpose="the openvino engine")
     path = bundle.file(OPENVINO_XML)
     bundle.file(OPENVINO_BIN)
     try:
         core = openvino.Core()
-        compiled = core.compile_model(path, DEVICE, _configuration(core, bundle.manifest.precision.asked, threads))
-        info = _info(openvino, core, compiled)
-        engine = OpenvinoEngine(compiled.create_infer_request(), info)
+        configuration = _configuration(core, bundle.manifest.precision.asked, hint, threads)
+        compiled = core.compile_model(path, DEVICE, configuration)
+        lanes = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
+        info = _info(openvino, core, compiled, lanes)
+        engines = [OpenvinoEngine(compiled.create_infer_request(), info) for _ in range(lanes)]
     except RuntimeError as error:
         raise _failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
-    check_contract(bundle, path, frame=engine.frame, logits=engine._logits)
-    return engine
+    check_contract(bundle, path, frame=engines[0].frame, logits=engines[0]._logits)
+    return engines
 
 
-def _configuration(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
-    """One stream for latency; fp32 bundles stay in f32, all others rest in the CPU's own 16-bit type."""
+def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
+    """What to compile for; fp32 bundles stay in f32, all others rest in the CPU's own 16-bit type.
+
+    A number of threads means that others work beside them: pinned, those of every process would sit on the same cores.
+    """
     rest = "f32" if precision == "fp32" else native_float(core)
-    configuration: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": rest}
+    configuration: dict[str, Any] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": rest}
     if threads is not None:
-        configuration["INFERENCE_NUM_THREADS"] = threads
+        configuration |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     return configuration
 
 
@@ -101,7 +129,7 @@ def native_float(core: Any) -> str:
     return default if default in _NATIVE_16_BIT else "f32"
 
 
-def _info(openvino: Any, core: Any, compiled: Any) -> EngineInfo:
+def _info(openvino: Any, core: Any, compiled: Any, lanes: int) -> EngineInfo:
     rest = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
     effective = effective_precision(executed_layers(compiled)) or rest
     return EngineInfo(
@@ -110,6 +138,7 @@ def _info(openvino: Any, core: Any, compiled: Any) -> EngineInfo:
         device=core.get_property(DEVICE, "FULL_DEVICE_NAME").strip(),
         effective_precision=effective,
         rest_precision=rest if effective == "int8" else effective,
+        lanes=lanes,
     )
 
 

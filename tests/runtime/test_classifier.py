@@ -19,8 +19,11 @@ from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.errors import BundleError, BundleIntegrityError, EngineError, FrameSourceError, UsageError
 from vitedge.metrics import softmax
 from vitedge.preprocessing import Preprocessing
+from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.engines import ENGINES
 from vitedge.runtime.engines.table import TableEngine
+from vitedge.runtime.stream import LANES_PAY_FROM
 
 COLOURS = ("red", "green", "blue")
 SMALL = Preprocessing(input_size=(2, 2), resize_size=(2, 2))
@@ -245,3 +248,108 @@ def test_the_front_door_loads_the_same(tiny_bundle: Bundle, colour_frame: Colour
 
     with vitedge.load(tiny_bundle, threads=1) as classifier:
         assert classifier.classify(colour_frame("green"), topk=1).label == "green"
+
+
+class TestLanes:
+    def test_they_are_opened_at_the_first_call_and_once(self) -> None:
+        opened: list[TableEngine] = []
+
+        def open_lanes() -> list[TableEngine]:
+            opened.extend(TableEngine(lambda _: [0, 1, 2], input_size=(2, 2)) for _ in range(2))
+            return opened
+
+        classifier = Classifier(
+            TableEngine(lambda _: [2, 1, 0], input_size=(2, 2)), SMALL, COLOURS, open_lanes=open_lanes
+        )
+        assert classifier.classify(PIXEL).label == "red"
+        assert opened == []
+        lanes = classifier.lanes()
+        assert [lane.classify(PIXEL).label for lane in lanes] == ["blue", "blue"]
+        assert classifier.lanes() is lanes
+        assert len(opened) == 2
+        classifier.close()
+        assert all(engine.closed for engine in opened)
+        assert classifier.lanes() == ()
+        with pytest.raises(EngineError, match="classifier is closed"):
+            lanes[0].classify(PIXEL)
+
+    def test_a_classifier_has_none_unless_told(self) -> None:
+        assert answering([1, 2, 3]).lanes() == ()
+
+    def test_the_classifier_answers_while_they_open(self) -> None:
+        opening, answered = threading.Event(), threading.Event()
+
+        def open_lanes() -> list[TableEngine]:
+            opening.set()
+            assert answered.wait(10)
+            return []
+
+        engine = TableEngine(lambda _: [1, 2, 3], input_size=(2, 2))
+        classifier = Classifier(engine, SMALL, COLOURS, open_lanes=open_lanes)
+        thread = threading.Thread(target=classifier.lanes)
+        thread.start()
+        assert opening.wait(10)
+        assert classifier.classify(PIXEL).label == "blue"
+        answered.set()
+        thread.join()
+
+    @pytest.mark.parametrize("name", list(ENGINES))
+    def test_of_a_bundle_give_the_logits_that_it_gives(
+        self, tiny_bundle: Bundle, name: str, colour_frame: ColourFrame
+    ) -> None:
+        frames = [colour_frame(colour, height=48, width=64, seed=seed) for seed in range(3) for colour in COLOURS]
+        with load(tiny_bundle, engine=name, threads=2) as classifier:
+            expected = [classifier.logits(frame) for frame in frames]
+            for lane in classifier.lanes():
+                assert all(np.array_equal(lane.logits(f), e) for f, e in zip(frames, expected, strict=True))
+
+    def test_a_stream_in_lanes_gives_what_classify_gives_also_beside_it(
+        self, tiny_bundle: Bundle, colour_frame: ColourFrame
+    ) -> None:
+        frames = [colour_frame(COLOURS[seed % 3], height=40, width=50, seed=seed) for seed in range(LANES_PAY_FROM)]
+        with load(tiny_bundle, threads=2) as classifier:
+            predictions = []
+            for prediction in classifier.stream(frames):
+                predictions.append(prediction)
+                beside = classifier.classify(frames[prediction.frame])
+                assert beside.topk == prediction.topk
+            assert len(classifier.lanes()) == 2
+        assert [prediction.frame for prediction in predictions] == list(range(LANES_PAY_FROM))
+
+    def test_closing_the_classifier_ends_a_stream_in_lanes_with_an_error(
+        self, tiny_bundle: Bundle, colour_frame: ColourFrame
+    ) -> None:
+        frame = colour_frame("red")
+        classifier = load(tiny_bundle, threads=2)
+        predictions = classifier.stream(frame for _ in range(500))
+        next(predictions)
+        classifier.close()
+        with pytest.raises(EngineError, match="classifier is closed"):
+            list(predictions)
+
+    def test_that_fail_the_self_test_are_closed_and_the_classifier_goes_on(
+        self,
+        tiny_bundle: Bundle,
+        colour_frame: ColourFrame,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        wrong = [TableEngine(lambda _: [0, 0, 0], input_size=(32, 32)) for _ in range(2)]
+        monkeypatch.setattr(classifier_module, "open_lanes", lambda *_, **__: wrong)
+        with load(tiny_bundle) as classifier:
+            predictions = list(classifier.stream(colour_frame("green") for _ in range(3)))
+        assert [prediction.label for prediction in predictions] == ["green"] * 3
+        assert all(engine.closed for engine in wrong)
+        assert "go on with one engine, more slowly" in caplog.text
+        assert "self-test" in caplog.text
+
+    def test_are_those_of_the_bundle_that_was_loaded(
+        self, make_bundle: Callable[..., Bundle], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Somebody puts a newer bundle, with the labels in another order, in the place of the one that runs."""
+        bundle = make_bundle(tmp_path / "some.bundle")
+        with load(bundle, threads=2) as classifier:
+            shutil.rmtree(bundle.path)
+            make_bundle(bundle.path, labels=("rouge", "vert", "bleu"))
+            assert classifier.lanes() == ()
+            assert "holds another bundle than when it was loaded" in caplog.text

@@ -94,7 +94,8 @@ class TestIterables:
         frames = list(source)
         assert [frame.index for frame in frames] == [0, 1]
         assert all(frame.image is array for frame, array in zip(frames, arrays, strict=True))
-        assert (source.live, source.length) == (False, None)
+        assert (source.live, source.length) == (False, 2)
+        assert open_source(iter(arrays)).length is None
 
     def test_frames_keep_their_own_time_and_order(self):
         frame = Frame(clips.numbered_frame(1), 41, captured_at=12.0, captured_ns=34, order="RGB")

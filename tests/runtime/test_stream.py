@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import logging
+import random
 import threading
 import time
 import traceback
@@ -20,7 +22,7 @@ from vitedge.prediction import Candidate, Prediction
 from vitedge.runtime import stream as stream_module
 from vitedge.runtime.frames import Frame, FrameSource
 from vitedge.runtime.sources import FrameIterable
-from vitedge.runtime.stream import POLICIES, QUEUED_FRAMES, stream
+from vitedge.runtime.stream import LANES_PAY_FROM, POLICIES, QUEUED_FRAMES, stream
 
 pytest.importorskip("cv2")
 pytest.importorskip("PIL.Image")
@@ -30,10 +32,11 @@ import clips
 pytestmark = pytest.mark.timeout(60)
 
 PATIENCE = 10.0
+LANES = 2
 EITHER = pytest.mark.parametrize("policy", POLICIES)
 
 
-STREAM_THREADS = ("vitedge-grab", "vitedge-prepare")
+STREAM_THREADS = ("vitedge-grab", "vitedge-lane")
 
 
 def our_threads() -> list[threading.Thread]:
@@ -50,28 +53,40 @@ def no_thread_survives() -> Iterator[None]:
 
 
 class NumberReader:
-    """Stages that read a frame's number; each can be made to fail."""
+    """Stages that read a frame's number; each can be made to fail, at one number or at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *lanes: NumberReader) -> None:
+        self.own_lanes = lanes
+        self.lanes_error: BaseException | None = None
+        self.fails_at: int | None = None
+        self.pause = 0.0
         self.prepare_error: BaseException | None = None
         self.infer_error: BaseException | None = None
         self.prepared_in: set[str] = set()
         self.inferred_in: set[str] = set()
+        self.inferred: list[int] = []
 
     def prepare(self, image, *, order):
         self.prepared_in.add(threading.current_thread().name)
-        if self.prepare_error is not None:
+        if self.prepare_error is not None and self.fails_at in (None, clips.number_of(image)):
             raise self.prepare_error
         return image
 
     def infer(self, prepared):
         self.inferred_in.add(threading.current_thread().name)
-        if self.infer_error is not None:
+        if self.infer_error is not None and self.fails_at in (None, clips.number_of(prepared)):
             raise self.infer_error
+        time.sleep(self.pause)
+        self.inferred.append(clips.number_of(prepared))
         return np.array([clips.number_of(prepared)], dtype=np.float32)
 
     def rank(self, logits, topk):
         return tuple(Candidate(str(int(logits[0])), place, 1.0) for place in range(topk))
+
+    def lanes(self):
+        if self.lanes_error is not None:
+            raise self.lanes_error
+        return self.own_lanes
 
 
 @pytest.fixture
@@ -149,20 +164,176 @@ class TestEvery:
                 taken.append(number)
                 yield clips.numbered_frame(number)
 
-        in_flight = 2 * QUEUED_FRAMES + 3  # both queues, one in each thread's hands and one asked for
+        in_flight = LANES + QUEUED_FRAMES + 3  # the queue, one in the grabber's hands, one here and one asked for
         with contextlib.closing(stream(reader, frames(), policy="every")) as predictions:
             for consumed, _ in enumerate(predictions, start=1):
                 time.sleep(0.002)
                 assert len(taken) <= consumed + in_flight
 
-    def test_decoding_and_preprocessing_leave_the_consumers_thread(self, reader: NumberReader):
+    def test_all_work_leaves_the_consumers_thread(self, reader: NumberReader):
         list(stream(reader, numbered(5), policy="every"))
-        assert reader.prepared_in == {"vitedge-prepare"}
-        assert reader.inferred_in == {threading.current_thread().name}
+        assert reader.prepared_in == reader.inferred_in == {"vitedge-lane"}
 
     def test_a_whole_clip(self, reader: NumberReader, tmp_path: Path):
         clip = clips.write_clip(tmp_path / "clip.avi", 80)
         assert numbers(stream(reader, clip)) == list(range(80))
+
+
+class TestLanes:
+    def test_each_has_a_thread_and_order_is_kept_when_they_are_not_equally_fast(self):
+        slow, fast = NumberReader(), NumberReader()
+        slow.pause = 0.003
+        reader = NumberReader(slow, fast)
+        assert numbers(stream(reader, numbered(120), policy="every")) == list(range(120))
+        assert reader.inferred == []
+        assert sorted(slow.inferred + fast.inferred) == list(range(120))
+        assert 0 < len(slow.inferred) < len(fast.inferred)
+
+    def test_two_frames_are_in_work_at_once(self):
+        together = threading.Barrier(2)
+
+        class Meeting(NumberReader):
+            def infer(self, prepared):
+                together.wait(PATIENCE)
+                return super().infer(prepared)
+
+        reader = NumberReader(Meeting(), Meeting())
+        assert numbers(stream(reader, numbered(20), policy="every")) == list(range(20))
+
+    def test_without_lanes_one_frame_is_prepared_while_another_infers_and_never_are_two_inferred(self):
+        preparing, inferring = threading.Event(), threading.Lock()
+
+        class Alone(NumberReader):
+            def prepare(self, image, *, order):
+                if clips.number_of(image) == 1:
+                    preparing.set()
+                return super().prepare(image, order=order)
+
+            def infer(self, prepared):
+                assert inferring.acquire(blocking=False)
+                assert preparing.wait(PATIENCE)
+                time.sleep(0.001)
+                inferring.release()
+                return super().infer(prepared)
+
+        assert numbers(stream(Alone(), numbered(20), policy="every")) == list(range(20))
+
+    def test_the_time_of_a_stage_has_no_waiting_in_it(self, monkeypatch: pytest.MonkeyPatch):
+        """By a clock that goes on in the engine alone: who waits there for the other's turn would count both turns."""
+        now = 0
+
+        class Ticking(NumberReader):
+            def infer(self, prepared):
+                nonlocal now
+                time.sleep(0.005)  # so that the other thread has come to the engine as well
+                now += 7_000_000
+                return super().infer(prepared)
+
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: now)
+        times = [each.stages_ms.infer for each in stream(Ticking(), numbered(8), policy="every")]
+        assert times == [7.0] * 8
+
+    @pytest.mark.parametrize("limit", [{}, {"max_frames": 500}])
+    def test_short_streams_do_not_wait_for_them(self, limit: dict[str, int]):
+        reader = NumberReader(NumberReader())
+        reader.lanes_error = AssertionError("opened")
+        assert len(list(stream(reader, list(numbered(4)), **limit))) == 4
+        assert len(list(stream(reader, numbered(500), policy="every", max_frames=LANES_PAY_FROM - 1))) > 4
+
+    @pytest.mark.parametrize("limit", [{}, {"max_frames": LANES_PAY_FROM}])
+    def test_long_ones_and_those_of_unknown_length_open_them(self, limit: dict[str, int]):
+        lane = NumberReader()
+        assert len(list(stream(NumberReader(lane), numbered(3), policy="every", **limit))) == 3
+        assert len(list(stream(NumberReader(lane), list(numbered(LANES_PAY_FROM)), **limit))) == LANES_PAY_FROM
+        assert lane.inferred == [*range(3), *range(LANES_PAY_FROM)]
+
+    def test_the_latest_frame_needs_none(self):
+        reader = NumberReader(NumberReader())
+        reader.lanes_error = AssertionError("opened")
+        assert numbers(stream(reader, numbered(1), policy="latest")) == [0]
+
+    def test_an_error_while_they_open_is_the_streams(self, reader: NumberReader):
+        reader.lanes_error = EngineError("out of memory")
+        predictions = stream(reader, numbered(5), policy="every")
+        with pytest.raises(EngineError, match="out of memory"):
+            next(predictions)
+
+    @pytest.mark.parametrize("stage", ["prepare_error", "infer_error"])
+    @pytest.mark.parametrize("error", [EngineError("overflow"), KeyboardInterrupt(), MemoryError()])
+    def test_an_error_in_one_comes_after_the_frames_before_it(self, stage: str, error: BaseException):
+        lanes = [NumberReader(), NumberReader(), NumberReader()]
+        for lane in lanes:
+            setattr(lane, stage, error)
+            lane.fails_at = 41
+        predictions = stream(NumberReader(*lanes), numbered(120), policy="every")
+        assert numbers(itertools.islice(predictions, 41)) == list(range(41))
+        with pytest.raises(type(error)):
+            next(predictions)
+
+    def test_a_collection_in_a_thread_of_the_stream_ends_it_quietly(self, reader: NumberReader):
+        """An abandoned stream in a cycle is closed by whichever thread the garbage collector runs in."""
+        abandoned = threading.Event()
+
+        def frames() -> Iterator[np.ndarray]:
+            yield clips.numbered_frame(0)
+            assert abandoned.wait(PATIENCE)
+            gc.collect()
+            yield clips.numbered_frame(1)
+
+        cycle: dict[str, object] = {"predictions": stream(reader, frames(), policy="every")}
+        cycle["itself"] = cycle
+        next(cycle["predictions"])  # type: ignore[call-overload]
+        gc.disable()
+        try:
+            del cycle
+            abandoned.set()
+            for thread in our_threads():
+                thread.join(PATIENCE)
+        finally:
+            gc.enable()
+        assert our_threads() == []
+
+
+def leaves_anywhere(chance: random.Random) -> None:
+    """One stream that ends somewhere by something; what came until then is a beginning of the frames, in order."""
+    lanes = [NumberReader() for _ in range(chance.randint(0, 3))]
+    reader = NumberReader(*lanes)
+    count, at = chance.randint(0, 12), chance.randint(0, 12)
+    for each in (reader, *lanes):
+        each.pause = chance.choice([0.0, 0.0, 0.0005])
+        each.fails_at = at
+    way = chance.choice(["prepare_error", "infer_error", "source", "consumer", "close", "drop", "max_frames", "end"])
+    for each in (reader, *lanes):
+        if way.endswith("error"):
+            setattr(each, way, OSError("somewhere"))
+    frames = unplugged_after(at) if way == "source" else numbered(count)
+    predictions = stream(
+        reader, frames, policy="every", max_frames=chance.randint(1, 12) if way == "max_frames" else None
+    )
+    seen: list[int] = []
+    with contextlib.suppress(OSError):
+        for prediction in predictions:
+            seen.append(int(prediction.label))
+            if way in ("consumer", "close", "drop") and len(seen) == at:
+                break
+    if way == "close":
+        predictions.close()
+    assert seen == list(range(len(seen)))
+    if way.endswith("error"):
+        assert len(seen) == min(at, count)
+    if way in ("source", "end"):
+        assert len(seen) == (at if way == "source" else count)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_way_out_hangs_or_disorders(seed: int):
+    chance = random.Random(seed)
+    for _ in range(50):
+        leaves_anywhere(chance)
+        gc.collect(0)
+        for thread in our_threads():
+            thread.join(PATIENCE)
+        assert our_threads() == []
 
 
 class TestLatest:
@@ -207,7 +378,7 @@ class TestLatest:
 
 
 class TestChoice:
-    @pytest.mark.parametrize(("live", "prepared_in"), [(True, "MainThread"), (False, "vitedge-prepare")])
+    @pytest.mark.parametrize(("live", "prepared_in"), [(True, "MainThread"), (False, "vitedge-lane")])
     def test_live_sources_give_the_latest_and_others_every_frame(
         self, reader: NumberReader, live: bool, prepared_in: str
     ):
@@ -389,7 +560,7 @@ class TestStall:
             pytest.raises(FrameSourceError, match=r"the held source delivered nothing for 0\.2 s"),
         ):
             next(predictions)
-        assert "vitedge-grab still waits for its source" in caplog.text
+        assert "vitedge-grab still waits" in caplog.text
         source.arrived.release()
 
     def test_a_file_may_take_its_time(self, reader: NumberReader):

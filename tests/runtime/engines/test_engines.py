@@ -16,7 +16,7 @@ from vitedge.errors import BundleError, EngineError, MissingExtraError, UsageErr
 from vitedge.extras import require
 from vitedge.metrics import sqnr_db
 from vitedge.preprocessing import Preprocessing
-from vitedge.runtime.engines import ENGINES, Engine, open_engine
+from vitedge.runtime.engines import ENGINES, Engine, open_engine, open_lanes
 from vitedge.targets import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -161,3 +161,33 @@ def test_a_file_that_the_manifest_does_not_vouch_for_is_not_used(tiny_bundle: Bu
     bundle = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files=files))
     with pytest.raises(BundleError, match=f"has no {file}"):
         open_engine(bundle, name)
+
+
+def test_no_lanes_where_there_is_one_thread(tiny_bundle: Bundle, name: str) -> None:
+    assert len(open_lanes(tiny_bundle, name, threads=1)) == 0
+
+
+def test_lanes_each_have_a_buffer_of_their_own_and_reproduce_the_golden_logits(bundle: Bundle) -> None:
+    lanes = open_lanes(bundle, "openvino", threads=2)
+    golden = bundle.golden()
+    assert len(lanes) == 2
+    assert not np.shares_memory(lanes[0].frame, lanes[1].frame)
+    for lane in lanes:
+        assert sqnr_db(golden.logits, run_all(lane, golden.frames)) >= MIN_SQNR_DB[bundle.manifest.precision.asked]
+    for lane in lanes:
+        lane.close()
+
+
+def test_a_lane_closes_alone(tiny_bundle: Bundle) -> None:
+    first, second = open_lanes(tiny_bundle, "openvino", threads=2)
+    first.close()
+    with pytest.raises(EngineError, match="is closed"):
+        first.run()
+    assert second.run().shape == (3,)
+    second.close()
+
+
+@pytest.mark.parametrize("arguments", [{"name": "openvin"}, {"threads": 0}])
+def test_lanes_are_refused_as_engines_are(tiny_bundle: Bundle, arguments: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        open_lanes(tiny_bundle, **arguments)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from vitedge.bundle import Bundle
 from vitedge.errors import EngineError
-from vitedge.runtime.engines.openvino import OpenvinoEngine, effective_precision, native_float, open_engine
+from vitedge.runtime.engines.openvino import OpenvinoEngine, effective_precision, native_float, open_engine, open_lanes
 from vitedge.targets import Precision
 
 openvino = pytest.importorskip("openvino")
@@ -42,6 +43,31 @@ def test_one_stream_for_latency_with_the_threads_asked_for(tiny_bundle: Bundle) 
     assert compiled.get_property("NUM_STREAMS") == 1
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     engine.close()
+
+
+def test_threads_that_were_counted_may_run_on_any_core(tiny_bundle: Bundle) -> None:
+    """Else the threads of two processes, one a camera, would all be pinned to the first cores."""
+    engine = open_engine(tiny_bundle, threads=1)
+    assert compiled_of(engine).get_property("ENABLE_CPU_PINNING") is False
+    engine.close()
+
+
+def test_one_thread_compiles_nothing_to_find_that_it_has_no_lanes(tiny_bundle: Bundle) -> None:
+    nothing_to_compile = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
+    assert open_lanes(nothing_to_compile, threads=1) == ()
+
+
+def test_lanes_are_requests_to_one_graph_that_is_compiled_for_throughput(tiny_bundle: Bundle) -> None:
+    lanes = open_lanes(tiny_bundle, threads=2)
+    for lane in lanes:
+        compiled = compiled_of(lane)
+        assert compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
+        assert compiled.get_property("NUM_STREAMS") == lane.info.lanes == len(lanes) == 2
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+    engine = open_engine(tiny_bundle, threads=2)
+    assert replace(lanes[0].info, lanes=1) == engine.info
+    for each in (engine, *lanes):
+        each.close()
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
