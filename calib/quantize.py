@@ -2,8 +2,9 @@
 
 Linear layers and convolutions become int8: weights symmetric and per-channel, activations asymmetric and per-tensor.
 Residual additions, LayerNorm, softmax, GELU and the attention products stay in floating point: quantized residual
-additions destroy vision transformers. So do the first convolution, the classifier and the layer before it, which take
-little of the time: in DeiT-Tiny the last block's second linear layer alone makes half of the noise in the logits.
+additions destroy vision transformers. So do the classifier and the layer before it, which take little of the time: in
+DeiT-Tiny the last block's second linear layer alone makes half of the noise in the logits. The first convolution is
+int8 where it reads the frame itself (``frame_convolution``), else float.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from vitedge.bundle import INPUT_NAME
 from vitedge.calib.finite import WEIGHT_LAYERS, check_finite
+from vitedge.calib.frame_convolution import quantize_frame_convolution
+from vitedge.calib.smoothing import fold_smoothing
 from vitedge.errors import CalibrationError, ConversionError
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -84,18 +87,21 @@ def quantize(
         raise ConversionError(
             f"NNCF cannot quantize this graph: {error}", fix="--precision fp16 needs no quantizer"
         ) from error
+    fold_smoothing(result)
+    first = quantize_frame_convolution(result, frames)
     _as_uint8_activations(result)
     return QuantizedGraph(
         graph=result,
         recipe=f"NNCF {version('nncf')}, SmoothQuant {SMOOTH_QUANT_ALPHA}, histogram ranges, fast bias correction, "
-        f"first convolution and last {FLOAT_LAST} layers float",
+        f"{'' if first else 'first convolution and '}last {FLOAT_LAST} layers float",
     )
 
 
 def float_layers(graph: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the nodes that stay in floating point: all but convolutions and products with constant weights.
 
-    The first convolution, which is the patch embedding or the stem, and the last two layers with weights stay too.
+    The first convolution, which is the patch embedding or the stem, and the last two layers with weights stay too;
+    ``quantize_frame_convolution`` may quantize the first one afterwards.
     """
     constants = {tensor.name for tensor in graph.graph.initializer}
     weighted = [node.name for node in graph.graph.node if _has_weights(node, constants)]

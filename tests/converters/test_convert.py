@@ -113,10 +113,10 @@ class TestBundle:
         assert (manifest.calibration.images, manifest.calibration.skipped) == (20, ())
         assert len(manifest.calibration.sha256) == 64
         graph = summarize(bundles["int8"].file("model.onnx"))
-        assert graph.weight_layers == 10
-        assert graph.quantized_layers == 7  # all but the first convolution and the last two layers
+        assert graph.weight_layers == 11  # the last block's q has a layer of its own, for the class token alone
+        assert graph.quantized_layers == 9  # all but the last two layers
         full = summarize(bundles["fp32"].file("model.onnx"))
-        assert (full.weight_layers, full.quantized_layers) == (10, 0)
+        assert (full.weight_layers, full.quantized_layers) == (11, 0)
 
     @pytest.mark.parametrize(("precision", "least"), [("fp32", 60), ("fp16", 25), ("int8", 10)])
     def test_precision_costs_what_it_must(

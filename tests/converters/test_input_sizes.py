@@ -153,7 +153,7 @@ def test_weights_that_were_trained_at_that_size(tmp_path: Path) -> None:
 
 def test_what_timm_downloads_is_interpolated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = filled("test_vit")
-    monkeypatch.setattr(timm_models, "_downloaded", lambda name, classes: module)
+    monkeypatch.setattr(timm_models, "_downloaded", lambda name, classes, progress: (module, "0" * 40))
     model = named("test_vit", None, (96, 192))
     assert_same(model.module, timms_own("test_vit", module, (96, 192)), (96, 192))
     assert model.card.pretrained

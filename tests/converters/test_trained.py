@@ -51,8 +51,8 @@ def bundles(
     root, modules = tmp_path_factory.mktemp("bundles"), {}
 
     @lru_cache
-    def load(source: pipeline.HubFolder, *, labels: None) -> pipeline.TorchModel:
-        return load_folder(source, labels=labels)
+    def load(source: pipeline.HubFolder, **nothing: None) -> pipeline.TorchModel:
+        return load_folder(source, **nothing)
 
     load_folder = pipeline.load_folder
     with pytest.MonkeyPatch.context() as patch:

@@ -42,6 +42,8 @@ PACKAGES: dict[str, str] = {
     "onnxscript": "convert",
     "nncf": "convert",
     "safetensors": "convert",
+    "huggingface_hub": "convert",
+    "transformers": "transformers",
     "sklearn": "demo",
 }
 MEMINFO = Path("/proc/meminfo")
