@@ -2,9 +2,9 @@
 
 The contenders take turns on one preprocessed frame, in an order drawn anew for each round; the ratio to vitedge is
 taken within each round. NNCF's default, `nncf.quantize(model_type=TRANSFORMER)`, runs on OpenVINO's own IR of the model
-(`openvino.convert_model` of the PyTorch module, which takes a normalized float32 image and so is spared the frame), and once
-more on vitedge's rewritten graph, which shows what the rewrites give and what the recipe costs. All are compiled with the
-same hints. Weights are random, which does not change the latency.
+(`openvino.convert_model` of the PyTorch module, which takes a normalized float32 image and so is spared the frame),
+and once more on vitedge's rewritten graph, which shows what the rewrites give and what the recipe costs. All are
+compiled with the same hints. Weights are random, which does not change the latency.
 
     python benchmarks/int8_latency.py [--data ../shared/data] [--rounds 30] [--calls 20] [--json FILE]
 """

@@ -1,7 +1,7 @@
 """The convolution that reads the frame, in int8 at no loss of its input: a frame is 8 bits wide already.
 
-The scale of the frame is 1/255 and not 1: OpenVINO takes a scale of 1 for no quantization at all, and then computes this
-layer in floating point.
+The scale of the frame is 1/255 and not 1: OpenVINO takes a scale of 1 for no quantization at all, and then computes
+this layer in floating point.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ FRAME_SCALE = np.float32(1 / 255)
 def quantize_frame_convolution(graph: onnx.ModelProto, frames: NDArray[np.uint8]) -> str:
     """Give the first convolution int8 weights, and its input as the uint8 that it is.
 
-    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel; the bias takes up what their rounding adds on average.
+    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel; the bias takes
+    up what their rounding adds on average.
 
     Args:
         graph: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``: with a mean to subtract in

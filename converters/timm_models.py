@@ -20,6 +20,7 @@ from vitedge.converters.given_preprocessing import given_preprocessing
 from vitedge.converters.hub import fetch, only_weights
 from vitedge.converters.labels import choose_labels, configured_labels, read_labels
 from vitedge.converters.quiet import quiet
+from vitedge.converters.random_weights import randomize
 from vitedge.converters.sources import HubFolder, HubRepo, TimmName
 from vitedge.converters.timm_config import CONFIG, check_name, preprocessing_from, read_config
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
@@ -171,7 +172,10 @@ class _Plan:
 def _random(plan: _Plan, classes: int | None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        return replace(plan, classes=classes).build()
+        module = replace(plan, classes=classes).build().eval()
+    described = preprocessing_from(module.pretrained_cfg)
+    randomize(module, replace(described, input_size=plan.input_size or described.input_size))
+    return module
 
 
 def _downloaded(name: str, classes: int | None, progress: Progress) -> tuple[nn.Module, str]:

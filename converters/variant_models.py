@@ -13,6 +13,7 @@ from vitedge.converters.labels import IMAGENET_CLASSES, choose_labels, read_labe
 from vitedge.converters.models import VARIANTS, build
 from vitedge.converters.models.layers import ImageClassifier
 from vitedge.converters.models.published import load_published
+from vitedge.converters.random_weights import randomize
 from vitedge.converters.sources import VariantName
 from vitedge.converters.timm_models import RANDOM_SEED, TorchModel
 from vitedge.errors import UsageError
@@ -78,4 +79,6 @@ def _with_weights(
 def _random(name: str, classes: int, input_size: tuple[int, int] | None) -> ImageClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        return build(name, classes, input_size)
+        network = build(name, classes, input_size)
+    randomize(network, network.preprocessing)
+    return network

@@ -1,31 +1,40 @@
-"""The table of ``vitedge models`` says what timm and the flop counter of PyTorch say."""
+"""``vitedge models`` shows the matrix that the package carries."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 
 from vitedge.cli import main
-from vitedge.cli.models import MODELS, KnownModel
-
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
+from vitedge.cli.models import known_models
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_the_table_is_true(model: KnownModel) -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        network = timm.create_model(model.name, exportable=True).eval()
-    assert network.pretrained_cfg["input_size"] == (3, model.input_size, model.input_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, model.input_size, model.input_size, device="meta"))
-    assert round(sum(each.numel() for each in network.parameters()) / 1e6, 2) == model.parameters
-    assert round(counter.get_total_flops() / 2e9, 2) == model.gmacs
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["models", *arguments]) == 0
+    return capsys.readouterr().out
 
 
-def test_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1 : 1 + len(MODELS)]] == [model.name for model in MODELS]
-    assert lines[1].split() == ["deit_tiny_patch16_224", "224x224", "5.72", "M", "1.25"]
+def test_a_line_for_each_under_its_family(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys).splitlines()
+    for model in known_models().models:
+        position = next(number for number, line in enumerate(lines) if line.split()[:1] == [model.name])
+        headings = [line for line in lines[:position] if line and not line.startswith(" ")]
+        assert headings[-1] == model.family
+
+
+def test_models_that_people_ask_for_are_there() -> None:
+    names = {model.name for model in known_models().models}
+    assert {"deit_tiny_patch16_224", "cswin_tiny_224", "swin_tiny_patch4_window7_224", "mobilevit_s"} <= names
+
+
+def test_a_filter_is_part_of_a_name_or_a_family(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(printed(capsys, "mobilevit", "--json"))
+    assert found["version"] == 1
+    assert {each["family"] for each in found["models"]} == {"MobileViT", "MobileViT v2"}
+    assert all(set(each["speedups"]) | set(each["failed"]) == {"fp32", "fp16", "int8"} for each in found["models"])
+
+
+def test_a_filter_that_matches_nothing_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "mobilevit_xl"]) == 2
+    assert "no model of the list matches 'mobilevit_xl'" in capsys.readouterr().err

@@ -1,0 +1,455 @@
+"""Every family in every precision: converted, compared with its source, timed against ONNX Runtime in fp32.
+
+    python benchmarks/matrix.py [--data ../shared/data] [--json build/matrix.json] [--only NAME ...] [--images 16]
+    python benchmarks/matrix.py --page     write docs/models.md and vitedge/models.json from the JSON, measure nothing
+
+A model runs in a process of its own, so that none takes others down; its row is written when it ends, and a second run
+goes on where the first was interrupted. A model that fails keeps its row, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from families import FAMILIES, Listed
+
+import vitedge
+from vitedge.bundle import Bundle
+from vitedge.calib.images import ImageSet
+from vitedge.errors import VitedgeError
+from vitedge.files import write_whole
+from vitedge.runtime.engines import open_engine
+from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.targets import Precision
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, DATA = ROOT / "docs/models.md", ROOT / "vitedge/models.json"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+PACKAGES = ("vitedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
+ROUNDS, CALLS, SETTLING_CALLS = 8, 8, 2
+SECONDS_A_MODEL = 900
+REFERENCE = "ONNX Runtime fp32"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One model in one precision.
+
+    Attributes:
+        failed: first line of the error; empty if it converted.
+        seconds: of the conversion, without the imports.
+        megabytes: size of the bundle, 10⁶ bytes.
+        ran_in: what the matrix products are computed in.
+        source_sqnr_db: the FP32 graph against PyTorch.
+        sqnr_db: the compiled engine against the FP32 graph.
+        agreement: percent of images with the same top-1.
+        p50_ms: median over the rounds of the engine's median.
+        speedup: ONNX Runtime's time for the fp32 graph over the engine's, median over the rounds.
+        speedup_range: smallest and largest of the rounds.
+    """
+
+    failed: str = ""
+    seconds: float = 0.0
+    megabytes: float = 0.0
+    ran_in: str = ""
+    source_sqnr_db: float = 0.0
+    sqnr_db: float = 0.0
+    agreement: float = 0.0
+    p50_ms: float = 0.0
+    speedup: float = 0.0
+    speedup_range: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model.
+
+    Attributes:
+        name: what ``vitedge convert`` takes.
+        family: heading.
+        trained: whether its weights come from training.
+        input_size: (height, width) in pixels.
+        parameters: in the fp32 graph.
+        macs: multiply-accumulates of matrix products and convolutions for one image, in the PyTorch module.
+        conversions: by precision.
+        versions: of the packages that took part.
+    """
+
+    name: str
+    family: str
+    trained: bool
+    input_size: tuple[int, int]
+    parameters: int
+    macs: int
+    conversions: Mapping[str, Conversion]
+    versions: Mapping[str, str]
+
+
+def versions() -> dict[str, str]:
+    """Of every package that takes part."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def first_line(error: BaseException) -> str:
+    """What a table can show of an error."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def measure(listed: Listed, data: Path, images: int) -> Row:
+    """Convert a model to every precision and time what came out."""
+    with tempfile.TemporaryDirectory() as folder:
+        calib = linked(data / "flowers/calib", Path(folder) / "calib", images)
+        bundles: dict[str, Bundle] = {}
+        found: dict[str, Conversion] = {}
+        for precision in PRECISIONS:
+            sys.stderr.write(f"  {precision}\n")
+            found[precision] = converted(listed, precision, data, calib, Path(folder), bundles)
+        for precision, timed in times(bundles).items():
+            found[precision] = replace(found[precision], **timed)
+        size = next((each.manifest.model.preprocessing.input_size for each in bundles.values()), (0, 0))
+        parameters, macs = (0, 0) if not bundles else counts(listed, data, size)
+    return Row(listed.name, listed.family, listed.trained, size, parameters, macs, found, versions())
+
+
+def linked(source: Path, folder: Path, images: int) -> Path:
+    """A folder of links to some of the photos, as many of each class."""
+    for file in ImageSet.from_folder(source, limit=images).files:
+        (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file.name).symlink_to(file.path.resolve())
+    return folder
+
+
+def request(listed: Listed, data: Path) -> dict[str, Any]:
+    """Source and options of the conversion."""
+    if listed.trained:
+        return {"source": data / "models" / listed.name}
+    options = {"num_classes": listed.num_classes, "input_size": listed.input_size}
+    return {"source": listed.name, "random_weights": True, **{key: value for key, value in options.items() if value}}
+
+
+def converted(
+    listed: Listed, precision: Precision, data: Path, calib: Path, folder: Path, bundles: dict[str, Bundle]
+) -> Conversion:
+    """Convert; the bundle goes into ``bundles`` if there is one."""
+    begun = time.monotonic()
+    try:
+        bundle = vitedge.convert(
+            **request(listed, data), target="cpu", precision=precision, calib=calib, output=folder / precision
+        )
+    except VitedgeError as error:
+        return Conversion(failed=first_line(error))
+    seconds = time.monotonic() - begun
+    bundles[precision] = bundle
+    verified, ran = bundle.manifest.verification, bundle.manifest.precision
+    assert verified.fp32_against_source is not None
+    return Conversion(
+        seconds=round(seconds, 1),
+        megabytes=round(bundle.size_bytes / 1e6, 2),
+        ran_in=ran.effective if ran.effective == ran.rest else f"{ran.effective}, rest {ran.rest}",
+        source_sqnr_db=round(verified.fp32_against_source.sqnr_db, 1),
+        sqnr_db=round(verified.precision_against_fp32.sqnr_db, 1),
+        agreement=round(verified.precision_against_fp32.agreement, 2),
+    )
+
+
+def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the PyTorch module; half of torch's count of operations."""
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vitedge.converters.models import VARIANTS, build
+
+    if listed.name in VARIANTS:
+        module: Any = build(listed.name)
+    elif listed.trained:
+        module = timm.create_model(f"local-dir:{data / 'models' / listed.name}", pretrained=True)
+    else:
+        sized = {"img_size": listed.input_size} if listed.input_size else {}
+        classes = {"num_classes": listed.num_classes} if listed.num_classes else {}
+        module = timm.create_model(listed.name, exportable=True, **sized, **classes)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        module.eval()(torch.zeros(1, 3, *size))
+    return sum(each.numel() for each in module.parameters()), counter.get_total_flops() // 2
+
+
+def times(bundles: Mapping[str, Bundle]) -> dict[str, dict[str, Any]]:
+    """p50 of each bundle, and its speed-up over the fp32 graph in ONNX Runtime, taken in turns."""
+    if "fp32" not in bundles:
+        return {}
+    engines = {name: open_engine(bundle) for name, bundle in bundles.items()}
+    engines[REFERENCE] = open_engine(bundles["fp32"], "onnxruntime")
+    frame = bundles["fp32"].golden().frames[0]
+    for engine in engines.values():
+        engine.frame[...] = frame
+    rounds = in_turns({name: engine.run for name, engine in engines.items()})
+    for engine in engines.values():
+        engine.close()
+    return {name: speed(rounds[name], rounds[REFERENCE]) for name in bundles}
+
+
+def in_turns(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Median milliseconds of each in every round, in an order drawn anew; a first round warms up."""
+    order, shuffle = list(calls), random.Random(0)
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS + 1):
+        shuffle.shuffle(order)
+        for name in order:
+            found[name].append(median_ms(calls[name]))
+    return {name: each[1:] for name, each in found.items()}
+
+
+def median_ms(call: Callable[[], object]) -> float:
+    """Median of raw nanoseconds."""
+    for _ in range(SETTLING_CALLS):
+        call()
+    spent = []
+    for _ in range(CALLS):
+        begun = time.perf_counter_ns()
+        call()
+        spent.append(time.perf_counter_ns() - begun)
+    return statistics.median(spent) / 1e6
+
+
+def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """The timing fields of a conversion."""
+    ratios = [theirs / ours for theirs, ours in zip(reference, rounds, strict=True)]
+    return {
+        "p50_ms": round(statistics.median(rounds), 2),
+        "speedup": round(statistics.median(ratios), 2),
+        "speedup_range": (round(min(ratios), 2), round(max(ratios), 2)),
+    }
+
+
+def in_own_process(listed: Listed, arguments: argparse.Namespace) -> Row:
+    """Measure in a child; whatever ends it, there is a row."""
+    command = [sys.executable, __file__, "--data", str(arguments.data), "--images", str(arguments.images)]
+    try:
+        child = subprocess.run(
+            [*command, "--child", listed.name], stdout=subprocess.PIPE, text=True, timeout=SECONDS_A_MODEL
+        )
+    except subprocess.TimeoutExpired:
+        return failed_row(listed, f"took more than {SECONDS_A_MODEL} s")
+    if child.returncode != 0:
+        return failed_row(listed, f"the process ended with {child.returncode}")
+    return row_from(json.loads(child.stdout.splitlines()[-1]))
+
+
+def failed_row(listed: Listed, reason: str) -> Row:
+    """A row of a model of which nothing came."""
+    nothing = {precision: Conversion(failed=reason) for precision in PRECISIONS}
+    return Row(listed.name, listed.family, listed.trained, (0, 0), 0, 0, nothing, versions())
+
+
+def row_from(value: Mapping[str, Any]) -> Row:
+    """A row as JSON holds it."""
+    conversions = {
+        name: Conversion(**{**each, "speedup_range": tuple(each["speedup_range"])})
+        for name, each in value["conversions"].items()
+    }
+    return Row(**{**value, "input_size": tuple(value["input_size"]), "conversions": conversions})
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of earlier runs."""
+    if not path.is_file():
+        return []
+    return [row_from(each) for each in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+
+
+def remaining(listed: Sequence[Listed], done: Sequence[Row], current: Mapping[str, str]) -> list[Listed]:
+    """What has no row of these versions yet."""
+    finished = {row.name for row in done if dict(row.versions) == dict(current)}
+    return [each for each in listed if each.name not in finished]
+
+
+def with_row(rows: Sequence[Row], new: Row) -> list[Row]:
+    """The rows with one replaced or added, in the order of the list."""
+    order = [each.name for each in FAMILIES]
+    kept = [row for row in rows if row.name != new.name and row.name in order]
+    return sorted([*kept, new], key=lambda row: order.index(row.name))
+
+
+def write_rows(path: Path, rows: Sequence[Row], images: int) -> None:
+    """All that was measured, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "version": 1,
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "processor": processor_name(),
+        "machine": asdict(machine_state()),
+        "python": platform.python_version(),
+        "images": images,
+        "rows": [asdict(row) for row in rows],
+    }
+    write_whole(path, json.dumps(report, indent=1) + "\n")
+
+
+def by_family(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Families in the order of the list, each with its rows."""
+    order = list(dict.fromkeys(each.family for each in FAMILIES))
+    ordered = sorted(rows, key=lambda row: order.index(row.family))
+    return [(family, list(group)) for family, group in groupby(ordered, key=lambda row: row.family)]
+
+
+def cells(row: Row) -> list[str]:
+    """What a line of the page shows."""
+    full, half, quantized = (row.conversions[precision] for precision in PRECISIONS)
+    size = "x".join(map(str, row.input_size)) if row.input_size[0] else ""
+    counted = [f"{row.parameters / 1e6:.2f}", f"{row.macs / 1e9:.2f}"] if row.parameters else ["", ""]
+    reasons = {each.failed: precision for precision, each in row.conversions.items() if each.failed}
+    return [
+        f"`{row.name}`",
+        size,
+        *counted,
+        "" if full.failed else f"{full.source_sqnr_db:.0f}",
+        *(fidelity(each) for each in (half, quantized)),
+        *(faster(each) for each in (full, half, quantized)),
+        *("" if each.failed else f"{each.megabytes:.1f}" for each in (full, quantized)),
+        "" if quantized.failed else f"{quantized.seconds:.0f}",
+        "; ".join(f"{precision}: {reason}" for reason, precision in reasons.items()).replace("|", "\\|"),
+    ]
+
+
+def fidelity(found: Conversion) -> str:
+    """SQNR and agreement, or that there are none."""
+    return "failed" if found.failed else f"{found.sqnr_db:.0f} dB, {found.agreement:.0f} %"
+
+
+def faster(found: Conversion) -> str:
+    """Speed-up with its range."""
+    return "" if found.failed else f"{found.speedup:.2f} ({found.speedup_range[0]:.2f}-{found.speedup_range[1]:.2f})"
+
+
+HEADINGS = (
+    "model",
+    "input",
+    "M parameters",
+    "GMACs",
+    "fp32 graph, dB",
+    "fp16",
+    "int8",
+    "fp32 speed-up",
+    "fp16 speed-up",
+    "int8 speed-up",
+    "fp32 MB",
+    "int8 MB",
+    "int8 s",
+    "what failed",
+)
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """``docs/models.md``."""
+    rows = [row_from(each) for each in report["rows"]]
+    worked = sum(not each.failed for row in rows for each in row.conversions.values())
+    packages = ", ".join(f"{name} {version}" for name, version in rows[0].versions.items())
+    lines = [
+        "# Models",
+        "",
+        "Written by `benchmarks/matrix.py`; no row was typed by hand.",
+        "",
+        f"{report['date']} · {report['processor']}, {report['machine']['cpus']} CPUs · Python {report['python']}, "
+        f"{packages}",
+        "",
+        f"{len(rows)} models in {len(PRECISIONS)} precisions: {worked} of {len(rows) * len(PRECISIONS)} conversions "
+        "succeeded.",
+        "",
+        "- *fp32 graph, dB*: the FP32 graph against PyTorch, SQNR of the logits; 80 dB is float32's own rounding.",
+        f"- *fp16*, *int8*: the compiled engine against the FP32 graph on the {report['images']} photos that int8 was "
+        "calibrated on: SQNR and share of equal top-1.",
+        "- *speed-up*: how many times faster than ONNX Runtime in fp32 on the same rewritten graph; median of "
+        f"{ROUNDS} rounds in turns (smallest-largest).",
+        "- *int8 s*: seconds that the conversion took.",
+        "",
+        "Only the models under *trained* have weights from training. The others have random weights, whose SQNR and "
+        "agreement say nothing about accuracy: networks with BatchNorm and random weights amplify any noise. What "
+        "their rows show is that the family converts exactly in FP32, runs in each precision, and how fast.",
+        "",
+    ]
+    for family, group in by_family(rows):
+        lines += [f"## {family}", "", f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
+        lines += [f"| {' | '.join(cells(row))} |" for row in group] + [""]
+    return "\n".join(lines)
+
+
+def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``vitedge models`` shows, as ``vitedge/models.json`` holds it."""
+    rows = [row_from(each) for each in report["rows"]]
+    return {
+        "version": 1,
+        "date": report["date"],
+        "processor": report["processor"],
+        "models": [
+            {
+                "name": row.name,
+                "family": row.family,
+                "input_size": list(row.input_size),
+                "parameters": row.parameters,
+                "macs": row.macs,
+                "precisions": {
+                    precision: {
+                        "failed": each.failed,
+                        "speedup": each.speedup,
+                        "p50_ms": each.p50_ms,
+                        "megabytes": each.megabytes,
+                    }
+                    for precision, each in row.conversions.items()
+                },
+            }
+            for family, group in by_family([row for row in rows if not row.trained])
+            for row in group
+        ],
+    }
+
+
+def write_page(path: Path) -> None:
+    """The page and the packaged data, from the JSON."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    write_whole(PAGE, page(report))
+    write_whole(DATA, json.dumps(packaged(report), indent=1) + "\n")
+
+
+def main() -> int:
+    """Measure what is not measured yet, row by row; then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--json", type=Path, default=Path("build/matrix.json"))
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--images", type=int, default=16, help="to calibrate and compare on")
+    parser.add_argument("--page", action="store_true", help="only write the pages")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    known = {each.name: each for each in FAMILIES}
+    if arguments.child:
+        print(json.dumps(asdict(measure(known[arguments.child], arguments.data, arguments.images))))
+        return 0
+    rows = read_rows(arguments.json)
+    chosen = [known[name] for name in arguments.only] or list(FAMILIES)
+    for listed in [] if arguments.page else remaining(chosen, rows, versions()):
+        sys.stderr.write(f"{listed.name}\n")
+        rows = with_row(rows, in_own_process(listed, arguments))
+        write_rows(arguments.json, rows, arguments.images)
+    write_page(arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The matrix: rows survive interrupts and failures, ratios are what they say, and pages come from rows alone."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield importlib.import_module("matrix")
+
+
+@pytest.fixture
+def row(matrix: Any) -> Any:
+    """A model that converted but for int8."""
+    full = matrix.Conversion("", 5.0, 22.8, "fp32", 120.4, 118.2, 100.0, 8.1, 1.3, (1.2, 1.4))
+    half = matrix.Conversion("", 5.0, 11.5, "bf16", 120.4, 38.2, 99.0, 5.1, 2.1, (2.0, 2.2))
+    failed = matrix.Conversion(failed="a | b cannot be quantized")
+    conversions = {"fp32": full, "fp16": half, "int8": failed}
+    return matrix.Row(
+        "deit_tiny_patch16_224", "DeiT", False, (224, 224), 5_717_416, 1_253_686_656, conversions, {"torch": "2"}
+    )
+
+
+def test_each_name_is_listed_once_and_families_of_the_design_are_there(matrix: Any) -> None:
+    names = [each.name for each in matrix.FAMILIES]
+    assert len(names) == len(set(names))
+    assert {"Swin", "CSWin", "PVT v1", "TNT", "CrossViT", "MobileViT"} <= {each.family for each in matrix.FAMILIES}
+
+
+def test_rows_come_back_from_json_as_they_were(matrix: Any, row: Any, tmp_path: Path) -> None:
+    matrix.write_rows(tmp_path / "new" / "matrix.json", [row], 16)
+    assert matrix.read_rows(tmp_path / "new" / "matrix.json") == [row]
+    assert matrix.read_rows(tmp_path / "nothing.json") == []
+
+
+def test_what_is_done_with_these_versions_is_not_done_again(matrix: Any, row: Any) -> None:
+    deit = next(each for each in matrix.FAMILIES if each.name == row.name)
+    others = [each for each in matrix.FAMILIES if each.name != row.name]
+    assert matrix.remaining([deit, *others], [row], {"torch": "2"}) == others
+    assert deit in matrix.remaining([deit, *others], [row], {"torch": "3"})
+
+
+def test_a_new_row_takes_the_place_of_its_old_one_in_the_order_of_the_list(matrix: Any, row: Any) -> None:
+    swin = replace(row, name="swin_tiny_patch4_window7_224", family="Swin")
+    again = replace(row, parameters=1)
+    assert matrix.with_row([row, swin], again) == [again, swin]
+    assert matrix.with_row([swin], row) == [row, swin]
+
+
+def test_the_speedup_is_the_median_of_the_ratios_of_each_round(matrix: Any) -> None:
+    found = matrix.speed([1.0, 2.0, 4.0], [2.0, 2.0, 16.0])
+    assert found == {"p50_ms": 2.0, "speedup": 2.0, "speedup_range": (1.0, 4.0)}
+
+
+def test_a_model_that_fails_keeps_its_row_with_the_reason(matrix: Any, row: Any, tmp_path: Path) -> None:
+    matrix.write_rows(tmp_path / "matrix.json", [row], 16)
+    text = matrix.page(json.loads((tmp_path / "matrix.json").read_text()))
+    (line,) = [each for each in text.splitlines() if "deit_tiny_patch16_224" in each]
+    columns = [each.strip() for each in line.replace("\\|", "/").strip("|").split("|")]
+    assert len(columns) == len(matrix.HEADINGS)
+    assert columns[6] == "failed"
+    assert columns[-1] == "int8: a / b cannot be quantized"
+    assert "2 of 3 conversions succeeded" in text
+
+
+def test_a_process_that_dies_leaves_a_row(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = matrix.FAMILIES[0]
+    monkeypatch.setattr(matrix, "__file__", "/nowhere.py")
+    found = matrix.in_own_process(listed, argparse.Namespace(data=Path(), images=1))
+    assert {each.failed for each in found.conversions.values()} == {"the process ended with 2"}
+
+
+def test_the_packaged_data_is_that_of_the_page(matrix: Any, row: Any, tmp_path: Path) -> None:
+    trained = replace(row, name="vit_flowers", family="trained", trained=True)
+    matrix.write_rows(tmp_path / "matrix.json", [trained, row], 16)
+    found = matrix.packaged(json.loads((tmp_path / "matrix.json").read_text()))
+    assert [each["name"] for each in found["models"]] == ["deit_tiny_patch16_224"]
+    assert found["models"][0]["precisions"]["int8"]["failed"] == "a | b cannot be quantized"
