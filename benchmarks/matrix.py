@@ -1,6 +1,6 @@
 """Every family in every precision: converted, compared with its source, timed against ONNX Runtime in fp32.
 
-    python benchmarks/matrix.py [--data ../shared/data] [--json build/matrix.json] [--only NAME ...] [--images 16]
+    python benchmarks/matrix.py [--data ../shared/data] [--json benchmarks/matrix.json] [--only NAME ...] [--images 16]
     python benchmarks/matrix.py --page     write docs/models.md and vitedge/models.json from the JSON, measure nothing
 
 A model runs in a process of its own, so that none takes others down; its row is written when it ends, and a second run
@@ -431,7 +431,7 @@ def main() -> int:
     """Measure what is not measured yet, row by row; then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--json", type=Path, default=Path("build/matrix.json"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/matrix.json"))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--images", type=int, default=16, help="to calibrate and compare on")
     parser.add_argument("--page", action="store_true", help="only write the pages")

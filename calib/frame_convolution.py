@@ -45,6 +45,7 @@ def quantize_frame_convolution(graph: onnx.ModelProto, frames: NDArray[np.uint8]
         return ""
     conv = graph.graph.node[position]
     weight, rounding = _int8_weight(graph, conv)
+    full_weight = conv.input[1]
     _compensate(graph, conv, rounding, frames)
     planes, name = conv.input[0], conv.name
     quantizer = [f"{name}_frame_scale", f"{name}_frame_zero_point"]
@@ -62,6 +63,7 @@ def quantize_frame_convolution(graph: onnx.ModelProto, frames: NDArray[np.uint8]
     conv.input[0], conv.input[1] = f"{planes}_levels", f"{name}_weight"
     for offset, node in enumerate(nodes):
         graph.graph.node.insert(position + offset, node)
+    _drop_unread(graph, full_weight)
     return str(name)
 
 
@@ -118,3 +120,9 @@ def _replace(graph: onnx.ModelProto, name: str, values: NDArray[np.float32]) -> 
     arrays = require("onnx", extra="convert", purpose=PURPOSE).numpy_helper
     (tensor,) = (each for each in graph.graph.initializer if each.name == name)
     tensor.CopyFrom(arrays.from_array(values, name))
+
+
+def _drop_unread(graph: onnx.ModelProto, name: str) -> None:
+    if not any(name in node.input for node in graph.graph.node):
+        (tensor,) = (each for each in graph.graph.initializer if each.name == name)
+        graph.graph.initializer.remove(tensor)

@@ -30,7 +30,7 @@ from vitedge.converters.precision import half_weights
 from vitedge.converters.publish import file_records, publish, staged
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import graph_logits, module_logits
-from vitedge.converters.rewrites import apply_rewrites
+from vitedge.converters.rewrites import Rewritten, apply_rewrites
 from vitedge.converters.sources import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
 from vitedge.converters.timm_models import TorchModel, load_folder, load_named
 from vitedge.converters.transformers_models import is_transformers_folder, load_transformers
@@ -247,16 +247,28 @@ def _full_graph(model: TorchModel | OnnxModel, probes: Probes, progress: Progres
     preprocessing = model.card.preprocessing
     if isinstance(model, OnnxModel):
         progress.step("rewriting the graph")
-        return FullGraph(apply_rewrites(model.graph, probes.golden, preprocessing).graph, against_source=None)
+        rewritten = apply_rewrites(model.graph, probes.golden, preprocessing)
+        progress.step(_done(rewritten))
+        return FullGraph(rewritten.graph, against_source=None)
     progress.step("exporting to ONNX")
     exported = export(model.module, preprocessing.input_size)
     progress.step("rewriting the graph, and comparing it with PyTorch")
     rewritten = apply_rewrites(exported, probes.golden, preprocessing)
+    progress.step(_done(rewritten))
     check_label_count(model.card.labels, rewritten.logits.shape[1], where=model.card.name)
     return FullGraph(
         rewritten.graph,
         check_source(module_logits(model.module, probes.golden, preprocessing), rewritten.logits),
     )
+
+
+def _done(rewritten: Rewritten) -> str:
+    """The rewrites that applied, each with the number of places if there are several."""
+    applied = (
+        name if places.changed == 1 else f"{name} ({places.changed} places)"
+        for name, places in rewritten.applied.items()
+    )
+    return f"rewritten: {', '.join(applied)}"
 
 
 def _reduced(request: Request, graph: onnx.ModelProto, photos: Photos | None, progress: Progress) -> Reduced:

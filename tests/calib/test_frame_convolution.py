@@ -77,6 +77,7 @@ def test_weights_are_int8_and_all_channels_use_their_range() -> None:
     assert weight.dtype == np.int8
     assert np.all(np.abs(weight.astype(int)).max(axis=(1, 2, 3)) == 127)
     assert not known["stem_weight_zero_point"].any()
+    assert "weight" not in known  # nothing reads the float ones any more
 
 
 def test_it_comes_close_and_its_error_has_no_mean() -> None:

@@ -227,6 +227,7 @@ class TestOptions:
             "bicubic",
             "20 images",
             "exporting",
+            "class token only, fold attention scale (2 places)",
             "calibrating",
             "comparing",
             "publishing",
