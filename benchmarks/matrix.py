@@ -31,7 +31,6 @@ from families import FAMILIES, Listed
 import vitedge
 from vitedge.bundle import Bundle
 from vitedge.calib.images import ImageSet
-from vitedge.errors import VitedgeError
 from vitedge.files import write_whole
 from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import machine_state, processor_name
@@ -152,7 +151,7 @@ def converted(
         bundle = vitedge.convert(
             **request(listed, data), target="cpu", precision=precision, calib=calib, output=folder / precision
         )
-    except VitedgeError as error:
+    except Exception as error:  # noqa: BLE001  # a library may raise anything; the other precisions go on
         return Conversion(failed=first_line(error))
     seconds = time.monotonic() - begun
     bundles[precision] = bundle

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitedge.converters.random_weights import randomize
+from vitedge.converters.random_weights import LEAST_VARIANCE, randomize
 from vitedge.converters.reference import module_logits
 from vitedge.converters.verify import synthetic_frames
 from vitedge.preprocessing import Preprocessing
@@ -67,3 +67,10 @@ def test_embeddings_and_temperatures_stay() -> None:
     before = module.get_parameter("pos_embed").clone()
     randomize(module, PREPROCESSING)
     assert torch.equal(module.get_parameter("pos_embed"), before)
+
+
+def test_batchnorm_does_not_amplify_a_channel_that_hardly_varies() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4))
+    flat = Preprocessing(input_size=(64, 64), resize_size=(64, 64), std=(100.0, 100.0, 100.0))
+    randomize(module, flat)
+    assert bool((module.get_buffer("1.running_var") == LEAST_VARIANCE).all())
