@@ -227,7 +227,7 @@ class TestOptions:
             "bicubic",
             "20 images",
             "exporting",
-            "class token only, fold attention scale (2 places)",
+            "rewritten: tidy, class token only",
             "calibrating",
             "comparing",
             "publishing",
