@@ -268,7 +268,10 @@ def _done(rewritten: Rewritten) -> str:
         name if places.changed == 1 else f"{name} ({places.changed} places)"
         for name, places in rewritten.applied.items()
     )
-    return f"rewritten: {', '.join(applied)}"
+    left_out = (
+        f"; left out {name}, which changed the outputs: {change}" for name, change in rewritten.unproved.items()
+    )
+    return f"rewritten: {', '.join(applied)}{''.join(left_out)}"
 
 
 def _reduced(request: Request, graph: onnx.ModelProto, photos: Photos | None, progress: Progress) -> Reduced:

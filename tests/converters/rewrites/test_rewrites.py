@@ -242,7 +242,7 @@ def test_tidy_computes_constants_once() -> None:
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.0, 1.001])
-def test_a_rewrite_that_changes_the_outputs_is_caught(
+def test_a_rewrite_that_changes_the_outputs_is_left_out(
     factor: float,
     small_export: onnx.ModelProto,
     small_model: TorchModel,
@@ -254,8 +254,24 @@ def test_a_rewrite_that_changes_the_outputs_is_caught(
         return ONE
 
     wrong = Rewrite("wrong", lambda model, preprocessing: "", scale_head)
+    result = apply_rewrites(small_export, frames, small_model.card.preprocessing, (wrong, *REWRITES))
+    right = apply_rewrites(small_export, frames, small_model.card.preprocessing)
+    assert list(result.unproved) == ["wrong"]
+    assert "SQNR" in result.unproved["wrong"]
+    assert result.graph.SerializeToString(deterministic=True) == right.graph.SerializeToString(deterministic=True)
+
+
+def test_one_that_a_bundle_needs_ends_the_conversion(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    def double_head(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        head = model.graph.initializers["head.weight"]
+        head.const_value = ir.tensor(head.const_value.numpy() * np.float32(2), name=head.name)
+        return ONE
+
+    wrong = Rewrite("wrong", lambda model, preprocessing: "", double_head, needed=True)
     with pytest.raises(ConversionError, match="'wrong' changed the outputs"):
-        apply_rewrites(small_export, frames, small_model.card.preprocessing, (*REWRITES, wrong))
+        apply_rewrites(small_export, frames, small_model.card.preprocessing, (wrong,))
 
 
 def test_a_model_without_finite_logits_is_named() -> None:

@@ -1,0 +1,69 @@
+"""Each family, small: exported, rewritten, still what PyTorch computes. Full sizes: ``benchmarks/matrix.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from vitedge.converters.export import export
+from vitedge.converters.random_weights import randomize
+from vitedge.converters.reference import module_logits
+from vitedge.converters.rewrites import apply_rewrites
+from vitedge.converters.verify import check_source, synthetic_frames
+from vitedge.preprocessing import Preprocessing
+
+CLASSES = 7
+VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "options"),
+    [
+        ("deit_tiny_distilled_patch16_224", 64, VIT),
+        ("vit_small_patch14_dinov2", 56, {**VIT, "img_size": 56}),
+        ("vit_small_patch16_dinov3", 64, {**VIT, "embed_dim": 96}),
+        ("vit_base_patch32_clip_224", 64, VIT),
+        ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2}),
+        ("crossvit_9_240", 240, {"depth": ((1, 1, 0),)}),
+        ("twins_svt_small", 64, {"img_size": 64, "depths": (1, 1, 1, 1)}),
+        (
+            "levit_128s",
+            64,
+            {
+                "img_size": 64,
+                "embed_dim": (32, 48, 64),
+                "key_dim": 8,
+                "num_heads": (2, 2, 2),
+                "depth": (1, 1, 1),
+            },
+        ),
+        ("coat_lite_tiny", 64, {"img_size": 64, "serial_depths": (1, 1, 1, 1)}),
+        ("visformer_tiny", 64, {"img_size": 64, "depth": (1, 1, 1)}),
+        ("mobilevit_xxs", 64, {}),
+        ("mobilevitv2_050", 64, {}),
+        ("edgenext_xx_small", 64, {}),
+        ("efficientformerv2_s0", 64, {"img_size": 64}),
+        ("efficientvit_b0", 64, {}),
+        ("efficientvit_m0", 64, {"img_size": 64}),
+        ("fastvit_t8", 64, {}),
+        ("tiny_vit_5m_224", 64, {}),
+        ("repvit_m0_9", 64, {}),
+        ("shvit_s1", 64, {}),
+        ("resnet18", 64, {}),
+        ("mobilenetv4_conv_small", 64, {}),
+    ],
+)
+def test_the_rewritten_graph_is_the_module(name: str, side: int, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=CLASSES, exportable=True, **options).eval()
+    preprocessing = Preprocessing(input_size=(side, side), resize_size=(side, side))
+    randomize(module, preprocessing)
+    frames = synthetic_frames((side, side), 2)
+    rewritten = apply_rewrites(export(module, (side, side)), frames, preprocessing)
+    check_source(module_logits(module, frames, preprocessing), rewritten.logits)
+    assert {node.op_type for node in rewritten.graph.graph.node}.isdisjoint(
+        {"BatchNormalization", "Shape", "If", "Loop"}
+    )
