@@ -356,6 +356,12 @@ HEADINGS = (
 )
 
 
+def not_run(rows: Sequence[Row]) -> str:
+    """What the list has and the rows have not."""
+    missing = [f"`{each.name}`" for each in FAMILIES if each.name not in {row.name for row in rows}]
+    return f" Not run yet: {', '.join(missing)}." if missing else ""
+
+
 def page(report: Mapping[str, Any]) -> str:
     """``docs/models.md``."""
     rows = [row_from(each) for each in report["rows"]]
@@ -370,7 +376,7 @@ def page(report: Mapping[str, Any]) -> str:
         f"{packages}",
         "",
         f"{len(rows)} models in {len(PRECISIONS)} precisions: {worked} of {len(rows) * len(PRECISIONS)} conversions "
-        "succeeded.",
+        f"succeeded.{not_run(rows)}",
         "",
         "- *fp32 graph, dB*: the FP32 graph against PyTorch, SQNR of the logits; 80 dB is float32's own rounding.",
         f"- *fp16*, *int8*: the compiled engine against the FP32 graph on the {report['images']} photos that int8 was "
