@@ -94,7 +94,7 @@ def as_if_trained(name: str) -> TorchModel:
     model = load_named(TimmName(name), weights=None, labels=None, random_weights=True)
     with torch.no_grad():
         for parameter in model.module.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
