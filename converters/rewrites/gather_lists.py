@@ -6,6 +6,8 @@ OpenVINO moves the scales of int8 channels behind a Gather, and fails where its 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -35,8 +37,11 @@ def _flatten(model: ir.Model, node: ir.Node) -> None:
     if data is None or table is None or table.const_value is None or shape is None:
         raise ValueError(f"{node.name} was not checked")
     indices = _constant(model, f"{output.name}_list", table.const_value.numpy().reshape(-1))
-    listed = ir.val(f"{output.name}_gathered", output.dtype)
-    gather = ir.node("Gather", [data, indices], {"axis": node.attributes.get_int("axis", 0)}, outputs=[listed])
+    axis, rank = node.attributes.get_int("axis", 0), table.const_value.shape.rank()
+    axis %= len(shape) - rank + 1
+    gathered = [*shape[:axis], math.prod(shape[axis : axis + rank]), *shape[axis + rank :]]
+    listed = ir.val(f"{output.name}_gathered", output.dtype, gathered)
+    gather = ir.node("Gather", [data, indices], {"axis": axis}, outputs=[listed])
     sizes = _constant(model, f"{output.name}_shape", np.asarray(shape))
     whole = ir.val(f"{output.name}_table", output.dtype, shape)
     reshape = ir.node("Reshape", [listed, sizes], outputs=[whole])

@@ -44,6 +44,9 @@ def test_a_table_becomes_a_list(axis: int, shape: list[int]) -> None:
     assert [node.op_type for node in result.graph.node] == ["Gather", "Reshape"]
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     expected = graph_logits(graph, frames, PIXELS)
+    (listed,) = (value for value in result.graph.value_info if value.name == "y_gathered")
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(result, strict_mode=True))
+    assert len(listed.type.tensor_type.shape.dim) == len(shape) - 1
     np.testing.assert_array_equal(graph_logits(result, frames, PIXELS), expected)
 
 
