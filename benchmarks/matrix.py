@@ -258,6 +258,11 @@ def failed_row(listed: Listed, reason: str) -> Row:
     return Row(listed.name, listed.family, listed.trained, (0, 0), 0, 0, nothing, versions())
 
 
+def blank_row(listed: Listed) -> Row:
+    """A row of a model that was not run yet."""
+    return replace(failed_row(listed, ""), conversions={})
+
+
 def row_from(value: Mapping[str, Any]) -> Row:
     """A row as JSON holds it."""
     conversions = {
@@ -399,6 +404,7 @@ def page(report: Mapping[str, Any]) -> str:
 def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
     """What ``vitedge models`` shows, as ``vitedge/models.json`` holds it."""
     rows = [row_from(each) for each in report["rows"]]
+    waiting = [blank_row(each) for each in FAMILIES if each.name not in {row.name for row in rows}]
     return {
         "version": 1,
         "date": report["date"],
@@ -420,7 +426,7 @@ def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
                     for precision, each in row.conversions.items()
                 },
             }
-            for family, group in by_family([row for row in rows if not row.trained])
+            for family, group in by_family([row for row in [*rows, *waiting] if not row.trained])
             for row in group
         ],
     }

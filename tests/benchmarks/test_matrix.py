@@ -87,5 +87,7 @@ def test_the_packaged_data_is_that_of_the_page(matrix: Any, row: Any, tmp_path: 
     trained = replace(row, name="vit_flowers", family="trained", trained=True)
     matrix.write_rows(tmp_path / "matrix.json", [trained, row], 16)
     found = matrix.packaged(json.loads((tmp_path / "matrix.json").read_text()))
-    assert [each["name"] for each in found["models"]] == ["deit_tiny_patch16_224"]
-    assert found["models"][0]["precisions"]["int8"]["failed"] == "a | b cannot be quantized"
+    by_name = {each["name"]: each for each in found["models"]}
+    assert set(by_name) == {each.name for each in matrix.FAMILIES if not each.trained}
+    assert by_name["deit_tiny_patch16_224"]["precisions"]["int8"]["failed"] == "a | b cannot be quantized"
+    assert by_name["swin_tiny_patch4_window7_224"]["precisions"] == {}

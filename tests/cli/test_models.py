@@ -25,7 +25,7 @@ def test_a_line_for_each_under_its_family(capsys: pytest.CaptureFixture[str]) ->
 
 def test_models_that_people_ask_for_are_there() -> None:
     names = {model.name for model in known_models().models}
-    assert {"deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilevit_s"} <= names
+    assert {"deit_tiny_patch16_224", "cswin_tiny_224", "swin_tiny_patch4_window7_224", "mobilevit_s"} <= names
 
 
 def test_a_filter_is_part_of_a_name_or_a_family(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,8 @@ def test_a_filter_is_part_of_a_name_or_a_family(capsys: pytest.CaptureFixture[st
     assert found["version"] == 1
     assert found["models"]
     assert all("mobilevit" in f"{each['name']} {each['family']}".lower() for each in found["models"])
-    assert all(set(each["speedups"]) | set(each["failed"]) == {"fp32", "fp16", "int8"} for each in found["models"])
+    for each in found["models"]:  # measured in all precisions, or not yet at all
+        assert set(each["speedups"]) | set(each["failed"]) in ({"fp32", "fp16", "int8"}, set())
 
 
 def test_a_filter_that_matches_nothing_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,8 +31,8 @@ class KnownModel:
         name: what ``vitedge convert`` takes.
         family: its heading.
         input_size: (height, width) in pixels; zeros if nothing converted.
-        parameters: of the PyTorch module.
-        macs: multiply-accumulates for one image.
+        parameters: of the PyTorch module; 0 if not measured.
+        macs: multiply-accumulates for one image; 0 if not measured.
         speedups: by precision, over ONNX Runtime in fp32 on the machine that the matrix ran on.
         megabytes: of the bundle, by precision, 10⁶ bytes.
         failed: by precision, first line of the error.
@@ -147,6 +147,8 @@ def _as_table(known: Known, models: Sequence[KnownModel]) -> str:
 
 
 def _line(model: KnownModel) -> str:
+    if not model.speedups and not model.failed:
+        return f"  {model.name:<31} not measured yet"
     size = "x".join(map(str, model.input_size)) if model.input_size[0] else ""
     megabytes = f"{model.megabytes['int8']:.1f}" if "int8" in model.megabytes else ""
     speeds = [f"{model.speedups[name]:.2f}" if name in model.speedups else "fails" for name in ("fp16", "int8")]
