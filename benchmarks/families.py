@@ -56,7 +56,7 @@ FAMILIES: tuple[Listed, ...] = (
     *_family("EfficientViT (MIT)", "efficientvit_b0", "efficientvit_b1"),
     *_family("EfficientViT (MSRA)", "efficientvit_m0", "efficientvit_m1", "efficientvit_m2"),
     *_family("FastViT", "fastvit_t8", "fastvit_sa12"),
-    *_family("TinyViT", "tiny_vit_5m_224"),
+    Listed("tiny_vit_5m_224", "TinyViT", num_classes=1000),
     *_family("RepViT", "repvit_m0_9"),
     *_family("SHViT", "shvit_s1"),
     Listed("vit_small_patch14_dinov2", "DINOv2", num_classes=1000, input_size=224),

@@ -90,6 +90,8 @@ def load_named(
     model = _described(
         module, sha256, name=source.name, source=plan.where, labels=labels, preprocessing=preprocessing, size=input_size
     )
+    if not model.card.pretrained:
+        randomize(model.module, model.card.preprocessing)
     return replace(model, card=replace(model.card, revision=revision))
 
 
@@ -172,10 +174,7 @@ class _Plan:
 def _random(plan: _Plan, classes: int | None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        module = replace(plan, classes=classes).build().eval()
-    described = preprocessing_from(module.pretrained_cfg)
-    randomize(module, replace(described, input_size=plan.input_size or described.input_size))
-    return module
+        return replace(plan, classes=classes).build()
 
 
 def _downloaded(name: str, classes: int | None, progress: Progress) -> tuple[nn.Module, str]:
