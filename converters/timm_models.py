@@ -173,6 +173,8 @@ def _random(plan: _Plan, classes: int | None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         module = replace(plan, classes=classes).build().eval()
+    if plan.input_size is not None:
+        check_size(module, plan.input_size, name=plan.name)
     described = preprocessing_from(module.pretrained_cfg)
     randomize(module, replace(described, input_size=plan.input_size or described.input_size))
     return module
