@@ -17,8 +17,6 @@ import random
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import Call, median_ms
 
 import vitedge
 from vitedge.bundle import MODEL_ONNX, Bundle
@@ -43,8 +42,6 @@ OURS, NNCF_DEFAULT = "vitedge int8", "NNCF default int8, OpenVINO's own IR"
 NNCF_REWRITTEN = "NNCF default int8, vitedge's rewritten graph"
 CALIBRATION_IMAGES = 100
 SETTLING_CALLS = 3
-
-Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -142,18 +139,6 @@ def contenders(name: str, calib: Path, folder: Path, opened: ExitStack) -> dict[
     }
 
 
-def median_ms(call: Call, calls: int) -> float:
-    """Median of raw nanoseconds, after calls that bring the weights back into the caches."""
-    for _ in range(SETTLING_CALLS):
-        call()
-    spent = []
-    for _ in range(calls):
-        begun = time.perf_counter_ns()
-        call()
-        spent.append(time.perf_counter_ns() - begun)
-    return statistics.median(spent) / 1e6
-
-
 def measure(calls: dict[str, Call], rounds: int, calls_a_round: int) -> list[Times]:
     """All in turns; two rounds more warm up."""
     order, shuffle = list(calls), random.Random(0)
@@ -161,7 +146,7 @@ def measure(calls: dict[str, Call], rounds: int, calls_a_round: int) -> list[Tim
     for _ in range(rounds + 2):
         shuffle.shuffle(order)
         for name in order:
-            found[name].append(median_ms(calls[name], calls_a_round))
+            found[name].append(median_ms(calls[name], calls=calls_a_round, settling=SETTLING_CALLS))
     return [Times(name, tuple(each[2:])) for name, each in found.items()]
 
 

@@ -16,8 +16,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import Call, median_ms
 
 from vitedge.bundle import OPENVINO_XML, Bundle
 from vitedge.files import write_whole
@@ -37,8 +36,6 @@ IMPORT_TARGET_SECONDS = 0.15
 IMPORT_RUNS = 15
 SETTLING_CALLS = 5
 FRAMES = 4
-
-Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -82,25 +79,13 @@ def bare_loop(bundle: Bundle, threads: int | None) -> Call:
     return call
 
 
-def median_ms(call: Call, calls: int) -> float:
-    """Median of raw nanoseconds, after calls that bring the weights back into the caches."""
-    for _ in range(SETTLING_CALLS):
-        call()
-    spent = []
-    for _ in range(calls):
-        begun = time.perf_counter_ns()
-        call()
-        spent.append(time.perf_counter_ns() - begun)
-    return statistics.median(spent) / 1e6
-
-
 def paired(ours: Call, bare: Call, *, rounds: int, calls: int) -> Paired:
     """Both in turns, the first of a round changing from round to round; one round more warms up."""
     mine, theirs = [], []
     for number in range(rounds + 1):
         found = {}
         for name, call in sorted((("ours", ours), ("bare", bare)), reverse=bool(number % 2)):
-            found[name] = median_ms(call, calls)
+            found[name] = median_ms(call, calls=calls, settling=SETTLING_CALLS)
         mine.append(found["ours"])
         theirs.append(found["bare"])
     return Paired(tuple(mine[1:]), tuple(theirs[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -22,7 +23,9 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 
 
 def pytest_configure() -> None:
-    """Refuse to test another copy of vitedge than this tree."""
+    """Refuse to test another copy of vitedge than this tree; undo what a shell does to jobs in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests and their children count on Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for package, folder in (("vitedge", ROOT / "vitedge"), ("vitedge.runtime", ROOT / "runtime")):
         try:
             found = importlib.util.find_spec(package)

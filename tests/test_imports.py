@@ -83,7 +83,8 @@ def test_the_blocker_blocks() -> None:
 
 
 @pytest.mark.parametrize("room", ["calib", "converters", "runtime"])
-def test_rooms_refuse_their_bare_names(room: str) -> None:
+def test_rooms_refuse_their_bare_names(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # with it the root is not on the path
     result = run_python(f"import {room}", cwd=ROOT)
     assert result.returncode != 0
     assert f"import vitedge.{room}" in result.stderr

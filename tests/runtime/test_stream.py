@@ -46,7 +46,8 @@ def our_threads() -> list[threading.Thread]:
 @pytest.fixture(autouse=True)
 def no_thread_survives() -> Iterator[None]:
     yield
-    gc.collect()
+    if our_threads():
+        gc.collect()
     for thread in our_threads():
         thread.join(PATIENCE)
     assert our_threads() == []
@@ -523,6 +524,7 @@ class TestLeaving:
 
     @EITHER
     def test_what_the_stream_opened_it_closes(self, reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(stream_module, "JOIN_SECONDS", 0.1)  # the source is still waiting for a frame
         source = HeldSource()
         source.arrived.release(3)
         monkeypatch.setattr(stream_module, "open_source", lambda _: source)
@@ -533,7 +535,10 @@ class TestLeaving:
         assert source.closed == 1
 
     @EITHER
-    def test_what_was_passed_in_open_stays_open(self, reader: NumberReader, policy: str):
+    def test_what_was_passed_in_open_stays_open(
+        self, reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(stream_module, "JOIN_SECONDS", 0.1)
         source = HeldSource()
         source.arrived.release(3)
         assert len(list(stream(reader, source, policy=policy, max_frames=1))) == 1
