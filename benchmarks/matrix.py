@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import groupby
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from families import FAMILIES, Listed
+from timing import Call, median_ms
 
 import vitedge
 from vitedge.bundle import Bundle
@@ -152,6 +154,7 @@ def converted(
             **request(listed, data), target="cpu", precision=precision, calib=calib, output=folder / precision
         )
     except Exception as error:  # noqa: BLE001  # a library may raise anything; the other precisions go on
+        traceback.print_exc()
         return Conversion(failed=first_line(error))
     seconds = time.monotonic() - begun
     bundles[precision] = bundle
@@ -205,27 +208,15 @@ def times(bundles: Mapping[str, Bundle]) -> dict[str, dict[str, Any]]:
     return {name: speed(rounds[name], rounds[REFERENCE]) for name in bundles}
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+def in_turns(calls: Mapping[str, Call]) -> dict[str, list[float]]:
     """Median milliseconds of each in every round, in an order drawn anew; a first round warms up."""
     order, shuffle = list(calls), random.Random(0)
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS + 1):
         shuffle.shuffle(order)
         for name in order:
-            found[name].append(median_ms(calls[name]))
+            found[name].append(median_ms(calls[name], calls=CALLS, settling=SETTLING_CALLS))
     return {name: each[1:] for name, each in found.items()}
-
-
-def median_ms(call: Callable[[], object]) -> float:
-    """Median of raw nanoseconds."""
-    for _ in range(SETTLING_CALLS):
-        call()
-    spent = []
-    for _ in range(CALLS):
-        begun = time.perf_counter_ns()
-        call()
-        spent.append(time.perf_counter_ns() - begun)
-    return statistics.median(spent) / 1e6
 
 
 def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:

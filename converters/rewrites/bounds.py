@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from vitedge.converters.rewrites import graph
 from vitedge.converters.rewrites.regions import Region, Span, reshaped, whole
 
 Needs = dict[int, Region]
@@ -27,9 +28,10 @@ def shape_of(value: ir.Value) -> list[int]:
     Raises:
         ValueError: it is not static.
     """
-    if value.shape is None or not value.shape.is_static():
+    shape = graph.shape_of(value)
+    if shape is None:
         raise ValueError(f"{value.name} has no static shape")
-    return [int(str(size)) for size in value.shape]
+    return list(shape)
 
 
 def everything(value: ir.Value) -> Region:

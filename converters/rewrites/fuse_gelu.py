@@ -12,6 +12,7 @@ from math import pi, sqrt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from vitedge.converters.rewrites.graph import put_in_place
 from vitedge.converters.rewrites.places import Places, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, product
 from vitedge.preprocessing import Preprocessing
@@ -47,7 +48,7 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
     found = [_gelu_of(node) for node in _anchors(model)]
     gelus = [each for each in found if each is not None]
     for gelu in gelus:
-        _fuse(model, gelu)
+        put_in_place(model, gelu.result, "Gelu", [gelu.source], approximate=gelu.approximate)
     RemoveUnusedNodesPass()(model)
     left = len(found) - len(gelus)
     return Places(len(gelus), {NO_GELU: left} if left else {})
@@ -55,16 +56,6 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
 
 def _anchors(model: ir.Model) -> list[ir.Node]:
     return [node for node in model.graph if node.op_type in ("Erf", "Tanh")]
-
-
-def _fuse(model: ir.Model, gelu: _Gelu) -> None:
-    output = ir.val(f"{gelu.result.name}_gelu", gelu.source.dtype, gelu.source.shape)
-    node = ir.node("Gelu", [gelu.source], {"approximate": gelu.approximate}, outputs=[output], name=output.name)
-    last = gelu.result.producer()
-    if last is None:
-        raise ValueError(f"{gelu.result.name} is made by no node")
-    model.graph.insert_before(last, node)
-    ir.convenience.replace_all_uses_with(gelu.result, output, replace_graph_outputs=True)
 
 
 def _gelu_of(node: ir.Node) -> _Gelu | None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.graph import Array, add_constant, constant, shape_of
+from vitedge.converters.rewrites.graph import Array, add_constant, constant, put_in_place, shape_of
 from vitedge.converters.rewrites.places import Places, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, scalar
 from vitedge.preprocessing import Preprocessing
@@ -71,14 +71,7 @@ def _fuse(model: ir.Model, norm: _LayerNorm) -> None:
     inputs = [norm.source, add_constant(model, f"{name}_scale", norm.scale)]
     if norm.bias is not None:
         inputs.append(add_constant(model, f"{name}_bias", norm.bias))
-    output = ir.val(name, norm.source.dtype, norm.source.shape)
-    attributes = {"axis": -1, "epsilon": norm.epsilon}
-    node = ir.node("LayerNormalization", inputs, attributes, outputs=[output], name=name)
-    last = norm.result.producer()
-    if last is None:
-        raise ValueError(f"{norm.result.name} is made by no node")
-    model.graph.insert_before(last, node)
-    ir.convenience.replace_all_uses_with(norm.result, output, replace_graph_outputs=True)
+    put_in_place(model, norm.result, "LayerNormalization", inputs, axis=-1, epsilon=norm.epsilon)
 
 
 def _norm_of(node: ir.Node) -> _LayerNorm | None:

@@ -12,11 +12,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from vitedge.converters.rewrites.graph import shape_of
+
 
 def flatten_gathers(model: ir.Model) -> None:
     """Replace each Gather by constant indices of several dimensions, where shapes are static."""
     for node in tuple(model.graph):
-        if node.op_type == "Gather" and _is_table(node.inputs[1]) and _static(node.outputs[0]) is not None:
+        if node.op_type == "Gather" and _is_table(node.inputs[1]) and shape_of(node.outputs[0]) is not None:
             _flatten(model, node)
 
 
@@ -24,16 +26,10 @@ def _is_table(indices: ir.Value | None) -> bool:
     return indices is not None and indices.const_value is not None and indices.const_value.shape.rank() > 1
 
 
-def _static(value: ir.Value) -> list[int] | None:
-    dims = list(value.shape or ())
-    sizes = [dim for dim in dims if isinstance(dim, int)]
-    return sizes if dims and len(sizes) == len(dims) else None
-
-
 def _flatten(model: ir.Model, node: ir.Node) -> None:
     data, table = node.inputs
     output = node.outputs[0]
-    shape = _static(output)
+    shape = shape_of(output)
     if data is None or table is None or table.const_value is None or shape is None:
         raise ValueError(f"{node.name} was not checked")
     indices = _constant(model, f"{output.name}_list", table.const_value.numpy().reshape(-1))

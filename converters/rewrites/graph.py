@@ -77,6 +77,25 @@ def bypass(model: ir.Model, node: ir.Node, value: ir.Value) -> None:
         drop_unused(model, each)
 
 
+def put_in_place(model: ir.Model, value: ir.Value, op_type: str, inputs: Sequence[ir.Value], **attributes: Any) -> None:
+    """Have one new operator make what a value holds, for all that read it; what made the value stays, unread.
+
+    Args:
+        model: changed in place.
+        value: made by a node of the graph.
+        op_type: of the new operator.
+        inputs: of the new operator; the output has type and shape of the first.
+        attributes: of the new operator.
+    """
+    last = value.producer()
+    if last is None:
+        raise ValueError(f"{value.name} is made by no node")
+    output = ir.val(f"{value.name}_fused", inputs[0].dtype, inputs[0].shape)
+    node = ir.node(op_type, inputs, attributes, outputs=[output], name=output.name)
+    model.graph.insert_before(last, node)
+    ir.convenience.replace_all_uses_with(value, output, replace_graph_outputs=True)
+
+
 @dataclass(frozen=True)
 class Layer:
     """MatMul, Gemm, Conv or LayerNormalization with constant weights, together with the Add of its bias.
