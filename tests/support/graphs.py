@@ -20,6 +20,11 @@ Array = NDArray[np.generic]
 PREPROCESSING = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 TOKENS, HEADS, WIDTH = 5, 2, 4
 CHANNELS = HEADS * WIDTH
+SIDE = 12
+PHOTOS = Preprocessing(
+    input_size=(SIDE, SIDE), resize_size=(SIDE, SIDE), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+"""For the graphs that :func:`classifier` makes."""
 
 
 def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -46,6 +51,19 @@ def model(shape: tuple[int, ...], body: str, **constants: Array) -> ir.Model:
         proto.graph.initializer.append(onnx.numpy_helper.from_array(kept, name))
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    return graph
+
+
+def noise() -> NDArray[np.uint8]:
+    """Four frames for them."""
+    return np.random.default_rng(3).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def classifier(stem: str, **constants: Array) -> onnx.ModelProto:
+    """A graph from an image ``x`` to the means over the pixels of ``maps``, which the given lines make."""
+    graph: onnx.ModelProto = ir.to_proto(
+        model((1, 3, SIDE, SIDE), f"{stem} pooled = GlobalAveragePool(maps) y = Flatten(pooled)", **constants)
+    )
     return graph
 
 
