@@ -5,6 +5,7 @@ One operator is what backends have a kernel for, and what int8 quantization leav
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import pi, sqrt
@@ -39,23 +40,25 @@ class _Gelu:
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where an Erf or Tanh is part of a GELU."""
-    found = [_gelu_of(node) for node in _anchors(model)]
-    return refusal(["" if each else NO_GELU for each in found], nothing="no GELU is spelled out")
+    return refusal(("" if each else NO_GELU for each in _found(model)), nothing="no GELU is spelled out")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Put Gelu in the place of each."""
-    found = [_gelu_of(node) for node in _anchors(model)]
-    gelus = [each for each in found if each is not None]
-    for gelu in gelus:
-        put_in_place(model, gelu.result, "Gelu", [gelu.source], approximate=gelu.approximate)
+    changed, left = 0, Counter[str]()
+    for gelu in _found(model):
+        if gelu is None:
+            left[NO_GELU] += 1
+        else:
+            put_in_place(model, gelu.result, "Gelu", [gelu.source], approximate=gelu.approximate)
+            changed += 1
     RemoveUnusedNodesPass()(model)
-    left = len(found) - len(gelus)
-    return Places(len(gelus), {NO_GELU: left} if left else {})
+    return Places(changed, left)
 
 
-def _anchors(model: ir.Model) -> list[ir.Node]:
-    return [node for node in model.graph if node.op_type in ("Erf", "Tanh")]
+def _found(model: ir.Model) -> Iterator[_Gelu | None]:
+    """For each Erf and Tanh; looked for once those before it are fused, since one may read another."""
+    return (_gelu_of(node) for node in list(model.graph) if node.op_type in ("Erf", "Tanh"))
 
 
 def _gelu_of(node: ir.Node) -> _Gelu | None:

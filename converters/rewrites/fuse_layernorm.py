@@ -6,6 +6,8 @@ precision the square overflows, and int8 quantization would split it.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,17 +55,20 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Put LayerNormalization in the place of each."""
-    found = _found(model)
-    fused = [each for each in found if not each.refusal]
-    for norm in fused:
-        _fuse(model, norm)
+    changed, left = 0, Counter[str]()
+    for norm in _found(model):
+        if norm.refusal:
+            left[norm.refusal] += 1
+        else:
+            _fuse(model, norm)
+            changed += 1
     RemoveUnusedNodesPass()(model)
-    left = len(found) - len(fused)
-    return Places(len(fused), {OTHER_AXES: left} if left else {})
+    return Places(changed, left)
 
 
-def _found(model: ir.Model) -> list[_LayerNorm]:
-    return [norm for node in model.graph if (norm := _norm_of(node)) is not None]
+def _found(model: ir.Model) -> Iterator[_LayerNorm]:
+    """Each is looked for once those before it are fused, since it may read one of them."""
+    return (norm for node in list(model.graph) if (norm := _norm_of(node)) is not None)
 
 
 def _fuse(model: ir.Model, norm: _LayerNorm) -> None:

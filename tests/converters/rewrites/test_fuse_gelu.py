@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import graphs
 import pytest
-from graphs import PREPROCESSING, rewritten
+from graphs import PREPROCESSING, kinds, rewritten
 
 from vitedge.converters.rewrites import fuse_gelu, is_exact
 from vitedge.converters.rewrites.scalars import Product
@@ -49,6 +49,18 @@ def test_every_spelling_becomes_one_operator(lines: str, approximate: str) -> No
         ("Gelu", approximate)
     ]
     assert fuse_gelu.check(graph, PREPROCESSING) == "no GELU is spelled out"
+
+
+def test_one_that_reads_another_leaves_nothing_of_it() -> None:
+    lines = ""
+    for source, result in (("x", "first"), ("first", "y")):
+        lines += f"""{result}_k = Div({source}, root) {result}_e = Erf({result}_k) {result}_p = Add({result}_e, one)
+            {result}_m = Mul({source}, {result}_p) {result} = Mul({result}_m, half) """
+    graph = spelled_out(lines)
+    places, difference = rewritten(fuse_gelu, graph)
+    assert is_exact(difference)
+    assert places.changed == 2
+    assert kinds(graph) == ["Gelu", "Gelu"]
 
 
 @pytest.mark.parametrize(

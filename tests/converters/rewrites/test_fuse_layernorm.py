@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import graphs
+import numpy as np
 import pytest
 from graphs import PREPROCESSING, kinds, rewritten
 
@@ -36,6 +37,20 @@ def test_every_spelling_becomes_one_operator(square: str, quotient: str, affine:
     assert places.changed == 1
     assert [kind for kind in kinds(graph) if kind != "Identity"] == ["LayerNormalization"]
     assert fuse_layernorm.check(graph, PREPROCESSING) == NOTHING
+
+
+def test_one_that_reads_another_leaves_nothing_of_it() -> None:
+    """As the first block of Swin reads the norm of the patch embedding."""
+    lines = ""
+    for source, result in (("x", "first"), ("first", "y")):
+        lines += f"""{result}_u = ReduceMean({source}, axes) {result}_d = Sub({source}, {result}_u)
+            {result}_q = Mul({result}_d, {result}_d) {result}_v = ReduceMean({result}_q, axes)
+            {result}_w = Add({result}_v, e) {result}_s = Sqrt({result}_w) {result} = Div({result}_d, {result}_s) """
+    graph = graphs.model((1, 8, 8), lines, axes=np.array([-1]), e=np.full(1, 1e-5))
+    places, difference = rewritten(fuse_layernorm, graph)
+    assert is_exact(difference)
+    assert places.changed == 2
+    assert kinds(graph) == ["LayerNormalization", "LayerNormalization"]
 
 
 def test_other_axes_are_left() -> None:
