@@ -5,7 +5,6 @@ One operator is what backends have a kernel for, and what int8 quantization leav
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import pi, sqrt
@@ -14,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.converters.rewrites.graph import put_in_place
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, product
 from vitedge.preprocessing import Preprocessing
 
@@ -37,28 +36,25 @@ class _Gelu:
     result: ir.Value
     approximate: str
 
+    def apply(self, model: ir.Model) -> None:
+        put_in_place(model, self.result, "Gelu", [self.source], approximate=self.approximate)
+
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where an Erf or Tanh is part of a GELU."""
-    return refusal(("" if each else NO_GELU for each in _found(model)), nothing="no GELU is spelled out")
+    return refusal(_found(model), nothing="no GELU is spelled out")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Put Gelu in the place of each."""
-    changed, left = 0, Counter[str]()
-    for gelu in _found(model):
-        if gelu is None:
-            left[NO_GELU] += 1
-        else:
-            put_in_place(model, gelu.result, "Gelu", [gelu.source], approximate=gelu.approximate)
-            changed += 1
+    places = apply_all(model, _found(model))
     RemoveUnusedNodesPass()(model)
-    return Places(changed, left)
+    return places
 
 
-def _found(model: ir.Model) -> Iterator[_Gelu | None]:
+def _found(model: ir.Model) -> Iterator[_Gelu | str]:
     """For each Erf and Tanh; looked for once those before it are fused, since one may read another."""
-    return (_gelu_of(node) for node in list(model.graph) if node.op_type in ("Erf", "Tanh"))
+    return (_gelu_of(node) or NO_GELU for node in list(model.graph) if node.op_type in ("Erf", "Tanh"))
 
 
 def _gelu_of(node: ir.Node) -> _Gelu | None:

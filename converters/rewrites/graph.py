@@ -318,6 +318,12 @@ class Reading:
         """Who reads, for people."""
         return "the output" if self.node is None else self.node.op_type
 
+    @property
+    def layer(self) -> Layer | None:
+        """The linear layer or convolution that reads them as its data; None for any other reader."""
+        layer = layer_of(self.node) if self.index == 0 else None
+        return None if layer is None or layer.node.op_type == "LayerNormalization" else layer
+
 
 def numbered(value: ir.Value, axis: int) -> Channels | None:
     """Channel numbers, from 1, for a value with its channels on ``axis``; None where its shape is not known."""

@@ -110,6 +110,6 @@ def test_dropping_more_than_its_own_part_is_wrong(monkeypatch: pytest.MonkeyPatc
     def drop_all(found: OperandBias, model: graphs.ir.Model) -> None:
         found.layer.set_bias(model, 0 * found.layer.bias)
 
-    monkeypatch.setattr(OperandBias, "drop", drop_all)
+    monkeypatch.setattr(OperandBias, "apply", drop_all)
     _, difference = rewritten(value_bias, attention())
     assert not is_exact(difference)
