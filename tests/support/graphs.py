@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass, NameFixPass
 
@@ -143,6 +144,16 @@ def attention(
     graph = model((1, TOKENS, CHANNELS), "\n".join(body), **constants)
     IdentityEliminationPass()(graph)
     return graph
+
+
+attentions = st.builds(
+    attention,
+    scale=st.sampled_from(["none", "queries", "scores", "divided"]),
+    fused=st.booleans(),
+    mask=st.booleans(),
+    seed=st.integers(0, 100),
+)
+"""Graphs of attention whose queries, keys and values have biases."""
 
 
 def _fused(bias: bool) -> list[str]:
