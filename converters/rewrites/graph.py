@@ -45,11 +45,16 @@ def shape_of(value: ir.Value) -> tuple[int, ...] | None:
 
 def add_constant(model: ir.Model, name: str, values: Array) -> ir.Value:
     """Add a float32 initializer; an underscore follows the name where it is taken."""
-    while name in model.graph.initializers:
+    return add_tensor(model.graph, name, values.astype(np.float32))
+
+
+def add_tensor(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
+    """Add an initializer of the type that the values have; an underscore follows the name where it is taken."""
+    while name in graph.initializers:
         name += "_"
-    tensor = ir.tensor(values.astype(np.float32), name=name)
+    tensor = ir.tensor(values, name=name)
     value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
-    model.graph.register_initializer(value)
+    graph.register_initializer(value)
     return value
 
 

@@ -33,8 +33,32 @@ def test_heads_of_two_tokens_become_one(average: str) -> None:
     places, difference = rewritten(distilled_heads, graph)
     assert is_exact(difference)
     assert places.changed == 1
-    assert kinds(graph) == ["Gather", "Gather", "Concat", "Gemm"]
+    assert kinds(graph) == ["Slice", "Reshape", "Gemm"]
     assert distilled_heads.check(graph, PREPROCESSING) == "there is one head"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tokens", "left"),
+    [
+        (0, 1, 2, ["Reshape"]),
+        (3, 4, 5, ["Slice", "Reshape"]),
+        (1, 0, 5, ["Gather", "Gather", "Concat"]),
+        (0, 2, 5, ["Gather", "Gather", "Concat"]),
+    ],
+)
+def test_neighbouring_tokens_are_cut_out_together(first: int, second: int, tokens: int, left: list[str]) -> None:
+    body = TOKENS.replace("int64 {0}", f"int64 {{{first}}}").replace("int64 {1}", f"int64 {{{second}}}")
+    graph = headed(f"{body} {AVERAGES['over two']}", 1, tokens, 8)
+    _, difference = rewritten(distilled_heads, graph)
+    assert is_exact(difference)
+    assert kinds(graph) == [*left, "Gemm"]
+
+
+def test_tokens_of_two_values_are_concatenated() -> None:
+    graph = headed(f"{TOKENS.replace('Gather<axis = 1>(x, j)', 'Relu(f)')} {AVERAGES['over two']}", 1, 5, 8)
+    _, difference = rewritten(distilled_heads, graph)
+    assert is_exact(difference)
+    assert kinds(graph) == ["Gather", "Relu", "Concat", "Gemm"]
 
 
 @pytest.mark.parametrize("average", AVERAGES)
