@@ -70,6 +70,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold value bias", value_bias.check, value_bias.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
+    Rewrite("tidy again", tidy.check_again, tidy.rewrite),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphs
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -51,3 +52,15 @@ def test_shapes_and_constants_are_computed_once() -> None:
     model = ir.from_proto(graph)
     tidy.rewrite(model, Preprocessing((8, 8), (8, 8)))
     assert {node.op_type for node in model.graph} <= {"Reshape", "Mul"}
+
+
+def test_it_is_done_again_where_a_rewrite_has_left_something() -> None:
+    """As a BatchNorm that was folded leaves two reshapes side by side."""
+    body = "one = Reshape(x, flat) maps = Reshape(one, square)"
+    graph = graphs.classifier(body, flat=np.array([432]), square=np.array([1, 27, 4, 4]))
+    model = ir.from_proto(graph)
+    assert tidy.check_again(model, graphs.PHOTOS) == ""
+    assert len(model.graph) == 4
+    tidy.rewrite(model, graphs.PHOTOS)
+    assert len(model.graph) == 3
+    assert tidy.check_again(model, graphs.PHOTOS) == "nothing is left to tidy"
