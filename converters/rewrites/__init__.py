@@ -72,6 +72,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("merge moves", merge_moves.check, merge_moves.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
+    Rewrite("tidy again", tidy.check_again, tidy.rewrite),
 )
 
 
