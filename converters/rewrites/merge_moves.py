@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import bypass, shape_of
+from vitedge.converters.rewrites.graph import add_tensor, bypass, shape_of
 from vitedge.converters.rewrites.places import Places
 from vitedge.preprocessing import Preprocessing
 
@@ -203,13 +203,7 @@ def _moved(model: ir.Model, before: ir.Node, value: ir.Value, step: Step) -> ir.
         node = ir.node("Transpose", [value], {"perm": list(step)}, outputs=[output])
     else:
         output = ir.val(f"{value.name}_shaped", value.dtype, step)
-        node = ir.node("Reshape", [value, _sizes(model, f"{value.name}_sizes", step)], outputs=[output])
+        sizes = add_tensor(model.graph, f"{value.name}_sizes", np.asarray(step, dtype=np.int64))
+        node = ir.node("Reshape", [value, sizes], outputs=[output])
     model.graph.insert_before(before, node)
     return output
-
-
-def _sizes(model: ir.Model, name: str, sizes: list[int]) -> ir.Value:
-    tensor = ir.tensor(np.asarray(sizes, dtype=np.int64), name=name)
-    value = ir.val(name, tensor.dtype, [len(sizes)], const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
