@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import openvino
+from openvino.frontend import FrontEndManager
 
 from vitedge.converters.quiet import quiet
 from vitedge.errors import ConversionError
@@ -15,6 +19,47 @@ from vitedge.targets import Precision
 
 RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
+UNCONVERTED = ("NotSupportedONNXNode", "ONNXFrameworkNode")
+"""What OpenVINO's reader puts in the place of a node that it has no form for, or cannot convert."""
+
+
+def check_operators(graph: onnx.ModelProto) -> None:
+    """Refuse a graph that OpenVINO cannot read, before more work goes into it.
+
+    Raises:
+        ConversionError: names each operator that OpenVINO does not convert, and its layer.
+    """
+    try:
+        with quiet():
+            openvino.Core().read_model(graph.SerializeToString())
+    except RuntimeError as error:
+        raise ConversionError(
+            f"OpenVINO cannot convert {_unconverted(graph) or f'the graph: {_reason(error)}'}",
+            expected="operators that OpenVINO reads from ONNX",
+            fix="write that layer with other operators, and export again",
+        ) from error
+
+
+def _unconverted(graph: onnx.ModelProto) -> str:
+    """Operators, each with its first layer; those of branches and loops are not among them."""
+    reader = FrontEndManager().load_by_framework("onnx")
+    converted = reader.convert_partially(reader.load(io.BytesIO(graph.SerializeToString())))
+    names = {node.get_friendly_name() for node in converted.get_ops() if node.get_type_name() in UNCONVERTED}
+    layers = defaultdict[str, list[str]](list)
+    for node in graph.graph.node:
+        if {node.name, *node.output} & names:
+            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            layers[operator].append(node.name or node.output[0])
+    return "; ".join(
+        f"the operator {operator}, layer {first!r}" + (f" and {len(others)} more" if others else "")
+        for operator, (first, *others) in layers.items()
+    )
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without the places in its own code."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check 'false'")))
 
 
 def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precision) -> None:
@@ -39,7 +84,7 @@ def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precis
                 model.set_rt_info(value, ["model_info", key])
             openvino.save_model(model, xml_file, compress_to_fp16=precision == "fp16")
     except RuntimeError as error:
-        raise ConversionError(f"OpenVINO cannot convert the graph: {str(error).splitlines()[0]}") from error
+        raise ConversionError(f"OpenVINO cannot convert the graph: {_reason(error)}") from error
 
 
 def _number_nodes(model: openvino.Model) -> None:

@@ -25,7 +25,7 @@ from vitedge.converters.hub import fetch
 from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
-from vitedge.converters.openvino import write_ir
+from vitedge.converters.openvino import check_operators, write_ir
 from vitedge.converters.precision import half_weights
 from vitedge.converters.publish import file_records, publish, staged
 from vitedge.converters.quiet import quiet
@@ -166,6 +166,7 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     photos = _photos(images.calibration, card.preprocessing, progress)
     probes = _probes(photos, card.preprocessing)
     full = _full_graph(model, probes, progress)
+    check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
     return Draft(request, card, full, _reduced(request, full.graph, photos, progress), probes)
 

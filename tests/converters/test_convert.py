@@ -338,6 +338,33 @@ class TestRefusals:
                 output=tmp_path / "b",
             )
 
+    def test_an_operator_that_openvino_lacks_is_named_before_calibration(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        graph = onnx.parser.parse_model(
+            """
+            <ir_version: 10, opset_import: ["" : 20]>
+            g (float[1,3,32,32] x) => (float[1,3] y)
+            {
+                pooled, places = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)
+                spread = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(pooled, places)
+                mean = GlobalAveragePool(spread)
+                y = Flatten(mean)
+            }
+            """
+        )
+        graph.graph.node[1].name = "decoder/unpool"
+        source, place = tmp_path / "net", tmp_path / "place"
+        for folder in (source, place):
+            folder.mkdir()
+        onnx.save(graph, source / "net.onnx")
+        described = {**checkpoints.PRETRAINED_CFG, "label_names": ["a", "b", "c"]}
+        (source / "config.json").write_text(json.dumps(described), encoding="utf-8")
+        monkeypatch.setattr(pipeline, "quantize", lambda *arguments, **options: pytest.fail("too late"))
+        with pytest.raises(ConversionError, match="the operator MaxUnpool, layer 'decoder/unpool'"):
+            vitedge.convert(source / "net.onnx", target="cpu", precision="int8", calib=photos, output=place / "b")
+        assert not list(place.iterdir())
+
     def test_an_engine_that_computes_something_else_is_not_published(
         self, quick: None, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -364,6 +391,7 @@ STAGES = (
     "export",
     "apply_rewrites",
     "module_logits",
+    "check_operators",
     "quantize",
     "write_ir",
     "graph_logits",

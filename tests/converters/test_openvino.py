@@ -9,7 +9,7 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.converters.openvino import model_info, write_ir
+from vitedge.converters.openvino import check_operators, model_info, write_ir
 from vitedge.converters.precision import half_weights
 from vitedge.converters.rewrites import Rewritten
 from vitedge.converters.timm_models import TorchModel
@@ -124,6 +124,42 @@ def test_model_api_accepts_every_resize(
     top = model(np.full((40, 60, 3), 127, np.uint8)).top_labels
     assert len(top) == 5
     assert sum(each.confidence for each in top) == pytest.approx(1, abs=1e-3)
+
+
+def graph_of(body: str) -> onnx.ModelProto:
+    """From ``x``, ``(1, 4, 8, 8)``, to ``y``; ``layer`` names the last node."""
+    opsets = '"" : 20, "ai.onnx.ml" : 3'
+    graph = onnx.parser.parse_model(
+        f"<ir_version: 10, opset_import: [{opsets}]> g (float[1,4,8,8] x) => (float y) {{ {body} }}"
+    )
+    graph.graph.node[-1].name = "layer"
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("y = Det(x)", "OpenVINO cannot convert the operator Det, layer 'layer'"),
+        ("a = Det(x) b = Det(x) y = Add(a, b)", "OpenVINO cannot convert the operator Det, layer 'a' and 1 more"),
+        (
+            "f = Flatten(x) a = ai.onnx.ml.Scaler<scale = [2.0], offset = [0.0]>(f) d = Det(x) y = Add(a, d)",
+            "the operator ai.onnx.ml.Scaler, layer 'a'; the operator Det, layer 'd'",
+        ),
+        ("y = GroupNormalization<num_groups = 2>(x)", "the operator GroupNormalization, layer 'layer'"),
+        (
+            """s = ReduceSum<keepdims = 0>(x) c = Cast<to = 9>(s)
+            y = If<then_branch = t () => (float a) {a = Det(x)}, else_branch = e () => (float b) {b = Neg(x)}>(c)""",
+            "OpenVINO cannot convert the graph: .*Det",
+        ),
+    ],
+)
+def test_operators_that_openvino_does_not_convert(body: str, problem: str) -> None:
+    with pytest.raises(ConversionError, match=problem):
+        check_operators(graph_of(body))
+
+
+def test_a_graph_that_openvino_reads(small_graph: Rewritten) -> None:
+    check_operators(small_graph.graph)
 
 
 def test_a_graph_that_openvino_does_not_read(tmp_path: Path) -> None:
