@@ -100,6 +100,12 @@ def test_queries_that_cannot_be_scaled(queries: str, factor: object, reason: str
     assert dict(places.left) == {reason: 1}
 
 
+def test_queries_of_unknown_shape() -> None:
+    graph = product_of("q = Identity(linear)")
+    graphs.forget_shape(graph, "linear")
+    assert attention_scale.check(graph, PREPROCESSING) == "the shape of what is multiplied is not known"
+
+
 def test_a_division_by_zero_stays() -> None:
     graph = product_of("q = Identity(linear)", "y = Div(scores, s)", factor=0.0)
     assert attention_scale.check(graph, PREPROCESSING) == "it divides by zero"

@@ -73,6 +73,11 @@ def test_every_layer(body: str, gamma: Any, shape: tuple[int, ...], weight: tupl
         ("made = Relu(x)\ny = Mul(made, gamma)", 2, "Relu makes what is multiplied, not a layer with constant weights"),
         ("y = Mul(x, gamma)", 2, "an input makes what is multiplied, not a layer with constant weights"),
         (f"{LINEAR}\nscaled = Mul(made, gamma)\ny = Add(made, scaled)", 2, "Add reads the same channels without it"),
+        (
+            f"{LINEAR}\njoined = Concat<axis = 1>(made, x)\ny = Mul(joined, gamma)",
+            2,
+            "other values join before the multiplication",
+        ),
         (f"{LINEAR}\ny = Mul(made, gamma)", graphs.random(5, 1), "the factors differ within a channel"),
         (f"{LINEAR}\ny = Mul(made, gamma)", graphs.random(2, 1, 1), "the multiplication widens its input"),
     ],
@@ -83,6 +88,16 @@ def test_refusals(body: str, gamma: Any, reason: str) -> None:
     places, difference = rewritten(layer_scale, graph)
     assert places.changed == 0
     assert difference.max_abs_error == 0
+
+
+def test_a_layer_of_unknown_shape() -> None:
+    graph = scaled(f"{LINEAR}\ny = Mul(made, gamma)", 2)
+    graphs.forget_shape(graph, "made")
+    assert layer_scale.check(graph, PREPROCESSING) == "the shape of what is multiplied is not known"
+
+
+def test_a_division_by_zero() -> None:
+    assert layer_scale.check(scaled(f"{LINEAR}\ny = Div(made, gamma)", 0), PREPROCESSING) == "it divides by zero"
 
 
 def test_weights_that_two_layers_share_stay_for_the_other() -> None:

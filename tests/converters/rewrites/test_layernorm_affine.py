@@ -107,6 +107,12 @@ def test_refusals(body: str, shape: tuple[int, ...], weight: tuple[int, ...], re
     assert difference.max_abs_error == 0
 
 
+def test_a_normalization_of_unknown_shape() -> None:
+    graph = normalized(f"{NORM}\n{LINEAR}")
+    graphs.forget_shape(graph, "n")
+    assert layernorm_affine.check(graph, PREPROCESSING) == "the shape of its output is not known"
+
+
 def test_without_its_guard_the_fold_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = normalized(PADDED, (1, 4, 4, 8), w=graphs.random(6, 8, 3, 3))
     monkeypatch.setattr(Layer, "pads", lambda layer: False)

@@ -49,6 +49,15 @@ def test_the_guard_stays_where_a_mask_may_hide_every_key(scores: str, constants:
     assert mask_guards.check(graph, PREPROCESSING) == mask_guards.HIDES
 
 
+def test_without_its_guard_the_removal_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = {"mask": np.full((1, 5, 5), -np.inf)}
+    graph = model((1, 5, 8), f"{PRODUCT} scores = Add(scored, mask) {GUARD}", zero=ZERO, **hidden)
+    monkeypatch.setattr(mask_guards, "_is_finite", lambda scores: True)
+    places, difference = rewritten(mask_guards, graph)
+    assert places.changed == 1
+    assert not is_exact(difference)
+
+
 def test_another_value_in_the_place_of_nan_stays() -> None:
     graph = model((1, 5, 8), f"{PRODUCT} scores = Mul(scored, s) {GUARD}", zero=np.ones(1), s=np.full(1, 0.5))
     assert mask_guards.check(graph, PREPROCESSING) == "no attention has a guard or a mask of zeros"

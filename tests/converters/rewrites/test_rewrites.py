@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import graphs
 import numpy as np
@@ -9,8 +10,9 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
+from vitedge.converters import rewrites
 from vitedge.converters.export import export
-from vitedge.converters.reference import module_logits
+from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites, is_exact
 from vitedge.converters.rewrites.places import ONE, Places
 from vitedge.converters.timm_models import TorchModel
@@ -93,6 +95,21 @@ def test_a_rewrite_that_changes_the_outputs_is_left_out(
     assert list(result.unproved) == ["wrong"]
     assert "SQNR" in result.unproved["wrong"]
     assert result.graph.SerializeToString(deterministic=True) == right.graph.SerializeToString(deterministic=True)
+
+
+def test_a_graph_runs_once_for_each_rewrite_that_applies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outputs before a rewrite are those after the one before it."""
+    runs = []
+
+    def counted(*arguments: Any) -> Any:
+        runs.append(arguments)
+        return graph_logits(*arguments)
+
+    monkeypatch.setattr(rewrites, "graph_logits", counted)
+    graph = graphs.classifier("maps = Conv(x, w)", w=graphs.random(4, 3, 3, 3))
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
+    assert len(runs) == 1 + len(result.applied)
+    np.testing.assert_array_equal(result.logits, graph_logits(result.graph, graphs.noise(), graphs.PHOTOS))
 
 
 def test_one_that_a_bundle_needs_ends_the_conversion(
