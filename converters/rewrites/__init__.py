@@ -12,6 +12,7 @@ from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.reference import Frames, Logits, graph_logits
 from vitedge.converters.rewrites import (
+    activations_first,
     attention_scale,
     class_token_only,
     distilled_heads,
@@ -70,6 +71,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("drop key bias", key_bias.check, key_bias.rewrite),
     Rewrite("fold value bias", value_bias.check, value_bias.rewrite),
     Rewrite("merge moves", merge_moves.check, merge_moves.rewrite),
+    Rewrite("activations first", activations_first.check, activations_first.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
     Rewrite("tidy again", tidy.check_again, tidy.rewrite),
