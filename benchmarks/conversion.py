@@ -51,7 +51,8 @@ def convert_once(options: list[str]) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "measured.bundle"
         begun = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-m", "vitedge", "convert", *options, "-o", str(output)])
+        command = [sys.executable, "-m", "vitedge", "convert", *options, "-o", str(output)]
+        process = subprocess.Popen(command, stdout=sys.stderr)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - begun
         if status != 0:

@@ -2,9 +2,10 @@
 
 The contenders take turns on one preprocessed frame, in an order drawn anew for each round; the ratio to vitedge is
 taken within each round. NNCF's default, `nncf.quantize(model_type=TRANSFORMER)`, runs on OpenVINO's own IR of the model
-(`openvino.convert_model` of the PyTorch module, which takes a normalized float32 image and so is spared the frame),
-and once more on vitedge's rewritten graph, which shows what the rewrites give and what the recipe costs. All are
-compiled with the same hints. Weights are random, which does not change the latency.
+(`openvino.convert_model` of the PyTorch module) three times: from the uint8 frame that vitedge takes, made with
+OpenVINO's `PrePostProcessor` after the quantization; from a float32 image, where somebody else pays for the conversion;
+and on vitedge's rewritten graph, which shows what the rewrites give and what the recipe costs. All are compiled with
+the same hints. Weights are random, which does not change the latency.
 
     python benchmarks/int8_latency.py [--data ../shared/data] [--rounds 30] [--calls 20] [--json FILE]
 """
@@ -13,18 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from timing import Call, median_ms
+from timing import Call, in_turns, median_ms
 
 import vitedge
 from vitedge.bundle import MODEL_ONNX, Bundle
@@ -32,16 +33,17 @@ from vitedge.calib.images import ImageSet
 from vitedge.converters.reference import normalized
 from vitedge.extras import require
 from vitedge.files import write_whole
+from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.engines import open_engine
 from vitedge.runtime.engines.openvino import native_float
 from vitedge.runtime.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 MODELS = ("deit_tiny_patch16_224", "mobilevit_s")
-OURS, NNCF_DEFAULT = "vitedge int8", "NNCF default int8, OpenVINO's own IR"
+OURS, NNCF_DEFAULT = "vitedge int8", "NNCF default int8, OpenVINO's own IR, uint8 frame"
+NNCF_FLOATS = "NNCF default int8, OpenVINO's own IR, float32 image ready-made"
 NNCF_REWRITTEN = "NNCF default int8, vitedge's rewritten graph"
 CALIBRATION_IMAGES = 100
-SETTLING_CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,43 @@ def nncf_calls(name: str, full: Bundle, frames: NDArray[np.uint8]) -> dict[str, 
     import torch
 
     openvino = require("openvino", extra="openvino", purpose="this benchmark")
-    pixels = normalized(frames, full.manifest.model.preprocessing)
+    preprocessing = full.manifest.model.preprocessing
+    pixels = normalized(frames, preprocessing)
     own = openvino.convert_model(timm.create_model(name).eval(), example_input=torch.zeros(1, *pixels.shape[1:]))
     own.reshape([1, *pixels.shape[1:]])
+    quantized = nncf_quantized(own, pixels)
     rewritten = openvino.Core().read_model(full.path / MODEL_ONNX)
-    return {NNCF_DEFAULT: nncf_call(own, pixels), NNCF_REWRITTEN: nncf_call(rewritten, frames)}
+    return {
+        NNCF_DEFAULT: compiled_call(from_frame(quantized.clone(), preprocessing), frames),
+        NNCF_FLOATS: compiled_call(quantized, pixels),
+        NNCF_REWRITTEN: compiled_call(nncf_quantized(rewritten, frames), frames),
+    }
 
 
-def nncf_call(model: Any, inputs: NDArray[Any]) -> Call:
-    """One run of a model as NNCF's default recipe quantizes it."""
-    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+def nncf_quantized(model: Any, inputs: NDArray[Any]) -> Any:
+    """The model as NNCF's default recipe quantizes it."""
     nncf = require("nncf", extra="convert", purpose="this benchmark")
-    core = openvino.Core()
     dataset = nncf.Dataset([each[np.newaxis] for each in inputs])
-    quantized = nncf.quantize(model, dataset, subset_size=len(inputs), model_type=nncf.ModelType.TRANSFORMER)
+    return nncf.quantize(model, dataset, subset_size=len(inputs), model_type=nncf.ModelType.TRANSFORMER)
+
+
+def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
+    """The model behind OpenVINO's own preprocessing: uint8 NHWC in, mean and std within."""
+    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    steps = openvino.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    convert = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    convert.mean([255 * each for each in preprocessing.mean]).scale([255 * each for each in preprocessing.std])
+    return steps.build()
+
+
+def compiled_call(model: Any, inputs: NDArray[Any]) -> Call:
+    """One run of a model with the hints that vitedge gives, on the first of the inputs."""
+    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    core = openvino.Core()
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": native_float(core)}
-    request = core.compile_model(quantized, "CPU", hints).create_infer_request()
+    request = core.compile_model(model, "CPU", hints).create_infer_request()
     request.get_input_tensor().data[...] = inputs[:1]
 
     def run() -> None:
@@ -140,14 +163,9 @@ def contenders(name: str, calib: Path, folder: Path, opened: ExitStack) -> dict[
 
 
 def measure(calls: dict[str, Call], rounds: int, calls_a_round: int) -> list[Times]:
-    """All in turns; two rounds more warm up."""
-    order, shuffle = list(calls), random.Random(0)
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 2):
-        shuffle.shuffle(order)
-        for name in order:
-            found[name].append(median_ms(calls[name], calls=calls_a_round, settling=SETTLING_CALLS))
-    return [Times(name, tuple(each[2:])) for name, each in found.items()]
+    """All in turns."""
+    found = in_turns(calls, partial(median_ms, calls=calls_a_round), rounds=rounds)
+    return [Times(name, tuple(each)) for name, each in found.items()]
 
 
 def table(model: str, times: list[Times]) -> str:

@@ -13,7 +13,6 @@ import argparse
 import importlib.metadata
 import json
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -23,12 +22,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from families import FAMILIES, Listed
-from timing import Call, median_ms
+from timing import in_turns, median_ms
 
 import vitedge
 from vitedge.bundle import Bundle
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE, DATA = ROOT / "docs/models.md", ROOT / "vitedge/models.json"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 PACKAGES = ("vitedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
-ROUNDS, CALLS, SETTLING_CALLS = 8, 8, 2
+ROUNDS, CALLS = 8, 8
 SECONDS_A_MODEL = 900
 REFERENCE = "ONNX Runtime fp32"
 
@@ -202,21 +202,11 @@ def times(bundles: Mapping[str, Bundle]) -> dict[str, dict[str, Any]]:
     frame = bundles["fp32"].golden().frames[0]
     for engine in engines.values():
         engine.frame[...] = frame
-    rounds = in_turns({name: engine.run for name, engine in engines.items()})
+    turns = {name: engine.run for name, engine in engines.items()}
+    rounds = in_turns(turns, partial(median_ms, calls=CALLS), rounds=ROUNDS)
     for engine in engines.values():
         engine.close()
     return {name: speed(rounds[name], rounds[REFERENCE]) for name in bundles}
-
-
-def in_turns(calls: Mapping[str, Call]) -> dict[str, list[float]]:
-    """Median milliseconds of each in every round, in an order drawn anew; a first round warms up."""
-    order, shuffle = list(calls), random.Random(0)
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS + 1):
-        shuffle.shuffle(order)
-        for name in order:
-            found[name].append(median_ms(calls[name], calls=CALLS, settling=SETTLING_CALLS))
-    return {name: each[1:] for name, each in found.items()}
 
 
 def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def measured(section: Section) -> str:
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if result.returncode not in (0, 1) or not result.stdout.strip():
         raise RuntimeError(f"{shlex.join(section.command)} ended with {result.returncode}")
-    return f"## {section.title}\n\n    {shlex.join(section.command)}\n\n{result.stdout.strip()}\n"
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    return f"## {section.title}\n\n    {shlex.join(section.command)}\n\nTaken {today}. {result.stdout.strip()}\n"
 
 
 def header() -> str:
@@ -93,7 +94,7 @@ def header() -> str:
         "# Benchmarks\n\n"
         "Written by `benchmarks/report.py`; no number here was typed by hand. Absolute times are of this machine; the "
         "ratios, taken side by side in one run, are what to compare.\n\n"
-        f"{datetime.now(timezone.utc):%Y-%m-%d} · {processor_name()}, {state.cpus} CPUs, frequency governor "
+        f"{processor_name()}, {state.cpus} CPUs, frequency governor "
         f"{state.governors} · {platform.system()} · Python {platform.python_version()}, {versions}\n"
     )
 

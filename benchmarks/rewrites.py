@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from timing import Call, in_turns
 
 from vitedge.calib.quantize import quantize
 from vitedge.converters.export import export
@@ -55,8 +55,6 @@ ALL, AGAIN = "all", "all, again"
 HEADING = "## Measured"
 CALIBRATION_FRAMES = 8
 TURN_SECONDS = 0.06
-
-Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -185,16 +183,11 @@ def measured(folder: Path, engine: str, rounds: int) -> list[Effect]:
     suffix = ".int8.onnx" if engine == INT8 else ".onnx"
     files = {ALL: ALL, AGAIN: ALL, **{each: each for each in places}}
     loaded = {name: compiled(folder / f"{file}{suffix}", engine) for name, file in files.items()}
-    times: dict[str, list[float]] = {name: [] for name in loaded}
-    order, shuffle = list(loaded), random.Random(0)
-    for _ in range(rounds + 2):
-        shuffle.shuffle(order)
-        for name in order:
-            times[name].append(turn_ms(loaded[name].run))
-    with_all = times.pop(ALL)[2:]
+    times = in_turns({name: each.run for name, each in loaded.items()}, turn_ms, rounds=rounds)
+    with_all = times.pop(ALL)
     nodes = loaded[ALL].nodes
     return [
-        Effect(name, places.get(name, 0), engine, *figures(with_all, without[2:]), nodes, loaded[name].nodes)
+        Effect(name, places.get(name, 0), engine, *figures(with_all, without), nodes, loaded[name].nodes)
         for name, without in times.items()
     ]
 

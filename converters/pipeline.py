@@ -323,7 +323,8 @@ def _verified(bundle: Bundle, draft: Draft, golden: Logits, images: Images, prog
     full = graph_logits(draft.full.graph, draft.probes.frames, draft.card.preprocessing)
     with Classifier(open_engine(bundle), draft.card.preprocessing, draft.card.labels) as classifier:
         reached = np.stack([classifier.infer(frame) for frame in draft.probes.frames])
-        min_sqnr_db = demanded_sqnr(golden, reached[: len(golden)], precision)
+        random = draft.request.random_weights
+        min_sqnr_db = demanded_sqnr(golden, reached[: len(golden)], precision, random_weights=random)
         difference = check_precision(full, reached, precision)
         accuracy = _accuracy(classifier, images.evaluation, progress)
         ran = classifier.info

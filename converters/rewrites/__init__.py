@@ -23,6 +23,7 @@ from vitedge.converters.rewrites import (
     layer_scale,
     layernorm_affine,
     mask_guards,
+    merge_moves,
     prepend_normalization,
     tidy,
     upgrade_opset,
@@ -68,8 +69,10 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
     Rewrite("drop key bias", key_bias.check, key_bias.rewrite),
     Rewrite("fold value bias", value_bias.check, value_bias.rewrite),
+    Rewrite("merge moves", merge_moves.check, merge_moves.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
+    Rewrite("tidy again", tidy.check_again, tidy.rewrite),
 )
 
 

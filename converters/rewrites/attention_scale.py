@@ -23,9 +23,7 @@ from vitedge.preprocessing import Preprocessing
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where a product of two computed matrices, or one of the two, is scaled, and a layer made that matrix."""
     found = (_folded(model.graph, product, multiplier) for product, multiplier in _scales(model.graph))
-    return refusal(
-        ("" if isinstance(each, Fold) else each for each in found), nothing="no attention is scaled by a constant"
-    )
+    return refusal(found, nothing="no attention is scaled by a constant")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001

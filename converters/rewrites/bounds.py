@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitedge.converters.rewrites import graph
+from vitedge.converters.rewrites.graph import add_tensor
 from vitedge.converters.rewrites.regions import Region, Span, reshaped, whole
 
 Needs = dict[int, Region]
@@ -50,6 +51,29 @@ def needs(output: ir.Value, region: Region) -> Needs | None:
         return None
     rule = RULES.get(node.op_type)
     return None if rule is None else rule(node, output, region)
+
+
+def selected(value: ir.Value) -> tuple[ir.Value, Region]:
+    """The value that reshapes and selections lead back from, and the region of it whose elements they pass on."""
+    region = everything(value)
+    node = value.producer()
+    while node is not None and node.op_type in RESHAPES | SELECTIONS:
+        source = node.inputs[0]
+        found = None if source is None or graph.shape_of(source) is None else needs(value, region)
+        if source is None or found is None:
+            break
+        value, region, node = source, found[0], source.producer()
+    return value, region
+
+
+def cut(owner: ir.Graph, source: ir.Value, region: Region) -> ir.Node:
+    """A Slice, not yet in the graph that owns the value, that gives a region of it."""
+    axes = [axis for axis, (span, all_) in enumerate(zip(region, everything(source), strict=True)) if span != all_]
+    spans = np.array([region[axis] for axis in axes], np.int64)
+    bounds = {"starts": spans[:, 0], "ends": spans[:, 1], "axes": np.array(axes, np.int64)}
+    return ir.node(
+        "Slice", [source, *(add_tensor(owner, f"{source.name}_{name}", each) for name, each in bounds.items())]
+    )
 
 
 def needs_everything(node: ir.Node) -> Needs:

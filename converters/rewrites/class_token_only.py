@@ -20,11 +20,13 @@ from vitedge.converters.rewrites.bounds import (
     RESHAPES,
     SELECTIONS,
     Needs,
+    cut,
     everything,
     needs,
     needs_everything,
     shape_of,
 )
+from vitedge.converters.rewrites.graph import add_tensor
 from vitedge.converters.rewrites.places import Places
 from vitedge.converters.rewrites.regions import Region, contains, extent, relative, worth_computing
 from vitedge.preprocessing import Preprocessing
@@ -143,7 +145,7 @@ class _Narrowing:
         """A selection has been made where its input was computed; what is left of it is the shape."""
         if shape_of(source) == extent(region):
             return source
-        shape = self._initializer(f"{output.name}_shape", np.array(extent(region), np.int64))
+        shape = add_tensor(self._graph, f"{output.name}_shape", np.array(extent(region), np.int64))
         return self._add(node, ir.node("Reshape", [source, shape]), output, region)
 
     def _read(self, node: ir.Node, index: int, region: Region) -> ir.Value:
@@ -160,18 +162,12 @@ class _Narrowing:
             return value
         if (value, region) not in self._computed:
             part = values[tuple(slice(*span) for span in region)]
-            self._computed[value, region] = self._initializer(f"{value.name}_part", part)
+            self._computed[value, region] = add_tensor(self._graph, f"{value.name}_part", part)
         return self._computed[value, region]
 
     def _cut(self, node: ir.Node, source: ir.Value, region: Region) -> ir.Value:
         if (source, region) not in self._computed:
-            axes = [
-                axis for axis, (span, all_) in enumerate(zip(region, everything(source), strict=True)) if span != all_
-            ]
-            spans = np.array([region[axis] for axis in axes], np.int64)
-            bounds = {"starts": spans[:, 0], "ends": spans[:, 1], "axes": np.array(axes, np.int64)}
-            inputs = [self._initializer(f"{source.name}_{name}", values) for name, values in bounds.items()]
-            self._computed[source, region] = self._add(node, ir.node("Slice", [source, *inputs]), source, region)
+            self._computed[source, region] = self._add(node, cut(self._graph, source, region), source, region)
         return self._computed[source, region]
 
     def _add(self, place: ir.Node, node: ir.Node, whole: ir.Value, region: Region) -> ir.Value:
@@ -181,12 +177,4 @@ class _Narrowing:
         value.type, value.shape = whole.type, ir.Shape(extent(region))
         node.name = value.name
         self._graph.insert_before(place, node)
-        return value
-
-    def _initializer(self, name: str, values: NDArray[Any]) -> ir.Value:
-        while name in self._graph.initializers:
-            name += "_"
-        tensor = ir.tensor(values, name=name)
-        value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
-        self._graph.register_initializer(value)
         return value

@@ -7,14 +7,17 @@ branches (CrossViT) end so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.graph import Layer, add_constant, constant, layer_behind, shape_of
+from vitedge.converters.rewrites.bounds import cut, everything, selected
+from vitedge.converters.rewrites.graph import Layer, add_constant, add_tensor, constant, layer_behind, shape_of
 from vitedge.converters.rewrites.places import ONE, Places
+from vitedge.converters.rewrites.regions import Region, extent, joined
 from vitedge.converters.rewrites.scalars import made_by, scalar
 from vitedge.preprocessing import Preprocessing
 
@@ -46,35 +49,45 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
     features = _concatenated(model, logits, list(weights))
     weight = add_constant(model, "head_weight", np.concatenate(list(weights.values()), axis=1))
     offset = add_constant(model, "head_bias", bias)
-    gemm = ir.node("Gemm", [features, weight, offset], {"transB": 1}, name="head")
-    _replace(model, logits, gemm)
+    gemm = ir.node("Gemm", [features, weight, offset], {"transB": 1})
+    model.graph.outputs[0] = _add(model, logits, gemm, "head", shape_of(logits) or ())
+    model.graph.outputs[0].name = logits.name
     RemoveUnusedNodesPass()(model)
     return ONE
 
 
 def _concatenated(model: ir.Model, logits: ir.Value, features: list[ir.Value]) -> ir.Value:
+    """The features one after the other: by one Slice where they are neighbours in one value, as tokens are."""
     if len(features) == 1:
         return features[0]
-    concat = ir.node("Concat", features, {"axis": 1}, outputs=[ir.val("head_features")], name="head_features")
-    (value,) = concat.outputs
-    value.type = features[0].type
-    value.shape = ir.Shape([1, sum((shape_of(each) or (0,))[-1] for each in features)])
-    _before(model, logits, concat)
-    return value
+    shape = [1, sum((shape_of(each) or (0,))[-1] for each in features)]
+    neighbours = _neighbours(features)
+    if neighbours is None:
+        return _add(model, logits, ir.node("Concat", features, {"axis": 1}), "head_features", shape)
+    tokens, region = neighbours
+    if region != everything(tokens):
+        tokens = _add(model, logits, cut(model.graph, tokens, region), "head_tokens", extent(region))
+    sizes = add_tensor(model.graph, "head_features_shape", np.array(shape, np.int64))
+    return _add(model, logits, ir.node("Reshape", [tokens, sizes]), "head_features", shape)
 
 
-def _replace(model: ir.Model, logits: ir.Value, node: ir.Node) -> None:
+def _neighbours(features: list[ir.Value]) -> tuple[ir.Value, Region] | None:
+    """The one value that all are selected from, and the region that they make up in this order."""
+    (source, *others), regions = zip(*map(selected, features), strict=True)
+    region = joined(regions, [stop for _, stop in everything(source)]) if len({source, *others}) == 1 else None
+    return None if region is None else (source, region)
+
+
+def _add(model: ir.Model, logits: ir.Value, node: ir.Node, name: str, shape: Sequence[int]) -> ir.Value:
+    """Insert a node of one float32 output before the one that makes the logits; its output."""
     (output,) = node.outputs
-    output.name, output.type, output.shape = logits.name, logits.type, logits.shape
-    _before(model, logits, node)
-    model.graph.outputs[0] = output
-
-
-def _before(model: ir.Model, value: ir.Value, node: ir.Node) -> None:
-    last = value.producer()
+    node.name = output.name = name
+    output.type, output.shape = logits.type, ir.Shape(shape)
+    last = logits.producer()
     if last is None:
-        raise ValueError(f"{value.name} is made by no node")
+        raise ValueError(f"{logits.name} is made by no node")
     model.graph.insert_before(last, node)
+    return output
 
 
 def _heads(value: ir.Value | None, factor: float) -> list[_Head] | None:

@@ -6,8 +6,7 @@ layers that read the result do, if none of them pads; a mean over pixels may lie
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +19,12 @@ from vitedge.converters.rewrites.graph import (
     bypass,
     constant,
     input_columns,
-    layer_of,
     layer_source,
     numbered,
     trace,
     traced_layer,
 )
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
 CHANNEL_AXIS = 1
@@ -36,26 +34,12 @@ NO_LAYER = "no layer beside a BatchNormalization can take it in"
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where a layer makes what a BatchNormalization reads, or only layers read what it makes."""
-    folds = (_fold(model.graph, node) for node in _batchnorms(model))
-    return refusal((fold if isinstance(fold, str) else "" for fold in folds), nothing="there is no BatchNormalization")
+    return refusal(_folds(model.graph), nothing="there is no BatchNormalization")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Fold each that can be folded."""
-    left = Counter[str]()
-    nodes = _batchnorms(model)
-    for node in nodes:
-        fold = _fold(model.graph, node)
-        if isinstance(fold, str):
-            left[fold] += 1
-        else:
-            fold.apply(model)
-            bypass(model, node, _data(node))
-    return Places(len(nodes) - left.total(), left)
-
-
-def _batchnorms(model: ir.Model) -> list[ir.Node]:
-    return [node for node in model.graph if node.op_type == "BatchNormalization"]
+    return apply_all(model, _folds(model.graph))
 
 
 @dataclass(frozen=True)
@@ -74,24 +58,32 @@ class _Affine:
 class _IntoMaker:
     """Done by the layer that makes what is normalized."""
 
+    node: ir.Node
     layer: Layer
     affine: _Affine
 
     def apply(self, model: ir.Model) -> None:
         scaled = self.layer.scale_outputs(model, self.affine.factor)
         scaled.set_bias(model, scaled.bias + self.affine.offset)
+        bypass(model, self.node, _data(self.node))
 
 
 @dataclass(frozen=True)
 class _IntoReaders:
     """Done by all layers that read what is normalized, each for the channels of its inputs."""
 
+    node: ir.Node
     layers: Sequence[tuple[Layer, _Affine]]
 
     def apply(self, model: ir.Model) -> None:
         for layer, affine in self.layers:
             layer.shift_inputs(model, affine.offset)
             layer.set_weight(model, layer.weight * layer.input_weight(affine.factor))
+        bypass(model, self.node, _data(self.node))
+
+
+def _folds(graph: ir.Graph) -> Iterator[_IntoMaker | _IntoReaders | str]:
+    return (_fold(graph, node) for node in list(graph) if node.op_type == "BatchNormalization")
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> _IntoMaker | _IntoReaders | str:
@@ -126,7 +118,7 @@ def _into_maker(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoMaker |
     made = rows[:, 0]
     if (rows != made[:, None]).any() or sorted(made) != list(range(1, len(layer.weight) + 1)):
         return None
-    return _IntoMaker(layer, affine.of(np.argsort(made).astype(np.int32) + 1))
+    return _IntoMaker(node, layer, affine.of(np.argsort(made).astype(np.int32) + 1))
 
 
 def _into_readers(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoReaders | None:
@@ -135,14 +127,14 @@ def _into_readers(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoReade
     readings = () if channels is None else trace(graph, value, channels)
     layers: list[tuple[Layer, _Affine]] = []
     for reading in readings:
-        layer = layer_of(reading.node) if reading.index == 0 else None
-        if layer is None or layer.node.op_type == "LayerNormalization" or layer.pads():
+        layer = reading.layer
+        if layer is None or layer.pads():
             return None
         columns = input_columns(layer, reading.channels)
         if columns is None or (reading.channels <= 0).any():
             return None
         layers.append((layer, affine.of(columns)))
-    return _IntoReaders(layers) if layers else None
+    return _IntoReaders(node, layers) if layers else None
 
 
 def _averaged(value: ir.Value) -> ir.Value:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.converters.rewrites.graph import put_in_place
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, product
 from vitedge.preprocessing import Preprocessing
 
@@ -36,26 +36,25 @@ class _Gelu:
     result: ir.Value
     approximate: str
 
+    def apply(self, model: ir.Model) -> None:
+        put_in_place(model, self.result, "Gelu", [self.source], approximate=self.approximate)
+
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where an Erf or Tanh is part of a GELU."""
-    found = [_gelu_of(node) for node in _anchors(model)]
-    return refusal(["" if each else NO_GELU for each in found], nothing="no GELU is spelled out")
+    return refusal(_found(model), nothing="no GELU is spelled out")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Put Gelu in the place of each."""
-    found = [_gelu_of(node) for node in _anchors(model)]
-    gelus = [each for each in found if each is not None]
-    for gelu in gelus:
-        put_in_place(model, gelu.result, "Gelu", [gelu.source], approximate=gelu.approximate)
+    places = apply_all(model, _found(model))
     RemoveUnusedNodesPass()(model)
-    left = len(found) - len(gelus)
-    return Places(len(gelus), {NO_GELU: left} if left else {})
+    return places
 
 
-def _anchors(model: ir.Model) -> list[ir.Node]:
-    return [node for node in model.graph if node.op_type in ("Erf", "Tanh")]
+def _found(model: ir.Model) -> Iterator[_Gelu | str]:
+    """For each Erf and Tanh; looked for once those before it are fused, since one may read another."""
+    return (_gelu_of(node) or NO_GELU for node in list(model.graph) if node.op_type in ("Erf", "Tanh"))
 
 
 def _gelu_of(node: ir.Node) -> _Gelu | None:

@@ -6,6 +6,7 @@ precision the square overflows, and int8 quantization would split it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.converters.rewrites.graph import Array, add_constant, constant, put_in_place, shape_of
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, scalar
 from vitedge.preprocessing import Preprocessing
 
@@ -41,37 +42,34 @@ class _LayerNorm:
     result: ir.Value
 
     @property
-    def refusal(self) -> str:
+    def is_over_last_axis(self) -> bool:
         rank = len(self.source.shape or ())
-        return "" if self.axes in ((-1,), (rank - 1,)) else OTHER_AXES
+        return self.axes in ((-1,), (rank - 1,))
+
+    def apply(self, model: ir.Model) -> None:
+        name = f"{self.result.name}_norm"
+        inputs = [self.source, add_constant(model, f"{name}_scale", self.scale)]
+        if self.bias is not None:
+            inputs.append(add_constant(model, f"{name}_bias", self.bias))
+        put_in_place(model, self.result, "LayerNormalization", inputs, axis=-1, epsilon=self.epsilon)
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where a normalization over the last axis is spelled out."""
-    return refusal((each.refusal for each in _found(model)), nothing="no LayerNormalization is spelled out")
+    return refusal(_found(model), nothing="no LayerNormalization is spelled out")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Put LayerNormalization in the place of each."""
-    found = _found(model)
-    fused = [each for each in found if not each.refusal]
-    for norm in fused:
-        _fuse(model, norm)
+    places = apply_all(model, _found(model))
     RemoveUnusedNodesPass()(model)
-    left = len(found) - len(fused)
-    return Places(len(fused), {OTHER_AXES: left} if left else {})
+    return places
 
 
-def _found(model: ir.Model) -> list[_LayerNorm]:
-    return [norm for node in model.graph if (norm := _norm_of(node)) is not None]
-
-
-def _fuse(model: ir.Model, norm: _LayerNorm) -> None:
-    name = f"{norm.result.name}_norm"
-    inputs = [norm.source, add_constant(model, f"{name}_scale", norm.scale)]
-    if norm.bias is not None:
-        inputs.append(add_constant(model, f"{name}_bias", norm.bias))
-    put_in_place(model, norm.result, "LayerNormalization", inputs, axis=-1, epsilon=norm.epsilon)
+def _found(model: ir.Model) -> Iterator[_LayerNorm | str]:
+    """Each is looked for once those before it are fused, since it may read one of them."""
+    norms = (_norm_of(node) for node in list(model.graph))
+    return (norm if norm.is_over_last_axis else OTHER_AXES for norm in norms if norm is not None)
 
 
 def _norm_of(node: ir.Node) -> _LayerNorm | None:

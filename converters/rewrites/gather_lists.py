@@ -10,9 +10,8 @@ import math
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from vitedge.converters.rewrites.graph import shape_of
+from vitedge.converters.rewrites.graph import add_tensor, shape_of
 
 
 def flatten_gathers(model: ir.Model) -> None:
@@ -32,22 +31,15 @@ def _flatten(model: ir.Model, node: ir.Node) -> None:
     shape = shape_of(output)
     if data is None or table is None or table.const_value is None or shape is None:
         raise ValueError(f"{node.name} was not checked")
-    indices = _constant(model, f"{output.name}_list", table.const_value.numpy().reshape(-1))
+    indices = add_tensor(model.graph, f"{output.name}_list", table.const_value.numpy().reshape(-1))
     axis, rank = node.attributes.get_int("axis", 0), table.const_value.shape.rank()
     axis %= len(shape) - rank + 1
     gathered = [*shape[:axis], math.prod(shape[axis : axis + rank]), *shape[axis + rank :]]
     listed = ir.val(f"{output.name}_gathered", output.dtype, gathered)
     gather = ir.node("Gather", [data, indices], {"axis": axis}, outputs=[listed])
-    sizes = _constant(model, f"{output.name}_shape", np.asarray(shape))
+    sizes = add_tensor(model.graph, f"{output.name}_shape", np.asarray(shape, np.int64))
     whole = ir.val(f"{output.name}_table", output.dtype, shape)
     reshape = ir.node("Reshape", [listed, sizes], outputs=[whole])
     model.graph.insert_before(node, [gather, reshape])
     ir.convenience.replace_all_uses_with(output, whole, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
-
-
-def _constant(model: ir.Model, name: str, values: NDArray[np.int64]) -> ir.Value:
-    tensor = ir.tensor(values.astype(np.int64), name=name)
-    value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value

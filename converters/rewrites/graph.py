@@ -45,11 +45,16 @@ def shape_of(value: ir.Value) -> tuple[int, ...] | None:
 
 def add_constant(model: ir.Model, name: str, values: Array) -> ir.Value:
     """Add a float32 initializer; an underscore follows the name where it is taken."""
-    while name in model.graph.initializers:
+    return add_tensor(model.graph, name, values.astype(np.float32))
+
+
+def add_tensor(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
+    """Add an initializer of the type that the values have; an underscore follows the name where it is taken."""
+    while name in graph.initializers:
         name += "_"
-    tensor = ir.tensor(values.astype(np.float32), name=name)
+    tensor = ir.tensor(values, name=name)
     value = ir.val(name, tensor.dtype, list(values.shape), const_value=tensor)
-    model.graph.register_initializer(value)
+    graph.register_initializer(value)
     return value
 
 
@@ -317,6 +322,12 @@ class Reading:
     def reader(self) -> str:
         """Who reads, for people."""
         return "the output" if self.node is None else self.node.op_type
+
+    @property
+    def layer(self) -> Layer | None:
+        """The linear layer or convolution that reads them as its data; None for any other reader."""
+        layer = layer_of(self.node) if self.index == 0 else None
+        return None if layer is None or layer.node.op_type == "LayerNormalization" else layer
 
 
 def numbered(value: ir.Value, axis: int) -> Channels | None:

@@ -6,7 +6,6 @@ position bias, changes nothing in that.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import onnx_ir as ir
@@ -14,26 +13,18 @@ import onnx_ir as ir
 from vitedge.converters.rewrites.graph import constant
 from vitedge.converters.rewrites.multipliers import multiplier_of
 from vitedge.converters.rewrites.operand_bias import OperandBias, operand_bias, softmaxes
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where a layer makes the keys, with a bias that nothing else reads, and a softmax follows the scores."""
-    found = (each if isinstance(each, str) else "" for each in _biases(model.graph))
-    return refusal(found, nothing="no keys have a bias")
+    return refusal(_biases(model.graph), nothing="no keys have a bias")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Make the bias of the keys zero; a layer whose whole bias is zero loses it."""
-    changed, left = 0, Counter[str]()
-    for found in _biases(model.graph):
-        if isinstance(found, str):
-            left[found] += 1
-        else:
-            found.drop(model)
-            changed += 1
-    return Places(changed, left)
+    return apply_all(model, _biases(model.graph))
 
 
 def _biases(graph: ir.Graph) -> Iterator[OperandBias | str]:

@@ -6,7 +6,6 @@ layer without a bias would need an addition for one, which the LayerNormalizatio
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from vitedge.converters.rewrites.graph import (
     layer_of,
     traced_layer,
 )
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, all_of, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
 
@@ -46,45 +45,30 @@ class _Fold:
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where only layers with constant weights read the output, each column of theirs one channel."""
-    found = (_fold(model.graph, each) for each in _normalizations(model.graph))
-    return refusal(
-        ("" if isinstance(each, _Fold) else each for each in found),
-        nothing="no LayerNormalization scales or shifts",
-    )
+    return refusal(_folds(model.graph), nothing="no LayerNormalization scales or shifts")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Scale the columns of the readers' weights, and add what the shift made to their biases."""
-    changed, left = 0, Counter[str]()
-    for normalization in list(_normalizations(model.graph)):
-        found = _fold(model.graph, normalization)
-        if isinstance(found, _Fold):
-            found.apply(model)
-            changed += 1
-        else:
-            left[found] += 1
-    return Places(changed, left)
+    return apply_all(model, _folds(model.graph))
 
 
-def _normalizations(graph: ir.Graph) -> Iterator[Layer]:
-    layers = (layer_of(node) for node in graph if node.op_type == "LayerNormalization")
-    return (each for each in layers if each is not None and ((each.weight != 1).any() or each.bias.any()))
+def _folds(graph: ir.Graph) -> Iterator[_Fold | str]:
+    layers = [layer_of(node) for node in graph if node.op_type == "LayerNormalization"]
+    return (_fold(graph, each) for each in layers if each is not None and ((each.weight != 1).any() or each.bias.any()))
 
 
 def _fold(graph: ir.Graph, normalization: Layer) -> _Fold | str:
     readings = traced_layer(graph, normalization)
     if not readings:
         return "the shape of its output is not known"
-    readers = [_reader(reading, normalization.bias) for reading in readings]
-    refused = [each for each in readers if isinstance(each, str)]
-    if refused:
-        return refused[0]
-    return _Fold(normalization, tuple(each for each in readers if not isinstance(each, str)))
+    readers = all_of(_reader(reading, normalization.bias) for reading in readings)
+    return readers if isinstance(readers, str) else _Fold(normalization, readers)
 
 
 def _reader(reading: Reading, shift: Array) -> tuple[Layer, Channels] | str:
-    layer = layer_of(reading.node) if reading.index == 0 else None
-    if layer is None or layer.node.op_type == "LayerNormalization":
+    layer = reading.layer
+    if layer is None:
         return f"{reading.reader} reads it, not a layer with constant weights"
     columns = input_columns(layer, reading.channels)
     if columns is None:

@@ -7,14 +7,16 @@ nothing comes between the softmax and the product with the values.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.converters.rewrites.graph import bypass, constant, shape_of
 from vitedge.converters.rewrites.multipliers import multiplier_of
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import made_by, scalar
 from vitedge.preprocessing import Preprocessing
 
@@ -23,40 +25,42 @@ HIDES = "the scores may be infinite: a mask can hide all keys of a query"
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where a softmax of finite scores is guarded, or zeros are added to scores."""
-    found = [_refusal(softmax) for softmax in _guards(model.graph)] + ["" for _ in _zero_masks(model.graph)]
-    return refusal(found, nothing="no attention has a guard or a mask of zeros")
+    return refusal(_found(model.graph), nothing="no attention has a guard or a mask of zeros")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
-    """Remove the guards, then the masks of zeros."""
-    changed, left = 0, Counter[str]()
-    for softmax, guard in _guards(model.graph).items():
-        if reason := _refusal(softmax):
-            left[reason] += 1
-            continue
-        test = guard.inputs[0]
-        bypass(model, guard, softmax.outputs[0])
-        _remove(model, test)
-        changed += 1
-    for add, scores in _zero_masks(model.graph).items():
-        bypass(model, add, scores)
-        changed += 1
-    return Places(changed, left)
+    """Remove the guards and the masks of zeros."""
+    places = apply_all(model, _found(model.graph))
+    RemoveUnusedNodesPass()(model)
+    return places
 
 
-def _guards(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
-    """Each softmax with the Where that guards it."""
-    found = {}
-    for node in graph:
-        test = made_by(node.inputs[0], "IsNaN") if node.op_type == "Where" and not node.domain else None
-        softmax = None if test is None else made_by(test.inputs[0], "Softmax")
-        if softmax is not None and node.inputs[2] is softmax.outputs[0] and scalar(node.inputs[1]) == 0:
-            found[softmax] = node
-    return found
+@dataclass(frozen=True)
+class _Bypass:
+    """An operator whose output is one of its inputs."""
+
+    node: ir.Node
+    value: ir.Value
+
+    def apply(self, model: ir.Model) -> None:
+        bypass(model, self.node, self.value)
 
 
-def _refusal(softmax: ir.Node) -> str:
-    return "" if _is_finite(softmax.inputs[0]) else HIDES
+def _found(graph: ir.Graph) -> Iterator[_Bypass | str]:
+    for node in list(graph):
+        softmax = _guarded(node)
+        if softmax is not None:
+            yield _Bypass(node, softmax.outputs[0]) if _is_finite(softmax.inputs[0]) else HIDES
+        elif node.op_type == "Softmax":
+            yield from _zero_mask(made_by(node.inputs[0], "Add"))
+
+
+def _guarded(node: ir.Node) -> ir.Node | None:
+    """The softmax that a Where guards."""
+    test = made_by(node.inputs[0], "IsNaN") if node.op_type == "Where" and not node.domain else None
+    softmax = None if test is None else made_by(test.inputs[0], "Softmax")
+    guards = softmax is not None and node.inputs[2] is softmax.outputs[0] and scalar(node.inputs[1]) == 0
+    return softmax if guards else None
 
 
 def _is_finite(scores: ir.Value | None) -> bool:
@@ -75,24 +79,16 @@ def _is_finite(scores: ir.Value | None) -> bool:
     return all(map(_is_finite, computed))
 
 
-def _zero_masks(graph: ir.Graph) -> dict[ir.Node, ir.Value]:
-    """Each Add of zeros before a softmax, and what it leaves as it is."""
-    found = {}
-    for softmax in graph:
-        add = made_by(softmax.inputs[0], "Add") if softmax.op_type == "Softmax" else None
-        for value, other in (add.inputs, reversed(add.inputs)) if add is not None else ():
-            zeros = constant(other)
-            if add is not None and value is not None and zeros is not None and not zeros.any() and _keeps(add, value):
-                found[add] = value
-    return found
+def _zero_mask(add: ir.Node | None) -> Iterator[_Bypass]:
+    """An Add of zeros, and what it leaves as it is."""
+    if add is None:
+        return
+    for value, other in (add.inputs, reversed(add.inputs)):
+        zeros = constant(other)
+        if value is not None and zeros is not None and not zeros.any() and _keeps(add, value):
+            yield _Bypass(add, value)
 
 
 def _keeps(add: ir.Node, value: ir.Value) -> bool:
     """Whether nothing is widened."""
     return shape_of(value) is not None and shape_of(value) == shape_of(add.outputs[0])
-
-
-def _remove(model: ir.Model, value: ir.Value | None) -> None:
-    node = None if value is None else value.producer()
-    if node is not None and not node.outputs[0].uses():
-        model.graph.remove(node, safe=True)

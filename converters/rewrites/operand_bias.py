@@ -28,7 +28,7 @@ class OperandBias:
         """Whether there is nothing to move."""
         return not self.layer.bias[self.channels - 1].any()
 
-    def drop(self, model: ir.Model) -> None:
+    def apply(self, model: ir.Model) -> None:
         """Make it zero."""
         bias = np.array(self.layer.bias, dtype=np.float64)
         bias[self.channels - 1] = 0

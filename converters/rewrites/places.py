@@ -1,10 +1,20 @@
-"""What a rewrite did, place by place."""
+"""The places of a graph that a rule looks at, and what becomes of each."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import onnx_ir as ir
+
+
+class Change(Protocol):
+    """What a rule does at one place."""
+
+    def apply(self, model: ir.Model) -> None:
+        """Do it."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +33,41 @@ class Places:
 ONE = Places(1)
 """Of a rewrite that changes the graph as a whole, or its input."""
 
+Found = TypeVar("Found")
 
-def refusal(reasons: Iterable[str], *, nothing: str) -> str:
+
+def refusal(found: Iterable[Change | str], *, nothing: str) -> str:
     """Why a rewrite applies nowhere; empty if it applies somewhere.
 
     Args:
-        reasons: for each place that it looks at, why it does not apply there, or an empty string.
+        found: for each place that it looks at, the change, or why there is none.
         nothing: what to say where there is no such place.
     """
-    found = Counter[str]()
-    for reason in reasons:
-        if not reason:
+    reasons = Counter[str]()
+    for each in found:
+        if not isinstance(each, str):
             return ""
-        found[reason] += 1
-    return found.most_common(1)[0][0] if found else nothing
+        reasons[each] += 1
+    return reasons.most_common(1)[0][0] if reasons else nothing
+
+
+def apply_all(model: ir.Model, found: Iterable[Change | str]) -> Places:
+    """Carry out each change before the next place is looked at."""
+    changed, left = 0, Counter[str]()
+    for each in found:
+        if isinstance(each, str):
+            left[each] += 1
+        else:
+            each.apply(model)
+            changed += 1
+    return Places(changed, left)
+
+
+def all_of(found: Iterable[Found | str]) -> tuple[Found, ...] | str:
+    """What was found, or the first reason why something was not."""
+    result: list[Found] = []
+    for each in found:
+        if isinstance(each, str):
+            return each
+        result.append(each)
+    return tuple(result)

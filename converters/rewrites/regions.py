@@ -87,6 +87,17 @@ def reshaped(region: Region, old: Shape, new: Shape) -> Region | None:
     return tuple(result)
 
 
+def joined(regions: Sequence[Region], shape: Shape) -> Region | None:
+    """The region whose elements are those of some regions of a tensor, one region after the other; None if none is."""
+    start, stop = None, None
+    for region in regions:
+        span = _flattened(region, shape)
+        if span is None or stop not in (None, span[0]):
+            return None
+        start, stop = span[0] if start is None else start, span[1]
+    return None if start is None or stop is None else _unflattened((start, stop), shape)
+
+
 def _groups(old: Shape, new: Shape) -> Iterator[tuple[slice, slice]]:
     """Runs of axes with equal products, which a reshape turns into one another."""
     i = j = 0

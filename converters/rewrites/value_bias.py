@@ -5,7 +5,6 @@ The weights of a query sum to 1: ``softmax(…)·(v + b) = softmax(…)·v + b``
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,12 +17,11 @@ from vitedge.converters.rewrites.graph import (
     Layer,
     Reading,
     input_columns,
-    layer_of,
     shape_of,
     trace,
 )
 from vitedge.converters.rewrites.operand_bias import OperandBias, along, operand_bias, softmaxes
-from vitedge.converters.rewrites.places import Places, refusal
+from vitedge.converters.rewrites.places import Places, all_of, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
 
@@ -38,25 +36,17 @@ class _Fold:
         values = self.bias.layer.bias
         for reader, columns in self.readers:
             reader.shift_inputs(model, along(values, columns))
-        self.bias.drop(model)
+        self.bias.apply(model)
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where a layer makes the values, with a bias that nothing else reads, and layers read the attention."""
-    found = (each if isinstance(each, str) else "" for each in _folds(model.graph))
-    return refusal(found, nothing="no values have a bias")
+    return refusal(_folds(model.graph), nothing="no values have a bias")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Move the bias of the values; a layer whose whole bias is zero loses it."""
-    changed, left = 0, Counter[str]()
-    for found in _folds(model.graph):
-        if isinstance(found, str):
-            left[found] += 1
-        else:
-            found.apply(model)
-            changed += 1
-    return Places(changed, left)
+    return apply_all(model, _folds(model.graph))
 
 
 def _folds(graph: ir.Graph) -> Iterator[_Fold | str]:
@@ -79,16 +69,13 @@ def _fold(graph: ir.Graph, product: ir.Node, bias: OperandBias) -> _Fold | str:
     if shape is None:
         return "the shape of the attention is not known"
     channels = np.broadcast_to(bias.channels.take([0], axis=-2), shape)
-    readers = [_reader(reading) for reading in trace(graph, attention, channels)]
-    refused = [each for each in readers if isinstance(each, str)]
-    if refused:
-        return refused[0]
-    return _Fold(bias, tuple(each for each in readers if not isinstance(each, str)))
+    readers = all_of(map(_reader, trace(graph, attention, channels)))
+    return readers if isinstance(readers, str) else _Fold(bias, readers)
 
 
 def _reader(reading: Reading) -> tuple[Layer, Channels] | str:
-    layer = layer_of(reading.node) if reading.index == 0 else None
-    if layer is None or layer.node.op_type == "LayerNormalization":
+    layer = reading.layer
+    if layer is None:
         return f"{reading.reader} reads the attention, not a layer with constant weights"
     columns = input_columns(layer, reading.channels)
     if columns is None or layer.pads() or (reading.channels == ZERO).any():

@@ -1,4 +1,7 @@
-"""Each family, small: exported, rewritten, still what PyTorch computes. Full sizes: ``benchmarks/matrix.py``."""
+"""Each family, small: exported, rewritten, still what PyTorch computes.
+
+Others, with the places of each rule: ``rewrites/test_families.py``. Full sizes: ``benchmarks/matrix.py``.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,11 @@ VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
 @pytest.mark.parametrize(
     ("name", "side", "options"),
     [
-        ("deit_tiny_distilled_patch16_224", 64, VIT),
         ("vit_small_patch14_dinov2", 56, {**VIT, "img_size": 56}),
         ("vit_small_patch16_dinov3", 64, {**VIT, "embed_dim": 96}),
         ("vit_base_patch32_clip_224", 64, VIT),
-        ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2}),
         ("crossvit_9_240", 240, {"depth": ((1, 1, 0),)}),
         ("twins_svt_small", 64, {"img_size": 64, "depths": (1, 1, 1, 1)}),
-        (
-            "levit_128s",
-            64,
-            {
-                "img_size": 64,
-                "embed_dim": (32, 48, 64),
-                "key_dim": 8,
-                "num_heads": (2, 2, 2),
-                "depth": (1, 1, 1),
-            },
-        ),
         ("coat_lite_tiny", 64, {"img_size": 64, "serial_depths": (1, 1, 1, 1)}),
         ("visformer_tiny", 64, {"img_size": 64, "depth": (1, 1, 1)}),
         ("mobilevit_xxs", 64, {}),

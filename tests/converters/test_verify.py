@@ -102,6 +102,14 @@ class TestEngine:
         with pytest.raises(ConversionError, match="engine differs from its graph"):
             demanded_sqnr(logits_of(), with_sqnr(logits_of(), gate.floor - 0.5), precision)
 
+    @pytest.mark.parametrize("precision", ["fp16", "int8"])
+    def test_less_is_demanded_of_random_weights(self, precision: Precision) -> None:
+        gate, golden = ENGINE_GATES[precision], logits_of()
+        reached = with_sqnr(golden, gate.random_floor + 1)
+        assert demanded_sqnr(golden, reached, precision, random_weights=True) == gate.random_floor
+        with pytest.raises(ConversionError, match="engine differs from its graph"):
+            demanded_sqnr(golden, with_sqnr(golden, gate.random_floor - 1), precision, random_weights=True)
+
     @pytest.mark.parametrize("precision", PRECISIONS)
     @pytest.mark.parametrize("factor", [2.0, 0.0, np.nan])
     def test_wrong_outputs_are_refused(self, precision: Precision, factor: float) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx_ir.passes.common import IdentityEliminationPass, NameFixPass
+from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass, NameFixPass
 
 from vitedge.converters.rewrites.places import Places
 from vitedge.metrics import Parity, parity
@@ -20,6 +21,11 @@ Array = NDArray[np.generic]
 PREPROCESSING = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 TOKENS, HEADS, WIDTH = 5, 2, 4
 CHANNELS = HEADS * WIDTH
+SIDE = 12
+PHOTOS = Preprocessing(
+    input_size=(SIDE, SIDE), resize_size=(SIDE, SIDE), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+"""For the graphs that :func:`classifier` makes."""
 
 
 def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -28,15 +34,38 @@ def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def model(shape: tuple[int, ...], body: str, **constants: Array) -> ir.Model:
-    """A graph from ``x`` of that shape to ``y``; int64 constants keep their type, all others are float32."""
+    """A graph from ``x`` of that shape to ``y``.
+
+    Args:
+        shape: of ``x``.
+        body: lines of ONNX's text form.
+        constants: that the lines may read; int64 ones keep their type, all others are float32.
+    """
     sizes = ",".join(map(str, shape))
     header = f'<ir_version: 10, opset_import: ["" : 20]> g (float[{sizes}] x) => (float y)'
     proto = onnx.parser.parse_model(f"{header} {{ {body} }}")
     proto.graph.output[0].type.tensor_type.ClearField("shape")
-    for name, values in constants.items():
+    read = {name for node in proto.graph.node for name in node.input}
+    for name in (each for each in constants if each in read):
+        values = constants[name]
         kept = values if values.dtype == np.int64 else values.astype(np.float32)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(kept, name))
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    return graph
+
+
+def noise() -> NDArray[np.uint8]:
+    """Four frames for them."""
+    return np.random.default_rng(3).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def classifier(stem: str, **constants: Array) -> onnx.ModelProto:
+    """A graph from an image ``x`` to the means over the pixels of ``maps``, which the given lines make."""
+    graph: onnx.ModelProto = ir.to_proto(
+        model((1, 3, SIDE, SIDE), f"{stem} pooled = GlobalAveragePool(maps) y = Flatten(pooled)", **constants)
+    )
+    return graph
 
 
 def outputs(graph: ir.Model, *, images: int = 4) -> NDArray[np.float32]:
@@ -60,6 +89,12 @@ def rewritten(rule: ModuleType, graph: ir.Model) -> tuple[Places, Parity]:
 def kinds(graph: ir.Model) -> list[str]:
     """The operators, in order."""
     return [node.op_type for node in graph.graph]
+
+
+def forget_shape(graph: ir.Model, name: str) -> None:
+    """Leave the shape of a value open, as exporters do."""
+    (value,) = (each for node in graph.graph for each in node.outputs if each.name == name)
+    value.shape = None
 
 
 def attention(
@@ -106,14 +141,19 @@ def attention(
     constants |= {"s": np.asarray(factor, np.float32), "mask": random(1, HEADS, TOKENS, TOKENS, seed=seed)}
     constants |= {"whole": np.array([1, TOKENS, CHANNELS]), "heads": np.array([1, TOKENS, HEADS, WIDTH])}
     constants |= {"parts": np.array([1, TOKENS, 3, HEADS, WIDTH]), "first": np.array([0])}
-    used = {name: values for name, values in constants.items() if _reads(body, name)}
-    graph = model((1, TOKENS, CHANNELS), "\n".join(body), **used)
+    graph = model((1, TOKENS, CHANNELS), "\n".join(body), **constants)
     IdentityEliminationPass()(graph)
     return graph
 
 
-def _reads(body: list[str], name: str) -> bool:
-    return any(name in line.replace("(", " ").replace(")", " ").replace(",", " ").split() for line in body)
+attentions = st.builds(
+    attention,
+    scale=st.sampled_from(["none", "queries", "scores", "divided"]),
+    fused=st.booleans(),
+    mask=st.booleans(),
+    seed=st.integers(0, 100),
+)
+"""Graphs of attention whose queries, keys and values have biases."""
 
 
 def _fused(bias: bool) -> list[str]:

@@ -80,8 +80,7 @@ def product_of(queries: str, scaled: str = "y = Mul(scores, s)", factor: object 
         {scaled}
     """
     constants = {"w": graphs.random(8, 8), "s": np.asarray(factor, np.float32), "last": np.array([-1])}
-    used = {name: values for name, values in constants.items() if graphs._reads(body.splitlines(), name)}
-    return graphs.model((1, 5, 8), body, **used)
+    return graphs.model((1, 5, 8), body, **constants)
 
 
 @pytest.mark.parametrize(

@@ -1,53 +1,127 @@
-"""How often each rule finds its place in the families' graphs: a change of timm or of the exporter shows here."""
+"""How often each rule finds its place in the families' graphs: a change of timm or of an exporter shows here."""
 
 from __future__ import annotations
 
+import io
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
+import transformers_checkpoints
+from torch import nn
 
 from vitedge.converters.export import export
-from vitedge.converters.rewrites import apply_rewrites
+from vitedge.converters.reference import module_logits
+from vitedge.converters.rewrites import Rewritten, apply_rewrites
+from vitedge.converters.sources import HubFolder
+from vitedge.converters.transformers_models import load_transformers
+from vitedge.converters.verify import check_source
 from vitedge.preprocessing import Preprocessing
 
-RULES = ("fold attention scale", "fold LayerScale", "fold LayerNorm affine", "drop key bias", "fold value bias")
-SMALL = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
+ALWAYS = {"tidy", "fold normalization", "prepend normalization"}
+VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
+SWIN = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1)}
+BLOCKS = {"fold attention scale": 2, "fold LayerNorm affine": 5, "drop key bias": 2, "fold value bias": 2}
+"""Places in two blocks and the norm after them."""
+WINDOWS = {"fold attention scale": 4, "fold LayerNorm affine": 8, "drop key bias": 4, "fold value bias": 4}
+"""Places in four stages of a block each."""
+LEVIT = {"img_size": 64, "embed_dim": (32, 48, 64), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (1, 1, 1)}
 
 
-def places(name: str, side: int, options: dict[str, Any]) -> list[int]:
-    """How many places each rule changes in a network as training leaves it: no scale is 1, no bias 0."""
-    torch.manual_seed(0)
-    network = timm.create_model(name, num_classes=5, **options).eval()
+def as_if_trained(network: nn.Module) -> nn.Module:
+    """No scale stays 1, no bias 0."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+def named(name: str, options: Mapping[str, Any]) -> nn.Module:
+    torch.manual_seed(0)
+    return as_if_trained(timm.create_model(name, num_classes=5, **options))
+
+
+def rewritten(network: nn.Module, graph: onnx.ModelProto, side: int) -> Rewritten:
+    """The graph of a network with all rewrites, which still computes what the network does."""
     frames = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     preprocessing = Preprocessing(input_size=(side, side), resize_size=(side, side))
-    applied = apply_rewrites(export(network, (side, side)), frames, preprocessing).applied
-    return [applied[rule].changed if rule in applied else 0 for rule in RULES]
+    result = apply_rewrites(graph, frames, preprocessing)
+    assert result.unproved == {}
+    check_source(module_logits(network, frames, preprocessing), result.logits)
+    return result
+
+
+def places(result: Rewritten) -> dict[str, int]:
+    return {rule: found.changed for rule, found in result.applied.items() if rule not in ALWAYS}
 
 
 @pytest.mark.parametrize(
     ("name", "side", "options", "expected"),
     [
-        ("vit_tiny_patch16_224", 64, SMALL, [2, 0, 5, 2, 2]),
-        ("deit3_small_patch16_224", 64, SMALL, [2, 4, 5, 2, 2]),
-        ("beit_base_patch16_224", 64, SMALL, [2, 4, 5, 2, 2]),
-        ("cait_xxs24_224", 64, {**SMALL, "depth_token_only": 1}, [3, 6, 7, 1, 1]),
-        (
-            "swin_tiny_patch4_window7_224",
-            56,
-            {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1)},
-            [4, 0, 8, 4, 4],
-        ),
-        ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, [0, 0, 0, 0, 2]),
-        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, [4, 0, 11, 4, 4]),
-        ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, [0, 4, 8, 0, 0]),
+        ("vit_tiny_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}),
+        ("deit3_small_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "fold LayerScale": 4}),
+        ("deit_tiny_distilled_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "one head": 1}),
+        ("beit_base_patch16_224", 64, VIT, {**BLOCKS, "drop mask guards": 2, "fold LayerScale": 4}),
+        ("cait_xxs24_224", 64, {**VIT, "depth_token_only": 1},
+         {"fold attention scale": 3, "fold LayerScale": 6, "fold LayerNorm affine": 7, "drop key bias": 1,
+          "fold value bias": 1}),
+        ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2},
+         {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6}),
+        ("levit_128s", 64, LEVIT,
+         {"drop mask guards": 5, "one head": 1, "fold attention scale": 5, "drop key bias": 5}),
+        ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS),
+        ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {"fold value bias": 2}),
+        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11}),
+        ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, {"fold LayerScale": 4, "fold LayerNorm affine": 8}),
+    ],
+)  # fmt: skip
+def test_families(name: str, side: int, options: dict[str, Any], expected: dict[str, int]) -> None:
+    network = named(name, options)
+    assert places(rewritten(network, export(network, (side, side)), side)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6}),
+        ("levit distilled",
+         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5, "drop key bias": 5, "tidy again": 1}),
+    ],
+)  # fmt: skip
+def test_transformers(name: str, expected: dict[str, int], tmp_path: Path) -> None:
+    folder = transformers_checkpoints.write_checkpoint(tmp_path / "checkpoint", name)
+    model = load_transformers(HubFolder(folder), labels=None)
+    side, _ = model.card.preprocessing.input_size
+    network = as_if_trained(model.module)
+    assert places(rewritten(network, export(network, (side, side)), side)) == expected
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    ("name", "side", "options", "expected", "norms", "gelus"),
+    [
+        ("vit_tiny_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}, 5, 2),
+        ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS, 13, 4),
     ],
 )
-def test_families(name: str, side: int, options: dict[str, Any], expected: list[int]) -> None:
-    assert places(name, side, options) == expected
+@pytest.mark.parametrize("opset", [14, 17])
+def test_graphs_of_the_older_exporter(
+    name: str, side: int, options: dict[str, Any], expected: dict[str, int], norms: int, gelus: int, opset: int
+) -> None:
+    """``torch.onnx.export(dynamo=False)``: opset 14 spells out norms and GELU, opset 17 GELU alone."""
+    network, stream = named(name, options), io.BytesIO()
+    torch.onnx.export(network, (torch.zeros(1, 3, side, side),), stream, dynamo=False, opset_version=opset)
+    result = rewritten(network, onnx.load_from_string(stream.getvalue()), side)
+    fused = {"upgrade opset": 1, "fuse GELU": gelus, **({"fuse LayerNorm": norms} if opset < 17 else {})}
+    assert places(result) == {**expected, **fused}
+    kinds = Counter(node.op_type for node in result.graph.graph.node)
+    assert (kinds["LayerNormalization"], kinds["Gelu"]) == (norms, gelus)
+    assert not {"Erf", "Pow", "Sqrt", "Div", "Mul", "Shape", "ConstantOfShape"} & set(kinds)

@@ -41,8 +41,7 @@ CONSTANTS = {
 def linear(after: str, **constants: graphs.Array) -> graphs.ir.Model:
     body = f"product = MatMul(x, w)\nmade = Add(product, b)\n{after}"
     every = {"w": graphs.random(8, 8), "b": graphs.random(8), **CONSTANTS, **constants}
-    used = {name: values for name, values in every.items() if graphs._reads(body.splitlines(), name)}
-    return graphs.model((1, 5, 8), body, **used)
+    return graphs.model((1, 5, 8), body, **every)
 
 
 @pytest.mark.parametrize("move", MOVES)

@@ -21,8 +21,7 @@ def scaled(body: str, gamma: Any, shape: tuple[int, ...] = (1, 5, 8), **constant
         "gamma": np.asarray(gamma, np.float32),
         **constants,
     }
-    used = {name: values for name, values in constants.items() if graphs._reads(body.splitlines(), name)}
-    return graphs.model(shape, body, **used)
+    return graphs.model(shape, body, **constants)
 
 
 @settings(deadline=None, max_examples=30)

@@ -21,9 +21,7 @@ def normalized(
 ) -> graphs.ir.Model:
     defaults = {"gamma": graphs.random(8, seed=seed), "beta": graphs.random(8, seed=seed + 1)}
     defaults |= {"w": graphs.random(8, 6, seed=seed), "b": graphs.random(6, seed=seed), "v": graphs.random(6, 8)}
-    every = {**defaults, **constants}
-    used = {name: values for name, values in every.items() if graphs._reads(body.splitlines(), name)}
-    return graphs.model(shape, body, **used)
+    return graphs.model(shape, body, **{**defaults, **constants})
 
 
 @settings(deadline=None, max_examples=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphs
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -28,3 +29,38 @@ def test_a_large_table_is_looked_up_once() -> None:
     (bias,) = ir.to_proto(model).graph.initializer
     np.testing.assert_array_equal(numpy_helper.to_array(bias), table[index])
     onnx.checker.check_model(ir.to_proto(model))
+
+
+def test_shapes_and_constants_are_computed_once() -> None:
+    graph = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["" : 20]>
+        g (float[1,3,2,2] pixels) => (float[1,12] logits) <float[1,1] half = {0.5}>
+        {
+            first = Constant<value = int64[1] {0}>()
+            whole = Add(half, half)
+            same = Identity(pixels)
+            shape = Shape(same)
+            batch = Gather<axis = 0>(shape, first)
+            rest = Constant<value = int64[1] {-1}>()
+            size = Concat<axis = 0>(batch, rest)
+            flat = Reshape(same, size)
+            logits = Mul(flat, whole)
+        }
+        """
+    )
+    model = ir.from_proto(graph)
+    tidy.rewrite(model, Preprocessing((8, 8), (8, 8)))
+    assert {node.op_type for node in model.graph} <= {"Reshape", "Mul"}
+
+
+def test_it_is_done_again_where_a_rewrite_has_left_something() -> None:
+    """As a BatchNorm that was folded leaves two reshapes side by side."""
+    body = "one = Reshape(x, flat) maps = Reshape(one, square)"
+    graph = graphs.classifier(body, flat=np.array([432]), square=np.array([1, 27, 4, 4]))
+    model = ir.from_proto(graph)
+    assert tidy.check_again(model, graphs.PHOTOS) == ""
+    assert len(model.graph) == 4
+    tidy.rewrite(model, graphs.PHOTOS)
+    assert len(model.graph) == 3
+    assert tidy.check_again(model, graphs.PHOTOS) == "nothing is left to tidy"
