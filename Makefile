@@ -15,7 +15,7 @@ help:
 	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
 	@echo "make test     lint, types, import directions and all tests"
 	@echo "make lint     the same without the tests"
-	@echo "make bench    measure on this machine and write docs/benchmarks.md; needs the data of the tests"
+	@echo "make bench    measure on this machine and write docs/benchmarks.md and docs/quantization.md; needs the data of the tests"
 	@echo "make picture  draw docs/images/demo.png anew, from the demo"
 	@echo "make clean    remove environments, caches and build outputs"
 
@@ -44,6 +44,7 @@ rooms: $(DEV_VENV)/.installed links
 
 bench: $(DEV_VENV)/.installed
 	$(DEV_VENV)/bin/python benchmarks/report.py $(BENCH_ARGS)
+	$(DEV_VENV)/bin/python benchmarks/quantization.py --page docs/quantization.md
 
 # Type checkers and import-linter do not follow the editable install: they read the package through these links.
 .PHONY: links

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from baselines import compiled_call, nncf_quantized
 from numpy.typing import NDArray
 from timing import Call, in_turns, median_ms
 
@@ -35,7 +36,6 @@ from vitedge.extras import require
 from vitedge.files import write_whole
 from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.engines import open_engine
-from vitedge.runtime.engines.openvino import native_float
 from vitedge.runtime.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
@@ -85,13 +85,6 @@ def nncf_calls(name: str, full: Bundle, frames: NDArray[np.uint8]) -> dict[str, 
     }
 
 
-def nncf_quantized(model: Any, inputs: NDArray[Any]) -> Any:
-    """The model as NNCF's default recipe quantizes it."""
-    nncf = require("nncf", extra="convert", purpose="this benchmark")
-    dataset = nncf.Dataset([each[np.newaxis] for each in inputs])
-    return nncf.quantize(model, dataset, subset_size=len(inputs), model_type=nncf.ModelType.TRANSFORMER)
-
-
 def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
     """The model behind OpenVINO's own preprocessing: uint8 NHWC in, mean and std within."""
     openvino = require("openvino", extra="openvino", purpose="this benchmark")
@@ -101,21 +94,6 @@ def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
     convert = steps.input().preprocess().convert_element_type(openvino.Type.f32)
     convert.mean([255 * each for each in preprocessing.mean]).scale([255 * each for each in preprocessing.std])
     return steps.build()
-
-
-def compiled_call(model: Any, inputs: NDArray[Any]) -> Call:
-    """One run of a model with the hints that vitedge gives, on the first of the inputs."""
-    openvino = require("openvino", extra="openvino", purpose="this benchmark")
-    core = openvino.Core()
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": native_float(core)}
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
-    request.get_input_tensor().data[...] = inputs[:1]
-
-    def run() -> None:
-        request.start_async()
-        request.wait()
-
-    return run
 
 
 def torch_calls(name: str) -> dict[str, Call]:

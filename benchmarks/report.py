@@ -52,7 +52,6 @@ def sections(data: Path, work: Path) -> tuple[Section, ...]:
     """Every benchmark, in the order of the page."""
     deit, calib = str(data / "models/deit_tiny_imagenet"), str(data / "flowers/calib")
     return (
-        Section("int8_accuracy", "Accuracy of int8", ("--data", str(data))),
         Section("int8_latency", "Latency of int8", ("--data", str(data))),
         Section("overhead", "What vitedge adds to the engine", (str(work / DEIT),)),
         Section("streaming", "Streaming under the policy every", (str(work / DEIT), str(data / "video" / CLIP))),

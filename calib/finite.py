@@ -17,35 +17,14 @@ if TYPE_CHECKING:
 
 PURPOSE = "checking a graph before it is quantized"
 WEIGHT_LAYERS = ("Conv", "Gemm", "MatMul")
-FRAMES_CHECKED = 4
 
 
-def check_finite(graph: onnx.ModelProto, frames: NDArray[np.uint8]) -> None:
-    """Refuse a graph whose weights are not finite, or whose outputs on the first few frames are not.
-
-    Outputs alone do not show all: a Relu can turn NaN into 0.
-
-    Args:
-        graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in.
-        frames: ``(N,H,W,3)`` uint8.
+def check_weights(graph: onnx.ModelProto) -> None:
+    """Refuse a graph that holds weights which are not finite.
 
     Raises:
-        CalibrationError: outputs are NaN or infinite; the message names the layer where that begins.
-        ConversionError: weights of a layer are NaN or infinite, or ONNX Runtime cannot run the graph on these frames.
-        MissingExtraError: ONNX Runtime is not installed.
+        ConversionError: the layer and its weights are named.
     """
-    _check_weights(graph)
-    for number, outputs in enumerate(_outputs(graph, frames[:FRAMES_CHECKED])):
-        if not _all_finite(outputs):
-            raise CalibrationError(
-                f"what the graph computes from calibration image {number + 1} is not finite from the layer "
-                f"{_first_not_finite(graph, frames[number])!r} on",
-                expected="finite activations",
-                fix="look whether the checkpoint is damaged, or made for another range of inputs",
-            )
-
-
-def _check_weights(graph: onnx.ModelProto) -> None:
     from onnx import numpy_helper
 
     weights = {tensor.name: tensor for tensor in graph.graph.initializer}
@@ -57,6 +36,26 @@ def _check_weights(graph: onnx.ModelProto) -> None:
                     expected="finite weights",
                     fix="look whether the checkpoint is damaged, or its training diverged",
                 )
+
+
+def not_finite(graph: onnx.ModelProto, frame: NDArray[np.uint8], number: int) -> CalibrationError:
+    """The error for an image from which the graph computes NaN or infinity; it names the layer where that begins.
+
+    Args:
+        graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in.
+        frame: ``(H,W,3)`` uint8.
+        number: of the image, from 0.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run the graph on this frame.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    return CalibrationError(
+        f"what the graph computes from calibration image {number + 1} is not finite from the layer "
+        f"{_first_not_finite(graph, frame)!r} on",
+        expected="finite activations",
+        fix="look whether the checkpoint is damaged, or made for another range of inputs",
+    )
 
 
 def _first_not_finite(graph: onnx.ModelProto, frame: NDArray[np.uint8]) -> str:

@@ -1,40 +1,43 @@
-"""FP32 graph and images to a Q/DQ graph, by NNCF's post-training quantization on ONNX.
+"""FP32 graph and images to a Q/DQ graph: vitedge's post-training quantization of vision transformers.
 
-Linear layers and convolutions become int8: weights symmetric and per-channel, activations asymmetric and per-tensor.
-Residual additions, LayerNorm, softmax, GELU and the attention products stay in floating point: quantized residual
-additions destroy vision transformers. So do the classifier and the layer before it, which take little of the time: in
-DeiT-Tiny the last block's second linear layer alone makes half of the noise in the logits. The first convolution is
-int8 where it reads the frame itself (``frame_convolution``), else float.
+    placement ─▶ observe ─▶ for every layer, in order: equalize or search ─▶ correct ─▶ qdq
+    which         extremes,     one range for all        range by the        rounding,   Q/DQ
+    layers        histograms    channels of a norm       network's outputs   bias        ONNX
+
+Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor. Each step has its
+module, which says why.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import INPUT_NAME
-from vitedge.calib.finite import WEIGHT_LAYERS, check_finite
+from vitedge.calib.correct import feedback_round
+from vitedge.calib.equalize import best_equalization, fold, normalization_behind
+from vitedge.calib.finite import check_weights
 from vitedge.calib.frame_convolution import quantize_frame_convolution
-from vitedge.calib.smoothing import fold_smoothing
+from vitedge.calib.observe import Observed, observe
+from vitedge.calib.placement import Layer, by_data, int8_layers
+from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
+from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
+from vitedge.calib.search import SEARCH_IMAGES, best_quantizer
+from vitedge.calib.stream import Stream
+from vitedge.calib.working import WorkingGraph, runner
 from vitedge.errors import CalibrationError, ConversionError
-from vitedge.extras import require
 from vitedge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import onnx
 
-PURPOSE = "quantizing to int8"
-FLOAT_LAST = 2
-SMOOTH_QUANT_ALPHA = 0.5
-"""Share of the outliers that moves from activations to weights (Xiao et al., "SmoothQuant", 2022, equation 4)."""
+CORRECTION_IMAGES = 64
+"""How many images layers are corrected on, one after the other; ranges are taken from all."""
+
+EQUALIZATION_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class QuantizedGraph:
 
     Attributes:
         graph: the Q/DQ graph; opset and inputs and outputs as before.
-        recipe: name of the quantizer and its settings.
+        recipe: what was done, in words.
     """
 
     graph: onnx.ModelProto
@@ -54,66 +57,120 @@ def quantize(
     graph: onnx.ModelProto,
     frames: NDArray[np.uint8],
     *,
+    symmetric_activations: bool = False,
     progress: Progress = Silent(),  # noqa: B008
 ) -> QuantizedGraph:
     """Quantize a graph to int8.
 
-    Activation ranges minimize the quantization error over a histogram; biases are corrected for the mean error of
-    their layer (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019; NNCF's
-    fast bias correction).
-
     Args:
         graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` out. It is not changed.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
-        progress: told of every image that passes through the graph.
+        symmetric_activations: int8 with zero points of 0, as TensorRT demands; else uint8, which OpenVINO multiplies
+            fastest.
+        progress: told of every image that is observed, and of every layer.
 
     Raises:
-        CalibrationError: no frames, or the graph's outputs on the first of them are not finite.
-        ConversionError: the graph is quantized already, holds weights that are not finite or nothing to quantize, does
-            not take the frames, or NNCF failed.
-        MissingExtraError: NNCF is not installed.
+        CalibrationError: no frames, or what the graph computes from one of them is not finite.
+        ConversionError: the graph is quantized already, holds weights that are not finite or nothing to quantize, or
+            does not take the frames.
+        MissingExtraError: ONNX or ONNX Runtime is not installed.
     """
-    nncf = require("nncf", extra="convert", purpose=PURPOSE)
     if not len(frames):
         raise CalibrationError("there are no calibration images", expected="some hundred like those of the camera")
     _refuse_quantized(graph)
-    check_finite(graph, frames)
-    copy = type(graph)()
-    copy.CopyFrom(graph)
-    try:
-        with _quiet():
-            result = nncf.quantize(copy, _dataset(nncf, frames, progress), **_settings(nncf, copy, len(frames)))
-    except (RuntimeError, ValueError, KeyError, nncf.ValidationError, nncf.InternalError) as error:
-        raise ConversionError(
-            f"NNCF cannot quantize this graph: {error}", fix="--precision fp16 needs no quantizer"
-        ) from error
-    fold_smoothing(result)
+    check_weights(graph)
+    working = WorkingGraph.of(graph)
+    axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in working.layers()}
+    observed = observe(graph, axes, frames, progress)
+    layers = int8_layers(working.assembled(working.nodes), {name: each.shape for name, each in observed.items()})
+    for warning in _warnings(layers, observed):
+        progress.step(f"warning: {warning}")
+    work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, symmetric_activations)
+    work.run(layers, progress)
+    result = with_qdq(working, work.data, work.weights)
     first = quantize_frame_convolution(result, frames)
-    _as_uint8_activations(result)
-    return QuantizedGraph(
-        graph=result,
-        recipe=f"NNCF {version('nncf')}, SmoothQuant {SMOOTH_QUANT_ALPHA}, histogram ranges, fast bias correction, "
-        f"{'' if first else 'first convolution and '}last {FLOAT_LAST} layers float",
-    )
+    return QuantizedGraph(graph=result, recipe=_recipe(work, len(frames), bool(first)))
 
 
-def float_layers(graph: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the nodes that stay in floating point: all but convolutions and products with constant weights.
+class _Work:
+    """What was decided so far; layers are decided in the graph's order."""
 
-    The first convolution, which is the patch embedding or the stem, and the last two layers with weights stay too;
-    ``quantize_frame_convolution`` may quantize the first one afterwards.
-    """
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    weighted = [node.name for node in graph.graph.node if _has_weights(node, constants)]
-    first = next((node.name for node in graph.graph.node if node.op_type == "Conv"), "")
-    quantized = set(weighted[:-FLOAT_LAST]) - {first}
-    if not quantized:
-        raise ConversionError("the graph has no layer to quantize", expected="linear layers or convolutions")
-    return tuple(node.name for node in graph.graph.node if node.name not in quantized)
+    def __init__(self, graph: WorkingGraph, stream: Stream, observed: Mapping[str, Observed], symmetric: bool) -> None:
+        self._graph, self._stream, self._observed, self.symmetric = graph, stream, observed, symmetric
+        self.data: dict[int, Int8Data] = {}
+        self.weights: dict[Layer, Int8Weight] = {}
+        self.equalized = 0
+
+    def run(self, layers: Sequence[Layer], progress: Progress) -> None:
+        """Decide all."""
+        readers = by_data(layers)
+        for index, layer in enumerate(progress.track(layers, total=len(layers), unit="layers")):
+            self._stream.advance(layer.position, keep={each.data for each in layers[index:]})
+            if readers[layer.data][0] is layer:
+                self._decide_data(readers[layer.data])
+            self._decide_weight(layer)
+
+    def _decide_data(self, readers: Sequence[Layer]) -> None:
+        """One quantizer for all that read a tensor."""
+        name, first = readers[0].data, readers[0].position
+        norm, read = normalization_behind(self._graph, readers), f"{name}_dequantized"
+        quantizer = None if norm is None else self._equalized(norm, readers)
+        for layer in readers:
+            self._graph.nodes[layer.position].input[0] = read
+        if quantizer is None:
+            histogram = self._observed[name].histogram
+            quantizer = best_quantizer(self._stream, name, read, histogram, symmetric=self.symmetric)
+        self._stream.replaced(name, read, quantizer)
+        self.data[first] = Int8Data(name, read, quantizer)
+
+    def _equalized(self, norm: int, readers: Sequence[Layer]) -> Quantizer:
+        name = readers[0].data
+        rows, seen = self._stream.rows(name, -1), self._observed[name]
+        some = np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)
+        equalization, quantizer = best_equalization(
+            rows[some],
+            seen.low.astype(np.float64),
+            seen.high.astype(np.float64),
+            np.concatenate([self._graph.weight(layer) for layer in readers]),
+            symmetric=self.symmetric,
+        )
+        fold(self._graph, norm, readers, equalization)
+        self._stream.replaced(name, name, equalization)
+        self.equalized += 1
+        return quantizer
+
+    def _decide_weight(self, layer: Layer) -> None:
+        """Round the weights, and have the bias take up what that and the quantized input add on average."""
+        weight = self._graph.weight(layer)
+        node, data = self._graph.nodes[layer.position], self._observed[layer.data]
+        scales = weight_scales(weight)
+        if layer.groups == 1 and weight.shape[1] == len(data.low):  # a convolution of single pixels is a product too
+            rows = self._stream.rows(node.input[0], 1 if layer.operator == "Conv" else -1)
+            levels = feedback_round(weight, scales, (rows.T @ rows).astype(np.float64))
+        else:
+            levels = round_weights(weight, scales)
+        before = self._mean_output(layer, layer.data)
+        rounded = Int8Weight(levels, scales)
+        self._graph.set_weight(layer, rounded.values)
+        after = self._mean_output(layer, node.input[0])
+        self._graph.set_bias(layer, self._graph.bias(layer) + before - after)
+        self.weights[layer] = rounded
+
+    def _mean_output(self, layer: Layer, data: str) -> NDArray[np.float64]:
+        """Of every channel, over the images, ``(out,)``."""
+        node = type(self._graph.nodes[layer.position])()
+        node.CopyFrom(self._graph.nodes[layer.position])
+        node.input[0] = data
+        values = self._stream.values
+        session = runner(self._graph.assembled([node], {data: values[0][data]}, [node.output[0]]))
+        axis = 1 if layer.operator == "Conv" else -1
+        outputs = (session.run(None, {data: each[data]})[0] for each in values)
+        means = [each.mean(axis=_others(each, axis), dtype=np.float64) for each in outputs]
+        return np.asarray(np.mean(means, axis=0))
 
 
-def _has_weights(node: onnx.NodeProto, constants: set[str]) -> bool:
-    return node.op_type in WEIGHT_LAYERS and any(name in constants for name in node.input[:2])
+def _others(values: NDArray[np.float32], axis: int) -> tuple[int, ...]:
+    return tuple(each for each in range(values.ndim) if each != axis % values.ndim)
 
 
 def _refuse_quantized(graph: onnx.ModelProto) -> None:
@@ -126,70 +183,17 @@ def _refuse_quantized(graph: onnx.ModelProto) -> None:
             )
 
 
-def _dataset(nncf: Any, frames: NDArray[np.uint8], progress: Progress) -> Any:
-    class Tracked:
-        """Iterated once for each of NNCF's passes."""
-
-        def __iter__(self) -> Iterator[dict[str, NDArray[np.uint8]]]:
-            for frame in progress.track(frames, total=len(frames), unit="images"):
-                yield {INPUT_NAME: frame[np.newaxis]}
-
-    return nncf.Dataset(Tracked())
+def _warnings(layers: Iterable[Layer], observed: Mapping[str, Observed]) -> Iterator[str]:
+    for name, readers in by_data(layers).items():
+        if (observed[name].low == observed[name].high).all():
+            yield f"what the layer {readers[0].name!r} reads is the same in all calibration images"
 
 
-def _settings(nncf: Any, graph: onnx.ModelProto, images: int) -> dict[str, Any]:
-    advanced = nncf.quantization.advanced_parameters
-    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet
-    return {
-        "subset_size": images,
-        "preset": nncf.QuantizationPreset.MIXED,
-        "model_type": nncf.ModelType.TRANSFORMER,
-        "ignored_scope": nncf.IgnoredScope(names=list(float_layers(graph))),
-        "advanced_parameters": nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.DISABLE,
-            activations_quantization_params=advanced.QuantizationParameters(per_channel=False),
-            activations_range_estimator_params=ranges.HISTOGRAM,
-            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH_QUANT_ALPHA, convolution=-1),
-        ),
-    }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's notes and bars to itself; ours are shown instead."""
-    logger = logging.getLogger("nncf")
-    level, logger.level = logger.level, logging.ERROR
-    try:
-        with _redirected(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _redirected(stream: Any) -> Iterator[None]:
-    import rich
-
-    console = rich.get_console()
-    kept, console.file = console.file, stream
-    try:
-        yield
-    finally:
-        console.file = kept
-
-
-def _as_uint8_activations(graph: onnx.ModelProto) -> None:
-    """Turn signed zero points of activations into unsigned ones, which OpenVINO and oneDNN multiply fastest; exact."""
-    from onnx import TensorProto, numpy_helper
-
-    del graph.graph.value_info[:]  # it repeats the old types
-    zero_points = {tensor.name: tensor for tensor in graph.graph.initializer}
-    for node in graph.graph.node:
-        if node.op_type != "QuantizeLinear":
-            continue
-        for attribute in [each for each in node.attribute if each.name == "output_dtype"]:
-            node.attribute.remove(attribute)
-        tensor = zero_points[node.input[2]]
-        if tensor.data_type == TensorProto.INT8:
-            shifted = numpy_helper.to_array(tensor).astype(np.int16) + 128
-            tensor.CopyFrom(numpy_helper.from_array(shifted.astype(np.uint8), tensor.name))
+def _recipe(work: _Work, images: int, first: bool) -> str:
+    layers = f"{len(work.weights)} layers{' and the first convolution' if first else ''}"
+    return (
+        f"vitedge: {layers} int8, weights per channel, "
+        f"activations {'int8' if work.symmetric else 'uint8'}; {work.equalized} LayerNormalizations equalized, other "
+        f"ranges by the outputs of {min(images, SEARCH_IMAGES)} images; rounding and biases corrected on "
+        f"{min(images, CORRECTION_IMAGES)}"
+    )

@@ -114,7 +114,7 @@ def convert(
         output=_path(output) or Path(f"{found.name}-{asked}.bundle"),
     )
     _check(request)
-    for package in (*PACKAGES, *(["nncf"] if asked == "int8" else [])):
+    for package in PACKAGES:
         require(package, extra="convert", purpose="vitedge convert")
     from vitedge.converters.pipeline import run
 

@@ -62,7 +62,7 @@ from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import processor_name
 from vitedge.version import VERSION
 
-TOOLS = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
+TOOLS = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
 COMPARED_IMAGES = 64
 
 

@@ -40,7 +40,6 @@ PACKAGES: dict[str, str] = {
     "timm": "convert",
     "onnx": "convert",
     "onnxscript": "convert",
-    "nncf": "convert",
     "safetensors": "convert",
     "huggingface_hub": "convert",
     "transformers": "transformers",

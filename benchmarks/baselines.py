@@ -1,0 +1,85 @@
+"""Other quantizers, and how their results run on OpenVINO: what vitedge's int8 is measured against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from timing import Call
+
+from vitedge.bundle import INPUT_NAME
+from vitedge.extras import require
+from vitedge.runtime.engines.openvino import native_float
+
+PURPOSE = "this benchmark"
+
+
+def nncf_quantized(model: Any, inputs: NDArray[Any], alpha: float | None = None) -> Any:
+    """An OpenVINO model as NNCF quantizes it.
+
+    Args:
+        model: FP32.
+        inputs: ``(N, …)``, to calibrate on.
+        alpha: of SmoothQuant; −1 switches it off, None is NNCF's default.
+    """
+    nncf = require("nncf", extra="convert", purpose=PURPOSE)
+    options: dict[str, Any] = {}
+    if alpha is not None:
+        smooth = nncf.AdvancedSmoothQuantParameters(matmul=alpha)
+        options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth)
+    return nncf.quantize(
+        model,
+        nncf.Dataset([each[np.newaxis] for each in inputs]),
+        subset_size=len(inputs),
+        model_type=nncf.ModelType.TRANSFORMER,
+        **options,
+    )
+
+
+def onnxruntime_quantized(source: Path, frames: NDArray[np.uint8], destination: Path) -> Path:
+    """A graph as ONNX Runtime's static quantization writes it: Q/DQ, its defaults, but weights per channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Frames(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(frames)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            frame = next(self._left, None)
+            return None if frame is None else {INPUT_NAME: frame[np.newaxis]}
+
+    prepared = destination.with_suffix(".prepared.onnx")
+    quant_pre_process(source, prepared)
+    quantize_static(
+        prepared,
+        destination,
+        Frames(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return destination
+
+
+def compiled(model: Any) -> Any:
+    """An OpenVINO infer request of a model or file, with the hints that vitedge gives."""
+    openvino = require("openvino", extra="openvino", purpose=PURPOSE)
+    core = openvino.Core()
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": native_float(core)}
+    return core.compile_model(model, "CPU", hints).create_infer_request()
+
+
+def compiled_call(model: Any, inputs: NDArray[Any]) -> Call:
+    """One run of a model on the first of the inputs."""
+    request = compiled(model)
+    request.get_input_tensor().data[...] = inputs[:1]
+
+    def run() -> None:
+        request.start_async()
+        request.wait()
+
+    return run

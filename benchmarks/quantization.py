@@ -1,0 +1,252 @@
+"""Int8 on trained models: vitedge's quantizer against NNCF's recipes, ONNX Runtime's static quantization and 16 bits.
+
+All start from the same FP32 graph, are calibrated on the same photos, run on OpenVINO with the same hints, and are
+compared with the FP32 bundle on photos that calibration has not seen. Agreement is the share of equal top-1, SQNR
+is that of the logits; latencies are taken in turns, and their ratio within each round. The table goes between the
+page's markers.
+
+    python benchmarks/quantization.py [--data ../shared/data] [--rounds 10] [--json FILE] [--page docs/quantization.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from baselines import compiled, nncf_quantized, onnxruntime_quantized
+from numpy.typing import NDArray
+from timing import Call, in_turns, median_ms
+
+import vitedge
+from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet
+from vitedge.extras import require
+from vitedge.files import write_whole
+from vitedge.metrics import Parity, parity, wilson_interval
+from vitedge.runtime.engines import open_engine
+from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.version import VERSION
+
+MODELS = ("vit_flowers", "mobilevit_xxs_flowers", "deit_tiny_imagenet")
+OURS, FULL, HALF, STATIC = "vitedge int8", "vitedge fp32", "vitedge fp16", "ONNX Runtime static QDQ"
+ALPHAS: Mapping[str, float | None] = {
+    "NNCF default": None,
+    "NNCF, SmoothQuant off": -1.0,
+    "NNCF, SmoothQuant 0.15": 0.15,
+    "NNCF, SmoothQuant 0.5": 0.5,
+    "NNCF, SmoothQuant 0.95": 0.95,
+}
+MOST_DROP, HYBRID_DROP, LARGEST_RATIO = 0.3, 0.4, 1.02
+CALLS = 20
+
+Frames = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One way to run a model.
+
+    Attributes:
+        logits: of every frame.
+        call: one run, on the last of them.
+    """
+
+    logits: Logits
+    call: Call
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one way did.
+
+    Attributes:
+        name: the way.
+        top1: percent; None where the photos' classes are not the model's.
+        against_fp32: agreement and SQNR.
+        p50_ms: median of the rounds' medians.
+        ratio: of its latency to that of vitedge's int8, the median of the rounds.
+    """
+
+    name: str
+    top1: float | None
+    against_fp32: Parity
+    p50_ms: float
+    ratio: float
+
+    def line(self) -> str:
+        """A line of the table."""
+        found = self.against_fp32
+        interval = wilson_interval(round(found.agreement * found.images / 100), found.images)
+        top1 = "" if self.top1 is None else f"{self.top1:.2f}"
+        agreement = f"{found.agreement:.2f} [{interval.low:.1f}, {interval.high:.1f}]"
+        sqnr = "" if self.name == FULL else f"{found.sqnr_db:.1f}"
+        return f"| {self.name} | {top1} | {agreement} | {sqnr} | {self.p50_ms:.2f} | {self.ratio:.2f} |"
+
+
+def bundle_runner(bundle: Bundle, frames: Frames, opened: ExitStack) -> Runner:
+    """On the bundle's own engine."""
+    engine = open_engine(bundle)
+    opened.callback(engine.close)
+
+    def answers() -> Iterator[Logits]:
+        for frame in frames:
+            engine.frame[...] = frame
+            yield engine.run().copy()
+
+    return Runner(np.stack(list(answers())), engine.run)
+
+
+def model_runner(model: Any, frames: Frames) -> Runner:
+    """An OpenVINO model, or a file that OpenVINO reads."""
+    request = compiled(model)
+
+    def answer(frame: Frames) -> Logits:
+        return np.array(request.infer([frame[np.newaxis]])[0][0])
+
+    def run() -> None:
+        request.start_async()
+        request.wait()
+
+    return Runner(np.stack([answer(frame) for frame in frames]), run)
+
+
+def runners(bundles: Mapping[str, Bundle], calibration: Frames, frames: Frames, opened: ExitStack) -> dict[str, Runner]:
+    """Every way to run one model."""
+    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    made = {name: bundle_runner(bundle, frames, opened) for name, bundle in bundles.items()}
+    source = bundles[FULL].path / MODEL_ONNX
+    for name, alpha in ALPHAS.items():
+        sys.stderr.write(f"  {name}\n")
+        made[name] = model_runner(nncf_quantized(openvino.Core().read_model(source), calibration, alpha), frames)
+    sys.stderr.write(f"  {STATIC}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        static = onnxruntime_quantized(source, calibration, Path(folder) / "static.onnx")
+        made[STATIC] = model_runner(static, frames)
+    return made
+
+
+def rows(source: Path, data: Path, rounds: int, folder: Path) -> list[Row]:
+    """How every way does on one model."""
+    kinds = {FULL: "fp32", OURS: "int8", HALF: "fp16"}
+    bundles = {
+        name: vitedge.convert(
+            source,
+            target="cpu",
+            precision=precision,
+            calib=data / "flowers/calib",
+            output=folder / f"{source.name}-{precision}.bundle",
+        )
+        for name, precision in kinds.items()
+    }
+    model = bundles[FULL].manifest.model
+    calibration = ImageSet.from_folder(data / "flowers/calib", limit=CALIBRATION_IMAGES).load(model.preprocessing)
+    validation = ImageSet.from_folder(data / "flowers/val")
+    photos = validation.load(model.preprocessing)
+    truth = None
+    if validation.is_labelled(model.labels):
+        targets = validation.targets(model.labels)
+        truth = np.array([targets[file.class_name] for file in photos.files])
+    with ExitStack() as opened:
+        made = runners(bundles, calibration.frames, photos.frames, opened)
+        calls = {name: runner.call for name, runner in made.items()}
+        times = in_turns(calls, partial(median_ms, calls=CALLS), rounds=rounds)
+    return [row(name, each.logits, made[FULL].logits, truth, times) for name, each in made.items()]
+
+
+def row(
+    name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, times: Mapping[str, Sequence[float]]
+) -> Row:
+    """Accuracy and latency of one way."""
+    top1 = None if truth is None else 100.0 * float(np.mean(logits.argmax(axis=1) == truth))
+    ratios = [mine / ours for mine, ours in zip(times[name], times[OURS], strict=True)]
+    return Row(name, top1, parity(reference, logits), statistics.median(times[name]), statistics.median(ratios))
+
+
+def missed(found: Sequence[Row], drop: float) -> Iterator[str]:
+    """Which targets a model misses."""
+    by_name = {each.name: each for each in found}
+    ours, full = by_name[OURS], by_name[FULL]
+    theirs = [by_name[name] for name in ALPHAS]
+    best = max(theirs, key=lambda each: (each.against_fp32.agreement, each.against_fp32.sqnr_db))
+    if ours.against_fp32.agreement < best.against_fp32.agreement:
+        yield f"agreement below that of {best.name}"
+    if ours.against_fp32.sqnr_db < max(each.against_fp32.sqnr_db for each in theirs):
+        yield "logit SQNR below the best of NNCF's recipes"
+    if full.top1 is not None and ours.top1 is not None and full.top1 - ours.top1 > drop:
+        yield f"top-1 falls by more than {drop} points"
+    if best.ratio * LARGEST_RATIO < 1:
+        yield f"takes {1 / best.ratio:.2f} of the time of {best.name}"
+
+
+def page_text(results: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str:
+    """The tables."""
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    state = machine_state()
+    columns = ("", "top-1 %", "agreement with fp32 % [95 %]", "logit SQNR dB", "p50 ms", "times vitedge int8")
+    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+    tables = [f"### {model}\n\n{head}\n" + "\n".join(each.line() for each in found) for model, found in results.items()]
+    intro = (
+        f"Taken {today} on {processor_name()}, {state.cpus} CPUs; calibrated on {CALIBRATION_IMAGES} photos of "
+        "flowers/calib, measured on flowers/val."
+    )
+    closing = "\n".join(f"- Target missed: {note}" for note in notes) or "All targets met."
+    return "\n\n".join([intro, *tables, closing])
+
+
+def write_page(page: Path, text: str) -> None:
+    """Put the tables between the page's markers."""
+    before, after = "<!-- measured -->", "<!-- /measured -->"
+    whole, count = re.subn(
+        f"{before}.*{after}", lambda _: f"{before}\n\n{text}\n\n{after}", page.read_text("utf-8"), flags=re.DOTALL
+    )
+    if count != 1:
+        raise ValueError(f"{page} has no place for the tables")
+    write_whole(page, whole)
+
+
+def main() -> int:
+    """Measure, print, and write where asked; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", nargs="*", default=MODELS)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    results, notes = dict[str, list[Row]](), list[str]()
+    for model in arguments.model:
+        sys.stderr.write(f"{model}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            results[model] = rows(arguments.data / "models" / model, arguments.data, arguments.rounds, Path(folder))
+        drop = HYBRID_DROP if "mobilevit" in model else MOST_DROP
+        notes += [f"{model}: {note}" for note in missed(results[model], drop)]
+    text = page_text(results, notes)
+    print(text)
+    if arguments.page is not None:
+        write_page(arguments.page, text)
+    if arguments.json is not None:
+        report = {
+            "version": 1,
+            "vitedge": VERSION,
+            "machine": asdict(machine_state()),
+            "models": {model: [asdict(each) for each in found] for model, found in results.items()},
+        }
+        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+    return 1 if notes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

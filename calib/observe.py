@@ -1,0 +1,88 @@
+"""One pass of all calibration images through a graph: what its tensors hold, in memory that no image adds to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle import INPUT_NAME
+from vitedge.calib.finite import not_finite
+from vitedge.calib.ranges import Histogram
+from vitedge.calib.working import runner
+from vitedge.errors import ConversionError
+from vitedge.progress import Progress
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass
+class Observed:
+    """What a tensor held over all images.
+
+    Attributes:
+        shape: of one image's.
+        low: smallest value of each channel, ``(channels,)``.
+        high: largest.
+        histogram: over all channels.
+    """
+
+    shape: tuple[int, ...]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    histogram: Histogram = field(default_factory=Histogram)
+
+    def add(self, values: NDArray[np.float32], axis: int) -> None:
+        """Take in one image's."""
+        others = tuple(each for each in range(values.ndim) if each != axis % values.ndim)
+        self.low = np.minimum(self.low, values.min(axis=others))
+        self.high = np.maximum(self.high, values.max(axis=others))
+        self.histogram.add(values)
+
+
+def observe(
+    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], progress: Progress
+) -> dict[str, Observed]:
+    """Run all frames and look at some tensors.
+
+    Args:
+        graph: FP32; uint8 ``frame`` in.
+        channel_axes: which axis of each tensor holds its channels.
+        frames: ``(N,H,W,3)`` uint8, ``N`` ≥ 1.
+        progress: told of every image.
+
+    Raises:
+        CalibrationError: a tensor or an output of the graph is NaN or infinite; the layer where it begins is named.
+        ConversionError: ONNX Runtime cannot run the graph on these frames.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    probed = type(graph)()
+    probed.CopyFrom(graph)
+    outputs = [output.name for output in graph.graph.output]
+    names = [*outputs, *(name for name in channel_axes if name not in outputs)]
+    for name in names[len(outputs) :]:
+        probed.graph.output.add(name=name)
+    session, found = runner(probed), dict[str, Observed]()
+    for number, frame in enumerate(progress.track(frames, total=len(frames), unit="images")):
+        try:
+            made = dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
+        except Exception as error:  # ONNX Runtime's errors have no other base
+            raise ConversionError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
+        if not all(np.isfinite(values).all() for values in made.values()):
+            raise not_finite(graph, frame, number)
+        for name, axis in channel_axes.items():
+            _add(found, name, made[name], axis)
+    return found
+
+
+def _add(found: dict[str, Observed], name: str, values: NDArray[np.float32], axis: int) -> None:
+    if name not in found:
+        channels = values.shape[axis]
+        found[name] = Observed(
+            values.shape, np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
+        )
+    found[name].add(values, axis)

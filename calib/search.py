@@ -1,0 +1,58 @@
+"""The range of an activation, chosen by what it does to the outputs of the network.
+
+An error is not worth the same everywhere: a clipped token that nothing attends to costs nothing, a clipped class token
+everything, and no statistic of the tensor alone knows which is which. So each candidate is tried on a few images, with
+all layers before it quantized and those behind it in floating point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.calib.quantizers import Quantizer, activation_quantizer
+from vitedge.calib.ranges import Histogram, Range, entropy, min_max, mse, percentile
+from vitedge.calib.stream import Stream
+
+Floats = NDArray[np.float32]
+
+SEARCH_IMAGES = 16
+SHARES = (0.9999, 0.99999)
+CLIPS = 0.93 ** np.arange(1, 15)
+"""Fractions of the largest magnitude that are tried, 0.93 to 0.36. The error is no smooth function of them: it matters
+which values near 0, where most of them lie, a level falls on."""
+
+
+def candidates(histogram: Histogram) -> tuple[Range, ...]:
+    """All ranges that are tried, each once; that of all values comes first."""
+    whole = min_max(histogram)
+    suggested = [percentile(histogram, share) for share in SHARES]
+    suggested += [mse(histogram), entropy(histogram), *(whole.clipped(float(clip)) for clip in CLIPS)]
+    return tuple(dict.fromkeys([whole, *(each for each in suggested if each.high > each.low)]))
+
+
+def best_quantizer(stream: Stream, data: str, read: str, histogram: Histogram, *, symmetric: bool) -> Quantizer:
+    """The quantizer with the smallest squared error of the network's outputs.
+
+    Args:
+        stream: at the first reader.
+        data: the tensor.
+        read: the name by which its readers take it.
+        histogram: of the tensor, over all images.
+        symmetric: the kind of quantizer.
+    """
+    quantizers = [activation_quantizer(each.low, each.high, symmetric=symmetric) for each in candidates(histogram)]
+    if len(quantizers) == 1:
+        return quantizers[0]
+    finished = stream.finisher(data, read, SEARCH_IMAGES)
+    reference = finished(_as_it_is)
+
+    def error(quantizer: Quantizer) -> float:
+        found = float(np.square(finished(quantizer) - reference, dtype=np.float64).sum())
+        return found if np.isfinite(found) else np.inf
+
+    return min(dict.fromkeys(quantizers), key=error)
+
+
+def _as_it_is(values: Floats) -> Floats:
+    return values
