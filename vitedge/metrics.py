@@ -74,6 +74,32 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
+def kl_divergence(reference: Logits, actual: Logits) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence of softmax distributions, ``Σ p·ln(p/q)`` with ``p`` of the reference.
+
+    Args:
+        reference: finite logits; classes on the last axis.
+        actual: finite logits of the same shape.
+
+    Returns:
+        Float64 without the last axis, in nats; 0 where both give every class the same probability.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if reference.shape != actual.shape:
+        raise ValueError(f"logits of shape {actual.shape} against {reference.shape}")
+    expected, given = log_softmax(reference), log_softmax(actual)
+    divergence = np.sum(np.exp(expected) * (expected - given), axis=-1)
+    return np.asarray(np.maximum(divergence, 0.0))  # sums of rounding errors can lie below
+
+
+def log_softmax(logits: Logits) -> NDArray[np.float64]:
+    """Logarithms of the probabilities over the last axis, same shape, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
 @dataclass(frozen=True)
 class Interval:
     """A confidence interval, in percent."""

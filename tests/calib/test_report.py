@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vitedge.calib.accuracy import Answer, Answers, compare, score
+from vitedge.calib.accuracy import Answers, compare, score
 from vitedge.calib.images import ImageFile, ImageSet
 from vitedge.calib.report import FLIPS_SHOWN, Report, Subject, measure, to_json, to_text, top1_drop
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import wilson_interval
-from vitedge.prediction import Candidate
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Silent
 from vitedge.runtime.classifier import Classifier
@@ -23,7 +23,10 @@ LABELS = ("cat", "dog", "newt", "owl", "pig", "rat")
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 ALWAYS = {"version", "vitedge_version", "data", "images", "skipped", "sha256", "bundle", "top1", "top5"}
 LABELLED = {"top1_ci95", "top5_ci95", "top5_k"}
-COMPARED = {"agreement", "agreement_ci95", "top1_drop", "flips", "against"}
+COMPARED = {
+    *("agreement", "agreement_ci95", "flip_rate", "flip_rate_ci95", "kl_mean", "kl_p99"),
+    *("top1_drop", "flips", "against"),
+}
 
 
 def image_set(count: int, class_name: str = "cat") -> ImageSet:
@@ -32,17 +35,20 @@ def image_set(count: int, class_name: str = "cat") -> ImageSet:
 
 
 def answers(images: ImageSet, chosen: str, labels: tuple[str, ...] = LABELS, skipped: tuple[str, ...] = ()) -> Answers:
-    """For each image, in order, the initial of the class that is chosen, with score 0.75."""
+    """For each image, in order, the initial of the class that is chosen, with score 0.75; divergences 0, 1, 2, …"""
     by_initial = {label[0]: index for index, label in enumerate(labels)}
-
-    def answer(file: ImageFile, initial: str) -> Answer:
-        best = by_initial[initial]
-        order = [best, *(index for index in range(len(labels)) if index != best)][:5]
-        topk = [Candidate(label=labels[index], index=index, score=0.75 if index == best else 0.05) for index in order]
-        return Answer(file, tuple(topk))
-
-    each = tuple(answer(file, initial) for file, initial in zip(images.files, chosen, strict=True))
-    return Answers(labels, each, skipped, "5ha")
+    best = [by_initial[initial] for initial in chosen]
+    order = [[first, *(index for index in range(len(labels)) if index != first)][:5] for first in best]
+    scores = [[0.75, *[0.05] * (len(row) - 1)] for row in order]
+    return Answers(
+        labels=labels,
+        files=images.files,
+        indices=np.array(order, np.int32),
+        scores=np.array(scores, np.float32),
+        divergences=np.arange(len(chosen), dtype=np.float64),
+        skipped=skipped,
+        sha256="5ha",
+    )
 
 
 def report(
@@ -81,9 +87,13 @@ def test_keys_of_a_comparison() -> None:
     assert document["agreement"] == 75.0
     interval = wilson_interval(3, 4)
     assert document["agreement_ci95"] == [interval.low, interval.high]
+    assert document["flip_rate"] == 25.0
+    interval = wilson_interval(1, 4)
+    assert document["flip_rate_ci95"] == [interval.low, interval.high]
+    assert (document["kl_mean"], document["kl_p99"]) == (1.5, pytest.approx(2.97))
     assert document["top1_drop"] == 25.0
     assert document["flips"] == [
-        {"file": "cat/2.png", "label": "dog", "score": 0.75, "against_label": "cat", "against_score": 0.75}
+        {"file": "cat/2.png", "label": "dog", "score": 0.75, "against_label": "cat", "against_score": 0.75, "kl": 2.0}
     ]
     assert set(document["against"]) == LABELLED | {"bundle", "top1", "top5"}
     assert (document["against"]["bundle"], document["against"]["top1"]) == ("a-longer-name.bundle", 75.0)
@@ -109,7 +119,7 @@ def test_all_flips_are_in_the_json_and_the_first_in_the_text() -> None:
     text = to_text(many)
     assert text.count(": dog 0.75, against cat 0.75") == FLIPS_SHOWN
     assert "30 images are classified otherwise:" in text
-    assert "and 20 more; --json FILE lists all" in text
+    assert "and 20 more; --json FILE lists all, --html FILE shows them" in text
 
 
 @pytest.mark.parametrize(
@@ -139,7 +149,9 @@ def test_the_text_of_two_is_aligned() -> None:
     lines = to_text(report("cc", "cc")).splitlines()
     assert lines[1].index("top-1") == lines[2].index("top-1")
     assert lines[3].startswith("agreement 100.00 % [")
-    assert len(lines) == 4
+    assert lines[4].startswith("flip rate 0.00 % [")
+    assert lines[5] == "KL divergence of the softmax: mean 0.5, p99 0.99 nats"
+    assert len(lines) == 6
 
 
 def test_fewer_classes_than_five_are_mentioned() -> None:

@@ -93,6 +93,9 @@ def test_against_another_bundle(
     assert "top-1 drop +66.67 points" in out
     assert "8 images are classified otherwise:" in out
     assert "red/0.png: blue" in out
+    assert document["flip_rate"] == pytest.approx(200 / 3)
+    assert document["kl_p99"] > document["kl_mean"] > 0.5
+    assert "flip rate 66.67 %" in out
 
 
 def test_a_bundle_against_itself_agrees(tiny_bundle: Bundle, colours: Path, tmp_path: Path) -> None:
@@ -113,6 +116,32 @@ def test_unlabelled_images_show_agreement(
     out = capsys.readouterr().out
     assert "accuracy is not known" in out
     assert "top-1" not in out
+
+
+def test_a_video_shows_how_far_two_bundles_are_apart(
+    tiny_bundle: Bundle, mixed_up: Bundle, tmp_path: Path, colour_frame: Callable[..., Any]
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (64, 48))
+    for number in range(9):
+        writer.write(colour_frame("green" if number < 6 else "red", height=48, width=64, seed=number))
+    writer.release()
+    page = tmp_path / "eval.html"
+    document = evaluate(
+        tmp_path, tiny_bundle, tmp_path / "clip.avi", "--against", mixed_up.path, "--html", page, "--limit", 5
+    )
+    assert (document["images"], document["flip_rate"], document["top1"]) == (5, 40.0, None)
+    assert [flip["file"] for flip in document["flips"]] == ["frame 6", "frame 8"]
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 2
+
+
+def test_a_video_alone_has_no_accuracy(tmp_path: Path, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    import clips
+
+    clip = clips.write_clip(tmp_path / "clip.avi", 3)
+    assert main(["eval", str(tiny_bundle.path), "--data", str(clip)]) == EXIT_ERROR
+    assert "have no classes" in capsys.readouterr().err
 
 
 def test_folders_that_are_partly_labels_show_agreement(
@@ -208,9 +237,10 @@ def test_data_is_required(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str
 def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = tmp_path / "no" / "eval.json"
-    assert main(["eval", "never.opened", "--data", "never.listed", "--json", str(report)]) == EXIT_ERROR
-    assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
+    report = tmp_path / "no" / "report"
+    for option in ("--json", "--html"):
+        assert main(["eval", "never.opened", "--data", "never.listed", option, str(report)]) == EXIT_ERROR
+        assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
 
 
 def test_an_interrupted_evaluation_writes_nothing(
