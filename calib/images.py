@@ -3,7 +3,8 @@
     folder ─▶ ImageSet (paths, classes) ─┬▶ pictures ─▶ evaluation
                                          └▶ load     ─▶ Photos (frames, hash, what was skipped) ─▶ calibration
 
-A folder holds one folder a class, named by the class's label, or images without classes.
+A folder holds one folder a class, named by the class's label, or images without classes. ``vitedge.calib.video`` has
+the frames of a video in their place, where no classes are needed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +48,15 @@ class ImageFile:
 
     Attributes:
         path: where it is.
-        name: its path below the set's folder, with ``/``.
+        name: its path below the set's folder, with ``/``; of a frame, its number in words.
         class_name: the folder right below the set's folder that it lies in; empty if it lies in none.
+        frame: number in the video, from 0, where ``path`` is a video.
     """
 
     path: Path
     name: str
     class_name: str
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,33 @@ class Picture:
     file: ImageFile
     pixels: Frame | None
     sha256: str
+
+
+class Images(Protocol):
+    """What an evaluation needs of a set of images."""
+
+    @property
+    def path(self) -> Path:
+        """The folder or video that they come from."""
+
+    @property
+    def files(self) -> tuple[ImageFile, ...]:
+        """The images, in order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def is_labelled(self, labels: Sequence[str]) -> bool:
+        """Whether every image has a class that is a label."""
+
+    def targets(self, labels: Sequence[str]) -> Mapping[str, int]:
+        """Which logit each class of the set is, or an error that says why there is none."""
+
+    def pictures(self) -> Generator[Picture, None, None]:
+        """The images, decoded, in order."""
+
+    def only(self, files: Sequence[ImageFile]) -> Images:
+        """The set of some of the images, in the order that they have in this one."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +202,15 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder
+
+    def only(self, files: Sequence[ImageFile]) -> ImageSet:
+        """The set of some of the images."""
+        return replace(self, files=tuple(files))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from vitedge.calib.accuracy import (
     predict,
     score,
 )
-from vitedge.calib.images import NAMED, ImageSet
+from vitedge.calib.images import NAMED, Images
 from vitedge.metrics import Interval
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
@@ -47,7 +47,7 @@ class Report:
     """One bundle on a set of images, and the bundle that it was compared with.
 
     Attributes:
-        data: path of the images.
+        data: path of the folder or video.
         ours: the bundle.
         theirs: the other one, if there is one.
         comparison: of the two.
@@ -62,9 +62,11 @@ class Report:
 def measure(
     bundle: str,
     classifier: Classifier,
-    images: ImageSet,
+    images: Images,
     progress: Progress,
     against: tuple[str, Classifier] | None = None,
+    *,
+    keep_logits: bool = False,
 ) -> Report:
     """Evaluate a bundle, and compare it with another one where there is one.
 
@@ -74,6 +76,7 @@ def measure(
         images: labelled, or not where there is something to compare with.
         progress: told of every image.
         against: path and classifier of the other bundle.
+        keep_logits: as for ``predict``.
 
     Raises:
         CalibrationError: the images' folders are no labels, or no image can be read.
@@ -86,15 +89,15 @@ def measure(
     named = [(bundle, classifier), *([against] if against else [])]
     if against is not None:
         check_same_labels(classifier.labels, against[1].labels)
-    progress.step(f"classifying {len(images)} images of {images.folder}")
-    answers = predict([each for _, each in named], images, progress)
+    progress.step(f"classifying {len(images)} images of {images.path}")
+    answers = predict([each for _, each in named], images, progress, keep_logits=keep_logits)
     subjects = [
         Subject(name, each, score(each, images) if labelled else None)
         for (name, _), each in zip(named, answers, strict=True)
     ]
     theirs = subjects[1] if against else None
     comparison = compare(answers[0], answers[1]) if against else None
-    return Report(str(images.folder), subjects[0], theirs, comparison)
+    return Report(str(images.path), subjects[0], theirs, comparison)
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -114,6 +117,10 @@ def to_json(report: Report) -> dict[str, Any]:
     if report.theirs is not None and report.comparison is not None:
         document["agreement"] = report.comparison.agreement.percent
         document["agreement_ci95"] = _pair(report.comparison.agreement.ci95)
+        document["flip_rate"] = report.comparison.flipped.percent
+        document["flip_rate_ci95"] = _pair(report.comparison.flipped.ci95)
+        document["kl_mean"] = report.comparison.kl_mean
+        document["kl_p99"] = report.comparison.kl_p99
         document["top1_drop"] = top1_drop(report)
         document["flips"] = [_flip(flip) for flip in report.comparison.flips]
         document["against"] = _subject(report.theirs)
@@ -133,9 +140,9 @@ def to_text(report: Report) -> str:
 
 
 def _subject(subject: Subject) -> dict[str, Any]:
-    evaluation = subject.evaluation
+    evaluation, accepted = subject.evaluation, 100.0 * float(subject.answers.accepted.mean())
     if evaluation is None:
-        return {"bundle": subject.bundle, "top1": None, "top5": None}
+        return {"bundle": subject.bundle, "top1": None, "top5": None, "accepted": accepted}
     return {
         "bundle": subject.bundle,
         "top1": evaluation.top1,
@@ -143,6 +150,9 @@ def _subject(subject: Subject) -> dict[str, Any]:
         "top5": evaluation.top5,
         "top5_ci95": _pair(evaluation.among_top.ci95),
         "top5_k": evaluation.k,
+        "ece": evaluation.ece,
+        "accepted": accepted,
+        "accepted_top1": None if evaluation.accepted_first is None else evaluation.accepted_first.percent,
     }
 
 
@@ -153,6 +163,7 @@ def _flip(flip: Flip) -> dict[str, Any]:
         "score": flip.ours.score,
         "against_label": flip.theirs.label,
         "against_score": flip.theirs.score,
+        "kl": flip.divergence,
     }
 
 
@@ -169,21 +180,37 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"skipped, cannot be read: {', '.join(skipped[:NAMED])}{more}"
     width = max(len(subject.bundle) for subject in subjects)
     for subject in subjects:
-        yield f"{subject.bundle:<{width}}  {_accuracy(subject.evaluation)}"
+        yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}"
+        if subject.answers.threshold:
+            yield f"{'':<{width}}  {_acceptance(subject)}"
     if report.comparison is not None:
         yield from _comparison_lines(report, report.comparison)
 
 
-def _accuracy(evaluation: Evaluation | None) -> str:
+def accuracy_text(evaluation: Evaluation | None) -> str:
+    """Top-1 and top-5 with their 95 % intervals and the calibration error, or that they are not known."""
     if evaluation is None:
-        return "not all folders are labels of the model, so accuracy is not known"
+        return "not all images have a class of the model, so accuracy is not known"
     clamped = f" (there are {evaluation.k} classes)" if len(evaluation.answers.labels) <= evaluation.k else ""
-    return f"top-1 {_share(evaluation.first)}  top-{evaluation.k} {_share(evaluation.among_top)}{clamped}"
+    return (
+        f"top-1 {share_text(evaluation.first)}  top-{evaluation.k} {share_text(evaluation.among_top)}{clamped}  "
+        f"calibration error {evaluation.ece:.2f} %"
+    )
+
+
+def _acceptance(subject: Subject) -> str:
+    answers = subject.answers
+    accepted = Share(int(answers.accepted.sum()), len(answers))
+    right = None if subject.evaluation is None else subject.evaluation.accepted_first
+    of_them = "" if right is None else f", of them {share_text(right)} right"
+    return f"abstains below a score of {answers.threshold:.3f}: accepts {share_text(accepted)}{of_them}"
 
 
 def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:
     drop = top1_drop(report)
-    yield f"agreement {_share(comparison.agreement)}" + ("" if drop is None else f"  top-1 drop {drop:+.2f} points")
+    yield f"agreement {share_text(comparison.agreement)}" + ("" if drop is None else f"  top-1 drop {drop:+.2f} points")
+    yield f"flip rate {share_text(comparison.flipped)}"
+    yield f"KL divergence of the softmax: mean {comparison.kl_mean:.3g}, p99 {comparison.kl_p99:.3g} nats"
     if not comparison.flips:
         return
     yield f"{len(comparison.flips)} images are classified otherwise:"
@@ -191,8 +218,9 @@ def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:
         ours, theirs = flip.ours, flip.theirs
         yield f"  {flip.file.name}: {ours.label} {ours.score:.2f}, against {theirs.label} {theirs.score:.2f}"
     if len(comparison.flips) > FLIPS_SHOWN:
-        yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; --json FILE lists all"
+        yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; --json FILE lists all, --html FILE shows them"
 
 
-def _share(share: Share) -> str:
+def share_text(share: Share) -> str:
+    """Percent, with the 95 % interval in brackets."""
     return f"{share.percent:.2f} % [{share.ci95.low:.2f}, {share.ci95.high:.2f}]"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vitedge.runtime.bench import Measurement, Ratio, Report, Samples
 from vitedge.runtime.bench_report import STAGES, latency_ms, percentiles, to_text
+from vitedge.runtime.page import page
 
 WIDTH, HEIGHT = 860, 260
 LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 34
@@ -23,24 +24,12 @@ CURVE_POINTS = 400
 MOST_DOTS = 6000
 SLOWEST_PERCENT = 1.0
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --faint: #68707a; --grid: #d9dde2; --paper: #ffffff;
-  --series0: #0b6bcb; --series1: #c2541b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --faint: #9aa3ad; --grid: #343b43; --paper: #15181c;
-  --series0: #5aa9f5; --series1: #f0925a; } }
-body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 880px;
-  margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.4em; } h2 { font-size: 1.05em; margin: 2em 0 .3em; } p { color: var(--faint); margin: .2em 0 .6em; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25em .6em; border-bottom: 1px solid var(--grid); }
-th:first-child, td:first-child { text-align: left; }
+PLOT_STYLE = """
 svg { width: 100%; height: auto; display: block; } svg text { fill: var(--faint); font-size: 12px; }
 .grid { stroke: var(--grid); } .axis { stroke: var(--faint); }
-.series0 { color: var(--series0); } .series1 { color: var(--series1); }
-.key { font-weight: 600; } .line { fill: none; stroke: currentColor; stroke-width: 1.8; }
+.line { fill: none; stroke: currentColor; stroke-width: 1.8; }
 .bar { fill: currentColor; opacity: .45; } .dot { fill: currentColor; opacity: .5; }
 .mark { stroke: currentColor; stroke-dasharray: 4 3; } .mark-name { fill: currentColor !important; }
-pre { overflow-x: auto; font-size: 12.5px; }
 """
 
 
@@ -82,13 +71,7 @@ def to_html(report: Report) -> str:
         _section("Over time", _dots_note(measured), _over_time(measured)),
         f"<h2>As text</h2><pre>{html.escape(to_text(report))}</pre>",
     ]
-    title = html.escape(f"Latency of {report.measurement.model}")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n'
-        + "\n".join(sections)
-        + "\n</body></html>\n"
-    )
+    return page(f"Latency of {report.measurement.model}", sections, style=PLOT_STYLE)
 
 
 def _heading(measured: Sequence[Measurement]) -> str:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from vitedge.metrics import SQNR_CAP_DB, parity, softmax, sqnr_db, wilson_interval
+from vitedge.metrics import (
+    SQNR_CAP_DB,
+    expected_calibration_error,
+    kl_divergence,
+    parity,
+    softmax,
+    sqnr_db,
+    wilson_interval,
+)
 
 REFERENCE = np.random.default_rng(0).normal(0, 3, (8, 10)).astype(np.float32)
 
@@ -124,6 +132,53 @@ def test_softmax_does_not_see_a_shift(values: NDArray[np.float32], shift: float)
 
 def test_softmax_survives_large_logits() -> None:
     assert softmax(np.array([[1e30, 0.0]], dtype=np.float32)).tolist() == [[1.0, 0.0]]
+
+
+def test_kl_divergence_by_hand() -> None:
+    """p = (0.75, 0.25) against q = (0.5, 0.5) and the other way about: the two directions differ."""
+    skewed, even = np.log([[0.75, 0.25]]), np.zeros((1, 2))
+    assert kl_divergence(skewed, even) == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert kl_divergence(even, skewed) == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2))
+
+
+def test_kl_divergence_sees_doubled_and_zero_logits_in_every_row_and_no_shift() -> None:
+    assert np.all(kl_divergence(REFERENCE, 2 * REFERENCE) > 0.01)
+    assert np.all(kl_divergence(REFERENCE, np.zeros_like(REFERENCE)) > 0.1)
+    assert kl_divergence(REFERENCE, REFERENCE + 5) == pytest.approx(np.zeros(8), abs=1e-6)
+    assert kl_divergence(REFERENCE, REFERENCE.copy()).tolist() == [0.0] * 8
+
+
+def test_kl_divergence_survives_large_logits_and_refuses_other_shapes() -> None:
+    far = kl_divergence(np.array([1000.0, 0.0]), np.array([0.0, 1000.0], dtype=np.float32))
+    assert far == pytest.approx(1000.0)
+    with pytest.raises(ValueError, match="logits of shape"):
+        kl_divergence(np.zeros((2, 3)), np.zeros(3))
+
+
+@given(logits)
+def test_kl_divergence_is_never_negative(values: NDArray[np.float32]) -> None:
+    assert np.all(kl_divergence(values, values[:, ::-1]) >= 0)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Bins of 1/15: 0.62 and 0.66 share one, 0.95 and 1.0 another; 0.65·2 against 1 right, 1.95 against 2 right."""
+    scores = np.array([0.62, 0.66, 0.95, 1.0], dtype=np.float32)
+    error = expected_calibration_error(scores, np.array([True, False, True, True]))
+    assert error == pytest.approx(100 * (abs(0.62 + 0.66 - 1) + abs(0.95 + 1.0 - 2)) / 4, abs=1e-4)
+
+
+def test_calibration_error_of_scores_that_say_what_they_mean_and_of_those_that_do_not() -> None:
+    generator = np.random.default_rng(1)
+    scores = generator.uniform(0.2, 1.0, 20_000)
+    assert expected_calibration_error(scores, generator.random(20_000) < scores) < 2
+    assert expected_calibration_error(np.ones(10), np.zeros(10, dtype=bool)) == 100.0
+    assert expected_calibration_error(np.zeros(10), np.zeros(10, dtype=bool)) == 0.0
+
+
+def test_calibration_error_needs_as_many_scores_as_answers() -> None:
+    for scores, right in ((np.ones(3), np.ones(2, dtype=bool)), (np.ones(0), np.ones(0, dtype=bool))):
+        with pytest.raises(ValueError, match="scores of shape"):
+            expected_calibration_error(scores, right)
 
 
 counts = st.integers(1, 5000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))

@@ -16,7 +16,7 @@ from vitedge.bundle import Bundle
 from vitedge.calib.accuracy import Share, compare, evaluate, predict, score
 from vitedge.calib.images import ImageSet
 from vitedge.errors import CalibrationError, EngineError, UsageError
-from vitedge.metrics import softmax, wilson_interval
+from vitedge.metrics import kl_divergence, softmax, wilson_interval
 from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.classifier import Classifier, load
 from vitedge.runtime.engines.table import TableEngine
@@ -80,10 +80,10 @@ def test_labels_decide_which_logit_is_right(images: ImageSet) -> None:
 
 def test_answers_are_image_by_image_in_order(images: ImageSet) -> None:
     (answers,) = predict([answering(images, RIGHT)], images)
-    assert [answer.file for answer in answers.each] == list(images.files)
+    assert [answer.file for answer in answers] == list(images.files)
     assert (answers.labels, answers.skipped, len(answers)) == (SEVEN, (), 4)
     assert answers.sha256 == images.load(SMALL).sha256
-    for answer in answers.each:
+    for answer in answers:
         assert len(answer.topk) == 5
         assert answer.best.label == answer.file.class_name
         logits = np.array(RIGHT[answer.file.name], dtype=np.float32)
@@ -148,6 +148,20 @@ def test_agreement_and_flips(images: ImageSet) -> None:
     assert [flip.ours.score, flip.theirs.score] == pytest.approx(expected)
 
 
+def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: ImageSet) -> None:
+    other = RIGHT | {"green/0.png": [9, 1, 0, 0, 0, 0, 0], "red/1.png": [9, 8, 8, 8, 8, 8, 8]}
+    ours, theirs = predict([answering(images, other), answering(images, RIGHT)], images)
+    rows = [[np.array(table[file.name], np.float32) for file in images.files] for table in (RIGHT, other)]
+    expected = kl_divergence(np.stack(rows[0]), np.stack(rows[1]))
+    assert ours.divergences == pytest.approx(expected)
+    assert np.count_nonzero(ours.divergences) == 2
+    assert not theirs.divergences.any()
+    comparison = compare(ours, theirs)
+    assert (comparison.kl_mean, comparison.kl_p99) == pytest.approx((expected.mean(), np.percentile(expected, 99)))
+    assert comparison.flips[0].divergence == pytest.approx(max(expected))
+    assert comparison.flipped == Share(1, 4)
+
+
 def test_all_the_same_and_all_different(images: ImageSet) -> None:
     upside_down = {name: [-value for value in row] for name, row in RIGHT.items()}
     same, right, wrong = predict([answering(images, each) for each in (RIGHT, RIGHT, upside_down)], images)
@@ -163,10 +177,12 @@ def test_all_the_same_and_all_different(images: ImageSet) -> None:
 )
 def test_different_classes_cannot_be_compared(images: ImageSet, labels: tuple[str, ...], message: str) -> None:
     table = {name: row[: len(labels)] for name, row in RIGHT.items()}
-    ours, theirs = predict([answering(images, table, labels), answering(images, RIGHT)], images)
-    first, second = (theirs, ours) if len(labels) == 3 else (ours, theirs)
+    other, right = answering(images, table, labels), answering(images, RIGHT)
+    first, second = (right, other) if len(labels) == 3 else (other, right)
     with pytest.raises(UsageError, match=message):
-        compare(first, second)
+        predict([first, second], images)
+    with pytest.raises(UsageError, match=message):
+        compare(*(predict([each], images)[0] for each in (first, second)))
 
 
 def test_answers_about_different_images_cannot_be_compared(images: ImageSet) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vitedge.calib.accuracy import Answer, Answers, compare, score
+from vitedge.calib.accuracy import Answers, compare, score
 from vitedge.calib.images import ImageFile, ImageSet
 from vitedge.calib.report import FLIPS_SHOWN, Report, Subject, measure, to_json, to_text, top1_drop
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import wilson_interval
-from vitedge.prediction import Candidate
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Silent
 from vitedge.runtime.classifier import Classifier
@@ -21,9 +22,15 @@ from vitedge.version import VERSION
 
 LABELS = ("cat", "dog", "newt", "owl", "pig", "rat")
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
-ALWAYS = {"version", "vitedge_version", "data", "images", "skipped", "sha256", "bundle", "top1", "top5"}
-LABELLED = {"top1_ci95", "top5_ci95", "top5_k"}
-COMPARED = {"agreement", "agreement_ci95", "top1_drop", "flips", "against"}
+ALWAYS = {
+    *("version", "vitedge_version", "data", "images", "skipped", "sha256"),
+    *("bundle", "top1", "top5", "accepted"),
+}
+LABELLED = {"top1_ci95", "top5_ci95", "top5_k", "ece", "accepted_top1"}
+COMPARED = {
+    *("agreement", "agreement_ci95", "flip_rate", "flip_rate_ci95", "kl_mean", "kl_p99"),
+    *("top1_drop", "flips", "against"),
+}
 
 
 def image_set(count: int, class_name: str = "cat") -> ImageSet:
@@ -32,17 +39,20 @@ def image_set(count: int, class_name: str = "cat") -> ImageSet:
 
 
 def answers(images: ImageSet, chosen: str, labels: tuple[str, ...] = LABELS, skipped: tuple[str, ...] = ()) -> Answers:
-    """For each image, in order, the initial of the class that is chosen, with score 0.75."""
+    """For each image, in order, the initial of the class that is chosen, with score 0.75; divergences 0, 1, 2, …"""
     by_initial = {label[0]: index for index, label in enumerate(labels)}
-
-    def answer(file: ImageFile, initial: str) -> Answer:
-        best = by_initial[initial]
-        order = [best, *(index for index in range(len(labels)) if index != best)][:5]
-        topk = [Candidate(label=labels[index], index=index, score=0.75 if index == best else 0.05) for index in order]
-        return Answer(file, tuple(topk))
-
-    each = tuple(answer(file, initial) for file, initial in zip(images.files, chosen, strict=True))
-    return Answers(labels, each, skipped, "5ha")
+    best = [by_initial[initial] for initial in chosen]
+    order = [[first, *(index for index in range(len(labels)) if index != first)][:5] for first in best]
+    scores = [[0.75, *[0.05] * (len(row) - 1)] for row in order]
+    return Answers(
+        labels=labels,
+        files=images.files,
+        indices=np.array(order, np.int32),
+        scores=np.array(scores, np.float32),
+        divergences=np.arange(len(chosen), dtype=np.float64),
+        skipped=skipped,
+        sha256="5ha",
+    )
 
 
 def report(
@@ -81,11 +91,15 @@ def test_keys_of_a_comparison() -> None:
     assert document["agreement"] == 75.0
     interval = wilson_interval(3, 4)
     assert document["agreement_ci95"] == [interval.low, interval.high]
+    assert document["flip_rate"] == 25.0
+    interval = wilson_interval(1, 4)
+    assert document["flip_rate_ci95"] == [interval.low, interval.high]
+    assert (document["kl_mean"], document["kl_p99"]) == (1.5, pytest.approx(2.97))
     assert document["top1_drop"] == 25.0
     assert document["flips"] == [
-        {"file": "cat/2.png", "label": "dog", "score": 0.75, "against_label": "cat", "against_score": 0.75}
+        {"file": "cat/2.png", "label": "dog", "score": 0.75, "against_label": "cat", "against_score": 0.75, "kl": 2.0}
     ]
-    assert set(document["against"]) == LABELLED | {"bundle", "top1", "top5"}
+    assert set(document["against"]) == LABELLED | {"bundle", "top1", "top5", "accepted"}
     assert (document["against"]["bundle"], document["against"]["top1"]) == ("a-longer-name.bundle", 75.0)
 
 
@@ -93,7 +107,7 @@ def test_keys_without_labels() -> None:
     document = to_json(report("ccdd", "cccd", labelled=False))
     assert set(document) == ALWAYS | COMPARED
     assert document["top1"] is document["top5"] is document["top1_drop"] is None
-    assert document["against"] == {"bundle": "a-longer-name.bundle", "top1": None, "top5": None}
+    assert document["against"] == {"bundle": "a-longer-name.bundle", "top1": None, "top5": None, "accepted": 100.0}
     assert document["agreement"] == 75.0
 
 
@@ -109,7 +123,7 @@ def test_all_flips_are_in_the_json_and_the_first_in_the_text() -> None:
     text = to_text(many)
     assert text.count(": dog 0.75, against cat 0.75") == FLIPS_SHOWN
     assert "30 images are classified otherwise:" in text
-    assert "and 20 more; --json FILE lists all" in text
+    assert "and 20 more; --json FILE lists all, --html FILE shows them" in text
 
 
 @pytest.mark.parametrize(
@@ -131,7 +145,8 @@ def test_the_text_of_one_bundle() -> None:
     interval = wilson_interval(3, 4)
     assert lines == [
         "4 images of val; 95 % intervals in brackets",
-        f"int8.bundle  top-1 75.00 % [{interval.low:.2f}, {interval.high:.2f}]  top-5 100.00 % [51.01, 100.00]",
+        f"int8.bundle  top-1 75.00 % [{interval.low:.2f}, {interval.high:.2f}]  top-5 100.00 % [51.01, 100.00]  "
+        "calibration error 0.00 %",
     ]
 
 
@@ -139,7 +154,9 @@ def test_the_text_of_two_is_aligned() -> None:
     lines = to_text(report("cc", "cc")).splitlines()
     assert lines[1].index("top-1") == lines[2].index("top-1")
     assert lines[3].startswith("agreement 100.00 % [")
-    assert len(lines) == 4
+    assert lines[4].startswith("flip rate 0.00 % [")
+    assert lines[5] == "KL divergence of the softmax: mean 0.5, p99 0.99 nats"
+    assert len(lines) == 6
 
 
 def test_fewer_classes_than_five_are_mentioned() -> None:
@@ -154,6 +171,21 @@ def test_without_labels_no_accuracy_is_printed() -> None:
     text = to_text(report("cd", "cd", labelled=False))
     assert text.count("accuracy is not known") == 2
     assert "top-" not in text
+
+
+def test_abstention_is_in_both() -> None:
+    images = image_set(4)
+    said = answers(images, "cccd")
+    said.scores[0, 0] = 0.25
+    said = dataclasses.replace(said, threshold=0.5)
+    case = Report("val", Subject("int8.bundle", said, score(said, images)), None, None)
+    document = to_json(case)
+    assert document["accepted"] == 75.0
+    assert document["accepted_top1"] == pytest.approx(200 / 3)
+    assert document["ece"] == pytest.approx(100 * (0.75 + abs(3 * 0.75 - 2)) / 4)
+    line = to_text(case).splitlines()[2]
+    assert line.startswith("             abstains below a score of 0.500: accepts 75.00 % [")
+    assert ", of them 66.67 % [" in line
 
 
 def test_skipped_images_are_named_up_to_a_number() -> None:
