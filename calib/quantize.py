@@ -21,6 +21,7 @@ from vitedge.calib.correct import feedback_round
 from vitedge.calib.equalize import best_equalization, fold, normalization_behind
 from vitedge.calib.finite import check_weights
 from vitedge.calib.frame_convolution import quantize_frame_convolution
+from vitedge.calib.hoist import hoist_quantizers
 from vitedge.calib.observe import Observed, observe
 from vitedge.calib.placement import Layer, by_data, int8_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
@@ -89,6 +90,7 @@ def quantize(
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
     first = quantize_frame_convolution(result, frames)
+    hoist_quantizers(result)
     return QuantizedGraph(graph=result, recipe=_recipe(work, len(frames), bool(first)))
 
 
