@@ -65,6 +65,8 @@ def measure(
     images: Images,
     progress: Progress,
     against: tuple[str, Classifier] | None = None,
+    *,
+    keep_logits: bool = False,
 ) -> Report:
     """Evaluate a bundle, and compare it with another one where there is one.
 
@@ -74,6 +76,7 @@ def measure(
         images: labelled, or not where there is something to compare with.
         progress: told of every image.
         against: path and classifier of the other bundle.
+        keep_logits: as for ``predict``.
 
     Raises:
         CalibrationError: the images' folders are no labels, or no image can be read.
@@ -87,7 +90,7 @@ def measure(
     if against is not None:
         check_same_labels(classifier.labels, against[1].labels)
     progress.step(f"classifying {len(images)} images of {images.path}")
-    answers = predict([each for _, each in named], images, progress)
+    answers = predict([each for _, each in named], images, progress, keep_logits=keep_logits)
     subjects = [
         Subject(name, each, score(each, images) if labelled else None)
         for (name, _), each in zip(named, answers, strict=True)
@@ -137,9 +140,9 @@ def to_text(report: Report) -> str:
 
 
 def _subject(subject: Subject) -> dict[str, Any]:
-    evaluation = subject.evaluation
+    evaluation, accepted = subject.evaluation, 100.0 * float(subject.answers.accepted.mean())
     if evaluation is None:
-        return {"bundle": subject.bundle, "top1": None, "top5": None}
+        return {"bundle": subject.bundle, "top1": None, "top5": None, "accepted": accepted}
     return {
         "bundle": subject.bundle,
         "top1": evaluation.top1,
@@ -147,6 +150,9 @@ def _subject(subject: Subject) -> dict[str, Any]:
         "top5": evaluation.top5,
         "top5_ci95": _pair(evaluation.among_top.ci95),
         "top5_k": evaluation.k,
+        "ece": evaluation.ece,
+        "accepted": accepted,
+        "accepted_top1": None if evaluation.accepted_first is None else evaluation.accepted_first.percent,
     }
 
 
@@ -175,16 +181,29 @@ def _lines(report: Report) -> Iterator[str]:
     width = max(len(subject.bundle) for subject in subjects)
     for subject in subjects:
         yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}"
+        if subject.answers.threshold:
+            yield f"{'':<{width}}  {_acceptance(subject)}"
     if report.comparison is not None:
         yield from _comparison_lines(report, report.comparison)
 
 
 def accuracy_text(evaluation: Evaluation | None) -> str:
-    """Top-1 and top-5 with their 95 % intervals, or that they are not known."""
+    """Top-1 and top-5 with their 95 % intervals and the calibration error, or that they are not known."""
     if evaluation is None:
         return "not all images have a class of the model, so accuracy is not known"
     clamped = f" (there are {evaluation.k} classes)" if len(evaluation.answers.labels) <= evaluation.k else ""
-    return f"top-1 {share_text(evaluation.first)}  top-{evaluation.k} {share_text(evaluation.among_top)}{clamped}"
+    return (
+        f"top-1 {share_text(evaluation.first)}  top-{evaluation.k} {share_text(evaluation.among_top)}{clamped}  "
+        f"calibration error {evaluation.ece:.2f} %"
+    )
+
+
+def _acceptance(subject: Subject) -> str:
+    answers = subject.answers
+    accepted = Share(int(answers.accepted.sum()), len(answers))
+    right = None if subject.evaluation is None else subject.evaluation.accepted_first
+    of_them = "" if right is None else f", of them {share_text(right)} right"
+    return f"abstains below a score of {answers.threshold:.3f}: accepts {share_text(accepted)}{of_them}"
 
 
 def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:

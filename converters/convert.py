@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.bundle import Bundle
+from vitedge.calib.confidence import check_abstain_error
 from vitedge.converters.publish import check_output
 from vitedge.converters.sources import Factory, HubFolder, HubRepo, Source, TimmName, VariantName, parse_source
 from vitedge.errors import UsageError, did_you_mean
@@ -28,6 +29,7 @@ class Request:
         random_weights: give a name random weights.
         calib: folder of images like those the camera will see.
         eval_data: folder of labelled images to measure accuracy on.
+        abstain_error: share of wrong answers, 0…1, that the threshold for abstaining is fitted to; None for none.
         labels: text file with one label a line; None for those of the checkpoint.
         preprocessing: JSON file, or ``timm:NAME``; None for what the checkpoint says.
         num_classes: number of logits that a named model is built with; None for that of its weights.
@@ -42,6 +44,7 @@ class Request:
     random_weights: bool
     calib: Path | None
     eval_data: Path | None
+    abstain_error: float | None
     labels: Path | None
     preprocessing: str | None
     num_classes: int | None
@@ -88,6 +91,7 @@ def convert(
     random_weights: bool = False,
     calib: str | Path | None = None,
     eval_data: str | Path | None = None,
+    abstain_error: float | None = None,
     labels: str | Path | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
@@ -107,6 +111,7 @@ def convert(
         random_weights=random_weights,
         calib=_path(calib),
         eval_data=_path(eval_data),
+        abstain_error=abstain_error,
         labels=_path(labels),
         preprocessing=None if preprocessing is None else str(preprocessing),
         num_classes=num_classes,
@@ -144,6 +149,9 @@ def _check(request: Request) -> None:
             expected="a folder of about 300 images like those the camera will see",
             fix="--calib DIR; without images, --precision fp16 needs none",
         )
+    check_abstain_error(request.abstain_error)
+    if request.abstain_error is not None and request.eval_data is None:
+        raise UsageError("--abstain-error needs images with classes", fix="--eval DIR, one folder of images a label")
     for option in _OPTIONS:
         if getattr(request, option.field) not in (None, False) and not isinstance(request.source, option.sources):
             raise UsageError(f"{option.name} is not for this source: {request.source.name} {option.otherwise}")

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 
 from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_XML, Bundle
-from vitedge.calib.accuracy import evaluate
+from vitedge.calib.accuracy import Evaluation, evaluate
+from vitedge.calib.confidence import MIN_IMAGES, check_enough, fit
 from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos
 from vitedge.calib.quantize import quantize
 from vitedge.converters.convert import Request
@@ -48,6 +49,7 @@ from vitedge.manifest import (
     SCHEMA_VERSION,
     AccuracyRecord,
     CalibrationRecord,
+    ConfidenceRecord,
     GoldenRecord,
     Manifest,
     PrecisionRecord,
@@ -150,10 +152,13 @@ def run(request: Request, progress: Progress) -> Bundle:
 def _find_images(request: Request) -> Images:
     """List the folders first: a wrong one is known before a model is loaded."""
     limit = CALIBRATION_IMAGES if request.precision == "int8" else COMPARED_IMAGES
-    return Images(
+    images = Images(
         calibration=None if request.calib is None else ImageSet.from_folder(request.calib, limit=limit),
         evaluation=None if request.eval_data is None else ImageSet.from_folder(request.eval_data),
     )
+    if images.evaluation is not None and request.abstain_error is not None:
+        check_enough(len(images.evaluation))
+    return images
 
 
 def _draft(request: Request, images: Images, progress: Progress) -> Draft:
@@ -326,23 +331,39 @@ def _verified(bundle: Bundle, draft: Draft, golden: Logits, images: Images, prog
         random = draft.request.random_weights
         min_sqnr_db = demanded_sqnr(golden, reached[: len(golden)], precision, random_weights=random)
         difference = check_precision(full, reached, precision)
-        accuracy = _accuracy(classifier, images.evaluation, progress)
+        evaluation = _evaluation(classifier, images.evaluation, progress)
         ran = classifier.info
     return replace(
         manifest,
         precision=PrecisionRecord(asked=precision, effective=ran.effective_precision, rest=ran.rest_precision),
         golden=replace(manifest.golden, min_sqnr_db=min_sqnr_db),
         verification=VerificationRecord(draft.full.against_source, difference),
-        accuracy=accuracy,
+        accuracy=None if evaluation is None else _accuracy(evaluation),
+        confidence=None if evaluation is None else _confidence(evaluation, draft.request.abstain_error, progress),
     )
 
 
-def _accuracy(classifier: Classifier, images: ImageSet | None, progress: Progress) -> AccuracyRecord | None:
+def _evaluation(classifier: Classifier, images: ImageSet | None, progress: Progress) -> Evaluation | None:
     if images is None:
         return None
     progress.step(f"measuring accuracy on {len(images)} images of {images.folder}")
-    result = evaluate(classifier, images, progress)
-    return AccuracyRecord(result.top1, result.top5, result.images, result.answers.sha256)
+    return evaluate(classifier, images, progress, keep_logits=True)
+
+
+def _accuracy(evaluation: Evaluation) -> AccuracyRecord:
+    return AccuracyRecord(evaluation.top1, evaluation.top5, evaluation.images, evaluation.answers.sha256)
+
+
+def _confidence(evaluation: Evaluation, abstain_error: float | None, progress: Progress) -> ConfidenceRecord | None:
+    if evaluation.images < MIN_IMAGES and abstain_error is None:
+        progress.step(f"scores stay as they are: a temperature needs {MIN_IMAGES} images, not {evaluation.images}")
+        return None
+    record = fit(evaluation, abstain_error)
+    progress.step(
+        f"fitted temperature {record.temperature:.3f}: calibration error {record.ece_before:.2f} → "
+        f"{record.ece_after:.2f} %"
+    )
+    return record
 
 
 def _tool_versions() -> dict[str, str]:

@@ -54,6 +54,8 @@ class Classifier:
         engine: what runs the graph; the classifier owns it and closes it.
         preprocessing: how an image becomes the engine's input.
         labels: one for each logit.
+        temperature: what logits are divided by before the softmax.
+        threshold: abstain from predictions with a lower score, 0…1.
         open_lanes: opens the engines of ``lanes``, which the classifier then owns as well; called once at most.
     """
 
@@ -63,10 +65,14 @@ class Classifier:
         preprocessing: Preprocessing,
         labels: Sequence[str],
         *,
+        temperature: float = 1.0,
+        threshold: float = 0.0,
         open_lanes: Callable[[], Sequence[Engine]] = tuple,
     ) -> None:
         self.preprocessing = preprocessing
         self.labels = tuple(labels)
+        self.temperature = temperature
+        self.threshold = threshold
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
         self._engine: Engine | None = engine
@@ -99,6 +105,7 @@ class Classifier:
             logits = engine.run()
             inferred = time.perf_counter_ns()
         candidates = self.rank(logits, topk)
+        abstained = candidates[0].score < self.threshold
         done = time.perf_counter_ns()
         return Prediction(
             topk=candidates,
@@ -110,6 +117,7 @@ class Classifier:
                 infer=(inferred - prepared) / NANOSECONDS_PER_MS,
                 postprocess=(done - inferred) / NANOSECONDS_PER_MS,
             ),
+            abstained=abstained,
         )
 
     def logits(self, image: Image) -> NDArray[np.float32]:
@@ -136,7 +144,7 @@ class Classifier:
         """
         with self._lanes_lock:
             if self._lanes is None:
-                self._lanes = tuple(Classifier(each, self.preprocessing, self.labels) for each in self._open_lanes())
+                self._lanes = tuple(self._beside(engine) for engine in self._open_lanes())
             return self._lanes
 
     def prepare(self, image: Image, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
@@ -162,6 +170,8 @@ class Classifier:
     def rank(self, logits: NDArray[np.float32], topk: int) -> tuple[Candidate, ...]:
         """The ``topk`` best classes of ``(classes,)`` logits, best first; equal ones in the order of their index.
 
+        Scores are the softmax of the logits over the temperature.
+
         Raises:
             UsageError: ``topk`` is less than 1.
             EngineError: the logits are not finite, or are not one for each label.
@@ -169,7 +179,7 @@ class Classifier:
         peak = float(logits.max(initial=-math.inf))
         if topk < 1 or not math.isfinite(peak) or logits.size != len(self.labels):
             raise self._unrankable(logits, topk)
-        weights = np.exp(logits - peak)
+        weights = np.exp((logits - peak) / self.temperature)
         best = _best(logits, min(topk, logits.size))
         scores = weights[best] / weights.sum()
         return tuple(
@@ -195,6 +205,12 @@ class Classifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _beside(self, engine: Engine) -> Classifier:
+        """A classifier like this one, with another engine."""
+        return Classifier(
+            engine, self.preprocessing, self.labels, temperature=self.temperature, threshold=self.threshold
+        )
 
     def _opened(self) -> Engine:
         if self._engine is None:
@@ -253,9 +269,15 @@ def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int
     opened_engine = open_engine(opened_bundle, engine, threads=threads)
     try:
         ensure_self_test(opened_bundle, opened_engine)
-        model = opened_bundle.manifest.model
-        proven_lanes = partial(_proven_lanes, opened_bundle, engine, threads)
-        return Classifier(opened_engine, model.preprocessing, model.labels, open_lanes=proven_lanes)
+        model, confidence = opened_bundle.manifest.model, opened_bundle.manifest.confidence
+        return Classifier(
+            opened_engine,
+            model.preprocessing,
+            model.labels,
+            temperature=1.0 if confidence is None else confidence.temperature,
+            threshold=0.0 if confidence is None else confidence.threshold,
+            open_lanes=partial(_proven_lanes, opened_bundle, engine, threads),
+        )
     except BaseException:
         opened_engine.close()
         raise

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.extras import require
-from vitedge.prediction import Candidate, Prediction
+from vitedge.prediction import Prediction
 
 SHOWN_CLASSES = 3
 SMALLEST_SIDE = 240
@@ -77,7 +77,7 @@ def layout_for(height: int, width: int, rows: int) -> Layout:
 
 
 def annotate(prediction: Prediction, image: NDArray[np.uint8], *, fps: float | None = None) -> NDArray[np.uint8]:
-    """The frame with the prediction drawn into its upper left corner.
+    """The frame with the prediction drawn into its upper left corner; one that abstains is marked as unsure.
 
     Args:
         prediction: what to show.
@@ -91,10 +91,9 @@ def annotate(prediction: Prediction, image: NDArray[np.uint8], *, fps: float | N
         MissingExtraError: Pillow is not installed.
     """
     canvas = _enlarged(image)
-    candidates = prediction.topk[:SHOWN_CLASSES]
-    layout = layout_for(canvas.shape[0], canvas.shape[1], len(candidates) - 1)
+    layout = layout_for(canvas.shape[0], canvas.shape[1], min(SHOWN_CLASSES, len(prediction.topk)) - 1)
     corner = canvas[: layout.height, : layout.width]
-    corner[...] = _panel(corner, layout, candidates, _footer(prediction, fps))
+    corner[...] = _panel(corner, layout, prediction, _footer(prediction, fps))
     return canvas
 
 
@@ -105,19 +104,19 @@ def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _panel(
-    background: NDArray[np.uint8], layout: Layout, candidates: tuple[Candidate, ...], footer: str
-) -> NDArray[np.uint8]:
+def _panel(background: NDArray[np.uint8], layout: Layout, prediction: Prediction, footer: str) -> NDArray[np.uint8]:
     """The panel over its background."""
     pillow = _pillow("Image")
     below = pillow.fromarray(np.ascontiguousarray(background))
     picture = pillow.blend(below, pillow.new("RGB", below.size, BACKGROUND), PANEL_OPACITY)
     draw = _pillow("ImageDraw").Draw(picture)
     top = layout.padding
-    for place, candidate in enumerate(candidates):
+    for place, candidate in enumerate(prediction.topk[:SHOWN_CLASSES]):
         size, block = (layout.unit, layout.row) if place else (layout.title, layout.heading)
-        _line(draw, layout, top, size, candidate.label, _percent(candidate.score), TEXT)
-        _bar(draw, layout, top + round(1.3 * size), candidate.score)
+        unsure = prediction.abstained and not place
+        name, colour = (f"unsure: {candidate.label}", MUTED) if unsure else (candidate.label, TEXT)
+        _line(draw, layout, top, size, name, _percent(candidate.score), colour)
+        _bar(draw, layout, top + round(1.3 * size), candidate.score, MUTED if unsure else BAR)
         top += block
     _line(draw, layout, top, round(0.9 * layout.unit), footer, "", MUTED)
     drawn: NDArray[np.uint8] = np.asarray(picture)
@@ -135,13 +134,13 @@ def _line(draw: Any, layout: Layout, top: int, size: int, left: str, right: str,
     draw.text((layout.padding, top), _fitted(left, font, room), font=font, fill=colour)
 
 
-def _bar(draw: Any, layout: Layout, top: int, score: float) -> None:
+def _bar(draw: Any, layout: Layout, top: int, score: float, colour: Colour) -> None:
     left, right = layout.padding, layout.width - layout.padding
     bottom = top + max(2, layout.unit // 4)
     draw.rectangle((left, top, right, bottom), fill=TRACK)
     filled = round((right - left) * min(1.0, max(0.0, score)))
     if filled:
-        draw.rectangle((left, top, left + filled, bottom), fill=BAR)
+        draw.rectangle((left, top, left + filled, bottom), fill=colour)
 
 
 def _fitted(text: str, font: Any, room: float) -> str:

@@ -43,7 +43,13 @@ JOIN_SECONDS = 5.0
 
 
 class Stages(Protocol):
-    """What a stream needs of a classifier: its stages, one at a time."""
+    """What a stream needs of a classifier: its stages, one at a time.
+
+    Attributes:
+        threshold: abstain from predictions with a lower score.
+    """
+
+    threshold: float
 
     def prepare(self, image: Image, *, order: ChannelOrder) -> NDArray[np.uint8]:
         """An ``H×W×3`` frame as the network's ``h×w×3`` input; may run in another thread than ``infer``."""
@@ -66,11 +72,13 @@ class Classified:
         frame: where it came from; BGR.
         topk: its best classes, best first.
         stages_ms: where the time went, without waiting.
+        abstained: whether the best score is below the threshold.
     """
 
     frame: Frame
     topk: tuple[Candidate, ...]
     stages_ms: StageTimes
+    abstained: bool
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,8 @@ def _classify(lane: _Lane, frame: Frame, topk: int) -> Classified:
         inferred = time.perf_counter_ns()
     candidates = stages.rank(logits, topk)
     ranking = time.perf_counter_ns() - inferred
-    return Classified(frame, candidates, StageTimes(preparing / 1e6, (inferred - begun) / 1e6, ranking / 1e6))
+    times = StageTimes(preparing / 1e6, (inferred - begun) / 1e6, ranking / 1e6)
+    return Classified(frame, candidates, times, abstained=candidates[0].score < stages.threshold)
 
 
 def _prediction(letter: Letter[Classified]) -> Prediction:
@@ -259,6 +268,7 @@ def _prediction(letter: Letter[Classified]) -> Prediction:
         dropped=letter.passed_over,
         image=frame.image,
         file=frame.file,
+        abstained=classified.abstained,
     )
 
 

@@ -20,8 +20,8 @@ from vitedge.schema import schema_text
 
 PUBLISHED = Path(vitedge.__file__).with_name("manifest.schema.json")
 
-SEMANTIC = ("input_size", "resize_size", "mean", "std")
-"""Keys whose values the preprocessing itself checks, beyond what the schema says."""
+SEMANTIC = ("input_size", "resize_size", "mean", "std", "temperature", "threshold")
+"""Keys whose values the records themselves check, beyond what the schema says."""
 
 junk = st.one_of(
     st.none(),
@@ -39,6 +39,17 @@ def document(tiny_bundle: Bundle) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((tiny_bundle.path / MANIFEST).read_text(encoding="utf-8"))
     value["calibration"] = {"images": 3, "skipped": ["bad.jpg"], "sha256": "0" * 64, "recipe": "none"}
     value["accuracy"] = {"top1": 90.0, "top5": 100.0, "images": 10, "sha256": "0" * 64}
+    value["confidence"] = {
+        "temperature": 1.2,
+        "threshold": 0.4,
+        "abstain_error": 0.05,
+        "accepted": 90.0,
+        "accepted_top1": 96.0,
+        "ece_before": 4.0,
+        "ece_after": 1.0,
+        "images": 120,
+        "sha256": "0" * 64,
+    }
     value["verification"]["fp32_against_source"] = value["verification"]["precision_against_fp32"]
     return value
 
@@ -85,7 +96,7 @@ def test_a_manifest_reads_back_as_it_was_written(tiny_bundle: Bundle) -> None:
 
 
 def test_valid_manifests_fit_both(document: dict[str, Any]) -> None:
-    optional = document | {"calibration": None, "accuracy": None, "added_later": [1]}
+    optional = document | {"calibration": None, "accuracy": None, "confidence": None, "added_later": [1]}
     assert parses(document)
     assert fits_schema(document)
     assert parses(optional)
@@ -98,6 +109,23 @@ def test_a_manifest_from_before_a_key_was_added_is_read(document: dict[str, Any]
     model = parse_manifest(json.dumps(older), where="it").model
     assert (model.revision, model.preprocessing.crop_rounding) == ("", "half_even")
     assert fits_schema(older)
+
+
+def test_a_manifest_of_the_first_version_is_read(document: dict[str, Any]) -> None:
+    first = {key: value for key, value in document.items() if key != "confidence"} | {"schema_version": 1}
+    manifest = parse_manifest(json.dumps(first), where="it")
+    assert (manifest.schema_version, manifest.confidence) == (1, None)
+    assert fits_schema(first)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("temperature", 0), ("temperature", -1.0), ("threshold", -0.1), ("threshold", 1.5)]
+)
+def test_confidence_that_cannot_be_is_a_schema_error(document: dict[str, Any], key: str, value: float) -> None:
+    changed = copy.deepcopy(document)
+    changed["confidence"][key] = value
+    with pytest.raises(BundleSchemaError, match=r"^it\.confidence: "):
+        parse_manifest(json.dumps(changed), where="it")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,7 +157,7 @@ def test_what_is_not_an_object_is_refused_by_both(value: object) -> None:
     assert not fits_schema(value)
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, 2.0, 1e300])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, 3.0, 1e300])
 def test_a_newer_schema_says_upgrade(document: dict[str, Any], version: float) -> None:
     changed = {"schema_version": version, "everything": "else may differ"}
     with pytest.raises(BundleSchemaError, match="schema version") as caught:
@@ -138,7 +166,7 @@ def test_a_newer_schema_says_upgrade(document: dict[str, Any], version: float) -
     assert not fits_schema(document | {"schema_version": version})
 
 
-@pytest.mark.parametrize("version", [0, -1, 0.5])
+@pytest.mark.parametrize("version", [0, -1, 1.5])
 def test_a_schema_that_never_was_says_convert_again(document: dict[str, Any], version: float) -> None:
     with pytest.raises(BundleSchemaError, match="schema version") as caught:
         parse_manifest(json.dumps(document | {"schema_version": version}), where="it")

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from vitedge.metrics import SQNR_CAP_DB, kl_divergence, parity, softmax, sqnr_db, wilson_interval
+from vitedge.metrics import (
+    SQNR_CAP_DB,
+    expected_calibration_error,
+    kl_divergence,
+    parity,
+    softmax,
+    sqnr_db,
+    wilson_interval,
+)
 
 REFERENCE = np.random.default_rng(0).normal(0, 3, (8, 10)).astype(np.float32)
 
@@ -150,6 +158,27 @@ def test_kl_divergence_survives_large_logits_and_refuses_other_shapes() -> None:
 @given(logits)
 def test_kl_divergence_is_never_negative(values: NDArray[np.float32]) -> None:
     assert np.all(kl_divergence(values, values[:, ::-1]) >= 0)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Bins of 1/15: 0.62 and 0.66 share one, 0.95 and 1.0 another; 0.65·2 against 1 right, 1.95 against 2 right."""
+    scores = np.array([0.62, 0.66, 0.95, 1.0], dtype=np.float32)
+    error = expected_calibration_error(scores, np.array([True, False, True, True]))
+    assert error == pytest.approx(100 * (abs(0.62 + 0.66 - 1) + abs(0.95 + 1.0 - 2)) / 4, abs=1e-4)
+
+
+def test_calibration_error_of_scores_that_say_what_they_mean_and_of_those_that_do_not() -> None:
+    generator = np.random.default_rng(1)
+    scores = generator.uniform(0.2, 1.0, 20_000)
+    assert expected_calibration_error(scores, generator.random(20_000) < scores) < 2
+    assert expected_calibration_error(np.ones(10), np.zeros(10, dtype=bool)) == 100.0
+    assert expected_calibration_error(np.zeros(10), np.zeros(10, dtype=bool)) == 0.0
+
+
+def test_calibration_error_needs_as_many_scores_as_answers() -> None:
+    for scores, right in ((np.ones(3), np.ones(2, dtype=bool)), (np.ones(0), np.ones(0, dtype=bool))):
+        with pytest.raises(ValueError, match="scores of shape"):
+            expected_calibration_error(scores, right)
 
 
 counts = st.integers(1, 5000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))

@@ -44,6 +44,7 @@ def convert(
     random_weights: bool = False,
     calib: str | Path | None = None,
     eval_data: str | Path | None = None,
+    abstain_error: float | None = None,
     labels: str | Path | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
@@ -64,7 +65,10 @@ def convert(
         random_weights: give a name random weights, which is enough to measure latency.
         calib: folder of images like those the camera will see. int8 needs it; other precisions take their golden
             vectors from it.
-        eval_data: folder of images, one folder a label, to measure accuracy on.
+        eval_data: folder of images, one folder a label, to measure accuracy on; with 100 or more, the temperature of
+            the softmax is fitted on them.
+        abstain_error: fit on ``eval_data`` the smallest threshold at which at most this share of the answers that reach
+            it is wrong, 0…1; ``Prediction.abstained`` tells those that do not.
         labels: text file with one label a line, instead of the checkpoint's.
         preprocessing: how images become inputs, where the source does not say or says it wrongly: a JSON file with
             timm's keys, the manifest of a bundle, or ``timm:NAME`` for that of a timm model.
@@ -94,6 +98,7 @@ def convert(
         random_weights=random_weights,
         calib=calib,
         eval_data=eval_data,
+        abstain_error=abstain_error,
         labels=labels,
         preprocessing=preprocessing,
         num_classes=num_classes,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vitedge.errors import BundleSchemaError
+from vitedge.errors import BundleSchemaError, UsageError
 from vitedge.metrics import Parity
 from vitedge.model_card import ModelCard
 from vitedge.records import decode, encode, json_schema
 from vitedge.targets import Precision
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Written by this vitedge. A version is raised where an older runtime that ignores a new key would answer wrongly:
+2 brought ``confidence``."""
+
+READ_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,40 @@ class AccuracyRecord:
 
 
 @dataclass(frozen=True)
+class ConfidenceRecord:
+    """How scores are made to mean what they say, fitted on labelled images (``vitedge.calib.confidence``).
+
+    Attributes:
+        temperature: the runtime divides logits by it before the softmax; 1 leaves them as they are.
+        threshold: the runtime abstains from a prediction with a lower score, 0…1; at 0 it never does.
+        abstain_error: the share of wrong answers among the accepted ones that the threshold was chosen for, 0…1;
+            None where none was asked for.
+        accepted: percent of the images whose score reaches the threshold.
+        accepted_top1: percent of those whose best class is right.
+        ece_before: expected calibration error of the scores without the temperature, in percent.
+        ece_after: with it.
+        images: how many it was fitted on.
+        sha256: hash over the names and contents of the images, in order.
+    """
+
+    temperature: float
+    threshold: float
+    abstain_error: float | None
+    accepted: float
+    accepted_top1: float
+    ece_before: float
+    ece_after: float
+    images: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"the temperature is {self.temperature}", expected="a positive number")
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"the threshold is {self.threshold}", expected="a score, 0…1")
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """Hash and size of one file of the bundle."""
 
@@ -106,7 +145,7 @@ class Manifest:
     """The whole manifest.
 
     Attributes:
-        schema_version: version of this layout; newer ones are refused.
+        schema_version: version of this layout; those in ``READ_VERSIONS`` are read.
         vitedge_version: what wrote it.
         created_at: ISO 8601, UTC.
         model: identity, labels, preprocessing.
@@ -119,6 +158,7 @@ class Manifest:
         tools: versions of the packages that made the bundle, by name.
         host: processor of the machine that converted.
         files: every file of the bundle but the manifest, by its path relative to the bundle, with ``/``.
+        confidence: None if it was not fitted.
     """
 
     schema_version: int
@@ -134,12 +174,13 @@ class Manifest:
     tools: dict[str, str]
     host: str
     files: dict[str, FileRecord]
+    confidence: ConfidenceRecord | None = None
 
 
 def manifest_schema() -> dict[str, Any]:
     """The JSON schema that ``vitedge/manifest.schema.json`` publishes."""
     schema = json_schema(Manifest)
-    schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    schema["properties"]["schema_version"] = {"enum": list(READ_VERSIONS)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "vitedge bundle manifest",
@@ -175,11 +216,11 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
 
 def _check_version(version: object, where: str) -> None:
     """Before anything else is read: the other keys of another version may mean something else."""
-    if not isinstance(version, (int, float)) or isinstance(version, bool) or version == SCHEMA_VERSION:
+    if not isinstance(version, (int, float)) or isinstance(version, bool) or version in READ_VERSIONS:
         return
     newer = version > SCHEMA_VERSION
     raise BundleSchemaError(
         f"{where} has schema version {version}",
-        expected=f"{SCHEMA_VERSION}, which this vitedge reads",
+        expected=f"{READ_VERSIONS[0]} to {SCHEMA_VERSION}, which this vitedge reads",
         fix="upgrade vitedge on this machine: pip install --upgrade vitedge" if newer else "convert the model again",
     )

@@ -12,6 +12,7 @@ Logits = NDArray[np.floating]
 
 SQNR_CAP_DB = 200.0
 Z_95 = 1.959963984540054
+ECE_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,26 @@ def log_softmax(logits: Logits) -> NDArray[np.float64]:
     """Logarithms of the probabilities over the last axis, same shape, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def expected_calibration_error(
+    scores: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = ECE_BINS
+) -> float:
+    """How far scores are from the share of right answers, in percent (Guo et al., ICML 2017, equation 3).
+
+    Args:
+        scores: ``(images,)`` probabilities of the best classes, 0…1.
+        right: ``(images,)`` whether each is the class of the image.
+        bins: of equal width, each closed above.
+
+    Raises:
+        ValueError: shapes differ, or there are no images.
+    """
+    if scores.shape != right.shape or scores.ndim != 1 or not scores.size:
+        raise ValueError(f"scores of shape {scores.shape} for answers of shape {right.shape}")
+    bin_of = np.clip(np.ceil(scores.astype(np.float64) * bins).astype(np.intp) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=scores.astype(np.float64) - right, minlength=bins)
+    return 100.0 * float(np.abs(gaps).sum()) / scores.size
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Prediction:
         dropped: frames that the source delivered and nobody classified since the last prediction.
         image: the frame itself, ``H×W×3`` uint8 BGR, where it came from a stream; not part of ``to_json``.
         file: path of the image, where the source is a file or folder of images.
+        abstained: the score is below the threshold that the bundle was fitted with: the best class is a guess.
     """
 
     topk: tuple[Candidate, ...]
@@ -61,6 +62,7 @@ class Prediction:
     dropped: int = 0
     image: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     file: str | None = None
+    abstained: bool = False
 
     @property
     def label(self) -> str:
@@ -86,6 +88,7 @@ class Prediction:
             "label": self.label,
             "index": self.index,
             "score": self.score,
+            "abstained": self.abstained,
             "topk": [{"label": each.label, "index": each.index, "score": each.score} for each in self.topk],
             "captured_at": self.captured_at,
             "age_ms": self.age_ms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,8 +22,11 @@ from vitedge.version import VERSION
 
 LABELS = ("cat", "dog", "newt", "owl", "pig", "rat")
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
-ALWAYS = {"version", "vitedge_version", "data", "images", "skipped", "sha256", "bundle", "top1", "top5"}
-LABELLED = {"top1_ci95", "top5_ci95", "top5_k"}
+ALWAYS = {
+    *("version", "vitedge_version", "data", "images", "skipped", "sha256"),
+    *("bundle", "top1", "top5", "accepted"),
+}
+LABELLED = {"top1_ci95", "top5_ci95", "top5_k", "ece", "accepted_top1"}
 COMPARED = {
     *("agreement", "agreement_ci95", "flip_rate", "flip_rate_ci95", "kl_mean", "kl_p99"),
     *("top1_drop", "flips", "against"),
@@ -95,7 +99,7 @@ def test_keys_of_a_comparison() -> None:
     assert document["flips"] == [
         {"file": "cat/2.png", "label": "dog", "score": 0.75, "against_label": "cat", "against_score": 0.75, "kl": 2.0}
     ]
-    assert set(document["against"]) == LABELLED | {"bundle", "top1", "top5"}
+    assert set(document["against"]) == LABELLED | {"bundle", "top1", "top5", "accepted"}
     assert (document["against"]["bundle"], document["against"]["top1"]) == ("a-longer-name.bundle", 75.0)
 
 
@@ -103,7 +107,7 @@ def test_keys_without_labels() -> None:
     document = to_json(report("ccdd", "cccd", labelled=False))
     assert set(document) == ALWAYS | COMPARED
     assert document["top1"] is document["top5"] is document["top1_drop"] is None
-    assert document["against"] == {"bundle": "a-longer-name.bundle", "top1": None, "top5": None}
+    assert document["against"] == {"bundle": "a-longer-name.bundle", "top1": None, "top5": None, "accepted": 100.0}
     assert document["agreement"] == 75.0
 
 
@@ -141,7 +145,8 @@ def test_the_text_of_one_bundle() -> None:
     interval = wilson_interval(3, 4)
     assert lines == [
         "4 images of val; 95 % intervals in brackets",
-        f"int8.bundle  top-1 75.00 % [{interval.low:.2f}, {interval.high:.2f}]  top-5 100.00 % [51.01, 100.00]",
+        f"int8.bundle  top-1 75.00 % [{interval.low:.2f}, {interval.high:.2f}]  top-5 100.00 % [51.01, 100.00]  "
+        "calibration error 0.00 %",
     ]
 
 
@@ -166,6 +171,21 @@ def test_without_labels_no_accuracy_is_printed() -> None:
     text = to_text(report("cd", "cd", labelled=False))
     assert text.count("accuracy is not known") == 2
     assert "top-" not in text
+
+
+def test_abstention_is_in_both() -> None:
+    images = image_set(4)
+    said = answers(images, "cccd")
+    said.scores[0, 0] = 0.25
+    said = dataclasses.replace(said, threshold=0.5)
+    case = Report("val", Subject("int8.bundle", said, score(said, images)), None, None)
+    document = to_json(case)
+    assert document["accepted"] == 75.0
+    assert document["accepted_top1"] == pytest.approx(200 / 3)
+    assert document["ece"] == pytest.approx(100 * (0.75 + abs(3 * 0.75 - 2)) / 4)
+    line = to_text(case).splitlines()[2]
+    assert line.startswith("             abstains below a score of 0.500: accepts 75.00 % [")
+    assert ", of them 66.67 % [" in line
 
 
 def test_skipped_images_are_named_up_to_a_number() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from vitedge import cli
-from vitedge.bundle import Bundle
+from vitedge.bundle import MANIFEST, Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
+from vitedge.manifest import ConfidenceRecord
 from vitedge.metrics import wilson_interval
 from vitedge.preprocessing import Preprocessing
 
@@ -20,7 +21,7 @@ pytest.importorskip("PIL")
 
 import photos
 
-SUBJECT_KEYS = {"bundle", "top1", "top1_ci95", "top5", "top5_ci95", "top5_k"}
+SUBJECT_KEYS = {"bundle", "top1", "top1_ci95", "top5", "top5_ci95", "top5_k", "ece", "accepted", "accepted_top1"}
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +113,7 @@ def test_unlabelled_images_show_agreement(
     assert document["agreement"] == 50.0
     assert {flip["file"] for flip in document["flips"]} == {"0.png", "3.png"}
     assert [document[key] for key in ("top1", "top5", "top1_drop")] == [None] * 3
-    assert document["against"] == {"bundle": str(mixed_up.path), "top1": None, "top5": None}
+    assert document["against"] == {"bundle": str(mixed_up.path), "top1": None, "top5": None, "accepted": 100.0}
     out = capsys.readouterr().out
     assert "accuracy is not known" in out
     assert "top-1" not in out
@@ -189,6 +190,59 @@ def test_a_limit_takes_evenly_from_the_classes(mixed_up: Bundle, colours: Path, 
     document = evaluate(tmp_path, mixed_up, colours, "--limit", "6")
     assert document["images"] == 6
     assert document["top1"] == pytest.approx(100 / 3)
+
+
+@pytest.fixture(scope="module")
+def partly_wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 images, 12 of which lie in the folder of another class."""
+    folder = photos.write_photos(tmp_path_factory.mktemp("photos") / "colours", each=36)
+    for number in range(12):
+        photos.write_photo(folder / "red" / f"wrong{number}.png", "blue", seed=1000 + number)
+    return folder
+
+
+def test_confidence_is_fitted_and_written_into_the_bundle(
+    make_bundle: Callable[..., Bundle], partly_wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "some.bundle")
+    before = evaluate(tmp_path, bundle, partly_wrong, "--fit-confidence", "--abstain-error", 0.2)
+    assert before["accepted"] == 100.0
+    assert f"written into {bundle.path}: temperature " in capsys.readouterr().out
+    record = Bundle.open(bundle.path).manifest.confidence
+    assert record is not None
+    assert record.temperature > 1.2
+    assert (record.images, record.abstain_error, record.sha256) == (120, 0.2, before["sha256"])
+    assert record.ece_before == pytest.approx(before["ece"])
+    after = evaluate(tmp_path, bundle, partly_wrong)
+    assert after["ece"] == pytest.approx(record.ece_after, abs=0.1)
+    assert after["ece"] < before["ece"]
+    assert after["top1"] == before["top1"] == after["accepted_top1"] == 90.0
+
+
+def test_a_bundle_that_abstains(
+    make_bundle: Callable[..., Bundle], partly_wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ConfidenceRecord(1.0, 1.0, 0.05, 90.0, 96.0, 5.0, 1.0, 100, "")
+    document = evaluate(tmp_path, make_bundle(tmp_path / "some.bundle", confidence=record), partly_wrong)
+    assert (document["accepted"], document["accepted_top1"], document["top1"]) == (0.0, None, 90.0)
+    assert "abstains below a score of 1.000: accepts 0.00 % [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--abstain-error", "0.05"], "--abstain-error is for --fit-confidence"),
+        (["--fit-confidence", "--abstain-error", "5"], "the share of wrong answers is 5"),
+        (["--fit-confidence"], "12 images are too few"),
+    ],
+)
+def test_confidence_that_cannot_be_fitted_leaves_the_bundle_alone(
+    tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    before = (tiny_bundle.path / MANIFEST).read_bytes()
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), *arguments]) == EXIT_ERROR
+    assert message in capsys.readouterr().err
+    assert (tiny_bundle.path / MANIFEST).read_bytes() == before
 
 
 def test_the_engine_can_be_chosen(

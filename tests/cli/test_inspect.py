@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from vitedge.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, main
+from vitedge.manifest import ConfidenceRecord
 from vitedge.records import encode
 
 
@@ -33,6 +35,16 @@ def test_json_has_everything(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[
     assert value["manifest"] == json.loads(json.dumps(encode(tiny_bundle.manifest)))
     assert value["graph"]["operators"]["Conv"] == 1
     assert (value["graph"]["weight_layers"], value["graph"]["quantized_layers"]) == (2, 0)
+
+
+def test_fitted_confidence(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ConfidenceRecord(1.25, 0.5, 0.05, 90.0, 96.0, 5.0, 1.0, 100, "")
+    text = inspected(make_bundle(tmp_path / "fitted.bundle", confidence=record), capsys)
+    assert "temperature 1.250, calibration error 5.00 → 1.00 % on 100 images; abstains below a score of 0.500" in text
+    unasked = make_bundle(tmp_path / "unasked.bundle", confidence=replace(record, abstain_error=None, threshold=0.0))
+    assert "abstains" not in inspected(unasked, capsys)
 
 
 def test_quantized_layers_are_counted(

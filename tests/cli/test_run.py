@@ -252,8 +252,9 @@ def test_a_terminal_shows_the_last_prediction_on_one_line(tiny_bundle: Bundle, c
     assert "predictions" in status[-1]
 
 
-def prediction(label: str = "red", *, age: float = 1.0, dropped: int = 0) -> Prediction:
-    return Prediction((Candidate(label, 0, 0.5),), 0, 0.0, age, StageTimes(1.0, 2.0, 3.0), dropped)
+def prediction(label: str = "red", *, age: float = 1.0, dropped: int = 0, abstained: bool = False) -> Prediction:
+    stages = StageTimes(1.0, 2.0, 3.0)
+    return Prediction((Candidate(label, 0, 0.5),), 0, 0.0, age, stages, dropped, abstained=abstained)
 
 
 class TestTally:
@@ -281,6 +282,12 @@ class TestTally:
         tally.write(prediction())
         assert tally.summary(()).startswith("1 prediction, 0 frames")
 
+    def test_abstained_predictions_are_counted(self):
+        tally = Tally()
+        for number in range(4):
+            tally.write(prediction(abstained=number == 2))
+        assert "  unsure       1 below the threshold, 25.0 %\n" in tally.summary(())
+
     def test_nothing_came(self):
         assert Tally().summary(()) == "no predictions\n"
 
@@ -291,6 +298,11 @@ class TestStatusLine:
         screen = io.StringIO()
         StatusLine(screen).write(prediction("a" * 100))
         assert len(screen.getvalue().removeprefix("\r\033[K")) == 39
+
+    def test_says_that_it_is_unsure(self):
+        screen = io.StringIO()
+        StatusLine(screen).write(prediction(abstained=True))
+        assert "frame 0  unsure: red 50.0 %" in screen.getvalue()
 
     def test_is_not_redrawn_for_every_prediction_and_cleared_at_the_end(self):
         screen = io.StringIO()

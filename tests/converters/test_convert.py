@@ -20,6 +20,7 @@ from PIL import Image
 
 import vitedge
 from vitedge.bundle import Bundle
+from vitedge.calib import confidence
 from vitedge.converters import pipeline
 from vitedge.converters.graph_summary import summarize
 from vitedge.converters.timm_models import TorchModel
@@ -191,6 +192,26 @@ class TestOptions:
         assert bundle.manifest.accuracy.top5 == 100
         assert 0 <= bundle.manifest.accuracy.top1 < 100
 
+    def test_confidence_is_fitted_on_enough_images(
+        self, quick: None, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = {"target": "cpu", "precision": "fp32", "eval_data": photos}
+        stream = io.StringIO()
+        few = vitedge.convert(small_folder, output=tmp_path / "few", progress=Terminal(stream), **options)
+        assert few.manifest.confidence is None
+        assert "a temperature needs 100 images, not 20" in stream.getvalue()
+        for module in (pipeline, confidence):
+            monkeypatch.setattr(module, "MIN_IMAGES", 20)
+        fitted = vitedge.convert(small_folder, output=tmp_path / "b", abstain_error=0.99, **options).manifest
+        assert fitted.confidence is not None
+        assert fitted.accuracy is not None
+        assert (fitted.confidence.images, fitted.confidence.sha256) == (20, fitted.accuracy.sha256)
+        assert (fitted.confidence.threshold, fitted.confidence.accepted) == (0.0, 100.0)
+        assert fitted.confidence.accepted_top1 == fitted.accuracy.top1
+        with pytest.raises(CalibrationError, match="no threshold keeps"):
+            vitedge.convert(small_folder, output=tmp_path / "never", abstain_error=0.0, **options)
+        assert not (tmp_path / "never").exists()
+
     def test_an_onnx_file(
         self, small_export: onnx.ModelProto, bundles: dict[Precision, Bundle], tmp_path: Path
     ) -> None:
@@ -265,6 +286,8 @@ class TestRefusals:
             ({"random_weights": True}, "--random-weights is not for this source"),
             ({"num_classes": 3}, "--num-classes is not for this source: shapes_vit has its own number of classes"),
             ({"input_size": (0, 32)}, r"the input size is \(0, 32\)"),
+            ({"abstain_error": 0.05}, "--abstain-error needs images with classes"),
+            ({"abstain_error": 5.0, "eval_data": "val"}, "the share of wrong answers is 5"),
         ],
     )
     def test_requests(self, small_folder: Path, tmp_path: Path, options: dict[str, Any], problem: str) -> None:
@@ -312,6 +335,14 @@ class TestRefusals:
         with pytest.raises(CalibrationError):
             vitedge.convert(small_folder, target="cpu", precision="fp32", output=place / "b", **{option: str(images)})
         assert not list(place.iterdir())
+
+    def test_too_few_images_to_abstain_are_known_before_the_work(
+        self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "_load", lambda *_: pytest.fail("too late"))
+        options = {"eval_data": photos, "abstain_error": 0.05, "output": tmp_path / "b"}
+        with pytest.raises(CalibrationError, match="20 images are too few"):
+            vitedge.convert(small_folder, target="cpu", precision="fp32", **options)
 
     def test_evaluation_folders_that_are_no_labels_are_known_before_the_work(
         self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

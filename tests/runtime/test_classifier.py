@@ -17,6 +17,7 @@ from PIL import Image
 
 from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.errors import BundleError, BundleIntegrityError, EngineError, FrameSourceError, UsageError
+from vitedge.manifest import ConfidenceRecord
 from vitedge.metrics import softmax
 from vitedge.preprocessing import Preprocessing
 from vitedge.runtime import classifier as classifier_module
@@ -141,6 +142,42 @@ def test_ranking_is_a_stable_sort_of_the_softmax(logits: NDArray[np.float32], to
     assert [each.label for each in ranked] == [f"class {index}" for index in order]
     assert np.allclose([each.score for each in ranked], softmax(logits)[order], rtol=1e-4, atol=1e-7)
     assert order[0] == int(logits.argmax())
+
+
+@given(logits_of_some_length, st.sampled_from([0.25, 1.0, 3.0]))
+def test_scores_are_those_of_the_logits_over_the_temperature(logits: NDArray[np.float32], temperature: float) -> None:
+    plain = answering(logits, labels=len(logits))
+    tempered = Classifier(
+        TableEngine(lambda _: logits, input_size=(2, 2)), SMALL, plain.labels, temperature=temperature
+    )
+    ranked = tempered.rank(logits, 5)
+    assert [each.index for each in ranked] == [each.index for each in plain.rank(logits, 5)]
+    expected = softmax(logits / np.float32(temperature))[[each.index for each in ranked]]
+    assert np.allclose([each.score for each in ranked], expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(("threshold", "abstained"), [(0.0, False), (0.49, False), (0.5, False), (0.51, True)])
+def test_a_score_below_the_threshold_abstains(threshold: float, abstained: bool) -> None:
+    engine = TableEngine(lambda _: [1.0, 1.0], input_size=(2, 2))
+    prediction = Classifier(engine, SMALL, "ab", threshold=threshold).classify(PIXEL)
+    assert (prediction.score, prediction.abstained) == (0.5, abstained)
+    assert prediction.to_json()["abstained"] is abstained
+
+
+def test_a_bundle_brings_its_temperature_and_threshold(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, colour_frame: ColourFrame
+) -> None:
+    record = ConfidenceRecord(8.0, 0.9, 0.05, 90.0, 96.0, 5.0, 1.0, 100, "")
+    frame = colour_frame("red")
+    with load(make_bundle(tmp_path / "fitted.bundle", confidence=record), threads=2) as classifier:
+        expected = softmax(classifier.logits(frame) / np.float32(8.0)).max()
+        for each in (classifier, *classifier.lanes()):
+            prediction = each.classify(frame)
+            assert prediction.label == "red"
+            assert prediction.score == pytest.approx(float(expected))
+            assert prediction.abstained
+        assert [each.abstained for each in classifier.stream([frame] * 2)] == [True, True]
+        assert len(classifier.lanes()) == 2
 
 
 def test_all_scores_sum_to_one_and_are_plain_numbers() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.runtime import overlay
-from vitedge.runtime.overlay import BAR, TEXT, RateMeter, annotate, layout_for
+from vitedge.runtime.overlay import BAR, MUTED, TEXT, RateMeter, annotate, layout_for
 
 pytest.importorskip("PIL.Image")
 
@@ -66,6 +67,18 @@ def test_the_bar_is_as_long_as_the_score(score: float):
     layout = layout_for(480, 640, rows=0)
     bar = (drawn == BAR).all(axis=2).any(axis=0).sum()
     assert bar == pytest.approx(score * (layout.width - 2 * layout.padding), abs=2)
+
+
+def test_one_that_abstains_is_marked_as_unsure_in_muted_colours():
+    sure = prediction(0.4, 0.3)
+    drawn = [annotate(each, np.zeros((480, 640, 3), np.uint8)) for each in (sure, replace(sure, abstained=True))]
+    heading = slice(0, layout_for(480, 640, rows=1).heading)
+    bars = [(each[heading] == BAR).all(axis=2).any() for each in drawn]
+    texts = [(each[heading] == TEXT).all(axis=2).any() for each in drawn]
+    assert (bars, texts) == ([True, False], [True, False])
+    assert (drawn[1][heading] == MUTED).all(axis=2).any()
+    below = slice(heading.stop + layout_for(480, 640, rows=1).padding, None)
+    assert np.array_equal(drawn[0][below], drawn[1][below])
 
 
 def test_three_classes_are_shown_at_most():

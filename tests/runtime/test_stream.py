@@ -58,6 +58,7 @@ class NumberReader:
 
     def __init__(self, *lanes: NumberReader) -> None:
         self.own_lanes = lanes
+        self.threshold = 0.0
         self.lanes_error: BaseException | None = None
         self.fails_at: int | None = None
         self.pause = 0.0
@@ -429,6 +430,13 @@ class TestPredictions:
         assert prediction.image[0, 0].tolist() == [0, 0, 255]
         assert prediction.image.flags.c_contiguous
         assert prediction.file == "red.png"
+
+    @EITHER
+    def test_scores_below_the_threshold_abstain(self, reader: NumberReader, policy: str):
+        for threshold, abstained in ((1.0, False), (1.5, True)):
+            reader.threshold = threshold
+            (prediction,) = stream(reader, [clips.numbered_frame(3)], policy=policy)
+            assert (prediction.label, prediction.abstained) == ("3", abstained)
 
     @EITHER
     def test_max_frames(self, reader: NumberReader, policy: str):

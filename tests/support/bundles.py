@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from vitedge.bundle import (
 )
 from vitedge.manifest import (
     SCHEMA_VERSION,
+    ConfidenceRecord,
     FileRecord,
     GoldenRecord,
     Manifest,
@@ -130,6 +132,7 @@ def make_bundle(
     labels: tuple[str, ...] = COLOURS,
     preprocessing: Preprocessing = PREPROCESSING,
     min_sqnr_db: float = 30.0,
+    confidence: ConfidenceRecord | None = None,
 ) -> Bundle:
     """Write a bundle that tells red, green and blue frames apart, and open it.
 
@@ -139,6 +142,7 @@ def make_bundle(
         labels: one for each of the three logits.
         preprocessing: for a network that takes 32×32 frames.
         min_sqnr_db: what the self-test demands.
+        confidence: temperature and threshold for the runtime.
     """
     graph = colour_graph(precision)
     (path / OPENVINO_XML).parent.mkdir(parents=True)
@@ -147,7 +151,7 @@ def make_bundle(
     (path / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
     golden = _write_golden(path, preprocessing.channel_order)
     card = ModelCard("dominant_colour", "tests", "onnx", labels, preprocessing, weights_sha256="", pretrained=True)
-    rewrite_manifest(path, _manifest(path, card, precision, golden, min_sqnr_db))
+    rewrite_manifest(path, replace(_manifest(path, card, precision, golden, min_sqnr_db), confidence=confidence))
     return Bundle.open(path)
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from vitedge.bundle import Bundle
-from vitedge.cli.inspect import ran_in
+from vitedge.cli.inspect import ran_in, trust
 from vitedge.progress import Terminal
 from vitedge.targets import TARGETS
 
@@ -18,6 +18,7 @@ examples:
   vitedge convert hf:google/vit-base-patch16-224 --target cpu --precision int8 --calib images/
   vitedge convert mobilevit_s --weights mine.safetensors --labels labels.txt --target cpu --precision fp32
   vitedge convert model.onnx --target cpu --precision int8 --calib images/ --eval val/
+  vitedge convert my-finetuned-vit/ --target cpu --precision fp16 --eval val/ --abstain-error 0.05
   vitedge convert vit_base_patch16_224 --random-weights --target cpu --precision fp16
   vitedge convert cswin_tiny_224 --weights cswin_tiny_224.pth --target cpu --precision fp16
   vitedge convert vit_small_patch16_224 --weights mine.pth --input-size 288x384 --target cpu --precision fp16
@@ -46,7 +47,16 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a name or factory")
     parser.add_argument("--random-weights", action="store_true", help="no weights: enough to measure latency")
     parser.add_argument("--calib", metavar="DIR", help="images like those the camera will see; int8 needs about 300")
-    parser.add_argument("--eval", metavar="DIR", dest="eval_data", help="measure accuracy; one folder a label")
+    parser.add_argument(
+        "--eval", metavar="DIR", dest="eval_data", help="measure accuracy and calibrate scores; one folder a label"
+    )
+    parser.add_argument(
+        "--abstain-error",
+        type=float,
+        metavar="SHARE",
+        help="with --eval: abstain from low scores, so that at most this share of the other answers is wrong, such as "
+        "0.05",
+    )
     parser.add_argument("--labels", metavar="FILE", help="one label a line, instead of the checkpoint's")
     parser.add_argument(
         "--preprocessing",
@@ -88,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         random_weights=arguments.random_weights,
         calib=arguments.calib,
         eval_data=arguments.eval_data,
+        abstain_error=arguments.abstain_error,
         labels=arguments.labels,
         preprocessing=arguments.preprocessing,
         num_classes=arguments.num_classes,
@@ -120,6 +131,8 @@ def summary(bundle: Bundle) -> str:
     if manifest.accuracy is not None:
         accuracy = manifest.accuracy
         lines.append(f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images")
+    if manifest.confidence is not None:
+        lines.append(f"  {trust(manifest.confidence)}")
     lines += ["try", f"  vitedge run {bundle.path} --source 0 --show", f"  vitedge bench {bundle.path}"]
     return "\n".join(lines) + "\n"
 

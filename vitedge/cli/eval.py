@@ -9,6 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitedge.bundle import Bundle
+from vitedge.cli.inspect import trust
+from vitedge.errors import UsageError
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines import ENGINES
@@ -29,6 +32,7 @@ examples:
   vitedge eval deit-int8.bundle --data val/ --against deit-fp32.bundle --json eval.json
   vitedge eval deit-int8.bundle --data frames/ --against deit-fp32.bundle --html eval.html
   vitedge eval deit-int8.bundle --data clip.mp4 --against deit-fp32.bundle --limit 500
+  vitedge eval deit-int8.bundle --data mine/ --fit-confidence --abstain-error 0.05
 """
 
 
@@ -43,6 +47,18 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="use N images, spread evenly over the classes or over the video"
     )
+    parser.add_argument(
+        "--fit-confidence",
+        action="store_true",
+        help="fit the temperature of the scores on these images, and write it into the bundle",
+    )
+    parser.add_argument(
+        "--abstain-error",
+        type=float,
+        metavar="SHARE",
+        help="with --fit-confidence: abstain from low scores, so that at most this share of the other answers is "
+        "wrong, such as 0.05",
+    )
     parser.add_argument("--engine", choices=list(ENGINES), help="by default the one of the bundle's target")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and all flips for scripts")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the images that flipped")
@@ -51,6 +67,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, write the reports."""
+    _check(arguments)
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
     from vitedge.calib.report import to_text
@@ -59,11 +76,22 @@ def run(arguments: argparse.Namespace) -> int:
     images = open_images(arguments.data, limit=arguments.limit)
     report = _measured(arguments, images)
     sys.stdout.write(to_text(report))
+    if arguments.fit_confidence:
+        _fit_confidence(arguments, report)
     _write(arguments, report, images)
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    from vitedge.calib.confidence import check_abstain_error
+
+    check_abstain_error(arguments.abstain_error)
+    if arguments.abstain_error is not None and not arguments.fit_confidence:
+        raise UsageError("--abstain-error is for --fit-confidence", fix="give both, or neither")
+
+
 def _measured(arguments: argparse.Namespace, images: Images) -> Report:
+    from vitedge.calib.confidence import check_enough
     from vitedge.calib.report import measure
     from vitedge.runtime.classifier import load
 
@@ -74,7 +102,19 @@ def _measured(arguments: argparse.Namespace, images: Images) -> Report:
 
         ours = opens(arguments.bundle)
         theirs = opens(arguments.against) if arguments.against else None
-        return measure(*ours, images, Terminal(), against=theirs)
+        if arguments.fit_confidence:
+            check_enough(len(images))
+            images.targets(ours[1].labels)
+        return measure(*ours, images, Terminal(), against=theirs, keep_logits=arguments.fit_confidence)
+
+
+def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
+    from vitedge.calib.confidence import fit, store
+
+    assert report.ours.evaluation is not None
+    record = fit(report.ours.evaluation, arguments.abstain_error)
+    store(Bundle.open(arguments.bundle), record)
+    sys.stdout.write(f"written into {arguments.bundle}: {trust(record)}\n")
 
 
 def _write(arguments: argparse.Namespace, report: Report, images: Images) -> None:

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle import MODEL_ONNX, Bundle
-from vitedge.manifest import Manifest, PrecisionRecord
+from vitedge.manifest import ConfidenceRecord, Manifest, PrecisionRecord
 from vitedge.metrics import Parity
 from vitedge.preprocessing import Preprocessing
 from vitedge.records import encode
@@ -83,6 +83,7 @@ def as_text(bundle: Bundle, graph: GraphSummary | None) -> str:
         manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
         "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
         "accuracy": _accuracy(manifest),
+        "confidence": "scores as the model gives them" if manifest.confidence is None else trust(manifest.confidence),
         "layers": _layers(graph),
         "operators": _operators(graph),
         "made": f"{manifest.created_at} by vitedge {manifest.vitedge_version}",
@@ -97,6 +98,20 @@ def ran_in(precision: PrecisionRecord) -> str:
     """What the converting host computed in, as a phrase."""
     same = precision.rest == precision.effective
     return precision.effective if same else f"{precision.effective}, with the rest in {precision.rest}"
+
+
+def trust(record: ConfidenceRecord) -> str:
+    """What was fitted, as a phrase."""
+    fitted = (
+        f"temperature {record.temperature:.3f}, calibration error {record.ece_before:.2f} → {record.ece_after:.2f} % "
+        f"on {record.images} images"
+    )
+    if record.abstain_error is None:
+        return fitted
+    return (
+        f"{fitted}; abstains below a score of {record.threshold:.3f}, which accepts {record.accepted:.1f} %, of them "
+        f"{record.accepted_top1:.1f} % right"
+    )
 
 
 def _model(manifest: Manifest) -> str:

@@ -130,6 +130,10 @@ def _sinks(arguments: argparse.Namespace, source: FrameSource, policy: str) -> l
     return sinks
 
 
+def _named(prediction: Prediction) -> str:
+    return f"unsure: {prediction.label}" if prediction.abstained else prediction.label
+
+
 class StatusLine:
     """The last prediction on one line of a terminal, redrawn in place."""
 
@@ -151,7 +155,7 @@ class StatusLine:
         self._drawn = now
         fps = f"{rate:.1f} fps" if rate else "-"
         text = (
-            f"frame {prediction.frame}  {prediction.label} {100 * prediction.score:.1f} %  {fps}  "
+            f"frame {prediction.frame}  {_named(prediction)} {100 * prediction.score:.1f} %  {fps}  "
             f"age {prediction.age_ms:.0f} ms  dropped {self._dropped}"
         )
         self._stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
@@ -169,7 +173,7 @@ class Tally:
     def __init__(self) -> None:
         self._labels: Counter[str] = Counter()
         self._times: deque[tuple[float, ...]] = deque(maxlen=REMEMBERED)
-        self._dropped = 0
+        self._dropped = self._abstained = 0
         self._first = self._last = 0.0
 
     def write(self, prediction: Prediction) -> None:
@@ -180,6 +184,7 @@ class Tally:
         stages = prediction.stages_ms
         self._times.append((prediction.age_ms, stages.preprocess, stages.infer, stages.postprocess))
         self._labels[prediction.label] += 1
+        self._abstained += prediction.abstained
         self._dropped += prediction.dropped
 
     def close(self) -> None:
@@ -203,6 +208,8 @@ class Tally:
             yield f"  {name:<12} p50 {p50:8.2f} ms   p99 {p99:8.2f} ms"
         shares = (f"{label} {100 * count / frames:.1f} %" for label, count in self._labels.most_common(LABELS_SHOWN))
         yield f"  {'labels':<12} {', '.join(shares)}"
+        if self._abstained:
+            yield f"  {'unsure':<12} {self._abstained} below the threshold, {100 * self._abstained / frames:.1f} %"
 
 
 @contextmanager
