@@ -108,7 +108,7 @@ class TestThreshold:
         assert "--abstain-error" in caught.value.fix
 
     @given(
-        arrays(np.float32, 30, elements=st.floats(0, 1, width=32)), arrays(np.bool_, 30), st.floats(0, 0.99, width=32)
+        arrays(np.float32, 30, elements=st.floats(0, 1, width=32)), arrays(np.bool_, 30), st.floats(0, 0.99)
     )
     def test_it_keeps_the_share_and_no_smaller_one_would(
         self, scores: NDArray[np.float32], right: NDArray[np.bool_], error: float
