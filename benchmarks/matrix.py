@@ -45,6 +45,7 @@ PACKAGES = ("vitedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf
 ROUNDS, CALLS = 8, 8
 SECONDS_A_MODEL = 900
 REFERENCE = "ONNX Runtime fp32"
+QUANTIZER = "vitedge"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Conversion:
         p50_ms: median over the rounds of the engine's median.
         speedup: ONNX Runtime's time for the fp32 graph over the engine's, median over the rounds.
         speedup_range: smallest and largest of the rounds.
+        quantizer: whose int8 it is, if it is int8.
     """
 
     failed: str = ""
@@ -74,6 +76,7 @@ class Conversion:
     p50_ms: float = 0.0
     speedup: float = 0.0
     speedup_range: tuple[float, float] = (0.0, 0.0)
+    quantizer: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,13 @@ def converted(
         return Conversion(failed=first_line(error))
     seconds = time.monotonic() - begun
     bundles[precision] = bundle
-    verified, ran = bundle.manifest.verification, bundle.manifest.precision
+    verified, ran, calibration = bundle.manifest.verification, bundle.manifest.precision, bundle.manifest.calibration
     assert verified.fp32_against_source is not None
     return Conversion(
         seconds=round(seconds, 1),
         megabytes=round(bundle.size_bytes / 1e6, 2),
         ran_in=ran.effective if ran.effective == ran.rest else f"{ran.effective}, rest {ran.rest}",
+        quantizer="" if calibration is None else calibration.recipe.split(":")[0],
         source_sqnr_db=round(verified.fp32_against_source.sqnr_db, 1),
         sqnr_db=round(verified.precision_against_fp32.sqnr_db, 1),
         agreement=round(verified.precision_against_fp32.agreement, 2),
@@ -261,9 +265,13 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def remaining(listed: Sequence[Listed], done: Sequence[Row], current: Mapping[str, str]) -> list[Listed]:
-    """What has no row of these versions yet."""
-    finished = {row.name for row in done if dict(row.versions) == dict(current)}
+    """What has no row of these versions, and of vitedge's own quantizer, yet."""
+    finished = {row.name for row in done if dict(row.versions) == dict(current) and not _other_quantizer(row)}
     return [each for each in listed if each.name not in finished]
+
+
+def _other_quantizer(row: Row) -> bool:
+    return row.conversions["int8"].quantizer not in ("", QUANTIZER)
 
 
 def with_row(rows: Sequence[Row], new: Row) -> list[Row]:
@@ -348,6 +356,15 @@ def not_run(rows: Sequence[Row]) -> str:
     return f" Not run yet: {', '.join(missing)}." if missing else ""
 
 
+def other_quantizers(rows: Sequence[Row]) -> str:
+    """Whose int8 is not of today's quantizer."""
+    others = {row.name: row.conversions["int8"].quantizer for row in rows if _other_quantizer(row)}
+    if not others:
+        return ""
+    named = ", ".join(f"`{name}`" for name in others)
+    return f" The int8 of these is of an earlier quantizer ({', '.join(sorted({*others.values()}))}): {named}."
+
+
 def page(report: Mapping[str, Any]) -> str:
     """``docs/models.md``."""
     rows = [row_from(each) for each in report["rows"]]
@@ -362,7 +379,7 @@ def page(report: Mapping[str, Any]) -> str:
         f"{packages}",
         "",
         f"{len(rows)} models in {len(PRECISIONS)} precisions: {worked} of {len(rows) * len(PRECISIONS)} conversions "
-        f"succeeded.{not_run(rows)}",
+        f"succeeded.{not_run(rows)}{other_quantizers(rows)}",
         "",
         "- *fp32 graph, dB*: the FP32 graph against PyTorch, SQNR of the logits; 80 dB is float32's own rounding.",
         f"- *fp16*, *int8*: the compiled engine against the FP32 graph on the {report['images']} photos that int8 was "

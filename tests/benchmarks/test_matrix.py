@@ -53,6 +53,16 @@ def test_what_is_done_with_these_versions_is_not_done_again(matrix: Any, row: An
     assert deit in matrix.remaining([deit, *others], [row], {"torch": "3"})
 
 
+def test_a_row_of_another_quantizer_is_named_and_done_again(matrix: Any, row: Any) -> None:
+    deit = next(each for each in matrix.FAMILIES if each.name == row.name)
+    ours, theirs = (replace(row.conversions["fp32"], quantizer=name) for name in (matrix.QUANTIZER, "NNCF 3.4.0"))
+    current, old = (replace(row, conversions={**row.conversions, "int8": each}) for each in (ours, theirs))
+    assert matrix.remaining([deit], [current], {"torch": "2"}) == []
+    assert matrix.remaining([deit], [old], {"torch": "2"}) == [deit]
+    assert matrix.other_quantizers([current]) == ""
+    assert f"(NNCF 3.4.0): `{row.name}`." in matrix.other_quantizers([current, old])
+
+
 def test_a_new_row_takes_the_place_of_its_old_one_in_the_order_of_the_list(matrix: Any, row: Any) -> None:
     swin = replace(row, name="swin_tiny_patch4_window7_224", family="Swin")
     again = replace(row, parameters=1)
