@@ -2,89 +2,28 @@
 
 Images ─▶ predict ─▶ Answers ─┬▶ score (needs labels)  ─▶ Evaluation
                               └▶ compare (needs none)  ─▶ Comparison
+
+``predict`` answers in this process; ``collect`` does the same with answers that are made elsewhere.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.images import Frame, ImageFile, Images, Tally
+from vitedge.calib.answers import Answering, Answers, Batch, Model, Row, Table, batches_of
+from vitedge.calib.images import ImageFile, Images
+from vitedge.calib.journal import Journal
+from vitedge.calib.lanes import in_lanes
 from vitedge.errors import UsageError
-from vitedge.metrics import Interval, expected_calibration_error, kl_divergence, wilson_interval
+from vitedge.metrics import Interval, expected_calibration_error, wilson_interval
 from vitedge.prediction import Candidate
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.classifier import Classifier
-
-TOP = 5
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a classifier said of one image.
-
-    Attributes:
-        file: the image.
-        topk: its best classes, best first.
-    """
-
-    file: ImageFile
-    topk: tuple[Candidate, ...]
-
-    @property
-    def best(self) -> Candidate:
-        """The class it chose."""
-        return self.topk[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a classifier said of a set of images, in a few bytes an image.
-
-    Attributes:
-        labels: of the model, one a logit.
-        files: the images that could be read, in order.
-        indices: ``(images, k)`` int32, the best classes of each, best first; ``k`` is five, or the number of classes
-            where there are fewer.
-        scores: ``(images, k)`` float32, their probabilities.
-        divergences: ``(images,)`` float64, the Kullback-Leibler divergence of the softmax from that of the last of the
-            classifiers that were asked together, in nats; zeros for that one.
-        skipped: names of the images that could not be read.
-        sha256: over the names and contents of the images that were read, in order.
-        threshold: the classifier abstains from images with a lower score.
-        logits: ``(images, classes)`` float32; None unless they were asked for.
-    """
-
-    labels: tuple[str, ...]
-    files: tuple[ImageFile, ...]
-    indices: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    divergences: NDArray[np.float64]
-    skipped: tuple[str, ...]
-    sha256: str
-    threshold: float = 0.0
-    logits: NDArray[np.float32] | None = None
-
-    @property
-    def accepted(self) -> NDArray[np.bool_]:
-        """``(images,)`` whether the classifier stands by its answer."""
-        return np.asarray(self.scores[:, 0] >= self.threshold)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: int) -> Answer:
-        """The answer about one image."""
-        best = zip(self.indices[position].tolist(), self.scores[position].tolist(), strict=True)
-        return Answer(self.files[position], tuple(Candidate(self.labels[index], index, score) for index, score in best))
-
-    def __iter__(self) -> Iterator[Answer]:
-        return (self[position] for position in range(len(self)))
 
 
 @dataclass(frozen=True)
@@ -205,14 +144,17 @@ def predict(
     progress: Progress = Silent(),  # noqa: B008
     *,
     keep_logits: bool = False,
+    journal: Journal | None = None,
 ) -> tuple[Answers, ...]:
-    """Classify every image with every classifier; each image is decoded once, ahead of its turn.
+    """Classify every image with every classifier, in this process; each image is decoded once, ahead of its turn.
 
     Args:
-        classifiers: one or more; the last one is what the others' divergences are from.
+        classifiers: one or more; the last one is what the others' divergences are from. Their lanes are used where
+            there are enough images.
         images: those that cannot be read are skipped and named.
         progress: told of every image.
         keep_logits: of every image, for ``vitedge.calib.confidence``: 200 MB for 50 000 images of 1000 classes.
+        journal: holds the answers of an earlier run that was interrupted, and takes those of this one.
 
     Returns:
         The answers of each classifier, about the same images.
@@ -223,15 +165,38 @@ def predict(
         EngineError: an engine failed.
         MissingExtraError: Pillow is not installed.
     """
-    for each in classifiers:
-        check_same_labels(each.labels, classifiers[-1].labels)
-    tally, columns = Tally(), [_Columns() for _ in classifiers]
-    with closing(images.pictures()) as pictures:
-        tracked = progress.track(pictures, total=len(images), unit="images")
-        for _, pixels in tally.readable(tracked):
-            for column, verdict in zip(columns, _verdicts(classifiers, pixels), strict=True):
-                column.append(verdict, keep_logits=keep_logits)
-    return tuple(column.answers(classifier, tally) for classifier, column in zip(classifiers, columns, strict=True))
+    answering = in_lanes(classifiers, images, keep_logits=keep_logits)
+    return collect(classifiers, images, answering, progress, keep_logits=keep_logits, journal=journal)
+
+
+def collect(
+    models: Sequence[Model],
+    images: Images,
+    answering: Answering,
+    progress: Progress = Silent(),  # noqa: B008
+    *,
+    keep_logits: bool = False,
+    journal: Journal | None = None,
+) -> tuple[Answers, ...]:
+    """Have images answered about, wherever that happens, and put the answers in order.
+
+    Arguments and errors are those of ``predict``, and those of ``answering``, which answers batches as each of the
+    models does.
+    """
+    for each in models:
+        check_same_labels(each.labels, models[-1].labels)
+    table = Table(models, images.files, keep_logits=keep_logits)
+    missing = {batch.start: batch for batch in batches_of(images.files)}
+    for start, rows in () if journal is None else journal.read():
+        table.put(missing.pop(start), rows)
+    left = sum(map(len, missing.values()))
+    if left < len(images):
+        progress.step(f"{len(images) - left} of them were classified before the interrupt")
+    answered = _noted(answering(tuple(missing.values())), table, journal)
+    with closing(answered):
+        for _ in progress.track(answered, total=left, unit="images"):
+            pass
+    return table.answers()
 
 
 def evaluate(
@@ -303,53 +268,16 @@ def check_same_labels(ours: Sequence[str], theirs: Sequence[str]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """What one classifier said of one image, and how far that is from what the last one said."""
-
-    logits: NDArray[np.float32]
-    topk: tuple[Candidate, ...]
-    divergence: float
-
-
-@dataclass
-class _Columns:
-    """The verdicts of one classifier, packed."""
-
-    indices: array[int] = field(default_factory=lambda: array("i"))
-    scores: array[float] = field(default_factory=lambda: array("f"))
-    divergences: array[float] = field(default_factory=lambda: array("d"))
-    logits: array[float] = field(default_factory=lambda: array("f"))
-
-    def append(self, verdict: _Verdict, *, keep_logits: bool) -> None:
-        """Add that of the next image."""
-        if keep_logits:
-            self.logits.frombytes(verdict.logits.tobytes())
-        self.indices.extend(each.index for each in verdict.topk)
-        self.scores.extend(each.score for each in verdict.topk)
-        self.divergences.append(verdict.divergence)
-
-    def answers(self, classifier: Classifier, tally: Tally) -> Answers:
-        """All of them as arrays."""
-        count = len(tally.files)
-        return Answers(
-            labels=classifier.labels,
-            files=tuple(tally.files),
-            indices=np.array(self.indices, dtype=np.int32).reshape(count, -1),
-            scores=np.array(self.scores, dtype=np.float32).reshape(count, -1),
-            divergences=np.array(self.divergences, dtype=np.float64),
-            skipped=tuple(tally.skipped),
-            sha256=tally.sha256,
-            threshold=classifier.threshold,
-            logits=np.frombuffer(self.logits, dtype=np.float32).reshape(count, -1) if self.logits else None,
-        )
-
-
-def _verdicts(classifiers: Sequence[Classifier], pixels: Frame) -> list[_Verdict]:
-    logits = [each.infer(each.prepare(pixels, order="RGB")) for each in classifiers]
-    topk = [each.rank(row, TOP) for each, row in zip(classifiers, logits, strict=True)]
-    divergences = [float(kl_divergence(logits[-1], row)) for row in logits[:-1]]
-    return [_Verdict(*each) for each in zip(logits, topk, [*divergences, 0.0], strict=True)]
+def _noted(
+    answered: Generator[tuple[Batch, Sequence[Row]], None, None], table: Table, journal: Journal | None
+) -> Generator[Row, None, None]:
+    """The rows as they come, each batch noted once it is whole."""
+    with closing(answered):
+        for batch, rows in answered:
+            table.put(batch, rows)
+            if journal is not None:
+                journal.append(batch, rows)
+            yield from rows
 
 
 def _difference(ours: Sequence[str], theirs: Sequence[str]) -> str:

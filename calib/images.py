@@ -66,7 +66,7 @@ class Picture:
     Attributes:
         file: where it came from.
         pixels: ``H×W×3`` uint8 RGB; None if it could not be decoded.
-        sha256: of the file's contents, hex.
+        sha256: of the file's contents, hex; empty if it could not be decoded.
     """
 
     file: ImageFile
@@ -137,13 +137,26 @@ class Tally:
             CalibrationError: none could be decoded.
         """
         for picture in pictures:
-            if picture.pixels is None:
-                self.skipped.append(picture.file.name)
-                continue
-            self.files.append(picture.file)
-            self.contents[picture.sha256] += 1
-            self._digest.update(f"{picture.file.name}\0{picture.sha256}\n".encode("utf-8", "surrogateescape"))
-            yield picture.file, picture.pixels
+            self.note(picture.file, picture.sha256)
+            if picture.pixels is not None:
+                self.contents[picture.sha256] += 1
+                yield picture.file, picture.pixels
+        self.check()
+
+    def note(self, file: ImageFile, sha256: str) -> None:
+        """Take the next image in; the hash of its contents is empty if it could not be decoded."""
+        if not sha256:
+            self.skipped.append(file.name)
+            return
+        self.files.append(file)
+        self._digest.update(f"{file.name}\0{sha256}\n".encode("utf-8", "surrogateescape"))
+
+    def check(self) -> None:
+        """Refuse a set of which nothing could be decoded.
+
+        Raises:
+            CalibrationError: none could be decoded.
+        """
         if not self.files:
             raise CalibrationError(
                 f"none of the {len(self.skipped)} images can be read: {_some(self.skipped)}",

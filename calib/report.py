@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from vitedge.calib.accuracy import (
-    Answers,
     Comparison,
     Evaluation,
     Flip,
@@ -17,11 +16,13 @@ from vitedge.calib.accuracy import (
     predict,
     score,
 )
+from vitedge.calib.answers import Answers, Model
 from vitedge.calib.images import NAMED, Images
 from vitedge.metrics import Interval
 from vitedge.progress import Progress
-from vitedge.runtime.classifier import Classifier
 from vitedge.version import VERSION
+
+Ask: TypeAlias = Callable[[Sequence[Any], Images, Progress], tuple[Answers, ...]]
 
 JSON_VERSION = 1
 FLIPS_SHOWN = 10
@@ -61,12 +62,12 @@ class Report:
 
 def measure(
     bundle: str,
-    classifier: Classifier,
+    classifier: Model,
     images: Images,
     progress: Progress,
-    against: tuple[str, Classifier] | None = None,
+    against: tuple[str, Model] | None = None,
     *,
-    keep_logits: bool = False,
+    ask: Ask = predict,
 ) -> Report:
     """Evaluate a bundle, and compare it with another one where there is one.
 
@@ -76,7 +77,7 @@ def measure(
         images: labelled, or not where there is something to compare with.
         progress: told of every image.
         against: path and classifier of the other bundle.
-        keep_logits: as for ``predict``.
+        ask: what has the images answered about; by default ``predict``, in this process.
 
     Raises:
         CalibrationError: the images' folders are no labels, or no image can be read.
@@ -90,7 +91,7 @@ def measure(
     if against is not None:
         check_same_labels(classifier.labels, against[1].labels)
     progress.step(f"classifying {len(images)} images of {images.path}")
-    answers = predict([each for _, each in named], images, progress, keep_logits=keep_logits)
+    answers = ask([each for _, each in named], images, progress)
     subjects = [
         Subject(name, each, score(each, images) if labelled else None)
         for (name, _), each in zip(named, answers, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import sys
 
 import pytest
@@ -22,6 +23,18 @@ def test_an_error_says_what_was_wrong_what_was_expected_and_what_to_do() -> None
     error = VitedgeError("the sky is green", expected="blue", fix="look again")
     assert str(error) == "the sky is green\n  expected: blue\n  fix: look again"
     assert str(VitedgeError("the sky is green")) == "the sky is green"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("a problem", expected="none", fix="solve it"),
+        MissingExtraError("openvino", extra="openvino", purpose="this test"),
+    ],
+)
+def test_an_error_travels_between_processes(error: VitedgeError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.__dict__, copy.args) == (type(error), str(error), error.__dict__, error.args)
 
 
 def test_a_close_name_is_suggested_and_a_far_one_is_not() -> None:

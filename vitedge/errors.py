@@ -36,6 +36,10 @@ class VitedgeError(Exception):
         self.expected = expected
         self.fix = fix
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without calling ``__init__``, whose arguments differ from class to class."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         lines = [self.problem]
         if self.expected:
@@ -94,6 +98,12 @@ class EngineError(VitedgeError):
 
 class FrameSourceError(VitedgeError):
     """A camera, video or image that yields no usable frame."""
+
+
+def _restored(kind: type[VitedgeError], arguments: tuple[object, ...], state: dict[str, object]) -> VitedgeError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from vitedge.bundle import Bundle
-from vitedge.calib.accuracy import Answers, Evaluation, Share
+from vitedge.calib.accuracy import Evaluation, Share
+from vitedge.calib.answers import Answers
 from vitedge.calib.confidence import (
     BLOCK,
     MIN_IMAGES,
@@ -107,9 +108,7 @@ class TestThreshold:
             fit_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.1)
         assert "--abstain-error" in caught.value.fix
 
-    @given(
-        arrays(np.float32, 30, elements=st.floats(0, 1, width=32)), arrays(np.bool_, 30), st.floats(0, 0.99)
-    )
+    @given(arrays(np.float32, 30, elements=st.floats(0, 1, width=32)), arrays(np.bool_, 30), st.floats(0, 0.99))
     def test_it_keeps_the_share_and_no_smaller_one_would(
         self, scores: NDArray[np.float32], right: NDArray[np.bool_], error: float
     ) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitedge.calib.accuracy import Answers, compare, score
+from vitedge.calib.accuracy import compare, score
+from vitedge.calib.answers import Answers
 from vitedge.calib.images import ImageFile, ImageSet
 from vitedge.calib.report import FLIPS_SHOWN, Report, Subject, measure, to_json, to_text, top1_drop
 from vitedge.errors import CalibrationError, UsageError

@@ -234,6 +234,7 @@ def test_a_bundle_that_abstains(
         (["--abstain-error", "0.05"], "--abstain-error is for --fit-confidence"),
         (["--fit-confidence", "--abstain-error", "5"], "the share of wrong answers is 5"),
         (["--fit-confidence"], "12 images are too few"),
+        (["--fit-confidence", "--scheduler", "tcp://127.0.0.1:1"], "--fit-confidence runs on this machine alone"),
     ],
 )
 def test_confidence_that_cannot_be_fitted_leaves_the_bundle_alone(
@@ -300,13 +301,62 @@ def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
 def test_an_interrupted_evaluation_writes_nothing(
     tiny_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vitedge.calib import report
+    from vitedge.calib import accuracy
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "predict", interrupt)
+    monkeypatch.setattr(accuracy, "predict", interrupt)
     before = sorted(tmp_path.iterdir())
     json_file = tmp_path / "eval.json"
     assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--json", str(json_file)]) == EXIT_INTERRUPTED
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_command(
+    tiny_bundle: Bundle,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from vitedge.calib import answers
+    from vitedge.runtime.classifier import Classifier
+
+    monkeypatch.setattr(answers, "BATCH_IMAGES", 3)
+    expected = evaluate(tmp_path, tiny_bundle, colours)
+    classified, infer = [0], Classifier.infer
+
+    def counted(self: Classifier, prepared: Any) -> Any:
+        classified[0] += 1
+        if classified[0] == 8:
+            raise KeyboardInterrupt
+        return infer(self, prepared)
+
+    monkeypatch.setattr(Classifier, "infer", counted)
+    (tmp_path / "eval.json").unlink()
+    command = ["eval", str(tiny_bundle.path), "--data", str(colours), "--json", str(tmp_path / "eval.json")]
+    assert main(command) == EXIT_INTERRUPTED
+    journal = tmp_path / "eval.json.journal"
+    assert f"{journal} has what was done: the same command goes on" in capsys.readouterr().err
+    assert journal.exists()
+    assert not (tmp_path / "eval.json").exists()
+    classified[0] = 8
+    assert main(command) == 0
+    assert classified[0] == 8 + 12 - 6
+    assert "6 of them were classified before the interrupt" in capsys.readouterr().err
+    assert json.loads((tmp_path / "eval.json").read_text(encoding="utf-8")) == expected
+    assert not journal.exists()
+
+
+def test_a_cluster_gives_the_same_report(
+    tiny_bundle: Bundle, mixed_up: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    expected = evaluate(tmp_path, tiny_bundle, colours, "--against", mixed_up.path)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0", host="127.0.0.1"
+    ) as local:
+        address = local.scheduler_address
+        found = evaluate(tmp_path, tiny_bundle, colours, "--against", mixed_up.path, "--scheduler", address)
+    assert found == expected

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,14 @@ from vitedge.bundle import Bundle
 from vitedge.cli.inspect import trust
 from vitedge.errors import UsageError
 from vitedge.files import check_report_path, write_report
-from vitedge.progress import Terminal
+from vitedge.progress import Progress, Terminal
 from vitedge.runtime.engines import ENGINES
 
 if TYPE_CHECKING:
+    from vitedge.calib.answers import Model
     from vitedge.calib.images import Images
+    from vitedge.calib.journal import Journal
     from vitedge.calib.report import Report
-    from vitedge.runtime.classifier import Classifier
 
 DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles are apart on images or a video."
 EPILOG = """\
@@ -33,6 +36,10 @@ examples:
   vitedge eval deit-int8.bundle --data frames/ --against deit-fp32.bundle --html eval.html
   vitedge eval deit-int8.bundle --data clip.mp4 --against deit-fp32.bundle --limit 500
   vitedge eval deit-int8.bundle --data mine/ --fit-confidence --abstain-error 0.05
+  vitedge eval deit-int8.bundle --data /mnt/imagenet/val --json eval.json --scheduler tcp://10.0.0.1:8786
+
+While a report is being made, the answers so far are in a file beside it, whose name ends in .journal: after an
+interrupt, the same command goes on from there.
 """
 
 
@@ -60,6 +67,11 @@ def add_parser(verbs: Any) -> None:
         "wrong, such as 0.05",
     )
     parser.add_argument("--engine", choices=list(ENGINES), help="by default the one of the bundle's target")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="spread over the workers of this Dask scheduler, which find DATA and the bundles at the same paths",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and all flips for scripts")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the images that flipped")
     parser.set_defaults(run=run, parser=parser)
@@ -70,15 +82,21 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
+    from vitedge.calib.confidence import check_enough
     from vitedge.calib.report import to_text
     from vitedge.calib.video import open_images
 
     images = open_images(arguments.data, limit=arguments.limit)
-    report = _measured(arguments, images)
+    if arguments.fit_confidence:
+        check_enough(len(images))
+    journal = _journal(arguments, images)
+    report = _measured(arguments, images, journal)
     sys.stdout.write(to_text(report))
     if arguments.fit_confidence:
         _fit_confidence(arguments, report)
     _write(arguments, report, images)
+    if journal is not None:
+        journal.remove()
     return 0
 
 
@@ -88,24 +106,62 @@ def _check(arguments: argparse.Namespace) -> None:
     check_abstain_error(arguments.abstain_error)
     if arguments.abstain_error is not None and not arguments.fit_confidence:
         raise UsageError("--abstain-error is for --fit-confidence", fix="give both, or neither")
+    if arguments.scheduler and arguments.fit_confidence:
+        raise UsageError("--fit-confidence runs on this machine alone", fix="leave out --scheduler, or set a --limit")
 
 
-def _measured(arguments: argparse.Namespace, images: Images) -> Report:
-    from vitedge.calib.confidence import check_enough
+def _journal(arguments: argparse.Namespace, images: Images) -> Journal | None:
+    """Where answers are kept until the report is written; none without a report, nor for logits."""
+    from vitedge.calib.journal import Journal, journal_key
+
+    report: Path | None = arguments.json or arguments.html
+    if report is None or arguments.fit_confidence:
+        return None
+    bundles = [Bundle.open(path) for path in _bundles(arguments)]
+    return Journal(report.with_name(f"{report.name}.journal"), journal_key(bundles, images, arguments.engine))
+
+
+def _bundles(arguments: argparse.Namespace) -> list[Path]:
+    return [arguments.bundle, *([arguments.against] if arguments.against else [])]
+
+
+def _measured(arguments: argparse.Namespace, images: Images, journal: Journal | None) -> Report:
     from vitedge.calib.report import measure
-    from vitedge.runtime.classifier import load
 
     with ExitStack() as opened:
-
-        def opens(path: Path) -> tuple[str, Classifier]:
-            return str(path), opened.enter_context(load(path, engine=arguments.engine))
-
-        ours = opens(arguments.bundle)
-        theirs = opens(arguments.against) if arguments.against else None
+        models, ask = _spread(arguments, images) if arguments.scheduler else _here(arguments, opened)
+        ours, *theirs = zip(map(str, _bundles(arguments)), models, strict=True)
         if arguments.fit_confidence:
-            check_enough(len(images))
-            images.targets(ours[1].labels)
-        return measure(*ours, images, Terminal(), against=theirs, keep_logits=arguments.fit_confidence)
+            images.targets(models[0].labels)
+        try:
+            return measure(
+                *ours, images, Terminal(), against=theirs[0] if theirs else None, ask=partial(ask, journal=journal)
+            )
+        except KeyboardInterrupt:
+            if journal is not None and journal.path.exists():
+                sys.stderr.write(f"{journal.path} has what was done: the same command goes on from there\n")
+            raise
+
+
+def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[Model], Callable[..., Any]]:
+    from vitedge.calib import accuracy
+    from vitedge.runtime.classifier import load
+
+    classifiers = [opened.enter_context(load(path, engine=arguments.engine)) for path in _bundles(arguments)]
+    return classifiers, partial(accuracy.predict, keep_logits=arguments.fit_confidence)
+
+
+def _spread(arguments: argparse.Namespace, images: Images) -> tuple[Sequence[Model], Callable[..., Any]]:
+    from vitedge.calib.accuracy import collect
+    from vitedge.calib.cluster import RemoteModel, on_cluster
+
+    bundles = [Bundle.open(path) for path in _bundles(arguments)]
+    answering = on_cluster(arguments.scheduler, bundles, images, arguments.engine)
+
+    def ask(models: Sequence[Model], images: Images, progress: Progress, journal: Journal | None) -> Any:
+        return collect(models, images, answering, progress, journal=journal)
+
+    return [RemoteModel.of(bundle) for bundle in bundles], ask
 
 
 def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
