@@ -44,13 +44,12 @@ class Stream:
         """
         nodes = self._graph.nodes[self.position : position]
         later = {name for node in self._graph.nodes[position:] for name in node.input}
-        later.update(output.name for output in self._graph.model.graph.output)
+        later.update([*(output.name for output in self._graph.model.graph.output), *keep])
         made = [name for node in nodes for name in node.output if name in later]
         self.position = position
         if made:
             run = self._compiled(nodes, made, self.values[0])
             self.values = [{**values, **run(values)} for values in self.values]
-        later.update(keep)
         self.values = [{name: each for name, each in values.items() if name in later} for values in self.values]
 
     def replaced(self, old: str, new: str, change: Callable[[Floats], Floats]) -> None:
