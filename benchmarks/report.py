@@ -92,7 +92,8 @@ def header() -> str:
     return (
         "# Benchmarks\n\n"
         "Written by `benchmarks/report.py`; no number here was typed by hand. Absolute times are of this machine; the "
-        "ratios, taken side by side in one run, are what to compare.\n\n"
+        "ratios, taken side by side in one run, are what to compare. "
+        "How accurate int8 is: [quantization.md](quantization.md).\n\n"
         f"{processor_name()}, {state.cpus} CPUs, frequency governor "
         f"{state.governors} · {platform.system()} · Python {platform.python_version()}, {versions}\n"
     )
