@@ -62,22 +62,21 @@ class Stream:
         moved = [np.moveaxis(values[name], axis, -1) for values in self.values]
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in moved])
 
-    def finisher(self, source: str, read: str, images: int) -> Callable[[Callable[[Floats], Floats]], Floats]:
-        """How the graph's outputs would be for the first ``images`` images.
+    def finisher(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], int], Floats]:
+        """How the graph's outputs would be.
 
         Args:
             source: a value that the stream holds.
             read: the name by which later nodes read what is made of it.
-            images: as many as that.
 
         Returns:
-            Takes what makes that value; gives ``(images, values of all outputs)``.
+            Takes what makes that value, and for how many images; gives ``(images, values of all outputs)``.
         """
         outputs = [output.name for output in self._graph.model.graph.output]
         example = {**self.values[0], read: self.values[0][source]}
         run = self._compiled(self._graph.nodes[self.position :], outputs, example)
 
-        def finished(change: Callable[[Floats], Floats]) -> Floats:
+        def finished(change: Callable[[Floats], Floats], images: int) -> Floats:
             made = [run({**values, read: change(values[source])}) for values in self.values[:images]]
             return np.stack([np.concatenate([each[output].ravel() for output in outputs]) for each in made])
 

@@ -42,10 +42,10 @@ def test_what_later_nodes_compute_follows_from_what_they_are_given() -> None:
     reader = next(index for index, node in enumerate(working.nodes) if node.output[0] == "narrow0_unbiased")
     stream.advance(reader, keep=())
     working.nodes[reader].input[0] = "changed"
-    finished = stream.finisher("gelu0", "changed", 2)
-    same = finished(lambda values: values)
+    finished = stream.finisher("gelu0", "changed")
+    same = finished(lambda values: values, 2)
     np.testing.assert_allclose(same, answers(graph, images[:2])[0].reshape(2, -1), rtol=1e-4)
-    assert not np.allclose(finished(lambda values: 0 * values), same)
+    assert not np.allclose(finished(lambda values: 0 * values, 2), same)
 
 
 def test_replaced_values() -> None:
