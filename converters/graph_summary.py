@@ -8,6 +8,8 @@ from pathlib import Path
 
 import onnx
 
+from vitedge.calib.hoist import MOVES
+
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
@@ -52,4 +54,7 @@ def _is_constant(name: str, producers: dict[str, onnx.NodeProto], weights: set[s
 
 
 def _is_dequantized(name: str, producers: dict[str, onnx.NodeProto]) -> bool:
+    """Whether a value comes from DequantizeLinear, with nothing between but what moves values."""
+    while name in producers and producers[name].op_type in MOVES:
+        name = producers[name].input[0]
     return name in producers and producers[name].op_type == "DequantizeLinear"

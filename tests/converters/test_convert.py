@@ -115,7 +115,7 @@ class TestBundle:
         assert len(manifest.calibration.sha256) == 64
         graph = summarize(bundles["int8"].file("model.onnx"))
         assert graph.weight_layers == 11  # the last block's q has a layer of its own, for the class token alone
-        assert graph.quantized_layers == 9  # all but the last two layers
+        assert graph.quantized_layers == 6  # not those of the class token alone, which are the last five
         full = summarize(bundles["fp32"].file("model.onnx"))
         assert (full.weight_layers, full.quantized_layers) == (11, 0)
 

@@ -23,7 +23,7 @@ from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.images import read_image
 from vitedge.targets import Precision
 
-CALIBRATION_IMAGES = 40
+CALIBRATION_IMAGES = 24
 MODELS = ("mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
@@ -33,7 +33,7 @@ Logits: TypeAlias = NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def calibration(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few of the calibration photos, eight of each class."""
+    """A few of the calibration photos, some of each class."""
     root = tmp_path_factory.mktemp("calibration")
     for file in ImageSet.from_folder(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).files:
         (root / file.class_name).mkdir(exist_ok=True)

@@ -79,7 +79,7 @@ def places(result: Rewritten) -> dict[str, int]:
          {"drop mask guards": 5, "one head": 1, "fold attention scale": 5, "drop key bias": 5}),
         ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS),
         ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {"fold value bias": 2}),
-        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11}),
+        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11, "activations first": 4}),
         ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, {"fold LayerScale": 4, "fold LayerNorm affine": 8}),
     ],
 )  # fmt: skip
@@ -93,7 +93,8 @@ def test_families(name: str, side: int, options: dict[str, Any], expected: dict[
     [
         ("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6}),
         ("levit distilled",
-         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5, "drop key bias": 5, "tidy again": 1}),
+         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5, "drop key bias": 5, "activations first": 5,
+          "tidy again": 1}),
     ],
 )  # fmt: skip
 def test_transformers(name: str, expected: dict[str, int], tmp_path: Path) -> None:
