@@ -44,6 +44,7 @@ PACKAGES: dict[str, str] = {
     "huggingface_hub": "convert",
     "transformers": "transformers",
     "sklearn": "demo",
+    "distributed": "cluster",
 }
 MEMINFO = Path("/proc/meminfo")
 KIBIBYTE = 1024
