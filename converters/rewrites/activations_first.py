@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vitedge.calib.hoist import MOVES
 from vitedge.converters.rewrites.graph import bypass, layer_behind
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
 ACTIVATIONS = frozenset({"Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu", "Sigmoid", "Tanh"})
-MOVES = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
