@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vitedge.calib.hoist import MOVES
-from vitedge.converters.rewrites.graph import bypass, layer_behind
+from vitedge.converters.rewrites.graph import bypass, is_read_once, layer_behind
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
@@ -65,18 +65,14 @@ def _exchange(activation: ir.Node) -> _Exchange | str:
     source = None if first is None else first.inputs[0]
     if first is None or last is None or source is None or layer_behind(source) is None:
         return "no layer makes what is moved"
-    if not _is_read_once(source):
+    if not is_read_once(source):
         return "something else reads the layer"
     node = first
     while node is not activation:
-        if not _is_read_once(node.outputs[0]):
+        if not is_read_once(node.outputs[0]):
             return "something else reads what is moved"
         (node,) = node.outputs[0].consumers()
     return _Exchange(activation, first, last)
-
-
-def _is_read_once(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _move_behind(node: ir.Node) -> ir.Node | None:

@@ -36,6 +36,11 @@ def constant(value: ir.Value | None) -> Array | None:
     return np.asarray(value.const_value.numpy(), dtype=np.float64)
 
 
+def is_read_once(value: ir.Value) -> bool:
+    """Whether one input of one node, and no output of the graph, is all that reads a value."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
 def shape_of(value: ir.Value) -> tuple[int, ...] | None:
     """Its static shape; None where one is not known."""
     if value.shape is None or not value.shape.is_static():

@@ -10,14 +10,14 @@ are moved instead of single values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import add_tensor, bypass, shape_of
-from vitedge.converters.rewrites.places import Places
+from vitedge.converters.rewrites.graph import add_tensor, bypass, is_read_once, shape_of
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.preprocessing import Preprocessing
 
 TO_CHANNELS_LAST, TO_CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -39,17 +39,45 @@ class Moves:
     order: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _Merge:
+    """A chain, and the steps that take its place."""
+
+    chain: tuple[ir.Node, ...]
+    steps: tuple[Step, ...]
+
+    def apply(self, model: ir.Model) -> None:
+        first, last = self.chain[0], self.chain[-1]
+        data = first.inputs[0]
+        if data is None:
+            raise ValueError(f"{first.name} was not checked")
+        value = data
+        for step in self.steps:
+            value = _moved(model, last, value, step)
+        bypass(model, last, value)
+        for node in reversed(self.chain[:-1]):
+            bypass(model, node, data)
+
+
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Applies where one Transpose can do what several do."""
-    return "" if any(_merges(chain) for chain in _chains(model.graph)) else "no chain has several Transposes"
+    return refusal(_found(model.graph), nothing="no chain has several Transposes")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Rebuild the chains."""
-    merging = [chain for chain in _chains(model.graph) if _merges(chain)]
-    for chain in merging:
-        _rebuild(model, chain)
-    return Places(len(merging))
+    return apply_all(model, _found(model.graph))
+
+
+def _found(graph: ir.Graph) -> Iterator[_Merge]:
+    for chain in _chains(graph):
+        if sum(node.op_type == "Transpose" for node in chain) < 2:
+            continue
+        before, after, steps = _shape(chain[0].inputs[0]), _shape(chain[-1].outputs[0]), _steps(chain)
+        moves = followed(before, steps)
+        merged = steps if moves is None else _merged(moves, before, after)
+        if merged != steps:
+            yield _Merge(tuple(chain), tuple(merged))
 
 
 def followed(shape: Sequence[int], chain: Sequence[Step]) -> Moves | None:
@@ -135,19 +163,7 @@ def _is_move(node: ir.Node) -> bool:
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
     value = node.outputs[0]
-    readers = value.consumers()
-    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
-
-
-def _merges(chain: list[ir.Node]) -> bool:
-    if sum(node.op_type == "Transpose" for node in chain) < 2:
-        return False
-    moves = _moves(chain)
-    return moves is not None and _rebuilt(moves, chain) != _steps(chain)
-
-
-def _moves(chain: list[ir.Node]) -> Moves | None:
-    return followed(_shape(chain[0].inputs[0]), _steps(chain))
+    return value.consumers()[0] if is_read_once(value) else None
 
 
 def _steps(chain: list[ir.Node]) -> list[Step]:
@@ -166,21 +182,8 @@ def _shape(value: ir.Value | None) -> tuple[int, ...]:
     return shape
 
 
-def _rebuild(model: ir.Model, chain: list[ir.Node]) -> None:
-    moves, data = _moves(chain), chain[0].inputs[0]
-    if moves is None or data is None:
-        raise ValueError(f"{chain[0].name} was not checked")
-    value = data
-    for step in _rebuilt(moves, chain):
-        value = _moved(model, chain[-1], value, step)
-    bypass(model, chain[-1], value)
-    for node in reversed(chain[:-1]):
-        bypass(model, node, data)
-
-
-def _rebuilt(moves: Moves, chain: list[ir.Node]) -> list[Step]:
-    """The steps that do the same."""
-    before, after = _shape(chain[0].inputs[0]), _shape(chain[-1].outputs[0])
+def _merged(moves: Moves, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:
+    """The fewest steps from one shape to another that do the same."""
     sizes, order, last = moves.sizes, moves.order, len(moves.sizes) - 1
     if _is_map(before) and before[1] == sizes[0] and order[-1] == 0:
         inner = tuple(last if factor == 0 else factor - 1 for factor in order)
