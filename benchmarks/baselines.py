@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ def nncf_quantized(model: Any, inputs: NDArray[Any], alpha: float | None = None)
     if alpha is not None:
         smooth = nncf.AdvancedSmoothQuantParameters(matmul=alpha)
         options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth)
-    return nncf.quantize(
-        model,
-        nncf.Dataset([each[np.newaxis] for each in inputs]),
-        subset_size=len(inputs),
-        model_type=nncf.ModelType.TRANSFORMER,
-        **options,
-    )
+    with redirect_stdout(sys.stderr):  # its progress bars would end up in the report
+        return nncf.quantize(
+            model,
+            nncf.Dataset([each[np.newaxis] for each in inputs]),
+            subset_size=len(inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+            **options,
+        )
 
 
 def onnxruntime_quantized(source: Path, frames: NDArray[np.uint8], destination: Path) -> Path:

@@ -62,7 +62,7 @@ class Histogram:
             self.width = 2.0 ** np.floor(np.log2(peak * 2 / BINS))
         while peak >= self.width * (BINS // 2):
             self._double()
-        places = np.floor(counted / np.float32(self.width)).astype(np.int64) + BINS // 2
+        places = np.floor(counted.astype(np.float64) / self.width).astype(np.int64) + BINS // 2
         self.counts += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vitedge.calib.ranges import BINS, Histogram, Range, entropy, min_max, mse, percentile
@@ -17,6 +17,8 @@ def histogram(*batches: object) -> Histogram:
     return made
 
 
+@example(batches=[[1.401298464324817e-45]])
+@example(batches=[[-1.401298464324817e-45], [1e6]])
 @given(batches=st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20), min_size=1, max_size=8))
 def test_every_value_is_counted_in_its_bin_whatever_comes_first(batches: list[list[float]]) -> None:
     made = histogram(*batches)
