@@ -29,7 +29,7 @@ from timing import Call, in_turns
 
 from vitedge.calib.quantize import quantize
 from vitedge.converters.export import export
-from vitedge.converters.rewrites import REWRITES, Rewrite, apply_rewrites
+from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
 from vitedge.converters.sources import TimmName
 from vitedge.converters.timm_models import TorchModel, load_named
 from vitedge.converters.verify import synthetic_frames
@@ -47,7 +47,7 @@ MODELS = (
     "levit_128",
     "pvt_v2_b0",
 )
-IN_INT8 = ("deit_tiny_patch16_224", "mobilevit_s")
+IN_INT8 = ("deit_tiny_patch16_224", "deit3_small_patch16_224", "mobilevit_s", "pvt_v2_b0")
 INT8 = "OpenVINO int8"
 ENGINES = ("OpenVINO fp32", "OpenVINO 16-bit", INT8, "ONNX Runtime fp32")
 NEEDED = ("tidy", "fold normalization", "prepend normalization")
@@ -98,23 +98,33 @@ def as_if_trained(name: str) -> TorchModel:
 
 
 def make_graphs(name: str, folder: Path) -> None:
-    """Write the graph with all rewrites, and without each that applies, some models in int8 too; and the places."""
+    """Write the graph with all rewrites that apply, and without each of them, some models in int8 too; and the places.
+
+    A rewrite that another one stands in for, so that the graph is the same without it, is left out.
+    """
     model = as_if_trained(name)
     preprocessing = model.card.preprocessing
     exported, frames = export(model.module, preprocessing.input_size), synthetic_frames(preprocessing.input_size)
 
-    def write(rewrites: list[Rewrite], file: str) -> Mapping[str, int]:
-        result = apply_rewrites(exported, frames, preprocessing, rewrites)
-        onnx.save(result.graph, folder / f"{file}.onnx")
+    def made(rewrites: list[Rewrite]) -> Rewritten:
+        return apply_rewrites(exported, frames, preprocessing, rewrites)
+
+    def write(graph: onnx.ModelProto, file: str) -> None:
+        onnx.save(graph, folder / f"{file}.onnx")
         if name in IN_INT8:
-            onnx.save(quantize(result.graph, frames[:CALIBRATION_FRAMES]).graph, folder / f"{file}.int8.onnx")
-        return {each: places.changed for each, places in result.applied.items()}
+            onnx.save(quantize(graph, frames[:CALIBRATION_FRAMES]).graph, folder / f"{file}.int8.onnx")
 
     folder.mkdir(parents=True, exist_ok=True)
-    applied = {each: count for each, count in write(list(REWRITES), ALL).items() if each not in NEEDED}
-    for left_out in applied:
-        write([rewrite for rewrite in REWRITES if rewrite.name != left_out], left_out)
-    write_whole(folder / "places.json", json.dumps(applied))
+    whole = made(list(REWRITES))
+    write(whole.graph, ALL)
+    alone = {}
+    for left_out, places in whole.applied.items():
+        others = [rewrite for rewrite in REWRITES if rewrite.name in whole.applied and rewrite.name != left_out]
+        without = whole.graph if left_out in NEEDED else made(others).graph
+        if without != whole.graph:
+            write(without, left_out)
+            alone[left_out] = places.changed
+    write_whole(folder / "places.json", json.dumps(alone))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from vitedge.converters.rewrites import (
     fold_normalization,
     fuse_gelu,
     fuse_layernorm,
-    key_bias,
     layer_scale,
     layernorm_affine,
     mask_guards,
@@ -28,7 +27,6 @@ from vitedge.converters.rewrites import (
     prepend_normalization,
     tidy,
     upgrade_opset,
-    value_bias,
 )
 from vitedge.converters.rewrites.places import Places
 from vitedge.errors import ConversionError
@@ -68,13 +66,10 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
     Rewrite("fold LayerScale", layer_scale.check, layer_scale.rewrite),
     Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
-    Rewrite("drop key bias", key_bias.check, key_bias.rewrite),
-    Rewrite("fold value bias", value_bias.check, value_bias.rewrite),
     Rewrite("merge moves", merge_moves.check, merge_moves.rewrite),
     Rewrite("activations first", activations_first.check, activations_first.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
-    Rewrite("tidy again", tidy.check_again, tidy.rewrite),
 )
 
 

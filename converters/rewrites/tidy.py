@@ -20,13 +20,6 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     return ""
 
 
-def check_again(model: ir.Model, preprocessing: Preprocessing) -> str:
-    """Applies where other rewrites have left nodes to merge: BatchNorm between two reshapes, as in LeViT."""
-    tidied = model.clone()
-    rewrite(tidied, preprocessing)
-    return "" if len(tidied.graph) < len(model.graph) else "nothing is left to tidy"
-
-
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Fold, deduplicate and clean; names stay, so that equal sources give equal files."""
     RemoveInitializersFromInputsPass()(model)

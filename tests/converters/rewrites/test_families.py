@@ -27,9 +27,9 @@ from vitedge.preprocessing import Preprocessing
 ALWAYS = {"tidy", "fold normalization", "prepend normalization"}
 VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
 SWIN = {"img_size": 56, "embed_dim": 24, "depths": (1, 1, 1, 1)}
-BLOCKS = {"fold attention scale": 2, "fold LayerNorm affine": 5, "drop key bias": 2, "fold value bias": 2}
+BLOCKS = {"fold attention scale": 2, "fold LayerNorm affine": 5}
 """Places in two blocks and the norm after them."""
-WINDOWS = {"fold attention scale": 4, "fold LayerNorm affine": 8, "drop key bias": 4, "fold value bias": 4}
+WINDOWS = {"fold attention scale": 4, "fold LayerNorm affine": 8}
 """Places in four stages of a block each."""
 LEVIT = {"img_size": 64, "embed_dim": (32, 48, 64), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (1, 1, 1)}
 
@@ -71,14 +71,13 @@ def places(result: Rewritten) -> dict[str, int]:
         ("deit_tiny_distilled_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "one head": 1}),
         ("beit_base_patch16_224", 64, VIT, {**BLOCKS, "drop mask guards": 2, "fold LayerScale": 4}),
         ("cait_xxs24_224", 64, {**VIT, "depth_token_only": 1},
-         {"fold attention scale": 3, "fold LayerScale": 6, "fold LayerNorm affine": 7, "drop key bias": 1,
-          "fold value bias": 1, "merge moves": 1}),
+         {"fold attention scale": 3, "fold LayerScale": 6, "fold LayerNorm affine": 7, "merge moves": 1}),
         ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2},
          {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6, "merge moves": 1}),
         ("levit_128s", 64, LEVIT,
-         {"drop mask guards": 5, "one head": 1, "fold attention scale": 5, "drop key bias": 5}),
+         {"drop mask guards": 5, "one head": 1, "fold attention scale": 5}),
         ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS),
-        ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {"fold value bias": 2}),
+        ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {}),
         ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11, "activations first": 4}),
         ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, {"fold LayerScale": 4, "fold LayerNorm affine": 8}),
     ],
@@ -93,8 +92,7 @@ def test_families(name: str, side: int, options: dict[str, Any], expected: dict[
     [
         ("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6}),
         ("levit distilled",
-         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5, "drop key bias": 5, "activations first": 5,
-          "tidy again": 1}),
+         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5, "activations first": 5}),
     ],
 )  # fmt: skip
 def test_transformers(name: str, expected: dict[str, int], tmp_path: Path) -> None:
