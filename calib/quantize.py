@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.correct import feedback_round
+from vitedge.calib.effort import Effort, effort_for, multiply_accumulates
 from vitedge.calib.equalize import best_equalization, fold, normalization_behind
 from vitedge.calib.finite import check_weights
 from vitedge.calib.frame_convolution import quantize_frame_convolution
@@ -26,7 +27,7 @@ from vitedge.calib.observe import Observed, observe
 from vitedge.calib.placement import Layer, by_data, int8_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
 from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
-from vitedge.calib.search import SEARCH_IMAGES, best_quantizer
+from vitedge.calib.search import best_quantizer
 from vitedge.calib.stream import Stream
 from vitedge.calib.working import WorkingGraph, runner
 from vitedge.errors import CalibrationError, ConversionError
@@ -83,10 +84,12 @@ def quantize(
     working = WorkingGraph.of(graph)
     axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in working.layers()}
     observed = observe(graph, axes, frames, progress)
-    layers = int8_layers(working.assembled(working.nodes), {name: each.shape for name, each in observed.items()})
+    shapes = {name: each.shape for name, each in observed.items()}
+    layers = int8_layers(working.assembled(working.nodes), shapes)
     for warning in _warnings(layers, observed):
         progress.step(f"warning: {warning}")
-    work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, symmetric_activations)
+    found = effort_for(multiply_accumulates(working, working.layers(), shapes))
+    work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, found, symmetric_activations)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
     first = quantize_frame_convolution(result, frames)
@@ -97,8 +100,11 @@ def quantize(
 class _Work:
     """What was decided so far; layers are decided in the graph's order."""
 
-    def __init__(self, graph: WorkingGraph, stream: Stream, observed: Mapping[str, Observed], symmetric: bool) -> None:
-        self._graph, self._stream, self._observed, self.symmetric = graph, stream, observed, symmetric
+    def __init__(
+        self, graph: WorkingGraph, stream: Stream, observed: Mapping[str, Observed], effort: Effort, symmetric: bool
+    ) -> None:
+        self._graph, self._stream, self._observed = graph, stream, observed
+        self.effort, self.symmetric = effort, symmetric
         self.data: dict[int, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
         self.equalized = 0
@@ -121,7 +127,7 @@ class _Work:
             self._graph.nodes[layer.position].input[0] = read
         if quantizer is None:
             histogram = self._observed[name].histogram
-            quantizer = best_quantizer(self._stream, name, read, histogram, symmetric=self.symmetric)
+            quantizer = best_quantizer(self._stream, name, read, histogram, self.effort, symmetric=self.symmetric)
         self._stream.replaced(name, read, quantizer)
         self.data[first] = Int8Data(name, read, quantizer)
 
@@ -196,6 +202,6 @@ def _recipe(work: _Work, images: int, first: bool) -> str:
     return (
         f"vitedge: {layers} int8, weights per channel, "
         f"activations {'int8' if work.symmetric else 'uint8'}; {work.equalized} LayerNormalizations equalized, other "
-        f"ranges by the outputs of {min(images, SEARCH_IMAGES)} images; rounding and biases corrected on "
+        f"ranges by the outputs of {min(images, work.effort.images)} images; rounding and biases corrected on "
         f"{min(images, CORRECTION_IMAGES)}"
     )

@@ -10,15 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.calib.effort import Effort
 from vitedge.calib.quantizers import Quantizer, activation_quantizer
 from vitedge.calib.ranges import Histogram, Range, entropy, min_max, mse, percentile
 from vitedge.calib.stream import Stream
 
 Floats = NDArray[np.float32]
 
-SEARCH_IMAGES = 16
-FIRST_IMAGES, CLOSE = 4, 4
-"""Every candidate is tried on a few images, and the closest of them on all: what is far off shows at once."""
+CLOSE = 4
+"""How many of the candidates are tried on more images than the others."""
 
 SHARES = (0.9999, 0.99999)
 CLIPS = 0.93 ** np.arange(1, 15)
@@ -34,7 +34,9 @@ def candidates(histogram: Histogram) -> tuple[Range, ...]:
     return tuple(dict.fromkeys([whole, *(each for each in suggested if each.high > each.low)]))
 
 
-def best_quantizer(stream: Stream, data: str, read: str, histogram: Histogram, *, symmetric: bool) -> Quantizer:
+def best_quantizer(
+    stream: Stream, data: str, read: str, histogram: Histogram, effort: Effort, *, symmetric: bool
+) -> Quantizer:
     """The quantizer with the smallest squared error of the network's outputs.
 
     Args:
@@ -42,20 +44,21 @@ def best_quantizer(stream: Stream, data: str, read: str, histogram: Histogram, *
         data: the tensor.
         read: the name by which its readers take it.
         histogram: of the tensor, over all images.
+        effort: on how many of the stream's images.
         symmetric: the kind of quantizer.
     """
     quantizers = [activation_quantizer(each.low, each.high, symmetric=symmetric) for each in candidates(histogram)]
     if len(quantizers) == 1:
         return quantizers[0]
     finished = stream.finisher(data, read)
-    reference = finished(_as_it_is, SEARCH_IMAGES)
+    reference = finished(_as_it_is, effort.images)
 
     def error(quantizer: Quantizer, images: int) -> float:
         found = float(np.square(finished(quantizer, images) - reference[:images], dtype=np.float64).sum())
         return found if np.isfinite(found) else np.inf
 
-    closest = sorted(dict.fromkeys(quantizers), key=lambda each: error(each, FIRST_IMAGES))[:CLOSE]
-    return min(closest, key=lambda each: error(each, SEARCH_IMAGES))
+    closest = sorted(dict.fromkeys(quantizers), key=lambda each: error(each, effort.first))[:CLOSE]
+    return min(closest, key=lambda each: error(each, effort.images))
 
 
 def _as_it_is(values: Floats) -> Floats:

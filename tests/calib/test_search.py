@@ -11,6 +11,7 @@ pytest.importorskip("onnxruntime")
 import layers as graphs
 from layers import WIDTH, weights
 
+from vitedge.calib.effort import Effort
 from vitedge.calib.quantizers import activation_quantizer
 from vitedge.calib.ranges import Histogram, min_max
 from vitedge.calib.search import best_quantizer, candidates
@@ -34,7 +35,7 @@ def searched(outlier_weight: float) -> tuple[float, float]:
     for values in stream.values:
         histogram.add(values["wide"])
     working.nodes[reader].input[0] = "wide_read"
-    found = best_quantizer(stream, "wide", "wide_read", histogram, symmetric=False)
+    found = best_quantizer(stream, "wide", "wide_read", histogram, Effort(2, 8), symmetric=False)
     whole = min_max(histogram)
     return found.scale, activation_quantizer(whole.low, whole.high, symmetric=False).scale
 
