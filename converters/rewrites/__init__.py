@@ -12,7 +12,6 @@ from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.reference import Frames, Logits, graph_logits
 from vitedge.converters.rewrites import (
-    activations_first,
     attention_scale,
     class_token_only,
     distilled_heads,
@@ -20,7 +19,6 @@ from vitedge.converters.rewrites import (
     fold_normalization,
     fuse_gelu,
     fuse_layernorm,
-    layer_scale,
     layernorm_affine,
     mask_guards,
     merge_moves,
@@ -64,10 +62,8 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("one head", distilled_heads.check, distilled_heads.rewrite),
     Rewrite("class token only", class_token_only.check, class_token_only.rewrite),
     Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
-    Rewrite("fold LayerScale", layer_scale.check, layer_scale.rewrite),
     Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
     Rewrite("merge moves", merge_moves.check, merge_moves.rewrite),
-    Rewrite("activations first", activations_first.check, activations_first.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,11 +54,6 @@ def multiplier_of(node: ir.Node | None) -> Multiplier | None:
     if right is None and left is not None and node.op_type == "Mul":
         return Multiplier(node, 1, left)
     return None
-
-
-def multipliers(graph: ir.Graph) -> Iterator[Multiplier]:
-    """Every multiplier of a graph."""
-    return (found for found in map(multiplier_of, graph) if found is not None)
 
 
 @dataclass(frozen=True)

@@ -67,19 +67,19 @@ def places(result: Rewritten) -> dict[str, int]:
     ("name", "side", "options", "expected"),
     [
         ("vit_tiny_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}),
-        ("deit3_small_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "fold LayerScale": 4}),
+        ("deit3_small_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}),
         ("deit_tiny_distilled_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "one head": 1}),
-        ("beit_base_patch16_224", 64, VIT, {**BLOCKS, "drop mask guards": 2, "fold LayerScale": 4}),
+        ("beit_base_patch16_224", 64, VIT, {**BLOCKS, "drop mask guards": 2}),
         ("cait_xxs24_224", 64, {**VIT, "depth_token_only": 1},
-         {"fold attention scale": 3, "fold LayerScale": 6, "fold LayerNorm affine": 7, "merge moves": 1}),
+         {"fold attention scale": 3, "fold LayerNorm affine": 7, "merge moves": 1}),
         ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2},
          {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6, "merge moves": 1}),
         ("levit_128s", 64, LEVIT,
          {"drop mask guards": 5, "one head": 1, "fold attention scale": 5}),
         ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS),
         ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {}),
-        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11, "activations first": 4}),
-        ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, {"fold LayerScale": 4, "fold LayerNorm affine": 8}),
+        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11}),
+        ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, {"fold LayerNorm affine": 8}),
     ],
 )  # fmt: skip
 def test_families(name: str, side: int, options: dict[str, Any], expected: dict[str, int]) -> None:
@@ -92,7 +92,7 @@ def test_families(name: str, side: int, options: dict[str, Any], expected: dict[
     [
         ("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6}),
         ("levit distilled",
-         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5, "activations first": 5}),
+         {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5}),
     ],
 )  # fmt: skip
 def test_transformers(name: str, expected: dict[str, int], tmp_path: Path) -> None:
