@@ -6,10 +6,15 @@ DEMO_VENV := .venv-demo
 DEV_VENV := .venv
 LINKS := build/types/vitedge
 
+# NVIDIA's bindings of each TensorRT that vitedge claims; a test holds our calls against them. TensorRT itself is not on
+# PyPI, so they are kept out of the environment.
+BINDINGS := build/bindings
+TENSORRT := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9 tensorrt-cu13-bindings==11.4.0.106
+
 # openvino-model-api pins opencv-python-headless 4, which our extras do not; a test opens bundles with it.
 MODEL_API := openvino-model-api==0.4.7
 
-.PHONY: help demo picture test lint ruff types rooms bench clean
+.PHONY: help demo picture test bindings lint ruff types rooms bench clean
 
 help:
 	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
@@ -27,8 +32,10 @@ demo: $(DEMO_VENV)/.installed
 picture: demo
 	$(DEMO_VENV)/bin/python docs/draw_demo.py demo-out
 
-test: lint
+test: lint bindings
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+bindings: $(BINDINGS)/.installed
 
 lint: ruff types rooms
 
@@ -67,6 +74,13 @@ $(DEV_VENV)/.installed: pyproject.toml Makefile
 	$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$(MODEL_API)"
 	touch $@
+
+$(BINDINGS)/.installed: Makefile $(DEV_VENV)/.installed
+	rm -rf $(BINDINGS) && mkdir -p $(BINDINGS)
+	for each in $(TENSORRT); do \
+		$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+			--target "$(BINDINGS)/$${each##*==}" "$$each" || exit 0; \
+	done && touch $@
 
 define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
