@@ -15,6 +15,22 @@ from typing import Any
 
 MODULE = ""
 DYNAMIC = {"getattr", "hasattr", "setattr"}
+PASSING = {
+    "enumerate",
+    "filter",
+    "getattr",
+    "iter",
+    "list",
+    "map",
+    "max",
+    "min",
+    "next",
+    "reversed",
+    "sorted",
+    "tuple",
+    "zip",
+}
+"""Builtins that give what they were given; all others give something else."""
 RECEIVERS = {
     "module": MODULE,
     "trt": MODULE,
@@ -23,6 +39,7 @@ RECEIVERS = {
     "network": "INetworkDefinition",
     "config": "IBuilderConfig",
     "parser": "OnnxParser",
+    "error": "ParserError",
     "timing_cache": "ITimingCache",
     "runtime": "Runtime",
     "engine": "ICudaEngine",
@@ -93,16 +110,17 @@ class Uses:
     unknown: tuple[str, ...]
 
 
-def uses_in(sources: Mapping[str, str], members: Collection[str]) -> Uses:
+def uses_in(sources: Mapping[str, str], members: Collection[str], returns: Mapping[str, str]) -> Uses:
     """Walk some files.
 
     Args:
         sources: their texts, by name.
         members: every name that some class of some version has; other attributes are of no interest.
+        returns: the class that a method gives, by ``Class.method``.
     """
     trees = {where: ast.parse(text) for where, text in sources.items()}
     opaque = frozenset(name for tree in trees.values() for name in _functions_returning_any(tree))
-    walkers = [_Walker(where, members, opaque) for where in trees]
+    walkers = [_Walker(where, members, returns, opaque) for where in trees]
     for walker, tree in zip(walkers, trees.values(), strict=True):
         walker.visit(tree)
     return Uses(
@@ -165,78 +183,109 @@ def _fits(call: Call, parameters: list[tuple[str, bool]]) -> bool:
     return call.positional <= len(parameters) and required <= call.keywords <= {name for name, _ in rest}
 
 
-class _Walker(ast.NodeVisitor):
-    """Collects the uses in one file."""
+@dataclass(frozen=True)
+class _Kind:
+    """What an expression is: of a class of TensorRT, several of them, or, with no owner, something else."""
 
-    def __init__(self, where: str, members: Collection[str], opaque: Collection[str]) -> None:
+    owner: str | None = None
+    many: bool = False
+
+
+_OTHER = _Kind()
+
+
+class _Walker(ast.NodeVisitor):
+    """Collects the uses in one file. A name that is known to be nothing in particular has the kind None."""
+
+    def __init__(
+        self, where: str, members: Collection[str], returns: Mapping[str, str], opaque: Collection[str]
+    ) -> None:
         self.uses: list[Use] = []
         self.unknown: list[str] = []
         self._file = where
         self._members = members
+        self._returns = returns
         self._opaque = opaque
-        self._scopes: list[set[str]] = [set(dir(builtins)) - DYNAMIC | {"self", "cls"}]
-        self._fields: set[str] = set()
+        self._scopes: list[dict[str, _Kind | None]] = [dict.fromkeys((*dir(builtins), "self", "cls"), _OTHER)]
+        self._fields: dict[str, _Kind | None] = {}
 
     def visit(self, node: ast.AST) -> Any:
-        """Names that are declared or assigned to be something else come first; then what is used."""
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            self._scopes[-1].update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        """Names that are declared or assigned come first; then what is used."""
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return self._function(node)
+        if isinstance(node, ast.AnnAssign):
+            return self._declaration(node)
+        if isinstance(node, ast.Call):
+            return self._call(node)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            self._scopes[-1].update({(each.asname or each.name).partition(".")[0]: _OTHER for each in node.names})
         elif isinstance(node, ast.ClassDef):
             self._class(node)
-        elif isinstance(node, ast.AnnAssign):
-            return self._declaration(node)
-        elif isinstance(node, ast.Call):
-            return self._call(node)
         elif isinstance(node, ast.Attribute):
             self._attribute(node)
-        else:
-            self._bindings(node)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            self._scopes[-1][node.name] = _OTHER
+        for target, kind in self._bindings(node):
+            self._bind(target, kind)
         return self.generic_visit(node)
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        self._scopes[-1].add(node.name)
-        self._scopes.append({each.arg for each in arguments if each.annotation and not _is_any(each.annotation)})
+        """A parameter with another annotation than ``Any`` is no object of TensorRT."""
+        self._scopes[-1][node.name] = _OTHER
+        declared = {
+            each.arg: _declared(each.annotation) for each in _parameters(node) if each.arg not in ("self", "cls")
+        }
+        self._scopes.append({**declared})
         for each in [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults), *node.body]:
             self.visit(each)
         self._scopes.pop()
 
     def _class(self, node: ast.ClassDef) -> None:
-        """Methods that override those of a class of TensorRT have to fit them."""
-        self._scopes[-1].add(node.name)
-        bases = [
-            base.attr for base in node.bases if isinstance(base, ast.Attribute) and self._owner(base.value) == MODULE
-        ]
-        methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
-        for method in methods if bases else []:
-            overrides = len(method.args.args) - 1
-            self.uses.append(Use(bases[0], method.name, self._where(method), overrides=overrides))
+        """Methods with the name of a method of TensorRT have to fit it, in a class that extends one of TensorRT."""
+        self._scopes[-1][node.name] = _OTHER
+        for base in node.bases:
+            kind = self._kind(base)
+            if kind is not None and kind.owner:
+                self.uses += [
+                    Use(kind.owner, each.name, self._where(each), overrides=len(_parameters(each)))
+                    for each in node.body
+                    if isinstance(each, ast.FunctionDef) and each.name in self._members and each.name[0] != "_"
+                ]
 
     def _declaration(self, node: ast.AnnAssign) -> None:
         """An annotation uses nothing; another than ``Any`` says that it is no object of TensorRT."""
-        if not _is_any(node.annotation):
-            self._note(node.target)
-        for each in filter(None, (node.target, node.value)):
-            self.visit(each)
+        if isinstance(node.target, ast.Name):
+            self._scopes[-1][node.target.id] = self._fields[node.target.id] = _declared(node.annotation)
+        elif isinstance(node.target, ast.Attribute) and _is_self(node.target.value):
+            self._fields[node.target.attr] = _declared(node.annotation)
+        if node.value is not None:
+            self.visit(node.value)
 
-    def _bindings(self, node: ast.AST) -> None:
-        """What is assigned from something else is something else, unless its name says that it is TensorRT's."""
-        if isinstance(node, ast.ExceptHandler) and node.name:
-            self._scopes[-1].add(node.name)
-        for target, value in _assignments(node):
-            if self._is_other(value):
-                for each in target.elts if isinstance(target, ast.Tuple) else [target]:
-                    if _last_name(each) not in RECEIVERS:
-                        self._note(each)
+    def _bindings(self, node: ast.AST) -> Iterator[tuple[ast.expr, _Kind | None]]:
+        if isinstance(node, ast.Assign):
+            yield from ((target, self._kind(node.value)) for target in node.targets)
+        elif isinstance(node, ast.NamedExpr):
+            yield node.target, self._kind(node.value)
+        elif isinstance(node, ast.For):
+            yield node.target, _element(self._kind(node.iter))
+        elif isinstance(node, ast.With):
+            yield from (
+                (item.optional_vars, self._kind(item.context_expr)) for item in node.items if item.optional_vars
+            )
+        elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
+            yield from ((each.target, _element(self._kind(each.iter))) for each in node.generators)
 
-    def _note(self, target: ast.expr) -> None:
-        if isinstance(target, ast.Name):
-            self._scopes[-1].add(target.id)
-            self._fields.add(target.id)  # a field, if this is the body of a class
+    def _bind(self, target: ast.expr, kind: _Kind | None) -> None:
+        """The table of names has the last word."""
+        if isinstance(target, (ast.Tuple, ast.List)):
+            for each in target.elts:
+                self._bind(each, kind if kind == _OTHER else None)
+        elif _last_name(target) in RECEIVERS:
+            return
+        elif isinstance(target, ast.Name):
+            self._scopes[-1][target.id] = kind
         elif isinstance(target, ast.Attribute) and _is_self(target.value):
-            self._fields.add(target.attr)
+            self._fields[target.attr] = kind
 
     def _call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute):
@@ -244,71 +293,118 @@ class _Walker(ast.NodeVisitor):
             self.visit(node.func.value)
         else:
             self.visit(node.func)
-        if isinstance(node.func, ast.Name) and node.func.id in DYNAMIC and self._owner(node.args[0]) is not None:
-            self._dynamic(node, node.args[0], node.args[1])
+        if isinstance(node.func, ast.Name) and node.func.id in DYNAMIC:
+            self._dynamic(node, self._kind(node.args[0]), node.args[1])
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
             self.visit(argument)
 
-    def _dynamic(self, node: ast.Call, value: ast.expr, name: ast.expr) -> None:
+    def _dynamic(self, node: ast.Call, kind: _Kind | None, name: ast.expr) -> None:
         """``getattr`` of a literal is an attribute; of anything else, only members of a class that is guarded."""
-        owner = self._owner(value)
+        if kind is None or kind.owner is None:
+            return
         if isinstance(name, ast.Constant):
-            self.uses.append(Use(owner or MODULE, str(name.value), self._where(node)))
-        elif f".{owner}" not in GUARDED:
+            self.uses.append(Use(kind.owner, str(name.value), self._where(node)))
+        elif f".{kind.owner}" not in GUARDED:
             self.unknown.append(f"{self._where(node)}: {ast.unparse(node)}: the source does not say which name")
 
     def _attribute(self, node: ast.Attribute, call: Call | None = None) -> None:
-        owner = self._owner(node.value)
-        if owner is not None:
-            stored = not isinstance(node.ctx, ast.Load)
-            self.uses.append(Use(owner, node.attr, self._where(node), call=call, stored=stored))
-        elif node.attr in self._members and not self._is_other(node.value):
+        kind = self._kind(node.value)
+        if kind is None and node.attr in self._members:
             self.unknown.append(f"{self._where(node)}: {ast.unparse(node)}")
+        elif kind is not None and kind.owner is not None and not kind.many and node.attr != "__init__":
+            stored = not isinstance(node.ctx, ast.Load)
+            self.uses.append(Use(kind.owner, node.attr, self._where(node), call=call, stored=stored))
 
-    def _owner(self, node: ast.expr) -> str | None:
-        """The class of TensorRT that an expression is, or an instance of; None if it is none, or not known."""
-        if isinstance(node, ast.Call):
-            return self._owner(node.func) if self._is_class(node.func) else None
-        if self._is_class(node):
-            return _last_name(node)
-        return None if self._is_other(node) else RECEIVERS.get(_last_name(node))
+    def _kind(self, node: ast.expr) -> _Kind | None:
+        """What an expression is; None if that is not known."""
+        match node:
+            case ast.Name():
+                found = next((scope[node.id] for scope in reversed(self._scopes) if node.id in scope), None)
+                return found or _named(node)
+            case ast.Attribute():
+                return self._attribute_kind(node)
+            case ast.Call():
+                return self._call_kind(node)
+            case ast.Subscript():
+                kind = self._kind(node.value)
+                return kind if isinstance(node.slice, ast.Slice) else _element(kind)
+        return self._display_kind(node)
 
-    def _is_class(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Attribute) and node.attr[0].isupper() and self._owner(node.value) == MODULE
+    def _display_kind(self, node: ast.expr) -> _Kind | None:
+        match node:
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
+                for target, kind in self._bindings(node):
+                    self._bind(target, kind)
+                return _several([self._kind(node.elt)])
+            case ast.List() | ast.Tuple() | ast.Set():
+                return _several([self._kind(each) for each in node.elts])
+            case ast.IfExp():
+                return _one_of([self._kind(node.body), self._kind(node.orelse)])
+            case ast.BoolOp():
+                return _one_of([self._kind(each) for each in node.values])
+            case ast.Dict():
+                return _one_of([_OTHER, *(self._kind(each) for each in node.values if each is not None)])
+        return _OTHER  # a constant, an operation, a comparison
 
-    def _is_other(self, node: ast.expr) -> bool:
-        """Whether an expression is known to be no object of TensorRT."""
-        if isinstance(node, ast.Name):
-            return any(node.id in names for names in self._scopes)
-        if isinstance(node, ast.Attribute):
-            if _is_self(node.value):
-                return node.attr in self._fields
-            return self._is_other(node.value) and _last_name(node) not in RECEIVERS
-        if isinstance(node, ast.Subscript):
-            return self._is_other(node.value)
-        if isinstance(node, ast.Call):
-            return self._is_other(node.func) and _last_name(node.func) not in self._opaque
-        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-            return all(map(self._is_other, node.elts))
-        return isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp))
+    def _attribute_kind(self, node: ast.Attribute) -> _Kind | None:
+        if _is_self(node.value):
+            return self._fields.get(node.attr) or _named(node)
+        base = self._kind(node.value)
+        if base is None or base == _OTHER or base.many:
+            return _named(node) or (base and _OTHER)
+        is_class = node.attr[0].isupper() and not node.attr.isupper()
+        if base.owner == MODULE:
+            return _Kind(node.attr) if is_class else _OTHER
+        return _Kind(f"{base.owner}.{node.attr}") if is_class else None
+
+    def _call_kind(self, node: ast.Call) -> _Kind | None:
+        if isinstance(node.func, ast.Name):
+            if node.func.id in PASSING:
+                return _one_of([_OTHER, *map(self._kind, node.args)])
+            return None if node.func.id in self._opaque else self._kind(node.func)
+        if not isinstance(node.func, ast.Attribute):
+            return None
+        base = self._kind(node.func.value)
+        if base is None or base == _OTHER or base.many:
+            return None if node.func.attr in self._opaque else base and _OTHER
+        if base.owner == MODULE:
+            return _Kind(node.func.attr)
+        given = self._returns.get(f"{base.owner}.{node.func.attr}")
+        return _Kind(given) if given else None
 
     def _where(self, node: ast.expr | ast.stmt) -> str:
         return f"{self._file}:{node.lineno}"
 
 
-def _assignments(node: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
-    """Targets and values of an assignment, a loop, a comprehension or a ``with``."""
-    if isinstance(node, ast.Assign):
-        return [(target, node.value) for target in node.targets]
-    if isinstance(node, ast.NamedExpr):
-        return [(node.target, node.value)]
-    if isinstance(node, ast.For):
-        return [(node.target, node.iter)]
-    if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-        return [(each.target, each.iter) for each in node.generators]
-    if isinstance(node, ast.With):
-        return [(item.optional_vars, item.context_expr) for item in node.items if item.optional_vars]
-    return []
+def _declared(annotation: ast.expr | None) -> _Kind | None:
+    return None if annotation is None or _is_any(annotation) else _OTHER
+
+
+def _named(node: ast.expr) -> _Kind | None:
+    owner = RECEIVERS.get(_last_name(node))
+    return None if owner is None else _Kind(owner)
+
+
+def _element(kind: _Kind | None) -> _Kind | None:
+    """What is in it: several have one, something else has something else in it."""
+    if kind is None or kind == _OTHER:
+        return kind
+    return _Kind(kind.owner) if kind.many else None
+
+
+def _several(kinds: list[_Kind | None]) -> _Kind | None:
+    kind = _one_of(kinds or [_OTHER])
+    return kind if kind is None or kind == _OTHER else _Kind(kind.owner, many=True)
+
+
+def _one_of(kinds: list[_Kind | None]) -> _Kind | None:
+    return kinds[0] if len(set(kinds)) == 1 else None
+
+
+def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+    """All but ``self`` and ``cls``."""
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return [each for each in arguments if each.arg not in ("self", "cls")]
 
 
 def _last_name(node: ast.expr) -> str:
