@@ -140,7 +140,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         name="rtx",
-        description="GeForce RTX and RTX PRO GPUs, through TensorRT for RTX",
+        description="GeForce RTX and RTX PRO, through TensorRT for RTX",
         backend="tensorrt",
         precisions=("fp32", "fp16", "int8", "fp8"),
         notes="engines are compiled without a GPU and finished on it; fp8 needs compute capability 8.9 (Ada) or newer",

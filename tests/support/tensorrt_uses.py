@@ -33,8 +33,6 @@ PASSING = {
 """Builtins that give what they were given; all others give something else."""
 RECEIVERS = {
     "module": MODULE,
-    "trt": MODULE,
-    "tensorrt": MODULE,
     "builder": "Builder",
     "network": "INetworkDefinition",
     "config": "IBuilderConfig",

@@ -23,8 +23,7 @@ Description = dict[str, Any]
 Find = Callable[[dict[str, str]], Uses]
 
 ROOT = Path(__file__).resolve().parents[3]
-BINDINGS = ROOT / "build" / "bindings"
-VERSIONS = ("10.3.0", "10.13.3.9", "11.4.0.106")
+WHEELS = ("tensorrt-cu12-bindings==10.3.0", "tensorrt-cu12-bindings==10.13.3.9", "tensorrt-cu13-bindings==11.4.0.106")
 RTX = "tensorrt_rtx"
 
 LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
@@ -75,14 +74,14 @@ def describe(module: str, **environment: str) -> Description:
     return found
 
 
-def describe_wheel(version: str, folder: Path) -> Description | str:
+def describe_wheel(name: str, folder: Path) -> Description | str:
     """The same of a wheel of bindings; why not, where that cannot be."""
-    wheel, compiler = BINDINGS / version, shutil.which("cc")
+    wheel, compiler = ROOT / "build" / "references" / name, shutil.which("cc")
     if not wheel.is_dir():
-        return f"no bindings in {wheel}: make bindings"
+        return f"no bindings in {wheel}: make references"
     if compiler is None:
         return "no C compiler makes the stand-in libraries: apt-get install gcc"
-    make_stand_ins(folder, compiler, major=version.partition(".")[0])
+    make_stand_ins(folder, compiler, major=name.partition("==")[2].partition(".")[0])
     path = os.pathsep.join(filter(None, [str(wheel), os.environ.get("PYTHONPATH")]))
     return describe("tensorrt_bindings", LD_LIBRARY_PATH=str(folder), PYTHONPATH=path)
 
@@ -99,13 +98,13 @@ def make_stand_ins(folder: Path, compiler: str, major: str) -> None:
 @pytest.fixture(scope="module")
 def bindings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Description | str]:
     """What each version offers, or why that is not known."""
-    found = {version: describe_wheel(version, tmp_path_factory.mktemp("stand-ins")) for version in VERSIONS}
+    found = {name: describe_wheel(name, tmp_path_factory.mktemp("stand-ins")) for name in WHEELS}
     installed = importlib.util.find_spec(RTX) is not None
     found[RTX] = describe(RTX) if installed else 'TensorRT for RTX is not installed: pip install -e ".[dev]"'
     return found
 
 
-@pytest.fixture(params=[*VERSIONS, RTX])
+@pytest.fixture(params=[*WHEELS, RTX])
 def description(request: pytest.FixtureRequest, bindings: dict[str, Description | str]) -> Description:
     """What one version offers."""
     found = bindings[request.param]
