@@ -57,7 +57,7 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     shutil.copyfile(bundle.file(LABELS), folder / name / LABELS)
     (folder / name / CONFIGURATION).write_text(configuration(bundle.manifest, backend), encoding="utf-8")
     return (
-        "then: tritonserver --model-repository=THIS_FOLDER",
+        "serve it: tritonserver --model-repository, and this folder",
         f"clients send {INPUT_NAME} as uint8, resized and cropped as docs/bundle.md says, and read {OUTPUT_NAME}",
     )
 

@@ -45,7 +45,7 @@ def as_json() -> str:
 
 def as_text() -> str:
     """A table of targets, what to know before choosing a precision, and a table of JetPacks; for people."""
-    parts = (_table([HEADINGS, *map(_row, TARGETS)]), _notes(), _table([RELEASE_HEADINGS, *_release_rows()]))
+    parts = (_table([HEADINGS, *map(_row, TARGETS)]), _notes(), _table([RELEASE_HEADINGS, *release_rows()]))
     return "\n".join("\n".join(lines) + "\n" for lines in parts)
 
 
@@ -85,7 +85,8 @@ def _notes() -> list[str]:
     return [*notes, "DLA", "  deep-learning accelerators run no Vision Transformer: engines use the GPU"]
 
 
-def _release_rows() -> Iterable[tuple[str, ...]]:
+def release_rows() -> Iterable[tuple[str, ...]]:
+    """A row for each JetPack: what it brings, and the targets that it runs on."""
     for release, names in _releases().items():
         targets = ", ".join(names) if release.supported else f"none: TensorRT {_dotted(MINIMUM_TENSORRT)} is the oldest"
         yield (release.jetpack, release.l4t, release.tensorrt, release.cuda, release.python, targets)
