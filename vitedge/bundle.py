@@ -4,6 +4,7 @@ manifest.json        identity, preprocessing, labels, precision, hashes, measure
 model.onnx           the graph in the precision asked for: uint8 NHWC frame in, float32 logits out
 model.fp16.onnx      its 16-bit twin, where a device builds both and keeps the faster
 openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
+tensorrt/            what a device built of the graphs for itself; no part of what was converted
 labels.txt           one label a line, in the order of the logits
 golden.npz           frames (N×H×W×3 uint8, in channel order of the network), logits (N×classes float32), and the
                      twin's logits_fp16 where there is one
@@ -28,6 +29,7 @@ MODEL_FP16_ONNX = "model.fp16.onnx"
 OPENVINO_XML = "openvino/model.xml"
 OPENVINO_BIN = "openvino/model.bin"
 TENSORRT_BUILD = "tensorrt/build.json"
+TENSORRT = "tensorrt"
 LABELS = "labels.txt"
 GOLDEN = "golden.npz"
 

@@ -158,15 +158,16 @@ def _monitor(module: Any, progress: Progress) -> Any:
             self._broken = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
+            self.phase_finish(phase_name)  # TensorRT does not tell the end of each
             self._phases[phase_name] = progress.track(itertools.repeat(None), total=num_steps, unit=phase_name)
             self._guarded(partial(next, self._phases[phase_name], None))
 
         def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002
-            self._guarded(partial(next, self._phases[phase_name], None))
+            self._guarded(partial(next, self._phases.get(phase_name, iter(())), None))
             return not self._broken
 
         def phase_finish(self, phase_name: str) -> None:
-            self._guarded(partial(_end, self._phases.pop(phase_name)))
+            self._guarded(partial(_end, self._phases.pop(phase_name, None)))
 
         def close(self) -> None:
             """End the phases that TensorRT did not, as where it fails."""

@@ -173,8 +173,8 @@ def effective_precision(layers: Iterable[Layer]) -> str | None:
 
 
 def rest_precision(layers: Iterable[Layer]) -> str | None:
-    """What most other layers write; on a tie, the more exact; None where no layer tells."""
-    written = (each.outputs[0].dtype for each in layers if each.outputs and not _is_product(each))
+    """What most tensors between layers are in, 8 bits apart; on a tie, the more exact; None where no layer tells."""
+    written = (tensor.dtype for layer in layers for tensor in layer.outputs)
     counted = Counter(dtype for dtype in written if dtype in ("fp16", "bf16", "fp32"))
     return max(counted, key=lambda name: (counted[name], _EXACTNESS.index(name)), default=None)
 
