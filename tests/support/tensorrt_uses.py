@@ -46,8 +46,10 @@ RECEIVERS = {
     "runtime_config": "IRuntimeConfig",
     "runtime_cache": "IRuntimeCache",
     "serialized": "IHostMemory",
+    "status": None,
 }
-"""Names of variables and attributes, without leading underscores, and the class of TensorRT that each always is."""
+"""Names of variables and attributes, without leading underscores, and the class of TensorRT that each always is; None
+for what is always something else, though nothing declares it."""
 
 GUARDED = {
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "network_flags",
@@ -117,8 +119,11 @@ def uses_in(sources: Mapping[str, str], members: Collection[str], returns: Mappi
         returns: the class that a method gives, by ``Class.method``.
     """
     trees = {where: ast.parse(text) for where, text in sources.items()}
-    opaque = frozenset(name for tree in trees.values() for name in _functions_returning_any(tree))
-    walkers = [_Walker(where, members, returns, opaque) for where in trees]
+    opaque = {where: frozenset(_functions_returning_any(tree)) for where, tree in trees.items()}
+    public = frozenset(name for names in opaque.values() for name in names if name[0] != "_")
+    fields = [each for tree in trees.values() for each in _fields(tree)]
+    plain = {name for name, kind in fields if kind} - {name for name, kind in fields if not kind}
+    walkers = [_Walker(where, members, returns, opaque[where] | public, plain) for where in trees]
     for walker, tree in zip(walkers, trees.values(), strict=True):
         walker.visit(tree)
     return Uses(
@@ -133,6 +138,14 @@ def _functions_returning_any(tree: ast.AST) -> Iterator[str]:
             node.returns is None or _is_any(node.returns)
         ):
             yield node.name
+
+
+def _fields(tree: ast.AST) -> Iterator[tuple[str, _Kind | None]]:
+    """The fields that classes of ours declare, and what they declare them to be."""
+    for node in ast.walk(tree):
+        for each in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+                yield each.target.id, _declared(each.annotation)
 
 
 def problems(uses: Collection[Use], description: Mapping[str, Any]) -> list[str]:
@@ -196,7 +209,12 @@ class _Walker(ast.NodeVisitor):
     """Collects the uses in one file. A name that is known to be nothing in particular has the kind None."""
 
     def __init__(
-        self, where: str, members: Collection[str], returns: Mapping[str, str], opaque: Collection[str]
+        self,
+        where: str,
+        members: Collection[str],
+        returns: Mapping[str, str],
+        opaque: Collection[str],
+        plain: Collection[str],
     ) -> None:
         self.uses: list[Use] = []
         self.unknown: list[str] = []
@@ -204,6 +222,7 @@ class _Walker(ast.NodeVisitor):
         self._members = members
         self._returns = returns
         self._opaque = opaque
+        self._plain = plain
         self._scopes: list[dict[str, _Kind | None]] = [dict.fromkeys((*dir(builtins), "self", "cls"), _OTHER)]
         self._fields: dict[str, _Kind | None] = {}
 
@@ -215,7 +234,10 @@ class _Walker(ast.NodeVisitor):
             return self._declaration(node)
         if isinstance(node, ast.Call):
             return self._call(node)
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
+        if isinstance(node, ast.Module):
+            definitions = [each for each in node.body if isinstance(each, (ast.FunctionDef, ast.ClassDef))]
+            self._scopes[-1].update({each.name: _OTHER for each in definitions})
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
             self._scopes[-1].update({(each.asname or each.name).partition(".")[0]: _OTHER for each in node.names})
         elif isinstance(node, ast.ClassDef):
             self._class(node)
@@ -348,6 +370,8 @@ class _Walker(ast.NodeVisitor):
         if _is_self(node.value):
             return self._fields.get(node.attr) or _named(node)
         base = self._kind(node.value)
+        if base == _OTHER and node.attr in self._plain:
+            return _OTHER
         if base is None or base == _OTHER or base.many:
             return _named(node) or (base and _OTHER)
         is_class = node.attr[0].isupper() and not node.attr.isupper()
@@ -379,8 +403,8 @@ def _declared(annotation: ast.expr | None) -> _Kind | None:
 
 
 def _named(node: ast.expr) -> _Kind | None:
-    owner = RECEIVERS.get(_last_name(node))
-    return None if owner is None else _Kind(owner)
+    name = _last_name(node)
+    return _Kind(RECEIVERS[name]) if name in RECEIVERS else None
 
 
 def _element(kind: _Kind | None) -> _Kind | None:
@@ -412,7 +436,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 def _is_any(annotation: ast.expr) -> bool:
-    return "Any" in ast.unparse(annotation)
+    return "Any" in ast.unparse(annotation).replace("NDArray[Any]", "").replace("dtype[Any]", "")
 
 
 def _is_self(node: ast.expr) -> bool:
