@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 
 from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.converters.exports.built import built_plan
 from vitedge.converters.exports.float_frames import PROBABILITIES, check_same, with_float_frames
 from vitedge.errors import UsageError
 from vitedge.manifest import Manifest
@@ -37,6 +38,8 @@ SCALING_FILTERS = {"nearest": 0, "bilinear": 1, "hamming": 1, "bicubic": 2, "box
 def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     """Write the configuration, the graph and the labels.
 
+    The graph is the one that the device found faster, if it has built the bundle, else the one that was asked for.
+
     Args:
         bundle: for a target that runs on TensorRT.
         folder: an empty folder.
@@ -50,13 +53,15 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     """
     manifest, target = bundle.manifest, _target(bundle)
     temperature = 1.0 if manifest.confidence is None else manifest.confidence.temperature
-    graph = onnx.load(bundle.file(MODEL_ONNX))
+    plan = built_plan(bundle)
+    name = MODEL_ONNX if plan is None else plan.record.kept
+    graph = onnx.load(bundle.file(name))
     changed = with_float_frames(graph, temperature)
     check_same(graph, changed, bundle.golden().frames, temperature)
     (folder / GRAPH).write_bytes(changed.SerializeToString(deterministic=True))
     (folder / LABELS).write_text(_labels(manifest.model.labels), encoding="utf-8")
     command = build_command(target, Path(GRAPH), Path(PLAN))
-    (folder / CONFIGURATION).write_text(configuration(manifest, command), encoding="utf-8")
+    (folder / CONFIGURATION).write_text(configuration(manifest, name, command), encoding="utf-8")
     return (
         f"build the engine on the device, in this folder: {command}",
         f"then: nvinfer config-file-path={CONFIGURATION}",
@@ -78,13 +83,19 @@ def _target(bundle: Bundle) -> Target:
     return target
 
 
-def configuration(manifest: Manifest, command: str) -> str:
-    """The text of ``nvinfer.txt``."""
+def configuration(manifest: Manifest, graph: str, command: str) -> str:
+    """The text of ``nvinfer.txt``.
+
+    Args:
+        manifest: of the bundle.
+        graph: the file of the bundle that was taken.
+        command: builds the engine.
+    """
     preprocessing = manifest.model.preprocessing
     threshold = 0.0 if manifest.confidence is None else manifest.confidence.threshold
     keeps_ratio = int(preprocessing.resize_mode == "border")
     return f"""\
-# {manifest.model.name} ({manifest.precision.asked}) for DeepStream, by vitedge {manifest.vitedge_version}.
+# {manifest.model.name} ({manifest.precision.asked}, {graph}) for DeepStream, by vitedge {manifest.vitedge_version}.
 # Build the engine on the device first, in this folder, as nvinfer would not build it strongly typed:
 #   {command}
 {_view(preprocessing)}

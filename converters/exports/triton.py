@@ -1,7 +1,7 @@
 """For Triton Inference Server: a model repository with one model, its configuration and its labels.
 
-A bundle for the CPU is served by the OpenVINO backend, any other by ONNX Runtime on a GPU. Shapes are static and the
-batch is in them, so ``max_batch_size`` is 0.
+A bundle for the CPU is served by the OpenVINO backend, one that TensorRT has built by the TensorRT backend, any other
+by ONNX Runtime on a GPU. Shapes are static and the batch is in them, so ``max_batch_size`` is 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.bundle import INPUT_NAME, LABELS, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, OUTPUT_NAME, Bundle
+from vitedge.converters.exports.built import built_plan
 from vitedge.manifest import Manifest
+from vitedge.runtime.tensorrt.store import MODEL_PLAN, Stored
 from vitedge.targets import target_named
 
 CONFIGURATION = "config.pbtxt"
@@ -31,11 +33,12 @@ class Backend:
 
     setting: str
     kind: str
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 OPENVINO = Backend('backend: "openvino"', "KIND_CPU", (OPENVINO_XML, OPENVINO_BIN))
 ONNX_RUNTIME = Backend('platform: "onnxruntime_onnx"', "KIND_GPU", (MODEL_ONNX,))
+TENSORRT = Backend('platform: "tensorrt_plan"', "KIND_GPU")
 
 
 def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
@@ -47,22 +50,37 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
 
     Returns:
         What to know and to do next, a sentence each.
+
+    Raises:
+        BundleIntegrityError: the plan that was built of it was altered.
     """
-    backend = _backend(bundle)
+    plan = _served_plan(bundle)
+    backend = _backend(bundle, plan)
     name = model_name(bundle.manifest)
     version = folder / name / VERSION
     version.mkdir(parents=True)
     for file in backend.files:
         shutil.copyfile(bundle.file(file), version / Path(file).name)
+    if plan is not None:
+        (version / MODEL_PLAN).write_bytes(plan.read())
     shutil.copyfile(bundle.file(LABELS), folder / name / LABELS)
     (folder / name / CONFIGURATION).write_text(configuration(bundle.manifest, backend), encoding="utf-8")
     return (
         "serve it: tritonserver --model-repository, and this folder",
         f"clients send {INPUT_NAME} as uint8, resized and cropped as docs/bundle.md says, and read {OUTPUT_NAME}",
+        *([] if plan is None else [f"the plan runs on {plan.record.fingerprint.described}, and on nothing else"]),
     )
 
 
-def _backend(bundle: Bundle) -> Backend:
+def _served_plan(bundle: Bundle) -> Stored | None:
+    """Its plan, if Triton can run it: plans of TensorRT for RTX are another kind."""
+    plan = built_plan(bundle)
+    return plan if plan is not None and plan.record.fingerprint.module == "tensorrt" else None
+
+
+def _backend(bundle: Bundle, plan: Stored | None) -> Backend:
+    if plan is not None:
+        return TENSORRT
     return OPENVINO if target_named(bundle.manifest.target).backend == "openvino" else ONNX_RUNTIME
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,11 @@ from bundles import colour_graph, file_records, make_bundle, rewrite_manifest
 from fake_tensorrt import Answer, FakeCuda, FakeTensorrt
 from numpy.typing import NDArray
 
-from vitedge.bundle import GOLDEN, MODEL_FP16_ONNX, OPENVINO_XML, Bundle, Golden
+from vitedge.bundle import GOLDEN, MODEL_FP16_ONNX, MODEL_ONNX, OPENVINO_XML, TENSORRT, Bundle, Golden
+from vitedge.runtime.tensorrt.fingerprint import Fingerprint
+from vitedge.runtime.tensorrt.records import BuildRecord, Candidate, Latency, dump_record
+from vitedge.runtime.tensorrt.store import graphs_of
+from vitedge.version import VERSION
 
 INT8_PLAN, FP16_PLAN = b"plan of model.onnx", b"plan of model.fp16.onnx"
 
@@ -31,6 +36,29 @@ def make_tensorrt_bundle(path: Path, *, target: str = "jetson-orin-nano", twin: 
         record = replace(record, fp16_min_sqnr_db=30.0)
     rewrite_manifest(path, replace(made.manifest, target=target, golden=record, files=file_records(path)))
     return Bundle.open(path)
+
+
+def write_build(bundle: Bundle, *, kept: str, **changes: Any) -> None:
+    """Write ``tensorrt/`` as a build on an Orin leaves it; ``changes`` are to the fingerprint."""
+    plan = {MODEL_ONNX: INT8_PLAN, MODEL_FP16_ONNX: FP16_PLAN}[kept]
+    fingerprint = Fingerprint("tensorrt", "10.3.0", "Orin", "8.7", "L4T 36.4.3", graphs_of(bundle), ())
+    candidate = Candidate(kept, 1.0, len(plan), "fp16", 40.0, Latency(1.0, 1.0, 1.0, 10), "")
+    record = BuildRecord(
+        schema_version=1,
+        vitedge_version=VERSION,
+        created_at="2026-01-01T00:00:00+00:00",
+        fingerprint=replace(fingerprint, **changes),
+        kept=kept,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        workspace_bytes=1 << 28,
+        candidates=(candidate,),
+        attention=(),
+    )
+    folder = bundle.path / TENSORRT
+    folder.mkdir()
+    (folder / "model.plan").write_bytes(plan)
+    (folder / "build.json").write_text(dump_record(record), encoding="utf-8")
 
 
 def answers_of(bundle: Bundle) -> dict[bytes, Answer]:

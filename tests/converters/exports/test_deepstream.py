@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import MODEL_FP16_ONNX, Bundle
 from vitedge.converters.exports.deepstream import window
 from vitedge.converters.exports.export import export
 from vitedge.errors import UsageError
@@ -31,7 +31,7 @@ CONFIDENCE = ConfidenceRecord(
 SQUARE = Preprocessing(input_size=(32, 32), resize_size=(36, 36), interpolation="bicubic")
 
 EXPECTED = """\
-# dominant_colour (fp32) for DeepStream, by vitedge 0.1.0.
+# dominant_colour (fp32, model.onnx) for DeepStream, by vitedge 0.1.0.
 # Build the engine on the device first, in this folder, as nvinfer would not build it strongly typed:
 #   /usr/src/tensorrt/bin/trtexec --onnx=model.onnx --saveEngine=model.plan --stronglyTyped --noTF32 --skipInference
 # nvinfer resizes the whole frame to 32x32; vitedge looks at the middle of it. For the same view
@@ -99,6 +99,19 @@ def test_a_semicolon_in_a_label_becomes_a_comma_and_is_told(
     exported = export(jetson_bundle(labels=("a;b", "c", "d")), tool="deepstream", output=tmp_path / "out")
     assert (exported.path / "labels.txt").read_text(encoding="utf-8") == "a,b;c;d\n"
     assert "'a;b'" in exported.notes[-1]
+
+
+def test_the_graph_that_the_device_found_faster(tmp_path: Path) -> None:
+    from tensorrt_bundles import make_tensorrt_bundle, write_build
+
+    bundle = make_tensorrt_bundle(tmp_path / "colour.bundle")
+    asked = export(bundle, tool="deepstream", output=tmp_path / "before").path
+    write_build(bundle, kept=MODEL_FP16_ONNX)
+    faster = export(bundle, tool="deepstream", output=tmp_path / "after").path
+    assert "(int8, model.onnx)" in (asked / "nvinfer.txt").read_text(encoding="utf-8")
+    assert "(int8, model.fp16.onnx)" in (faster / "nvinfer.txt").read_text(encoding="utf-8")
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(asked / "model.onnx").graph.node}
+    assert "QuantizeLinear" not in {node.op_type for node in onnx.load(faster / "model.onnx").graph.node}
 
 
 def test_bgr_and_a_frame_that_is_padded(jetson_bundle: Callable[..., Bundle], tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import MODEL_FP16_ONNX, Bundle
 from vitedge.converters.exports.export import export
+from vitedge.errors import BundleIntegrityError
 
 ROOT = Path(__file__).resolve().parents[3]
 GRAMMAR = ROOT / "build" / "references" / "tritonclient==2.73.0" / "tritonclient" / "grpc" / "model_config_pb2.py"
@@ -89,6 +90,39 @@ def test_a_bundle_for_a_gpu(make_bundle: Callable[..., Bundle], tmp_path: Path) 
     text = (folder / "dominant_colour" / "config.pbtxt").read_text(encoding="utf-8")
     assert 'platform: "onnxruntime_onnx"\n' in text
     assert "kind: KIND_GPU\n" in text
+
+
+def test_a_plan_that_was_built(tmp_path: Path) -> None:
+    from tensorrt_bundles import FP16_PLAN, make_tensorrt_bundle, write_build
+
+    bundle = make_tensorrt_bundle(tmp_path / "colour.bundle", target="nvidia-gpu")
+    write_build(bundle, kept=MODEL_FP16_ONNX)
+    exported = export(bundle, tool="triton", output=tmp_path / "repository")
+    model = exported.path / "dominant_colour"
+    assert (model / "1" / "model.plan").read_bytes() == FP16_PLAN
+    assert parsed(model / "config.pbtxt").platform == "tensorrt_plan"
+    assert "tensorrt 10.3.0, Orin" in exported.notes[-1]
+
+
+def test_a_plan_that_was_altered_is_not_served(tmp_path: Path) -> None:
+    from tensorrt_bundles import make_tensorrt_bundle, write_build
+
+    bundle = make_tensorrt_bundle(tmp_path / "colour.bundle")
+    write_build(bundle, kept=MODEL_FP16_ONNX)
+    (bundle.path / "tensorrt" / "model.plan").write_bytes(b"plan of model.fp17.onnx")
+    with pytest.raises(BundleIntegrityError, match="was altered"):
+        export(bundle, tool="triton", output=tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+@pytest.mark.parametrize("changes", [{"module": "tensorrt_rtx"}, {"graphs": {"model.onnx": "another"}}])
+def test_a_plan_that_triton_cannot_run_or_of_another_graph_is_left(tmp_path: Path, changes: dict[str, Any]) -> None:
+    from tensorrt_bundles import make_tensorrt_bundle, write_build
+
+    bundle = make_tensorrt_bundle(tmp_path / "colour.bundle", target="nvidia-gpu")
+    write_build(bundle, kept=MODEL_FP16_ONNX, **changes)
+    folder = export(bundle, tool="triton", output=tmp_path / "repository").path
+    assert [name for name in files(folder) if "/1/" in name] == ["dominant_colour/1/model.onnx"]
 
 
 def test_tritons_own_grammar_takes_it(tiny_bundle: Bundle, tmp_path: Path) -> None:
