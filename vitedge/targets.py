@@ -143,8 +143,8 @@ TARGETS: tuple[Target, ...] = (
         description="GeForce RTX and RTX PRO, through TensorRT for RTX",
         backend="tensorrt",
         precisions=("fp32", "fp16", "int8", "fp8"),
-        notes="engines are compiled without a GPU and finished on it; fp8 needs compute capability 8.9 (Ada) or newer",
-        tensorrt=TensorrtDevice("tensorrt_rtx", ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"), (), 0, ()),
+        notes="one engine for all of these GPUs, none for Turing; NVIDIA lists int8 for weights alone, fp8 from 8.9 on",
+        tensorrt=TensorrtDevice("tensorrt_rtx", ("8.6", "8.9", "12.0"), (), 0, ()),
     ),
 )
 

@@ -23,10 +23,6 @@ class Api:
         network_flags: argument of ``Builder.create_network`` that makes a network strongly typed.
         timing_cache: whether building times kernels, so that a timing cache saves time. TensorRT for RTX times none
             and deprecates the cache.
-        compiles_without_gpu: whether building needs no GPU; ``IBuilderConfig.set_compute_capability`` names those to
-            compile for.
-        runtime_cache: whether kernels are compiled when a context is created, so that ``IRuntimeConfig`` takes a
-            cache of them.
         capture_flag: member of ``BuilderFlag`` without which an engine cannot be captured into a CUDA graph; where
             there is one, ``IExecutionContext.is_stream_capturable`` says whether this engine can be. None where any
             engine of static shapes can be.
@@ -36,8 +32,6 @@ class Api:
     version: tuple[int, ...]
     network_flags: int
     timing_cache: bool
-    compiles_without_gpu: bool
-    runtime_cache: bool
     capture_flag: Any | None
 
 
@@ -56,8 +50,6 @@ def _rtx(module: Any) -> Api:
         version=_version(module),
         network_flags=0,  # always strongly typed
         timing_cache=False,
-        compiles_without_gpu=True,
-        runtime_cache=True,
         capture_flag=module.BuilderFlag.REQUIRE_USER_ALLOCATION,
     )
 
@@ -76,8 +68,6 @@ def _tensorrt(module: Any) -> Api:
         # TensorRT 11 is always strongly typed and will drop the flag; its number differs between versions.
         network_flags=0 if version[0] >= 11 else 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED),
         timing_cache=True,
-        compiles_without_gpu=False,
-        runtime_cache=False,
         capture_flag=None,
     )
 

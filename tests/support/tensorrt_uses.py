@@ -43,8 +43,6 @@ RECEIVERS = {
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
     "inspector": "EngineInspector",
-    "runtime_config": "IRuntimeConfig",
-    "runtime_cache": "IRuntimeCache",
     "serialized": "IHostMemory",
     "status": None,
 }
@@ -58,14 +56,6 @@ GUARDED = {
     "IBuilderConfig.create_timing_cache": "timing_cache",
     "IBuilderConfig.get_timing_cache": "timing_cache",
     "IBuilderConfig.set_timing_cache": "timing_cache",
-    ".ComputeCapability": "compiles_without_gpu",
-    "IBuilderConfig.num_compute_capabilities": "compiles_without_gpu",
-    "IBuilderConfig.set_compute_capability": "compiles_without_gpu",
-    "ICudaEngine.create_runtime_config": "runtime_cache",
-    "IRuntimeConfig.create_runtime_cache": "runtime_cache",
-    "IRuntimeConfig.set_runtime_cache": "runtime_cache",
-    "IRuntimeCache.serialize": "runtime_cache",
-    "IRuntimeCache.deserialize": "runtime_cache",
 }
 """What is used only where a field of ``Api`` is true or not zero: other versions need not have it."""
 
@@ -155,8 +145,8 @@ def problems(uses: Collection[Use], description: Mapping[str, Any]) -> list[str]
 
 
 def _in_use(use: Use, api: Mapping[str, Any]) -> bool:
-    fields = [GUARDED.get(f"{use.owner}.{use.name}"), GUARDED.get(f".{use.owner}")]
-    return all(api[field] for field in fields if field)
+    field = GUARDED.get(f"{use.owner}.{use.name}")
+    return field is None or bool(api[field])
 
 
 def _problems(use: Use, names: Mapping[str, Any]) -> Iterator[str]:
@@ -319,12 +309,12 @@ class _Walker(ast.NodeVisitor):
             self.visit(argument)
 
     def _dynamic(self, node: ast.Call, kind: _Kind | None, name: ast.expr) -> None:
-        """``getattr`` of a literal is an attribute; of anything else, only members of a class that is guarded."""
+        """``getattr`` of a literal is an attribute; the source has to say which."""
         if kind is None or kind.owner is None:
             return
         if isinstance(name, ast.Constant):
             self.uses.append(Use(kind.owner, str(name.value), self._where(node)))
-        elif f".{kind.owner}" not in GUARDED:
+        else:
             self.unknown.append(f"{self._where(node)}: {ast.unparse(node)}: the source does not say which name")
 
     def _attribute(self, node: ast.Attribute, call: Call | None = None) -> None:

@@ -63,17 +63,11 @@ def _row(target: Target) -> tuple[str, ...]:
     return (
         target.name,
         precisions,
-        _span(device.compute_capabilities),
+        ", ".join(device.compute_capabilities) or "any",
         memory,
         str(device.dla_cores),
         target.description,
     )
-
-
-def _span(ordered: Sequence[str]) -> str:
-    if not ordered:
-        return "any"
-    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
 def _notes() -> list[str]:

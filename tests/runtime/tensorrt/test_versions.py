@@ -26,12 +26,7 @@ def test_ten_has_to_be_told_to_be_strongly_typed() -> None:
     api = api_of(tensorrt("10.3.0"))
     assert api.network_flags == 1 << FlagOfTen.STRONGLY_TYPED == 2
     assert api.version == (10, 3, 0)
-    assert (api.timing_cache, api.compiles_without_gpu, api.runtime_cache, api.capture_flag) == (
-        True,
-        False,
-        False,
-        None,
-    )
+    assert (api.timing_cache, api.capture_flag) == (True, None)
 
 
 def test_eleven_is_strongly_typed_and_need_not_have_the_flag() -> None:
@@ -54,12 +49,7 @@ def test_rtx_of_any_version_is_not_taken_for_an_old_tensorrt() -> None:
     )
     api = api_of(rtx)
     assert api.network_flags == 0
-    assert (api.timing_cache, api.compiles_without_gpu, api.runtime_cache, api.capture_flag) == (
-        False,
-        True,
-        True,
-        "flag",
-    )
+    assert (api.timing_cache, api.capture_flag) == (False, "flag")
 
 
 def test_what_follows_the_numbers_of_a_version_is_left_out() -> None:
