@@ -6,10 +6,13 @@ DEMO_VENV := .venv-demo
 DEV_VENV := .venv
 LINKS := build/types/vitedge
 
-# openvino-model-api pins opencv-python-headless 4, which our extras do not; a test opens bundles with it.
-MODEL_API := openvino-model-api==0.4.7
+# What tests hold ours against, kept out of the environment: NVIDIA's bindings of each TensorRT that vitedge claims, whose
+# libraries are not on PyPI, and the grammar of Triton's configurations, whose package wants an older protobuf.
+REFERENCES := build/references
+REFERENCE_PACKAGES := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9 tensorrt-cu13-bindings==11.4.0.106 \
+	tritonclient==2.73.0
 
-.PHONY: help demo picture test lint ruff types rooms bench clean
+.PHONY: help demo picture test references lint ruff types rooms bench clean
 
 help:
 	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
@@ -27,8 +30,10 @@ demo: $(DEMO_VENV)/.installed
 picture: demo
 	$(DEMO_VENV)/bin/python docs/draw_demo.py demo-out
 
-test: lint
+test: lint references
 	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+references: $(REFERENCES)/.installed
 
 lint: ruff types rooms
 
@@ -67,6 +72,13 @@ $(DEV_VENV)/.installed: pyproject.toml Makefile
 	$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$(MODEL_API)"
 	touch $@
+
+$(REFERENCES)/.installed: Makefile $(DEV_VENV)/.installed
+	rm -rf $(REFERENCES) && mkdir -p $(REFERENCES)
+	for each in $(REFERENCE_PACKAGES); do \
+		$(DEV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+			--target "$(REFERENCES)/$$each" "$$each" || exit 0; \
+	done && touch $@
 
 define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

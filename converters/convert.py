@@ -12,7 +12,7 @@ from vitedge.converters.sources import Factory, HubFolder, HubRepo, Source, Timm
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
-from vitedge.targets import Precision, Target, target_named
+from vitedge.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 
 PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "safetensors", "PIL")
 
@@ -101,7 +101,7 @@ def convert(
 ) -> Bundle:
     """Check a request and carry it out; arguments, result and errors are those of ``vitedge.convert``."""
     found = parse_source(str(source))
-    aim = target_named(target)
+    aim = _target(target)
     asked = _precision(precision, aim)
     request = Request(
         source=found,
@@ -130,10 +130,26 @@ def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value).expanduser()
 
 
+def _target(name: str) -> Target:
+    target = target_named(name)
+    if target.refusal:
+        raise UsageError(
+            f"vitedge does not convert for {name}: {target.refusal}",
+            expected=f"one of {', '.join(each.name for each in TARGETS if not each.refusal)}",
+        )
+    return target
+
+
 def _precision(name: str, target: Target) -> Precision:
     for precision in target.precisions:
         if precision == name:
             return precision
+    if name == "fp8":
+        raise UsageError(
+            _no_fp8(target),
+            expected=f"one of {', '.join(target.precisions)}",
+            fix="--precision fp16, or int8 with --calib DIR",
+        )
     raise UsageError(
         f"target {target.name} has no precision {name!r}",
         expected=f"one of {', '.join(target.precisions)}",
@@ -141,11 +157,20 @@ def _precision(name: str, target: Target) -> Precision:
     )
 
 
+def _no_fp8(target: Target) -> str:
+    if target.tensorrt is None:
+        return f"target {target.name} has no fp8: {target.backend} does not compute in 8-bit floating point"
+    return (
+        f"target {target.name} has no fp8: its GPU has compute capability {target.tensorrt.compute_capabilities[-1]}, "
+        f"and 8-bit floating point begins with {FP8_COMPUTE_CAPABILITY}"
+    )
+
+
 def _check(request: Request) -> None:
     check_output(request.output)
-    if request.precision == "int8" and request.calib is None:
+    if request.precision in ("int8", "fp8") and request.calib is None:
         raise UsageError(
-            "int8 needs images to calibrate with",
+            f"{request.precision} needs images to calibrate with",
             expected="a folder of about 300 images like those the camera will see",
             fix="--calib DIR; without images, --precision fp16 needs none",
         )

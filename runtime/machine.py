@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ UNAVAILABLE = "unavailable"
 
 CPUINFO = Path("/proc/cpuinfo")
 CPUFREQ = Path("/sys/devices/system/cpu")
+MEMINFO = Path("/proc/meminfo")
+KIBIBYTE = 1024
 
 _NAME_KEYS = ("model name", "Model", "Hardware")
 
@@ -28,6 +31,21 @@ class MachineState:
     governors: str
     load_average: float | str
     cpus: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes; None where it cannot be read."""
+
+    total: int | None
+    available: int | None
+
+
+def read_memory(path: Path = MEMINFO) -> Memory:
+    """Total and available memory, from ``/proc/meminfo``."""
+    lines = re.findall(r"^(\w+):\s+(\d+) kB", _read(path), re.MULTILINE)
+    sizes = {key: int(kib) * KIBIBYTE for key, kib in lines}
+    return Memory(total=sizes.get("MemTotal"), available=sizes.get("MemAvailable"))
 
 
 def processor_name() -> str:

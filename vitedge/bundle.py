@@ -2,9 +2,12 @@
 
 manifest.json        identity, preprocessing, labels, precision, hashes, measurements
 model.onnx           the graph in the precision asked for: uint8 NHWC frame in, float32 logits out
+model.fp16.onnx      its 16-bit twin, where a device builds both and keeps the faster
 openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
+tensorrt/            what a device built of the graphs for itself; no part of what was converted
 labels.txt           one label a line, in the order of the logits
-golden.npz           frames (N×H×W×3 uint8, in channel order of the network) and logits (N×classes float32)
+golden.npz           frames (N×H×W×3 uint8, in channel order of the network), logits (N×classes float32), and the
+                     twin's logits_fp16 where there is one
 """
 
 from __future__ import annotations
@@ -22,10 +25,15 @@ from vitedge.manifest import FileRecord, Manifest, parse_manifest
 
 MANIFEST = "manifest.json"
 MODEL_ONNX = "model.onnx"
+MODEL_FP16_ONNX = "model.fp16.onnx"
 OPENVINO_XML = "openvino/model.xml"
 OPENVINO_BIN = "openvino/model.bin"
+TENSORRT_BUILD = "tensorrt/build.json"
+TENSORRT = "tensorrt"
 LABELS = "labels.txt"
 GOLDEN = "golden.npz"
+
+TWIN_LOGITS = "logits_fp16"
 
 INPUT_NAME = "frame"
 OUTPUT_NAME = "logits"
@@ -38,10 +46,17 @@ class Golden:
     Attributes:
         frames: ``N×H×W×3`` uint8, preprocessed, in the network's channel order.
         logits: ``N×classes`` float32, from ``model.onnx`` in ONNX Runtime.
+        fp16_logits: the same from ``model.fp16.onnx``; None where the bundle has none.
     """
 
     frames: NDArray[np.uint8]
     logits: NDArray[np.float32]
+    fp16_logits: NDArray[np.float32] | None = None
+
+    def write(self, path: Path) -> None:
+        """Write ``golden.npz``."""
+        twin = {} if self.fp16_logits is None else {TWIN_LOGITS: self.fp16_logits}
+        np.savez(path, frames=self.frames, logits=self.logits, **twin)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,8 @@ class Bundle:
         path = self.file(GOLDEN)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return Golden(frames=np.asarray(arrays["frames"]), logits=np.asarray(arrays["logits"]))
+                twin = np.asarray(arrays[TWIN_LOGITS]) if TWIN_LOGITS in arrays else None
+                return Golden(np.asarray(arrays["frames"]), np.asarray(arrays["logits"]), twin)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise BundleIntegrityError(
                 f"{path} cannot be read: {error}",

@@ -15,7 +15,7 @@ from vitedge.targets import Precision
 
 SCHEMA_VERSION = 2
 """Written by this vitedge. A version is raised where an older runtime that ignores a new key would answer wrongly:
-2 brought ``confidence``."""
+2 brought ``confidence``. ``fp16_min_sqnr_db`` came without: what does not know it does not know TensorRT either."""
 
 READ_VERSIONS = (1, 2)
 
@@ -27,7 +27,9 @@ class PrecisionRecord:
     Attributes:
         asked: what ``--precision`` said.
         effective: what the compiled engine computes its matrix products in on the host that converted
-            (``fp32``, ``bf16``, ``fp16``, ``int8``); ``bench`` reports the same of the device it runs on.
+            (``fp32``, ``bf16``, ``fp16``, ``int8``); ``bench`` reports the same of the device it runs on. Where the
+            host cannot compile for the target, it is what ONNX Runtime computed the graph in there, with every
+            value rounded as the graph says.
         rest: precision of everything that is not int8 in an int8 bundle; else equal to ``effective``.
     """
 
@@ -61,11 +63,14 @@ class GoldenRecord:
         inputs: ``images`` if they are preprocessed photos, ``synthetic`` if no photos were given.
         count: number of vectors.
         min_sqnr_db: an engine whose logits are worse than this against the golden ones refuses to serve.
+        fp16_min_sqnr_db: the same of an engine of ``model.fp16.onnx`` against the twin's own golden logits; None where
+            the bundle has none.
     """
 
     inputs: Literal["images", "synthetic"]
     count: int
     min_sqnr_db: float
+    fp16_min_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True)

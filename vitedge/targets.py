@@ -1,4 +1,7 @@
-"""The hardware that vitedge compiles for: one line each."""
+"""The hardware that vitedge compiles for, and what is known of it: one entry each.
+
+Memory and DLA cores are those of NVIDIA's module data sheets; the JetPack table follows NVIDIA's release notes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,54 @@ from typing import Literal
 
 from vitedge.errors import UsageError, did_you_mean
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "fp8"]
+TensorrtModule = Literal["tensorrt", "tensorrt_rtx"]
+
+MINIMUM_TENSORRT = (10, 3)
+FP8_COMPUTE_CAPABILITY = "8.9"
+
+
+@dataclass(frozen=True)
+class JetpackRelease:
+    """What one JetPack brings to a device.
+
+    Attributes:
+        jetpack: its version, or the range of versions that have the same.
+        l4t: version of Jetson Linux, as in ``/etc/nv_tegra_release``.
+        tensorrt: version of TensorRT.
+        cuda: version of CUDA.
+        python: version of the system's Python, for which TensorRT's module is built.
+    """
+
+    jetpack: str
+    l4t: str
+    tensorrt: str
+    cuda: str
+    python: str
+
+    @property
+    def supported(self) -> bool:
+        """Whether its TensorRT builds strongly typed networks as vitedge writes them."""
+        return tuple(int(part) for part in self.tensorrt.split(".")) >= MINIMUM_TENSORRT
+
+
+@dataclass(frozen=True)
+class TensorrtDevice:
+    """Devices on which engines are built by TensorRT, or by TensorRT for RTX.
+
+    Attributes:
+        module: the Python module that builds and runs.
+        compute_capabilities: of its GPUs, such as ``8.7``; empty where any will do that the TensorRT at hand supports.
+        memory_gb: the sizes it is sold with, shared by CPU and GPU; empty for GPUs with memory of their own.
+        dla_cores: most deep-learning accelerators that one has.
+        releases: the JetPacks that run on it, oldest first; empty for what is no Jetson.
+    """
+
+    module: TensorrtModule
+    compute_capabilities: tuple[str, ...]
+    memory_gb: tuple[int, ...]
+    dla_cores: int
+    releases: tuple[JetpackRelease, ...]
 
 
 @dataclass(frozen=True)
@@ -20,6 +70,8 @@ class Target:
         backend: what compiles for it and runs on it.
         precisions: what ``--precision`` may ask for.
         notes: what to know before choosing a precision.
+        tensorrt: what is known of it where the backend is TensorRT.
+        refusal: why vitedge does not convert for it; empty where it does.
     """
 
     name: str
@@ -27,6 +79,27 @@ class Target:
     backend: str
     precisions: tuple[Precision, ...]
     notes: str
+    tensorrt: TensorrtDevice | None = None
+    refusal: str = ""
+
+
+JETPACK_5 = JetpackRelease("5.1.2", "35.4", tensorrt="8.5.2", cuda="11.4", python="3.8")
+JETPACK_6_0 = JetpackRelease("6.0", "36.3", tensorrt="8.6.2", cuda="12.2", python="3.10")
+JETPACK_6 = JetpackRelease("6.1-6.2", "36.4", tensorrt="10.3", cuda="12.6", python="3.10")
+JETPACK_7_1 = JetpackRelease("7.1", "38.4", tensorrt="10.13", cuda="13.0", python="3.12")
+JETPACK_7_2 = JetpackRelease("7.2", "39.2", tensorrt="10.16.2", cuda="13.2", python="3.12")
+ORIN_RELEASES = (JETPACK_5, JETPACK_6_0, JETPACK_6, JETPACK_7_2)
+
+
+def _orin(name: str, title: str, memory_gb: tuple[int, ...], dla_cores: int) -> Target:
+    return Target(
+        name=name,
+        description=f"Jetson {title}, through TensorRT",
+        backend="tensorrt",
+        precisions=("fp32", "fp16", "int8"),
+        notes="int8 comes with its fp16 twin: the device builds both and keeps the faster; no fp8 in this GPU",
+        tensorrt=TensorrtDevice("tensorrt", ("8.7",), memory_gb, dla_cores, ORIN_RELEASES),
+    )
 
 
 TARGETS: tuple[Target, ...] = (
@@ -37,17 +110,60 @@ TARGETS: tuple[Target, ...] = (
         precisions=("fp32", "fp16", "int8"),
         notes="fp16 runs as bf16 or f16, whichever the CPU computes natively, else as fp32; int8 pays with VNNI or AMX",
     ),
+    _orin("jetson-orin-nano", "Orin Nano", memory_gb=(4, 8), dla_cores=0),
+    _orin("jetson-orin-nx", "Orin NX", memory_gb=(8, 16), dla_cores=2),
+    _orin("jetson-agx-orin", "AGX Orin", memory_gb=(32, 64), dla_cores=2),
+    Target(
+        name="jetson-thor",
+        description="Jetson Thor (T4000, T5000), through TensorRT",
+        backend="tensorrt",
+        precisions=("fp32", "fp16", "int8", "fp8"),
+        notes="int8 and fp8 come with their fp16 twin: the device builds both and keeps the faster",
+        tensorrt=TensorrtDevice("tensorrt", ("11.0",), (64, 128), 0, (JETPACK_7_1, JETPACK_7_2)),
+    ),
+    Target(
+        name="jetson-xavier-nx",
+        description="Jetson Xavier NX",
+        backend="tensorrt",
+        precisions=(),
+        notes="",
+        tensorrt=TensorrtDevice("tensorrt", ("7.2",), (8, 16), 2, (JETPACK_5,)),
+        refusal="JetPack 5 is its last: Python 3.8, and a TensorRT (8.5) without strongly typed networks",
+    ),
+    Target(
+        name="nvidia-gpu",
+        description="NVIDIA GPUs of PCs and servers, through TensorRT",
+        backend="tensorrt",
+        precisions=("fp32", "fp16", "int8", "fp8"),
+        notes="int8 and fp8 come with their fp16 twin; fp8 needs compute capability 8.9 (Ada) or newer",
+        tensorrt=TensorrtDevice("tensorrt", (), (), 0, ()),
+    ),
+    Target(
+        name="rtx",
+        description="GeForce RTX and RTX PRO, through TensorRT for RTX",
+        backend="tensorrt",
+        precisions=("fp32", "fp16", "int8", "fp8"),
+        notes="one engine for all of these GPUs, none for Turing; NVIDIA lists int8 for weights alone, fp8 from 8.9 on",
+        tensorrt=TensorrtDevice("tensorrt_rtx", ("8.6", "8.9", "12.0"), (), 0, ()),
+    ),
 )
 
 
 def target_named(name: str) -> Target:
-    """The target of that name.
+    """The target of that name, refused ones included.
 
     Raises:
-        UsageError: no target has it; the message suggests close names.
+        UsageError: no target has it; the message suggests close names, or says why a DLA is none.
     """
     for target in TARGETS:
         if target.name == name:
             return target
     names = [target.name for target in TARGETS]
+    if "dla" in name.lower():
+        raise UsageError(
+            f"{name!r} asks for a deep-learning accelerator (DLA), which runs no Vision Transformer: the matrix "
+            "products, reshapes and transposes of attention fall back to the GPU",
+            expected=f"one of {', '.join(names)}",
+            fix="name the device alone: the engine then runs on its GPU",
+        )
     raise UsageError(f"unknown target {name!r}", expected=f"one of {', '.join(names)}", fix=did_you_mean(name, names))

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.errors import EngineError, UsageError, did_you_mean
 from vitedge.targets import target_named
 
@@ -28,11 +28,12 @@ class EngineInfo:
         name: key in ``ENGINES``.
         version: version of the inference library.
         device: name of the processor, as the library or the system gives it.
-        effective_precision: what the matrix products of the weights are computed in: ``fp32``, ``bf16``, ``fp16``
-            or ``int8``, as read back from the compiled engine, not as asked for.
+        effective_precision: what the matrix products of the weights are computed in: ``fp32``, ``bf16``, ``fp16``,
+            ``fp8`` or ``int8``, as read back from the compiled engine, not as asked for.
         rest_precision: what everything else is computed in; equal to ``effective_precision`` unless that is ``int8``.
             Either is ``unavailable`` where the library does not say.
         lanes: how many engines share the compiled graph and the processors; 1 for an engine that has both to itself.
+        graph: of the bundle, that was compiled.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EngineInfo:
     effective_precision: str
     rest_precision: str
     lanes: int = 1
+    graph: str = MODEL_ONNX
 
 
 class Engine(Protocol):
@@ -71,6 +73,7 @@ class Engine(Protocol):
 ENGINES: Mapping[str, str] = {
     "openvino": "vitedge.runtime.engines.openvino",
     "onnxruntime": "vitedge.runtime.engines.onnxruntime",
+    "tensorrt": "vitedge.runtime.engines.tensorrt",
 }
 
 

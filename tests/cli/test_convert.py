@@ -119,7 +119,10 @@ def test_what_is_required(missing: str, capsys: pytest.CaptureFixture[str]) -> N
         (["timm:pvt_tiny", "--precision", "fp32"], "vitedge does: write pvt_tiny, without timm:"),
         (["deit_tiny_patch16_224", "--precision", "fp32", "--num-classes", "5"], "has a classifier of 1000 classes"),
         (["hf:a/b/c", "--precision", "fp32"], "'a/b/c' is not a name of the hub"),
-        (["deit_tiny_patch16_224", "--precision", "fp8"], "no precision 'fp8'"),
+        (
+            ["deit_tiny_patch16_224", "--precision", "fp8"],
+            "target cpu has no fp8: openvino does not compute in 8-bit floating point",
+        ),
         (["deit_tiny_patch16_224", "--precision", "int8"], "int8 needs images to calibrate with"),
         (["deit_tiny_patch16_224", "--precision", "int8", "--calib", "nowhere"], "nowhere"),
         (["deit_tiny_patch16_224", "--precision", "fp32", "--eval", "nowhere"], "nowhere"),

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from vitedge.cli import doctor, main
-from vitedge.cli.doctor import Diagnosis, Memory, OpenVino, as_text, diagnose, read_memory, read_opencv_build
+from vitedge.cli.doctor import Diagnosis, OpenVino, as_text, diagnose, read_opencv_build
 from vitedge.runtime.cameras import Camera
+from vitedge.runtime.machine import Memory
 
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn"}
 
@@ -89,11 +90,6 @@ def test_what_cannot_be_read_is_unavailable(diagnosis: Diagnosis) -> None:
     ):
         assert line in printed
     assert "precision      unavailable" in printed
-
-
-def test_memory() -> None:
-    assert read_memory("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:  1024 kB\n") == Memory(2 << 20, 1 << 20)
-    assert read_memory("") == Memory(None, None)
 
 
 def test_opencv_build() -> None:

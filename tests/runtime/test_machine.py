@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitedge.runtime import machine
-from vitedge.runtime.machine import UNAVAILABLE, machine_state, processor_name
+from vitedge.runtime.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
 
 
 def set_governors(folder: Path, *governors: str) -> None:
@@ -72,3 +72,10 @@ def test_a_processor_without_a_name_is_known_by_its_instruction_set(
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert processor_name() == "aarch64"
+
+
+def test_memory(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    assert read_memory(meminfo) == Memory(None, None)
+    meminfo.write_text("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:  1024 kB\n")
+    assert read_memory(meminfo) == Memory(2 << 20, 1 << 20)

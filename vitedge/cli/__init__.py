@@ -11,7 +11,18 @@ from typing import NoReturn
 from vitedge.errors import VitedgeError, did_you_mean
 from vitedge.version import VERSION
 
-VERBS: tuple[str, ...] = ("convert", "eval", "run", "bench", "inspect", "doctor", "targets", "models", "demo")
+VERBS: tuple[str, ...] = (
+    "convert",
+    "eval",
+    "run",
+    "bench",
+    "inspect",
+    "export",
+    "doctor",
+    "targets",
+    "models",
+    "demo",
+)
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2

@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vitedge.errors import VitedgeError
@@ -21,7 +20,7 @@ from vitedge.extras import require
 from vitedge.records import encode
 from vitedge.runtime.cameras import Camera, list_cameras
 from vitedge.runtime.capabilities import Recommendation, read_features, recommend_precision
-from vitedge.runtime.machine import UNAVAILABLE, machine_state, processor_name
+from vitedge.runtime.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
 from vitedge.version import VERSION
 
 EPILOG = """\
@@ -46,8 +45,6 @@ PACKAGES: dict[str, str] = {
     "sklearn": "demo",
     "distributed": "cluster",
 }
-MEMINFO = Path("/proc/meminfo")
-KIBIBYTE = 1024
 MEBIBYTE = 1 << 20
 
 
@@ -77,14 +74,6 @@ class Processor:
     features: tuple[str, ...] | None
     governors: str
     load_average: float | str
-
-
-@dataclass(frozen=True)
-class Memory:
-    """In bytes; None where it cannot be read."""
-
-    total: int | None
-    available: int | None
 
 
 @dataclass(frozen=True)
@@ -152,7 +141,7 @@ def diagnose() -> Diagnosis:
         numpy=importlib.metadata.version("numpy"),
         packages=_packages(),
         processor=_processor(features),
-        memory=read_memory(_read(MEMINFO)),
+        memory=read_memory(),
         openvino=_openvino(),
         opencv=_opencv(),
         cameras=list_cameras(),
@@ -194,12 +183,6 @@ def _processor(features: tuple[str, ...] | None) -> Processor:
     )
 
 
-def read_memory(meminfo: str) -> Memory:
-    """Total and available memory from the text of ``/proc/meminfo``."""
-    sizes = {key: int(kib) * KIBIBYTE for key, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
-    return Memory(total=sizes.get("MemTotal"), available=sizes.get("MemAvailable"))
-
-
 def _openvino() -> OpenVino:
     try:
         core = require("openvino", extra="openvino", purpose="asking OpenVINO").Core()
@@ -227,13 +210,6 @@ def read_opencv_build(build: str) -> OpenCv:
         gui=found.get("GUI", UNAVAILABLE),
         problem="",
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _first_line(error: Exception) -> str:

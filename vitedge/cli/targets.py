@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vitedge.targets import TARGETS
+from vitedge.records import encode
+from vitedge.targets import MINIMUM_TENSORRT, TARGETS, JetpackRelease, Target
 
 EPILOG = """\
 examples:
   vitedge targets
+  vitedge targets --json | jq '.targets[] | select(.refusal == "") | .name'
 """
+HEADINGS = ("target", "precisions", "GPU, SM", "memory, GB", "DLA", "device")
+RELEASE_HEADINGS = ("JetPack", "L4T", "TensorRT", "CUDA", "Python", "targets")
 
 
 def add_parser(verbs: Any) -> None:
@@ -19,15 +25,75 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "targets",
         help="what vitedge compiles for",
-        description="List the targets, the precisions that each takes, and what to know before choosing one.",
+        description="List the targets, the precisions that each takes, its hardware, and the JetPacks that it needs.",
         epilog=EPILOG,
     )
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run, parser=parser)
 
 
-def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
-    """Print a line per target."""
-    for target in TARGETS:
-        sys.stdout.write(f"{target.name:<18} {', '.join(target.precisions):<18} {target.description}\n")
-        sys.stdout.write(f"{'':<18} {target.notes}\n")
+def run(arguments: argparse.Namespace) -> int:
+    """Print the targets."""
+    sys.stdout.write(as_json() if arguments.json else as_text())
     return 0
+
+
+def as_json() -> str:
+    """Everything, for scripts."""
+    return json.dumps({"version": 1, "targets": [encode(target) for target in TARGETS]}, indent=1) + "\n"
+
+
+def as_text() -> str:
+    """A table of targets, what to know before choosing a precision, and a table of JetPacks; for people."""
+    parts = (_table([HEADINGS, *map(_row, TARGETS)]), _notes(), _table([RELEASE_HEADINGS, *release_rows()]))
+    return "\n".join("\n".join(lines) + "\n" for lines in parts)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _row(target: Target) -> tuple[str, ...]:
+    precisions = " ".join(target.precisions) or "refused"
+    device = target.tensorrt
+    if device is None:
+        return (target.name, precisions, "", "", "", target.description)
+    memory = ", ".join(map(str, device.memory_gb)) or "its own"
+    return (
+        target.name,
+        precisions,
+        ", ".join(device.compute_capabilities) or "any",
+        memory,
+        str(device.dla_cores),
+        target.description,
+    )
+
+
+def _notes() -> list[str]:
+    """Each note once, under the targets that share it."""
+    sharing: dict[str, list[str]] = {}
+    for target in TARGETS:
+        sharing.setdefault(f"refused: {target.refusal}" if target.refusal else target.notes, []).append(target.name)
+    notes = [line for note, names in sharing.items() for line in (", ".join(names), f"  {note}")]
+    return [*notes, "DLA", "  deep-learning accelerators run no Vision Transformer: engines use the GPU"]
+
+
+def release_rows() -> Iterable[tuple[str, ...]]:
+    """A row for each JetPack: what it brings, and the targets that it runs on."""
+    for release, names in _releases().items():
+        targets = ", ".join(names) if release.supported else f"none: TensorRT {_dotted(MINIMUM_TENSORRT)} is the oldest"
+        yield (release.jetpack, release.l4t, release.tensorrt, release.cuda, release.python, targets)
+
+
+def _releases() -> dict[JetpackRelease, list[str]]:
+    """The JetPacks, oldest first, and the targets that each runs on."""
+    found: dict[JetpackRelease, list[str]] = {}
+    for target in TARGETS:
+        for release in target.tensorrt.releases if target.tensorrt else ():
+            found.setdefault(release, []).append(target.name)
+    return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].l4t.split(".")]))
+
+
+def _dotted(version: Iterable[int]) -> str:
+    return ".".join(map(str, version))

@@ -30,7 +30,10 @@ def bundle(
     return make_bundle(tmp_path_factory.mktemp("engines") / "some.bundle", precision=request.param)
 
 
-@pytest.fixture(params=list(ENGINES))
+CPU_ENGINES = [name for name in ENGINES if name != "tensorrt"]  # that one is in tests/gpu
+
+
+@pytest.fixture(params=CPU_ENGINES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

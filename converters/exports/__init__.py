@@ -1,0 +1,1 @@
+"""A bundle in the form that other inference servers and pipelines read."""

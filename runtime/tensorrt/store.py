@@ -1,0 +1,215 @@
+"""Where plans are kept: ``tensorrt/`` in the bundle, or, where that cannot be written, the user's cache.
+
+model.plan     the engine
+timing.cache   what was timed for it; makes the next build faster
+build.json     what it was built of and for, with its hash: ``records.BuildRecord``
+
+A folder appears whole or not at all. The hash is checked before TensorRT sees the plan, for a plan is executable: it
+detects damage and a plan that was put in another's place, and no more, as whoever can write the plan can write the
+record too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitedge.bundle import MANIFEST, MODEL_FP16_ONNX, MODEL_ONNX, TENSORRT, Bundle, sha256_of
+from vitedge.errors import BundleIntegrityError, BundleSchemaError, EngineError, UsageError
+from vitedge.progress import Progress
+from vitedge.runtime.cache import cache_folder
+from vitedge.runtime.tensorrt.fingerprint import Fingerprint, difference
+from vitedge.runtime.tensorrt.records import BuildRecord, parse_record
+from vitedge.targets import TensorrtDevice, target_named
+
+MODEL_PLAN = "model.plan"
+TIMING_CACHE = "timing.cache"
+BUILD_JSON = "build.json"
+
+_WORK = ".tensorrt-"
+_PREVIOUS = ".tensorrt-previous"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A plan on disk.
+
+    Attributes:
+        folder: where it lies.
+        record: its ``build.json``.
+    """
+
+    folder: Path
+    record: BuildRecord
+
+    @property
+    def path(self) -> Path:
+        """The plan."""
+        return self.folder / MODEL_PLAN
+
+    def read(self) -> bytes:
+        """The plan, checked; what is returned is what was hashed.
+
+        Raises:
+            BundleIntegrityError: it is missing, cut off or altered.
+        """
+        fix = "if you did not do that, distrust the copy; vitedge build --force builds it anew from the graph"
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise BundleIntegrityError(f"{self.path} cannot be read: {error}", fix=fix) from error
+        if len(content) != self.record.plan_bytes:
+            raise BundleIntegrityError(
+                f"{self.path} has {len(content)} bytes", expected=f"{self.record.plan_bytes} bytes", fix=fix
+            )
+        if hashlib.sha256(content).hexdigest() != self.record.plan_sha256:
+            raise BundleIntegrityError(
+                f"{self.path} was altered: its SHA-256 differs from {BUILD_JSON}",
+                expected=self.record.plan_sha256,
+                fix=fix,
+            )
+        return content
+
+
+def tensorrt_of(bundle: Bundle) -> TensorrtDevice:
+    """What the bundle's target needs of TensorRT.
+
+    Raises:
+        UsageError: it is for another backend.
+    """
+    target = target_named(bundle.manifest.target)
+    if target.tensorrt is None:
+        raise UsageError(
+            f"{bundle.path} is for the target {target.name}, which TensorRT does not run",
+            expected="a bundle that was converted for a Jetson, nvidia-gpu or rtx",
+            fix=f"{target.name} needs no build: vitedge run compiles when it loads",
+        )
+    return target.tensorrt
+
+
+def graphs_of(bundle: Bundle) -> dict[str, str]:
+    """SHA-256 of each graph that is built, by its name; that which was asked for comes first."""
+    files = bundle.manifest.files
+    return {name: files[name].sha256 for name in (MODEL_ONNX, MODEL_FP16_ONNX) if name in files}
+
+
+def places(bundle: Bundle) -> tuple[Path, ...]:
+    """The folders that may hold its plan, the bundle's own first."""
+    inside = bundle.path / TENSORRT
+    try:
+        cached = cache_folder() / TENSORRT / sha256_of(bundle.path / MANIFEST)
+    except RuntimeError:
+        return (inside,)
+    return (inside, cached)
+
+
+def place_to_write(bundle: Bundle) -> Path:
+    """The first of its places that takes files.
+
+    Raises:
+        EngineError: none does.
+    """
+    for place in places(bundle):
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if os.access(place.parent, os.W_OK):
+                return place
+    raise EngineError(
+        f"the engine of {bundle.path} can be written nowhere",
+        expected="a bundle or a cache folder that takes files",
+        fix="set VITEDGE_CACHE to a folder that you may write to",
+    )
+
+
+def stored_plans(bundle: Bundle) -> list[Stored | BundleSchemaError]:
+    """What lies in its places, whatever it was built for; an error for a record that cannot be read."""
+    found: list[Stored | BundleSchemaError] = []
+    for place in places(bundle):
+        path = place / BUILD_JSON
+        try:
+            found.append(Stored(place, parse_record(path.read_text(encoding="utf-8"), where=str(path))))
+        except BundleSchemaError as error:
+            found.append(error)
+        except UnicodeDecodeError as error:
+            found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="vitedge build --force"))
+        except OSError:
+            continue
+    return found
+
+
+def find_plan(bundle: Bundle, here: Fingerprint) -> Stored | str:
+    """The plan of the bundle for this device; or why there is none, as a phrase."""
+    reasons = []
+    for found in stored_plans(bundle):
+        if isinstance(found, BundleSchemaError):
+            reasons.append(found.problem)
+            continue
+        changed = difference(found.record.fingerprint, here)
+        if not changed:
+            return found
+        reasons.append(f"its engine was built for something else: {changed}")
+    return reasons[0] if reasons else "it has no engine yet"
+
+
+@contextmanager
+def building(place: Path, progress: Progress) -> Iterator[Path]:
+    """Have the place to oneself, while others wait; a folder beside it to work in, which is removed at the end.
+
+    The lock is on the folder that holds the place, so that nothing is left in it. Where the file system has no locks,
+    two may build at once, and the last keeps its plan.
+    """
+    descriptor = os.open(place.parent, os.O_RDONLY)
+    try:
+        if _lock(descriptor, place, progress):
+            _recover(place)
+        work = place.parent / f"{_WORK}{os.getpid()}"
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, place: Path, progress: Progress) -> bool:
+    """Whether the file system has locks; then this process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress.step(f"another process is building {place}: waiting for it")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _recover(place: Path) -> None:
+    """Put back what a process that was killed while it published had moved away; remove what killed ones left."""
+    previous = place.parent / _PREVIOUS
+    if previous.is_dir() and not place.exists():
+        previous.rename(place)
+    for left in place.parent.glob(f"{_WORK}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def publish(whole: Path, place: Path) -> None:
+    """Put a folder in the place of another one; whatever happens, one of the two is there, or ``_recover`` finds it."""
+    previous = place.parent / _PREVIOUS
+    replaced = place.exists()
+    if replaced:
+        place.rename(previous)
+    try:
+        whole.rename(place)
+    except BaseException:
+        if replaced:
+            previous.rename(place)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)

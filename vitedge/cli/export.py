@@ -1,0 +1,37 @@
+"""``vitedge export``: a bundle in the form that another tool reads."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+EPILOG = """\
+examples:
+  vitedge export deit.bundle --for deepstream -o deit-deepstream
+  vitedge export deit.bundle --for triton -o model-repository
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "export",
+        help="a bundle for DeepStream or Triton",
+        description="Write what another tool reads: deepstream, a configuration of nvinfer with its graph and labels; "
+        "triton, a model repository.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
+    parser.add_argument("--for", required=True, dest="tool", metavar="TOOL", help="deepstream or triton")
+    parser.add_argument("-o", "--output", metavar="DIR", help="default: BUNDLE-TOOL")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, and say what to do with it."""
+    from vitedge.converters.exports.export import export
+
+    exported = export(arguments.bundle, tool=arguments.tool, output=arguments.output)
+    sys.stdout.write("".join(f"{line}\n" for line in (exported.path, *(f"  {note}" for note in exported.notes))))
+    return 0
