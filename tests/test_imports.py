@@ -23,7 +23,8 @@ ROOMS = ("vitedge", "calib", "converters", "runtime")
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "onnx_ir": "onnxscript"}
 OPTIONAL = (
     "torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "nncf", "openvino", "cv2", "PIL",
-    "safetensors", "sklearn", "scipy", "transformers", "huggingface_hub", "tqdm", "distributed",
+    "safetensors", "sklearn", "scipy", "transformers", "huggingface_hub", "tqdm", "distributed", "cuda",
+    "tensorrt", "tensorrt_rtx",
 )  # fmt: skip
 
 BLOCKER = f"""
@@ -142,7 +143,9 @@ def test_every_requirement_names_an_extra_that_brings_it(pyproject: dict[str, An
         assert DISTRIBUTIONS.get(top, top) in brought_by(requirement.extra, extras), requirement
 
 
-@pytest.mark.parametrize("extra", ["openvino", "onnxruntime", "camera", "convert", "transformers", "demo", "cluster"])
+@pytest.mark.parametrize(
+    "extra", ["openvino", "onnxruntime", "camera", "convert", "transformers", "demo", "cluster", "jetson", "rtx"]
+)
 def test_a_missing_package_names_the_command_that_installs_it(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from vitedge import progress
-from vitedge.progress import Silent, Terminal
+from vitedge.progress import Counters, Item, Silent, Terminal
 
 
 class Screen(io.StringIO):
@@ -50,3 +51,31 @@ def test_the_line_is_cleaned_when_the_work_raises(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         tracked.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
     assert screen.getvalue().endswith("\r\033[K")
+
+
+def test_counters_of_work_that_tells_its_steps() -> None:
+    seen: list[str] = []
+
+    class Recorded(Silent):
+        def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+            seen.append(f"{unit} of {total}")
+            try:
+                for item in items:
+                    seen.append(unit)
+                    yield item
+            finally:
+                seen.append(f"end of {unit}")
+
+    with Counters(Recorded()) as counters:
+        counters.begin(1, total=2, unit="outer")
+        counters.advance(1)
+        counters.begin(2, total=1, unit="inner")
+        counters.advance(2)
+        counters.begin(2, total=3, unit="again")
+        counters.advance(2)
+        counters.advance("unknown")
+        counters.end("unknown")
+    assert seen == [
+        "outer of 2", "outer", "inner of 1", "inner", "end of inner", "again of 3", "again", "end of again",
+        "end of outer",
+    ]  # fmt: skip

@@ -22,6 +22,7 @@ __version__ = VERSION
 
 if TYPE_CHECKING:
     from vitedge.runtime.classifier import Classifier
+    from vitedge.runtime.tensorrt.records import BuildRecord
 
 __all__ = [
     "Bundle",
@@ -30,6 +31,7 @@ __all__ = [
     "StageTimes",
     "VitedgeError",
     "__version__",
+    "build",
     "convert",
     "load",
 ]
@@ -108,12 +110,44 @@ def convert(
     )
 
 
+def build(
+    bundle: Bundle | str | Path,
+    *,
+    workspace_mb: int | None = None,
+    force: bool = False,
+    progress: Progress = Silent(),  # noqa: B008
+) -> BuildRecord:
+    """Compile a bundle for TensorRT on this device, unless that was done; ``load`` does it too where it was not.
+
+    The graph and its 16-bit twin are both built and timed; the faster one that passes the golden self-test is kept.
+
+    Args:
+        bundle: a bundle for a Jetson, nvidia-gpu or rtx, or the path of one.
+        workspace_mb: most scratch memory of a layer, in MiB; by default a quarter of what is available, up to 1024.
+        force: build even if there is an engine for this device.
+        progress: receives the steps; ``vitedge.progress.Terminal()`` prints them.
+
+    Returns:
+        What was built, for what, and how fast each candidate is.
+
+    Raises:
+        BundleError: the bundle cannot be read, or its engine was altered.
+        UsageError: it is for another backend, or ``workspace_mb`` is less than 1.
+        MissingExtraError: a package is not installed.
+        EngineError: no TensorRT, driver or GPU; too little memory; or no engine could be built that passes its
+            self-test. The engine that was there before is still there.
+    """
+    from vitedge.runtime.tensorrt.build import build as build_bundle
+
+    return build_bundle(bundle, workspace_mb=workspace_mb, force=force, progress=progress)
+
+
 def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> Classifier:
     """Open a bundle for classification.
 
     Args:
         bundle: a bundle, or the path of one.
-        engine: ``openvino`` or ``onnxruntime``; by default the one of the bundle's target.
+        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the one of the bundle's target.
         threads: CPU threads to use; by default the engine decides.
 
     Returns:

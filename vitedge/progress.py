@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Protocol, TextIO, TypeVar
 
 Item = TypeVar("Item")
@@ -69,3 +70,39 @@ class Terminal:
         left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
         self._stream.write(f"\r\033[K           {done}/{total} {unit}{left}")
         self._stream.flush()
+
+
+class Counters:
+    """Counters of a ``Progress`` for work that tells its steps instead of taking items, several at a time.
+
+    Args:
+        progress: receives them.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._open: dict[object, Iterator[None]] = {}
+
+    def begin(self, key: object, *, total: int, unit: str) -> None:
+        """Open a counter; if the key has one, that ends."""
+        self.end(key)
+        self._open[key] = iter(self._progress.track(repeat(None), total=total, unit=unit))
+
+    def advance(self, key: object) -> None:
+        """One more is being done."""
+        if key in self._open:
+            next(self._open[key], None)
+
+    def end(self, key: object) -> None:
+        """Close a counter; a second call does nothing."""
+        close = getattr(self._open.pop(key, None), "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Counters:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close those that are open, the last first."""
+        for key in reversed(tuple(self._open)):
+            self.end(key)

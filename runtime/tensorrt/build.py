@@ -63,7 +63,7 @@ class _Trial:
 
     candidate: Candidate
     plan: Path
-    engine: TensorrtEngine | None = None
+    runner: TensorrtEngine | None = None
 
     @property
     def median(self) -> float:
@@ -172,9 +172,9 @@ def _build(
         trials = [_tested(bundle, device, trial, opened, progress) for trial in trials]
         trials = _timed(trials, progress)
         best = min(trials, key=lambda trial: trial.median)
-        if best.engine is None:
+        if best.runner is None:
             raise _refused(bundle, trials)
-        attention = attention_blocks(best.engine.layers)
+        attention = attention_blocks(best.runner.layers)
     best.plan.rename(work / MODEL_PLAN)
     for trial in trials:
         trial.plan.unlink(missing_ok=True)
@@ -230,12 +230,12 @@ def _tested(bundle: Bundle, device: Device, trial: _Trial, opened: ExitStack, pr
         candidate = replace(candidate, precision=precision, sqnr_db=self_test(bundle, engine).sqnr_db)
     except EngineError as error:
         return replace(trial, candidate=replace(candidate, refusal=str(error)))
-    return replace(trial, candidate=candidate, engine=engine)
+    return replace(trial, candidate=candidate, runner=engine)
 
 
 def _timed(trials: list[_Trial], progress: Progress) -> list[_Trial]:
     """Latency of those that passed, measured in turns, so that heat and other programs meet them alike."""
-    engines = {trial.candidate.graph: trial.engine for trial in trials if trial.engine is not None}
+    engines = {trial.candidate.graph: trial.runner for trial in trials if trial.runner is not None}
     for engine in engines.values():
         for _ in range(WARM_UP_RUNS):
             engine.run()
@@ -249,7 +249,7 @@ def _timed(trials: list[_Trial], progress: Progress) -> list[_Trial]:
                 taken[name].append(time.perf_counter_ns() - begun)
     return [
         replace(trial, candidate=replace(trial.candidate, latency=_latency(taken[trial.candidate.graph])))
-        if trial.engine is not None
+        if trial.runner is not None
         else trial
         for trial in trials
     ]

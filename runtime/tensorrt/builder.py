@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vitedge.errors import EngineError
-from vitedge.progress import Progress, Silent
+from vitedge.progress import Counters, Progress, Silent
 from vitedge.runtime.tensorrt.layers import Layer
 from vitedge.runtime.tensorrt.logger import Journal, journal, logger_of
 from vitedge.runtime.tensorrt.versions import Api, api_of
@@ -65,15 +64,17 @@ def build_plan(
     api = api_of(module)
     content = _content(graph)
     with journal(module) as heard:
-        builder = module.Builder(logger_of(module))
-        if builder is None:
-            raise EngineError(f"{api.title} gives no builder: {heard.reason}", fix="vitedge doctor shows what is here")
+        try:
+            builder = module.Builder(logger_of(module))
+        except TypeError as error:  # the bindings' word for an object that the library does not make
+            said = heard.reason or str(error)
+            raise EngineError(f"{api.title} does not start: {said}", fix="vitedge doctor shows the driver") from error
         network = builder.create_network(api.network_flags)
         _parse(module, api, network, content, graph)
         config = _configured(module, api, builder, workspace_bytes, timing_cache)
-        config.progress_monitor = monitor = _monitor(module, progress)
-        serialized = builder.build_serialized_network(network, config)
-        monitor.close()
+        with Counters(progress) as counters:
+            config.progress_monitor = _monitor(module, counters)
+            serialized = builder.build_serialized_network(network, config)
         if serialized is None:
             raise _failed(api, graph, heard)
         return BuiltPlan(
@@ -148,33 +149,26 @@ def _failed(api: Api, graph: Path, heard: Journal) -> EngineError:
     return EngineError(f"{api.title} could not build {graph}: {said}", fix=fix)
 
 
-def _monitor(module: Any, progress: Progress) -> Any:
-    """An ``IProgressMonitor`` that reports to a ``Progress``; TensorRT calls it from its own threads."""
+def _monitor(module: Any, counters: Counters) -> Any:
+    """An ``IProgressMonitor`` that moves counters; TensorRT calls it from its own threads."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
-            self._phases: dict[str, Iterator[None]] = {}
             self._broken = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
-            self.phase_finish(phase_name)  # TensorRT does not tell the end of each
-            self._phases[phase_name] = progress.track(itertools.repeat(None), total=num_steps, unit=phase_name)
-            self._guarded(partial(next, self._phases[phase_name], None))
+            self._guarded(partial(counters.begin, phase_name, total=num_steps, unit=phase_name))
+            self._guarded(partial(counters.advance, phase_name))
 
         def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002
-            self._guarded(partial(next, self._phases.get(phase_name, iter(())), None))
+            self._guarded(partial(counters.advance, phase_name))
             return not self._broken
 
         def phase_finish(self, phase_name: str) -> None:
-            self._guarded(partial(_end, self._phases.pop(phase_name, None)))
+            self._guarded(partial(counters.end, phase_name))
 
-        def close(self) -> None:
-            """End the phases that TensorRT did not, as where it fails."""
-            while self._phases:
-                self._guarded(partial(_end, self._phases.popitem()[1]))
-
-        def _guarded(self, call: Callable[[], object]) -> None:
+        def _guarded(self, call: Callable[[], None]) -> None:
             """An error must not pass through TensorRT, where it would end the process; it ends the build instead."""
             try:
                 call()
@@ -182,9 +176,3 @@ def _monitor(module: Any, progress: Progress) -> Any:
                 self._broken = True
 
     return Monitor()
-
-
-def _end(counter: Iterator[None] | None) -> None:
-    close = getattr(counter, "close", None)
-    if close is not None:
-        close()

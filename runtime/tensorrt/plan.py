@@ -34,7 +34,13 @@ class Plan:
         self._lock = threading.Lock()
         self._users = 1
         with journal(device.module) as heard:
-            self._runtime: Any = device.module.Runtime(logger_of(device.module))
+            try:
+                self._runtime: Any = device.module.Runtime(logger_of(device.module))
+            except TypeError as error:  # the bindings' word for an object that the library does not make
+                said = heard.reason or str(error)
+                raise EngineError(
+                    f"{device.api.title} does not start: {said}", fix="vitedge doctor shows the driver"
+                ) from error
             self._engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             self._runtime = None

@@ -5,22 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from vitedge.bundle import MODEL_ONNX, Bundle
-from vitedge.targets import Target, target_named
+from vitedge.targets import Target
 
 TRTEXEC = "trtexec"
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 RTX_TOOL = "tensorrt_rtx"
-
-
-def bundle_command(bundle: Bundle) -> str:
-    """The command for a bundle's graph, run where the bundle lies; the plan appears beside it.
-
-    Raises:
-        UsageError: its target is not known.
-    """
-    plan = bundle.path.with_suffix(".plan")
-    return build_command(target_named(bundle.manifest.target), bundle.path / MODEL_ONNX, plan)
 
 
 def build_command(target: Target, graph: Path, plan: Path) -> str:

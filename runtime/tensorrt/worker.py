@@ -15,12 +15,11 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, TextIO, TypeVar
 
 from vitedge.errors import EngineError, VitedgeError
-from vitedge.progress import Progress
+from vitedge.progress import Counters, Progress
 from vitedge.runtime.tensorrt.builder import build_plan
 from vitedge.runtime.tensorrt.device import import_tensorrt
 from vitedge.targets import TensorrtModule
@@ -85,7 +84,7 @@ def _replay(lines: Iterable[str], progress: Progress) -> None:
     Raises:
         EngineError: it reported one.
     """
-    with _Counters(progress) as counters:
+    with Counters(progress) as counters:
         for line in lines:
             try:
                 event = json.loads(line)
@@ -93,38 +92,17 @@ def _replay(lines: Iterable[str], progress: Progress) -> None:
                 continue
             if "error" in event:
                 raise EngineError(**event["error"])
-            counters.apply(event)
+            _apply(event, counters)
 
 
-class _Counters:
-    """The counters that are open, each an iterator that the ``Progress`` gave and that an event moves on."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._open: dict[int, Iterator[None]] = {}
-
-    def apply(self, event: dict[str, Any]) -> None:
-        number = event["counter"]
-        if "total" in event:
-            counter = self._progress.track(repeat(None), total=event["total"], unit=event["unit"])
-            self._open[number] = iter(counter)
-        elif event.get("ended"):
-            _end(self._open.pop(number))
-        else:
-            next(self._open[number], None)
-
-    def __enter__(self) -> _Counters:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        while self._open:
-            _end(self._open.popitem()[1])
-
-
-def _end(counter: Iterator[None]) -> None:
-    close = getattr(counter, "close", None)
-    if close is not None:
-        close()
+def _apply(event: dict[str, Any], counters: Counters) -> None:
+    number = event["counter"]
+    if "total" in event:
+        counters.begin(number, total=event["total"], unit=event["unit"])
+    elif "ended" in event:
+        counters.end(number)
+    else:
+        counters.advance(number)
 
 
 def _died(request: Request, status: int, words: IO[str]) -> EngineError:

@@ -16,7 +16,13 @@ from vitedge.cli.doctor import Diagnosis, OpenVino, as_text, diagnose, read_open
 from vitedge.runtime.cameras import Camera
 from vitedge.runtime.machine import Memory
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "cuda.bindings": "cuda-bindings",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
 
 
 def test_json_is_complete_and_versioned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +31,7 @@ def test_json_is_complete_and_versioned(capsys: pytest.CaptureFixture[str]) -> N
     assert found["version"] == 1
     assert set(found) == {
         "version", "vitedge", "python", "system", "numpy", "packages", "processor", "memory", "openvino", "opencv",
-        "cameras", "recommendation",
+        "nvidia", "cameras", "recommendation",
     }  # fmt: skip
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert [each["name"] for each in found["packages"]] == list(doctor.PACKAGES)
@@ -126,3 +132,20 @@ def test_works_with_numpy_alone() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("not installed: pip install") == len(doctor.PACKAGES)
     assert "OpenVINO       unavailable" in result.stdout
+
+
+def test_what_there_is_to_run_tensorrt_with() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    found = diagnose()
+    assert any("for RTX" in name for name in found.nvidia.libraries)
+    seen = replace(
+        found, nvidia=doctor.Nvidia(("TensorRT 10.3.0",), "Orin, compute capability 8.7", "12.6", "36.4.3", ())
+    )
+    printed = as_text(seen)
+    for line in ("TensorRT       TensorRT 10.3.0", "GPU            Orin", "driver         for CUDA 12.6"):
+        assert line in printed
+    assert "Jetson Linux   36.4.3" in printed
+    lacking = as_text(replace(found, nvidia=doctor.Nvidia((), "", "", None, ("no NVIDIA driver",))))
+    assert "GPU            unavailable" in lacking
+    assert "lacking        no NVIDIA driver" in lacking
+    assert "this is no Jetson" in lacking

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 from bundles import colour_graph, file_records, make_bundle, rewrite_manifest
 from fake_tensorrt import Answer, FakeCuda, FakeTensorrt
 from numpy.typing import NDArray
@@ -115,3 +117,28 @@ class Steps:
         for item in items:
             self.counted[unit][0] += 1
             yield item
+
+
+def with_graph(
+    path: Path, model: onnx.ModelProto, twin: onnx.ModelProto | None, *, target: str, min_sqnr_db: float = 20.0
+) -> Bundle:
+    """A bundle of graphs that take 32×32 frames and give three logits; golden vectors from ONNX Runtime, on noise."""
+    made = make_tensorrt_bundle(path, target=target, twin=twin is not None)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    graphs = {MODEL_ONNX: model} | ({} if twin is None else {MODEL_FP16_ONNX: twin})
+    logits = []
+    for name, graph in graphs.items():
+        onnx.save(graph, path / name)
+        logits.append(reference(path / name, frames))
+    Golden(frames, *logits).write(path / GOLDEN)
+    record = replace(
+        made.manifest.golden, min_sqnr_db=min_sqnr_db, fp16_min_sqnr_db=None if twin is None else min_sqnr_db
+    )
+    rewrite_manifest(path, replace(made.manifest, golden=record, files=file_records(path)))
+    return Bundle.open(path)
+
+
+def reference(graph: Path, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What ONNX Runtime makes of frames, ``(N, classes)``."""
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], {"frame": frame[np.newaxis]})[0] for frame in frames])

@@ -45,6 +45,7 @@ RECEIVERS = {
     "inspector": "EngineInspector",
     "serialized": "IHostMemory",
     "status": None,
+    "verbs": None,
 }
 """Names of variables and attributes, without leading underscores, and the class of TensorRT that each always is; None
 for what is always something else, though nothing declares it."""
@@ -286,11 +287,11 @@ class _Walker(ast.NodeVisitor):
             yield from ((each.target, _element(self._kind(each.iter))) for each in node.generators)
 
     def _bind(self, target: ast.expr, kind: _Kind | None) -> None:
-        """The table of names has the last word."""
+        """What is known to be something else is that, whatever its name; else the table of names has the last word."""
         if isinstance(target, (ast.Tuple, ast.List)):
             for each in target.elts:
                 self._bind(each, kind if kind == _OTHER else None)
-        elif _last_name(target) in RECEIVERS:
+        elif _last_name(target) in RECEIVERS and kind != _OTHER:
             return
         elif isinstance(target, ast.Name):
             self._scopes[-1][target.id] = kind
@@ -346,6 +347,10 @@ class _Walker(ast.NodeVisitor):
                 for target, kind in self._bindings(node):
                     self._bind(target, kind)
                 return _several([self._kind(node.elt)])
+            case ast.DictComp():
+                for target, kind in self._bindings(node):
+                    self._bind(target, kind)
+                return _one_of([_OTHER, self._kind(node.value)])
             case ast.List() | ast.Tuple() | ast.Set():
                 return _several([self._kind(each) for each in node.elts])
             case ast.IfExp():

@@ -13,6 +13,7 @@ from vitedge.version import VERSION
 
 VERBS: tuple[str, ...] = (
     "convert",
+    "build",
     "eval",
     "run",
     "bench",

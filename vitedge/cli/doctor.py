@@ -21,6 +21,11 @@ from vitedge.records import encode
 from vitedge.runtime.cameras import Camera, list_cameras
 from vitedge.runtime.capabilities import Recommendation, read_features, recommend_precision
 from vitedge.runtime.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
+from vitedge.runtime.tensorrt.cuda import load_cuda
+from vitedge.runtime.tensorrt.device import EXTRAS, import_tensorrt
+from vitedge.runtime.tensorrt.fingerprint import read_l4t
+from vitedge.runtime.tensorrt.versions import api_of
+from vitedge.targets import TensorrtModule
 from vitedge.version import VERSION
 
 EPILOG = """\
@@ -44,6 +49,8 @@ PACKAGES: dict[str, str] = {
     "transformers": "transformers",
     "sklearn": "demo",
     "distributed": "cluster",
+    "cuda.bindings": "jetson",
+    "tensorrt_rtx": "rtx",
 }
 MEBIBYTE = 1 << 20
 
@@ -86,6 +93,25 @@ class OpenVino:
 
 
 @dataclass(frozen=True)
+class Nvidia:
+    """What there is to run TensorRT with. Each is empty where it is not there, and ``problems`` says why.
+
+    Attributes:
+        libraries: names and versions of TensorRT and of TensorRT for RTX.
+        gpu: name and compute capability.
+        driver: the newest CUDA that the driver supports.
+        l4t: version of Jetson Linux; None on what is no Jetson.
+        problems: one for each thing that is missing.
+    """
+
+    libraries: tuple[str, ...]
+    gpu: str
+    driver: str
+    l4t: str | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OpenCv:
     """How OpenCV was built; ``problem`` is why it cannot be told."""
 
@@ -107,6 +133,7 @@ class Diagnosis:
     processor: Processor
     memory: Memory
     openvino: OpenVino
+    nvidia: Nvidia
     opencv: OpenCv
     cameras: tuple[Camera, ...]
     recommendation: Recommendation | None
@@ -143,6 +170,7 @@ def diagnose() -> Diagnosis:
         processor=_processor(features),
         memory=read_memory(),
         openvino=_openvino(),
+        nvidia=_nvidia(),
         opencv=_opencv(),
         cameras=list_cameras(),
         recommendation=recommend_precision(features, platform.machine()),
@@ -160,7 +188,7 @@ def _packages() -> tuple[Package, ...]:
 
 
 def _version(name: str, distributions: Sequence[str]) -> str | None:
-    if importlib.util.find_spec(name) is None:
+    if not _is_there(name):
         return None
     if distributions:
         return importlib.metadata.version(distributions[0])
@@ -168,6 +196,13 @@ def _version(name: str, distributions: Sequence[str]) -> str | None:
         return str(importlib.import_module(name).__version__)
     except (ImportError, AttributeError):
         return UNAVAILABLE
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it would be in is missing
+        return False
 
 
 def _processor(features: tuple[str, ...] | None) -> Processor:
@@ -191,6 +226,26 @@ def _openvino() -> OpenVino:
     except (VitedgeError, ImportError, RuntimeError, OSError) as error:
         return OpenVino(devices=(), capabilities=(), problem=_first_line(error))
     return OpenVino(devices=devices, capabilities=capabilities, problem="")
+
+
+def _nvidia() -> Nvidia:
+    asked = [_tensorrt(name) for name in EXTRAS]
+    gpu = driver = ""
+    problems = [problem for _, problem in asked if problem]
+    try:
+        found = load_cuda().gpu()
+        gpu, driver = f"{found.name}, compute capability {found.compute_capability}", found.driver
+    except VitedgeError as error:
+        problems.append(_first_line(error))
+    return Nvidia(tuple(title for title, _ in asked if title), gpu, driver, read_l4t(), tuple(problems))
+
+
+def _tensorrt(name: TensorrtModule) -> tuple[str, str]:
+    """Its name and version, or why it cannot be used."""
+    try:
+        return api_of(import_tensorrt(name)).title, ""
+    except VitedgeError as error:
+        return "", _first_line(error)
 
 
 def _opencv() -> OpenCv:
@@ -227,6 +282,7 @@ def as_text(diagnosis: Diagnosis) -> str:
         *_section("vitedge", _about(diagnosis)),
         *_section("packages", [(each.name, _package_text(each)) for each in diagnosis.packages]),
         *_section("processor", _processor_lines(diagnosis)),
+        *_section("NVIDIA", _nvidia_lines(diagnosis.nvidia)),
         *_section("cameras", _camera_lines(diagnosis)),
         *_section("begin with", [_recommendation_line(diagnosis.recommendation)]),
     ]
@@ -283,6 +339,16 @@ def _openvino_text(openvino: OpenVino) -> str:
     if openvino.problem:
         return f"{UNAVAILABLE}: {openvino.problem}"
     return f"devices {', '.join(openvino.devices)}; CPU computes {', '.join(openvino.capabilities)}"
+
+
+def _nvidia_lines(nvidia: Nvidia) -> list[tuple[str, str]]:
+    return [
+        ("TensorRT", ", ".join(nvidia.libraries) or UNAVAILABLE),
+        ("GPU", nvidia.gpu or UNAVAILABLE),
+        ("driver", f"for CUDA {nvidia.driver}" if nvidia.driver else UNAVAILABLE),
+        ("Jetson Linux", nvidia.l4t or "this is no Jetson"),
+        *(("lacking", problem) for problem in nvidia.problems),
+    ]
 
 
 def _camera_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.cli.build import EngineState, engine_state, record_lines
 from vitedge.manifest import ConfidenceRecord, Manifest, PrecisionRecord
 from vitedge.metrics import Parity
 from vitedge.preprocessing import Preprocessing
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Open the bundle, which checks it, and print."""
     bundle = Bundle.open(arguments.bundle)
     graph = _graph(bundle)
-    sys.stdout.write(as_json(bundle, graph) if arguments.json else as_text(bundle, graph))
+    engine = engine_state(bundle)
+    sys.stdout.write(as_json(bundle, graph, engine) if arguments.json else as_text(bundle, graph, engine))
     return 0
 
 
@@ -55,7 +57,7 @@ def _graph(bundle: Bundle) -> GraphSummary | None:
     return summarize(bundle.file(MODEL_ONNX))
 
 
-def as_json(bundle: Bundle, graph: GraphSummary | None) -> str:
+def as_json(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | None) -> str:
     """Everything that is known, for scripts; keys are added, never renamed."""
     value = {
         "version": 1,
@@ -64,11 +66,12 @@ def as_json(bundle: Bundle, graph: GraphSummary | None) -> str:
         "hashes_ok": True,
         "manifest": encode(bundle.manifest),
         "graph": encode(graph),
+        "engine": encode(engine),
     }
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_text(bundle: Bundle, graph: GraphSummary | None) -> str:
+def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | None) -> str:
     """What people ask of a bundle, a fact a line."""
     manifest = bundle.manifest
     facts = {
@@ -90,8 +93,15 @@ def as_text(bundle: Bundle, graph: GraphSummary | None) -> str:
         "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
     }
     lines = [f"{name:<12} {text}" for name, text in facts.items()]
+    lines += [] if engine is None else _engine(engine)
     lines += [f"{record.bytes:>12} {name}  {record.sha256[:16]}…" for name, record in manifest.files.items()]
     return "\n".join(lines) + "\n"
+
+
+def _engine(engine: EngineState) -> list[str]:
+    built = [] if engine.record is None else record_lines(engine.record)
+    reason = f": {engine.reason}" if engine.reason else ""
+    return [f"{'engine':<12} {engine.state}{reason}", *(f"{'':<12} {line}" for line in built)]
 
 
 def ran_in(precision: PrecisionRecord) -> str:

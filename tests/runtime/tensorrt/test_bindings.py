@@ -23,6 +23,7 @@ Description = dict[str, Any]
 Find = Callable[[dict[str, str]], Uses]
 
 ROOT = Path(__file__).resolve().parents[3]
+ROOMS = ("vitedge", "runtime", "calib", "converters")
 WHEELS = ("tensorrt-cu12-bindings==10.3.0", "tensorrt-cu12-bindings==10.13.3.9", "tensorrt-cu13-bindings==11.4.0.106")
 RTX = "tensorrt_rtx"
 
@@ -55,9 +56,13 @@ def build(module: Any, onnx: bytes) -> Any:
 
 
 def sources() -> dict[str, str]:
-    """Our code that TensorRT's module is passed to."""
-    files = [*(ROOT / "runtime" / "tensorrt").glob("*.py"), ROOT / "runtime" / "engines" / "tensorrt.py"]
-    return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
+    """Our code that may get hold of TensorRT's module: that which runs it, and whatever imports from there."""
+    files = {file: file.read_text(encoding="utf-8") for room in ROOMS for file in (ROOT / room).rglob("*.py")}
+    return {
+        str(file.relative_to(ROOT)): text
+        for file, text in files.items()
+        if file.is_relative_to(ROOT / "runtime" / "tensorrt") or "vitedge.runtime.tensorrt" in text
+    }
 
 
 def describe(module: str, **environment: str) -> Description:
@@ -131,6 +136,11 @@ def test_no_use_escapes(find: Find) -> None:
     assert find(sources()).unknown == ()
 
 
+def test_what_an_engine_cannot_do_without_is_among_the_uses(find: Find) -> None:
+    found = {f"{use.owner}.{use.name}" for use in find(sources()).uses}
+    assert {"OnnxParser.parse", "Builder.build_serialized_network", "IExecutionContext.execute_async_v3"} <= found
+
+
 def test_its_row_of_the_table_makes_networks_strongly_typed(description: Description) -> None:
     """Where the flag is needed, it is the bit that this version gives it; where there is none, it is not passed."""
     api = description["api"]
@@ -195,6 +205,7 @@ class TestTheCheckItself:
         "statement",
         [
             "engine.profile.num_layers",
+            "for each in {1: build(module, onnx)}.values():\n        each.name",
             "built = build(module, onnx); built.num_layers",
             "for each in build(module, onnx):\n        each.name",
             "(builder if onnx else network).reset",
@@ -211,6 +222,8 @@ class TestTheCheckItself:
             "def f(config: Path) -> str:\n    return config.name",
             "def f(path: Path) -> list[str]:\n    return [each.name for each in sorted(path.iterdir())]",
             "class A:\n    path: Path\n    def f(self) -> str:\n        return self.path.name",
+            "def ours() -> Path: ...\nengine = ours()\nengine.name",
+            "def ours() -> list[Path]: ...\nfor engine in {each: each for each in ours()}.values():\n    engine.name",
             "try:\n    pass\nexcept OSError as error:\n    error.code",
             "'a'.name",
         ],

@@ -144,3 +144,15 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_the_flags_of_a_plan() -> None:
     assert flags_of(api_of(rtx)) == ("STRONGLY_TYPED", "no TF32", "REQUIRE_USER_ALLOCATION")
+
+
+def test_a_tensorrt_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(logger: Any) -> None:
+        logger.log(rtx.ILogger.Severity.ERROR, "CUDA driver version is insufficient\nfor CUDA runtime version")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(rtx, "Builder", refuse)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"any")
+    with pytest.raises(EngineError, match="does not start: CUDA driver version is insufficient for CUDA"):
+        build_plan(rtx, path)

@@ -196,6 +196,18 @@ def test_a_plan_that_tensorrt_refuses_says_why(module: FakeTensorrt, tiny_bundle
     assert (module.cuda.left, module.alive) == ([], [])
 
 
+def test_a_tensorrt_that_does_not_start(
+    module: FakeTensorrt, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(logger: object) -> None:
+        raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(module, "Runtime", refuse)
+    with pytest.raises(EngineError, match="does not start"):
+        opened(module, tiny_bundle)
+    assert module.cuda.left == []
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "kind", "problem"),
     [
