@@ -224,28 +224,28 @@ def _tested(bundle: Bundle, device: Device, trial: _Trial, opened: ExitStack, pr
         return trial
     progress.step(f"self-test of {candidate.graph}")
     try:
-        (engine,) = open_plan(device, bundle, trial.plan.read_bytes(), trial.plan, graph=candidate.graph)
-        opened.callback(engine.close)
-        precision = engine.info.effective_precision
-        candidate = replace(candidate, precision=precision, sqnr_db=self_test(bundle, engine).sqnr_db)
+        (runner,) = open_plan(device, bundle, trial.plan.read_bytes(), trial.plan, graph=candidate.graph)
+        opened.callback(runner.close)
+        precision = runner.info.effective_precision
+        candidate = replace(candidate, precision=precision, sqnr_db=self_test(bundle, runner).sqnr_db)
     except EngineError as error:
         return replace(trial, candidate=replace(candidate, refusal=str(error)))
-    return replace(trial, candidate=candidate, runner=engine)
+    return replace(trial, candidate=candidate, runner=runner)
 
 
 def _timed(trials: list[_Trial], progress: Progress) -> list[_Trial]:
     """Latency of those that passed, measured in turns, so that heat and other programs meet them alike."""
-    engines = {trial.candidate.graph: trial.runner for trial in trials if trial.runner is not None}
-    for engine in engines.values():
+    runners = {trial.candidate.graph: trial.runner for trial in trials if trial.runner is not None}
+    for runner in runners.values():
         for _ in range(WARM_UP_RUNS):
-            engine.run()
-    progress.step("timing, in turns" if len(engines) > 1 else "timing")
-    taken: Mapping[str, list[int]] = {name: [] for name in engines}
+            runner.run()
+    progress.step("timing, in turns" if len(runners) > 1 else "timing")
+    taken: Mapping[str, list[int]] = {name: [] for name in runners}
     for _ in range(ROUNDS):
-        for name, engine in engines.items():
+        for name, runner in runners.items():
             for _ in range(RUNS_A_ROUND):
                 begun = time.perf_counter_ns()
-                engine.run()
+                runner.run()
                 taken[name].append(time.perf_counter_ns() - begun)
     return [
         replace(trial, candidate=replace(trial.candidate, latency=_latency(taken[trial.candidate.graph])))

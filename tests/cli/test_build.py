@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vitedge.runtime.tensorrt import build as build_module
 from vitedge.runtime.tensorrt import device as device_module
 from vitedge.runtime.tensorrt.layers import AttentionBlock
 from vitedge.runtime.tensorrt.worker import Request
+
+OPEN_DEVICE = device_module.open_device
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +101,10 @@ def test_on_a_host_without_tensorrt(
     bundle: Bundle, module: FakeTensorrt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["build", str(bundle.path)]) == 0
-    monkeypatch.undo()
     capsys.readouterr()
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    for user in (build_module, device_module):
+        monkeypatch.setattr(user, "open_device", OPEN_DEVICE)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     found = inspected(bundle, capsys)
     assert found["state"] == "built for another device"
     assert "needs the Python module tensorrt" in found["reason"]

@@ -235,10 +235,10 @@ def test_an_interrupt_leaves_the_engine_that_was_there(
     phase: str, bundle: Bundle, module: FakeTensorrt, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(bundle)
-    interrupt(phase, builder, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        build(bundle, force=True)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        interrupt(phase, builder, patched)
+        with pytest.raises(KeyboardInterrupt):
+            build(bundle, force=True)
     assert here(bundle, module).record == before
     assert here(bundle, module).read() == f"plan of {before.kept}".encode()
     assert files(bundle.path) == {"tensorrt", "manifest.json", *bundle.manifest.files}
