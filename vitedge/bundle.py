@@ -5,6 +5,7 @@ model.onnx           the graph in the precision asked for: uint8 NHWC frame in, 
 openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
 labels.txt           one label a line, in the order of the logits
 golden.npz           frames (N×H×W×3 uint8, in channel order of the network) and logits (N×classes float32)
+report.html, .json   what --precision auto tried; only in bundles that it chose
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ OPENVINO_XML = "openvino/model.xml"
 OPENVINO_BIN = "openvino/model.bin"
 LABELS = "labels.txt"
 GOLDEN = "golden.npz"
+REPORT_HTML = "report.html"
+REPORT_JSON = "report.json"
 
 INPUT_NAME = "frame"
 OUTPUT_NAME = "logits"

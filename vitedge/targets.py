@@ -20,6 +20,7 @@ class Target:
         backend: what compiles for it and runs on it.
         precisions: what ``--precision`` may ask for.
         notes: what to know before choosing a precision.
+        runs_here: whether the machine that converts can run and time it, which ``--precision auto`` does.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Target:
     backend: str
     precisions: tuple[Precision, ...]
     notes: str
+    runs_here: bool = False
 
 
 TARGETS: tuple[Target, ...] = (
@@ -36,6 +38,7 @@ TARGETS: tuple[Target, ...] = (
         backend="openvino",
         precisions=("fp32", "fp16", "int8"),
         notes="fp16 runs as bf16 or f16, whichever the CPU computes natively, else as fp32; int8 pays with VNNI or AMX",
+        runs_here=True,
     ),
 )
 
