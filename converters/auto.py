@@ -183,21 +183,22 @@ def select(
         for candidate in candidates(sensitivity):
             progress.step(f"compiling {candidate.name}")
             classifier = stack.enter_context(opened(candidate, graph_of(candidate, twins)))
-            if _answers(classifier):
+            if candidate == FP32 or _answers(classifier):
                 classifiers[candidate] = classifier
             else:
                 progress.step(f"warning: {candidate.name} is left out: its logits are not finite")
         progress.step(f"timing {len(classifiers)} candidates in turns")
         latencies = measured_latencies(list(classifiers.values()), progress)
         judge = Judge.of(judged.images, classifiers[FP32], progress)
-        _warn_of_coarseness(judge, contract, progress)
+        record = _contract_record(contract, judge, judged)
+        progress.step(f"judging by the {record.loss_name} on {record.images} images")
+        _warn_of_coarseness(record, progress)
 
         def loss(candidate: Candidate) -> float:
             progress.step(f"measuring the loss of {candidate.name}")
             return judge.loss(classifiers[candidate], progress)
 
         trials, chosen = choose(list(zip(classifiers, latencies, strict=True)), loss, contract)
-    record = _contract_record(contract, judge, judged)
     if chosen is None:
         raise _missed(trials, record)
     return Choice(
@@ -289,11 +290,11 @@ def pareto(trials: Sequence[CandidateRecord]) -> tuple[CandidateRecord, ...]:
     return tuple(each for each in known if not any(_beats(other, each) for other in known))
 
 
-def _warn_of_coarseness(judge: Judge, contract: Contract, progress: Progress) -> None:
-    step = 100.0 / len(judge.reference)
+def _warn_of_coarseness(contract: ContractRecord, progress: Progress) -> None:
+    step = 100.0 / contract.images
     if step > contract.max_drop:
         progress.step(
-            f"warning: one image of {len(judge.reference)} is {step:.2f} %, more than the {contract.max_drop:g} that "
+            f"warning: one image of {contract.images} is {step:.2f} %, more than the {contract.max_drop:g} that "
             "may be lost"
         )
 

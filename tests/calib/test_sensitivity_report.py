@@ -30,7 +30,7 @@ def test_the_table_begins_with_the_worst_and_says_what_is_left_out() -> None:
     first, head, worst, *_ = text = list(lines(sensitivity()))
     assert first == "layers on 16 images, logits against fp32: with all 3 layers in int8 30.0 dB, 2 flips, KL 0.05"
     assert head.startswith("layer ")
-    assert re.split(r"  +", worst) == ["<layer 2>", "4.50", "43.0", "48.0", "0", "0.002", "30.2", "1", "0.002"]
+    assert re.split(r"  +", worst) == ["<layer 2>", "3", "4.50", "43.0", "48.0", "0", "0.002", "30.2", "1", "0.002"]
     assert "exact" in text[-1]
     assert len({len(line) for line in text[1:]}) == 1
     many = list(lines(sensitivity(SHOWN_LAYERS + 5)))

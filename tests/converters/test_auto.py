@@ -287,7 +287,8 @@ class TestConvert:
         assert manifest.accuracy is not None
         assert (manifest.accuracy.calibration_images, manifest.accuracy.sha256) == (20, contract.sha256)
         assert "20 of the 20 images to measure on served calibration too" in stream.getvalue()
-        assert "one image of 20 is 5.00 %" not in stream.getvalue()
+        assert "judging by the drop in top-1 on 20 images" in stream.getvalue()
+        assert "one image of 20 is" not in stream.getvalue()
         assert {"report.html", "report.json"} <= set(manifest.files)
         report = json.loads(bundle.file("report.json").read_text(encoding="utf-8"))
         assert (report["version"], report["chosen"]) == (1, "int8")
@@ -310,6 +311,7 @@ class TestConvert:
     def test_where_nothing_keeps_the_contract_nothing_is_written(
         self, small_folder: Path, photos: Path, tmp_path: Path
     ) -> None:
+        stream = io.StringIO()
         with pytest.raises(ConversionError, match="no precision meets the contract on 20 images"):
             vitedge.convert(
                 small_folder,
@@ -320,7 +322,9 @@ class TestConvert:
                 max_drop=0.5,
                 max_p99_ms=0.001,
                 output=tmp_path / "b",
+                progress=Terminal(stream),
             )
+        assert "one image of 20 is 5.00 %, more than the 0.5 that may be lost" in stream.getvalue()
         assert not list(tmp_path.iterdir())
 
 
