@@ -34,7 +34,15 @@ from vitedge.errors import CalibrationError, ConversionError, EngineError
 from vitedge.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.prediction import StageTimes
 from vitedge.progress import Progress
-from vitedge.runtime.bench import FRAME_SIZE, WARM_UP_FACTOR, joined, synthetic_frames, take_turns, warm_up
+from vitedge.runtime.bench import (
+    FRAME_SIZE,
+    WARM_UP_FACTOR,
+    Samples,
+    joined,
+    synthetic_frames,
+    take_turns,
+    warm_up,
+)
 from vitedge.runtime.classifier import Classifier
 from vitedge.targets import Precision
 
@@ -258,9 +266,24 @@ def measured_latencies(classifiers: Sequence[Classifier], progress: Progress) ->
     calls = [partial(_stages, each, frames) for each in classifiers]
     for call in calls:
         warm_up(call, limit=WARM_UP_FACTOR * LATENCY_SECONDS)
-    rounds = take_turns(calls, LATENCY_SECONDS, progress)
-    times = [np.percentile(joined(each).milliseconds, (50, 99)) for each in rounds]
-    return [Latency(float(p50), float(p99)) for p50, p99 in times]
+    return latencies_of(take_turns(calls, LATENCY_SECONDS, progress))
+
+
+def latencies_of(rounds: Sequence[Sequence[Samples]]) -> list[Latency]:
+    """Of some engines that took turns.
+
+    Args:
+        rounds: of each engine, its samples round by round.
+
+    Returns:
+        The medians are compared within each round, where all met the same machine: that of an engine is its median
+        share of a round, times the median round.
+    """
+    medians = np.array([[np.median(samples.milliseconds) for samples in each] for each in rounds])
+    typical = medians.mean(axis=0)
+    p50 = np.median(medians / typical, axis=1) * np.median(typical)
+    p99 = [np.percentile(joined(each).milliseconds, 99) for each in rounds]
+    return [Latency(float(middle), float(tail)) for middle, tail in zip(p50, p99, strict=True)]
 
 
 def choose(

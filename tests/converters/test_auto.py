@@ -34,6 +34,7 @@ from vitedge.errors import CalibrationError, ConversionError, EngineError, Usage
 from vitedge.manifest import CandidateRecord
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Silent, Terminal
+from vitedge.runtime.bench import Samples
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.table import TableEngine
 
@@ -110,6 +111,25 @@ def test_the_front_is_what_nothing_beats(measured: list[tuple[float, float | Non
             for other in trials
         )
         assert (each in front) == (each.loss is not None and not beaten)
+
+
+def samples(milliseconds: Sequence[float]) -> Samples:
+    times = (np.array(milliseconds) * 1e6).astype(np.int64)
+    nothing = np.zeros(len(times))
+    return Samples(np.zeros_like(times), times, nothing, nothing, nothing)
+
+
+def test_a_machine_that_slows_down_between_rounds_changes_no_order() -> None:
+    """The second engine takes 10 % longer; rounds are slow and fast in turns, and the first one is disturbed once."""
+    pace = [1.0, 3.0, 1.0, 3.0, 1.0]
+    first = [samples([each, each, 8 * each]) for each in pace]
+    second = [samples([1.1 * each] * 3) for each in pace]
+    first[2] = samples([9.0, 9.0, 9.0])
+    one, other = auto.latencies_of([first, second])
+    assert other.p50_ms / one.p50_ms == pytest.approx(1.1, rel=1e-3)
+    assert one.p50_ms == pytest.approx(np.median([1.05, 3.15, 5.05, 3.15, 1.05]) / 1.05, rel=1e-3)
+    assert one.p99_ms == pytest.approx(24.0, rel=1e-3)
+    assert other.p99_ms == pytest.approx(3.3, rel=1e-3)
 
 
 def sensitivity(layers: dict[str, tuple[float, int]]) -> Sensitivity:
