@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,22 @@ def _front(record: AutoRecord) -> str:
     front = " ".join(_at(each, across, upward) for each in pareto(record.candidates))
     content = (
         f'<line class="mark series1" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{limit:.1f}" y2="{limit:.1f}"/>'
-        f'<polyline class="line series0" points="{front}"/>{"".join(_dots(known, record.chosen, across, upward))}'
+        f'<polyline class="line series0" points="{front}"/>{"".join(_dots(record, across, upward))}'
     )
     return plot(across, upward, content, units=("p50 ms", record.contract.unit))
 
 
-def _dots(known: Sequence[CandidateRecord], chosen: str, across: Axis, upward: Axis) -> Iterator[str]:
-    for each in known:
-        x, y = float(across(each.p50_ms)), float(upward(_loss(each)))
-        series = "series1" if each.name == chosen else "series0"
-        left = x > WIDTH / 2
+def _dots(record: AutoRecord, across: Axis, upward: Axis) -> Iterator[str]:
+    """With the numbers that they have in the table."""
+    for number, each in enumerate(record.candidates, 1):
+        if each.loss is None:
+            continue
+        x, y = float(across(each.p50_ms)), float(upward(each.loss))
+        series = "series1" if each.name == record.chosen else "series0"
         yield (
-            f'<circle class="{series}" fill="currentColor" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
-            f'<text class="mark-name {series}" x="{x + (-9 if left else 9):.1f}" y="{y - 7:.1f}" '
-            f'text-anchor="{"end" if left else "start"}">{html.escape(each.name)}</text>'
+            f'<circle class="{series}" fill="currentColor" cx="{x:.1f}" cy="{y:.1f}" r="5">'
+            f"<title>{html.escape(each.name)}</title></circle>"
+            f'<text class="mark-name {series}" x="{x + 7:.1f}" y="{y - 7:.1f}">{number}</text>'
         )
 
 
@@ -97,8 +99,8 @@ def _loss(candidate: CandidateRecord) -> float:
 
 def _table(record: AutoRecord) -> str:
     unit = record.contract.unit
-    head = "".join(f"<th>{name}</th>" for name in ("candidate", "p50 ms", "p99 ms", f"loss, {unit}"))
-    rows = "".join(_row(each, chosen=each.name == record.chosen) for each in record.candidates)
+    head = "".join(f"<th>{name}</th>" for name in ("candidate", "no.", "p50 ms", "p99 ms", f"loss, {unit}"))
+    rows = "".join(_row(at, each, chosen=each.name == record.chosen) for at, each in enumerate(record.candidates, 1))
     floats = "".join(
         f"<p>{html.escape(each.name)}: {html.escape(', '.join(each.float_layers))}</p>"
         for each in record.candidates
@@ -107,10 +109,11 @@ def _table(record: AutoRecord) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{floats}"
 
 
-def _row(candidate: CandidateRecord, *, chosen: bool) -> str:
+def _row(number: int, candidate: CandidateRecord, *, chosen: bool) -> str:
     name = html.escape(candidate.name)
     cells = [
         f'<span class="key series1">{name}</span>' if chosen else name,
+        str(number),
         f"{candidate.p50_ms:.3f}",
         f"{candidate.p99_ms:.3f}",
         "not measured" if candidate.loss is None else f"{candidate.loss:.2f}",

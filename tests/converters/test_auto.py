@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,10 @@ from vitedge.calib.sensitivity import Effect, LayerSensitivity, Sensitivity
 from vitedge.calib.twins import Twins, find_twins
 from vitedge.converters import auto, pipeline
 from vitedge.converters.auto import FP16, FP32, INT8, Candidate, Judged, Latency, candidates, choose, pareto, select
+from vitedge.converters.auto_report import to_html, to_json
 from vitedge.converters.convert import Contract
 from vitedge.errors import CalibrationError, ConversionError, EngineError, UsageError
-from vitedge.manifest import CandidateRecord
+from vitedge.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Silent, Terminal
 from vitedge.runtime.bench import Samples
@@ -140,6 +142,26 @@ def sensitivity(layers: dict[str, tuple[float, int]]) -> Sensitivity:
         for name, (sqnr, products) in layers.items()
     ]
     return Sensitivity(16, nothing, tuple(found))
+
+
+def test_the_page_shows_the_front_and_names_what_was_left_out() -> None:
+    contract = ContractRecord(0.5, 9.0, "top1_drop", 376, "0" * 64, 0)
+    tried = (
+        CandidateRecord("int8", "int8", (), 4.0, 5.0, 0.8),
+        CandidateRecord("int8, 1 layer in 16 bits", "int8", ("<a>",), 4.5, 5.5, 0.2),
+        CandidateRecord("fp16", "fp16", (), 6.0, 7.0, None),
+        CandidateRecord("fp32", "fp32", (), 9.0, 10.0, 0.0),
+    )
+    record = AutoRecord(contract, tried[1].name, tried)
+    layers = sensitivity({"<a>": (20.0, 10), "b": (40.0, 10)})
+    text = to_html("net", record, layers)
+    front, *_ = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert [title.text for title in ET.fromstring(front).iter("title")] == [tried[0].name, tried[1].name, "fp32"]
+    (line,) = re.findall(r'<polyline class="line series0" points="([^"]+)"', front)
+    assert len(line.split()) == 3
+    assert "not measured" in text
+    assert "<a>" not in text
+    assert [each["pareto"] for each in to_json(record, layers)["candidates"]] == [True, True, False, True]
 
 
 class TestCandidates:
