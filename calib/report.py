@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from vitedge.calib import sensitivity_report
 from vitedge.calib.accuracy import (
     Comparison,
     Evaluation,
@@ -18,6 +19,7 @@ from vitedge.calib.accuracy import (
 )
 from vitedge.calib.answers import Answers, Model
 from vitedge.calib.images import NAMED, Images
+from vitedge.calib.sensitivity import Sensitivity
 from vitedge.metrics import Interval
 from vitedge.progress import Progress
 from vitedge.version import VERSION
@@ -52,12 +54,14 @@ class Report:
         ours: the bundle.
         theirs: the other one, if there is one.
         comparison: of the two.
+        layers: what each int8 layer of the bundle costs; None unless it was measured.
     """
 
     data: str
     ours: Subject
     theirs: Subject | None
     comparison: Comparison | None
+    layers: Sensitivity | None = None
 
 
 def measure(
@@ -125,6 +129,8 @@ def to_json(report: Report) -> dict[str, Any]:
         document["top1_drop"] = top1_drop(report)
         document["flips"] = [_flip(flip) for flip in report.comparison.flips]
         document["against"] = _subject(report.theirs)
+    if report.layers is not None:
+        document["layers"] = sensitivity_report.to_json(report.layers)
     return document
 
 
@@ -136,7 +142,7 @@ def top1_drop(report: Report) -> float | None:
 
 
 def to_text(report: Report) -> str:
-    """Accuracy and agreement with their 95 % intervals, and the first flips."""
+    """Accuracy and agreement with their 95 % intervals, the first flips, and the layers that cost most."""
     return "".join(f"{line}\n" for line in _lines(report))
 
 
@@ -186,6 +192,8 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"{'':<{width}}  {_acceptance(subject)}"
     if report.comparison is not None:
         yield from _comparison_lines(report, report.comparison)
+    if report.layers is not None:
+        yield from sensitivity_report.lines(report.layers)
 
 
 def accuracy_text(evaluation: Evaluation | None) -> str:

@@ -1,4 +1,4 @@
-"""An evaluation as an HTML page: the figures, and the images that two bundles classify otherwise."""
+"""An evaluation as an HTML page: the figures, the images that two bundles classify otherwise, and the layers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from vitedge.calib import sensitivity_report
 from vitedge.calib.accuracy import Comparison, Flip
 from vitedge.calib.images import Frame, Images
 from vitedge.calib.report import Report, Subject, accuracy_text, share_text, to_text
 from vitedge.extras import require
 from vitedge.runtime.page import page
+from vitedge.runtime.plot import PLOT_STYLE
 
 SHOWN_FLIPS = 60
 THUMBNAIL_PIXELS = 160
@@ -70,9 +72,10 @@ def to_html(report: Report, sheet: Sequence[Thumbnail] = ()) -> str:
     sections = [
         _heading(report),
         *([] if comparison is None else [_figures(comparison), _flips(report, comparison, sheet)]),
+        *([] if report.layers is None else [sensitivity_report.section(report.layers)]),
         f"<h2>As text</h2><pre>{html.escape(to_text(report))}</pre>",
     ]
-    return page(f"Accuracy on {report.data}", sections, style=STYLE)
+    return page(f"Accuracy on {report.data}", sections, style=STYLE + PLOT_STYLE)
 
 
 def _heading(report: Report) -> str:

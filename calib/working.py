@@ -46,12 +46,22 @@ class WorkingGraph:
         Raises:
             MissingExtraError: ONNX is not installed.
         """
+        working = cls.as_it_is(graph)
+        working._add_biases(weighted_layers(graph))
+        return working
+
+    @classmethod
+    def as_it_is(cls, graph: onnx.ModelProto) -> WorkingGraph:
+        """A copy of a graph.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+        """
         onnx = require("onnx", extra="convert", purpose=PURPOSE)
         model = type(graph)()
         model.CopyFrom(graph)
         constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         working = cls(list(model.graph.node), constants, model)
-        working._add_biases(weighted_layers(graph))
         for part in (model.graph.node, model.graph.initializer, model.graph.value_info):
             del part[:]
         return working
@@ -144,7 +154,9 @@ class WorkingGraph:
 
 
 def runner(model: onnx.ModelProto) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """An ONNX Runtime session on the CPU, which computes Q/DQ as it is written.
+
+    The integer kernels of ONNX Runtime saturate on CPUs without VNNI, and then differ from machine to machine.
 
     Raises:
         ConversionError: ONNX Runtime refuses the graph.
@@ -153,6 +165,7 @@ def runner(model: onnx.ModelProto) -> Any:
     runtime = require("onnxruntime", extra="convert", purpose=PURPOSE)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other base

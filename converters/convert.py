@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,22 @@ from vitedge.extras import require
 from vitedge.progress import Progress, Silent
 from vitedge.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 
+AUTO = "auto"
 PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "safetensors", "PIL")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What ``--precision auto`` must keep.
+
+    Attributes:
+        max_drop: largest loss against fp32: points of top-1, or percent of images with another best class where the
+            images have no classes.
+        max_p99_ms: largest p99 of a classification, in milliseconds; None for any.
+    """
+
+    max_drop: float
+    max_p99_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,8 @@ class Request:
     Attributes:
         source: where the model comes from.
         target: what it will run on.
-        precision: what it will run in.
+        precision: what it will run in; with a contract, the cheapest that is tried.
+        contract: by which the precision is chosen; None where it was named.
         weights: weight file for a name or a factory; None for timm's own download, or the factory's weights.
         random_weights: give a name random weights.
         calib: folder of images like those the camera will see.
@@ -40,6 +57,7 @@ class Request:
     source: Source
     target: Target
     precision: Precision
+    contract: Contract | None
     weights: Path | None
     random_weights: bool
     calib: Path | None
@@ -92,6 +110,8 @@ def convert(
     calib: str | Path | None = None,
     eval_data: str | Path | None = None,
     abstain_error: float | None = None,
+    max_drop: float | None = None,
+    max_p99_ms: float | None = None,
     labels: str | Path | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
@@ -102,11 +122,13 @@ def convert(
     """Check a request and carry it out; arguments, result and errors are those of ``vitedge.convert``."""
     found = parse_source(str(source))
     aim = _target(target)
-    asked = _precision(precision, aim)
+    contract = _contract(precision, aim, max_drop, max_p99_ms)
+    asked: Precision = "int8" if contract is not None else _precision(precision, aim)
     request = Request(
         source=found,
         target=aim,
         precision=asked,
+        contract=contract,
         weights=_path(weights),
         random_weights=random_weights,
         calib=_path(calib),
@@ -116,7 +138,7 @@ def convert(
         preprocessing=None if preprocessing is None else str(preprocessing),
         num_classes=num_classes,
         input_size=(input_size, input_size) if isinstance(input_size, int) else input_size,
-        output=_path(output) or Path(f"{found.name}-{asked}.bundle"),
+        output=_path(output) or Path(f"{found.name}-{precision}.bundle"),
     )
     _check(request)
     for package in PACKAGES:
@@ -140,20 +162,42 @@ def _target(name: str) -> Target:
     return target
 
 
+def _contract(precision: str, target: Target, max_drop: float | None, max_p99_ms: float | None) -> Contract | None:
+    """That of ``--precision auto``; None for every other precision."""
+    limits = {"--max-drop": max_drop, "--max-p99": max_p99_ms}
+    if precision != AUTO:
+        for name, value in limits.items():
+            if value is not None:
+                raise UsageError(f"{name} is for --precision auto", fix=f"--precision auto, or leave out {name}")
+        return None
+    if not target.runs_here:
+        raise UsageError(
+            f"--precision auto measures latency, and {target.name} cannot run where it is converted",
+            expected=f"one of {', '.join(target.precisions)}",
+        )
+    if max_drop is None:
+        raise UsageError("--precision auto needs to know what may be lost", fix="--max-drop 0.5, for half a point")
+    for name, value in limits.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{name} is {value}", expected="a number, not below 0")
+    return Contract(max_drop, max_p99_ms)
+
+
 def _precision(name: str, target: Target) -> Precision:
     for precision in target.precisions:
         if precision == name:
             return precision
+    names = [*target.precisions, *([AUTO] if target.runs_here else [])]
     if name == "fp8":
         raise UsageError(
             _no_fp8(target),
-            expected=f"one of {', '.join(target.precisions)}",
+            expected=f"one of {', '.join(names)}",
             fix="--precision fp16, or int8 with --calib DIR",
         )
     raise UsageError(
         f"target {target.name} has no precision {name!r}",
-        expected=f"one of {', '.join(target.precisions)}",
-        fix=did_you_mean(name, target.precisions),
+        expected=f"one of {', '.join(names)}",
+        fix=did_you_mean(name, names),
     )
 
 
@@ -170,7 +214,7 @@ def _check(request: Request) -> None:
     check_output(request.output)
     if request.precision in ("int8", "fp8") and request.calib is None:
         raise UsageError(
-            f"{request.precision} needs images to calibrate with",
+            f"{request.precision if request.contract is None else 'auto'} needs images to calibrate with",
             expected="a folder of about 300 images like those the camera will see",
             fix="--calib DIR; without images, --precision fp16 needs none",
         )

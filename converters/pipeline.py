@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -16,9 +17,14 @@ import onnx
 from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_XML, Bundle
 from vitedge.calib.accuracy import Evaluation, evaluate
 from vitedge.calib.confidence import MIN_IMAGES, check_enough, fit
-from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos
+from vitedge.calib.images import CALIBRATION_IMAGES, ImageFile, ImageSet, Photos
+from vitedge.calib.overlap import overlap
 from vitedge.calib.quantize import quantize
-from vitedge.converters.convert import Request
+from vitedge.calib.sensitivity import LAYER_IMAGES
+from vitedge.calib.twins import find_twins
+from vitedge.converters.auto import Candidate, Choice, Judged, select, split
+from vitedge.converters.auto_report import write as write_auto_report
+from vitedge.converters.convert import Contract, Request
 from vitedge.converters.export import export
 from vitedge.converters.exported_programs import load_program
 from vitedge.converters.factories import load_factory
@@ -62,6 +68,7 @@ from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import processor_name
+from vitedge.targets import Precision
 from vitedge.version import VERSION
 
 TOOLS = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
@@ -75,10 +82,12 @@ class Images:
     Attributes:
         calibration: to take ranges and golden vectors from.
         evaluation: to measure accuracy on.
+        judging: to judge candidates by, where the precision is to be chosen.
     """
 
     calibration: ImageSet | None
     evaluation: ImageSet | None
+    judging: ImageSet | None
 
 
 @dataclass(frozen=True)
@@ -122,13 +131,25 @@ class Reduced:
 
 @dataclass(frozen=True)
 class Draft:
-    """All that a bundle is written from."""
+    """All that a bundle is written from.
+
+    Attributes:
+        request: its precision is that of the bundle.
+        card: the model.
+        full: the FP32 graph.
+        reduced: the bundle's graph.
+        probes: what engines are compared on.
+        calibration: the images that were used; empty if none.
+        choice: how the precision was chosen; None if it was named.
+    """
 
     request: Request
     card: ModelCard
     full: FullGraph
     reduced: Reduced
     probes: Probes
+    calibration: tuple[ImageFile, ...]
+    choice: Choice | None = None
 
 
 def run(request: Request, progress: Progress) -> Bundle:
@@ -141,6 +162,8 @@ def run(request: Request, progress: Progress) -> Bundle:
         watched = Watched(progress, interrupts)
         images = _find_images(request)
         draft = _draft(request, images, watched)
+        if request.contract is not None:
+            draft = _chosen(partial, draft, request.contract, images, watched)
         watched.step("writing ONNX and OpenVINO IR")
         golden = _write_files(partial, draft)
         watched.step("comparing the compiled engine with its graph, and with fp32")
@@ -152,9 +175,14 @@ def run(request: Request, progress: Progress) -> Bundle:
 def _find_images(request: Request) -> Images:
     """List the folders first: a wrong one is known before a model is loaded."""
     limit = CALIBRATION_IMAGES if request.precision == "int8" else COMPARED_IMAGES
+    evaluation = None if request.eval_data is None else ImageSet.from_folder(request.eval_data)
+    if request.contract is not None and request.calib is not None and evaluation is None:
+        calibration, judging = split(ImageSet.from_folder(request.calib), limit)
+        return Images(calibration, None, judging)
     images = Images(
         calibration=None if request.calib is None else ImageSet.from_folder(request.calib, limit=limit),
-        evaluation=None if request.eval_data is None else ImageSet.from_folder(request.eval_data),
+        evaluation=evaluation,
+        judging=evaluation if request.contract is not None else None,
     )
     if images.evaluation is not None and request.abstain_error is not None:
         check_enough(len(images.evaluation))
@@ -166,14 +194,15 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     model = _load(request, progress)
     card = model.card
     progress.step(f"its images: {describe(card.preprocessing)}")
-    if images.evaluation is not None:
+    if images.evaluation is not None and (request.contract is None or request.abstain_error is not None):
         images.evaluation.targets(card.labels)
     photos = _photos(images.calibration, card.preprocessing, progress)
     probes = _probes(photos, card.preprocessing)
     full = _full_graph(model, probes, progress)
     check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
-    return Draft(request, card, full, _reduced(request, full.graph, photos, progress), probes)
+    reduced = _reduced(request, full.graph, photos, progress)
+    return Draft(request, card, full, reduced, probes, () if photos is None else photos.files)
 
 
 def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
@@ -292,6 +321,48 @@ def _reduced(request: Request, graph: onnx.ModelProto, photos: Photos | None, pr
     return Reduced(quantized.graph, record)
 
 
+def _chosen(partial: Path, draft: Draft, contract: Contract, images: Images, progress: Progress) -> Draft:
+    """Choose between the int8 graph, the FP32 graph and what lies between them."""
+    assert images.judging is not None
+    shared = _shared(draft, images.judging, progress)
+    with tempfile.TemporaryDirectory(prefix="candidates-", dir=partial) as scratch:
+
+        def opened(candidate: Candidate, graph: onnx.ModelProto) -> Classifier:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            tried = replace(_with_precision(draft, candidate.precision), reduced=Reduced(graph, None))
+            bundle = Bundle(folder, _manifest(folder, tried, _write_files(folder, tried)))
+            return Classifier(open_engine(bundle), draft.card.preprocessing, draft.card.labels)
+
+        twins = find_twins(draft.full.graph, draft.reduced.graph)
+        frames = draft.probes.frames[:LAYER_IMAGES]
+        choice = select(twins, frames, Judged(images.judging, shared), contract, opened, progress)
+    progress.step(f"chosen: {choice.record.summary}")
+    calibration = draft.reduced.calibration if choice.candidate.precision == "int8" else None
+    if calibration is not None and choice.candidate.float_layers:
+        kept = ", ".join(choice.candidate.float_layers)
+        calibration = replace(calibration, recipe=f"{calibration.recipe}; in floating point again: {kept}")
+    return replace(
+        _with_precision(draft, choice.candidate.precision), reduced=Reduced(choice.graph, calibration), choice=choice
+    )
+
+
+def _with_precision(draft: Draft, precision: Precision) -> Draft:
+    return replace(draft, request=replace(draft.request, precision=precision))
+
+
+def _shared(draft: Draft, images: ImageSet, progress: Progress) -> int:
+    """How many images calibration used as well; a warning if there are some."""
+    if draft.reduced.calibration is None:
+        return 0
+    shared = overlap(draft.calibration, images.files)
+    if shared:
+        progress.step(
+            f"warning: {shared} of the {len(images)} images to measure on served calibration too: what is measured on "
+            "them flatters"
+        )
+    return shared
+
+
 def _write_files(partial: Path, draft: Draft) -> Logits:
     """Write all but the manifest; the golden logits."""
     card, graph = draft.card, draft.reduced.graph
@@ -300,6 +371,8 @@ def _write_files(partial: Path, draft: Draft) -> Logits:
     (partial / LABELS).write_text("".join(f"{label}\n" for label in card.labels), encoding="utf-8")
     logits = graph_logits(graph, draft.probes.golden, card.preprocessing)
     np.savez(partial / GOLDEN, frames=draft.probes.golden, logits=logits)
+    if draft.choice is not None:
+        write_auto_report(partial, card.name, draft.choice.record, draft.choice.sensitivity)
     return logits
 
 
@@ -320,6 +393,7 @@ def _manifest(partial: Path, draft: Draft, golden: Logits) -> Manifest:
         tools=_tool_versions(),
         host=processor_name(),
         files=file_records(partial),
+        auto=None if draft.choice is None else draft.choice.record,
     )
 
 
@@ -333,26 +407,27 @@ def _verified(bundle: Bundle, draft: Draft, golden: Logits, images: Images, prog
         min_sqnr_db = demanded_sqnr(golden, reached[: len(golden)], precision, random_weights=random)
         difference = check_precision(full, reached, precision)
         evaluation = _evaluation(classifier, images.evaluation, progress)
+        shared = 0 if evaluation is None or images.evaluation is None else _shared(draft, images.evaluation, progress)
         ran = classifier.info
     return replace(
         manifest,
         precision=PrecisionRecord(asked=precision, effective=ran.effective_precision, rest=ran.rest_precision),
         golden=replace(manifest.golden, min_sqnr_db=min_sqnr_db),
         verification=VerificationRecord(draft.full.against_source, difference),
-        accuracy=None if evaluation is None else _accuracy(evaluation),
+        accuracy=None if evaluation is None else _accuracy(evaluation, shared),
         confidence=None if evaluation is None else _confidence(evaluation, draft.request.abstain_error, progress),
     )
 
 
 def _evaluation(classifier: Classifier, images: ImageSet | None, progress: Progress) -> Evaluation | None:
-    if images is None:
+    if images is None or not images.is_labelled(classifier.labels):
         return None
     progress.step(f"measuring accuracy on {len(images)} images of {images.folder}")
     return evaluate(classifier, images, progress, keep_logits=True)
 
 
-def _accuracy(evaluation: Evaluation) -> AccuracyRecord:
-    return AccuracyRecord(evaluation.top1, evaluation.top5, evaluation.images, evaluation.answers.sha256)
+def _accuracy(evaluation: Evaluation, shared: int) -> AccuracyRecord:
+    return AccuracyRecord(evaluation.top1, evaluation.top5, evaluation.images, evaluation.answers.sha256, shared)
 
 
 def _confidence(evaluation: Evaluation, abstain_error: float | None, progress: Progress) -> ConfidenceRecord | None:

@@ -223,7 +223,7 @@ def bench(
         subjects = [stack.enter_context(_opened(path, frames, engine, threads, progress)) for path in paths]
         warm_ups = [_warmed(subject, seconds * WARM_UP_FACTOR, progress) for subject in subjects]
         progress.step(f"measuring {seconds:g} s{' of each, in turns' if against else ''}")
-        rounds = _rounds([subject.call for subject in subjects], seconds, progress)
+        rounds = take_turns([subject.call for subject in subjects], seconds, progress)
     measured = [
         Measurement(
             str(subject.path), subject.model, subject.classifier.info, warmed, joined(samples), subject.cold_start
@@ -319,8 +319,14 @@ def settled(medians: Sequence[float]) -> bool:
     return len(last) == WINDOWS and max(last) <= min(last) * (1 + TOLERANCE)
 
 
-def _rounds(calls: Sequence[Call], seconds: float, progress: Progress) -> list[list[Samples]]:
-    """For each of the calls, its samples round by round; the calls take turns within each round."""
+def take_turns(calls: Sequence[Call], seconds: float, progress: Progress) -> list[list[Samples]]:
+    """For each of the calls, its samples round by round; the calls take turns within each round.
+
+    Args:
+        calls: what to time, warm.
+        seconds: for each of them, over all rounds.
+        progress: told of every round.
+    """
     taken: list[list[Samples]] = [[] for _ in calls]
     for _ in progress.track(range(ROUNDS), total=ROUNDS, unit="rounds"):
         for call, samples in zip(calls, taken, strict=True):

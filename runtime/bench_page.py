@@ -6,9 +6,7 @@ Latency axes are logarithmic, so that the tail is on them and nothing is cut off
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,46 +14,12 @@ from numpy.typing import NDArray
 from vitedge.runtime.bench import Measurement, Ratio, Report, Samples
 from vitedge.runtime.bench_report import STAGES, latency_ms, percentiles, to_text
 from vitedge.runtime.page import page
+from vitedge.runtime.plot import BOTTOM, HEIGHT, LEFT, PLOT_STYLE, RIGHT, TOP, WIDTH, Axis, from_zero, plot
 
-WIDTH, HEIGHT = 860, 260
-LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 34
 BINS = 120
 CURVE_POINTS = 400
 MOST_DOTS = 6000
 SLOWEST_PERCENT = 1.0
-
-PLOT_STYLE = """
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--faint); font-size: 12px; }
-.grid { stroke: var(--grid); } .axis { stroke: var(--faint); }
-.line { fill: none; stroke: currentColor; stroke-width: 1.8; }
-.bar { fill: currentColor; opacity: .45; } .dot { fill: currentColor; opacity: .5; }
-.mark { stroke: currentColor; stroke-dasharray: 4 3; } .mark-name { fill: currentColor !important; }
-"""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Values to pixels, linear or logarithmic."""
-
-    low: float
-    high: float
-    first: float
-    last: float
-    logarithmic: bool = False
-
-    def __call__(self, values: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Pixels of values."""
-        low, high = self._scaled(self.low), self._scaled(self.high)
-        share = (self._scaled(values) - low) / (high - low)
-        return np.asarray(self.first + share * (self.last - self.first))
-
-    def ticks(self) -> list[float]:
-        """Round values within the axis."""
-        ticks = _logarithmic_ticks(self.low, self.high) if self.logarithmic else _linear_ticks(self.low, self.high)
-        return [tick for tick in ticks if self.low <= tick <= self.high]
-
-    def _scaled(self, values: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        return np.log10(values) if self.logarithmic else np.asarray(values, dtype=np.float64)
 
 
 def to_html(report: Report) -> str:
@@ -126,11 +90,11 @@ def _histogram(measured: Sequence[Measurement], latency: Axis) -> str:
     edges = np.geomspace(latency.low, latency.high, BINS + 1)
     counts = [np.histogram(each.samples.milliseconds, edges)[0] for each in measured]
     shares = [100.0 * count / count.sum() for count in counts]
-    share = _upward(max(float(each.max()) for each in shares))
+    share = from_zero(max(float(each.max()) for each in shares))
     outlines = [_steps(latency(edges), share(each)) for each in shares]
     bars = [f'<path class="bar series{number}" d="{outline}"/>' for number, outline in enumerate(outlines)]
     marks = [_marks(number, each.samples, latency) for number, each in enumerate(measured)]
-    return _plot(latency, share, "".join((*bars, *marks)), units=("ms", "%"))
+    return plot(latency, share, "".join((*bars, *marks)), units=("ms", "%"))
 
 
 def _marks(number: int, samples: Samples, latency: Axis) -> str:
@@ -145,14 +109,14 @@ def _marks(number: int, samples: Samples, latency: Axis) -> str:
 
 
 def _cumulative(measured: Sequence[Measurement], latency: Axis) -> str:
-    share = _upward(100.0)
+    share = from_zero(100.0)
     percents = np.concatenate([np.linspace(0, 99, CURVE_POINTS), np.linspace(99, 100, CURVE_POINTS)])
     curves = [
         f'<polyline class="line series{number}" points="'
         f'{_points(latency(np.percentile(each.samples.milliseconds, percents)), share(percents))}"/>'
         for number, each in enumerate(measured)
     ]
-    return _plot(latency, share, "".join(curves), units=("ms", "%"))
+    return plot(latency, share, "".join(curves), units=("ms", "%"))
 
 
 def _over_time(measured: Sequence[Measurement]) -> str:
@@ -168,7 +132,7 @@ def _over_time(measured: Sequence[Measurement]) -> str:
         y = latency(each.samples.milliseconds[shown])
         path = "".join(f"M{a:.1f} {b:.1f}h2v2h-2z" for a, b in zip(x, y, strict=True))
         dots.append(f'<path class="dot series{number}" d="{path}"/>')
-    return _plot(seconds, latency, "".join(dots), units=("s", "ms"))
+    return plot(seconds, latency, "".join(dots), units=("s", "ms"))
 
 
 def _shown(samples: Samples) -> NDArray[np.intp]:
@@ -185,41 +149,6 @@ def _dots_note(measured: Sequence[Measurement]) -> str:
     return f"Of each bundle {MOST_DOTS} evenly spaced calls, and the slowest {SLOWEST_PERCENT:g} % of all."
 
 
-def _upward(high: float) -> Axis:
-    return Axis(0.0, high * 1.08, HEIGHT - BOTTOM, TOP)
-
-
-def _plot(across: Axis, upward: Axis, content: str, *, units: tuple[str, str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{_grid_across(across, units[0])}'
-        f"{_grid_upward(upward, units[1])}{content}</svg>"
-    )
-
-
-def _grid_across(axis: Axis, unit: str) -> str:
-    lines = []
-    for tick in axis.ticks():
-        x = float(axis(tick))
-        lines.append(
-            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.6g}</text>'
-        )
-    name = f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{unit}</text>'
-    return "".join(lines) + name
-
-
-def _grid_upward(axis: Axis, unit: str) -> str:
-    lines = []
-    for tick in axis.ticks():
-        y = float(axis(tick))
-        lines.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'
-        )
-    name = f'<text x="4" y="{TOP + 10}">{unit}</text>'
-    return "".join(lines) + name
-
-
 def _steps(edges: NDArray[np.float64], tops: NDArray[np.float64]) -> str:
     """The outline of bars between edges, in pixels."""
     base = HEIGHT - BOTTOM
@@ -229,18 +158,3 @@ def _steps(edges: NDArray[np.float64], tops: NDArray[np.float64]) -> str:
 
 def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
-
-
-def _linear_ticks(low: float, high: float) -> list[float]:
-    """About six multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / 6
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _logarithmic_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; where fewer than three of them fit, linear ones."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    return ticks if sum(low <= tick <= high for tick in ticks) >= 3 else _linear_ticks(low, high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,20 @@ junk = st.one_of(
 def document(tiny_bundle: Bundle) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((tiny_bundle.path / MANIFEST).read_text(encoding="utf-8"))
     value["calibration"] = {"images": 3, "skipped": ["bad.jpg"], "sha256": "0" * 64, "recipe": "none"}
-    value["accuracy"] = {"top1": 90.0, "top5": 100.0, "images": 10, "sha256": "0" * 64}
+    value["accuracy"] = {"top1": 90.0, "top5": 100.0, "images": 10, "sha256": "0" * 64, "calibration_images": 0}
+    candidate = {"name": "int8", "precision": "int8", "float_layers": ["a"], "p50_ms": 4.0, "p99_ms": 5.0, "loss": 0.2}
+    value["auto"] = {
+        "contract": {
+            "max_drop": 0.5,
+            "max_p99_ms": 9.0,
+            "loss": "top1_drop",
+            "images": 10,
+            "sha256": "0" * 64,
+            "calibration_images": 0,
+        },
+        "chosen": "int8",
+        "candidates": [candidate],
+    }
     value["confidence"] = {
         "temperature": 1.2,
         "threshold": 0.4,
@@ -96,11 +110,22 @@ def test_a_manifest_reads_back_as_it_was_written(tiny_bundle: Bundle) -> None:
 
 
 def test_valid_manifests_fit_both(document: dict[str, Any]) -> None:
-    optional = document | {"calibration": None, "accuracy": None, "confidence": None, "added_later": [1]}
+    optional = document | {"calibration": None, "accuracy": None, "confidence": None, "auto": None, "added_later": [1]}
     assert parses(document)
     assert fits_schema(document)
     assert parses(optional)
     assert fits_schema(optional)
+
+
+def test_what_was_chosen_is_told_in_a_phrase(document: dict[str, Any]) -> None:
+    record = parse_manifest(json.dumps(document), where="it").auto
+    assert record is not None
+    assert record.summary == "int8: drop in top-1 0.20 of 0.5 points on 10 images; p50 4.00 ms, p99 5.00 of 9 ms"
+    flips = replace(record.contract, loss="flip_rate", max_p99_ms=None, calibration_images=3)
+    assert replace(record, contract=flips).summary == (
+        "int8: flip rate 0.20 of 0.5 % on 10 images, 3 of them used in calibration; p50 4.00 ms, p99 5.00 ms"
+    )
+    assert replace(record, chosen="gone").summary == "gone"
 
 
 def test_a_manifest_from_before_a_key_was_added_is_read(document: dict[str, Any]) -> None:

@@ -47,6 +47,8 @@ def convert(
     calib: str | Path | None = None,
     eval_data: str | Path | None = None,
     abstain_error: float | None = None,
+    max_drop: float | None = None,
+    max_p99_ms: float | None = None,
     labels: str | Path | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
@@ -61,16 +63,20 @@ def convert(
             Hugging Face hub, a folder in timm's or Transformers' layout, an ``.onnx`` file, a ``.pt2`` file of
             ``torch.export.save``, or ``package.module:factory``, a callable that gives an ``nn.Module``.
         target: name of a target, such as ``cpu``; ``vitedge targets`` lists them.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16`` or ``int8``; or ``auto``, the fastest that keeps a contract on this machine.
         weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a
             factory.
         random_weights: give a name random weights, which is enough to measure latency.
-        calib: folder of images like those the camera will see. int8 needs it; other precisions take their golden
-            vectors from it.
+        calib: folder of images like those the camera will see. int8 and auto need it; other precisions take their
+            golden vectors from it.
         eval_data: folder of images, one folder a label, to measure accuracy on; with 100 or more, the temperature of
             the softmax is fitted on them.
         abstain_error: fit on ``eval_data`` the smallest threshold at which at most this share of the answers that reach
             it is wrong, 0…1; ``Prediction.abstained`` tells those that do not.
+        max_drop: with ``auto``, the largest loss against fp32: points of top-1 on ``eval_data``, or percent of images
+            with another best class where the images have no classes. Without ``eval_data``, a quarter of ``calib`` is
+            held back to judge by.
+        max_p99_ms: with ``auto``, the largest p99 of a classification in milliseconds.
         labels: text file with one label a line, instead of the checkpoint's.
         preprocessing: how images become inputs, where the source does not say or says it wrongly: a JSON file with
             timm's keys, the manifest of a bundle, or ``timm:NAME`` for that of a timm model.
@@ -88,7 +94,7 @@ def convert(
         MissingExtraError: an optional package is missing.
         CheckpointError: weights, configuration or labels do not fit together.
         CalibrationError: images that cannot be used.
-        ConversionError: export, quantization, compilation or verification failed.
+        ConversionError: export, quantization, compilation or verification failed, or nothing keeps the contract.
     """
     from vitedge.converters.convert import convert as convert_checkpoint
 
@@ -101,6 +107,8 @@ def convert(
         calib=calib,
         eval_data=eval_data,
         abstain_error=abstain_error,
+        max_drop=max_drop,
+        max_p99_ms=max_p99_ms,
         labels=labels,
         preprocessing=preprocessing,
         num_classes=num_classes,

@@ -8,6 +8,7 @@ tensorrt/            what a device built of the graphs for itself; no part of wh
 labels.txt           one label a line, in the order of the logits
 golden.npz           frames (N×H×W×3 uint8, in channel order of the network), logits (N×classes float32), and the
                      twin's logits_fp16 where there is one
+report.html, .json   what --precision auto tried; only in bundles that it chose
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ TENSORRT_BUILD = "tensorrt/build.json"
 TENSORRT = "tensorrt"
 LABELS = "labels.txt"
 GOLDEN = "golden.npz"
+REPORT_HTML = "report.html"
+REPORT_JSON = "report.json"
 
 TWIN_LOGITS = "logits_fp16"
 

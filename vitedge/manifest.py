@@ -25,7 +25,7 @@ class PrecisionRecord:
     """Precision asked for and what the converting host ran.
 
     Attributes:
-        asked: what ``--precision`` said.
+        asked: what ``--precision`` said; with ``auto``, what was chosen: ``Manifest.auto`` is there then.
         effective: what the compiled engine computes its matrix products in on the host that converted
             (``fp32``, ``bf16``, ``fp16``, ``int8``); ``bench`` reports the same of the device it runs on. Where the
             host cannot compile for the target, it is what ONNX Runtime computed the graph in there, with every
@@ -95,12 +95,14 @@ class AccuracyRecord:
         top5: percent.
         images: how many were evaluated.
         sha256: hash over the names and contents of the images, in order.
+        calibration_images: how many of them calibration used as well.
     """
 
     top1: float
     top5: float
     images: int
     sha256: str
+    calibration_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,88 @@ class ConfidenceRecord:
 
 
 @dataclass(frozen=True)
+class ContractRecord:
+    """What ``--precision auto`` was held to, and on which images.
+
+    Attributes:
+        max_drop: largest loss that is allowed.
+        max_p99_ms: largest p99 of a classification, in milliseconds; None for any.
+        loss: what is lost against fp32: ``top1_drop`` in points, or ``flip_rate`` in percent where the images have no
+            classes.
+        images: how many it was measured on.
+        sha256: hash over their names and contents, in order.
+        calibration_images: how many of them calibration used as well.
+    """
+
+    max_drop: float
+    max_p99_ms: float | None
+    loss: Literal["top1_drop", "flip_rate"]
+    images: int
+    sha256: str
+    calibration_images: int
+
+    @property
+    def loss_name(self) -> str:
+        """What is lost, in words."""
+        return "drop in top-1" if self.loss == "top1_drop" else "flip rate"
+
+    @property
+    def unit(self) -> str:
+        """Of the loss."""
+        return "points" if self.loss == "top1_drop" else "%"
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """What ``--precision auto`` tried, measured on the host that converted.
+
+    Attributes:
+        name: for people.
+        precision: of its graph.
+        float_layers: layers that its int8 graph leaves in floating point, by name.
+        p50_ms: median time of a classification.
+        p99_ms: 99th percentile.
+        loss: as in ``ContractRecord``; None where it was not measured, because a faster candidate was chosen or p99 is
+            too long.
+    """
+
+    name: str
+    precision: Precision
+    float_layers: tuple[str, ...]
+    p50_ms: float
+    p99_ms: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class AutoRecord:
+    """How ``--precision auto`` chose.
+
+    Attributes:
+        contract: what it was held to.
+        chosen: name of the candidate that the bundle is.
+        candidates: from the fastest on.
+    """
+
+    contract: ContractRecord
+    chosen: str
+    candidates: tuple[CandidateRecord, ...]
+
+    @property
+    def summary(self) -> str:
+        """What was chosen, and held to what, as a phrase."""
+        contract, chosen = self.contract, {each.name: each for each in self.candidates}.get(self.chosen)
+        if chosen is None or chosen.loss is None:
+            return self.chosen
+        p99 = "" if contract.max_p99_ms is None else f" of {contract.max_p99_ms:g}"
+        shared = f", {contract.calibration_images} of them used in calibration" if contract.calibration_images else ""
+        return (
+            f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f} of {contract.max_drop:g} {contract.unit} on "
+            f"{contract.images} images{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms"
+        )
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """Hash and size of one file of the bundle."""
 
@@ -164,6 +248,7 @@ class Manifest:
         host: processor of the machine that converted.
         files: every file of the bundle but the manifest, by its path relative to the bundle, with ``/``.
         confidence: None if it was not fitted.
+        auto: None unless the precision was chosen by ``--precision auto``.
     """
 
     schema_version: int
@@ -180,6 +265,7 @@ class Manifest:
     host: str
     files: dict[str, FileRecord]
     confidence: ConfidenceRecord | None = None
+    auto: AutoRecord | None = None
 
 
 def manifest_schema() -> dict[str, Any]:

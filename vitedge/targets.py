@@ -72,6 +72,7 @@ class Target:
         notes: what to know before choosing a precision.
         tensorrt: what is known of it where the backend is TensorRT.
         refusal: why vitedge does not convert for it; empty where it does.
+        runs_here: whether the machine that converts can run and time it, which ``--precision auto`` does.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Target:
     notes: str
     tensorrt: TensorrtDevice | None = None
     refusal: str = ""
+    runs_here: bool = False
 
 
 JETPACK_5 = JetpackRelease("5.1.2", "35.4", tensorrt="8.5.2", cuda="11.4", python="3.8")
@@ -109,6 +111,7 @@ TARGETS: tuple[Target, ...] = (
         backend="openvino",
         precisions=("fp32", "fp16", "int8"),
         notes="fp16 runs as bf16 or f16, whichever the CPU computes natively, else as fp32; int8 pays with VNNI or AMX",
+        runs_here=True,
     ),
     _orin("jetson-orin-nano", "Orin Nano", memory_gb=(4, 8), dla_cores=0),
     _orin("jetson-orin-nx", "Orin NX", memory_gb=(8, 16), dla_cores=2),

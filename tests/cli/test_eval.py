@@ -360,3 +360,40 @@ def test_a_cluster_gives_the_same_report(
         address = local.scheduler_address
         found = evaluate(tmp_path, tiny_bundle, colours, "--against", mixed_up.path, "--scheduler", address)
     assert found == expected
+
+
+def test_layers(
+    tiny_bundle: Bundle,
+    make_bundle: Callable[..., Bundle],
+    colours: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    int8, page = make_bundle(tmp_path / "int8.bundle", precision="int8"), tmp_path / "eval.html"
+    document = evaluate(tmp_path, int8, colours, "--against", tiny_bundle.path, "--layers", "--html", page)
+    assert document["layers"]["images"] == 12
+    assert {layer["operator"] for layer in document["layers"]["layers"]} == {"Conv", "MatMul"}
+    assert all(layer["only"]["sqnr_db"] > 20.0 for layer in document["layers"]["layers"])
+    printed = capsys.readouterr()
+    assert "layers on 12 images, logits against fp32: with all 2 layers in int8" in printed.out
+    assert "only it dB" in printed.out
+    assert "measuring what each of 2 layers costs, on 12 images" in printed.err
+    assert page.read_text(encoding="utf-8").count("<svg") == 2
+
+
+def test_layers_need_the_same_model_in_fp32(
+    tiny_bundle: Bundle,
+    make_bundle: Callable[..., Bundle],
+    colours: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    int8 = make_bundle(tmp_path / "int8.bundle", precision="int8")
+    data = ["--data", str(colours), "--layers"]
+    for arguments, problem in (
+        ([str(int8.path)], "--layers needs the model in fp32"),
+        ([str(int8.path), "--against", str(int8.path)], f"{int8.path} is int8"),
+        ([str(tiny_bundle.path), "--against", str(tiny_bundle.path)], f"{tiny_bundle.path} is fp32"),
+    ):
+        assert main(["eval", *arguments, *data]) != 0
+        assert problem in capsys.readouterr().err

@@ -37,7 +37,7 @@ from vitedge.runtime.bench import (
     synthetic_frames,
     warm_up,
 )
-from vitedge.runtime.bench_page import Axis, to_html
+from vitedge.runtime.bench_page import to_html
 from vitedge.runtime.bench_report import latency_ms, to_json, to_text
 from vitedge.runtime.engines.table import INFO
 from vitedge.runtime.machine import MachineState
@@ -334,16 +334,6 @@ class TestPage:
         assert "evenly spaced" in page
         heights = [float(y) for y in re.findall(r"M[\d.]+ (-?[\d.]+)h", page)]
         assert sum(height < 30 for height in heights) == 3
-
-    @given(st.floats(1e-3, 1e4), st.floats(1.0001, 1e4))
-    def test_ticks_are_round_few_and_within_the_axis(self, low: float, factor: float) -> None:
-        for logarithmic in (True, False):
-            axis = Axis(low, low * factor, 0, 100, logarithmic=logarithmic)
-            ticks = axis.ticks()
-            assert 2 <= len(ticks) <= 24
-            assert ticks == sorted(set(ticks))
-            assert all(low <= tick <= low * factor for tick in ticks)
-            assert np.all((axis(np.array(ticks)) >= 0) & (axis(np.array(ticks)) <= 100))
 
 
 class TestBench:

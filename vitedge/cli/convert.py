@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import REPORT_HTML, Bundle
 from vitedge.cli.inspect import ran_in, trust
 from vitedge.progress import Terminal
 from vitedge.targets import TARGETS
@@ -14,6 +14,8 @@ from vitedge.targets import TARGETS
 EPILOG = """\
 examples:
   vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
+  vitedge convert deit_tiny_patch16_224 --target cpu --precision auto --calib images/ --eval val/ --max-drop 0.5
+  vitedge convert mobilevit_s --target cpu --precision auto --calib images/ --max-drop 1 --max-p99 20
   vitedge convert my-finetuned-vit/ --target cpu --precision fp16
   vitedge convert hf:google/vit-base-patch16-224 --target cpu --precision int8 --calib images/
   vitedge convert mobilevit_s --weights mine.safetensors --labels labels.txt --target cpu --precision fp32
@@ -27,8 +29,12 @@ examples:
 
 SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), hf:OWNER/NAME[@REVISION] of the
 Hugging Face hub, a folder with config.json and model.safetensors as timm or Transformers save them, an ONNX file, a
-.pt2 file of torch.export, or package.module:factory. Nothing is overwritten; the bundle appears when it is whole and
-verified.
+.pt2 file of torch.export, or package.module:factory.
+
+--precision auto tries int8, int8 with the most harmful layers in 16 bits, fp16 and fp32 on this machine, and keeps the
+fastest that loses no more than --max-drop. If none does, it says by how much each fails.
+
+Nothing is overwritten; the bundle appears when it is whole and verified.
 """
 
 
@@ -43,7 +49,7 @@ def add_parser(verbs: Any) -> None:
     precisions = sorted({precision for target in TARGETS for precision in target.precisions})
     parser.add_argument("source", metavar="SOURCE", help="a name, a folder, a .onnx or .pt2 file, or module:factory")
     parser.add_argument("--target", required=True, metavar="NAME", help="as in vitedge targets")
-    parser.add_argument("--precision", required=True, metavar="NAME", help=", ".join(precisions))
+    parser.add_argument("--precision", required=True, metavar="NAME", help=f"{', '.join(precisions)}, or auto")
     parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a name or factory")
     parser.add_argument("--random-weights", action="store_true", help="no weights: enough to measure latency")
     parser.add_argument("--calib", metavar="DIR", help="images like those the camera will see; int8 needs about 300")
@@ -56,6 +62,20 @@ def add_parser(verbs: Any) -> None:
         metavar="SHARE",
         help="with --eval: abstain from low scores, so that at most this share of the other answers is wrong, such as "
         "0.05",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="LOSS",
+        help="with --precision auto: what may be lost against fp32, in points of top-1 on --eval; or in percent of "
+        "images with another best class, where they have no classes. Without --eval, a quarter of --calib judges",
+    )
+    parser.add_argument(
+        "--max-p99",
+        type=float,
+        metavar="MS",
+        dest="max_p99_ms",
+        help="with --precision auto: the longest p99, in milliseconds, as vitedge bench measures it",
     )
     parser.add_argument("--labels", metavar="FILE", help="one label a line, instead of the checkpoint's")
     parser.add_argument(
@@ -99,6 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
         calib=arguments.calib,
         eval_data=arguments.eval_data,
         abstain_error=arguments.abstain_error,
+        max_drop=arguments.max_drop,
+        max_p99_ms=arguments.max_p99_ms,
         labels=arguments.labels,
         preprocessing=arguments.preprocessing,
         num_classes=arguments.num_classes,
@@ -119,6 +141,8 @@ def summary(bundle: Bundle) -> str:
         f"  model      {manifest.model.name}, {manifest.model.num_classes} classes{_untrained(bundle)}",
         f"  precision  {precision.asked}, which this machine runs in {ran_in(precision)}",
     ]
+    if manifest.auto is not None:
+        lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:
         lines.append(f"  fp32 graph against the source: SQNR {verified.fp32_against_source.sqnr_db:.1f} dB")
     reduced = verified.precision_against_fp32

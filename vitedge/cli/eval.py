@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vitedge.calib.images import Images
     from vitedge.calib.journal import Journal
     from vitedge.calib.report import Report
+    from vitedge.calib.sensitivity import Sensitivity
 
 DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles are apart on images or a video."
 EPILOG = """\
@@ -35,6 +37,7 @@ examples:
   vitedge eval deit-int8.bundle --data val/ --against deit-fp32.bundle --json eval.json
   vitedge eval deit-int8.bundle --data frames/ --against deit-fp32.bundle --html eval.html
   vitedge eval deit-int8.bundle --data clip.mp4 --against deit-fp32.bundle --limit 500
+  vitedge eval deit-int8.bundle --data val/ --against deit-fp32.bundle --layers --html layers.html
   vitedge eval deit-int8.bundle --data mine/ --fit-confidence --abstain-error 0.05
   vitedge eval deit-int8.bundle --data /mnt/imagenet/val --json eval.json --scheduler tcp://10.0.0.1:8786
 
@@ -66,6 +69,11 @@ def add_parser(verbs: Any) -> None:
         help="with --fit-confidence: abstain from low scores, so that at most this share of the other answers is "
         "wrong, such as 0.05",
     )
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="with --against an fp32 bundle: what each int8 layer costs, alone and where all others are int8",
+    )
     parser.add_argument("--engine", choices=list(ENGINES), help="by default the one of the bundle's target")
     parser.add_argument(
         "--scheduler",
@@ -90,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fit_confidence:
         check_enough(len(images))
     journal = _journal(arguments, images)
-    report = _measured(arguments, images, journal)
+    layers = _layers(arguments, images) if arguments.layers else None
+    report = replace(_measured(arguments, images, journal), layers=layers)
     sys.stdout.write(to_text(report))
     if arguments.fit_confidence:
         _fit_confidence(arguments, report)
@@ -106,6 +115,8 @@ def _check(arguments: argparse.Namespace) -> None:
     check_abstain_error(arguments.abstain_error)
     if arguments.abstain_error is not None and not arguments.fit_confidence:
         raise UsageError("--abstain-error is for --fit-confidence", fix="give both, or neither")
+    if arguments.layers and arguments.against is None:
+        raise UsageError("--layers needs the model in fp32 to compare with", fix="--against BUNDLE, an fp32 bundle")
     if arguments.scheduler and arguments.fit_confidence:
         raise UsageError("--fit-confidence runs on this machine alone", fix="leave out --scheduler, or set a --limit")
 
@@ -141,6 +152,13 @@ def _measured(arguments: argparse.Namespace, images: Images, journal: Journal | 
             if journal is not None and journal.path.exists():
                 sys.stderr.write(f"{journal.path} has what was done: the same command goes on from there\n")
             raise
+
+
+def _layers(arguments: argparse.Namespace, images: Images) -> Sensitivity:
+    from vitedge.calib.sensitivity import bundle_sensitivity
+
+    bundle, against = (Bundle.open(path) for path in _bundles(arguments))
+    return bundle_sensitivity(bundle, against, images, Terminal())
 
 
 def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[Model], Callable[..., Any]]:

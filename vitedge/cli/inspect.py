@@ -81,6 +81,7 @@ def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | No
         "input": _input(manifest.model.preprocessing),
         "target": f"{manifest.target}, converted on {manifest.host}",
         "precision": f"{manifest.precision.asked}, which that host ran in {ran_in(manifest.precision)}",
+        **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
         "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
         manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
@@ -166,7 +167,8 @@ def _accuracy(manifest: Manifest) -> str:
     record = manifest.accuracy
     if record is None:
         return "not measured"
-    return f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {record.images} images"
+    shared = f", {record.calibration_images} of them used in calibration" if record.calibration_images else ""
+    return f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {record.images} images{shared}"
 
 
 def _layers(graph: GraphSummary | None) -> str:
