@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +27,11 @@ from vitedge.demo.photos import sample, write_photos
 from vitedge.progress import Progress
 from vitedge.records import encode
 from vitedge.runtime.classifier import Classifier, load
-from vitedge.targets import Precision
+from vitedge.targets import Precision, target_named
 
 CHECKPOINT = Path(__file__).with_name("digits_vit")
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TARGET = target_named("cpu")
+PRECISIONS = TARGET.precisions
 
 CLIP = "clip.mp4"
 ANNOTATED = "annotated.mp4"
@@ -135,7 +135,7 @@ def _converted(folder: Path, precision: Precision, progress: Progress) -> Bundle
     progress.step(f"converting the checkpoint to {precision}")
     return convert(
         CHECKPOINT,
-        target="cpu",
+        target=TARGET.name,
         precision=precision,
         calib=folder / CALIBRATION,
         output=folder / f"{precision}.bundle",
