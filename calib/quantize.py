@@ -29,7 +29,7 @@ from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
 from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
 from vitedge.calib.search import best_quantizer
 from vitedge.calib.stream import Stream
-from vitedge.calib.working import WorkingGraph, runner
+from vitedge.calib.working import Values, WorkingGraph, beside, runner
 from vitedge.errors import CalibrationError, ConversionError
 from vitedge.progress import Progress, Silent
 
@@ -169,12 +169,14 @@ class _Work:
         node = type(self._graph.nodes[layer.position])()
         node.CopyFrom(self._graph.nodes[layer.position])
         node.input[0] = data
-        values = self._stream.values
-        session = runner(self._graph.assembled([node], {data: values[0][data]}, [node.output[0]]))
-        axis = 1 if layer.operator == "Conv" else -1
-        outputs = (session.run(None, {data: each[data]})[0] for each in values)
-        means = [each.mean(axis=_others(each, axis), dtype=np.float64) for each in outputs]
-        return np.asarray(np.mean(means, axis=0))
+        images, axis = self._stream.values, 1 if layer.operator == "Conv" else -1
+        session = runner(self._graph.assembled([node], {data: images[0][data]}, [node.output[0]]))
+
+        def mean(values: Values) -> NDArray[np.float64]:
+            output = session.run(None, {data: values[data]})[0]
+            return np.asarray(output.mean(axis=_others(output, axis), dtype=np.float64))
+
+        return np.asarray(np.mean(list(beside(mean, images)), axis=0))
 
 
 def _others(values: NDArray[np.float32], axis: int) -> tuple[int, ...]:

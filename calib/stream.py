@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import INPUT_NAME
-from vitedge.calib.working import Values, WorkingGraph, runner
+from vitedge.calib.working import Values, WorkingGraph, beside, runner
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +49,7 @@ class Stream:
         self.position = position
         if made:
             run = self._compiled(nodes, made, self.values[0])
-            self.values = [{**values, **run(values)} for values in self.values]
+            self.values = list(beside(lambda values: {**values, **run(values)}, self.values))
         self.values = [{name: each for name, each in values.items() if name in later} for values in self.values]
 
     def replaced(self, old: str, new: str, change: Callable[[Floats], Floats]) -> None:
@@ -77,7 +77,7 @@ class Stream:
         run = self._compiled(self._graph.nodes[self.position :], outputs, example)
 
         def finished(change: Callable[[Floats], Floats], images: int) -> Floats:
-            made = [run({**values, read: change(values[source])}) for values in self.values[:images]]
+            made = beside(lambda values: run({**values, read: change(values[source])}), self.values[:images])
             return np.stack([np.concatenate([each[output].ravel() for output in outputs]) for each in made])
 
         return finished

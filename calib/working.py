@@ -7,9 +7,12 @@ keep them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +25,12 @@ if TYPE_CHECKING:
     import onnx
 
 PURPOSE = "quantizing to int8"
+THREADS = min(8, os.cpu_count() or 1)
+"""As many images are held at once, whatever their number."""
+
 Values = dict[str, NDArray[Any]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -143,8 +151,24 @@ class WorkingGraph:
             self.nodes.insert(layer.position + 1, add)
 
 
+def beside(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The results for all items, in their order, computed in threads: a few more than those taken, never all."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="vitedge-calib") as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > THREADS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for each in pending:
+                each.cancel()
+
+
 def runner(model: onnx.ModelProto) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """An ONNX Runtime session on the CPU, of a single thread: images run ``beside`` one another, which is faster.
 
     Raises:
         ConversionError: ONNX Runtime refuses the graph.
@@ -153,6 +177,7 @@ def runner(model: onnx.ModelProto) -> Any:
     runtime = require("onnxruntime", extra="convert", purpose=PURPOSE)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     try:
         return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other base
