@@ -6,6 +6,7 @@ this layer in floating point.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,9 @@ LEVELS = 127
 FRAME_SCALE = np.float32(1 / 255)
 
 
-def quantize_frame_convolution(graph: onnx.ModelProto, frames: NDArray[np.uint8]) -> str:
+def quantize_frame_convolution(
+    graph: onnx.ModelProto, frames: NDArray[np.uint8], keep_float: Collection[str] = ()
+) -> str:
     """Give the first convolution int8 weights, and its input as the uint8 that it is.
 
     The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel; the bias takes
@@ -32,9 +35,10 @@ def quantize_frame_convolution(graph: onnx.ModelProto, frames: NDArray[np.uint8]
         graph: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``: with a mean to subtract in
             between, the input is not integral and stays in floating point.
         frames: ``(N,H,W,3)`` uint8, to take the mean of each channel from.
+        keep_float: names of layers that stay as they are.
 
     Returns:
-        Name of the convolution; empty if none reads the frame alone.
+        Name of the convolution; empty if none reads the frame alone, or it stays as it is.
 
     Raises:
         MissingExtraError: ONNX is not installed.
@@ -44,6 +48,8 @@ def quantize_frame_convolution(graph: onnx.ModelProto, frames: NDArray[np.uint8]
     if position is None:
         return ""
     conv = graph.graph.node[position]
+    if (conv.name or conv.output[0]) in keep_float:
+        return ""
     weight, rounding = _int8_weight(graph, conv)
     full_weight = conv.input[1]
     _compensate(graph, conv, rounding, frames)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,12 +59,15 @@ def weighted_layers(graph: onnx.ModelProto) -> tuple[Layer, ...]:
     return tuple(layer for layer in found if layer is not None)
 
 
-def int8_layers(graph: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Layer, ...]:
+def int8_layers(
+    graph: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], keep_float: Collection[str] = ()
+) -> tuple[Layer, ...]:
     """Those of ``weighted_layers`` that become int8.
 
     Args:
         graph: FP32.
         shapes: of the tensors that the layers read.
+        keep_float: names of layers that do not.
 
     Raises:
         ConversionError: there are none.
@@ -72,7 +75,9 @@ def int8_layers(graph: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
     layers = weighted_layers(graph)
     first = next((layer for layer in layers if layer.operator == "Conv"), None)
     chosen = tuple(
-        layer for layer in layers[:-FLOAT_LAST] if layer is not first and not _single_row(layer, shapes[layer.data])
+        layer
+        for layer in layers[:-FLOAT_LAST]
+        if layer is not first and layer.name not in keep_float and not _single_row(layer, shapes[layer.data])
     )
     if not chosen:
         raise ConversionError("the graph has no layer to quantize", expected="linear layers or convolutions")

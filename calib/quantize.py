@@ -10,7 +10,7 @@ module, which says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
 from vitedge.calib.search import best_quantizer
 from vitedge.calib.stream import Stream
 from vitedge.calib.working import Values, WorkingGraph, beside, runner
-from vitedge.errors import CalibrationError, ConversionError
+from vitedge.errors import CalibrationError, ConversionError, UsageError, did_you_mean
 from vitedge.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def quantize(
     frames: NDArray[np.uint8],
     *,
     symmetric_activations: bool = False,
+    keep_float: Collection[str] = (),
     progress: Progress = Silent(),  # noqa: B008
 ) -> QuantizedGraph:
     """Quantize a graph to int8.
@@ -69,12 +70,14 @@ def quantize(
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         symmetric_activations: int8 with zero points of 0, as TensorRT demands; else uint8, which OpenVINO multiplies
             fastest.
+        keep_float: names of layers (``Layer.name``) that stay in floating point.
         progress: told of every image that is observed, and of every layer.
 
     Raises:
         CalibrationError: no frames, or what the graph computes from one of them is not finite.
         ConversionError: the graph is quantized already, holds weights that are not finite or nothing to quantize, or
             does not take the frames.
+        UsageError: the graph has no layer of a name in ``keep_float``.
         MissingExtraError: ONNX or ONNX Runtime is not installed.
     """
     if not len(frames):
@@ -82,17 +85,19 @@ def quantize(
     _refuse_quantized(graph)
     check_weights(graph)
     working = WorkingGraph.of(graph)
-    axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in working.layers()}
+    all_layers = working.layers()
+    _check_names(keep_float, all_layers)
+    axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in all_layers}
     observed = observe(graph, axes, frames, progress)
     shapes = {name: each.shape for name, each in observed.items()}
-    layers = int8_layers(working.assembled(working.nodes), shapes)
+    layers = int8_layers(working.assembled(working.nodes), shapes, keep_float)
     for warning in _warnings(layers, observed):
         progress.step(f"warning: {warning}")
     found = effort_for(multiply_accumulates(working, working.layers(), shapes))
     work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, found, symmetric_activations)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
-    first = quantize_frame_convolution(result, frames)
+    first = quantize_frame_convolution(result, frames, keep_float)
     hoist_quantizers(result)
     return QuantizedGraph(graph=result, recipe=_recipe(work, len(frames), bool(first)))
 
@@ -105,6 +110,7 @@ class _Work:
     ) -> None:
         self._graph, self._stream, self._observed = graph, stream, observed
         self.effort, self.symmetric = effort, symmetric
+        self._all_readers = by_data(graph.layers())
         self.data: dict[int, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
         self.equalized = 0
@@ -121,8 +127,9 @@ class _Work:
     def _decide_data(self, readers: Sequence[Layer]) -> None:
         """One quantizer for all that read a tensor."""
         name, first = readers[0].data, readers[0].position
-        norm, read = normalization_behind(self._graph, readers), f"{name}_dequantized"
-        quantizer = None if norm is None else self._equalized(norm, readers)
+        everyone = self._all_readers[name]  # those that stay in floating point have an equalization to undo as well
+        norm, read = normalization_behind(self._graph, everyone), f"{name}_dequantized"
+        quantizer = None if norm is None else self._equalized(norm, everyone)
         for layer in readers:
             self._graph.nodes[layer.position].input[0] = read
         if quantizer is None:
@@ -181,6 +188,17 @@ class _Work:
 
 def _others(values: NDArray[np.float32], axis: int) -> tuple[int, ...]:
     return tuple(each for each in range(values.ndim) if each != axis % values.ndim)
+
+
+def _check_names(names: Iterable[str], layers: Iterable[Layer]) -> None:
+    known = {layer.name for layer in layers}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"the graph has no layer {name!r}",
+                expected="a convolution or a product with constant weights",
+                fix=did_you_mean(name, known),
+            )
 
 
 def _refuse_quantized(graph: onnx.ModelProto) -> None:

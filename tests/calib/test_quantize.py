@@ -28,7 +28,7 @@ from vitedge.converters.rewrites import apply_rewrites  # noqa: E402
 from vitedge.converters.sources import HubFolder  # noqa: E402
 from vitedge.converters.timm_models import load_folder  # noqa: E402
 from vitedge.converters.verify import synthetic_frames  # noqa: E402
-from vitedge.errors import CalibrationError, ConversionError  # noqa: E402
+from vitedge.errors import CalibrationError, ConversionError, UsageError  # noqa: E402
 from vitedge.metrics import sqnr_db  # noqa: E402
 from vitedge.preprocessing import Preprocessing  # noqa: E402
 from vitedge.progress import Silent  # noqa: E402
@@ -211,7 +211,8 @@ def test_symmetric_activations_for_engines_without_zero_points(graph: Any, frame
     assert sqnr_db(run_onnxruntime(graph, frames), run_onnxruntime(result, frames)) > MIN_SQNR_DB
 
 
-def test_one_quantizer_serves_all_that_read_a_tensor() -> None:
+def attention_layers() -> Any:
+    """Queries, keys and values of one LayerNormalization, and two layers behind them."""
     body = (
         "n = LayerNormalization<axis=-1>(x, gamma) q = MatMul(n, wq) k = MatMul(n, wk) v = MatMul(n, wv) "
         "t = Transpose<perm=[0,2,1]>(k) s = MatMul(q, t) p = Softmax(s) o = MatMul(p, v) z = MatMul(o, wz) "
@@ -219,12 +220,39 @@ def test_one_quantizer_serves_all_that_read_a_tensor() -> None:
     )
     names = ("wq", "wk", "wv", "wz", "wl")
     known = {name: graphs.weights(graphs.WIDTH, graphs.WIDTH, seed=index) for index, name in enumerate(names)}
-    graph = graphs.model(body, gamma=np.ones(graphs.WIDTH), **known)
-    result = quantize(graph, graphs.frames()).graph
+    return graphs.model(body, gamma=np.ones(graphs.WIDTH), **known)
+
+
+def test_one_quantizer_serves_all_that_read_a_tensor() -> None:
+    result = quantize(attention_layers(), graphs.frames()).graph
     steps = [node for node in result.graph.node if node.op_type == "QuantizeLinear"]
     assert [node.input[0] for node in steps] == ["moved_scaled", "n"]
     readers = [node.output[0] for node in result.graph.node if steps and "n_dequantized" in node.input]
     assert [name.removesuffix("_unbiased") for name in readers] == ["q", "k", "v"]
+
+
+def test_layers_stay_float_on_demand_and_undo_the_equalization_that_their_neighbours_need() -> None:
+    graph, images = attention_layers(), graphs.frames(16)
+    (keys,) = [node.name for node in graph.graph.node if "wk" in node.input]
+    kept = quantize(graph, images, keep_float=[keys])
+    assert [len(dequantized_inputs(kept.graph, node.name)) for node in layers(graph)] == [2, 2, 0, 2, 0, 0]
+    assert "1 LayerNormalizations equalized" in kept.recipe
+    reference, whole = graphs.answers(graph, images)[0], quantize(graph, images).graph
+    assert sqnr_db(reference, graphs.answers(kept.graph, images)[0]) > sqnr_db(
+        reference, graphs.answers(whole, images)[0]
+    )
+
+
+def test_the_patch_embedding_stays_float_on_demand(graph: Any, frames: Frames) -> None:
+    first = layers(graph)[0].name
+    assert dequantized_inputs(quantize(graph, frames, keep_float=[first]).graph, first) == []
+
+
+def test_a_layer_to_keep_that_is_not_there(graph: Any, frames: Frames) -> None:
+    name = layers(graph)[1].name
+    with pytest.raises(UsageError, match="no layer") as caught:
+        quantize(graph, frames, keep_float=[f"{name}x"])
+    assert name in caught.value.fix
 
 
 def test_planted_outliers_do_not_matter() -> None:
