@@ -23,7 +23,8 @@ from vitedge.calib.equalize import best_equalization, fold, normalization_behind
 from vitedge.calib.finite import check_weights
 from vitedge.calib.frame_convolution import quantize_frame_convolution
 from vitedge.calib.hoist import hoist_quantizers
-from vitedge.calib.observe import Observed, observe
+from vitedge.calib.observation_cache import observe_once
+from vitedge.calib.observe import Observed
 from vitedge.calib.placement import Layer, by_data, int8_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
 from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
@@ -88,7 +89,7 @@ def quantize(
     all_layers = working.layers()
     _check_names(keep_float, all_layers)
     axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in all_layers}
-    observed = observe(graph, axes, frames, progress)
+    observed = observe_once(graph, axes, frames, progress)
     shapes = {name: each.shape for name, each in observed.items()}
     layers = int8_layers(working.assembled(working.nodes), shapes, keep_float)
     for warning in _warnings(layers, observed):

@@ -27,7 +27,7 @@ class Request:
         precision: what it will run in.
         weights: weight file for a name or a factory; None for timm's own download, or the factory's weights.
         random_weights: give a name random weights.
-        calib: folder of images like those the camera will see.
+        calib: folder, list or video of images like those the camera will see.
         eval_data: folder of labelled images to measure accuracy on.
         abstain_error: share of wrong answers, 0…1, that the threshold for abstaining is fitted to; None for none.
         labels: text file with one label a line; None for those of the checkpoint.

@@ -16,8 +16,9 @@ import onnx
 from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_XML, Bundle
 from vitedge.calib.accuracy import Evaluation, evaluate
 from vitedge.calib.confidence import MIN_IMAGES, check_enough, fit
-from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos
+from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet, Photos, common
 from vitedge.calib.quantize import quantize
+from vitedge.calib.video import VideoFrames, open_images
 from vitedge.converters.convert import Request
 from vitedge.converters.export import export
 from vitedge.converters.exported_programs import load_program
@@ -77,7 +78,7 @@ class Images:
         evaluation: to measure accuracy on.
     """
 
-    calibration: ImageSet | None
+    calibration: ImageSet | VideoFrames | None
     evaluation: ImageSet | None
 
 
@@ -153,7 +154,7 @@ def _find_images(request: Request) -> Images:
     """List the folders first: a wrong one is known before a model is loaded."""
     limit = CALIBRATION_IMAGES if request.precision == "int8" else COMPARED_IMAGES
     images = Images(
-        calibration=None if request.calib is None else ImageSet.from_folder(request.calib, limit=limit),
+        calibration=None if request.calib is None else open_images(request.calib, limit=limit),
         evaluation=None if request.eval_data is None else ImageSet.from_folder(request.eval_data),
     )
     if images.evaluation is not None and request.abstain_error is not None:
@@ -173,7 +174,8 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     full = _full_graph(model, probes, progress)
     check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
-    return Draft(request, card, full, _reduced(request, full.graph, photos, progress), probes)
+    reduced = _reduced(request, full.graph, photos, progress)
+    return Draft(request, card, full, _told_apart(reduced, photos, images.evaluation, progress), probes)
 
 
 def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
@@ -236,10 +238,10 @@ def describe(preprocessing: Preprocessing) -> str:
     )
 
 
-def _photos(images: ImageSet | None, preprocessing: Preprocessing, progress: Progress) -> Photos | None:
+def _photos(images: ImageSet | VideoFrames | None, preprocessing: Preprocessing, progress: Progress) -> Photos | None:
     if images is None:
         return None
-    progress.step(f"reading {len(images)} images of {images.folder}")
+    progress.step(f"reading {len(images)} images of {images.path}")
     return images.load(preprocessing, progress)
 
 
@@ -290,6 +292,17 @@ def _reduced(request: Request, graph: onnx.ModelProto, photos: Photos | None, pr
         quantized = quantize(graph, photos.frames, progress=progress)
     record = CalibrationRecord(len(photos), photos.skipped, photos.sha256, quantized.recipe)
     return Reduced(quantized.graph, record)
+
+
+def _told_apart(reduced: Reduced, photos: Photos | None, evaluation: ImageSet | None, progress: Progress) -> Reduced:
+    """Warn of images that are calibrated on and evaluated on, and put it on record: such an accuracy flatters."""
+    record, shared = reduced.calibration, 0
+    if record is not None and photos is not None and evaluation is not None:
+        shared = common(photos.files, evaluation.files)
+    if record is None or not shared:
+        return reduced
+    progress.step(f"warning: {shared} of {len(photos or ())} calibration images are evaluated on, too")
+    return replace(reduced, calibration=replace(record, recipe=f"{record.recipe}; {shared} of them evaluated on, too"))
 
 
 def _write_files(partial: Path, draft: Draft) -> Logits:

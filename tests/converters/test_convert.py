@@ -274,6 +274,25 @@ class TestOptions:
         assert bundle.manifest.calibration.skipped == ("star/broken.png",)
         assert "star/broken.png" in stream.getvalue()
 
+    def test_images_that_are_calibrated_and_evaluated_on_are_counted_and_put_on_record(
+        self, quick: None, small_folder: Path, photos: Path, tmp_path: Path
+    ) -> None:
+        listing, stream = tmp_path / "list.txt", io.StringIO()
+        listing.write_text("".join(f"{path}\n" for path in sorted(photos.rglob("*.png"))[:12]), encoding="utf-8")
+        options = {"target": "cpu", "precision": "int8", "calib": listing}
+        bundle = vitedge.convert(
+            small_folder, eval_data=photos, output=tmp_path / "b", progress=Terminal(stream), **options
+        )
+        record = bundle.manifest.calibration
+        assert record is not None
+        assert record.images == 12
+        assert record.recipe.endswith("; 12 of them evaluated on, too")
+        assert "warning: 12 of 12 calibration images are evaluated on, too" in stream.getvalue()
+        others = shutil.copytree(photos, tmp_path / "others")
+        apart = vitedge.convert(small_folder, eval_data=others, output=tmp_path / "c", **options).manifest.calibration
+        assert apart is not None
+        assert "evaluated" not in apart.recipe
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
