@@ -147,7 +147,7 @@ def _check(request: Request) -> None:
         raise UsageError(
             "int8 needs images to calibrate with",
             expected="a folder of about 300 images like those the camera will see",
-            fix="--calib DIR; without images, --precision fp16 needs none",
+            fix="--calib IMAGES; without images, --precision fp16 needs none",
         )
     check_abstain_error(request.abstain_error)
     if request.abstain_error is not None and request.eval_data is None:
