@@ -57,6 +57,13 @@ class Stream:
         for values in self.values:
             values[new] = change(values[old])
 
+    def forget(self, name: str) -> None:
+        """Drop a value that nothing reads any more: of a large one, a copy for every image counts."""
+        outputs = {output.name for output in self._graph.model.graph.output}
+        if name not in outputs and not any(name in node.input for node in self._graph.nodes[self.position :]):
+            for values in self.values:
+                del values[name]
+
     def rows(self, name: str, axis: int) -> Floats:
         """A value of all images as ``(rows, channels)``."""
         moved = [np.moveaxis(values[name], axis, -1) for values in self.values]

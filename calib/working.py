@@ -120,6 +120,22 @@ class WorkingGraph:
         values = self.weight_layout(layer, matrix).astype(np.float32)
         self.nodes[layer.position].input[1] = self.add(f"{layer.output}_weight", values)
 
+    def weight_by_input(self, layer: Layer) -> NDArray[np.float64]:
+        """What each input channel is multiplied with, ``(out / groups · kernel, in)``."""
+        grouped = self._grouped(layer)
+        return np.asarray(grouped.transpose(1, 3, 0, 2).reshape(-1, len(grouped) * grouped.shape[2]))
+
+    def scale_input(self, layer: Layer, scale: NDArray[np.float64]) -> None:
+        """Multiply the weights of each input channel; ``scale`` is ``(in,)``."""
+        scaled = self._grouped(layer) * scale.reshape(layer.groups, 1, -1, 1)
+        self.set_weight(layer, scaled.reshape(self.weight(layer).shape))
+
+    def _grouped(self, layer: Layer) -> NDArray[np.float64]:
+        """Weights ``(groups, out / groups, in / groups, kernel)``."""
+        weight = self.weight(layer)
+        width = self.constants[self.nodes[layer.position].input[1]].shape[1 - layer.out_axis]
+        return weight.reshape(layer.groups, len(weight) // layer.groups, width, -1)
+
     def bias(self, layer: Layer) -> NDArray[np.float64]:
         """``(out,)``."""
         node, index = self._bias_input(layer)

@@ -47,6 +47,24 @@ def test_weights_are_out_by_in_for_every_operator_and_only_their_own_layer_chang
     assert not working.bias(c).any()
 
 
+@pytest.mark.parametrize("groups", [1, 3, WIDTH])
+def test_channels_divided_and_their_weights_multiplied_compute_the_same(groups: int) -> None:
+    kernel = weights(6 * groups, WIDTH // groups, 3, 3)
+    body = f"m = Mul(pixels, factors) logits = Conv<group={groups}, kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(m, kernel)"
+    graphs_of = [
+        graphs.model(body, kernel=kernel, factors=factors.reshape(1, WIDTH, 1, 1))
+        for factors in (np.ones(WIDTH), np.linspace(0.1, 3, WIDTH))
+    ]
+    working = WorkingGraph.of(graphs_of[1])
+    layer = working.layers()[-1]
+    assert working.weight_by_input(layer).shape == (6 * 9, WIDTH)
+    before = working.weight_by_input(layer)
+    working.scale_input(layer, 1 / np.linspace(0.1, 3, WIDTH))
+    np.testing.assert_allclose(working.weight_by_input(layer), before / np.linspace(0.1, 3, WIDTH), rtol=1e-5)
+    expected, found = (answers(each, graphs.frames())[0] for each in (graphs_of[0], working.assembled(working.nodes)))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_results_keep_their_order_and_only_a_few_items_are_taken_ahead() -> None:
     taken: list[int] = []
 
