@@ -446,11 +446,18 @@ def test_only_an_image_that_breaks_it_is_named(graph: Any, frames: Frames) -> No
         quantize(broken, bright)
 
 
-def test_ctrl_c_passes(graph: Any, frames: Frames) -> None:
+@pytest.mark.parametrize("phase", ["images", "layers"])
+def test_ctrl_c_passes_in_every_phase_and_the_next_run_is_as_if_nothing_had_been(
+    graph: Any, frames: Frames, quantized: QuantizedGraph, phase: str
+) -> None:
     class Interrupted(Silent):
         def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
-            yield next(iter(items))
-            raise KeyboardInterrupt
+            for number, item in enumerate(items):
+                if unit == phase and number == total // 2:
+                    raise KeyboardInterrupt
+                yield item
 
     with pytest.raises(KeyboardInterrupt):
         quantize(graph, frames, progress=Interrupted())
+    again = quantize(graph, frames).graph
+    assert again.SerializeToString(deterministic=True) == quantized.graph.SerializeToString(deterministic=True)
