@@ -190,7 +190,7 @@ def test_benchmark_app_runs(bundles: Bundles, precision: Precision, tmp_path: Pa
 def test_outliers_planted_into_a_trained_model_do_not_matter(
     bundles: Bundles, shared_data: Path, photos: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few channels of every LayerNormalization a hundred times larger: naive rounding is lost, this is not."""
+    """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
     import onnx
 
     from vitedge.calib import quantize as quantizer

@@ -17,12 +17,12 @@ from vitedge.calib.quantizers import activation_quantizer, round_weights, weight
 from vitedge.calib.working import WorkingGraph
 from vitedge.progress import Silent
 
-SHARE = 32
+SHARE = 4
 """One channel in so many is an outlier: those that are the largest anyway."""
 
 
 def planted(graph: Any, *, largest: float = 100.0) -> tuple[Any, int]:
-    """The same function with a few channels of LayerNormalizations ``largest`` times larger, and of how many of these.
+    """The same function with some channels of LayerNormalizations ``largest`` times larger, and of how many of these.
 
     Their readers' weights are as much smaller; those that anything else reads are left alone.
     """
