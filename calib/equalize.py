@@ -1,9 +1,12 @@
-"""Channels of a LayerNormalization brought to one range, so that a single scale serves them all; exact.
+"""Channels of a tensor brought to one range, so that a single scale serves them all; exact.
 
 ``(γ·x̂ + β − shift) / scale`` needs no operator of its own: γ and β take it up, and the weights and biases of *all*
 layers that read the result take it back (the recentring of Li et al., "RepQ-ViT", 2023, with a zero point of 0; the
 scales of Xiao et al., "SmoothQuant", 2022). How far the activations give way to the weights is tried out for
 each tensor.
+
+Before convolutions a multiplication of the channels does it (``best_scaling``), where the engine computes that along
+with the operator before it: an activation function, a convolution, a residual addition.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ STRENGTHS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 LARGEST_RATIO = 1e6
 """Of the activations' and the weights' largest channel to any other, in the scales: a dead channel needs no scale."""
+
+LARGEST_FACTOR = 100.0
+"""Of one channel to another, in ``best_scaling``: what calibration hardly saw of a channel, other images may hold."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +56,46 @@ class Equalization:
         return activation_quantizer(float(lows.min()), float(highs.max()), symmetric=symmetric)
 
 
-def equalizations(low: Doubles, high: Doubles, weight: Doubles) -> Iterator[Equalization]:
+def equalizations(low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool = True) -> Iterator[Equalization]:
     """Those worth trying: none at all, and every strength with and without a shift to the middle of each channel.
 
     Args:
         low: smallest value of each channel, ``(channels,)``.
         high: largest.
         weight: of all readers, ``(out, channels)``.
+        shifted: try a shift.
     """
     nothing, peaks = np.zeros(len(low)), np.abs(weight).max(axis=0)
     yield Equalization(nothing, np.ones(len(low)))
-    for shift in (nothing, (low + high) / 2):
+    for shift in (nothing, (low + high) / 2)[: 1 + shifted]:
         reach = np.maximum(np.abs(low - shift), np.abs(high - shift))
         for strength in STRENGTHS:
             scale = _floored(reach) ** strength / _floored(peaks) ** (1 - strength)
             yield Equalization(shift, scale / np.exp(np.log(scale).mean()))
 
 
+def best_scaling(rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, groups: int) -> Doubles:
+    """What channels are best divided by so that one scale serves them all, their weights multiplied in return.
+
+    A channel of a depthwise convolution has outputs of its own, whose scales of the weights take up all: the channels
+    are brought to exactly one range. Elsewhere weights have to pay, and the layers' outputs decide how much.
+
+    Args:
+        rows: some of the activations, ``(rows, channels)``.
+        low: smallest value of each channel, ``(channels,)``.
+        high: largest.
+        weight: of all readers, by input channel, ``(·, channels)``; only those of its group.
+        groups: of the readers.
+    """
+    if groups > 1:
+        scale = _floored(np.maximum(-low, high))
+    else:
+        scale = best_equalization(rows, low, high, weight, symmetric=False, shifted=False)[0].scale
+    return np.asarray(np.maximum(scale, scale.max() / LARGEST_FACTOR))
+
+
 def best_equalization(
-    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, symmetric: bool
+    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, symmetric: bool, shifted: bool = True
 ) -> tuple[Equalization, Quantizer]:
     """The equalization with the smallest squared error of the readers' outputs, inputs and weights quantized.
 
@@ -78,6 +105,7 @@ def best_equalization(
         high: largest.
         weight: of all readers, ``(out, channels)``.
         symmetric: the kind of quantizer.
+        shifted: try a shift of the channels, too.
     """
     reference = rows @ weight.T.astype(np.float32)
     reference -= reference.mean(axis=0)
@@ -90,7 +118,7 @@ def best_equalization(
         outputs -= outputs.mean(axis=0)  # the bias takes up the mean
         return float(np.square(outputs - reference, dtype=np.float64).sum())
 
-    best = min(equalizations(low, high, weight), key=error)
+    best = min(equalizations(low, high, weight, shifted=shifted), key=error)
     return best, best.quantizer(low, high, symmetric=symmetric)
 
 

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import INPUT_NAME
+from vitedge.calib.correct import feedback_round
+from vitedge.calib.patches import has_patches, patches
+from vitedge.calib.quantizers import round_weights, weight_scales
 from vitedge.extras import require
 
 if TYPE_CHECKING:
     import onnx
 
 PURPOSE = "quantizing to int8"
-LEVELS = 127
+FEEDBACK_IMAGES = 64
 FRAME_SCALE = np.float32(1 / 255)
 
 
@@ -28,13 +31,13 @@ def quantize_frame_convolution(
 ) -> str:
     """Give the first convolution int8 weights, and its input as the uint8 that it is.
 
-    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel; the bias takes
-    up what their rounding adds on average.
+    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel, rounded
+    with feedback; the bias takes up what their rounding adds on average.
 
     Args:
         graph: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``: with a mean to subtract in
             between, the input is not integral and stays in floating point.
-        frames: ``(N,H,W,3)`` uint8, to take the mean of each channel from.
+        frames: ``(N,H,W,3)`` uint8, to round weights by, and to take the mean of each channel from.
         keep_float: names of layers that stay as they are.
 
     Returns:
@@ -50,7 +53,7 @@ def quantize_frame_convolution(
     conv = graph.graph.node[position]
     if (conv.name or conv.output[0]) in keep_float:
         return ""
-    weight, rounding = _int8_weight(graph, conv)
+    weight, rounding = _int8_weight(graph, conv, frames[:FEEDBACK_IMAGES])
     full_weight = conv.input[1]
     _compensate(graph, conv, rounding, frames)
     planes, name = conv.input[0], conv.name
@@ -86,19 +89,38 @@ def _position(graph: onnx.ModelProto) -> int | None:
     return None
 
 
-def _int8_weight(graph: onnx.ModelProto, conv: onnx.NodeProto) -> tuple[list[str], NDArray[np.float32]]:
+def _int8_weight(
+    graph: onnx.ModelProto, conv: onnx.NodeProto, frames: NDArray[np.uint8]
+) -> tuple[list[str], NDArray[np.float32]]:
     """Names of the int8 weights, their scales and zero points; and what rounding took from the weights."""
     weight = _array(graph, conv.input[1])
-    peaks = np.abs(weight).max(axis=(1, 2, 3))
-    scales = np.where(peaks > 0, peaks / LEVELS, 1).astype(np.float32)
+    flat = weight.reshape(len(weight), -1).astype(np.float64)
+    scales = weight_scales(flat)
     shaped = scales.reshape(-1, 1, 1, 1)
-    levels = np.clip(np.rint(weight / shaped), -LEVELS, LEVELS).astype(np.int8)
+    levels = _levels(conv, flat, scales, weight.shape, frames).reshape(weight.shape)
     rounding = np.asarray(weight - levels * shaped, dtype=np.float32)
     scales = (scales / FRAME_SCALE).astype(np.float32)
     names = [f"{conv.name}_weight_int8", f"{conv.name}_weight_scale", f"{conv.name}_weight_zero_point"]
     for name, values in zip(names, (levels, scales, np.zeros(len(scales), np.int8)), strict=True):
         _add(graph, name, values)
     return names, rounding
+
+
+def _levels(
+    conv: onnx.NodeProto,
+    weight: NDArray[np.float64],
+    scales: NDArray[np.float32],
+    shape: tuple[int, ...],
+    frames: NDArray[np.uint8],
+) -> NDArray[np.int8]:
+    if not has_patches(conv, shape) or shape[1] != frames.shape[-1]:
+        return round_weights(weight, scales)
+    planes = frames.transpose(0, 3, 1, 2).astype(np.float32)
+    gram = np.zeros([weight.shape[1]] * 2)
+    for each in planes:
+        rows = patches(conv, shape, each[np.newaxis])[0]
+        gram += rows.T @ rows
+    return feedback_round(weight, scales, gram)
 
 
 def _compensate(

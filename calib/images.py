@@ -1,10 +1,10 @@
-"""Folders of images: which of them are used, in which order, what their classes are, and their pixels.
+"""Folders and lists of images: which of them are used, in which order, what their classes are, and their pixels.
 
-    folder ─▶ ImageSet (paths, classes) ─┬▶ pictures ─▶ evaluation
-                                         └▶ load     ─▶ Photos (frames, hash, what was skipped) ─▶ calibration
+    folder ─┬▶ ImageSet (paths, classes) ─┬▶ pictures ─▶ evaluation
+    list   ─┘                             └▶ load     ─▶ Photos (frames, hash, what was skipped) ─▶ calibration
 
-A folder holds one folder a class, named by the class's label, or images without classes. ``vitedge.calib.video`` has
-the frames of a video in their place, where no classes are needed.
+A folder holds one folder a class, named by the class's label, or images without classes; a list names images, one a
+line. ``vitedge.calib.video`` has the frames of a video in their place, where no classes are needed.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class ImageFile:
 
     Attributes:
         path: where it is.
-        name: its path below the set's folder, with ``/``; of a frame, its number in words.
-        class_name: the folder right below the set's folder that it lies in; empty if it lies in none.
+        name: its path below the set's folder, or as its list gives it, with ``/``; of a frame, its number in words.
+        class_name: the folder right below the set's folder that it lies in, or in a list the folder that its line
+            names last; empty if it lies in none.
         frame: number in the video, from 0, where ``path`` is a video.
     """
 
@@ -79,7 +80,7 @@ class Images(Protocol):
 
     @property
     def path(self) -> Path:
-        """The folder or video that they come from."""
+        """The folder, video or list's folder that they come from."""
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
@@ -100,6 +101,9 @@ class Images(Protocol):
     def only(self, files: Sequence[ImageFile]) -> Images:
         """The set of some of the images, in the order that they have in this one."""
 
+    def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> Photos:  # noqa: B008
+        """The images as network inputs, in an order of which every beginning is like the whole; see ``read_photos``."""
+
 
 @dataclass(frozen=True)
 class Photos:
@@ -109,7 +113,7 @@ class Photos:
         frames: ``(N,H,W,3)`` uint8 in the network's channel order.
         files: the ``N`` files, in the same order.
         skipped: names of the files that could not be read.
-        sha256: over the names and contents of the ``N`` files, in order.
+        sha256: over the names and contents of the ``N`` files, in the order in which they were read.
     """
 
     frames: Frame
@@ -175,7 +179,7 @@ class ImageSet:
     """Images of a folder in a fixed order, in which every beginning has about as many images of each class.
 
     Attributes:
-        folder: where they are.
+        folder: where they are, or their list is.
         files: the images. The order follows from their names alone: a hash shuffles each class, and the classes
             take turns. The same folder gives the same order on every machine.
     """
@@ -195,8 +199,7 @@ class ImageSet:
             CalibrationError: no such folder, one that cannot be listed, or one without images.
         """
         root = Path(folder)
-        if limit is not None and limit < 1:
-            raise CalibrationError(f"{limit} images were asked for", expected="1 or more")
+        _check_limit(limit)
         if not root.is_dir():
             raise CalibrationError(
                 f"{root} is not a folder" if root.exists() else f"there is no folder {root}",
@@ -212,6 +215,32 @@ class ImageSet:
                 expected=f"files that end in {', '.join(sorted(IMAGE_SUFFIXES))}, in folders by class or in none",
             )
         return cls(root, _take_turns([_image_file(path, root) for path in paths])[:limit])
+
+    @classmethod
+    def from_list(cls, path: str | Path, *, limit: int | None = None) -> ImageSet:
+        """Take the images that a text file names, one path a line, relative to the file's own folder.
+
+        Blank lines do not count. The class of an image is the folder that it lies in, if its line names one.
+
+        Args:
+            path: of the file, UTF-8.
+            limit: use at most so many, spread evenly over the classes.
+
+        Raises:
+            CalibrationError: it cannot be read or names nothing, or there is no file of a name; its line is told.
+        """
+        listing = Path(path)
+        _check_limit(limit)
+        try:
+            lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise CalibrationError(
+                f"{listing} cannot be read: {error}", expected="a text file in UTF-8 that names images, one a line"
+            ) from error
+        files = [_listed_file(listing, number, line) for number, line in enumerate(lines, 1) if line]
+        if not files:
+            raise CalibrationError(f"{listing} names no images", expected="the path of an image on every line")
+        return cls(listing.parent, _take_turns(files)[:limit])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -284,26 +313,8 @@ class ImageSet:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> Photos:  # noqa: B008
-        """Read all images and turn them into network inputs, as the runtime does.
-
-        Images that cannot be read are skipped and named. A set that is too uniform to tell anything gives a warning
-        among the steps of ``progress``.
-
-        Args:
-            preprocessing: of the model.
-            progress: told of every image.
-
-        Raises:
-            CalibrationError: none of the images can be read.
-            MissingExtraError: Pillow is not installed.
-        """
-        tally, preprocess = Tally(), Preprocessor(preprocessing)
-        with closing(self.pictures()) as pictures:
-            tracked = progress.track(pictures, total=len(self), unit="images")
-            frames = [preprocess(pixels, order="RGB") for _, pixels in tally.readable(tracked)]
-        for warning in _warnings(tally):
-            progress.step(f"warning: {warning}")
-        return Photos(np.stack(frames), tuple(tally.files), tuple(tally.skipped), tally.sha256)
+        """Read all images and turn them into network inputs; as ``read_photos``."""
+        return read_photos(self, preprocessing, progress)
 
     def _no_label(self, unknown: Sequence[str], labels: Sequence[str]) -> CalibrationError:
         known = {_plain(label): label for label in labels}
@@ -317,6 +328,53 @@ class ImageSet:
         )
 
 
+def read_photos(images: Images, preprocessing: Preprocessing, progress: Progress) -> Photos:
+    """Read all images of a set, in its order, and turn them into network inputs as the runtime does.
+
+    Images that cannot be read are skipped and named. A set that is too uniform to tell anything gives a warning
+    among the steps of ``progress``.
+
+    Args:
+        images: the set.
+        preprocessing: of the model.
+        progress: told of every image.
+
+    Raises:
+        CalibrationError: none of the images can be read.
+        FrameSourceError: they are frames of a video that cannot be read.
+        MissingExtraError: Pillow, or OpenCV for a video, is not installed.
+    """
+    tally, preprocess = Tally(), Preprocessor(preprocessing)
+    frames = np.empty((len(images), *preprocessing.input_size, 3), np.uint8)
+    with closing(images.pictures()) as pictures:
+        tracked = progress.track(pictures, total=len(images), unit="images")
+        for place, (_, pixels) in enumerate(tally.readable(tracked)):
+            frames[place] = preprocess(pixels, order="RGB")
+    for warning in _warnings(tally):
+        progress.step(f"warning: {warning}")
+    return Photos(frames[: len(tally.files)], tuple(tally.files), tuple(tally.skipped), tally.sha256)
+
+
+def shuffled(files: Iterable[ImageFile]) -> list[ImageFile]:
+    """Files in an order that a hash of their names gives: the same on every machine."""
+    return sorted(files, key=_shuffled)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise CalibrationError(f"{limit} images were asked for", expected="1 or more")
+
+
+def _listed_file(listing: Path, number: int, line: str) -> ImageFile:
+    path = listing.parent / line
+    if not path.is_file():
+        raise CalibrationError(
+            f"line {number} of {listing}: there is no file {path}",
+            expected=f"the path of an image, relative to {listing.parent}",
+        )
+    return ImageFile(path, Path(line).as_posix(), Path(line).parent.name)
+
+
 def _image_file(path: Path, root: Path) -> ImageFile:
     below = path.relative_to(root)
     return ImageFile(path, below.as_posix(), below.parts[0] if len(below.parts) > 1 else "")
@@ -325,7 +383,7 @@ def _image_file(path: Path, root: Path) -> ImageFile:
 def _take_turns(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
     """Shuffle each class by a hash of the names, then let the classes take turns."""
     classes: dict[str, list[ImageFile]] = {}
-    for file in sorted(files, key=_shuffled):
+    for file in shuffled(files):
         classes.setdefault(file.class_name, []).append(file)
     rounds = zip_longest(*(classes[name] for name in sorted(classes)))
     return tuple(file for file in chain.from_iterable(rounds) if file is not None)

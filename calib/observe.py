@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitedge.bundle import INPUT_NAME
 from vitedge.calib.finite import not_finite
 from vitedge.calib.ranges import Histogram
-from vitedge.calib.working import runner
+from vitedge.calib.working import Values, beside, runner
 from vitedge.errors import ConversionError
 from vitedge.progress import Progress
 
@@ -67,15 +67,19 @@ def observe(
     for name in names[len(outputs) :]:
         probed.graph.output.add(name=name)
     session, found = runner(probed), dict[str, Observed]()
-    for number, frame in enumerate(progress.track(frames, total=len(frames), unit="images")):
+
+    def made(frame: NDArray[np.uint8]) -> Values:
         try:
-            made = dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
+            return dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise ConversionError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
-        if not all(np.isfinite(values).all() for values in made.values()):
-            raise not_finite(graph, frame, number)
+
+    tracked = progress.track(frames, total=len(frames), unit="images")
+    for number, values in enumerate(beside(made, tracked)):
+        if not all(np.isfinite(each).all() for each in values.values()):
+            raise not_finite(graph, frames[number], number)
         for name, axis in channel_axes.items():
-            _add(found, name, made[name], axis)
+            _add(found, name, values[name], axis)
     return found
 
 

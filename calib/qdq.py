@@ -44,11 +44,13 @@ class Int8Data:
         data: its name.
         read: the name of the quantized and dequantized one, which the layers read.
         quantizer: for all of it.
+        factors: what its channels are multiplied with before, to broadcast; None for nothing.
     """
 
     data: str
     read: str
     quantizer: Quantizer
+    factors: NDArray[np.float32] | None = None
 
 
 def with_qdq(graph: WorkingGraph, data: Mapping[int, Int8Data], weights: Mapping[Layer, Int8Weight]) -> onnx.ModelProto:
@@ -78,9 +80,14 @@ def _activation_nodes(graph: WorkingGraph, tensor: Int8Data) -> list[onnx.NodePr
         graph.add(f"{tensor.data}_scale", np.asarray(quantizer.scale, np.float32)),
         graph.add(f"{tensor.data}_zero_point", np.asarray(quantizer.zero_point, kind)),
     ]
-    levels = f"{tensor.read}_levels"
+    levels, source, nodes = f"{tensor.read}_levels", tensor.data, []
+    if tensor.factors is not None:
+        source = f"{tensor.data}_scaled"
+        factors = graph.add(f"{tensor.data}_factors", tensor.factors)
+        nodes.append(helper.make_node("Mul", [tensor.data, factors], [source], f"{tensor.data}_scale_channels"))
     return [
-        helper.make_node("QuantizeLinear", [tensor.data, *constants], [levels], f"{tensor.data}_quantize"),
+        *nodes,
+        helper.make_node("QuantizeLinear", [source, *constants], [levels], f"{tensor.data}_quantize"),
         helper.make_node("DequantizeLinear", [levels, *constants], [tensor.read], f"{tensor.data}_dequantize"),
     ]
 

@@ -4,8 +4,8 @@
     which         extremes,     one range for all        range by the        rounding,   Q/DQ
     layers        histograms    channels of a norm       network's outputs   bias        ONNX
 
-Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor. Each step has its
-module, which says why.
+Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor, convolutions' with
+factors of their channels before it. Each step has its module, which says why.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.correct import feedback_round
-from vitedge.calib.effort import Effort, effort_for, multiply_accumulates
-from vitedge.calib.equalize import best_equalization, fold, normalization_behind
+from vitedge.calib.effort import effort_for, multiply_accumulates
+from vitedge.calib.equalize import best_equalization, best_scaling, fold, normalization_behind
 from vitedge.calib.finite import check_weights
 from vitedge.calib.frame_convolution import quantize_frame_convolution
-from vitedge.calib.hoist import hoist_quantizers
-from vitedge.calib.observe import Observed, observe
+from vitedge.calib.hoist import MOVES, hoist_quantizers
+from vitedge.calib.observation_cache import observe_once
+from vitedge.calib.observe import Observed
+from vitedge.calib.patches import has_patches, patches
 from vitedge.calib.placement import Layer, by_data, int8_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
 from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
+from vitedge.calib.ranges import Histogram
 from vitedge.calib.search import best_quantizer
 from vitedge.calib.stream import Stream
-from vitedge.calib.working import WorkingGraph, runner
+from vitedge.calib.working import Values, WorkingGraph, beside, runner
 from vitedge.errors import CalibrationError, ConversionError, UsageError, did_you_mean
 from vitedge.progress import Progress, Silent
 
@@ -88,13 +91,12 @@ def quantize(
     all_layers = working.layers()
     _check_names(keep_float, all_layers)
     axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in all_layers}
-    observed = observe(graph, axes, frames, progress)
+    observed = observe_once(graph, axes, frames, progress)
     shapes = {name: each.shape for name, each in observed.items()}
     layers = int8_layers(working.assembled(working.nodes), shapes, keep_float)
     for warning in _warnings(layers, observed):
         progress.step(f"warning: {warning}")
-    found = effort_for(multiply_accumulates(working, all_layers, shapes))
-    work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, found, symmetric_activations)
+    work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, symmetric_activations)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
     first = quantize_frame_convolution(result, frames, keep_float)
@@ -105,24 +107,29 @@ def quantize(
 class _Work:
     """What was decided so far; layers are decided in the graph's order."""
 
-    def __init__(
-        self, graph: WorkingGraph, stream: Stream, observed: Mapping[str, Observed], effort: Effort, symmetric: bool
-    ) -> None:
-        self._graph, self._stream, self._observed = graph, stream, observed
-        self.effort, self.symmetric = effort, symmetric
+    def __init__(self, graph: WorkingGraph, stream: Stream, observed: Mapping[str, Observed], symmetric: bool) -> None:
+        self._graph, self._stream, self._observed, self.symmetric = graph, stream, observed, symmetric
         self._all_readers = by_data(graph.layers())
+        self._shapes = {name: each.shape for name, each in observed.items()}
+        products = multiply_accumulates(graph, graph.layers(), self._shapes)
+        self.effort = effort_for(products)
         self.data: dict[int, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
         self.equalized = 0
+        self.scaled: dict[str, str] = {}
 
     def run(self, layers: Sequence[Layer], progress: Progress) -> None:
         """Decide all."""
         readers = by_data(layers)
         for index, layer in enumerate(progress.track(layers, total=len(layers), unit="layers")):
-            self._stream.advance(layer.position, keep={each.data for each in layers[index:]})
+            self._stream.advance(layer.position, keep={self._source(each) for each in layers[index:]})
             if readers[layer.data][0] is layer:
                 self._decide_data(readers[layer.data])
             self._decide_weight(layer)
+
+    def _source(self, layer: Layer) -> str:
+        """The tensor that a layer's weights are for, before it is quantized."""
+        return self.scaled.get(layer.data, layer.data)
 
     def _decide_data(self, readers: Sequence[Layer]) -> None:
         """One quantizer for all that read a tensor."""
@@ -130,20 +137,62 @@ class _Work:
         everyone = self._all_readers[name]  # those that stay in floating point have an equalization to undo as well
         norm, read = normalization_behind(self._graph, everyone), f"{name}_dequantized"
         quantizer = None if norm is None else self._equalized(norm, everyone)
+        factors = None if norm is not None or not self._may_scale(readers) else self._scaled(readers)
         for layer in readers:
             self._graph.nodes[layer.position].input[0] = read
+        if factors is not None:
+            self._stream.forget(name)
         if quantizer is None:
-            histogram = self._observed[name].histogram
-            quantizer = best_quantizer(self._stream, name, read, histogram, self.effort, symmetric=self.symmetric)
-        self._stream.replaced(name, read, quantizer)
-        self.data[first] = Int8Data(name, read, quantizer)
+            source, histogram = self._source(readers[0]), self._histogram(readers[0], factors)
+            quantizer = best_quantizer(self._stream, source, read, histogram, self.effort, symmetric=self.symmetric)
+        self._stream.replaced(self._source(readers[0]), read, quantizer)
+        self.data[first] = Int8Data(name, read, quantizer, factors)
+
+    def _may_scale(self, readers: Sequence[Layer]) -> bool:
+        """Whether convolutions alone read it, and a multiplication of the channels costs next to nothing.
+
+        It does where an operator that computes makes the tensor: the engine takes the multiplication up in that.
+        """
+        makers = [node for node in self._graph.nodes if readers[0].data in node.output]
+        convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
+        return convolutions and not self.symmetric and bool(makers) and makers[0].op_type not in MOVES
+
+    def _scaled(self, readers: Sequence[Layer]) -> NDArray[np.float32]:
+        """Bring the channels to one range by factors of their own; what they are multiplied with, to broadcast."""
+        name, seen = readers[0].data, self._observed[readers[0].data]
+        scaling = best_scaling(
+            self._some_rows(name, 1),
+            seen.low.astype(np.float64),
+            seen.high.astype(np.float64),
+            np.concatenate([self._graph.weight_by_input(layer) for layer in readers]),
+            groups=readers[0].groups,
+        )
+        for layer in readers:
+            self._graph.scale_input(layer, scaling)
+        factors = (1 / scaling).astype(np.float32).reshape(-1, *[1] * (len(seen.shape) - 2))
+        self.scaled[name] = f"{name}_scaled"
+        self._stream.replaced(name, self.scaled[name], lambda values: values * factors)
+        return factors
+
+    def _histogram(self, layer: Layer, factors: NDArray[np.float32] | None) -> Histogram:
+        """Of what a layer reads, over all images; where channels were scaled, over those of the stream."""
+        seen = self._observed[layer.data]
+        if factors is None:
+            return seen.histogram
+        histogram = Histogram()
+        for values in self._stream.values:
+            histogram.add(values[self._source(layer)])
+        histogram.add(np.concatenate([seen.low * factors.ravel(), seen.high * factors.ravel()]))
+        return histogram
+
+    def _some_rows(self, name: str, axis: int) -> NDArray[np.float32]:
+        rows = self._stream.rows(name, axis)
+        return rows[np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)]
 
     def _equalized(self, norm: int, readers: Sequence[Layer]) -> Quantizer:
-        name = readers[0].data
-        rows, seen = self._stream.rows(name, -1), self._observed[name]
-        some = np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)
+        name, seen = readers[0].data, self._observed[readers[0].data]
         equalization, quantizer = best_equalization(
-            rows[some],
+            self._some_rows(name, -1),
             seen.low.astype(np.float64),
             seen.high.astype(np.float64),
             np.concatenate([self._graph.weight(layer) for layer in readers]),
@@ -157,31 +206,52 @@ class _Work:
     def _decide_weight(self, layer: Layer) -> None:
         """Round the weights, and have the bias take up what that and the quantized input add on average."""
         weight = self._graph.weight(layer)
-        node, data = self._graph.nodes[layer.position], self._observed[layer.data]
-        scales = weight_scales(weight)
-        if layer.groups == 1 and weight.shape[1] == len(data.low):  # a convolution of single pixels is a product too
-            rows = self._stream.rows(node.input[0], 1 if layer.operator == "Conv" else -1)
-            levels = feedback_round(weight, scales, (rows.T @ rows).astype(np.float64))
-        else:
-            levels = round_weights(weight, scales)
-        before = self._mean_output(layer, layer.data)
+        node, scales = self._graph.nodes[layer.position], weight_scales(weight)
+        levels = self._levels(layer, weight, scales)
+        before = self._mean_output(layer, self._source(layer))
         rounded = Int8Weight(levels, scales)
         self._graph.set_weight(layer, rounded.values)
         after = self._mean_output(layer, node.input[0])
         self._graph.set_bias(layer, self._graph.bias(layer) + before - after)
         self.weights[layer] = rounded
 
+    def _levels(self, layer: Layer, weight: NDArray[np.float64], scales: NDArray[np.float32]) -> NDArray[np.int8]:
+        node = self._graph.nodes[layer.position]
+        if layer.operator == "Conv" and not has_patches(node, self._graph.constants[node.input[1]].shape):
+            return round_weights(weight, scales)
+        grams = self._grams(layer, node.input[0])
+        groups = zip(np.split(weight, len(grams)), np.split(scales, len(grams)), grams, strict=True)
+        return np.concatenate([feedback_round(*group) for group in groups])
+
+    def _grams(self, layer: Layer, read: str) -> NDArray[np.float64]:
+        """``XᵀX`` of what each group of weights is multiplied with, ``(groups, in, in)``."""
+        node = self._graph.nodes[layer.position]
+        shape = self._graph.constants[node.input[1]].shape
+
+        def gram(values: Values) -> NDArray[np.float64]:
+            rows = patches(node, shape, values[read]) if layer.operator == "Conv" else _rows(values[read])
+            return np.asarray(rows.transpose(0, 2, 1) @ rows, dtype=np.float64)
+
+        return sum(beside(gram, self._stream.values), start=np.zeros(()))
+
     def _mean_output(self, layer: Layer, data: str) -> NDArray[np.float64]:
         """Of every channel, over the images, ``(out,)``."""
         node = type(self._graph.nodes[layer.position])()
         node.CopyFrom(self._graph.nodes[layer.position])
         node.input[0] = data
-        values = self._stream.values
-        session = runner(self._graph.assembled([node], {data: values[0][data]}, [node.output[0]]))
-        axis = 1 if layer.operator == "Conv" else -1
-        outputs = (session.run(None, {data: each[data]})[0] for each in values)
-        means = [each.mean(axis=_others(each, axis), dtype=np.float64) for each in outputs]
-        return np.asarray(np.mean(means, axis=0))
+        images, axis = self._stream.values, 1 if layer.operator == "Conv" else -1
+        session = runner(self._graph.assembled([node], {data: images[0][data]}, [node.output[0]]))
+
+        def mean(values: Values) -> NDArray[np.float64]:
+            output = session.run(None, {data: values[data]})[0]
+            return np.asarray(output.mean(axis=_others(output, axis), dtype=np.float64))
+
+        return np.asarray(np.mean(list(beside(mean, images)), axis=0))
+
+
+def _rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(1, rows, channels)``."""
+    return values.reshape(1, -1, values.shape[-1])
 
 
 def _others(values: NDArray[np.float32], axis: int) -> tuple[int, ...]:
@@ -219,7 +289,7 @@ def _recipe(work: _Work, images: int, first: bool) -> str:
     layers = f"{len(work.weights)} layers{' and the first convolution' if first else ''}"
     return (
         f"vitedge: {layers} int8, weights per channel, "
-        f"activations {'int8' if work.symmetric else 'uint8'}; {work.equalized} LayerNormalizations equalized, other "
-        f"ranges by the outputs of {min(images, work.effort.images)} images; rounding and biases corrected on "
-        f"{min(images, CORRECTION_IMAGES)}"
+        f"activations {'int8' if work.symmetric else 'uint8'}; {work.equalized} LayerNormalizations equalized, "
+        f"{len(work.scaled)} other tensors scaled by channel, their ranges by the outputs of "
+        f"{min(images, work.effort.images)} images; rounding and biases corrected on {min(images, CORRECTION_IMAGES)}"
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle import INPUT_NAME
-from vitedge.calib.working import Values, WorkingGraph, runner
+from vitedge.calib.working import Values, WorkingGraph, beside, runner
 
 if TYPE_CHECKING:
     import onnx
@@ -49,13 +49,20 @@ class Stream:
         self.position = position
         if made:
             run = self._compiled(nodes, made, self.values[0])
-            self.values = [{**values, **run(values)} for values in self.values]
+            self.values = list(beside(lambda values: {**values, **run(values)}, self.values))
         self.values = [{name: each for name, each in values.items() if name in later} for values in self.values]
 
     def replaced(self, old: str, new: str, change: Callable[[Floats], Floats]) -> None:
         """Keep under the name ``new`` what ``change`` makes of a value."""
         for values in self.values:
             values[new] = change(values[old])
+
+    def forget(self, name: str) -> None:
+        """Drop a value that nothing reads any more: of a large one, a copy for every image counts."""
+        outputs = {output.name for output in self._graph.model.graph.output}
+        if name not in outputs and not any(name in node.input for node in self._graph.nodes[self.position :]):
+            for values in self.values:
+                del values[name]
 
     def rows(self, name: str, axis: int) -> Floats:
         """A value of all images as ``(rows, channels)``."""
@@ -77,7 +84,7 @@ class Stream:
         run = self._compiled(self._graph.nodes[self.position :], outputs, example)
 
         def finished(change: Callable[[Floats], Floats], images: int) -> Floats:
-            made = [run({**values, read: change(values[source])}) for values in self.values[:images]]
+            made = beside(lambda values: run({**values, read: change(values[source])}), self.values[:images])
             return np.stack([np.concatenate([each[output].ravel() for output in outputs]) for each in made])
 
         return finished

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vitedge.calib.images import ImageFile, Images, ImageSet, Picture
+from vitedge.calib.images import ImageFile, ImageSet, Photos, Picture, read_photos, shuffled
 from vitedge.errors import CalibrationError
+from vitedge.preprocessing import Preprocessing
+from vitedge.progress import Progress, Silent
 from vitedge.runtime.capture import open_video
 from vitedge.runtime.images import IMAGE_SUFFIXES
+
+LIST_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,34 @@ class VideoFrames:
         """Some of the frames."""
         return replace(self, files=tuple(files))
 
+    def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> Photos:  # noqa: B008
+        """Read the frames in order, as ``read_photos``, and shuffle them: neighbours in a video are much alike."""
+        photos = read_photos(self, preprocessing, progress)
+        places = {file: place for place, file in enumerate(photos.files)}
+        files = shuffled(photos.files)
+        return replace(photos, frames=photos.frames[[places[file] for file in files]], files=tuple(files))
 
-def open_images(path: str | Path, *, limit: int | None = None) -> Images:
-    """The images of a folder, or the frames of a video.
+
+def open_images(path: str | Path, *, limit: int | None = None) -> ImageSet | VideoFrames:
+    """The images of a folder or of a list, or the frames of a video.
 
     Args:
-        path: of the folder or video.
+        path: of the folder, list (``.txt``) or video.
         limit: use at most so many, spread evenly over the classes or over the video.
 
     Raises:
-        CalibrationError: there is nothing of that name, no image in it, or it is a single image.
+        CalibrationError: there is nothing of that name, no image in it, or it is a single image; or a line of the list
+            names no file.
         FrameSourceError: it is a file, and no video that OpenCV can read.
         MissingExtraError: it is a video, and OpenCV is not installed.
     """
     place = Path(path)
     if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
         raise CalibrationError(
-            f"{place} is a single image", expected="a folder of images, or a video", fix="give the folder it lies in"
+            f"{place} is a single image",
+            expected="a folder of images, a list of them, or a video",
+            fix="give the folder it lies in",
         )
+    if place.suffix.lower() == LIST_SUFFIX and place.is_file():
+        return ImageSet.from_list(place, limit=limit)
     return VideoFrames.from_file(place, limit=limit) if place.is_file() else ImageSet.from_folder(place, limit=limit)

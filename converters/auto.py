@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vitedge.calib.accuracy import compare, predict, score
 from vitedge.calib.answers import Answers
-from vitedge.calib.images import ImageSet
+from vitedge.calib.images import Images
 from vitedge.calib.sensitivity import LayerSensitivity, Sensitivity, measure_sensitivity
 from vitedge.calib.twins import Twins, mixed
 from vitedge.converters.convert import Contract
@@ -124,7 +124,7 @@ class Judged:
         calibration_images: how many of them calibration used as well.
     """
 
-    images: ImageSet
+    images: Images
     calibration_images: int
 
 
@@ -138,12 +138,12 @@ class Judge:
         labelled: whether they have classes.
     """
 
-    images: ImageSet
+    images: Images
     reference: Answers
     labelled: bool
 
     @classmethod
-    def of(cls, images: ImageSet, reference: Classifier, progress: Progress) -> Judge:
+    def of(cls, images: Images, reference: Classifier, progress: Progress) -> Judge:
         """Ask the reference."""
         progress.step(f"classifying {len(images)} images in fp32")
         (answers,) = predict([reference], images, progress)
@@ -217,7 +217,7 @@ def select(
     )
 
 
-def split(images: ImageSet, most: int) -> tuple[ImageSet, ImageSet]:
+def split(images: Images, most: int) -> tuple[Images, Images]:
     """Images to calibrate on, and others to judge by, where no folder is given for that.
 
     Args:

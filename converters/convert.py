@@ -44,7 +44,7 @@ class Request:
         contract: by which the precision is chosen; None where it was named.
         weights: weight file for a name or a factory; None for timm's own download, or the factory's weights.
         random_weights: give a name random weights.
-        calib: folder of images like those the camera will see.
+        calib: folder, list or video of images like those the camera will see.
         eval_data: folder of labelled images to measure accuracy on.
         abstain_error: share of wrong answers, 0…1, that the threshold for abstaining is fitted to; None for none.
         labels: text file with one label a line; None for those of the checkpoint.
@@ -216,7 +216,7 @@ def _check(request: Request) -> None:
         raise UsageError(
             f"{request.precision if request.contract is None else 'auto'} needs images to calibrate with",
             expected="a folder of about 300 images like those the camera will see",
-            fix="--calib DIR; without images, --precision fp16 needs none",
+            fix="--calib IMAGES; without images, --precision fp16 needs none",
         )
     check_abstain_error(request.abstain_error)
     if request.abstain_error is not None and request.eval_data is None:

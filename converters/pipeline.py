@@ -18,10 +18,12 @@ from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_XML, Bundle
 from vitedge.calib.accuracy import Evaluation, evaluate
 from vitedge.calib.confidence import MIN_IMAGES, check_enough, fit
 from vitedge.calib.images import CALIBRATION_IMAGES, ImageFile, ImageSet, Photos
+from vitedge.calib.images import Images as SomeImages
 from vitedge.calib.overlap import overlap
 from vitedge.calib.quantize import quantize
 from vitedge.calib.sensitivity import LAYER_IMAGES
 from vitedge.calib.twins import find_twins
+from vitedge.calib.video import open_images
 from vitedge.converters.auto import Candidate, Choice, Judged, select, split
 from vitedge.converters.auto_report import write as write_auto_report
 from vitedge.converters.convert import Contract, Request
@@ -85,9 +87,9 @@ class Images:
         judging: to judge candidates by, where the precision is to be chosen.
     """
 
-    calibration: ImageSet | None
+    calibration: SomeImages | None
     evaluation: ImageSet | None
-    judging: ImageSet | None
+    judging: SomeImages | None
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,10 @@ def _find_images(request: Request) -> Images:
     limit = CALIBRATION_IMAGES if request.precision == "int8" else COMPARED_IMAGES
     evaluation = None if request.eval_data is None else ImageSet.from_folder(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
-        calibration, judging = split(ImageSet.from_folder(request.calib), limit)
+        calibration, judging = split(open_images(request.calib), limit)
         return Images(calibration, None, judging)
     images = Images(
-        calibration=None if request.calib is None else ImageSet.from_folder(request.calib, limit=limit),
+        calibration=None if request.calib is None else open_images(request.calib, limit=limit),
         evaluation=evaluation,
         judging=evaluation if request.contract is not None else None,
     )
@@ -265,10 +267,10 @@ def describe(preprocessing: Preprocessing) -> str:
     )
 
 
-def _photos(images: ImageSet | None, preprocessing: Preprocessing, progress: Progress) -> Photos | None:
+def _photos(images: SomeImages | None, preprocessing: Preprocessing, progress: Progress) -> Photos | None:
     if images is None:
         return None
-    progress.step(f"reading {len(images)} images of {images.folder}")
+    progress.step(f"reading {len(images)} images of {images.path}")
     return images.load(preprocessing, progress)
 
 
@@ -350,7 +352,7 @@ def _with_precision(draft: Draft, precision: Precision) -> Draft:
     return replace(draft, request=replace(draft.request, precision=precision))
 
 
-def _shared(draft: Draft, images: ImageSet, progress: Progress) -> int:
+def _shared(draft: Draft, images: SomeImages, progress: Progress) -> int:
     """How many images calibration used as well; a warning if there are some."""
     if draft.reduced.calibration is None:
         return 0

@@ -41,9 +41,19 @@ def recall(kind: str, key: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def remember(kind: str, key: str, value: dict[str, Any]) -> None:
-    """Remember a JSON object, whole or not at all; arguments as for ``recall``."""
+def remember(kind: str, key: str, value: dict[str, Any], *, most: int | None = None) -> None:
+    """Remember a JSON object, whole or not at all; ``kind`` and ``key`` as for ``recall``.
+
+    Args:
+        kind: folder within the cache.
+        key: file name.
+        value: what to remember.
+        most: how many of the kind stay, those written last; None for all.
+    """
     with contextlib.suppress(OSError, RuntimeError):
         folder = cache_folder() / kind
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / f"{key}.json", json.dumps(value))
+        written = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in written[most:] if most is not None else ():
+            path.unlink()

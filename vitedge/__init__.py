@@ -67,8 +67,8 @@ def convert(
         weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a
             factory.
         random_weights: give a name random weights, which is enough to measure latency.
-        calib: folder of images like those the camera will see. int8 and auto need it; other precisions take their
-            golden vectors from it.
+        calib: images like those the camera will see: a folder, a text file that names one a line, or a video. int8 and
+            auto need it; other precisions take their golden vectors from it.
         eval_data: folder of images, one folder a label, to measure accuracy on; with 100 or more, the temperature of
             the softmax is fitted on them.
         abstain_error: fit on ``eval_data`` the smallest threshold at which at most this share of the answers that reach

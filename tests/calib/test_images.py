@@ -323,3 +323,50 @@ def test_grey_images_and_those_with_transparency_are_read(tmp_path: Path) -> Non
     for mode in ("L", "RGBA", "P"):
         Image.new(mode, (40, 30)).save(tmp_path / f"{mode}.png")
     assert len(load(tmp_path)) == 3
+
+
+def test_a_list_names_images_relative_to_its_own_folder(colours: Path, tmp_path: Path) -> None:
+    absolute = colours / "blue" / "2.png"
+    lines = ["colours/red/0.png", "", "  colours/green/1.png  ", str(absolute), "loose.png"]
+    photos.write_photo(tmp_path / "loose.png", "red")
+    listing = tmp_path / "list.txt"
+    listing.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    images = ImageSet.from_list(listing)
+    assert {file.name: file.class_name for file in images.files} == {
+        "colours/red/0.png": "red",
+        "colours/green/1.png": "green",
+        absolute.as_posix(): "blue",
+        "loose.png": "",
+    }
+    loaded = images.load(SMALL)
+    assert len(loaded) == 4
+    for file, frame in zip(loaded.files, loaded.frames, strict=True):
+        assert np.array_equal(frame, Preprocessor(SMALL)(read_image(tmp_path / file.name), order="RGB"))
+
+
+def test_a_list_is_used_as_evenly_as_a_folder(colours: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("\n".join(str(path) for path in sorted(colours.rglob("*.png"))), encoding="utf-8")
+    part = ImageSet.from_list(listing, limit=6)
+    assert Counter(file.class_name for file in part.files) == {"red": 2, "green": 2, "blue": 2}
+    assert part.files == ImageSet.from_list(listing).files[:6]
+    with pytest.raises(CalibrationError, match="0 images were asked for"):
+        ImageSet.from_list(listing, limit=0)
+
+
+def test_a_file_that_a_list_names_and_that_is_not_there_is_told_with_its_line(colours: Path) -> None:
+    listing = colours / "list.txt"
+    listing.write_text("red/0.png\n\nred/7.png\n", encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"line 3 of .*list\.txt: there is no file .*7\.png") as caught:
+        ImageSet.from_list(listing)
+    assert "relative to" in caught.value.expected
+    listing.write_text("red\n", encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"line 1 of .*: there is no file .*red"):
+        ImageSet.from_list(listing)
+
+
+@pytest.mark.parametrize(("content", "problem"), [(b"\n \n", "names no images"), (b"\xff\xfe\0", "cannot be read")])
+def test_a_list_without_images(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(CalibrationError, match=problem):
+        ImageSet.from_list(tmp_path / "list.txt")

@@ -56,3 +56,15 @@ def test_replaced_values() -> None:
     np.testing.assert_array_equal(stream.rows("y", -1), 2 * before)
     assert before.shape == (2 * graphs.TOKENS, graphs.WIDTH)
     assert stream.rows("x", 1).shape == (2 * graphs.WIDTH, graphs.TOKENS)
+
+
+def test_a_value_is_forgotten_once_nothing_reads_it() -> None:
+    working = WorkingGraph.of(graphs.block())
+    stream = Stream(working, graphs.frames(2))
+    reader = next(index for index, node in enumerate(working.nodes) if node.output[0] == "narrow0_unbiased")
+    stream.advance(reader, keep=())
+    stream.forget("gelu0")
+    assert "gelu0" in stream.values[0]
+    working.nodes[reader].input[0] = "changed"
+    stream.forget("gelu0")
+    assert [set(values) for values in stream.values] == [{"x"}] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import photos
 
 from vitedge.calib.images import ImageSet
 from vitedge.calib.video import VideoFrames, open_images
-from vitedge.errors import CalibrationError, FrameSourceError
+from vitedge.errors import CalibrationError, FrameSourceError, MissingExtraError
+from vitedge.preprocessing import Preprocessing
 
 FRAMES = 20
 
@@ -61,6 +63,30 @@ def test_frames_that_do_not_come_have_no_pixels(clip: Path, tmp_path: Path) -> N
     assert [picture.pixels is None for picture in pictures] == [False] * 3 + [True] * 2
 
 
+def test_frames_are_loaded_shuffled_and_with_their_own_pixels(clip: Path) -> None:
+    size = (96, 128)
+    photos_of = VideoFrames.from_file(clip).load(Preprocessing(size, size))
+    found = [clips.number_of(frame) for frame in photos_of.frames]
+    assert found == [file.frame for file in photos_of.files]
+    assert sorted(found) == list(range(FRAMES))
+    assert found != sorted(found)
+    assert len(set(found[: FRAMES // 2]) & set(range(FRAMES // 2))) < FRAMES // 2
+    again = VideoFrames.from_file(clip).load(Preprocessing(size, size))
+    assert (again.files, again.sha256) == (photos_of.files, photos_of.sha256)
+
+
+def test_a_video_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_LOG_LEVEL", "OFF")
+    with pytest.raises(FrameSourceError, match=r"no frame|not a video"):
+        open_images(clips.write_clip(tmp_path / "empty.avi", 0))
+
+
+def test_without_opencv(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtraError, match="vitedge\\[camera\\]"):
+        open_images(clip)
+
+
 def test_frames_have_no_classes(clip: Path) -> None:
     frames = VideoFrames.from_file(clip)
     assert not frames.is_labelled([""])
@@ -69,10 +95,12 @@ def test_frames_have_no_classes(clip: Path) -> None:
     assert "--against" in caught.value.fix
 
 
-def test_a_folder_a_video_and_nothing(clip: Path, tmp_path: Path) -> None:
+def test_a_folder_a_list_a_video_and_nothing(clip: Path, tmp_path: Path) -> None:
     folder = photos.write_photos(tmp_path / "photos")
     assert isinstance(open_images(folder, limit=3), ImageSet)
     assert isinstance(open_images(str(clip)), VideoFrames)
+    (folder / "list.txt").write_text("red/0.png\ngreen/1.png\n", encoding="utf-8")
+    assert len(open_images(folder / "list.txt")) == 2
     with pytest.raises(CalibrationError, match="there is no folder"):
         open_images(tmp_path / "missing")
     with pytest.raises(CalibrationError, match="single image"):
@@ -83,6 +111,6 @@ def test_a_folder_a_video_and_nothing(clip: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCV_LOG_LEVEL", "OFF")
-    (tmp_path / "notes.txt").write_text("no video", encoding="utf-8")
+    (tmp_path / "notes.md").write_text("no video", encoding="utf-8")
     with pytest.raises(FrameSourceError, match="not a video"):
-        open_images(tmp_path / "notes.txt")
+        open_images(tmp_path / "notes.md")

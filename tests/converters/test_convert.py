@@ -274,6 +274,21 @@ class TestOptions:
         assert bundle.manifest.calibration.skipped == ("star/broken.png",)
         assert "star/broken.png" in stream.getvalue()
 
+    def test_images_that_are_calibrated_and_evaluated_on_are_counted_and_put_on_record(
+        self, quick: None, small_folder: Path, photos: Path, tmp_path: Path
+    ) -> None:
+        listing, stream = tmp_path / "list.txt", io.StringIO()
+        listing.write_text("".join(f"{path}\n" for path in sorted(photos.rglob("*.png"))[:12]), encoding="utf-8")
+        options = {"target": "cpu", "precision": "int8", "calib": listing}
+        bundle = vitedge.convert(
+            small_folder, eval_data=photos, output=tmp_path / "b", progress=Terminal(stream), **options
+        )
+        calibration, accuracy = bundle.manifest.calibration, bundle.manifest.accuracy
+        assert calibration is not None
+        assert accuracy is not None
+        assert (calibration.images, accuracy.calibration_images) == (12, 12)
+        assert f"warning: 12 of the {accuracy.images} images to measure on served calibration too" in stream.getvalue()
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

@@ -14,13 +14,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+pytest.importorskip("onnx")
+
+import outliers
+
 import vitedge
 from vitedge.bundle import OPENVINO_XML, Bundle
 from vitedge.calib.images import ImageSet
 from vitedge.converters import pipeline
+from vitedge.converters.reference import graph_logits
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.images import read_image
+from vitedge.runtime.preprocess import Preprocessor
 from vitedge.targets import Precision
 
 CALIBRATION_IMAGES = 24
@@ -179,3 +185,33 @@ def test_benchmark_app_runs(bundles: Bundles, precision: Precision, tmp_path: Pa
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Throughput" in done.stdout or json.loads((tmp_path / "benchmark_report.json").read_text())
+
+
+def test_outliers_planted_into_a_trained_model_do_not_matter(
+    bundles: Bundles, shared_data: Path, photos: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
+    import onnx
+
+    from vitedge.calib import quantize as quantizer
+    from vitedge.calib.effort import Effort
+
+    monkeypatch.setattr(quantizer, "effort_for", lambda _: Effort(1, 4))  # a shorter search
+    bundle = bundles["deit_tiny_imagenet", "fp32"]
+    graph = onnx.load(bundle.file("model.onnx"))
+    rough, changed = outliers.planted(graph)
+    assert changed >= 20
+    preprocessing = bundle.manifest.model.preprocessing
+    calibration = ImageSet.from_folder(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).load(preprocessing)
+    preprocess = Preprocessor(preprocessing)
+    frames = np.stack([preprocess(read_image(path), order="RGB").copy() for path in photos[:40]])
+    full, same = (graph_logits(each, frames, preprocessing) for each in (graph, rough))
+    np.testing.assert_allclose(same, full, atol=1e-3 * np.abs(full).max())
+    naive = graph_logits(outliers.min_max_quantized(rough, calibration.frames), frames, preprocessing)
+    assert sqnr_db(full, naive) < 3
+    plain, reached = (
+        sqnr_db(full, graph_logits(quantizer.quantize(each, calibration.frames).graph, frames, preprocessing))
+        for each in (graph, rough)
+    )
+    assert reached > 22
+    assert abs(plain - reached) < 2

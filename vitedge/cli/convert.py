@@ -52,7 +52,11 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--precision", required=True, metavar="NAME", help=f"{', '.join(precisions)}, or auto")
     parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a name or factory")
     parser.add_argument("--random-weights", action="store_true", help="no weights: enough to measure latency")
-    parser.add_argument("--calib", metavar="DIR", help="images like those the camera will see; int8 needs about 300")
+    parser.add_argument(
+        "--calib",
+        metavar="IMAGES",
+        help="images like those the camera will see; int8 needs about 300: a folder, a list (.txt), or a video",
+    )
     parser.add_argument(
         "--eval", metavar="DIR", dest="eval_data", help="measure accuracy and calibrate scores; one folder a label"
     )

@@ -51,7 +51,11 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("eval", help="measure accuracy", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that vitedge convert wrote")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DATA", help="folder of images, one folder a class; or a video"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DATA",
+        help="folder of images, one folder a class; a list of them (.txt); or a video",
     )
     parser.add_argument("--against", type=Path, metavar="BUNDLE", help="compare with this one, image by image")
     parser.add_argument(

@@ -1,0 +1,63 @@
+"""The benchmark of quantizers: each of its targets is noticed when it is missed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge.metrics import Parity
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def quantization() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield importlib.import_module("quantization")
+
+
+def rows(module: Any, *, top1: float = 77.0, agreement: float = 99.0, sqnr: float = 30.0, theirs: float = 1.0) -> Any:
+    """Ours with these figures; fp32 at 77 %, NNCF's recipes at 98 % and 25 dB, one of them better and slower."""
+
+    def row(name: str, top1: float, agreement: float, sqnr: float, ratio: float) -> Any:
+        return module.Row(name, top1, Parity(0.1, 0.1, sqnr, agreement, 300), 5.0, ratio)
+
+    others = [row(name, 76.0, 98.0, 25.0, 0.5) for name in module.ALPHAS]
+    others[2] = row(others[2].name, 76.0, 98.5, 26.0, theirs)
+    return [row(module.FULL, 77.0, 100.0, 200.0, 2.0), row(module.OURS, top1, agreement, sqnr, 1.0), *others]
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "noted"),
+    [
+        ({}, {}, []),
+        ({"top1": 76.75}, {}, []),
+        ({"top1": 76.65}, {}, ["top-1 falls by 0.35 points"]),
+        ({"top1": 76.65}, {"drop": 0.4}, []),
+        ({"agreement": 98.4}, {}, ["agreement 98.40 %"]),
+        ({"agreement": 98.5}, {}, []),
+        ({}, {"agreement": 99.5}, ["agreement 99.00 %"]),
+        ({"sqnr": 26.0}, {}, ["logit SQNR 26.0 dB"]),
+        ({}, {"sqnr_db": 31.0}, ["logit SQNR 30.0 dB"]),
+        ({"theirs": 0.985}, {}, []),
+        ({"theirs": 0.97}, {}, ["takes 1.03 of the time of NNCF, SmoothQuant 0.15"]),
+        ({"top1": 70.0, "sqnr": 5.0}, {}, ["logit SQNR", "top-1"]),
+    ],
+)
+def test_every_target_that_is_missed_is_noted(
+    quantization: Any, changes: dict[str, float], target: dict[str, float], noted: list[str]
+) -> None:
+    found = list(quantization.missed(rows(quantization, **changes), quantization.Target(**target)))
+    assert len(found) == len(noted), found
+    for note, beginning in zip(found, noted, strict=True):
+        assert note.startswith(beginning)
+
+
+def test_the_demos_model_and_all_trained_ones_are_measured(quantization: Any) -> None:
+    assert set(quantization.TARGETS) == {"vit_flowers", "mobilevit_xxs_flowers", "deit_tiny_imagenet", "digits_vit"}
+    assert quantization.TARGETS["deit_tiny_imagenet"] == quantization.Target(agreement=98.5, sqnr_db=29.0)
