@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from quick import search_on_one_image
 from timing import Call, in_turns
 
 from vitedge.calib.quantize import quantize
@@ -264,6 +265,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/rewrites"))
     parser.add_argument("--output", type=Path, default=Path("docs/rewrites.md"))
     arguments = parser.parse_args()
+    search_on_one_image()
     for model in arguments.model:
         sys.stderr.write(f"{model}\n")
         folder = arguments.work / model
