@@ -72,7 +72,7 @@ def quantize(
         graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` out. It is not changed.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         symmetric_activations: int8 with zero points of 0, as TensorRT demands; else uint8, which OpenVINO multiplies
-            fastest.
+            fastest, and the first convolution in int8 as well: a frame is uint8.
         keep_float: names of layers (``Layer.name``) that stay in floating point.
         progress: told of every image that is observed, and of every layer.
 
@@ -99,7 +99,7 @@ def quantize(
     work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, symmetric_activations)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
-    first = quantize_frame_convolution(result, frames, keep_float)
+    first = "" if symmetric_activations else quantize_frame_convolution(result, frames, keep_float)
     hoist_quantizers(result)
     return QuantizedGraph(graph=result, recipe=_recipe(work, len(frames), bool(first)))
 

@@ -11,12 +11,19 @@ import onnx
 import openvino
 from openvino.frontend import FrontEndManager
 
+from vitedge.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.converters.backends import Material, Reduced, quantized
+from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
 from vitedge.errors import ConversionError
 from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing, ResizeMode
+from vitedge.progress import Progress
+from vitedge.runtime.engines import Engine, open_engine
 from vitedge.targets import Precision
 
+WRITES = "ONNX and OpenVINO IR"
+COMPARES = "the compiled engine"
 RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
 UNCONVERTED = ("NotSupportedONNXNode", "ONNXFrameworkNode")
@@ -60,6 +67,29 @@ def _reason(error: RuntimeError) -> str:
     """What OpenVINO says, without the places in its own code."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check 'false'")))
+
+
+def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
+    """The graph in a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
+    if precision == "int8":
+        found, record = quantized(material, progress, symmetric=False)
+        return Reduced(found.graph, record)
+    return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
+
+
+def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph itself: ONNX Runtime computes it as it is written."""
+    return graph
+
+
+def write(folder: Path, card: ModelCard, precision: Precision) -> None:
+    """Write the IR of the folder's ``model.onnx``."""
+    write_ir(folder / MODEL_ONNX, folder / OPENVINO_XML, card, precision)
+
+
+def open_host_engine(bundle: Bundle) -> Engine:
+    """The engine that a device would open: this host is one."""
+    return open_engine(bundle)
 
 
 def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precision) -> None:

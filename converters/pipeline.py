@@ -14,18 +14,18 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.bundle import GOLDEN, LABELS, MODEL_FP16_ONNX, MODEL_ONNX, Bundle, Golden
 from vitedge.calib.accuracy import Evaluation, evaluate
 from vitedge.calib.confidence import MIN_IMAGES, check_enough, fit
 from vitedge.calib.images import CALIBRATION_IMAGES, ImageFile, ImageSet, Photos
 from vitedge.calib.images import Images as SomeImages
 from vitedge.calib.overlap import overlap
-from vitedge.calib.quantize import quantize
 from vitedge.calib.sensitivity import LAYER_IMAGES
 from vitedge.calib.twins import find_twins
 from vitedge.calib.video import open_images
 from vitedge.converters.auto import Candidate, Choice, Judged, select, split
 from vitedge.converters.auto_report import write as write_auto_report
+from vitedge.converters.backends import Backend, Material, Reduced, backend_of
 from vitedge.converters.convert import Contract, Request
 from vitedge.converters.export import export
 from vitedge.converters.exported_programs import load_program
@@ -34,10 +34,7 @@ from vitedge.converters.hub import fetch
 from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
-from vitedge.converters.openvino import check_operators, write_ir
-from vitedge.converters.precision import half_weights
 from vitedge.converters.publish import file_records, publish, staged
-from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import Rewritten, apply_rewrites
 from vitedge.converters.sources import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
@@ -56,7 +53,6 @@ from vitedge.converters.verify import (
 from vitedge.manifest import (
     SCHEMA_VERSION,
     AccuracyRecord,
-    CalibrationRecord,
     ConfidenceRecord,
     GoldenRecord,
     Manifest,
@@ -68,7 +64,6 @@ from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import processor_name
 from vitedge.targets import Precision
 from vitedge.version import VERSION
@@ -124,19 +119,12 @@ class FullGraph:
 
 
 @dataclass(frozen=True)
-class Reduced:
-    """The graph in the precision asked for, and how it was calibrated, if it was."""
-
-    graph: onnx.ModelProto
-    calibration: CalibrationRecord | None
-
-
-@dataclass(frozen=True)
 class Draft:
     """All that a bundle is written from.
 
     Attributes:
         request: its precision is that of the bundle.
+        backend: what compiles for its target.
         card: the model.
         full: the FP32 graph.
         reduced: the bundle's graph.
@@ -146,6 +134,7 @@ class Draft:
     """
 
     request: Request
+    backend: Backend
     card: ModelCard
     full: FullGraph
     reduced: Reduced
@@ -166,9 +155,9 @@ def run(request: Request, progress: Progress) -> Bundle:
         draft = _draft(request, images, watched)
         if request.contract is not None:
             draft = _chosen(partial, draft, request.contract, images, watched)
-        watched.step("writing ONNX and OpenVINO IR")
+        watched.step(f"writing {draft.backend.WRITES}")
         golden = _write_files(partial, draft)
-        watched.step("comparing the compiled engine with its graph, and with fp32")
+        watched.step(f"comparing {draft.backend.COMPARES} with its graph, and with fp32")
         manifest = _verified(Bundle(partial, _manifest(partial, draft, golden)), draft, golden, images, watched)
         watched.step(f"publishing {request.output}")
         return publish(partial, request.output, manifest)
@@ -176,7 +165,7 @@ def run(request: Request, progress: Progress) -> Bundle:
 
 def _find_images(request: Request) -> Images:
     """List the folders first: a wrong one is known before a model is loaded."""
-    limit = CALIBRATION_IMAGES if request.precision == "int8" else COMPARED_IMAGES
+    limit = CALIBRATION_IMAGES if request.precision in ("int8", "fp8") else COMPARED_IMAGES
     evaluation = None if request.eval_data is None else ImageSet.from_folder(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
         calibration, judging = split(open_images(request.calib), limit)
@@ -192,6 +181,7 @@ def _find_images(request: Request) -> Images:
 
 
 def _draft(request: Request, images: Images, progress: Progress) -> Draft:
+    backend = backend_of(request.target)
     progress.step(f"loading {request.source.name}")
     model = _load(request, progress)
     card = model.card
@@ -201,10 +191,11 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     photos = _photos(images.calibration, card.preprocessing, progress)
     probes = _probes(photos, card.preprocessing)
     full = _full_graph(model, probes, progress)
-    check_operators(full.graph)
+    backend.check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
-    reduced = _reduced(request, full.graph, photos, progress)
-    return Draft(request, card, full, reduced, probes, () if photos is None else photos.files)
+    material = Material(full.graph, card, probes.frames, probes.golden, photos)
+    reduced = backend.reduce(material, request.precision, progress)
+    return Draft(request, backend, card, full, reduced, probes, () if photos is None else photos.files)
 
 
 def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
@@ -311,18 +302,6 @@ def _done(rewritten: Rewritten) -> str:
     return f"rewritten: {', '.join(applied)}{''.join(left_out)}"
 
 
-def _reduced(request: Request, graph: onnx.ModelProto, photos: Photos | None, progress: Progress) -> Reduced:
-    if request.precision == "fp16":
-        return Reduced(half_weights(graph), None)
-    if request.precision == "fp32" or photos is None:
-        return Reduced(graph, None)
-    progress.step(f"calibrating on {len(photos)} images")
-    with quiet():
-        quantized = quantize(graph, photos.frames, progress=progress)
-    record = CalibrationRecord(len(photos), photos.skipped, photos.sha256, quantized.recipe)
-    return Reduced(quantized.graph, record)
-
-
 def _chosen(partial: Path, draft: Draft, contract: Contract, images: Images, progress: Progress) -> Draft:
     """Choose between the int8 graph, the FP32 graph and what lies between them."""
     assert images.judging is not None
@@ -333,7 +312,7 @@ def _chosen(partial: Path, draft: Draft, contract: Contract, images: Images, pro
             folder = Path(tempfile.mkdtemp(dir=scratch))
             tried = replace(_with_precision(draft, candidate.precision), reduced=Reduced(graph, None))
             bundle = Bundle(folder, _manifest(folder, tried, _write_files(folder, tried)))
-            return Classifier(open_engine(bundle), draft.card.preprocessing, draft.card.labels)
+            return Classifier(draft.backend.open_host_engine(bundle), draft.card.preprocessing, draft.card.labels)
 
         twins = find_twins(draft.full.graph, draft.reduced.graph)
         frames = draft.probes.frames[:LAYER_IMAGES]
@@ -365,20 +344,34 @@ def _shared(draft: Draft, images: SomeImages, progress: Progress) -> int:
     return shared
 
 
-def _write_files(partial: Path, draft: Draft) -> Logits:
-    """Write all but the manifest; the golden logits."""
-    card, graph = draft.card, draft.reduced.graph
-    (partial / MODEL_ONNX).write_bytes(graph.SerializeToString(deterministic=True))
-    write_ir(partial / MODEL_ONNX, partial / OPENVINO_XML, card, draft.request.precision)
+def _write_files(partial: Path, draft: Draft) -> Golden:
+    """Write all but the manifest; the golden vectors."""
+    card, reduced, twin = draft.card, draft.reduced, draft.reduced.twin
+    _write_graph(partial / MODEL_ONNX, reduced.graph)
+    if twin is not None:
+        _write_graph(partial / MODEL_FP16_ONNX, twin.graph)
+    draft.backend.write(partial, card, draft.request.precision)
     (partial / LABELS).write_text("".join(f"{label}\n" for label in card.labels), encoding="utf-8")
-    logits = graph_logits(graph, draft.probes.golden, card.preprocessing)
-    np.savez(partial / GOLDEN, frames=draft.probes.golden, logits=logits)
+    golden = Golden(
+        frames=draft.probes.golden,
+        logits=_golden_logits(draft, reduced),
+        fp16_logits=None if twin is None else _golden_logits(draft, twin),
+    )
+    golden.write(partial / GOLDEN)
     if draft.choice is not None:
         write_auto_report(partial, card.name, draft.choice.record, draft.choice.sensitivity)
-    return logits
+    return golden
 
 
-def _manifest(partial: Path, draft: Draft, golden: Logits) -> Manifest:
+def _write_graph(path: Path, graph: onnx.ModelProto) -> None:
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _golden_logits(draft: Draft, reduced: Reduced) -> Logits:
+    return graph_logits(draft.backend.computed(reduced.graph), draft.probes.golden, draft.card.preprocessing)
+
+
+def _manifest(partial: Path, draft: Draft, golden: Golden) -> Manifest:
     """The manifest before an engine has run; what only an engine can tell is filled in by ``_verified``."""
     precision = draft.request.precision
     return Manifest(
@@ -389,8 +382,8 @@ def _manifest(partial: Path, draft: Draft, golden: Logits) -> Manifest:
         precision=PrecisionRecord(asked=precision, effective=precision, rest=precision),
         target=draft.request.target.name,
         calibration=draft.reduced.calibration,
-        golden=GoldenRecord(inputs=draft.probes.inputs, count=len(golden), min_sqnr_db=0.0),
-        verification=VerificationRecord(draft.full.against_source, parity(golden, golden)),
+        golden=GoldenRecord(inputs=draft.probes.inputs, count=len(golden.frames), min_sqnr_db=0.0),
+        verification=VerificationRecord(draft.full.against_source, parity(golden.logits, golden.logits)),
         accuracy=None,
         tools=_tool_versions(),
         host=processor_name(),
@@ -399,26 +392,37 @@ def _manifest(partial: Path, draft: Draft, golden: Logits) -> Manifest:
     )
 
 
-def _verified(bundle: Bundle, draft: Draft, golden: Logits, images: Images, progress: Progress) -> Manifest:
-    """Compile the bundle as a device would, compare, and complete its manifest."""
+def _verified(bundle: Bundle, draft: Draft, golden: Golden, images: Images, progress: Progress) -> Manifest:
+    """Run the bundle as a device would, or as near to it as this host can, compare, and complete its manifest."""
     manifest, precision = bundle.manifest, draft.request.precision
     full = graph_logits(draft.full.graph, draft.probes.frames, draft.card.preprocessing)
-    with Classifier(open_engine(bundle), draft.card.preprocessing, draft.card.labels) as classifier:
+    with Classifier(draft.backend.open_host_engine(bundle), draft.card.preprocessing, draft.card.labels) as classifier:
         reached = np.stack([classifier.infer(frame) for frame in draft.probes.frames])
-        random = draft.request.random_weights
-        min_sqnr_db = demanded_sqnr(golden, reached[: len(golden)], precision, random_weights=random)
         difference = check_precision(full, reached, precision)
+        half = golden.fp16_logits
+        twin = None if half is None else check_precision(full[: len(half)], half, "fp16")
         evaluation = _evaluation(classifier, images.evaluation, progress)
         shared = 0 if evaluation is None or images.evaluation is None else _shared(draft, images.evaluation, progress)
         ran = classifier.info
     return replace(
         manifest,
         precision=PrecisionRecord(asked=precision, effective=ran.effective_precision, rest=ran.rest_precision),
-        golden=replace(manifest.golden, min_sqnr_db=min_sqnr_db),
-        verification=VerificationRecord(draft.full.against_source, difference),
+        golden=_demanded(draft, golden, manifest.golden, reached[: len(golden.frames)]),
+        verification=VerificationRecord(draft.full.against_source, difference, twin),
         accuracy=None if evaluation is None else _accuracy(evaluation, shared),
         confidence=None if evaluation is None else _confidence(evaluation, draft.request.abstain_error, progress),
     )
+
+
+def _demanded(draft: Draft, golden: Golden, record: GoldenRecord, reached: Logits) -> GoldenRecord:
+    """With what engines must reach against the golden logits."""
+    random, reduced, twin = draft.request.random_weights, draft.reduced, draft.reduced.twin
+    other = reached if reduced.unrounded is None else reduced.unrounded
+    least = demanded_sqnr(golden.logits, other, draft.request.precision, random_weights=random)
+    if twin is None or twin.unrounded is None or golden.fp16_logits is None:
+        return replace(record, min_sqnr_db=least)
+    half = demanded_sqnr(golden.fp16_logits, twin.unrounded, "fp16", random_weights=random)
+    return replace(record, min_sqnr_db=least, fp16_min_sqnr_db=half)
 
 
 def _evaluation(classifier: Classifier, images: ImageSet | None, progress: Progress) -> Evaluation | None:

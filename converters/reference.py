@@ -36,7 +36,7 @@ def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preproce
         ConversionError: ONNX Runtime cannot run the graph.
     """
     try:
-        session = _session(graph)
+        session = session_of(graph)
         (entry,) = session.get_inputs()
         inputs = frames if entry.type == "tensor(uint8)" else normalized(frames, preprocessing)
         outputs = [session.run(None, {entry.name: each[None]})[0] for each in inputs]
@@ -45,7 +45,8 @@ def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preproce
     return np.concatenate(outputs)
 
 
-def _session(graph: onnx.ModelProto) -> Any:
+def session_of(graph: onnx.ModelProto) -> Any:
+    """An ONNX Runtime session that computes Q/DQ pairs as written."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_quant_qdq", "1")

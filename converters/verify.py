@@ -40,6 +40,7 @@ ENGINE_GATES: Mapping[Precision, EngineGate] = {
     "fp32": EngineGate(floor=50.0, cap=60.0, random_floor=50.0),
     "fp16": EngineGate(floor=20.0, cap=25.0, random_floor=5.0),
     "int8": EngineGate(floor=18.0, cap=20.0, random_floor=5.0),
+    "fp8": EngineGate(floor=18.0, cap=20.0, random_floor=5.0),
 }
 MARGIN_DB = 6.0
 
@@ -107,9 +108,9 @@ def demanded_sqnr(golden: Logits, reached: Logits, precision: Precision, *, rand
     sqnr = parity(golden, reached).sqnr_db
     if not sqnr >= floor:
         raise ConversionError(
-            f"the compiled engine differs from its graph: SQNR {sqnr:.1f} dB",
-            expected=f"at least {floor:.0f} dB in {precision}",
-            fix="try --precision fp32, or another version of OpenVINO",
+            f"the engine differs from its graph in {precision}: SQNR {sqnr:.1f} dB",
+            expected=f"at least {floor:.0f} dB",
+            fix="try --precision fp32, or another version of the engine's library",
         )
     return max(floor, min(sqnr - MARGIN_DB, gate.cap))
 

@@ -15,7 +15,7 @@ from vitedge.targets import Precision
 
 SCHEMA_VERSION = 2
 """Written by this vitedge. A version is raised where an older runtime that ignores a new key would answer wrongly:
-2 brought ``confidence``. ``fp16_min_sqnr_db`` came without: what does not know it does not know TensorRT either."""
+2 brought ``confidence``. What is said of a 16-bit twin came without: a runtime that ignores it knows no TensorRT."""
 
 READ_VERSIONS = (1, 2)
 
@@ -80,10 +80,12 @@ class VerificationRecord:
     Attributes:
         fp32_against_source: the FP32 graph against the framework's own forward pass; None for ONNX sources.
         precision_against_fp32: the bundle's engine against the FP32 graph.
+        fp16_against_fp32: the 16-bit twin against the FP32 graph, on the golden inputs; None where there is no twin.
     """
 
     fp32_against_source: Parity | None
     precision_against_fp32: Parity
+    fp16_against_fp32: Parity | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from PIL import Image
 import vitedge
 from vitedge.bundle import Bundle
 from vitedge.calib import confidence
-from vitedge.converters import pipeline
+from vitedge.converters import backends, openvino, pipeline
 from vitedge.converters.graph_summary import summarize
 from vitedge.converters.timm_models import TorchModel
 from vitedge.errors import CalibrationError, CheckpointError, ConversionError, UsageError
@@ -406,7 +406,7 @@ class TestRefusals:
         onnx.save(graph, source / "net.onnx")
         described = {**checkpoints.PRETRAINED_CFG, "label_names": ["a", "b", "c"]}
         (source / "config.json").write_text(json.dumps(described), encoding="utf-8")
-        monkeypatch.setattr(pipeline, "quantize", lambda *arguments, **options: pytest.fail("too late"))
+        monkeypatch.setattr(backends, "quantize", lambda *arguments, **options: pytest.fail("too late"))
         with pytest.raises(ConversionError, match="the operator MaxUnpool, layer 'decoder/unpool'"):
             vitedge.convert(source / "net.onnx", target="cpu", precision="int8", calib=photos, output=place / "b")
         assert not list(place.iterdir())
@@ -425,27 +425,27 @@ class TestRefusals:
                 self.engine.frame[...] = self.frame[..., ::-1]
                 return self.engine.run()
 
-        monkeypatch.setattr(pipeline, "open_engine", Swapped)
+        monkeypatch.setattr(openvino, "open_engine", Swapped)
         with pytest.raises(ConversionError, match="engine differs from its graph"):
             vitedge.convert(small_folder, target="cpu", precision="fp32", output=tmp_path / "b")
         assert not list(tmp_path.iterdir())
 
 
 STAGES = (
-    "load_folder",
-    "ImageSet.load",
-    "export",
-    "apply_rewrites",
-    "module_logits",
-    "check_operators",
-    "quantize",
-    "write_ir",
-    "graph_logits",
-    "np.savez",
-    "open_engine",
-    "check_precision",
-    "evaluate",
-    "publish",
+    "pipeline.load_folder",
+    "pipeline.ImageSet.load",
+    "pipeline.export",
+    "pipeline.apply_rewrites",
+    "pipeline.module_logits",
+    "openvino.check_operators",
+    "backends.quantize",
+    "openvino.write_ir",
+    "pipeline.graph_logits",
+    "pipeline.Golden.write",
+    "openvino.open_engine",
+    "pipeline.check_precision",
+    "pipeline.evaluate",
+    "pipeline.publish",
 )
 
 
@@ -474,8 +474,8 @@ def test_a_road_that_ends_early_leaves_nothing(
         reached.append(stage)
         raise error
 
-    monkeypatch.setattr(f"vitedge.converters.pipeline.{stage}", end)
-    precision = "int8" if stage == "quantize" else "fp32"
+    monkeypatch.setattr(f"vitedge.converters.{stage}", end)
+    precision = "int8" if stage == "backends.quantize" else "fp32"
     with pytest.raises(raised):
         vitedge.convert(
             small_folder, target="cpu", precision=precision, calib=photos, eval_data=photos, output=tmp_path / "b"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
-from vitedge.bundle import REPORT_HTML, Bundle
+from vitedge.bundle import MODEL_ONNX, REPORT_HTML, Bundle
 from vitedge.cli.inspect import ran_in, trust
 from vitedge.progress import Terminal
-from vitedge.targets import TARGETS
+from vitedge.runtime.tensorrt.trtexec import build_command
+from vitedge.targets import TARGETS, target_named
 
 EPILOG = """\
 examples:
@@ -139,30 +141,45 @@ def run(arguments: argparse.Namespace) -> int:
 def summary(bundle: Bundle) -> str:
     """What came out, for people."""
     manifest = bundle.manifest
-    precision, verified = manifest.precision, manifest.verification
+    on_device, verified = target_named(manifest.target).tensorrt is not None, manifest.verification
     lines = [
         f"{bundle.path}  {bundle.size_bytes / 1e6:.1f} MB",
         f"  model      {manifest.model.name}, {manifest.model.num_classes} classes{_untrained(bundle)}",
-        f"  precision  {precision.asked}, which this machine runs in {ran_in(precision)}",
+        f"  precision  {manifest.precision.asked}, which this machine {ran_in(manifest)}",
     ]
     if manifest.auto is not None:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:
         lines.append(f"  fp32 graph against the source: SQNR {verified.fp32_against_source.sqnr_db:.1f} dB")
     reduced = verified.precision_against_fp32
+    verified_by = "ONNX Runtime on its graph" if on_device else "compiled engine"
     lines.append(
-        f"  compiled engine against the fp32 graph: SQNR {reduced.sqnr_db:.1f} dB, the same best class on "
+        f"  {verified_by} against the fp32 graph: SQNR {reduced.sqnr_db:.1f} dB, the same best class on "
         f"{reduced.agreement:.1f} % of {reduced.images} {_inputs(bundle)}"
     )
     if manifest.calibration is not None and manifest.calibration.skipped:
         lines.append(f"  skipped unreadable images: {', '.join(manifest.calibration.skipped)}")
     if manifest.accuracy is not None:
         accuracy = manifest.accuracy
-        lines.append(f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images")
+        forecast = ", forecast by ONNX Runtime" if on_device else ""
+        lines.append(
+            f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images{forecast}"
+        )
     if manifest.confidence is not None:
         lines.append(f"  {trust(manifest.confidence)}")
-    lines += ["try", f"  vitedge run {bundle.path} --source 0 --show", f"  vitedge bench {bundle.path}"]
+    lines += _to_build(bundle) if on_device else ["try"]
+    lines += [f"  vitedge run {bundle.path} --source 0 --show", f"  vitedge bench {bundle.path}"]
     return "\n".join(lines) + "\n"
+
+
+def _to_build(bundle: Bundle) -> list[str]:
+    """What is left to do on the device, by vitedge or by NVIDIA's own tool."""
+    target = target_named(bundle.manifest.target)
+    return [
+        f"  not built: vitedge build {bundle.path} on the device",
+        f"  or there:  {build_command(target, bundle.path / MODEL_ONNX, Path('model.plan'))}",
+        "then, there",
+    ]
 
 
 def _untrained(bundle: Bundle) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.cli.build import EngineState, engine_state, record_lines
-from vitedge.manifest import ConfidenceRecord, Manifest, PrecisionRecord
+from vitedge.manifest import ConfidenceRecord, Manifest
 from vitedge.metrics import Parity
 from vitedge.preprocessing import Preprocessing
 from vitedge.records import encode
+from vitedge.targets import target_named
 
 if TYPE_CHECKING:
     from vitedge.converters.graph_summary import GraphSummary
@@ -80,7 +81,7 @@ def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | No
         "classes": _labels(manifest.model.labels),
         "input": _input(manifest.model.preprocessing),
         "target": f"{manifest.target}, converted on {manifest.host}",
-        "precision": f"{manifest.precision.asked}, which that host ran in {ran_in(manifest.precision)}",
+        "precision": f"{manifest.precision.asked}, which that host {ran_in(manifest)}",
         **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
         "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
@@ -105,10 +106,13 @@ def _engine(engine: EngineState) -> list[str]:
     return [f"{'engine':<12} {engine.state}{reason}", *(f"{'':<12} {line}" for line in built)]
 
 
-def ran_in(precision: PrecisionRecord) -> str:
-    """What the converting host computed in, as a phrase."""
-    same = precision.rest == precision.effective
-    return precision.effective if same else f"{precision.effective}, with the rest in {precision.rest}"
+def ran_in(manifest: Manifest) -> str:
+    """How the converting host ran the precision asked for, as a phrase that begins with a verb."""
+    precision = manifest.precision
+    if target_named(manifest.target).tensorrt is not None:
+        return f"emulated in {precision.effective}, every value rounded as on the device"
+    rest = "" if precision.rest == precision.effective else f", with the rest in {precision.rest}"
+    return f"ran in {precision.effective}{rest}"
 
 
 def trust(record: ConfidenceRecord) -> str:

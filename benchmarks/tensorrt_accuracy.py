@@ -1,0 +1,235 @@
+"""Graphs for TensorRT on the trained models: accuracy in ONNX Runtime, quantizers and changes of precision.
+
+vitedge's graphs against those that NNCF and, where its Python is given, NVIDIA's Model Optimizer write from the same
+FP32 graph and the same photos. All run in ONNX Runtime, every value rounded to the type that the graph gives it, on
+photos that calibration has not seen. The table goes into docs/tensorrt.md.
+
+    python benchmarks/tensorrt_accuracy.py [--data ../shared/data] [--json benchmarks/tensorrt_accuracy.json]
+        [--modelopt-python VENV/bin/python]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from tensorrt_matrix import PAGE, write_between
+
+import vitedge
+from vitedge.bundle import INPUT_NAME, MODEL_FP16_ONNX, MODEL_ONNX, Bundle
+from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet
+from vitedge.converters.reference import graph_logits
+from vitedge.converters.tensorrt.counts import Counts, counts
+from vitedge.converters.tensorrt.rounded import rounded
+from vitedge.extras import require
+from vitedge.files import write_whole
+from vitedge.metrics import Parity, parity, wilson_interval
+from vitedge.runtime.machine import processor_name
+
+MODELS = ("vit_flowers", "mobilevit_xxs_flowers", "deit_tiny_imagenet")
+FULL, HALF, EIGHTH = "vitedge fp32", "vitedge fp16", "vitedge int8"
+NNCF, MODELOPT = "NNCF int8", "Model Optimizer int8"
+MOST_DROP: Mapping[str, float] = {HALF: 0.1, EIGHTH: 0.3}
+
+Frames = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one graph did.
+
+    Attributes:
+        name: whose it is, and its precision.
+        top1: percent; None where the photos' classes are not the model's.
+        against_fp32: agreement and SQNR.
+        counts: quantizers and changes of precision.
+    """
+
+    name: str
+    top1: float | None
+    against_fp32: Parity
+    counts: Counts
+
+    def line(self) -> str:
+        """A line of the table."""
+        found, made = self.against_fp32, self.counts
+        interval = wilson_interval(round(found.agreement * found.images / 100), found.images)
+        cells = [
+            self.name,
+            "" if self.top1 is None else f"{self.top1:.2f}",
+            f"{found.agreement:.2f} [{interval.low:.1f}, {interval.high:.1f}]",
+            "" if self.name == FULL else f"{found.sqnr_db:.1f}",
+            str(made.quantizers),
+            f"{made.per_block(made.quantizers):.1f}",
+            str(made.switches),
+            f"{made.per_block(made.switches):.1f}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def graphs(source: Path, data: Path, folder: Path) -> tuple[dict[str, onnx.ModelProto], Bundle]:
+    """Vitedge's graphs of a model, and the bundle of the FP32 one."""
+    bundles = {
+        precision: vitedge.convert(
+            source,
+            target="jetson-orin-nano",
+            precision=precision,
+            calib=data / "flowers/calib",
+            output=folder / precision,
+        )
+        for precision in ("fp32", "int8")
+    }
+    files = {FULL: ("fp32", MODEL_ONNX), HALF: ("int8", MODEL_FP16_ONNX), EIGHTH: ("int8", MODEL_ONNX)}
+    return {name: onnx.load(bundles[which].file(file)) for name, (which, file) in files.items()}, bundles["fp32"]
+
+
+def nncf_graph(graph: onnx.ModelProto, frames: Frames) -> onnx.ModelProto:
+    """As NNCF's ONNX backend quantizes it for a transformer, with its defaults."""
+    nncf = require("nncf", extra="convert", purpose="this benchmark")
+    with redirect_stdout(sys.stderr):
+        quantized: onnx.ModelProto = nncf.quantize(
+            graph,
+            nncf.Dataset([{INPUT_NAME: frame[np.newaxis]} for frame in frames]),
+            subset_size=len(frames),
+            model_type=nncf.ModelType.TRANSFORMER,
+        )
+    return quantized
+
+
+def modelopt_graph(python: str, graph: onnx.ModelProto, frames: Frames, folder: Path) -> onnx.ModelProto:
+    """As NVIDIA's Model Optimizer quantizes it to int8 with the rest in fp16; it runs in an environment of its own."""
+    onnx.save(graph, folder / "full.onnx")
+    np.savez(folder / "frames.npz", **{INPUT_NAME: frames})
+    options = {
+        "onnx_path": folder / "full.onnx",
+        "quantize_mode": "int8",
+        "calibration_data_path": folder / "frames.npz",
+        "calibration_eps": "cpu",
+        "high_precision_dtype": "fp16",
+        "output_path": folder / "modelopt.onnx",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    subprocess.run([python, "-m", "modelopt.onnx.quantization", *flags], check=True, stdout=sys.stderr)
+    return onnx.load(folder / "modelopt.onnx")
+
+
+def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[Row]:
+    """How every graph of a model does."""
+    made, bundle = graphs(source, data, folder)
+    model = bundle.manifest.model
+    calibration = ImageSet.from_folder(data / "flowers/calib", limit=CALIBRATION_IMAGES).load(model.preprocessing)
+    made[NNCF] = nncf_graph(made[FULL], calibration.frames)
+    if python is not None:
+        made[MODELOPT] = modelopt_graph(python, made[FULL], calibration.frames, folder)
+    validation = ImageSet.from_folder(data / "flowers/val")
+    photos = validation.load(model.preprocessing)
+    truth = None
+    if validation.is_labelled(model.labels):
+        targets = validation.targets(model.labels)
+        truth = np.array([targets[file.class_name] for file in photos.files])
+    logits = {name: graph_logits(rounded(each), photos.frames, model.preprocessing) for name, each in made.items()}
+    return [row(name, logits[name], logits[FULL], truth, counts(each)) for name, each in made.items()]
+
+
+def row(name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, found: Counts) -> Row:
+    """Accuracy of one graph."""
+    top1 = None if truth is None else 100.0 * float(np.mean(logits.argmax(axis=1) == truth))
+    return Row(name, top1, parity(reference, logits), found)
+
+
+def missed(found: Sequence[Row]) -> Iterator[str]:
+    """Which targets a model misses."""
+    by_name = {each.name: each for each in found}
+    full = by_name[FULL].top1
+    for name, most in MOST_DROP.items():
+        top1 = by_name[name].top1
+        if full is not None and top1 is not None and full - top1 > most:
+            yield f"{name}: top-1 falls by {full - top1:.2f} points, more than {most}"
+
+
+def page_text(report: Mapping[str, Any]) -> str:
+    """The tables."""
+    columns = (
+        "",
+        "top-1 %",
+        "agreement with fp32 % [95 %]",
+        "SQNR dB",
+        "Q/DQ",
+        "Q/DQ a block",
+        "switches",
+        "switches a block",
+    )
+    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+    tables = [
+        f"### {model}\n\n{head}\n" + "\n".join(row_from(each).line() for each in found)
+        for model, found in report["models"].items()
+    ]
+    versions = ", ".join(f"{name} {each}" for name, each in report["tools"].items())
+    intro = (
+        f"Taken {report['date']} on {report['processor']}; calibrated on {report['calibration']} photos of "
+        f"flowers/calib, measured on flowers/val. {versions}."
+    )
+    closing = "\n".join(f"- Target missed: {note}" for note in report["missed"]) or (
+        "Targets met: top-1 falls by at most 0.1 points in fp16, 0.3 in int8."
+    )
+    return "\n\n".join([intro, *tables, closing])
+
+
+def row_from(value: Mapping[str, Any]) -> Row:
+    """A row as JSON holds it."""
+    return Row(value["name"], value["top1"], Parity(**value["against_fp32"]), Counts(**value["counts"]))
+
+
+def tools(python: str | None) -> dict[str, str]:
+    """Versions of the other quantizers."""
+    nncf = require("nncf", extra="convert", purpose="this benchmark")
+    found = {"NNCF": str(nncf.__version__)}
+    if python is not None:
+        script = "import importlib.metadata as m; print(m.version('nvidia-modelopt'))"
+        found["Model Optimizer"] = subprocess.check_output([python, "-c", script], text=True).strip()
+    return found
+
+
+def main() -> int:
+    """Measure and write; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", nargs="*", default=MODELS)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/tensorrt_accuracy.json"))
+    parser.add_argument("--modelopt-python")
+    arguments = parser.parse_args()
+    results = dict[str, list[Row]]()
+    for model in arguments.model:
+        sys.stderr.write(f"{model}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            source = arguments.data / "models" / model
+            results[model] = rows(source, arguments.data, Path(folder), arguments.modelopt_python)
+    report = {
+        "version": 1,
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "processor": processor_name(),
+        "calibration": CALIBRATION_IMAGES,
+        "tools": tools(arguments.modelopt_python),
+        "models": {model: [asdict(each) for each in found] for model, found in results.items()},
+        "missed": [f"{model}: {note}" for model, found in results.items() for note in missed(found)],
+    }
+    write_whole(arguments.json, json.dumps(report, indent=1) + "\n")
+    write_between(PAGE, "accuracy", page_text(report))
+    return int(bool(report["missed"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""TensorRT on the road to a bundle: the host makes strongly typed graphs and forecasts them, the device builds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.converters.backends import Material, Reduced, quantized
+from vitedge.converters.reference import graph_logits, session_of
+from vitedge.converters.tensorrt.counts import counts
+from vitedge.converters.tensorrt.float8 import float8_graph
+from vitedge.converters.tensorrt.ranges import peaks
+from vitedge.converters.tensorrt.rounded import rounded
+from vitedge.converters.tensorrt.typed import Typed, half_graph
+from vitedge.manifest import CalibrationRecord
+from vitedge.model_card import ModelCard
+from vitedge.progress import Progress
+from vitedge.runtime.engines import EngineInfo
+from vitedge.runtime.engines.onnxruntime import OnnxruntimeEngine
+from vitedge.runtime.machine import processor_name
+from vitedge.targets import Precision
+
+WRITES = "strongly typed ONNX"
+COMPARES = "what ONNX Runtime computes on this host, every value rounded as the graph says,"
+MEASURED_FRAMES = 64
+
+
+def check_operators(graph: onnx.ModelProto) -> None:
+    """None are refused here: what TensorRT builds is known where it is, on the device."""
+
+
+def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
+    """The graph in a precision; an 8-bit one comes with its 16-bit twin, of which the device keeps the faster."""
+    if precision == "fp32":
+        return Reduced(material.graph, None, unrounded=_logits(material.graph, material))
+    half = _half(material.graph, material, None, progress)
+    if precision == "fp16":
+        return half
+    found, record = quantized(material, progress, symmetric=True)
+    graph, recipe = found.graph, record.recipe
+    if precision == "fp8":
+        graph = float8_graph(graph, peaks(_shaped(graph), material.frames[:MEASURED_FRAMES], progress))
+        recipe = f"{recipe}; levels and ranges then in float8 (e4m3)"
+    eighth = _half(graph, material, replace(record, recipe=recipe), progress)
+    return replace(eighth, twin=half)
+
+
+def _half(graph: onnx.ModelProto, material: Material, record: CalibrationRecord | None, progress: Progress) -> Reduced:
+    shaped = _shaped(graph)
+    typed = half_graph(shaped, peaks(shaped, material.frames[:MEASURED_FRAMES], progress))
+    progress.step(f"typed the graph: {_described(typed)}")
+    return Reduced(typed.graph, record, unrounded=_logits(graph, material))
+
+
+def _shaped(graph: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
+
+
+def _described(typed: Typed) -> str:
+    counted = Counter("values beyond float16" if each.startswith("values") else each for each in typed.full.values())
+    kept = ", ".join(f"{count} ({reason})" for reason, count in counted.most_common())
+    return f"{counts(typed.graph).switches} casts between precisions; float32 stay {kept or 'no operators'}"
+
+
+def _logits(graph: onnx.ModelProto, material: Material) -> NDArray[np.float32]:
+    return graph_logits(graph, material.golden, material.card.preprocessing)
+
+
+def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its 16-bit values rounded, which ONNX Runtime by itself leaves out."""
+    return rounded(graph)
+
+
+def write(folder: Path, card: ModelCard, precision: Precision) -> None:
+    """Nothing: the device builds, from the ONNX files."""
+
+
+def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:
+    """ONNX Runtime on the rounded graph: the forecast of the device."""
+    size = bundle.manifest.model.preprocessing.input_size
+    session = session_of(rounded(onnx.load(bundle.file(MODEL_ONNX))))
+    info = EngineInfo("onnxruntime", onnxruntime.__version__, processor_name(), "fp32", "fp32")
+    return OnnxruntimeEngine(session, np.zeros((*size, 3), np.uint8), info)

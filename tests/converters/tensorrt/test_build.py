@@ -1,0 +1,72 @@
+"""The graphs compile: by TensorRT for RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from vitedge.calib.quantize import quantize
+from vitedge.converters.rewrites import Rewritten
+from vitedge.converters.tensorrt.float8 import float8_graph
+from vitedge.converters.tensorrt.ranges import peaks
+from vitedge.converters.tensorrt.typed import half_graph
+from vitedge.converters.verify import Frames
+from vitedge.errors import EngineError
+from vitedge.progress import Silent
+from vitedge.runtime.tensorrt.builder import BuiltPlan, build_plan
+from vitedge.runtime.tensorrt.layers import attention_blocks, effective_precision
+
+rtx = pytest.importorskip("tensorrt_rtx")
+
+
+@pytest.fixture(scope="module")
+def graphs(small_graph: Rewritten, frames: Frames) -> dict[str, onnx.ModelProto]:
+    eighth = quantize(small_graph.graph, frames, symmetric_activations=True).graph
+    full = {"fp16": small_graph.graph, "int8": eighth}
+    shaped = {name: onnx.shape_inference.infer_shapes(each, data_prop=True) for name, each in full.items()}
+    shaped["fp8"] = float8_graph(shaped["int8"], peaks(shaped["int8"], frames, Silent()))
+    return {name: half_graph(each, peaks(each, frames, Silent())).graph for name, each in shaped.items()}
+
+
+def built(graph: onnx.ModelProto, folder: Path) -> BuiltPlan:
+    onnx.save(graph, folder / "model.onnx")
+    return build_plan(rtx, folder / "model.onnx")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
+def test_it_builds_in_its_precision(graphs: dict[str, onnx.ModelProto], tmp_path: Path, precision: str) -> None:
+    plan = built(graphs[precision], tmp_path)
+    assert effective_precision(plan.layers) == precision
+    assert all(block.dtype == "fp16" for block in attention_blocks(plan.layers))
+
+
+def test_asymmetric_quantizers_are_refused(small_graph: Rewritten, frames: Frames, tmp_path: Path) -> None:
+    graph = quantize(small_graph.graph, frames).graph
+    with pytest.raises(EngineError, match="QuantizeLinear"):
+        built(graph, tmp_path)
+
+
+def test_a_missing_cast_is_refused(graphs: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(graphs["fp16"])
+    bias = next(each for each in graph.graph.initializer if each.name.endswith("bias_half"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias).astype(np.float32), bias.name))
+    with pytest.raises(EngineError):
+        built(graph, tmp_path)
+
+
+def test_polygraphy_finds_nothing(graphs: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
+    polygraphy = shutil.which("polygraphy", path=str(Path(sys.executable).parent))
+    if polygraphy is None:
+        pytest.skip("polygraphy is not installed")
+    onnx.save(graphs["int8"], tmp_path / "model.onnx")
+    found = subprocess.run(
+        [polygraphy, "check", "lint", str(tmp_path / "model.onnx")], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
