@@ -6,6 +6,8 @@ DEMO_VENV := .venv-demo
 DEV_VENV := .venv
 LINKS := build/types/vitedge
 
+# openvino-model-api pins opencv-python-headless 4, which our extras do not; a test opens bundles with it.
+MODEL_API := openvino-model-api==0.4.7
 # What tests hold ours against, kept out of the environment: NVIDIA's bindings of each TensorRT that vitedge claims, whose
 # libraries are not on PyPI, and the grammar of Triton's configurations, whose package wants an older protobuf.
 REFERENCES := build/references
