@@ -161,7 +161,7 @@ class TestFigures:
     def test_percentiles_are_in_order(self, milliseconds: list[float]) -> None:
         figures = latency_ms(Bench().samples(*milliseconds))
         assert figures["min"] <= figures["p50"] <= figures["p90"] <= figures["p99"]
-        assert figures["min"] <= figures["mean"]
+        assert figures["min"] <= figures["mean"] * (1 + 1e-12)  # the sum of equal times rounds
 
     def test_throughput_counts_n_calls_over_the_time_of_n_calls(self, timed: Bench) -> None:
         assert measurement(timed.samples(*[20.0] * 5)).throughput_fps == 50.0
