@@ -182,9 +182,11 @@ def page_text(report: Mapping[str, Any]) -> str:
         f"Taken {report['date']} on {report['processor']}; calibrated on {report['calibration']} photos of "
         f"flowers/calib, measured on flowers/val. {versions}."
     )
+    waiting = [model for model in MODELS if model not in report["models"]]
     closing = "\n".join(f"- Target missed: {note}" for note in report["missed"]) or (
         "Targets met: top-1 falls by at most 0.1 points in fp16, 0.3 in int8."
     )
+    closing += f" Not run yet: {', '.join(waiting)}." if waiting else ""
     return "\n\n".join([intro, *tables, closing])
 
 
@@ -203,30 +205,44 @@ def tools(python: str | None) -> dict[str, str]:
     return found
 
 
+def read_models(path: Path) -> dict[str, list[Row]]:
+    """What earlier runs measured, by model."""
+    found = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
+    return {model: [row_from(each) for each in listed] for model, listed in found.items()}
+
+
+def write_report(path: Path, results: Mapping[str, Sequence[Row]], python: str | None) -> None:
+    """All that was measured, as JSON, in the order of ``MODELS``."""
+    ordered = {model: results[model] for model in MODELS if model in results}
+    report = {
+        "version": 1,
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "processor": processor_name(),
+        "calibration": CALIBRATION_IMAGES,
+        "tools": tools(python),
+        "models": {model: [asdict(each) for each in found] for model, found in ordered.items()},
+        "missed": [f"{model}: {note}" for model, found in ordered.items() for note in missed(found)],
+    }
+    write_whole(path, json.dumps(report, indent=1) + "\n")
+
+
 def main() -> int:
     """Measure and write; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", nargs="*", default=MODELS)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/tensorrt_accuracy.json"))
-    parser.add_argument("--modelopt-python")
+    parser.add_argument("--modelopt-python", help="of an environment that has nvidia-modelopt[onnx]")
+    parser.add_argument("--page", action="store_true", help="only write the page")
     arguments = parser.parse_args()
-    results = dict[str, list[Row]]()
-    for model in arguments.model:
+    results = read_models(arguments.json)
+    for model in [] if arguments.page else arguments.model:
         sys.stderr.write(f"{model}\n")
         with tempfile.TemporaryDirectory() as folder:
             source = arguments.data / "models" / model
             results[model] = rows(source, arguments.data, Path(folder), arguments.modelopt_python)
-    report = {
-        "version": 1,
-        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-        "processor": processor_name(),
-        "calibration": CALIBRATION_IMAGES,
-        "tools": tools(arguments.modelopt_python),
-        "models": {model: [asdict(each) for each in found] for model, found in results.items()},
-        "missed": [f"{model}: {note}" for model, found in results.items() for note in missed(found)],
-    }
-    write_whole(arguments.json, json.dumps(report, indent=1) + "\n")
+        write_report(arguments.json, results, arguments.modelopt_python)
+    report = json.loads(arguments.json.read_text(encoding="utf-8"))
     write_between(PAGE, "accuracy", page_text(report))
     return int(bool(report["missed"]))
 

@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def versions() -> dict[str, str]:
 
 def chosen(everything: bool) -> list[Listed]:
     """The first model of each family, trained ones all, in the order of the list."""
-    first = {family: next(group) for family, group in groupby(FAMILIES, key=lambda each: each.family)}
+    first = {each.family: each for each in reversed(FAMILIES)}
     return [each for each in FAMILIES if everything or each.trained or first[each.family] is each]
 
 

@@ -37,6 +37,7 @@ def test_one_model_of_each_family_and_every_trained_one(matrix: Any) -> None:
     assert {each.name for each in matrix.FAMILIES if each.trained} <= {each.name for each in listed}
     untrained = [each.family for each in listed if not each.trained]
     assert len(untrained) == len(set(untrained))
+    assert "vit_tiny_patch16_224" in {each.name for each in listed}  # larger ones of the family come later
     assert matrix.chosen(everything=True) == list(matrix.FAMILIES)
 
 
