@@ -94,6 +94,7 @@ def convert(
         MissingExtraError: an optional package is missing.
         CheckpointError: weights, configuration or labels do not fit together.
         CalibrationError: images that cannot be used.
+        FrameSourceError: the file to calibrate on is no video that can be read.
         ConversionError: export, quantization, compilation or verification failed, or nothing keeps the contract.
     """
     from vitedge.converters.convert import convert as convert_checkpoint
