@@ -96,7 +96,8 @@ def quantize(
     layers = int8_layers(working.assembled(working.nodes), shapes, keep_float)
     for warning in _warnings(layers, observed):
         progress.step(f"warning: {warning}")
-    work = _Work(working, Stream(working, frames[:CORRECTION_IMAGES]), observed, symmetric_activations)
+    stream = Stream(working, frames[:CORRECTION_IMAGES])
+    work = _Work(working, all_layers, stream, observed, symmetric_activations)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
     first = "" if symmetric_activations else quantize_frame_convolution(result, frames, keep_float)
@@ -107,11 +108,18 @@ def quantize(
 class _Work:
     """What was decided so far; layers are decided in the graph's order."""
 
-    def __init__(self, graph: WorkingGraph, stream: Stream, observed: Mapping[str, Observed], symmetric: bool) -> None:
+    def __init__(
+        self,
+        graph: WorkingGraph,
+        all_layers: Sequence[Layer],
+        stream: Stream,
+        observed: Mapping[str, Observed],
+        symmetric: bool,
+    ) -> None:
         self._graph, self._stream, self._observed, self.symmetric = graph, stream, observed, symmetric
-        self._all_readers = by_data(graph.layers())
+        self._all_readers = by_data(all_layers)
         self._shapes = {name: each.shape for name, each in observed.items()}
-        products = multiply_accumulates(graph, graph.layers(), self._shapes)
+        products = multiply_accumulates(graph, all_layers, self._shapes)
         self.effort = effort_for(products)
         self.data: dict[int, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
