@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from pages import write_between
 
 from vitedge.calib.quantize import quantize
 from vitedge.converters.export import export
@@ -23,7 +24,6 @@ from vitedge.converters.rewrites import apply_rewrites
 from vitedge.converters.sources import TimmName
 from vitedge.converters.timm_models import load_named
 from vitedge.converters.verify import synthetic_frames
-from vitedge.files import write_whole
 from vitedge.progress import Terminal
 from vitedge.runtime.machine import machine_state, processor_name
 
@@ -100,10 +100,7 @@ def main() -> int:
     text = "\n".join([heading, "", "| images | seconds | peak memory, GB |", "|---|---|---|", *lines])
     print(text)
     if arguments.page is not None:
-        before, after = "<!-- memory -->", "<!-- /memory -->"
-        page = arguments.page.read_text("utf-8")
-        whole = re.sub(f"{before}.*{after}", lambda _: f"{before}\n\n{text}\n\n{after}", page, flags=re.DOTALL)
-        write_whole(arguments.page, whole)
+        write_between(arguments.page, "memory", text)
     peaks = [each.peak_gb for each in costs]
     return 0 if max(peaks) <= MOST_GB and max(peaks) <= FLAT * peaks[0] else 1
 

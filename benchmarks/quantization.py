@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 from baselines import compiled, nncf_quantized, onnxruntime_quantized
 from numpy.typing import NDArray
+from pages import write_between
 from timing import Call, in_turns, median_ms
 
 import vitedge
@@ -256,17 +256,6 @@ def page_text(results: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str
     return "\n\n".join([intro, *tables, closing])
 
 
-def write_page(page: Path, text: str) -> None:
-    """Put the tables between the page's markers."""
-    before, after = "<!-- measured -->", "<!-- /measured -->"
-    whole, count = re.subn(
-        f"{before}.*{after}", lambda _: f"{before}\n\n{text}\n\n{after}", page.read_text("utf-8"), flags=re.DOTALL
-    )
-    if count != 1:
-        raise ValueError(f"{page} has no place for the tables")
-    write_whole(page, whole)
-
-
 def main() -> int:
     """Measure, print, and write where asked; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -285,7 +274,7 @@ def main() -> int:
     text = page_text(results, notes)
     print(text)
     if arguments.page is not None:
-        write_page(arguments.page, text)
+        write_between(arguments.page, "measured", text)
     if arguments.json is not None:
         report = {
             "version": 1,

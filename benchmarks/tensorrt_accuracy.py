@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from tensorrt_matrix import PAGE, write_between
+from pages import write_between
+from tensorrt_matrix import PAGE
 
 import vitedge
 from vitedge.bundle import INPUT_NAME, MODEL_FP16_ONNX, MODEL_ONNX, Bundle

@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import json
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 import onnx
 from families import FAMILIES, Listed
 from matrix import first_line, linked, request
+from pages import write_between
 from quick import search_on_one_image
 
 import vitedge
@@ -243,17 +243,6 @@ def page_text(report: Mapping[str, Any]) -> str:
             *(line for row in rows for line in lines(row)),
         ]
     )
-
-
-def write_between(page: Path, name: str, text: str) -> None:
-    """Put a text between two markers of a page."""
-    before, after = f"<!-- {name} -->", f"<!-- /{name} -->"
-    whole, count = re.subn(
-        f"{before}.*{after}", lambda _: f"{before}\n\n{text}\n\n{after}", page.read_text("utf-8"), flags=re.DOTALL
-    )
-    if count != 1:
-        raise ValueError(f"{page} has no place for {name}")
-    write_whole(page, whole)
 
 
 def main() -> int:
