@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.observe import Observed, observe
+from vitedge.calib.observe import Extremes, Observed, observe
 from vitedge.calib.ranges import BINS, Histogram
 from vitedge.progress import Progress
 from vitedge.runtime.cache import recall, remember
@@ -21,34 +21,37 @@ from vitedge.runtime.cache import recall, remember
 if TYPE_CHECKING:
     import onnx
 
-KIND, FORMAT = "observations", 1
+KIND, FORMAT = "observations", 2
 KEPT = 32
 """How many observations are kept, those written last; one takes 1 to 6 MB."""
 
 
 def observe_once(
-    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], progress: Progress
+    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int, progress: Progress
 ) -> dict[str, Observed]:
     """As ``observe``, which runs only if the same graph and frames were not observed before."""
-    key = observation_key(graph, channel_axes, frames)
+    key = observation_key(graph, channel_axes, frames, tried)
     observed = _from_json(recall(KIND, key), channel_axes)
     if observed is not None:
         progress.step("these images were observed before")
         return observed
-    observed = observe(graph, channel_axes, frames, progress)
+    observed = observe(graph, channel_axes, frames, tried, progress)
     remember(KIND, key, _to_json(observed), most=KEPT)
     return observed
 
 
-def observation_key(graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8]) -> str:
+def observation_key(
+    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int
+) -> str:
     """Hex SHA-256 over all that observations depend on.
 
     Args:
         graph: FP32.
         channel_axes: of the tensors that are observed.
         frames: ``(N,H,W,3)`` uint8.
+        tried: how many of the first frames have extremes of their own.
     """
-    digest = hashlib.sha256(f"{FORMAT} {sorted(channel_axes.items())} {frames.shape}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT} {sorted(channel_axes.items())} {frames.shape} {tried}\n".encode())
     digest.update(graph.SerializeToString(deterministic=True))
     for frame in frames:
         digest.update(np.ascontiguousarray(frame).data)
@@ -59,7 +62,8 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
     return {
         name: {
             "shape": list(each.shape),
-            "extremes": [each.low.tolist(), each.high.tolist()],
+            "tried": [each.tried.low.tolist(), each.tried.high.tolist()],
+            "others": [each.others.low.tolist(), each.others.high.tolist()],
             "counts": each.histogram.counts.tolist(),
             "histogram": [each.histogram.width, each.histogram.low, each.histogram.high],
         }
@@ -77,9 +81,13 @@ def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int])
 
 def _observed(value: Mapping[str, Any], axis: int) -> Observed:
     shape = tuple(int(each) for each in value["shape"])
-    low, high = (np.array(each, np.float32) for each in value["extremes"])
+    tried, others = (
+        Extremes(*(np.array(each, np.float32) for each in value[images])) for images in ("tried", "others")
+    )
     counts = np.array(value["counts"], np.int64)
     width, least, most = (float(each) for each in value["histogram"])
-    if not low.shape == high.shape == (shape[axis],) or counts.shape != (BINS,):
-        raise ValueError("extremes or counts of another size")
-    return Observed(shape, low, high, Histogram(counts, width, least, most))
+    if any(each.shape != (shape[axis],) for some in (tried, others) for each in (some.low, some.high)):
+        raise ValueError("extremes of another size")
+    if counts.shape != (BINS,):
+        raise ValueError("counts of another size")
+    return Observed(shape, tried, others, Histogram(counts, width, least, most))

@@ -20,32 +20,72 @@ if TYPE_CHECKING:
     import onnx
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """Of every channel of a tensor over some images; of no image, ``low`` is ∞ and ``high`` is −∞.
+
+    Attributes:
+        low: smallest value, ``(channels,)``.
+        high: largest.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], axis: int) -> Extremes:
+        """Those of one tensor, whose channels lie on ``axis``."""
+        others = tuple(each for each in range(values.ndim) if each != axis % values.ndim)
+        return cls(values.min(axis=others), values.max(axis=others))
+
+    @classmethod
+    def of_nothing(cls, channels: int) -> Extremes:
+        """Those before the first image."""
+        return cls(np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32))
+
+    @property
+    def reach(self) -> NDArray[np.float32]:
+        """Largest magnitude, ``(channels,)``."""
+        return np.asarray(np.maximum(-self.low, self.high))
+
+    def joined(self, other: Extremes) -> Extremes:
+        """Those over the images of both."""
+        return Extremes(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
 @dataclass
 class Observed:
     """What a tensor held over all images.
 
     Attributes:
         shape: of one image's.
-        low: smallest value of each channel, ``(channels,)``.
-        high: largest.
-        histogram: over all channels.
+        tried: extremes over the first images, which choices are tried on.
+        others: over those behind them.
+        histogram: over all images and channels.
     """
 
     shape: tuple[int, ...]
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
+    tried: Extremes
+    others: Extremes
     histogram: Histogram = field(default_factory=Histogram)
 
-    def add(self, values: NDArray[np.float32], axis: int) -> None:
+    @property
+    def extremes(self) -> Extremes:
+        """Over all images."""
+        return self.tried.joined(self.others)
+
+    def add(self, values: NDArray[np.float32], axis: int, *, tried: bool) -> None:
         """Take in one image's."""
-        others = tuple(each for each in range(values.ndim) if each != axis % values.ndim)
-        self.low = np.minimum(self.low, values.min(axis=others))
-        self.high = np.maximum(self.high, values.max(axis=others))
+        found = Extremes.of(values, axis)
+        if tried:
+            self.tried = self.tried.joined(found)
+        else:
+            self.others = self.others.joined(found)
         self.histogram.add(values)
 
 
 def observe(
-    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], progress: Progress
+    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int, progress: Progress
 ) -> dict[str, Observed]:
     """Run all frames and look at some tensors.
 
@@ -53,6 +93,7 @@ def observe(
         graph: FP32; uint8 ``frame`` in.
         channel_axes: which axis of each tensor holds its channels.
         frames: ``(N,H,W,3)`` uint8, ``N`` ≥ 1.
+        tried: how many of the first frames have extremes of their own.
         progress: told of every image.
 
     Raises:
@@ -79,14 +120,8 @@ def observe(
         if not all(np.isfinite(each).all() for each in values.values()):
             raise not_finite(graph, frames[number], number)
         for name, axis in channel_axes.items():
-            _add(found, name, values[name], axis)
+            if name not in found:
+                nothing = Extremes.of_nothing(values[name].shape[axis])
+                found[name] = Observed(values[name].shape, nothing, nothing)
+            found[name].add(values[name], axis, tried=number < tried)
     return found
-
-
-def _add(found: dict[str, Observed], name: str, values: NDArray[np.float32], axis: int) -> None:
-    if name not in found:
-        channels = values.shape[axis]
-        found[name] = Observed(
-            values.shape, np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
-        )
-    found[name].add(values, axis)

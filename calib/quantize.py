@@ -1,11 +1,11 @@
 """FP32 graph and images to a Q/DQ graph: vitedge's post-training quantization of vision transformers.
 
-    placement ─▶ observe ─▶ for every layer, in order: equalize or search ─▶ correct ─▶ qdq
-    which         extremes,     one range for all        range by the        rounding,   Q/DQ
-    layers        histograms    channels of a norm       network's outputs   bias        ONNX
+    placement ─▶ observe ─▶ for every layer, in order: equalize, scale or search ─▶ correct ─▶ qdq
+    which         extremes,     one range for all        range by the            rounding,   Q/DQ
+    layers        histograms    channels                 network's outputs       bias        ONNX
 
-Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor, convolutions' with
-factors of their channels before it. Each step has its module, which says why.
+Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor, with factors of
+the channels before it where a convolution or an MLP's second layer reads it. Each step has its module, which says why.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.calib.channel_scaling import best_channel_scaling
 from vitedge.calib.correct import feedback_round
 from vitedge.calib.effort import effort_for, multiply_accumulates
 from vitedge.calib.equalize import best_equalization, best_scaling, fold, normalization_behind
@@ -28,7 +29,7 @@ from vitedge.calib.observe import Observed
 from vitedge.calib.patches import has_patches, patches
 from vitedge.calib.placement import Layer, by_data, int8_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
-from vitedge.calib.quantizers import Quantizer, round_weights, weight_scales
+from vitedge.calib.quantizers import Quantizer, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.ranges import Histogram
 from vitedge.calib.search import best_quantizer
 from vitedge.calib.stream import Stream
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
 CORRECTION_IMAGES = 64
 """How many images layers are corrected on, one after the other; ranges are taken from all."""
+
+ACTIVATIONS = frozenset({"Gelu", "HardSwish", "Mul", "Relu", "Tanh"})
+"""Operators that an activation function ends in: SiLU is a multiplication with a Sigmoid, Clip is bounded anyway."""
+
+ELEMENTWISE = ACTIVATIONS | {"Add", "Clip", "Div", "HardSigmoid", "Sigmoid", "Sub"}
 
 EQUALIZATION_ROWS = 2048
 
@@ -91,13 +97,14 @@ def quantize(
     all_layers = working.layers()
     _check_names(keep_float, all_layers)
     axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in all_layers}
-    observed = observe_once(graph, axes, frames, progress)
+    tried = min(CORRECTION_IMAGES, len(frames) // 2)
+    observed = observe_once(graph, axes, frames, tried, progress)
     shapes = {name: each.shape for name, each in observed.items()}
     layers = int8_layers(working.assembled(working.nodes), shapes, keep_float)
     for warning in _warnings(layers, observed):
         progress.step(f"warning: {warning}")
     stream = Stream(working, frames[:CORRECTION_IMAGES])
-    work = _Work(working, all_layers, stream, observed, symmetric_activations)
+    work = _Work(working, all_layers, stream, observed, tried, symmetric_activations)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
     first = "" if symmetric_activations else quantize_frame_convolution(result, frames, keep_float)
@@ -114,9 +121,12 @@ class _Work:
         all_layers: Sequence[Layer],
         stream: Stream,
         observed: Mapping[str, Observed],
+        tried: int,
         symmetric: bool,
     ) -> None:
         self._graph, self._stream, self._observed, self.symmetric = graph, stream, observed, symmetric
+        self._tried = tried
+        self._makers = {name: node for node in graph.nodes for name in node.output}
         self._all_readers = by_data(all_layers)
         self._shapes = {name: each.shape for name, each in observed.items()}
         products = multiply_accumulates(graph, all_layers, self._shapes)
@@ -125,6 +135,7 @@ class _Work:
         self.weights: dict[Layer, Int8Weight] = {}
         self.equalized = 0
         self.scaled: dict[str, str] = {}
+        self._factors: dict[str, NDArray[np.float32]] = {}
 
     def run(self, layers: Sequence[Layer], progress: Progress) -> None:
         """Decide all."""
@@ -144,30 +155,57 @@ class _Work:
         name, first = readers[0].data, readers[0].position
         everyone = self._all_readers[name]  # those that stay in floating point have an equalization to undo as well
         norm, read = normalization_behind(self._graph, everyone), f"{name}_dequantized"
-        quantizer = None if norm is None else self._equalized(norm, everyone)
-        factors = None if norm is not None or not self._may_scale(readers) else self._scaled(readers)
         for layer in readers:
             self._graph.nodes[layer.position].input[0] = read
-        if factors is not None:
-            self._stream.forget(name)
-        if quantizer is None:
-            source, histogram = self._source(readers[0]), self._histogram(readers[0], factors)
-            quantizer = best_quantizer(self._stream, source, read, histogram, self.effort, symmetric=self.symmetric)
+        if norm is not None:
+            quantizer = self._equalized(norm, everyone)
+        elif self._ends_an_activation(readers):
+            quantizer = self._closer(readers, read)
+        else:
+            if self._may_even_out(readers):
+                self._evened_out(readers)
+            quantizer = self._searched(readers[0], read)
         self._stream.replaced(self._source(readers[0]), read, quantizer)
-        self.data[first] = Int8Data(name, read, quantizer, factors)
+        self.data[first] = Int8Data(name, read, quantizer, self._factors.get(name))
 
-    def _may_scale(self, readers: Sequence[Layer]) -> bool:
+    def _ends_an_activation(self, readers: Sequence[Layer]) -> bool:
+        """Whether products alone read it, and an activation function makes it, which takes up the multiplication."""
+        products = all(layer.operator != "Conv" for layer in readers)
+        maker = self._makers.get(readers[0].data)
+        return products and maker is not None and maker.op_type in ACTIVATIONS and self._tried > 0
+
+    def _closer(self, readers: Sequence[Layer], read: str) -> Quantizer:
+        """Bring the channels as close as the outputs like best; the quantizer of what that makes."""
+        name, seen, symmetric = readers[0].data, self._observed[readers[0].data], self.symmetric
+        if not seen.extremes.reach.any():
+            return activation_quantizer(0.0, 0.0, symmetric=symmetric)
+        best = best_channel_scaling(
+            self._stream, name, read, seen.others, self._tried, self.effort, symmetric=symmetric
+        ).quantizer(seen.extremes, symmetric=symmetric)
+        if (best.factors != 1).any():
+            self._scale(readers, best.factors)
+        return best.quantizer
+
+    def _may_even_out(self, readers: Sequence[Layer]) -> bool:
         """Whether convolutions alone read it, and a multiplication of the channels costs next to nothing.
 
-        It does where an operator that computes makes the tensor: the engine takes the multiplication up in that.
+        It does where an operator that computes makes the tensor: the engine takes the multiplication up in that. Where
+        that is a product, OpenVINO tries to and fails: these channels are not on the last axis.
         """
-        makers = [node for node in self._graph.nodes if readers[0].data in node.output]
         convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
-        return convolutions and not self.symmetric and bool(makers) and makers[0].op_type not in MOVES
+        maker = self._makers.get(readers[0].data)
+        computed = maker is not None and maker.op_type not in MOVES and not self._follows_product(maker)
+        return convolutions and not self.symmetric and computed
 
-    def _scaled(self, readers: Sequence[Layer]) -> NDArray[np.float32]:
-        """Bring the channels to one range by factors of their own; what they are multiplied with, to broadcast."""
-        name, seen = readers[0].data, self._observed[readers[0].data]
+    def _follows_product(self, node: onnx.NodeProto) -> bool:
+        """Whether it is a product of matrices, or nothing but elementwise operators lies between it and one."""
+        if node.op_type not in ELEMENTWISE:
+            return node.op_type in ("Gemm", "MatMul")
+        return any(self._follows_product(self._makers[name]) for name in node.input if name in self._makers)
+
+    def _evened_out(self, readers: Sequence[Layer]) -> None:
+        """Bring the channels to one range by factors of their own."""
+        name, seen = readers[0].data, self._observed[readers[0].data].extremes
         scaling = best_scaling(
             self._some_rows(name, 1),
             seen.low.astype(np.float64),
@@ -175,22 +213,35 @@ class _Work:
             np.concatenate([self._graph.weight_by_input(layer) for layer in readers]),
             groups=readers[0].groups,
         )
-        for layer in readers:
-            self._graph.scale_input(layer, scaling)
-        factors = (1 / scaling).astype(np.float32).reshape(-1, *[1] * (len(seen.shape) - 2))
-        self.scaled[name] = f"{name}_scaled"
-        self._stream.replaced(name, self.scaled[name], lambda values: values * factors)
-        return factors
+        self._scale(readers, (1 / scaling).astype(np.float32).reshape(-1, *[1] * (self._rank(name) - 2)))
 
-    def _histogram(self, layer: Layer, factors: NDArray[np.float32] | None) -> Histogram:
+    def _rank(self, name: str) -> int:
+        return len(self._observed[name].shape)
+
+    def _scale(self, readers: Sequence[Layer], factors: NDArray[np.float32]) -> None:
+        """Multiply the channels; ``factors`` broadcast. The weights undo it."""
+        name = readers[0].data
+        for layer in readers:
+            self._graph.scale_input(layer, 1 / factors.ravel().astype(np.float64))
+        self._factors[name], self.scaled[name] = factors, f"{name}_scaled"
+        self._stream.replaced(name, self.scaled[name], lambda values: values * factors)
+        self._stream.forget(name)
+
+    def _searched(self, layer: Layer, read: str) -> Quantizer:
+        """The quantizer of a tensor by the network's outputs."""
+        histogram = self._histogram(layer)
+        return best_quantizer(self._stream, self._source(layer), read, histogram, self.effort, symmetric=self.symmetric)
+
+    def _histogram(self, layer: Layer) -> Histogram:
         """Of what a layer reads, over all images; where channels were scaled, over those of the stream."""
         seen = self._observed[layer.data]
-        if factors is None:
+        if layer.data not in self._factors:
             return seen.histogram
+        factors, extremes = self._factors[layer.data].ravel(), seen.extremes
         histogram = Histogram()
         for values in self._stream.values:
             histogram.add(values[self._source(layer)])
-        histogram.add(np.concatenate([seen.low * factors.ravel(), seen.high * factors.ravel()]))
+        histogram.add(np.concatenate([extremes.low * factors, extremes.high * factors]))
         return histogram
 
     def _some_rows(self, name: str, axis: int) -> NDArray[np.float32]:
@@ -198,7 +249,7 @@ class _Work:
         return rows[np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)]
 
     def _equalized(self, norm: int, readers: Sequence[Layer]) -> Quantizer:
-        name, seen = readers[0].data, self._observed[readers[0].data]
+        name, seen = readers[0].data, self._observed[readers[0].data].extremes
         equalization, quantizer = best_equalization(
             self._some_rows(name, -1),
             seen.low.astype(np.float64),
@@ -289,7 +340,7 @@ def _refuse_quantized(graph: onnx.ModelProto) -> None:
 
 def _warnings(layers: Iterable[Layer], observed: Mapping[str, Observed]) -> Iterator[str]:
     for name, readers in by_data(layers).items():
-        if (observed[name].low == observed[name].high).all():
+        if (observed[name].extremes.low == observed[name].extremes.high).all():
             yield f"what the layer {readers[0].name!r} reads is the same in all calibration images"
 
 

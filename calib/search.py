@@ -7,6 +7,8 @@ all layers before it quantized and those behind it in floating point.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,18 +49,45 @@ def best_quantizer(
         effort: on how many of the stream's images.
         symmetric: the kind of quantizer.
     """
-    quantizers = [activation_quantizer(each.low, each.high, symmetric=symmetric) for each in candidates(histogram)]
+    ranges = candidates(histogram)
+    quantizers = tuple(dict.fromkeys(activation_quantizer(each.low, each.high, symmetric=symmetric) for each in ranges))
     if len(quantizers) == 1:
         return quantizers[0]
+    images = min(effort.images, len(stream.values))
+    return quantizers[best_by_outputs(stream, data, read, quantizers, range(min(effort.first, images)), range(images))]
+
+
+def best_by_outputs(
+    stream: Stream,
+    data: str,
+    read: str,
+    choices: Sequence[Callable[[Floats], Floats]],
+    few: Sequence[int],
+    many: Sequence[int],
+) -> int:
+    """Position of the choice that leaves the network's outputs with the smallest squared error.
+
+    Args:
+        stream: at the first reader.
+        data: the tensor.
+        read: the name by which its readers take it.
+        choices: what is made of the tensor.
+        few: positions of the images that all are tried on.
+        many: of those that the closest are tried on.
+    """
     finished = stream.finisher(data, read)
-    reference = finished(_as_it_is, effort.images)
 
-    def error(quantizer: Quantizer, images: int) -> float:
-        found = float(np.square(finished(quantizer, images) - reference[:images], dtype=np.float64).sum())
-        return found if np.isfinite(found) else np.inf
+    def tried(positions: Sequence[int], images: Sequence[int]) -> list[int]:
+        """The closest first."""
+        reference = finished(_as_it_is, images)
 
-    closest = sorted(dict.fromkeys(quantizers), key=lambda each: error(each, effort.first))[:CLOSE]
-    return min(closest, key=lambda each: error(each, effort.images))
+        def error(position: int) -> float:
+            found = float(np.square(finished(choices[position], images) - reference, dtype=np.float64).sum())
+            return found if np.isfinite(found) else np.inf
+
+        return sorted(positions, key=error)
+
+    return tried(tried(range(len(choices)), few)[:CLOSE], many)[0]
 
 
 def _as_it_is(values: Floats) -> Floats:

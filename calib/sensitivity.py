@@ -221,7 +221,7 @@ def _exchange(stream: Stream, graph: WorkingGraph, run: Callable[[Values], Float
     if result in [output.name for output in graph.model.graph.output]:
         logits = exchanged.reshape(len(exchanged), -1)
     else:
-        logits = stream.finisher(EXCHANGED, result)(_as_it_is, len(stream.values))
+        logits = stream.finisher(EXCHANGED, result)(_as_it_is, range(len(stream.values)))
     return _Exchange(result, own[0].size, sqnr_db(own, exchanged), logits)
 
 

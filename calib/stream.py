@@ -6,7 +6,7 @@ sees the activations that all decisions before it leave, and no node runs twice 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +69,7 @@ class Stream:
         moved = [np.moveaxis(values[name], axis, -1) for values in self.values]
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in moved])
 
-    def finisher(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], int], Floats]:
+    def finisher(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], Sequence[int]], Floats]:
         """How the graph's outputs would be.
 
         Args:
@@ -77,14 +77,15 @@ class Stream:
             read: the name by which later nodes read what is made of it.
 
         Returns:
-            Takes what makes that value, and for how many images; gives ``(images, values of all outputs)``.
+            Takes what makes that value, and which images; gives ``(images, values of all outputs)``.
         """
         outputs = [output.name for output in self._graph.model.graph.output]
         example = {**self.values[0], read: self.values[0][source]}
         run = self._compiled(self._graph.nodes[self.position :], outputs, example)
 
-        def finished(change: Callable[[Floats], Floats], images: int) -> Floats:
-            made = beside(lambda values: run({**values, read: change(values[source])}), self.values[:images])
+        def finished(change: Callable[[Floats], Floats], images: Sequence[int]) -> Floats:
+            some = (self.values[image] for image in images)
+            made = beside(lambda values: run({**values, read: change(values[source])}), some)
             return np.stack([np.concatenate([each[output].ravel() for output in outputs]) for each in made])
 
         return finished

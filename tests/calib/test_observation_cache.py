@@ -21,7 +21,7 @@ from vitedge.calib.observe import Observed
 from vitedge.progress import Silent
 from vitedge.runtime.cache import cache_folder
 
-AXES = {"gelu0": -1, "pixels": 1}
+AXES, TRIED = {"gelu0": -1, "pixels": 1}, 1
 Item = TypeVar("Item")
 
 
@@ -48,9 +48,11 @@ def assert_equal(found: dict[str, Observed], expected: dict[str, Observed]) -> N
     assert list(found) == list(expected)
     for name, each in found.items():
         assert each.shape == expected[name].shape
-        assert each.low.dtype == each.high.dtype == np.float32
-        np.testing.assert_array_equal(each.low, expected[name].low)
-        np.testing.assert_array_equal(each.high, expected[name].high)
+        for images in ("tried", "others"):
+            one, two = getattr(each, images), getattr(expected[name], images)
+            assert one.low.dtype == one.high.dtype == np.float32
+            np.testing.assert_array_equal(one.low, two.low)
+            np.testing.assert_array_equal(one.high, two.high)
         mine, other = each.histogram, expected[name].histogram
         np.testing.assert_array_equal(mine.counts, other.counts)
         assert (mine.width, mine.low, mine.high) == (other.width, other.low, other.high)
@@ -58,8 +60,8 @@ def assert_equal(found: dict[str, Observed], expected: dict[str, Observed]) -> N
 
 def test_the_second_time_no_image_is_run_and_all_is_the_same() -> None:
     graph, images, passes = graphs.block(), graphs.frames(), Passes()
-    first = observe_once(graph, AXES, images, passes)
-    again = observe_once(graph, AXES, images, passes)
+    first = observe_once(graph, AXES, images, TRIED, passes)
+    again = observe_once(graph, AXES, images, TRIED, passes)
     assert passes.count == 1
     assert_equal(again, first)
 
@@ -67,21 +69,22 @@ def test_the_second_time_no_image_is_run_and_all_is_the_same() -> None:
 def test_another_graph_other_images_or_other_tensors_are_observed_anew() -> None:
     graph, images = graphs.block(), graphs.frames()
     keys = {
-        observation_key(graph, AXES, images),
-        observation_key(graphs.block(channels=np.full(graphs.WIDTH, 2.0)), AXES, images),
-        observation_key(graph, AXES, images[::-1]),
-        observation_key(graph, AXES, images[:3]),
-        observation_key(graph, {"gelu0": -1}, images),
-        observation_key(graph, {"gelu0": 1, "pixels": 1}, images),
+        observation_key(graph, AXES, images, TRIED),
+        observation_key(graphs.block(channels=np.full(graphs.WIDTH, 2.0)), AXES, images, TRIED),
+        observation_key(graph, AXES, images[::-1], TRIED),
+        observation_key(graph, AXES, images[:3], TRIED),
+        observation_key(graph, {"gelu0": -1}, images, TRIED),
+        observation_key(graph, {"gelu0": 1, "pixels": 1}, images, TRIED),
+        observation_key(graph, AXES, images, 2),
     }
-    assert len(keys) == 6
-    assert observation_key(graphs.block(), dict(AXES), graphs.frames()) in keys
+    assert len(keys) == 7
+    assert observation_key(graphs.block(), dict(AXES), graphs.frames(), TRIED) in keys
 
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "not JSON", "a tensor is missing", "other sizes", "a list"])
 def test_what_is_damaged_counts_as_absent(damage: str) -> None:
     graph, images, passes = graphs.block(), graphs.frames(), Passes()
-    first = observe_once(graph, AXES, images, passes)
+    first = observe_once(graph, AXES, images, TRIED, passes)
     (path,) = remembered()
     text = path.read_text(encoding="utf-8")
     value: dict[str, Any] = json.loads(text)
@@ -90,23 +93,23 @@ def test_what_is_damaged_counts_as_absent(damage: str) -> None:
         "empty": "",
         "not JSON": "\0" * 100,
         "a tensor is missing": json.dumps({"gelu0": value["gelu0"]}),
-        "other sizes": json.dumps(value | {"gelu0": value["gelu0"] | {"extremes": [[0.0], [1.0]]}}),
+        "other sizes": json.dumps(value | {"gelu0": value["gelu0"] | {"others": [[0.0], [1.0]]}}),
         "a list": json.dumps(value | {"gelu0": [1, 2, 3]}),
     }
     path.write_text(damaged[damage], encoding="utf-8")
-    assert_equal(observe_once(graph, AXES, images, passes), first)
+    assert_equal(observe_once(graph, AXES, images, TRIED, passes), first)
     assert passes.count == 2
     assert path.read_text(encoding="utf-8") == text  # and it is whole again
 
 
 def test_an_interrupt_leaves_the_cache_as_it_was() -> None:
     graph, images = graphs.block(), graphs.frames()
-    first = observe_once(graph, AXES, images, Silent())
+    first = observe_once(graph, AXES, images, TRIED, Silent())
     before = {path: path.read_bytes() for path in remembered()}
     with pytest.raises(KeyboardInterrupt):
-        observe_once(graph, AXES, images[:3], Passes(breaks=1))
+        observe_once(graph, AXES, images[:3], TRIED, Passes(breaks=1))
     assert {path: path.read_bytes() for path in remembered()} == before
-    assert_equal(observe_once(graph, AXES, images, Passes(breaks=0)), first)
+    assert_equal(observe_once(graph, AXES, images, TRIED, Passes(breaks=0)), first)
 
 
 def test_an_interrupt_while_it_is_written_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +120,7 @@ def test_an_interrupt_while_it_is_written_leaves_nothing_half_written(monkeypatc
 
     monkeypatch.setattr(Path, "write_text", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        observe_once(graphs.block(), AXES, graphs.frames(), Silent())
+        observe_once(graphs.block(), AXES, graphs.frames(), TRIED, Silent())
     assert remembered() == []
 
 
@@ -126,10 +129,10 @@ def test_the_cache_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(observation_cache, "KEPT", 2)
     graph, images = graphs.block(), graphs.frames(4)
     for count in (1, 2, 3, 4):
-        observe_once(graph, AXES, images[:count], Silent())
+        observe_once(graph, AXES, images[:count], TRIED, Silent())
     assert len(remembered()) == 2
     passes = Passes()
-    observe_once(graph, AXES, images, passes)
+    observe_once(graph, AXES, images, TRIED, passes)
     assert passes.count == 0  # the last one is there
-    observe_once(graph, AXES, images[:1], passes)
+    observe_once(graph, AXES, images[:1], TRIED, passes)
     assert passes.count == 1  # the first one is not

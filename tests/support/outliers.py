@@ -61,11 +61,12 @@ def min_max_quantized(graph: Any, frames: NDArray[np.uint8]) -> Any:
     """The same layers in int8, from the smallest to the largest value of each tensor, and nothing more."""
     working = WorkingGraph.of(graph)
     axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in working.layers()}
-    observed = observe(graph, axes, frames, Silent())
+    observed = observe(graph, axes, frames, 0, Silent())
     layers = int8_layers(working.assembled(working.nodes), {name: each.shape for name, each in observed.items()})
     data, weights = dict[int, Int8Data](), dict[Any, Int8Weight]()
     for name, readers in by_data(layers).items():
-        low, high = float(observed[name].low.min()), float(observed[name].high.max())
+        extremes = observed[name].extremes
+        low, high = float(extremes.low.min()), float(extremes.high.max())
         read = f"{name}_read"
         data[readers[0].position] = Int8Data(name, read, activation_quantizer(low, high, symmetric=False))
         for layer in readers:
