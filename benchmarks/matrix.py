@@ -10,11 +10,9 @@ goes on where the first was interrupted. A model that fails keeps its row, with 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,13 +25,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from children import ChildFailedError, answer_of_child, first_line, linked, request, versions
 from families import FAMILIES, Listed
 from quick import search_on_one_image
 from timing import in_turns, median_ms
 
 import vitedge
 from vitedge.bundle import Bundle
-from vitedge.calib.images import ImageSet
 from vitedge.files import write_whole
 from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import machine_state, processor_name
@@ -105,17 +103,6 @@ class Row:
     versions: Mapping[str, str]
 
 
-def versions() -> dict[str, str]:
-    """Of every package that takes part."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def first_line(error: BaseException) -> str:
-    """What a table can show of an error."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
-
-
 def measure(listed: Listed, data: Path, images: int) -> Row:
     """Convert a model to every precision and time what came out."""
     if not listed.trained:
@@ -131,23 +118,7 @@ def measure(listed: Listed, data: Path, images: int) -> Row:
             found[precision] = replace(found[precision], **timed)
         size = next((each.manifest.model.preprocessing.input_size for each in bundles.values()), (0, 0))
         parameters, macs = (0, 0) if not bundles else counts(listed, data, size)
-    return Row(listed.name, listed.family, listed.trained, size, parameters, macs, found, versions())
-
-
-def linked(source: Path, folder: Path, images: int) -> Path:
-    """A folder of links to some of the photos, as many of each class."""
-    for file in ImageSet.from_folder(source, limit=images).files:
-        (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file.name).symlink_to(file.path.resolve())
-    return folder
-
-
-def request(listed: Listed, data: Path) -> dict[str, Any]:
-    """Source and options of the conversion."""
-    if listed.trained:
-        return {"source": data / "models" / listed.name}
-    options = {"num_classes": listed.num_classes, "input_size": listed.input_size}
-    return {"source": listed.name, "random_weights": True, **{key: value for key, value in options.items() if value}}
+    return Row(listed.name, listed.family, listed.trained, size, parameters, macs, found, versions(PACKAGES))
 
 
 def converted(
@@ -226,24 +197,18 @@ def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]
     }
 
 
-def in_own_process(listed: Listed, arguments: argparse.Namespace) -> Row:
+def in_own_process(listed: Listed, data: Path, images: int) -> Row:
     """Measure in a child; whatever ends it, there is a row."""
-    command = [sys.executable, __file__, "--data", str(arguments.data), "--images", str(arguments.images)]
     try:
-        child = subprocess.run(
-            [*command, "--child", listed.name], stdout=subprocess.PIPE, text=True, timeout=SECONDS_A_MODEL
-        )
-    except subprocess.TimeoutExpired:
-        return failed_row(listed, f"took more than {SECONDS_A_MODEL} s")
-    if child.returncode != 0:
-        return failed_row(listed, f"the process ended with {child.returncode}")
-    return row_from(json.loads(child.stdout.splitlines()[-1]))
+        return row_from(answer_of_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
+    except ChildFailedError as error:
+        return failed_row(listed, str(error))
 
 
 def failed_row(listed: Listed, reason: str) -> Row:
     """A row of a model of which nothing came."""
     nothing = {precision: Conversion(failed=reason) for precision in PRECISIONS}
-    return Row(listed.name, listed.family, listed.trained, (0, 0), 0, 0, nothing, versions())
+    return Row(listed.name, listed.family, listed.trained, (0, 0), 0, 0, nothing, versions(PACKAGES))
 
 
 def blank_row(listed: Listed) -> Row:
@@ -457,9 +422,9 @@ def main() -> int:
         return 0
     rows = read_rows(arguments.json)
     chosen = [known[name] for name in arguments.only] or list(FAMILIES)
-    for listed in [] if arguments.page else remaining(chosen, rows, versions()):
+    for listed in [] if arguments.page else remaining(chosen, rows, versions(PACKAGES)):
         sys.stderr.write(f"{listed.name}\n")
-        rows = with_row(rows, in_own_process(listed, arguments))
+        rows = with_row(rows, in_own_process(listed, arguments.data, arguments.images))
         write_rows(arguments.json, rows, arguments.images)
     write_page(arguments.json)
     return 0

@@ -11,10 +11,8 @@ interrupted. A model that fails keeps its row, with the reason.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from children import ChildFailedError, answer_of_child, first_line, linked, request, versions
 from families import FAMILIES, Listed
-from matrix import first_line, linked, request
 from pages import write_between
 from quick import search_on_one_image
 
@@ -94,11 +92,6 @@ class Row:
     versions: Mapping[str, str]
 
 
-def versions() -> dict[str, str]:
-    """Of every package that takes part."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
 def chosen(everything: bool) -> list[Listed]:
     """The first model of each family, trained ones all, in the order of the list."""
     first = {each.family: each for each in reversed(FAMILIES)}
@@ -119,7 +112,7 @@ def measure(listed: Listed, data: Path, images: int) -> Row:
             traceback.print_exc()
             return failed_row(listed, first_line(error))
         builds = {precision: build(bundle, precision) for precision in GRAPHS}
-    return Row(listed.name, listed.family, listed.trained, builds, versions())
+    return Row(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
 
 
 def build(bundle: Bundle, precision: str) -> Build:
@@ -152,21 +145,15 @@ def build(bundle: Bundle, precision: str) -> Build:
 def failed_row(listed: Listed, reason: str) -> Row:
     """A row of a model of which nothing came."""
     builds = {precision: Build(failed=reason) for precision in GRAPHS}
-    return Row(listed.name, listed.family, listed.trained, builds, versions())
+    return Row(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
 
 
-def in_own_process(listed: Listed, arguments: argparse.Namespace) -> Row:
+def in_own_process(listed: Listed, data: Path, images: int) -> Row:
     """Measure in a child; whatever ends it, there is a row."""
-    command = [sys.executable, __file__, "--data", str(arguments.data), "--images", str(arguments.images)]
     try:
-        child = subprocess.run(
-            [*command, "--child", listed.name], stdout=subprocess.PIPE, text=True, timeout=SECONDS_A_MODEL
-        )
-    except subprocess.TimeoutExpired:
-        return failed_row(listed, f"took more than {SECONDS_A_MODEL} s")
-    if child.returncode != 0:
-        return failed_row(listed, f"the process ended with {child.returncode}")
-    return row_from(json.loads(child.stdout.splitlines()[-1]))
+        return row_from(answer_of_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
+    except ChildFailedError as error:
+        return failed_row(listed, str(error))
 
 
 def row_from(value: Mapping[str, Any]) -> Row:
@@ -263,10 +250,10 @@ def main() -> int:
     rows = [row_from(each) for each in read_report(arguments.json).get("rows", [])]
     listed = [known[name] for name in arguments.only] or chosen(arguments.all)
     for each in [] if arguments.page else listed:
-        if each.name in {row.name for row in rows if dict(row.versions) == versions()}:
+        if each.name in {row.name for row in rows if dict(row.versions) == versions(PACKAGES)}:
             continue
         sys.stderr.write(f"{each.name}\n")
-        rows = [*(row for row in rows if row.name != each.name), in_own_process(each, arguments)]
+        rows = [*(row for row in rows if row.name != each.name), in_own_process(each, arguments.data, arguments.images)]
         write_rows(arguments.json, rows, arguments.images)
     write_between(PAGE, "engines", page_text(read_report(arguments.json)))
     return int(any(build.failed for row in rows for build in row.builds.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 from collections.abc import Iterator
@@ -89,7 +88,7 @@ def test_a_model_that_fails_keeps_its_row_with_the_reason(matrix: Any, row: Any,
 def test_a_process_that_dies_leaves_a_row(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = matrix.FAMILIES[0]
     monkeypatch.setattr(matrix, "__file__", "/nowhere.py")
-    found = matrix.in_own_process(listed, argparse.Namespace(data=Path(), images=1))
+    found = matrix.in_own_process(listed, Path(), 1)
     assert {each.failed for each in found.conversions.values()} == {"the process ended with 2"}
 
 
