@@ -205,18 +205,15 @@ class _Work:
 
     def _evened_out(self, readers: Sequence[Layer]) -> None:
         """Bring the channels to one range by factors of their own."""
-        name, seen = readers[0].data, self._observed[readers[0].data].extremes
+        name, observed = readers[0].data, self._observed[readers[0].data]
         scaling = best_scaling(
             self._some_rows(name, 1),
-            seen.low.astype(np.float64),
-            seen.high.astype(np.float64),
+            observed.extremes.low.astype(np.float64),
+            observed.extremes.high.astype(np.float64),
             np.concatenate([self._graph.weight_by_input(layer) for layer in readers]),
             groups=readers[0].groups,
         )
-        self._scale(readers, (1 / scaling).astype(np.float32).reshape(-1, *[1] * (self._rank(name) - 2)))
-
-    def _rank(self, name: str) -> int:
-        return len(self._observed[name].shape)
+        self._scale(readers, (1 / scaling).astype(np.float32).reshape(-1, *[1] * (len(observed.shape) - 2)))
 
     def _scale(self, readers: Sequence[Layer], factors: NDArray[np.float32]) -> None:
         """Multiply the channels; ``factors`` broadcast. The weights undo it."""
