@@ -74,7 +74,9 @@ def equalizations(low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool
             yield Equalization(shift, scale / np.exp(np.log(scale).mean()))
 
 
-def best_scaling(rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, groups: int) -> Doubles:
+def best_scaling(
+    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, groups: int, symmetric: bool
+) -> Doubles:
     """What channels are best divided by so that one scale serves them all, their weights multiplied in return.
 
     A channel of a depthwise convolution has outputs of its own, whose scales of the weights take up all: the channels
@@ -86,11 +88,12 @@ def best_scaling(rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, 
         high: largest.
         weight: of all readers, by input channel, ``(·, channels)``; only those of its group.
         groups: of the readers.
+        symmetric: the kind of quantizer.
     """
     if groups > 1:
         scale = _floored(np.maximum(-low, high))
     else:
-        scale = best_equalization(rows, low, high, weight, symmetric=False, shifted=False)[0].scale
+        scale = best_equalization(rows, low, high, weight, symmetric=symmetric, shifted=False)[0].scale
     return np.asarray(np.maximum(scale, scale.max() / LARGEST_FACTOR))
 
 

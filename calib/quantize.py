@@ -194,8 +194,7 @@ class _Work:
         """
         convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
         maker = self._makers.get(readers[0].data)
-        computed = maker is not None and maker.op_type not in MOVES and not self._follows_product(maker)
-        return convolutions and not self.symmetric and computed
+        return convolutions and maker is not None and maker.op_type not in MOVES and not self._follows_product(maker)
 
     def _follows_product(self, node: onnx.NodeProto) -> bool:
         """Whether it is a product of matrices, or nothing but elementwise operators lies between it and one."""
@@ -212,6 +211,7 @@ class _Work:
             observed.extremes.high.astype(np.float64),
             np.concatenate([self._graph.weight_by_input(layer) for layer in readers]),
             groups=readers[0].groups,
+            symmetric=self.symmetric,
         )
         self._scale(readers, (1 / scaling).astype(np.float32).reshape(-1, *[1] * (len(observed.shape) - 2)))
 
