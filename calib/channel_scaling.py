@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vitedge.calib.effort import Effort
 from vitedge.calib.observe import Extremes
-from vitedge.calib.quantizers import Quantizer, activation_quantizer
+from vitedge.calib.quantizers import Quantizer, Scheme, activation_quantizer
 from vitedge.calib.search import best_by_outputs
 from vitedge.calib.stream import Stream
 
@@ -68,15 +68,15 @@ class ChannelScaling:
         reach, furthest = extremes.reach, extremes.reach.max()
         return np.asarray(furthest / _floored(reach, self.ratio)) if furthest > 0 else np.ones_like(reach)
 
-    def quantizer(self, extremes: Extremes, *, symmetric: bool) -> ScaledQuantizer:
+    def quantizer(self, extremes: Extremes, scheme: Scheme) -> ScaledQuantizer:
         """For channels of these extremes."""
         factors = self.factors(extremes)
         low, high = (each * factors * self.margin for each in (extremes.low, extremes.high))
-        return ScaledQuantizer(factors, activation_quantizer(float(low.min()), float(high.max()), symmetric=symmetric))
+        return ScaledQuantizer(factors, activation_quantizer(float(low.min()), float(high.max()), scheme))
 
 
 def best_channel_scaling(
-    stream: Stream, data: str, read: str, others: Extremes, tried: int, effort: Effort, *, symmetric: bool
+    stream: Stream, data: str, read: str, others: Extremes, tried: int, effort: Effort, scheme: Scheme
 ) -> ChannelScaling:
     """The scaling with the smallest squared error of the network's outputs.
 
@@ -87,10 +87,10 @@ def best_channel_scaling(
         others: extremes over images that are not tried.
         tried: how many of the stream's first images are.
         effort: on how many of these at once.
-        symmetric: the kind of quantizer.
+        scheme: the kind of quantizer.
     """
     scalings = [ChannelScaling(*each) for each in product(RATIOS, MARGINS)]
-    quantizers = [each.quantizer(others, symmetric=symmetric) for each in scalings]
+    quantizers = [each.quantizer(others, scheme) for each in scalings]
     beyond = [_beyond(stream.values[image][data], others) for image in range(tried)]
     few, many = (half_furthest(beyond, count) for count in (effort.first, effort.images))
     return scalings[best_by_outputs(stream, data, read, quantizers, few, many)]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.placement import Layer
-from vitedge.calib.quantizers import Quantizer, activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantizers import Quantizer, Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.working import WorkingGraph
 
 Floats = NDArray[np.float32]
@@ -50,10 +50,10 @@ class Equalization:
         """Values with the channels on the last axis."""
         return np.asarray((values - self.shift) / self.scale, dtype=np.float32)
 
-    def quantizer(self, low: Doubles, high: Doubles, *, symmetric: bool) -> Quantizer:
+    def quantizer(self, low: Doubles, high: Doubles, scheme: Scheme) -> Quantizer:
         """For channels of these extremes, equalized."""
         lows, highs = (low - self.shift) / self.scale, (high - self.shift) / self.scale
-        return activation_quantizer(float(lows.min()), float(highs.max()), symmetric=symmetric)
+        return activation_quantizer(float(lows.min()), float(highs.max()), scheme)
 
 
 def equalizations(low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool = True) -> Iterator[Equalization]:
@@ -74,9 +74,7 @@ def equalizations(low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool
             yield Equalization(shift, scale / np.exp(np.log(scale).mean()))
 
 
-def best_scaling(
-    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, groups: int, symmetric: bool
-) -> Doubles:
+def best_scaling(rows: Floats, low: Doubles, high: Doubles, weight: Doubles, scheme: Scheme, *, groups: int) -> Doubles:
     """What channels are best divided by so that one scale serves them all, their weights multiplied in return.
 
     A channel of a depthwise convolution has outputs of its own, whose scales of the weights take up all: the channels
@@ -87,18 +85,18 @@ def best_scaling(
         low: smallest value of each channel, ``(channels,)``.
         high: largest.
         weight: of all readers, by input channel, ``(·, channels)``; only those of its group.
+        scheme: the kind of quantizer.
         groups: of the readers.
-        symmetric: the kind of quantizer.
     """
     if groups > 1:
         scale = _floored(np.maximum(-low, high))
     else:
-        scale = best_equalization(rows, low, high, weight, symmetric=symmetric, shifted=False)[0].scale
+        scale = best_equalization(rows, low, high, weight, scheme, shifted=False)[0].scale
     return np.asarray(np.maximum(scale, scale.max() / LARGEST_FACTOR))
 
 
 def best_equalization(
-    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, *, symmetric: bool, shifted: bool = True
+    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, scheme: Scheme, *, shifted: bool = True
 ) -> tuple[Equalization, Quantizer]:
     """The equalization with the smallest squared error of the readers' outputs, inputs and weights quantized.
 
@@ -107,7 +105,7 @@ def best_equalization(
         low: smallest value of each channel, ``(channels,)``.
         high: largest.
         weight: of all readers, ``(out, channels)``.
-        symmetric: the kind of quantizer.
+        scheme: the kind of quantizer.
         shifted: try a shift of the channels, too.
     """
     reference = rows @ weight.T.astype(np.float32)
@@ -117,12 +115,12 @@ def best_equalization(
         scaled = weight * candidate.scale
         scales = weight_scales(scaled)
         rounded = round_weights(scaled, scales) * scales[:, None]
-        outputs = candidate.quantizer(low, high, symmetric=symmetric)(candidate(rows)) @ rounded.T
+        outputs = candidate.quantizer(low, high, scheme)(candidate(rows)) @ rounded.T
         outputs -= outputs.mean(axis=0)  # the bias takes up the mean
         return float(np.square(outputs - reference, dtype=np.float64).sum())
 
     best = min(equalizations(low, high, weight, shifted=shifted), key=error)
-    return best, best.quantizer(low, high, symmetric=symmetric)
+    return best, best.quantizer(low, high, scheme)
 
 
 def normalization_behind(graph: WorkingGraph, readers: Sequence[Layer]) -> int | None:

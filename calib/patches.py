@@ -20,6 +20,13 @@ def has_patches(conv: onnx.NodeProto, weight_shape: tuple[int, ...]) -> bool:
     return len(weight_shape) == DIMENSIONS and padding in ([], [b"NOTSET"])
 
 
+def is_padded(node: onnx.NodeProto) -> bool:
+    """Whether an operator reads zeros around what it is given, as convolutions may."""
+    automatic = [each.s for each in node.attribute if each.name == "auto_pad"]
+    spelled = [each.ints for each in node.attribute if each.name == "pads"]
+    return any(each not in (b"NOTSET", b"VALID") for each in automatic) or any(any(each) for each in spelled)
+
+
 def patches(conv: onnx.NodeProto, weight_shape: tuple[int, ...], image: Floats) -> Floats:
     """The patches of an image, ``(groups, places, in / groups · kernel)``.
 

@@ -43,7 +43,7 @@ class Int8Data:
     Attributes:
         data: its name.
         read: the name of the quantized and dequantized one, which the layers read.
-        quantizer: for all of it.
+        quantizer: for all of it; the readers' biases take its shift back.
         factors: what its channels are multiplied with before, to broadcast; None for nothing.
     """
 
@@ -62,12 +62,16 @@ def with_qdq(graph: WorkingGraph, data: Mapping[int, Int8Data], weights: Mapping
         weights: of every int8 layer.
     """
     by_position, nodes = {layer.position: layer for layer in weights}, []
+    shifts = {tensor.data: tensor.quantizer.shift for tensor in data.values()}
     for position, node in enumerate(graph.nodes):
         if position in data:
             nodes += _activation_nodes(graph, data[position])
         if position in by_position:
             layer = by_position[position]
             nodes.append(_weight_node(graph, layer, weights[layer]))
+            if shifts[layer.data]:
+                taken = weights[layer].values.sum(axis=1) * shifts[layer.data]
+                graph.set_bias(layer, graph.bias(layer) + taken)
             node.input[1] = nodes[-1].output[0]
         nodes.append(node)
     return graph.assembled(nodes)
@@ -85,6 +89,10 @@ def _activation_nodes(graph: WorkingGraph, tensor: Int8Data) -> list[onnx.NodePr
         source = f"{tensor.data}_scaled"
         factors = graph.add(f"{tensor.data}_factors", tensor.factors)
         nodes.append(helper.make_node("Mul", [tensor.data, factors], [source], f"{tensor.data}_scale_channels"))
+    if quantizer.shift:
+        shift = graph.add(f"{tensor.data}_shift", np.asarray(quantizer.shift, np.float32))
+        nodes.append(helper.make_node("Sub", [source, shift], [f"{tensor.data}_shifted"], f"{tensor.data}_subtract"))
+        source = f"{tensor.data}_shifted"
     return [
         *nodes,
         helper.make_node("QuantizeLinear", [source, *constants], [levels], f"{tensor.data}_quantize"),

@@ -26,10 +26,10 @@ from vitedge.calib.frame_convolution import quantize_frame_convolution
 from vitedge.calib.hoist import MOVES, hoist_quantizers
 from vitedge.calib.observation_cache import observe_once
 from vitedge.calib.observe import Observed
-from vitedge.calib.patches import has_patches, patches
+from vitedge.calib.patches import has_patches, is_padded, patches
 from vitedge.calib.placement import Layer, by_data, int8_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
-from vitedge.calib.quantizers import Quantizer, activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantizers import Quantizer, Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.ranges import Histogram
 from vitedge.calib.search import best_quantizer
 from vitedge.calib.stream import Stream
@@ -68,7 +68,7 @@ def quantize(
     graph: onnx.ModelProto,
     frames: NDArray[np.uint8],
     *,
-    symmetric_activations: bool = False,
+    scheme: Scheme = Scheme.ASYMMETRIC,
     keep_float: Collection[str] = (),
     progress: Progress = Silent(),  # noqa: B008
 ) -> QuantizedGraph:
@@ -77,8 +77,9 @@ def quantize(
     Args:
         graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` out. It is not changed.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
-        symmetric_activations: int8 with zero points of 0, as TensorRT demands; else uint8, which OpenVINO multiplies
-            fastest, and the first convolution in int8 as well: a frame is uint8.
+        scheme: of activations. Asymmetric is what OpenVINO multiplies fastest; the first convolution becomes int8 as
+            well then: a frame is uint8. TensorRT demands zero points of 0: shifted, where an activation function makes
+            the tensor and no convolution pads it, and symmetric elsewhere.
         keep_float: names of layers (``Layer.name``) that stay in floating point.
         progress: told of every image that is observed, and of every layer.
 
@@ -104,10 +105,10 @@ def quantize(
     for warning in _warnings(layers, observed):
         progress.step(f"warning: {warning}")
     stream = Stream(working, frames[:CORRECTION_IMAGES])
-    work = _Work(working, all_layers, stream, observed, tried, symmetric_activations)
+    work = _Work(working, all_layers, stream, observed, tried, scheme)
     work.run(layers, progress)
     result = with_qdq(working, work.data, work.weights)
-    first = "" if symmetric_activations else quantize_frame_convolution(result, frames, keep_float)
+    first = "" if scheme is not Scheme.ASYMMETRIC else quantize_frame_convolution(result, frames, keep_float)
     hoist_quantizers(result)
     return QuantizedGraph(graph=result, recipe=_recipe(work, len(frames), bool(first)))
 
@@ -122,9 +123,9 @@ class _Work:
         stream: Stream,
         observed: Mapping[str, Observed],
         tried: int,
-        symmetric: bool,
+        scheme: Scheme,
     ) -> None:
-        self._graph, self._stream, self._observed, self.symmetric = graph, stream, observed, symmetric
+        self._graph, self._stream, self._observed, self.scheme = graph, stream, observed, scheme
         self._tried = tried
         self._makers = {name: node for node in graph.nodes for name in node.output}
         self._all_readers = by_data(all_layers)
@@ -164,24 +165,33 @@ class _Work:
         else:
             if self._may_even_out(readers):
                 self._evened_out(readers)
-            quantizer = self._searched(readers[0], read)
+            quantizer = self._searched(readers, read)
         self._stream.replaced(self._source(readers[0]), read, quantizer)
         self.data[first] = Int8Data(name, read, quantizer, self._factors.get(name))
 
     def _ends_an_activation(self, readers: Sequence[Layer]) -> bool:
         """Whether products alone read it, and an activation function makes it, which takes up the multiplication."""
         products = all(layer.operator != "Conv" for layer in readers)
-        maker = self._makers.get(readers[0].data)
-        return products and maker is not None and maker.op_type in ACTIVATIONS and self._tried > 0
+        return products and self._is_activation(readers[0].data) and self._tried > 0
+
+    def _is_activation(self, name: str) -> bool:
+        return name in self._makers and self._makers[name].op_type in ACTIVATIONS
+
+    def _scheme_of(self, readers: Sequence[Layer]) -> Scheme:
+        """That of a tensor: shifted only where it pays, the operator before takes it up, and no zeros are padded."""
+        if self.scheme is not Scheme.SHIFTED:
+            return self.scheme
+        padded = any(is_padded(self._graph.nodes[layer.position]) for layer in readers)
+        return Scheme.SHIFTED if self._is_activation(readers[0].data) and not padded else Scheme.SYMMETRIC
 
     def _closer(self, readers: Sequence[Layer], read: str) -> Quantizer:
         """Bring the channels as close as the outputs like best; the quantizer of what that makes."""
-        name, seen, symmetric = readers[0].data, self._observed[readers[0].data], self.symmetric
+        name, seen, scheme = readers[0].data, self._observed[readers[0].data], self._scheme_of(readers)
         if not seen.extremes.reach.any():
-            return activation_quantizer(0.0, 0.0, symmetric=symmetric)
-        best = best_channel_scaling(
-            self._stream, name, read, seen.others, self._tried, self.effort, symmetric=symmetric
-        ).quantizer(seen.extremes, symmetric=symmetric)
+            return activation_quantizer(0.0, 0.0, scheme)
+        best = best_channel_scaling(self._stream, name, read, seen.others, self._tried, self.effort, scheme).quantizer(
+            seen.extremes, scheme
+        )
         if (best.factors != 1).any():
             self._scale(readers, best.factors)
         return best.quantizer
@@ -210,8 +220,8 @@ class _Work:
             observed.extremes.low.astype(np.float64),
             observed.extremes.high.astype(np.float64),
             np.concatenate([self._graph.weight_by_input(layer) for layer in readers]),
+            self._scheme_of(readers),
             groups=readers[0].groups,
-            symmetric=self.symmetric,
         )
         self._scale(readers, (1 / scaling).astype(np.float32).reshape(-1, *[1] * (len(observed.shape) - 2)))
 
@@ -224,10 +234,10 @@ class _Work:
         self._stream.replaced(name, self.scaled[name], lambda values: values * factors)
         self._stream.forget(name)
 
-    def _searched(self, layer: Layer, read: str) -> Quantizer:
+    def _searched(self, readers: Sequence[Layer], read: str) -> Quantizer:
         """The quantizer of a tensor by the network's outputs."""
-        histogram = self._histogram(layer)
-        return best_quantizer(self._stream, self._source(layer), read, histogram, self.effort, symmetric=self.symmetric)
+        source, histogram = self._source(readers[0]), self._histogram(readers[0])
+        return best_quantizer(self._stream, source, read, histogram, self.effort, self._scheme_of(readers))
 
     def _histogram(self, layer: Layer) -> Histogram:
         """Of what a layer reads, over all images; where channels were scaled, over those of the stream."""
@@ -252,7 +262,7 @@ class _Work:
             seen.low.astype(np.float64),
             seen.high.astype(np.float64),
             np.concatenate([self._graph.weight(layer) for layer in readers]),
-            symmetric=self.symmetric,
+            self._scheme_of(readers),
         )
         fold(self._graph, norm, readers, equalization)
         self._stream.replaced(name, name, equalization)
@@ -345,7 +355,7 @@ def _recipe(work: _Work, images: int, first: bool) -> str:
     layers = f"{len(work.weights)} layers{' and the first convolution' if first else ''}"
     return (
         f"vitedge: {layers} int8, weights per channel, "
-        f"activations {'int8' if work.symmetric else 'uint8'}; {work.equalized} LayerNormalizations equalized, "
+        f"activations {work.scheme.value}; {work.equalized} LayerNormalizations equalized, "
         f"{len(work.scaled)} other tensors scaled by channel, their ranges by the outputs of "
         f"{min(images, work.effort.images)} images; rounding and biases corrected on {min(images, CORRECTION_IMAGES)}"
     )

@@ -8,6 +8,7 @@ QuantizeLinear and DequantizeLinear compute. Ties round to even.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,19 @@ WEIGHT_LEVELS = 127
 """Largest level of a weight; -128 stays unused, so that weights are symmetric."""
 
 
+class Scheme(Enum):
+    """What an engine's activations are quantized to.
+
+    ``ASYMMETRIC`` is uint8 with whatever zero point fits; ``SYMMETRIC`` is int8 with a zero point of 0, which wastes
+    half of the levels where values have one sign; ``SHIFTED`` is that of values from which the middle of their range
+    was subtracted before, which uses all of them. The biases of the layers that read them take the shift back.
+    """
+
+    ASYMMETRIC = "uint8"
+    SYMMETRIC = "int8"
+    SHIFTED = "int8, shifted"
+
+
 @dataclass(frozen=True)
 class Quantizer:
     """One scale and one zero point for a whole tensor.
@@ -27,11 +41,13 @@ class Quantizer:
         scale: distance of two levels, above 0.
         zero_point: the level that stands for 0, which is thus exact: padding and dead channels stay 0.
         signed: int8 levels, else uint8.
+        shift: what is subtracted before, a multiple of the scale: 0 stays exact.
     """
 
     scale: float
     zero_point: int
     signed: bool
+    shift: float = 0.0
 
     @property
     def lowest(self) -> int:
@@ -45,30 +61,34 @@ class Quantizer:
 
     def quantize(self, values: Floats) -> Levels:
         """Levels of any shape of float32 values; those out of range saturate."""
-        levels = np.rint(values / np.float32(self.scale)) + self.zero_point
+        levels = np.rint((values - np.float32(self.shift)) / np.float32(self.scale)) + self.zero_point
         clipped: Levels = np.clip(levels, self.lowest, self.highest).astype(np.int8 if self.signed else np.uint8)
         return clipped
 
     def dequantize(self, levels: Levels) -> Floats:
         """The float32 values that levels stand for."""
-        return np.asarray((levels.astype(np.float32) - self.zero_point) * np.float32(self.scale), dtype=np.float32)
+        steps = levels.astype(np.float32) - self.zero_point
+        return np.asarray(steps * np.float32(self.scale) + np.float32(self.shift), dtype=np.float32)
 
     def __call__(self, values: Floats) -> Floats:
         """Quantize and dequantize: the values as the quantized network sees them."""
         return self.dequantize(self.quantize(values))
 
 
-def activation_quantizer(low: float, high: float, *, symmetric: bool) -> Quantizer:
+def activation_quantizer(low: float, high: float, scheme: Scheme) -> Quantizer:
     """The quantizer that covers a range, which is widened to hold 0.
 
     Args:
         low: smallest value, finite.
         high: largest value, finite.
-        symmetric: int8 with zero point 0, as TensorRT demands; else uint8 with whatever zero point fits.
+        scheme: the kind of quantizer.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
+    if scheme is Scheme.SYMMETRIC:
         return Quantizer(_positive(max(-low, high) / WEIGHT_LEVELS), 0, signed=True)
+    if scheme is Scheme.SHIFTED:
+        scale = _positive((high - low) / (2 * WEIGHT_LEVELS))
+        return Quantizer(scale, 0, signed=True, shift=float(np.float32(np.rint((low + high) / 2 / scale) * scale)))
     scale = _positive((high - low) / 255)
     return Quantizer(scale, int(np.clip(np.rint(-low / scale), 0, 255)), signed=False)
 

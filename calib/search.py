@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.effort import Effort
-from vitedge.calib.quantizers import Quantizer, activation_quantizer
+from vitedge.calib.quantizers import Quantizer, Scheme, activation_quantizer
 from vitedge.calib.ranges import Histogram, Range, entropy, min_max, mse, percentile
 from vitedge.calib.stream import Stream
 
@@ -37,7 +37,7 @@ def candidates(histogram: Histogram) -> tuple[Range, ...]:
 
 
 def best_quantizer(
-    stream: Stream, data: str, read: str, histogram: Histogram, effort: Effort, *, symmetric: bool
+    stream: Stream, data: str, read: str, histogram: Histogram, effort: Effort, scheme: Scheme
 ) -> Quantizer:
     """The quantizer with the smallest squared error of the network's outputs.
 
@@ -47,10 +47,10 @@ def best_quantizer(
         read: the name by which its readers take it.
         histogram: of the tensor, over all images.
         effort: on how many of the stream's images.
-        symmetric: the kind of quantizer.
+        scheme: the kind of quantizer.
     """
     ranges = candidates(histogram)
-    quantizers = tuple(dict.fromkeys(activation_quantizer(each.low, each.high, symmetric=symmetric) for each in ranges))
+    quantizers = tuple(dict.fromkeys(activation_quantizer(each.low, each.high, scheme) for each in ranges))
     if len(quantizers) == 1:
         return quantizers[0]
     images = min(effort.images, len(stream.values))

@@ -13,6 +13,7 @@ import onnx
 from vitedge.bundle import Bundle
 from vitedge.calib.images import Photos
 from vitedge.calib.quantize import QuantizedGraph, quantize
+from vitedge.calib.quantizers import Scheme
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import Frames, Logits
 from vitedge.errors import UsageError
@@ -100,7 +101,7 @@ def backend_of(target: Target) -> Backend:
     return backend
 
 
-def quantized(material: Material, progress: Progress, *, symmetric: bool) -> tuple[QuantizedGraph, CalibrationRecord]:
+def quantized(material: Material, scheme: Scheme, progress: Progress) -> tuple[QuantizedGraph, CalibrationRecord]:
     """The graph in int8, and the record of how.
 
     Raises:
@@ -112,5 +113,5 @@ def quantized(material: Material, progress: Progress, *, symmetric: bool) -> tup
         raise UsageError("int8 needs images to calibrate with", fix="--calib DIR")
     progress.step(f"calibrating on {len(photos)} images")
     with quiet():
-        found = quantize(material.graph, photos.frames, symmetric_activations=symmetric, progress=progress)
+        found = quantize(material.graph, photos.frames, scheme=scheme, progress=progress)
     return found, CalibrationRecord(len(photos), photos.skipped, photos.sha256, found.recipe)

@@ -12,6 +12,7 @@ import openvino
 from openvino.frontend import FrontEndManager
 
 from vitedge.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.calib.quantizers import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
@@ -72,7 +73,7 @@ def _reason(error: RuntimeError) -> str:
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
     """The graph in a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
     if precision == "int8":
-        found, record = quantized(material, progress, symmetric=False)
+        found, record = quantized(material, Scheme.ASYMMETRIC, progress)
         return Reduced(found.graph, record)
     return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
 

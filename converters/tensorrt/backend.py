@@ -12,10 +12,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.calib.quantizers import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
 from vitedge.converters.reference import graph_logits, session_of
 from vitedge.converters.tensorrt.counts import counts
-from vitedge.converters.tensorrt.float8 import float8_graph
+from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.ranges import peaks
 from vitedge.converters.tensorrt.rounded import rounded
 from vitedge.converters.tensorrt.typed import Typed, half_graph
@@ -43,10 +44,13 @@ def reduce(material: Material, precision: Precision, progress: Progress) -> Redu
     half = _half(material.graph, material, None, progress)
     if precision == "fp16":
         return half
-    found, record = quantized(material, progress, symmetric=True)
+    # float8 is finest around 0, where a shift would take away what it is good at
+    scheme = Scheme.SYMMETRIC if precision == "fp8" else Scheme.SHIFTED
+    found, record = quantized(material, scheme, progress)
     graph, recipe = found.graph, record.recipe
     if precision == "fp8":
-        graph = float8_graph(graph, peaks(_shaped(graph), material.frames[:MEASURED_FRAMES], progress))
+        unclipped = _shaped(without_quantizers(graph))
+        graph = float8_graph(graph, peaks(unclipped, material.frames[:MEASURED_FRAMES], progress))
         recipe = f"{recipe}; levels and ranges then in float8 (e4m3)"
     eighth = _half(graph, material, replace(record, recipe=recipe), progress)
     return replace(eighth, twin=half)

@@ -22,6 +22,24 @@ from vitedge.converters.tensorrt.halves import half_scales
 
 LARGEST_LEVEL = 448.0
 
+HEADROOM = 2.0
+"""For activations larger than any in calibration; a power of two costs a floating-point type no precision."""
+
+
+def without_quantizers(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph whose activations are not quantized, and so not clipped: float8 needs no clipped ranges."""
+    result = type(graph)()
+    result.CopyFrom(graph)
+    before = {node.output[0]: node.input[0] for node in result.graph.node if node.op_type == "QuantizeLinear"}
+    pairs = {
+        node.output[0]: before[node.input[0]]
+        for node in result.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in before
+    }
+    for node in result.graph.node:
+        node.input[:] = [pairs.get(name, name) for name in node.input]
+    return result
+
 
 def float8_graph(graph: onnx.ModelProto, peaks: Mapping[str, float]) -> onnx.ModelProto:
     """Give every pair of quantizers float8 levels.
@@ -34,7 +52,7 @@ def float8_graph(graph: onnx.ModelProto, peaks: Mapping[str, float]) -> onnx.Mod
     for node in list(model.graph):
         data = node.inputs[0] if node.inputs else None
         if node.op_type == "QuantizeLinear" and data is not None:
-            scale = _scales(np.asarray(peaks[str(data.name)]))
+            scale = _scales(HEADROOM * np.asarray(peaks[str(data.name)]))
             pair = [node, *(reader for reader, _ in node.outputs[0].uses())]
             for each in pair:
                 _set(model, each, scale)

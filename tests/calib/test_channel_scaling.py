@@ -18,6 +18,7 @@ from layers import WIDTH, weights
 from vitedge.calib.channel_scaling import MARGINS, RATIOS, ChannelScaling, best_channel_scaling, half_furthest
 from vitedge.calib.effort import Effort
 from vitedge.calib.observe import Extremes
+from vitedge.calib.quantizers import Scheme
 from vitedge.calib.stream import Stream
 from vitedge.calib.working import WorkingGraph
 
@@ -35,11 +36,11 @@ def test_factors_lie_between_one_and_the_ratio_and_no_channel_overtakes_the_larg
     assert np.all(extremes.reach * factors <= extremes.reach.max() * (1 + 1e-6))
 
 
-@given(TENSORS, st.sampled_from(RATIOS), st.booleans())
+@given(TENSORS, st.sampled_from(RATIOS), st.sampled_from(Scheme))
 def test_what_lies_within_the_extremes_is_off_by_half_a_step_of_its_channel(
-    values: NDArray[np.float32], ratio: float, symmetric: bool
+    values: NDArray[np.float32], ratio: float, scheme: Scheme
 ) -> None:
-    found = ChannelScaling(ratio, 1.0).quantizer(Extremes.of(values, -1), symmetric=symmetric)
+    found = ChannelScaling(ratio, 1.0).quantizer(Extremes.of(values, -1), scheme)
     step = found.quantizer.scale / found.factors
     assert np.all(np.abs(found(values) - values) <= step * 1.01 + 1e-6)
 
@@ -53,7 +54,7 @@ def test_the_ratio_of_one_scales_nothing_and_a_tensor_of_zeros_has_no_factors() 
 
 def test_the_margin_is_of_the_range() -> None:
     extremes = Extremes.of(np.array([[-1.0, 3.0], [1.0, 2.0]], np.float32), -1)
-    whole, half = (ChannelScaling(1.0, margin).quantizer(extremes, symmetric=False) for margin in (1.0, 0.5))
+    whole, half = (ChannelScaling(1.0, margin).quantizer(extremes, Scheme.ASYMMETRIC) for margin in (1.0, 0.5))
     assert half.quantizer.scale == pytest.approx(whole.quantizer.scale / 2)
     assert half(np.array([[0.0, 3.0]], np.float32))[0, 1] == pytest.approx(1.5, abs=half.quantizer.scale)
 
@@ -84,7 +85,7 @@ def choice(unseen: float) -> ChannelScaling:
     others = Extremes.of(np.concatenate([values["wide"] for values in stream.values[8:]]), -1)
     larger = np.where(np.arange(WIDTH) == 3, 1.0, unseen).astype(np.float32)
     stream.values[6]["wide"] = stream.values[6]["wide"] * larger
-    return best_channel_scaling(stream, "wide", "wide_read", others, 8, Effort(2, 4), symmetric=False)
+    return best_channel_scaling(stream, "wide", "wide_read", others, 8, Effort(2, 4), Scheme.ASYMMETRIC)
 
 
 def test_what_the_extremes_have_not_seen_decides() -> None:

@@ -23,6 +23,7 @@ from vitedge.calib.equalize import (
     normalization_behind,
 )
 from vitedge.calib.placement import by_data
+from vitedge.calib.quantizers import Scheme
 from vitedge.calib.working import WorkingGraph
 from vitedge.metrics import sqnr_db
 
@@ -98,7 +99,7 @@ def test_uneven_channels_are_evened_out() -> None:
     rows = (generator.standard_normal((500, WIDTH)) * sizes + 3 * sizes).astype(np.float32)
     weight = generator.standard_normal((8, WIDTH)) / sizes
     low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
-    best, quantizer = best_equalization(rows, low, high, weight, symmetric=False)
+    best, quantizer = best_equalization(rows, low, high, weight, Scheme.ASYMMETRIC)
     plain, *_ = equalizations(low, high, weight)
     exact = rows @ weight.T
 
@@ -106,7 +107,7 @@ def test_uneven_channels_are_evened_out() -> None:
         outputs = by(each(rows)) @ (weight * each.scale).T + weight @ each.shift
         return float(np.square(outputs - exact).sum())
 
-    assert error(best, quantizer) < 0.05 * error(plain, plain.quantizer(low, high, symmetric=False))
+    assert error(best, quantizer) < 0.05 * error(plain, plain.quantizer(low, high, Scheme.ASYMMETRIC))
 
 
 def test_dead_channels_and_weights_do_no_harm() -> None:

@@ -12,7 +12,7 @@ import layers as graphs
 from layers import WIDTH, weights
 
 from vitedge.calib.effort import Effort
-from vitedge.calib.quantizers import activation_quantizer
+from vitedge.calib.quantizers import Scheme, activation_quantizer
 from vitedge.calib.ranges import Histogram, min_max
 from vitedge.calib.search import best_quantizer, candidates
 from vitedge.calib.stream import Stream
@@ -35,9 +35,9 @@ def searched(outlier_weight: float) -> tuple[float, float]:
     for values in stream.values:
         histogram.add(values["wide"])
     working.nodes[reader].input[0] = "wide_read"
-    found = best_quantizer(stream, "wide", "wide_read", histogram, Effort(2, 8), symmetric=False)
+    found = best_quantizer(stream, "wide", "wide_read", histogram, Effort(2, 8), Scheme.ASYMMETRIC)
     whole = min_max(histogram)
-    return found.scale, activation_quantizer(whole.low, whole.high, symmetric=False).scale
+    return found.scale, activation_quantizer(whole.low, whole.high, Scheme.ASYMMETRIC).scale
 
 
 def test_outliers_that_do_not_matter_are_clipped_and_those_that_do_are_kept() -> None:

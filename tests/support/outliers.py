@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from vitedge.calib.observe import observe
 from vitedge.calib.placement import by_data, int8_layers, weighted_layers
 from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
-from vitedge.calib.quantizers import activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantizers import Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.working import WorkingGraph
 from vitedge.progress import Silent
 
@@ -68,7 +68,7 @@ def min_max_quantized(graph: Any, frames: NDArray[np.uint8]) -> Any:
         extremes = observed[name].extremes
         low, high = float(extremes.low.min()), float(extremes.high.max())
         read = f"{name}_read"
-        data[readers[0].position] = Int8Data(name, read, activation_quantizer(low, high, symmetric=False))
+        data[readers[0].position] = Int8Data(name, read, activation_quantizer(low, high, Scheme.ASYMMETRIC))
         for layer in readers:
             working.nodes[layer.position].input[0] = read
             scales = weight_scales(working.weight(layer))

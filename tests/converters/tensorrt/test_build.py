@@ -12,8 +12,9 @@ import onnx
 import pytest
 
 from vitedge.calib.quantize import quantize
+from vitedge.calib.quantizers import Scheme
 from vitedge.converters.rewrites import Rewritten
-from vitedge.converters.tensorrt.float8 import float8_graph
+from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.ranges import peaks
 from vitedge.converters.tensorrt.typed import half_graph
 from vitedge.converters.verify import Frames
@@ -27,11 +28,16 @@ rtx = pytest.importorskip("tensorrt_rtx")
 
 @pytest.fixture(scope="module")
 def graphs(small_graph: Rewritten, frames: Frames) -> dict[str, onnx.ModelProto]:
-    eighth = quantize(small_graph.graph, frames, symmetric_activations=True).graph
-    full = {"fp16": small_graph.graph, "int8": eighth}
-    shaped = {name: onnx.shape_inference.infer_shapes(each, data_prop=True) for name, each in full.items()}
-    shaped["fp8"] = float8_graph(shaped["int8"], peaks(shaped["int8"], frames, Silent()))
+    eighth, plain = (
+        quantize(small_graph.graph, frames, scheme=scheme).graph for scheme in (Scheme.SHIFTED, Scheme.SYMMETRIC)
+    )
+    shaped = {"fp16": inferred(small_graph.graph), "int8": inferred(eighth)}
+    shaped["fp8"] = float8_graph(inferred(plain), peaks(inferred(without_quantizers(plain)), frames, Silent()))
     return {name: half_graph(each, peaks(each, frames, Silent())).graph for name, each in shaped.items()}
+
+
+def inferred(graph: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(graph, data_prop=True)
 
 
 def built(graph: onnx.ModelProto, folder: Path) -> BuiltPlan:
@@ -44,6 +50,24 @@ def test_it_builds_in_its_precision(graphs: dict[str, onnx.ModelProto], tmp_path
     plan = built(graphs[precision], tmp_path)
     assert effective_precision(plan.layers) == precision
     assert all(block.dtype == "fp16" for block in attention_blocks(plan.layers))
+
+
+def test_factors_and_shifts_before_a_quantizer_cost_no_kernel(
+    graphs: dict[str, onnx.ModelProto], tmp_path: Path
+) -> None:
+    plain, replaced = onnx.ModelProto(), dict[str, str]()
+    plain.CopyFrom(graphs["int8"])
+    for node in graphs["int8"].graph.node:
+        if node.name.endswith(("_scale_channels", "_subtract")):
+            plain.graph.node.remove(node)
+            replaced[node.output[0]] = replaced.get(node.input[0], node.input[0])
+    for node in plain.graph.node:
+        node.input[:] = [replaced.get(name, name) for name in node.input]
+    assert len(replaced) >= 2
+    layers = built(graphs["int8"], tmp_path).layers
+    assert len(layers) == len(built(plain, tmp_path).layers)
+    (quantize_layer,) = [each for each in layers if any(name.endswith("_subtract") for name in each.nodes)][:1]
+    assert any("gelu" in name for name in quantize_layer.nodes)
 
 
 def test_asymmetric_quantizers_are_refused(small_graph: Rewritten, frames: Frames, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from vitedge.calib.quantize import quantize
+from vitedge.calib.quantizers import Scheme
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.tensorrt.counts import counts
-from vitedge.converters.tensorrt.float8 import float8_graph
+from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.placement import QUANTIZERS
 from vitedge.converters.tensorrt.ranges import peaks
 from vitedge.converters.tensorrt.rounded import rounded
@@ -82,7 +83,7 @@ def stream(factor: float) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def full() -> onnx.ModelProto:
     """A network in int8, all else in float32."""
-    return quantize(layers.block(depth=3), FRAMES, symmetric_activations=True).graph
+    return quantize(layers.block(depth=3), FRAMES, scheme=Scheme.SHIFTED).graph
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,10 @@ def found(full: onnx.ModelProto) -> Typed:
 
 
 @pytest.fixture(scope="module")
-def eighths(full: onnx.ModelProto) -> onnx.ModelProto:
+def eighths() -> onnx.ModelProto:
     """The network in float8, all else in float32."""
-    return float8_graph(shaped(full), peaks(shaped(full), FRAMES, Silent()))
+    graph = quantize(layers.block(depth=3), FRAMES, scheme=Scheme.SYMMETRIC).graph
+    return float8_graph(shaped(graph), peaks(shaped(without_quantizers(graph)), FRAMES, Silent()))
 
 
 class TestFloat16:
@@ -309,7 +311,7 @@ class TestInt8:
         assert sqnr_db(logits(full), logits(rounded(found.graph))) > 35
 
     def test_a_float32_stream_needs_no_cast_before_its_quantizers(self) -> None:
-        graph = quantize(stream(40_000.0), FRAMES, symmetric_activations=True).graph
+        graph = quantize(stream(40_000.0), FRAMES, scheme=Scheme.SHIFTED).graph
         found = typed(graph)
         types = kinds(found.graph)
         quantizer = next(node for node in found.graph.graph.node if node.input[0] == "norm1")
@@ -321,7 +323,7 @@ class TestInt8:
         graph = layers.block(depth=3)
         (weight,) = (each for each in graph.graph.initializer if each.name == "second0")
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e-6), weight.name))
-        quantized = quantize(graph, FRAMES, symmetric_activations=True).graph
+        quantized = quantize(graph, FRAMES, scheme=Scheme.SHIFTED).graph
         found = typed(quantized)
         types = kinds(found.graph)
         assert FULL in {types[node.output[0]] for node in found.graph.graph.node if node.op_type == "MatMul"}
@@ -345,9 +347,9 @@ class TestFloat8:
         assert sqnr_db(logits(layers.block(depth=3)), logits(graph)) > 20
         assert sqnr_db(logits(eighths), logits(graph)) > 25
 
-    def test_the_largest_values_do_not_saturate(self, eighths: onnx.ModelProto) -> None:
+    def test_the_largest_values_do_not_saturate_and_larger_ones_have_room(self, eighths: onnx.ModelProto) -> None:
         scales = {each.name: numpy_helper.to_array(each) for each in eighths.graph.initializer}
         measured = peaks(shaped(eighths), FRAMES, Silent())
         for node in eighths.graph.node:
             if node.op_type == "QuantizeLinear":
-                assert measured[node.input[0]] <= 448 * float(scales[node.input[1]]) * 1.05
+                assert measured[node.input[0]] <= 448 * float(scales[node.input[1]]) / 1.5
