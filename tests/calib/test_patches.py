@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from vitedge.calib.patches import has_patches, patches  # noqa: E402
+from vitedge.calib.patches import has_patches, is_padded, patches  # noqa: E402
 
 SIDE = 9
 
@@ -61,3 +61,18 @@ def test_where_the_padding_is_left_to_the_operator_or_the_image_is_flat_there_ar
     assert has_patches(helper.make_node("Conv", ["x", "w"], ["y"]), (4, 3, 2, 2))
     assert not has_patches(automatic, (4, 3, 2, 2))
     assert not has_patches(plain, (4, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "padded"),
+    [
+        ({}, False),
+        ({"pads": [0, 0, 0, 0]}, False),
+        ({"pads": [0, 0, 0, 1]}, True),
+        ({"auto_pad": "VALID"}, False),
+        ({"auto_pad": "NOTSET", "pads": [1, 1, 1, 1]}, True),
+        ({"auto_pad": "SAME_UPPER"}, True),
+    ],
+)
+def test_what_pads_with_zeros(attributes: dict[str, Any], padded: bool) -> None:
+    assert is_padded(helper.make_node("Conv", ["x", "w"], ["y"], **attributes)) == padded
