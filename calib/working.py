@@ -128,7 +128,7 @@ class WorkingGraph:
     def set_weight(self, layer: Layer, matrix: NDArray[np.float64]) -> None:
         """Replace the weights."""
         values = self.weight_layout(layer, matrix).astype(np.float32)
-        self.nodes[layer.position].input[1] = self.add(f"{layer.output}_weight", values)
+        self._replace(self.nodes[layer.position], 1, f"{layer.output}_weight", values)
 
     def weight_by_input(self, layer: Layer) -> NDArray[np.float64]:
         """What each input channel is multiplied with, ``(out / groups · kernel, in)``."""
@@ -154,7 +154,14 @@ class WorkingGraph:
     def set_bias(self, layer: Layer, bias: NDArray[np.float64]) -> None:
         """Replace the bias."""
         node, index = self._bias_input(layer)
-        node.input[index] = self.add(f"{layer.output}_bias", bias.astype(np.float32))
+        self._replace(node, index, f"{layer.output}_bias", bias.astype(np.float32))
+
+    def _replace(self, node: onnx.NodeProto, index: int, name: str, values: NDArray[Any]) -> None:
+        """Have a node read another constant; one that nothing reads any more goes: weights are what memory holds."""
+        old = node.input[index]
+        node.input[index] = self.add(name, values)
+        if not any(old in each.input for each in self.nodes):
+            del self.constants[old]
 
     def _bias_input(self, layer: Layer) -> tuple[onnx.NodeProto, int]:
         if layer.add < 0:

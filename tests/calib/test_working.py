@@ -47,6 +47,19 @@ def test_weights_are_out_by_in_for_every_operator_and_only_their_own_layer_chang
     assert not working.bias(c).any()
 
 
+def test_constants_that_nothing_reads_any_more_are_dropped() -> None:
+    working = WorkingGraph.of(graphs.model("a = MatMul(x, w) logits = MatMul(a, w)", w=weights(WIDTH, WIDTH)))
+    _, first, last = working.layers()
+    count = len(working.constants)
+    working.set_weight(first, working.weight(first))
+    assert len(working.constants) == count + 1  # the other layer still reads the old ones
+    working.set_weight(last, working.weight(last))
+    working.set_weight(last, 2 * working.weight(last))
+    working.set_bias(last, np.ones(WIDTH))
+    assert len(working.constants) == count + 1
+    assert not [name for name in working.constants if all(name not in node.input for node in working.nodes)]
+
+
 @pytest.mark.parametrize("groups", [1, 3, WIDTH])
 def test_channels_divided_and_their_weights_multiplied_compute_the_same(groups: int) -> None:
     kernel = weights(6 * groups, WIDTH // groups, 3, 3)
