@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +69,18 @@ def quantize_once(model: str, images: int) -> float:
 
 
 def cost(model: str, images: int) -> Cost:
-    """Of a run in a process of its own.
+    """Of a run in a process of its own, which remembers nothing of earlier ones.
 
     Raises:
         RuntimeError: it failed; its output went to standard error.
     """
     command = [sys.executable, __file__, model, "--once", str(images)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    answer = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"VITEDGE_CACHE": cache}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        answer = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise RuntimeError(f"quantizing {model} on {images} images ended with status {status}")
     return Cost(images, float(answer.split()[-1]), usage.ru_maxrss * 1024 / 1e9)
