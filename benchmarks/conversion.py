@@ -43,7 +43,7 @@ class Cost:
 
 
 def convert_once(options: list[str]) -> Cost:
-    """Convert into a folder that is thrown away.
+    """Convert into a folder that is thrown away, remembering nothing of earlier conversions.
 
     Raises:
         RuntimeError: the conversion failed; its output went to standard error.
@@ -52,7 +52,8 @@ def convert_once(options: list[str]) -> Cost:
         output = Path(folder) / "measured.bundle"
         begun = time.monotonic()
         command = [sys.executable, "-m", "vitedge", "convert", *options, "-o", str(output)]
-        process = subprocess.Popen(command, stdout=sys.stderr)
+        environment = os.environ | {"VITEDGE_CACHE": str(Path(folder) / "cache")}
+        process = subprocess.Popen(command, stdout=sys.stderr, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - begun
         if status != 0:
