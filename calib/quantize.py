@@ -23,7 +23,8 @@ from vitedge.calib.effort import effort_for, multiply_accumulates
 from vitedge.calib.equalize import best_equalization, best_scaling, fold, normalization_behind
 from vitedge.calib.finite import check_weights
 from vitedge.calib.frame_convolution import quantize_frame_convolution
-from vitedge.calib.hoist import MOVES, hoist_quantizers
+from vitedge.calib.hoist import hoist_quantizers
+from vitedge.calib.makers import Makers
 from vitedge.calib.observation_cache import observe_once
 from vitedge.calib.observe import Observed
 from vitedge.calib.patches import has_patches, is_padded, patches
@@ -42,11 +43,6 @@ if TYPE_CHECKING:
 
 CORRECTION_IMAGES = 64
 """How many images layers are corrected on, one after the other; ranges are taken from all."""
-
-ACTIVATIONS = frozenset({"Gelu", "HardSwish", "Mul", "Relu", "Tanh"})
-"""Operators that an activation function ends in: SiLU is a multiplication with a Sigmoid, Clip is bounded anyway."""
-
-ELEMENTWISE = ACTIVATIONS | {"Add", "Clip", "Div", "HardSigmoid", "Sigmoid", "Sub"}
 
 EQUALIZATION_ROWS = 2048
 
@@ -127,7 +123,7 @@ class _Work:
     ) -> None:
         self._graph, self._stream, self._observed, self.scheme = graph, stream, observed, scheme
         self._tried = tried
-        self._makers = {name: node for node in graph.nodes for name in node.output}
+        self._makers = Makers(graph.nodes)
         self._all_readers = by_data(all_layers)
         self._shapes = {name: each.shape for name, each in observed.items()}
         products = multiply_accumulates(graph, all_layers, self._shapes)
@@ -172,17 +168,14 @@ class _Work:
     def _ends_an_activation(self, readers: Sequence[Layer]) -> bool:
         """Whether products alone read it, and an activation function makes it, which takes up the multiplication."""
         products = all(layer.operator != "Conv" for layer in readers)
-        return products and self._is_activation(readers[0].data) and self._tried > 0
-
-    def _is_activation(self, name: str) -> bool:
-        return name in self._makers and self._makers[name].op_type in ACTIVATIONS
+        return products and self._makers.is_activation(readers[0].data) and self._tried > 0
 
     def _scheme_of(self, readers: Sequence[Layer]) -> Scheme:
         """That of a tensor: shifted only where it pays, the operator before takes it up, and no zeros are padded."""
         if self.scheme is not Scheme.SHIFTED:
             return self.scheme
         padded = any(is_padded(self._graph.nodes[layer.position]) for layer in readers)
-        return Scheme.SHIFTED if self._is_activation(readers[0].data) and not padded else Scheme.SYMMETRIC
+        return Scheme.SHIFTED if self._makers.is_activation(readers[0].data) and not padded else Scheme.SYMMETRIC
 
     def _closer(self, readers: Sequence[Layer], read: str) -> Quantizer:
         """Bring the channels as close as the outputs like best; the quantizer of what that makes."""
@@ -197,20 +190,9 @@ class _Work:
         return best.quantizer
 
     def _may_even_out(self, readers: Sequence[Layer]) -> bool:
-        """Whether convolutions alone read it, and a multiplication of the channels costs next to nothing.
-
-        It does where an operator that computes makes the tensor: the engine takes the multiplication up in that. Where
-        that is a product, OpenVINO tries to and fails: these channels are not on the last axis.
-        """
+        """Whether convolutions alone read it, and a multiplication of the channels costs next to nothing."""
         convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
-        maker = self._makers.get(readers[0].data)
-        return convolutions and maker is not None and maker.op_type not in MOVES and not self._follows_product(maker)
-
-    def _follows_product(self, node: onnx.NodeProto) -> bool:
-        """Whether it is a product of matrices, or nothing but elementwise operators lies between it and one."""
-        if node.op_type not in ELEMENTWISE:
-            return node.op_type in ("Gemm", "MatMul")
-        return any(self._follows_product(self._makers[name]) for name in node.input if name in self._makers)
+        return convolutions and self._makers.take_up_channels(readers[0].data)
 
     def _evened_out(self, readers: Sequence[Layer]) -> None:
         """Bring the channels to one range by factors of their own."""

@@ -330,7 +330,7 @@ def test_channels_behind_an_activation_function_come_closer(scheme: Scheme, monk
     values = constants(scaled)[factors.input[1]]
     assert values.shape == (graphs.WIDTH,)
     assert values.min() == 1 < values.max() <= max(RATIOS)
-    monkeypatch.setattr("vitedge.calib.quantize.ACTIVATIONS", frozenset())
+    monkeypatch.setattr("vitedge.calib.makers.ACTIVATIONS", frozenset())
     without = quantize(graph, images, scheme=scheme).graph
     held_out = graphs.frames(24, seed=1)
     rows = [graphs.answers(each, held_out)[0].reshape(24, -1) for each in (graph, scaled, without)]
