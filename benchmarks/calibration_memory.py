@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pages import write_between
 
 from vitedge.calib.quantize import quantize
@@ -24,12 +25,15 @@ from vitedge.converters.export import export
 from vitedge.converters.rewrites import apply_rewrites
 from vitedge.converters.sources import TimmName
 from vitedge.converters.timm_models import load_named
-from vitedge.converters.verify import synthetic_frames
+from vitedge.converters.verify import Frames, synthetic_frames
 from vitedge.progress import Terminal
 from vitedge.runtime.machine import machine_state, processor_name
 
 MOST_GB, FLAT = 6.0, 1.1
 """The targets: in all, and of the most images to the fewest."""
+
+
+FRAMES = 50
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,12 @@ class Cost:
     peak_gb: float
 
 
+def different_frames(input_size: tuple[int, int], images: int) -> Frames:
+    """Synthetic frames ``(N,H,W,3)``, a few rolled sideways: to make each from noise takes gigabytes."""
+    few = synthetic_frames(input_size, min(images, FRAMES))
+    return np.concatenate([np.roll(few, shift, axis=2) for shift in range(-(-images // len(few)))])[:images]
+
+
 def quantize_once(model: str, images: int) -> float:
     """Quantize as a conversion does; seconds."""
     loaded = load_named(
@@ -60,7 +70,7 @@ def quantize_once(model: str, images: int) -> float:
         progress=Terminal(),
     )
     preprocessing = loaded.card.preprocessing
-    frames = synthetic_frames(preprocessing.input_size, images)
+    frames = different_frames(preprocessing.input_size, images)
     graph = apply_rewrites(export(loaded.module, preprocessing.input_size), frames[:8], preprocessing).graph
     del loaded
     begun = time.monotonic()
