@@ -186,12 +186,12 @@ class TestCandidates:
 
 @pytest.fixture(scope="module")
 def planted() -> Twins:
-    """Two blocks; in the second half of a GELU's channels are ten thousand times the others, and say no more."""
+    """Two blocks; in the second, which counts thrice, half of a GELU's channels are ten thousand times the others."""
     full = graphs.block()
     scales = np.ones(2 * graphs.WIDTH, np.float32)
     scales[::2] = 10_000.0
     for tensor in full.graph.initializer:
-        change = {"first1": scales, "offset1": scales, "second1": 1 / scales[:, None]}.get(tensor.name)
+        change = {"first1": scales, "offset1": scales, "second1": 3 / scales[:, None]}.get(tensor.name)
         if change is not None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * change, tensor.name))
     return find_twins(full, quantize(full, graphs.frames(16)).graph)
@@ -234,7 +234,7 @@ class TestSelect:
         assert len(choice.candidate.float_layers) < len(planted.layers)
         by_name = {each.name: each for each in choice.record.candidates}
         assert by_name["int8"].loss is not None
-        assert by_name["int8"].loss > 5.0
+        assert by_name["int8"].loss > 10.0
         chosen = by_name[choice.record.chosen]
         assert chosen.loss is not None
         assert chosen.loss <= 5.0
