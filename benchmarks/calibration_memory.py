@@ -32,8 +32,8 @@ from vitedge.runtime.machine import machine_state, processor_name
 MOST_GB, FLAT = 6.0, 1.1
 """The targets: in all, and of the most images to the fewest."""
 
-
 FRAMES = 50
+"""How many are made from noise."""
 
 
 @dataclass(frozen=True)

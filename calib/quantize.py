@@ -125,14 +125,12 @@ class _Work:
         self._tried = tried
         self._makers = Makers(graph.nodes)
         self._all_readers = by_data(all_layers)
-        self._shapes = {name: each.shape for name, each in observed.items()}
-        products = multiply_accumulates(graph, all_layers, self._shapes)
-        self.effort = effort_for(products)
+        shapes = {name: each.shape for name, each in observed.items()}
+        self.effort = effort_for(multiply_accumulates(graph, all_layers, shapes))
         self.data: dict[int, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
         self.equalized = 0
-        self.scaled: dict[str, str] = {}
-        self._factors: dict[str, NDArray[np.float32]] = {}
+        self.factors: dict[str, NDArray[np.float32]] = {}
 
     def run(self, layers: Sequence[Layer], progress: Progress) -> None:
         """Decide all."""
@@ -145,7 +143,7 @@ class _Work:
 
     def _source(self, layer: Layer) -> str:
         """The tensor that a layer's weights are for, before it is quantized."""
-        return self.scaled.get(layer.data, layer.data)
+        return f"{layer.data}_scaled" if layer.data in self.factors else layer.data
 
     def _decide_data(self, readers: Sequence[Layer]) -> None:
         """One quantizer for all that read a tensor."""
@@ -163,7 +161,7 @@ class _Work:
                 self._evened_out(readers)
             quantizer = self._searched(readers, read)
         self._stream.replaced(self._source(readers[0]), read, quantizer)
-        self.data[first] = Int8Data(name, read, quantizer, self._factors.get(name))
+        self.data[first] = Int8Data(name, read, quantizer, self.factors.get(name))
 
     def _ends_an_activation(self, readers: Sequence[Layer]) -> bool:
         """Whether products alone read it, and an activation function makes it, which takes up the multiplication."""
@@ -212,8 +210,8 @@ class _Work:
         name = readers[0].data
         for layer in readers:
             self._graph.scale_input(layer, 1 / factors.ravel().astype(np.float64))
-        self._factors[name], self.scaled[name] = factors, f"{name}_scaled"
-        self._stream.replaced(name, self.scaled[name], lambda values: values * factors)
+        self.factors[name] = factors
+        self._stream.replaced(name, self._source(readers[0]), lambda values: values * factors)
         self._stream.forget(name)
 
     def _searched(self, readers: Sequence[Layer], read: str) -> Quantizer:
@@ -224,9 +222,9 @@ class _Work:
     def _histogram(self, layer: Layer) -> Histogram:
         """Of what a layer reads, over all images; where channels were scaled, over those of the stream."""
         seen = self._observed[layer.data]
-        if layer.data not in self._factors:
+        if layer.data not in self.factors:
             return seen.histogram
-        factors, extremes = self._factors[layer.data].ravel(), seen.extremes
+        factors, extremes = self.factors[layer.data].ravel(), seen.extremes
         histogram = Histogram()
         for values in self._stream.values:
             histogram.add(values[self._source(layer)])
@@ -338,6 +336,6 @@ def _recipe(work: _Work, images: int, first: bool) -> str:
     return (
         f"vitedge: {layers} int8, weights per channel, "
         f"activations {work.scheme.value}; {work.equalized} LayerNormalizations equalized, "
-        f"{len(work.scaled)} other tensors scaled by channel, their ranges by the outputs of "
+        f"{len(work.factors)} other tensors scaled by channel, their ranges by the outputs of "
         f"{min(images, work.effort.images)} images; rounding and biases corrected on {min(images, CORRECTION_IMAGES)}"
     )

@@ -35,13 +35,13 @@ class Scheme(Enum):
 
 @dataclass(frozen=True)
 class Quantizer:
-    """One scale and one zero point for a whole tensor.
+    """One scale and one zero point for a whole tensor. 0 is exact: padding and dead channels stay 0.
 
     Attributes:
         scale: distance of two levels, above 0.
-        zero_point: the level that stands for 0, which is thus exact: padding and dead channels stay 0.
+        zero_point: the level that stands for 0, or for the shift where there is one.
         signed: int8 levels, else uint8.
-        shift: what is subtracted before, a multiple of the scale: 0 stays exact.
+        shift: what is subtracted before, a multiple of the scale.
     """
 
     scale: float
