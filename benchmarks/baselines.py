@@ -13,6 +13,7 @@ from timing import Call
 
 from vitedge.bundle import INPUT_NAME
 from vitedge.extras import require
+from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.engines.openvino import native_float
 
 PURPOSE = "this benchmark"
@@ -39,6 +40,28 @@ def nncf_quantized(model: Any, inputs: NDArray[Any], alpha: float | None = None)
             model_type=nncf.ModelType.TRANSFORMER,
             **options,
         )
+
+
+def own_ir(module: Any, preprocessing: Preprocessing) -> Any:
+    """OpenVINO's own model of a PyTorch module; float32 ``(1,3,H,W)`` in."""
+    import torch
+
+    openvino = require("openvino", extra="openvino", purpose=PURPOSE)
+    shape = [1, 3, *preprocessing.input_size]
+    model = openvino.convert_model(module.eval(), example_input=torch.zeros(shape))
+    model.reshape(shape)
+    return model
+
+
+def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
+    """A model behind OpenVINO's own preprocessing: uint8 NHWC in, mean and std within."""
+    openvino = require("openvino", extra="openvino", purpose=PURPOSE)
+    steps = openvino.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    convert = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    convert.mean([255 * each for each in preprocessing.mean]).scale([255 * each for each in preprocessing.std])
+    return steps.build()
 
 
 def onnxruntime_quantized(source: Path, frames: NDArray[np.uint8], destination: Path) -> Path:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import compiled_call, nncf_quantized
+from baselines import compiled_call, from_frame, nncf_quantized, own_ir
 from numpy.typing import NDArray
 from timing import Call, in_turns, median_ms
 
@@ -34,7 +34,6 @@ from vitedge.calib.images import ImageSet
 from vitedge.converters.reference import normalized
 from vitedge.extras import require
 from vitedge.files import write_whole
-from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.engines import open_engine
 from vitedge.runtime.machine import machine_state, processor_name
 from vitedge.version import VERSION
@@ -69,31 +68,17 @@ def engine_call(bundle: Bundle, opened: ExitStack, name: str) -> Call:
 def nncf_calls(name: str, full: Bundle, frames: NDArray[np.uint8]) -> dict[str, Call]:
     """NNCF's default recipe on OpenVINO's own IR of the model, and on the graph of the bundle."""
     import timm
-    import torch
 
     openvino = require("openvino", extra="openvino", purpose="this benchmark")
     preprocessing = full.manifest.model.preprocessing
     pixels = normalized(frames, preprocessing)
-    own = openvino.convert_model(timm.create_model(name).eval(), example_input=torch.zeros(1, *pixels.shape[1:]))
-    own.reshape([1, *pixels.shape[1:]])
-    quantized = nncf_quantized(own, pixels)
+    quantized = nncf_quantized(own_ir(timm.create_model(name), preprocessing), pixels)
     rewritten = openvino.Core().read_model(full.path / MODEL_ONNX)
     return {
         NNCF_DEFAULT: compiled_call(from_frame(quantized.clone(), preprocessing), frames),
         NNCF_FLOATS: compiled_call(quantized, pixels),
         NNCF_REWRITTEN: compiled_call(nncf_quantized(rewritten, frames), frames),
     }
-
-
-def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
-    """The model behind OpenVINO's own preprocessing: uint8 NHWC in, mean and std within."""
-    openvino = require("openvino", extra="openvino", purpose="this benchmark")
-    steps = openvino.preprocess.PrePostProcessor(model)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
-    convert = steps.input().preprocess().convert_element_type(openvino.Type.f32)
-    convert.mean([255 * each for each in preprocessing.mean]).scale([255 * each for each in preprocessing.std])
-    return steps.build()
 
 
 def torch_calls(name: str) -> dict[str, Call]:

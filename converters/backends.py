@@ -16,6 +16,7 @@ from vitedge.calib.quantize import QuantizedGraph, quantize
 from vitedge.calib.quantizers import Scheme
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import Frames, Logits
+from vitedge.converters.rewrites import Rewrite
 from vitedge.errors import UsageError
 from vitedge.manifest import CalibrationRecord
 from vitedge.model_card import ModelCard
@@ -68,10 +69,12 @@ class Backend(Protocol):
     Attributes:
         WRITES: what it writes, for people.
         COMPARES: what stands for the device on this host, for people.
+        REWRITES: exact rewrites that pay with its engine alone; they come after those for all.
     """
 
     WRITES: str
     COMPARES: str
+    REWRITES: tuple[Rewrite, ...]
 
     def check_operators(self, graph: onnx.ModelProto) -> None:
         """Refuse a graph that it cannot compile, before more work goes into it; raises ConversionError."""

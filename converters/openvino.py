@@ -16,6 +16,7 @@ from vitedge.calib.quantizers import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
+from vitedge.converters.rewrites import Rewrite, spare_tokens
 from vitedge.errors import ConversionError
 from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing, ResizeMode
@@ -25,6 +26,7 @@ from vitedge.targets import Precision
 
 WRITES = "ONNX and OpenVINO IR"
 COMPARES = "the compiled engine"
+REWRITES = (Rewrite("spare tokens", spare_tokens.check, spare_tokens.rewrite),)
 RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
 UNCONVERTED = ("NotSupportedONNXNode", "ONNXFrameworkNode")

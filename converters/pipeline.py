@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -36,7 +37,7 @@ from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
 from vitedge.converters.publish import file_records, publish, staged
 from vitedge.converters.reference import graph_logits, module_logits
-from vitedge.converters.rewrites import Rewritten, apply_rewrites
+from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
 from vitedge.converters.sources import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
 from vitedge.converters.timm_models import TorchModel, load_folder, load_named
 from vitedge.converters.transformers_models import is_transformers_folder, load_transformers
@@ -190,7 +191,7 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
         images.evaluation.targets(card.labels)
     photos = _photos(images.calibration, card.preprocessing, progress)
     probes = _probes(photos, card.preprocessing)
-    full = _full_graph(model, probes, progress)
+    full = _full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress)
     backend.check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
     material = Material(full.graph, card, probes.frames, probes.golden, photos)
@@ -271,17 +272,19 @@ def _probes(photos: Photos | None, preprocessing: Preprocessing) -> Probes:
     return Probes(photos.frames[:COMPARED_IMAGES], "images")
 
 
-def _full_graph(model: TorchModel | OnnxModel, probes: Probes, progress: Progress) -> FullGraph:
+def _full_graph(
+    model: TorchModel | OnnxModel, probes: Probes, rewrites: Sequence[Rewrite], progress: Progress
+) -> FullGraph:
     preprocessing = model.card.preprocessing
     if isinstance(model, OnnxModel):
         progress.step("rewriting the graph")
-        rewritten = apply_rewrites(model.graph, probes.golden, preprocessing)
+        rewritten = apply_rewrites(model.graph, probes.golden, preprocessing, rewrites)
         progress.step(_done(rewritten))
         return FullGraph(rewritten.graph, against_source=None)
     progress.step("exporting to ONNX")
     exported = export(model.module, preprocessing.input_size)
     progress.step("rewriting the graph, and comparing it with PyTorch")
-    rewritten = apply_rewrites(exported, probes.golden, preprocessing)
+    rewritten = apply_rewrites(exported, probes.golden, preprocessing, rewrites)
     progress.step(_done(rewritten))
     check_label_count(model.card.labels, rewritten.logits.shape[1], where=model.card.name)
     return FullGraph(

@@ -15,6 +15,7 @@ from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.calib.quantizers import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
 from vitedge.converters.reference import graph_logits, session_of
+from vitedge.converters.rewrites import Rewrite
 from vitedge.converters.tensorrt.counts import counts
 from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.ranges import peaks
@@ -30,6 +31,7 @@ from vitedge.targets import Precision
 
 WRITES = "strongly typed ONNX"
 COMPARES = "what ONNX Runtime computes on this host, every value rounded as the graph says,"
+REWRITES: tuple[Rewrite, ...] = ()
 MEASURED_FRAMES = 64
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import torch
 import transformers_checkpoints
 from torch import nn
 
+from vitedge.converters import openvino
 from vitedge.converters.export import export
 from vitedge.converters.reference import module_logits
-from vitedge.converters.rewrites import Rewritten, apply_rewrites
+from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
 from vitedge.converters.sources import HubFolder
 from vitedge.converters.transformers_models import load_transformers
 from vitedge.converters.verify import check_source
@@ -49,11 +50,13 @@ def named(name: str, options: Mapping[str, Any]) -> nn.Module:
     return as_if_trained(timm.create_model(name, num_classes=5, **options))
 
 
-def rewritten(network: nn.Module, graph: onnx.ModelProto, side: int) -> Rewritten:
-    """The graph of a network with all rewrites, which still computes what the network does."""
+def rewritten(
+    network: nn.Module, graph: onnx.ModelProto, side: int, rewrites: Sequence[Rewrite] = REWRITES
+) -> Rewritten:
+    """The graph of a network with rewrites, which still computes what the network does."""
     frames = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     preprocessing = Preprocessing(input_size=(side, side), resize_size=(side, side))
-    result = apply_rewrites(graph, frames, preprocessing)
+    result = apply_rewrites(graph, frames, preprocessing, rewrites)
     assert result.unproved == {}
     check_source(module_logits(network, frames, preprocessing), result.logits)
     return result
@@ -85,6 +88,25 @@ def places(result: Rewritten) -> dict[str, int]:
 def test_families(name: str, side: int, options: dict[str, Any], expected: dict[str, int]) -> None:
     network = named(name, options)
     assert places(rewritten(network, export(network, (side, side)), side)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "options", "expected"),
+    [
+        ("vit_tiny_patch16_224", 160, VIT, 1),
+        ("deit3_small_patch16_224", 160, VIT, 1),
+        ("deit_tiny_distilled_patch16_224", 160, VIT, 1),
+        ("beit_base_patch16_224", 160, VIT, 1),
+        ("tnt_s_patch16_224", 160, {"depth": 3}, 2),
+        ("crossvit_9_240", 240, {"depth": ((1, 2, 0),), "num_heads": (2, 2), "embed_dim": (16, 32)}, 2),
+        ("cait_xxs24_224", 160, {**VIT, "depth_token_only": 1}, 0),
+        ("swin_tiny_patch4_window7_224", 56, SWIN, 0),
+    ],
+)  # fmt: skip
+def test_spare_tokens(name: str, side: int, options: dict[str, Any], expected: int) -> None:
+    network = named(name, {**options, "img_size": side})
+    result = rewritten(network, export(network, (side, side)), side, rewrites=(*REWRITES, *openvino.REWRITES))
+    assert places(result).get("spare tokens", 0) == expected
 
 
 @pytest.mark.parametrize(
