@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -101,13 +101,9 @@ def observe(
         ConversionError: ONNX Runtime cannot run the graph on these frames.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    probed = type(graph)()
-    probed.CopyFrom(graph)
     outputs = [output.name for output in graph.graph.output]
     names = [*outputs, *(name for name in channel_axes if name not in outputs)]
-    for name in names[len(outputs) :]:
-        probed.graph.output.add(name=name)
-    session, found = runner(probed), dict[str, Observed]()
+    session, found = runner(_probed(graph, names[len(outputs) :])), dict[str, Observed]()
 
     def made(frame: NDArray[np.uint8]) -> Values:
         try:
@@ -125,3 +121,12 @@ def observe(
                 found[name] = Observed(values[name].shape, nothing, nothing)
             found[name].add(values[name], axis, tried=number < tried)
     return found
+
+
+def _probed(graph: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy with more outputs."""
+    probed = type(graph)()
+    probed.CopyFrom(graph)
+    for name in names:
+        probed.graph.output.add(name=name)
+    return probed

@@ -31,6 +31,7 @@ THREADS = min(8, os.cpu_count() or 1)
 Values = dict[str, NDArray[Any]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Message = TypeVar("Message", "onnx.ModelProto", "onnx.GraphProto")
 
 
 @dataclass
@@ -66,13 +67,10 @@ class WorkingGraph:
             MissingExtraError: ONNX is not installed.
         """
         onnx = require("onnx", extra="convert", purpose=PURPOSE)
-        model = type(graph)()
-        model.CopyFrom(graph)
-        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        working = cls(list(model.graph.node), constants, model)
-        for part in (model.graph.node, model.graph.initializer, model.graph.value_info):
-            del part[:]
-        return working
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+        nodes = type(graph.graph)(node=graph.graph.node).node
+        rest = _without(graph.graph, "node", "initializer", "value_info")
+        return cls(list(nodes), constants, _without(graph, "graph", graph=rest))
 
     def layers(self) -> tuple[Layer, ...]:
         """All layers with weights."""
@@ -182,6 +180,12 @@ class WorkingGraph:
             node.output[0] = product
             add = helper.make_node("Add", [product, zeros], [layer.output], f"{layer.name}_bias")
             self.nodes.insert(layer.position + 1, add)
+
+
+def _without(message: Message, *left: str, **given: Any) -> Message:
+    """A copy of all but some fields; to delete them from a copy frees nothing before the whole message goes."""
+    kept = {field.name: value for field, value in message.ListFields() if field.name not in left}
+    return type(message)(**kept, **given)
 
 
 def beside(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

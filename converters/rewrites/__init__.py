@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -128,6 +129,8 @@ def apply_rewrites(
             unproved[rewrite.name] = _left_out(rewrite, difference)
             continue
         graph, logits, applied[rewrite.name] = rewritten, after, places
+        del model
+        gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
     return Rewritten(graph, logits, applied, refused, unproved)
 
 
