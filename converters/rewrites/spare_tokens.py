@@ -2,9 +2,9 @@
 
 196 patches and a class token are 197 rows, a prime: no number of cores divides it, and OpenVINO, which shares out
 products by rows, and attention by heads and rows, leaves some of them idle. Copies of one token bring the number to a
-multiple of 8, or of 4 or 2 where 8 would cost too much. Nobody sees them: as keys, they have no weight in any softmax,
-and they are left out wherever tokens are selected. What may be done with them is followed operator by operator; where
-anything would mix them with the others, they are not added.
+multiple of 8, or of 4 or 2 where 8 would cost too much. Nobody sees them: as keys, they have next to no weight in any
+softmax, and they are left out wherever tokens are selected. What may be done with them is followed operator by
+operator; where anything would mix them with the others, they are not added.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ MULTIPLES = (8, 4, 2)
 LARGEST_SHARE = 0.02
 """Of spare tokens: each costs its share of the products."""
 
-HIDDEN = -1e4
-"""What is added to the scores of spare keys: their weight is 0 then, in 16 bits as well, and nothing is infinite."""
+HIDDEN = -24.0
+"""What is added to the scores of spare keys. Each then has e⁻²⁴ of the weight of the token that it copies, whatever the
+scores: all of them together less than float32 resolves. More would only spread the range of the scores."""
 
 Axes = dict[int, bool]
 """The axes along which a value has spare entries at the end, and whether these are 0."""
