@@ -58,7 +58,7 @@ def different_frames(input_size: tuple[int, int], images: int) -> Frames:
 
 
 def quantize_once(model: str, images: int) -> float:
-    """Quantize as a conversion does; seconds."""
+    """Quantize as a conversion does, without what is for one backend alone; seconds."""
     loaded = load_named(
         TimmName(model),
         weights=None,

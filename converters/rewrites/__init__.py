@@ -123,14 +123,14 @@ def apply_rewrites(
         places = rewrite.rewrite(model, preprocessing)
         NameFixPass()(model)
         rewritten = ir.to_proto(model)
+        del model
+        gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
         after = graph_logits(rewritten, frames, preprocessing)
         difference = parity(logits, after)
         if not is_exact(difference):
             unproved[rewrite.name] = _left_out(rewrite, difference)
             continue
         graph, logits, applied[rewrite.name] = rewritten, after, places
-        del model
-        gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
     return Rewritten(graph, logits, applied, refused, unproved)
 
 

@@ -233,6 +233,16 @@ class TestOptions:
         assert not bundle.manifest.model.pretrained
         assert bundle.manifest.model.source == "timm:test_vit"
 
+    @pytest.mark.parametrize(("target", "rows"), [("cpu", 102), ("jetson-orin-nano", 101)])
+    def test_a_backend_has_rewrites_of_its_own(self, target: str, rows: int, tmp_path: Path) -> None:
+        """A hundred patches and a class token: OpenVINO gets one token to spare, TensorRT does not."""
+        bundle = vitedge.convert(
+            "test_vit", target=target, precision="fp32", random_weights=True, output=tmp_path / "b"
+        )
+        graph = onnx.shape_inference.infer_shapes(onnx.load(bundle.file("model.onnx"))).graph
+        sizes = {dim.dim_value for each in graph.value_info for dim in each.type.tensor_type.shape.dim}
+        assert sizes & {101, 102} == {rows}
+
     def test_steps_are_reported(self, quick: None, small_folder: Path, photos: Path, tmp_path: Path) -> None:
         stream = io.StringIO()
         vitedge.convert(
