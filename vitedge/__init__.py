@@ -16,9 +16,12 @@ from vitedge.bundle import Bundle
 from vitedge.errors import VitedgeError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.progress import Progress, Silent
+from vitedge.safety import telemetry
 from vitedge.version import VERSION
 
 __version__ = VERSION
+
+telemetry.disable()  # before any library is imported
 
 if TYPE_CHECKING:
     from vitedge.runtime.classifier import Classifier

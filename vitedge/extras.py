@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from types import ModuleType
 
 from vitedge.errors import MissingExtraError
+from vitedge.safety import telemetry
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, without the usage reports that some of them send.
-
-    Importing OpenVINO or NNCF reports to Google Analytics through the package ``openvino_telemetry``, unless that
-    cannot be imported. vitedge opens no connection that it was not asked for, so the package is made unavailable to
-    this process, unless the application has imported it already.
+    """Import an optional package, without the usage reports that some of them send (``vitedge.safety.telemetry``).
 
     Args:
         module: dotted import name, such as ``"openvino"``.
@@ -24,7 +20,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Raises:
         MissingExtraError: the package, or a package that it needs, is not installed.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    telemetry.disable()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,0 +1,202 @@
+"""Files that strangers made, read within ``vitedge.safety.limits``.
+
+A file is opened once, without waiting: a FIFO, a socket or a device is refused by ``fstat`` of what was opened, so that
+nothing can be put in its place in between. Refusals are ``OSError`` or ``ValueError``, which callers translate into
+their own errors as they translate those of the system.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from vitedge.safety.limits import FOLDER_DEPTH, FOLDER_ENTRIES, JSON_BYTES, JSON_DEPTH
+
+_BLOCK = 512
+_CHUNK = 1 << 20
+
+
+class UnsafeFileError(OSError):
+    """A file or folder that is refused: not a regular file, or beyond a bound."""
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        super().__init__(errno.EINVAL, problem, os.fspath(path))
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def open_regular(path: str | Path, *, limit: int) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: of the file; links are followed.
+        limit: largest size in bytes.
+
+    Returns:
+        An unbuffered-safe binary stream at its beginning; the caller closes it.
+
+    Raises:
+        UnsafeFileError: a FIFO, socket, device or folder; larger than ``limit``; or a sparse file, whose size says more
+            than it holds.
+        OSError: it does not exist, may not be read, or is one of too many links.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _check(path, os.fstat(descriptor), limit)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_regular(path: str | Path, *, limit: int) -> int:
+    """Refuse what ``open_regular`` refuses, for a file that a library opens by its name; the size in bytes.
+
+    Raises:
+        OSError: as ``open_regular``.
+    """
+    with open_regular(path, limit=limit) as stream:
+        return os.fstat(stream.fileno()).st_size
+
+
+def _check(path: str | Path, status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafeFileError(path, f"it is {_kind(status.st_mode)}, not a file")
+    if status.st_size > limit:
+        raise UnsafeFileError(path, f"it has {status.st_size} bytes; {limit} are the most that vitedge reads of one")
+    if status.st_size > _CHUNK and status.st_blocks * _BLOCK < status.st_size // 100:
+        raise UnsafeFileError(
+            path, f"it is sparse: {status.st_size} bytes, of which {status.st_blocks * _BLOCK} are on the disk"
+        )
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def read_bytes(path: str | Path, *, limit: int) -> bytes:
+    """Read a whole regular file of at most ``limit`` bytes; errors as ``open_regular``.
+
+    A file that grows while it is read is refused too.
+    """
+    with open_regular(path, limit=limit) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise UnsafeFileError(path, f"it grew beyond {limit} bytes while it was read")
+    return content
+
+
+def read_text(path: str | Path, *, limit: int, encoding: str = "utf-8") -> str:
+    """Read a text file.
+
+    Raises:
+        OSError: as ``open_regular``.
+        UnicodeDecodeError: it is not text in this encoding.
+    """
+    return read_bytes(path, limit=limit).decode(encoding)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse strict JSON of at most ``JSON_DEPTH`` levels: no NaN, no infinity, no half of a surrogate pair.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {JSON_DEPTH} levels") from None
+    _check_values(value)
+    return value
+
+
+def read_json(path: str | Path, *, limit: int = JSON_BYTES) -> Any:
+    """Read and parse a JSON file.
+
+    Raises:
+        OSError: as ``open_regular``.
+        ValueError: as ``parse_json``, or it is not UTF-8.
+    """
+    return parse_json(read_text(path, limit=limit, encoding="utf-8-sig"))
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0.0:
+        raise ValueError(f"the number {text:.20} does not fit a double")
+    return number
+
+
+def _check_values(value: object) -> None:
+    """Refuse depth and lone surrogates, without recursion."""
+    level: list[object] = [value]
+    for _ in range(JSON_DEPTH + 1):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                below += each
+                below += each.values()
+            elif isinstance(each, list):
+                below += each
+            elif isinstance(each, str) and not _is_unicode(each):
+                raise ValueError(f"the text {each!r:.60} has half of a surrogate pair")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it is nested deeper than {JSON_DEPTH} levels")
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Regular files of a folder and of the folders below it, in no order; hidden ones are left out.
+
+    Links to files are followed, links to folders are not: 22 of them can make four million paths of one folder.
+    FIFOs, sockets and devices are left out.
+
+    Raises:
+        UnsafeFileError: folders lie deeper than ``FOLDER_DEPTH``, or there are more than ``FOLDER_ENTRIES`` entries.
+        OSError: the folder does not exist or cannot be listed.
+    """
+    pending, seen = [(os.fspath(folder), 0)], 0
+    while pending:
+        here, depth = pending.pop()
+        if depth > FOLDER_DEPTH:
+            raise UnsafeFileError(here, f"it lies {depth} folders deep; {FOLDER_DEPTH} are the most")
+        with os.scandir(here) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > FOLDER_ENTRIES:
+                    raise UnsafeFileError(folder, f"it holds more than {FOLDER_ENTRIES} files and folders")
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((entry.path, depth + 1))
+                elif _is_regular(entry):
+                    yield entry
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, or through too many others
+        return False

@@ -1,0 +1,58 @@
+"""The bounds of everything that vitedge reads. A file beyond one of them is refused by name, before it is read.
+
+Sizes are in bytes unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+MANIFEST_BYTES = 1 * MIB
+"""``manifest.json`` and ``tensorrt/build.json``; 10,000 labels take 0.3 MB."""
+JSON_BYTES = 16 * MIB
+"""Any other JSON: configurations of models, headers, records of the cache."""
+JSON_DEPTH = 50
+"""Objects and arrays within each other."""
+TEXT_BYTES = 64 * MIB
+"""Text files: labels, lists of images."""
+LABELS = 1_000_000
+"""Lines of a file of labels."""
+LABEL_CHARACTERS = 1_000
+
+GOLDEN_BYTES = 64 * MIB
+"""``golden.npz`` after inflation, all arrays together."""
+BUNDLE_FILES = 1_000
+"""Files that a manifest may list, and entries that a bundle's folder may have."""
+
+IMAGE_BYTES = 512 * MIB
+IMAGE_PIXELS = 100_000_000
+INPUT_SIDE = 8_192
+"""Longest side of a network's input and of the image that it is cropped from, in pixels."""
+FOLDER_DEPTH = 64
+"""Folders within each other, below the folder that was named."""
+FOLDER_ENTRIES = 10_000_000
+
+GRAPH_BYTES = 4 * GIB
+"""An ONNX graph with its external data, and an IR."""
+GRAPH_NODES = 200_000
+"""Nodes with every function inlined, those of branches and loops among them."""
+GRAPH_DEPTH = 32
+"""Subgraphs within each other, and functions that call functions."""
+TENSOR_DIMENSIONS = 16
+CHECKPOINT_BYTES = 64 * GIB
+"""Weights of a checkpoint, all shards together."""
+CHECKPOINT_TENSORS = 100_000
+MODEL_PARAMETERS = 20_000_000_000
+"""What a configuration may ask to be made; the largest ViT published has 22 billion."""
+MODEL_LAYERS = 1_000
+"""Any count in a configuration: layers, heads, stages."""
+
+PLAN_BYTES = 8 * GIB
+"""A TensorRT plan."""
+
+SANDBOX_MEMORY = 1 * GIB
+"""Above what the interpreter and its libraries take, and above what the model's own file justifies."""
+SANDBOX_SECONDS = 120.0
+"""Longest time that checking a stranger's graph may take."""
