@@ -37,7 +37,7 @@ def html(text: str) -> str:
 
 
 def json(value: object) -> str:
-    """One line of JSON, in ASCII: every other character is a ``\\u`` escape."""
+    """One line of JSON, in ASCII."""
     return _json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
