@@ -56,3 +56,7 @@ SANDBOX_MEMORY = 1 * GIB
 """Above what the interpreter and its libraries take, and above what the model's own file justifies."""
 SANDBOX_SECONDS = 120.0
 """Longest time that checking a stranger's graph may take."""
+SANDBOX_START_SECONDS = 300.0
+"""Longest time until a child has imported its libraries."""
+SANDBOX_FILES = 10_000
+"""Files and folders that a child may leave in its folder."""
