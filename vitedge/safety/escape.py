@@ -1,7 +1,7 @@
-"""Strangers' text, written into other languages: one function each. Control characters never pass.
+r"""Strangers' text, written into other languages: one function each. Control characters never pass.
 
-Labels, names and paths come from checkpoints, bundles and folders. Every place that writes them into one of these
-languages goes through its function here.
+Labels, names, paths and the messages of other libraries come from checkpoints, bundles, folders and networks. Every
+place that writes them into one of these languages goes through its function here.
 """
 
 from __future__ import annotations
@@ -9,41 +9,80 @@ from __future__ import annotations
 import html as _html
 import json as _json
 import re
+import shlex
+from collections.abc import Iterable
 
 _CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # hides, reorders or breaks lines
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+    "\ud800-\udfff]"  # halves of surrogate pairs: bytes of file names that are not UTF-8
 )
-_CONTROLS_BUT_BREAKS = re.compile(_CONTROLS.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+"""Joiners (U+200C, U+200D) are not among them: Persian words and emoji are made with them."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NO_FILE_NAME = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_FILE_NAMES = ("utf-8", "surrogateescape")
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def terminal(text: str) -> str:
-    r"""Replace what moves the cursor, colours, hides or reorders text by its escape, such as ``\x1b``."""
+    r"""One line: what moves the cursor, colours, hides or reorders text becomes its escape, such as ``\x1b``."""
     return _CONTROLS.sub(_code, text)
 
 
-def terminal_lines(text: str) -> str:
-    """``terminal`` for text of several lines, whose line breaks and tabs stay."""
-    return _CONTROLS_BUT_BREAKS.sub(_code, text)
+def terminal_lines(lines: Iterable[str]) -> str:
+    """Lines of a terminal, each escaped by ``terminal`` and ended by a line break."""
+    return "".join(f"{terminal(line)}\n" for line in lines)
+
+
+def message(text: str) -> str:
+    """The text of an error: ``terminal``, except that it may have more lines, which are indented below the first.
+
+    No text can forge the line that follows it, such as another ``fix:``.
+    """
+    return "\n    ".join(filter(None, (terminal(line.strip()) for line in text.splitlines())))
 
 
 def _code(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    character = match[0]
+    number = ord(character)
+    if character in _NAMED:
+        return _NAMED[character]
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def html(text: str) -> str:
-    """Text of an HTML element, or of an attribute in double or single quotes."""
-    return _html.escape(terminal_lines(text), quote=True)
+    """Text of an HTML or SVG element, or of an attribute in quotes; its line breaks stay, for ``<pre>``."""
+    return _html.escape("\n".join(map(terminal, text.split("\n"))), quote=True)
 
 
-def json(value: object) -> str:
-    """One line of JSON, in ASCII."""
-    return _json.dumps(value, ensure_ascii=True, allow_nan=False)
+def json(value: object, *, indent: int | None = None) -> str:
+    """JSON in ASCII, which every locale can print, without the line break at its end.
+
+    JSON knows no NaN and no infinity: they become null. Bytes of a file name that are not UTF-8 become their escape, as
+    on a terminal; readers refuse halves of surrogate pairs.
+    """
+    return _json.dumps(_plain(value), ensure_ascii=True, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, str):
+        return _SURROGATES.sub(_code, value)
+    if isinstance(value, float) and value - value != 0.0:
+        return None
+    return value
 
 
 def ini(text: str) -> str:
-    """The value of a key of an INI file (GLib's key file): one line, no comment, no section."""
-    return re.sub(r"[;#\[\]=\\]", "_", terminal(text)).strip()
+    r"""The value of a key of GLib's key files, which DeepStream reads; or a comment in one.
+
+    A semicolon would make a list of it, and becomes a comma; white space at the ends goes.
+    """
+    return terminal(text).replace("\\", "\\\\").replace(";", ",").strip()
 
 
 def pbtxt(text: str) -> str:
@@ -62,3 +101,16 @@ def _pbtxt_character(character: str) -> str:
 def prometheus(text: str) -> str:
     """The inside of a double-quoted label value of Prometheus' text format."""
     return terminal(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def shell(text: str) -> str:
+    """One word of a command line that people copy into a shell."""
+    if terminal(text) == text:
+        return shlex.quote(text)
+    return "$'" + "".join(_shell_byte(byte) for byte in _NO_FILE_NAME.sub(_code, text).encode(*_FILE_NAMES)) + "'"
+
+
+def _shell_byte(byte: int) -> str:
+    """As bash, zsh and ksh read it between ``$'`` and ``'``."""
+    character = chr(byte)
+    return character if character.isascii() and character.isprintable() and character not in "'\\" else f"\\{byte:03o}"
