@@ -11,6 +11,7 @@ import pytest
 from vitedge import errors
 from vitedge.errors import MissingExtraError, UsageError, VitedgeError, did_you_mean
 from vitedge.extras import require
+from vitedge.safety.limits import MESSAGE_CHARACTERS
 
 
 def test_the_tree_in_the_module_docstring_is_the_tree() -> None:
@@ -23,6 +24,17 @@ def test_an_error_says_what_was_wrong_what_was_expected_and_what_to_do() -> None
     error = VitedgeError("the sky is green", expected="blue", fix="look again")
     assert str(error) == "the sky is green\n  expected: blue\n  fix: look again"
     assert str(VitedgeError("the sky is green")) == "the sky is green"
+
+
+def test_no_text_of_a_stranger_moves_the_cursor_or_forges_a_line() -> None:
+    error = VitedgeError("\x1b[2Jno label 'a\n  fix: run this'", expected="\x9b1m\u202e", fix="see \udcff\r")
+    assert str(error) == "\\x1b[2Jno label 'a\n    fix: run this'\n  expected: \\x9b1m\\u202e\n  fix: see \\udcff"
+    assert repr(error) == f"VitedgeError({error.problem!r})"
+    assert str(error).encode("utf-8")
+
+
+def test_a_text_that_would_fill_the_screen_is_cut() -> None:
+    assert len(str(VitedgeError("x" * 10_000_000))) == MESSAGE_CHARACTERS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@
     ├── CalibrationError        calibration or evaluation images that cannot be used
     ├── BundleError             a bundle that cannot be read
     │   ├── BundleIntegrityError    a file is missing, truncated or altered
-    │   └── BundleSchemaError       the manifest is malformed or from a newer vitedge
+    │   ├── BundleSchemaError       the manifest is malformed or from a newer vitedge
+    │   └── BundleSignatureError    no trusted key has signed it, or it was altered after that
     ├── EngineError             an engine that does not load, run or pass its self-test
     └── FrameSourceError        a camera, video or image that yields no usable frame
 
@@ -20,9 +21,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from vitedge.safety.escape import message
+
 
 class VitedgeError(Exception):
     """Base of all errors of this package.
+
+    The texts may quote strangers. Control characters become their escapes here, for terminals, logs and tracebacks alike.
 
     Args:
         problem: what was wrong, naming the thing.
@@ -31,10 +36,10 @@ class VitedgeError(Exception):
     """
 
     def __init__(self, problem: str, *, expected: str = "", fix: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.expected = expected
-        self.fix = fix
+        self.problem = message(problem)
+        self.expected = message(expected)
+        self.fix = message(fix)
+        super().__init__(self.problem)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without calling ``__init__``, whose arguments differ from class to class."""
@@ -90,6 +95,10 @@ class BundleIntegrityError(BundleError):
 
 class BundleSchemaError(BundleError):
     """The manifest is malformed, or written by a newer vitedge."""
+
+
+class BundleSignatureError(BundleError):
+    """No trusted key has signed the bundle, or it was altered after one did."""
 
 
 class EngineError(VitedgeError):

@@ -12,6 +12,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
+from vitedge.safety.limits import MESSAGE_CHARACTERS
+
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
     "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # hides, reorders or breaks lines
@@ -38,9 +40,10 @@ def terminal_lines(lines: Iterable[str]) -> str:
 def message(text: str) -> str:
     """The text of an error: ``terminal``, except that it may have more lines, which are indented below the first.
 
-    No text can forge the line that follows it, such as another ``fix:``.
+    No text can forge the line that follows it, such as another ``fix:``, or fill the screen.
     """
-    return "\n    ".join(filter(None, (terminal(line.strip()) for line in text.splitlines())))
+    cut = text if len(text) <= MESSAGE_CHARACTERS else f"{text[: MESSAGE_CHARACTERS - 1]}…"
+    return "\n    ".join(filter(None, (terminal(line.strip()) for line in cut.splitlines())))
 
 
 def _code(match: re.Match[str]) -> str:

@@ -20,6 +20,8 @@ TEXT_BYTES = 64 * MIB
 LABELS = 1_000_000
 """Lines of a file of labels."""
 LABEL_CHARACTERS = 1_000
+MESSAGE_CHARACTERS = 10_000
+"""Each part of an error's text."""
 
 GOLDEN_BYTES = 64 * MIB
 """``golden.npz`` after inflation, all arrays together."""
