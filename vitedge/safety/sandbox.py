@@ -24,7 +24,7 @@ from typing import IO, Any, NoReturn
 
 from vitedge import errors
 from vitedge.errors import CheckpointError, VitedgeError
-from vitedge.safety import child, confinement, escape
+from vitedge.safety import child, confinement
 from vitedge.safety.files import read_json
 from vitedge.safety.limits import (
     JSON_BYTES,
@@ -39,7 +39,7 @@ from vitedge.safety.sandboxed import RESULT
 _POLL_SECONDS = 0.05
 _LAST_WORDS = 4096
 _LAST_READS = 64
-_ERROR_CHARACTERS = 2000
+_SAID_CHARACTERS = 200
 _SLACK = 4 * MIB
 """What the child may write beyond its bound: its result, and what it prints."""
 
@@ -269,7 +269,7 @@ def _too_large(subject: str, bounds: Bounds) -> CheckpointError:
 def _fail_ended(status: int, running: _Child, subject: str) -> NoReturn:
     """Raise for a child that ended without a result."""
     words = running.words.decode("utf-8", "replace").strip().splitlines()
-    said = escape.terminal(words[-1])[:200] if words else "it said nothing"
+    said = words[-1][:_SAID_CHARACTERS] if words else "it said nothing"
     if status == -signal.SIGXCPU:
         raise _stopped(subject, "took too much processor time")
     how = f"was ended by {_signal(-status)}" if status < 0 else f"ended with exit code {status}"
@@ -317,7 +317,7 @@ def _result(folder: Path, subject: str, bounds: Bounds) -> Any:
     if kind == "bound":
         raise _too_large(subject, bounds) if value == "file" else _out_of_memory(subject, bounds)
     raise CheckpointError(
-        f"{subject} cannot be read: {_text(value)}",
+        f"{subject} cannot be read: {value}",
         expected="a model that the installed libraries can read",
         fix="save the model again, with the versions that are installed here",
     )
@@ -326,8 +326,4 @@ def _result(folder: Path, subject: str, bounds: Bounds) -> Any:
 def _translated(value: dict[str, Any]) -> VitedgeError:
     name = value.get("kind")
     kind: type[VitedgeError] = getattr(errors, name) if name in _ERRORS else CheckpointError
-    return kind(_text(value.get("problem")), expected=_text(value.get("expected")), fix=_text(value.get("fix")))
-
-
-def _text(value: object) -> str:
-    return escape.terminal_lines(str(value))[:_ERROR_CHARACTERS]
+    return kind(str(value.get("problem")), expected=str(value.get("expected")), fix=str(value.get("fix")))
