@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ from vitedge.progress import Progress, Silent
 from vitedge.runtime.classifier import Classifier, load
 from vitedge.runtime.engines import EngineInfo
 from vitedge.runtime.machine import MachineState, machine_state
+from vitedge.safety import child
 
 Call: TypeAlias = Callable[[], StageTimes]
 Clock: TypeAlias = Callable[[], int]
@@ -405,7 +405,8 @@ def cold_start(
     arguments = [str(path), engine or "", str(threads or 0), str(height), str(width)]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", COLD_START, *arguments],
+            child.code_command(COLD_START, *arguments),
+            env=child.environment(),
             capture_output=True,
             text=True,
             check=True,

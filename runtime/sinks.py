@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -21,6 +20,7 @@ from vitedge.extras import require
 from vitedge.files import check_report_path
 from vitedge.prediction import Prediction
 from vitedge.runtime.overlay import RateMeter, annotate
+from vitedge.safety import child
 
 VIDEO_CODECS: dict[str, tuple[str, ...]] = {
     ".mp4": ("mp4v", "avc1"),
@@ -311,9 +311,12 @@ def check_window(cv2: Any) -> None:
             expected="a build with Qt or GTK",
             fix="pip uninstall opencv-python-headless; pip install opencv-python; or save a video with --save",
         )
-    probe = [sys.executable, "-c", WINDOW_PROBE]
+    probe = child.code_command(WINDOW_PROBE)
     try:
-        succeeded = subprocess.run(probe, capture_output=True, timeout=WINDOW_PROBE_SECONDS, check=False).returncode
+        done = subprocess.run(
+            probe, env=child.environment(), capture_output=True, timeout=WINDOW_PROBE_SECONDS, check=False
+        )
+        succeeded = done.returncode
     except subprocess.TimeoutExpired:
         succeeded = 1
     if succeeded != 0:

@@ -7,8 +7,9 @@
 Importing this package imports numpy and no inference library; each verb imports what it needs when it is called.
 """
 
-from __future__ import annotations
+from vitedge.safety import search_path as _search_path  # noqa: F401  # first: see there
 
+# isort: split
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def build(
     workspace_mb: int | None = None,
     force: bool = False,
     progress: Progress = Silent(),  # noqa: B008
-) -> BuildRecord:
+) -> "BuildRecord":
     """Compile a bundle for TensorRT on this device, unless that was done; ``load`` does it too where it was not.
 
     The graph and its 16-bit twin are both built and timed; the faster one that passes the golden self-test is kept.
@@ -154,7 +155,7 @@ def build(
     return build_bundle(bundle, workspace_mb=workspace_mb, force=force, progress=progress)
 
 
-def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> Classifier:
+def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> "Classifier":
     """Open a bundle for classification.
 
     Args:

@@ -22,6 +22,7 @@ from vitedge.errors import EngineError, VitedgeError
 from vitedge.progress import Counters, Progress
 from vitedge.runtime.tensorrt.builder import build_plan
 from vitedge.runtime.tensorrt.device import import_tensorrt
+from vitedge.safety import child
 from vitedge.targets import TensorrtModule
 
 Item = TypeVar("Item")
@@ -56,7 +57,8 @@ def build_apart(request: Request, progress: Progress) -> None:
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(asdict(request))],
+            child.module_command(__name__, json.dumps(asdict(request))),
+            env=child.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=words,
