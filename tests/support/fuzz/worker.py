@@ -1,6 +1,6 @@
 """The process that runs cases: ``python worker.py SEED SCRATCH``.
 
-It reads JSON from standard input, a line each: ``[FORMAT]`` to get ready for a format, ``[FORMAT, CASE]`` to run a case.
+It reads JSON from standard input, a line each: ``[FORMAT]`` to get ready for a format, ``[FORMAT, CASE]`` to run one.
 It answers each with a line of JSON. Code that a file brings would create a marker file. An audit hook sees programs and
 connections. Memory is the peak of the resident set over its value before the case, of this process and of the children
 that it waited for.
