@@ -22,6 +22,7 @@ from vitedge.calib.images import NAMED, Images
 from vitedge.calib.sensitivity import Sensitivity
 from vitedge.metrics import Interval
 from vitedge.progress import Progress
+from vitedge.safety.escape import terminal_lines
 from vitedge.version import VERSION
 
 Ask: TypeAlias = Callable[[Sequence[Any], Images, Progress], tuple[Answers, ...]]
@@ -143,7 +144,7 @@ def top1_drop(report: Report) -> float | None:
 
 def to_text(report: Report) -> str:
     """Accuracy and agreement with their 95 % intervals, the first flips, and the layers that cost most."""
-    return "".join(f"{line}\n" for line in _lines(report))
+    return terminal_lines(_lines(report))
 
 
 def _subject(subject: Subject) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,6 +15,7 @@ from vitedge.calib.report import Report, Subject, accuracy_text, share_text, to_
 from vitedge.extras import require
 from vitedge.runtime.page import page
 from vitedge.runtime.plot import PLOT_STYLE
+from vitedge.safety.escape import html
 
 SHOWN_FLIPS = 60
 THUMBNAIL_PIXELS = 160
@@ -73,7 +73,7 @@ def to_html(report: Report, sheet: Sequence[Thumbnail] = ()) -> str:
         _heading(report),
         *([] if comparison is None else [_figures(comparison), _flips(report, comparison, sheet)]),
         *([] if report.layers is None else [sensitivity_report.section(report.layers)]),
-        f"<h2>As text</h2><pre>{html.escape(to_text(report))}</pre>",
+        f"<h2>As text</h2><pre>{html(to_text(report))}</pre>",
     ]
     return page(f"Accuracy on {report.data}", sections, style=STYLE + PLOT_STYLE)
 
@@ -84,8 +84,8 @@ def _heading(report: Report) -> str:
 
 
 def _subject(number: int, subject: Subject) -> str:
-    key = f'<span class="key series{number}">■ {html.escape(subject.bundle)}</span>'
-    return f"<p>{key} {html.escape(accuracy_text(subject.evaluation))}</p>"
+    key = f'<span class="key series{number}">■ {html(subject.bundle)}</span>'
+    return f"<p>{key} {html(accuracy_text(subject.evaluation))}</p>"
 
 
 def _figures(comparison: Comparison) -> str:
@@ -104,19 +104,17 @@ def _flips(report: Report, comparison: Comparison, sheet: Sequence[Thumbnail]) -
         return "<h2>Flips</h2><p>None: both choose the same class for every image.</p>"
     shown = f"{count}" if len(sheet) == count else f"The {len(sheet)} of {count} that differ most"
     figures = "".join(_figure(thumbnail) for thumbnail in sheet)
-    return (
-        f'<h2>Flips</h2><p>{shown}, in the order of {html.escape(report.data)}.</p><div class="sheet">{figures}</div>'
-    )
+    return f'<h2>Flips</h2><p>{shown}, in the order of {html(report.data)}.</p><div class="sheet">{figures}</div>'
 
 
 def _figure(thumbnail: Thumbnail) -> str:
     flip = thumbnail.flip
     data = base64.b64encode(thumbnail.jpeg).decode("ascii")
     said = "".join(
-        f'<span class="series{number}">{html.escape(each.label)} {each.score:.2f}</span>'
+        f'<span class="series{number}">{html(each.label)} {each.score:.2f}</span>'
         for number, each in enumerate((flip.ours, flip.theirs))
     )
-    name = f'<span class="file">{html.escape(flip.file.name)}, KL {flip.divergence:.2g}</span>'
+    name = f'<span class="file">{html(flip.file.name)}, KL {flip.divergence:.2g}</span>'
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{said}{name}</figcaption></figure>'
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from vitedge.calib.sensitivity import Effect, LayerSensitivity, Sensitivity
 from vitedge.metrics import SQNR_CAP_DB
 from vitedge.records import encode
 from vitedge.runtime.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot
+from vitedge.safety.escape import html
 
 SHOWN_LAYERS = 20
 NUMBERED_DOTS = 6
@@ -58,7 +58,7 @@ def section(sensitivity: Sensitivity) -> str:
     whole = sensitivity.whole.sqnr_db
     return (
         f"<h2>Layers in int8</h2><p>On {sensitivity.images} images, logits against fp32: "
-        f"{html.escape(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
+        f"{html(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
         "<h2>Only this layer in int8</h2><p>SQNR of the logits: what lies low costs most, what lies on the "
         "upper edge next to nothing.</p>"
         f"{_plot(sensitivity.layers, lambda each: each.only.sqnr_db, base=None)}"
@@ -102,7 +102,7 @@ def _decibels(value: float) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _plot(layers: Sequence[LayerSensitivity], value: Callable[[LayerSensitivity], float], *, base: float | None) -> str:
@@ -127,7 +127,7 @@ def _dot(x: float, y: float, name: str, value: float, base: float | None) -> str
     stem = (
         "" if base is None else f'<line class="line series0" x1="{x:.1f}" x2="{x:.1f}" y1="{base:.1f}" y2="{y:.1f}"/>'
     )
-    title = f"<title>{html.escape(name)}: {value:.2f} dB</title>"
+    title = f"<title>{html(name)}: {value:.2f} dB</title>"
     return f'{stem}<circle class="dot series0" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}</circle>'
 
 

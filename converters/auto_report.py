@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from vitedge.manifest import AutoRecord, CandidateRecord
 from vitedge.records import encode
 from vitedge.runtime.page import page
 from vitedge.runtime.plot import BOTTOM, HEIGHT, LEFT, PLOT_STYLE, RIGHT, TOP, WIDTH, Axis, plot
+from vitedge.safety.escape import html, json
 from vitedge.version import VERSION
 
 JSON_VERSION = 1
@@ -23,7 +22,7 @@ JSON_VERSION = 1
 
 def write(folder: Path, model: str, record: AutoRecord, sensitivity: Sensitivity) -> None:
     """Write both into a bundle's folder."""
-    document = json.dumps(to_json(record, sensitivity), indent=1, ensure_ascii=False)
+    document = json(to_json(record, sensitivity), indent=1)
     (folder / REPORT_JSON).write_text(document + "\n", encoding="utf-8")
     (folder / REPORT_HTML).write_text(to_html(model, record, sensitivity), encoding="utf-8")
 
@@ -47,7 +46,7 @@ def to_json(record: AutoRecord, sensitivity: Sensitivity) -> dict[str, Any]:
 def to_html(model: str, record: AutoRecord, sensitivity: Sensitivity) -> str:
     """The whole page."""
     sections = [
-        f"<p>{html.escape(record.summary)}</p>",
+        f"<p>{html(record.summary)}</p>",
         "<h2>Latency and loss</h2><p>Every candidate whose loss was measured; the line joins those that no other one "
         "beats in both. Dashed: the largest loss that the contract allows.</p>",
         _front(record),
@@ -82,7 +81,7 @@ def _dots(record: AutoRecord, across: Axis, upward: Axis) -> Iterator[str]:
         series = "series1" if each.name == record.chosen else "series0"
         yield (
             f'<circle class="{series}" fill="currentColor" cx="{x:.1f}" cy="{y:.1f}" r="5">'
-            f"<title>{html.escape(each.name)}</title></circle>"
+            f"<title>{html(each.name)}</title></circle>"
             f'<text class="mark-name {series}" x="{x + 7:.1f}" y="{y - 7:.1f}">{number}</text>'
         )
 
@@ -102,7 +101,7 @@ def _table(record: AutoRecord) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("candidate", "no.", "p50 ms", "p99 ms", f"loss, {unit}"))
     rows = "".join(_row(at, each, chosen=each.name == record.chosen) for at, each in enumerate(record.candidates, 1))
     floats = "".join(
-        f"<p>{html.escape(each.name)}: {html.escape(', '.join(each.float_layers))}</p>"
+        f"<p>{html(each.name)}: {html(', '.join(each.float_layers))}</p>"
         for each in record.candidates
         if each.float_layers
     )
@@ -110,7 +109,7 @@ def _table(record: AutoRecord) -> str:
 
 
 def _row(number: int, candidate: CandidateRecord, *, chosen: bool) -> str:
-    name = html.escape(candidate.name)
+    name = html(candidate.name)
     cells = [
         f'<span class="key series1">{name}</span>' if chosen else name,
         str(number),

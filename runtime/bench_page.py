@@ -5,7 +5,6 @@ Latency axes are logarithmic, so that the tail is on them and nothing is cut off
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from vitedge.runtime.bench import Measurement, Ratio, Report, Samples
 from vitedge.runtime.bench_report import STAGES, latency_ms, percentiles, to_text
 from vitedge.runtime.page import page
 from vitedge.runtime.plot import BOTTOM, HEIGHT, LEFT, PLOT_STYLE, RIGHT, TOP, WIDTH, Axis, from_zero, plot
+from vitedge.safety.escape import html
 
 BINS = 120
 CURVE_POINTS = 400
@@ -33,7 +33,7 @@ def to_html(report: Report) -> str:
         _section("Distribution", "Share of calls by latency; dashed: p50 and p99.", _histogram(measured, latency)),
         _section("Cumulative", "Share of calls that took no longer.", _cumulative(measured, latency)),
         _section("Over time", _dots_note(measured), _over_time(measured)),
-        f"<h2>As text</h2><pre>{html.escape(to_text(report))}</pre>",
+        f"<h2>As text</h2><pre>{html(to_text(report))}</pre>",
     ]
     return page(f"Latency of {report.measurement.model}", sections, style=PLOT_STYLE)
 
@@ -43,9 +43,9 @@ def _heading(measured: Sequence[Measurement]) -> str:
     for number, each in enumerate(measured):
         info = each.info
         what = f"{each.model}, {info.effective_precision} on {info.device} ({info.name} {info.version})"
-        key = f'<span class="key series{number}">■ {html.escape(each.bundle)}</span>'
+        key = f'<span class="key series{number}">■ {html(each.bundle)}</span>'
         state = "" if each.stable else " — latency was <b>not stable</b>"
-        lines.append(f"<p>{key} {html.escape(what)}{state}</p>")
+        lines.append(f"<p>{key} {html(what)}{state}</p>")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vitedge.runtime.bench import Measurement, Ratio, Report, Samples
 from vitedge.runtime.machine import UNAVAILABLE
+from vitedge.safety.escape import terminal_lines
 from vitedge.version import VERSION
 
 JSON_VERSION = 1
@@ -97,7 +98,7 @@ def to_text(report: Report) -> str:
     lines.append(f"frames of {width}x{height}, {_threads(report)}, {_machine(report)}")
     if report.ratio is not None:
         lines.extend(("", *_verdict(report, report.ratio)))
-    return "\n".join(lines) + "\n"
+    return terminal_lines(lines)
 
 
 def _rows(measurement: Measurement) -> list[str]:

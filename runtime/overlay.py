@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from vitedge.extras import require
 from vitedge.prediction import Prediction
+from vitedge.safety.escape import terminal
 
 SHOWN_CLASSES = 3
 SMALLEST_SIDE = 240
 PANEL_OPACITY = 0.78
 RATE_WINDOW = 30
+LONGEST_TEXT = 500
+"""Characters of a label that are considered: more fit on no frame."""
 
 Colour = tuple[int, int, int]
 
@@ -144,8 +147,9 @@ def _bar(draw: Any, layout: Layout, top: int, score: float, colour: Colour) -> N
 
 
 def _fitted(text: str, font: Any, room: float) -> str:
-    """The text, cut with dots where it is too long; letters that the font lacks are replaced."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or "?"
+    """The text on one line, cut with dots where it is too long; letters that the font lacks are left out."""
+    shown = terminal(text[:LONGEST_TEXT])
+    plain = unicodedata.normalize("NFKD", shown).encode("ascii", "ignore").decode()[:LONGEST_TEXT] or "?"
     if font.getlength(plain) <= room:
         return plain
     while plain and font.getlength(f"{plain}...") > room:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.safety.escape import html
+
 WIDTH, HEIGHT = 860, 260
 LEFT, RIGHT, TOP, BOTTOM = 66, 12, 10, 34
 
@@ -68,7 +70,7 @@ def _grid_across(axis: Axis, unit: str) -> str:
             f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
             f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.6g}</text>'
         )
-    name = f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{unit}</text>'
+    name = f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{html(unit)}</text>'
     return "".join(lines) + name
 
 
@@ -80,7 +82,7 @@ def _grid_upward(axis: Axis, unit: str) -> str:
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'
         )
-    name = f'<text x="4" y="{TOP + 10}">{unit}</text>'
+    name = f'<text x="4" y="{TOP + 10}">{html(unit)}</text>'
     return "".join(lines) + name
 
 

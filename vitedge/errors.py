@@ -27,7 +27,7 @@ from vitedge.safety.escape import message
 class VitedgeError(Exception):
     """Base of all errors of this package.
 
-    The texts may quote strangers. Control characters become their escapes here, for terminals, logs and tracebacks alike.
+    The texts may quote strangers: control characters become their escapes here, for terminals, logs and tracebacks.
 
     Args:
         problem: what was wrong, naming the thing.

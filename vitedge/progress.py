@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import repeat
 from typing import Protocol, TextIO, TypeVar
+
+from vitedge.safety.escape import terminal
 
 Item = TypeVar("Item")
 
@@ -35,19 +38,19 @@ class Silent:
 
 
 class Terminal:
-    """One line a step on a text stream; counters and remaining time are redrawn in place on a terminal only."""
+    """One line a step on a text stream; counters and remaining time are redrawn in place on a terminal only.
+
+    Work does not end because its progress cannot be written: what a full disk or a closed pipe does not take is lost.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._started = time.monotonic()
-        self._text = ""
 
     def step(self, text: str) -> None:
         """Print the step with the seconds since the start."""
-        self._text = f"[{time.monotonic() - self._started:6.1f} s] {text}"
-        self._stream.write(self._text + "\n")
-        self._stream.flush()
+        self._write(f"[{time.monotonic() - self._started:6.1f} s] {terminal(text)}\n")
 
     def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
         """Yield the items; on a terminal, redraw the count and the remaining time."""
@@ -63,13 +66,16 @@ class Terminal:
                     drawn = now
                 yield item
         finally:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+            self._write("\r\033[K")
 
     def _draw(self, done: int, total: int, unit: str, elapsed: float) -> None:
         left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
-        self._stream.write(f"\r\033[K           {done}/{total} {unit}{left}")
-        self._stream.flush()
+        self._write(f"\r\033[K           {done}/{total} {terminal(unit)}{left}")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class Counters:

@@ -20,6 +20,7 @@ from vitedge.errors import UsageError
 from vitedge.manifest import Manifest
 from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.tensorrt.trtexec import build_command
+from vitedge.safety.escape import ini, terminal
 from vitedge.targets import TARGETS, Target, target_named
 
 CONFIGURATION = "nvinfer.txt"
@@ -95,9 +96,9 @@ def configuration(manifest: Manifest, graph: str, command: str) -> str:
     threshold = 0.0 if manifest.confidence is None else manifest.confidence.threshold
     keeps_ratio = int(preprocessing.resize_mode == "border")
     return f"""\
-# {manifest.model.name} ({manifest.precision.asked}, {graph}) for DeepStream, by vitedge {manifest.vitedge_version}.
+# {ini(_title(manifest, graph))}
 # Build the engine on the device first, in this folder, as nvinfer would not build it strongly typed:
-#   {command}
+#   {ini(command)}
 {_view(preprocessing)}
 
 [property]
@@ -122,6 +123,11 @@ scaling-filter={SCALING_FILTERS[preprocessing.interpolation]}
 output-blob-names={PROBABILITIES}
 classifier-threshold={threshold:.6g}
 """
+
+
+def _title(manifest: Manifest, graph: str) -> str:
+    precision = manifest.precision.asked
+    return f"{manifest.model.name} ({precision}, {graph}) for DeepStream, by vitedge {manifest.vitedge_version}."
 
 
 def _view(preprocessing: Preprocessing) -> str:
@@ -158,9 +164,19 @@ def _even(pixels: float) -> int:
 
 def _labels(labels: tuple[str, ...]) -> str:
     """One line for the one output layer, labels separated by semicolons; nothing can quote one."""
-    return SEPARATOR.join(label.replace(SEPARATOR, ",") for label in labels) + "\n"
+    return SEPARATOR.join(_label(index, label) for index, label in enumerate(labels)) + "\n"
+
+
+def _label(index: int, label: str) -> str:
+    """The label, or its number where nothing of it would stand between two semicolons."""
+    return terminal(label).replace(SEPARATOR, ",").strip() or str(index)
 
 
 def _notes(manifest: Manifest) -> list[str]:
-    changed = [label for label in manifest.model.labels if SEPARATOR in label]
-    return [f"semicolons became commas in {len(changed)} labels, such as {changed[0]!r}"] if changed else []
+    changed = [label for index, label in enumerate(manifest.model.labels) if _label(index, label) != label]
+    if not changed:
+        return []
+    return [
+        f"{len(changed)} labels, such as {changed[0]!r}, are written otherwise: semicolons as commas, control "
+        "characters as escapes, empty ones as numbers"
+    ]

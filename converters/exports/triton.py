@@ -15,10 +15,12 @@ from vitedge.bundle import INPUT_NAME, LABELS, MODEL_ONNX, OPENVINO_BIN, OPENVIN
 from vitedge.converters.exports.built import built_plan
 from vitedge.manifest import Manifest
 from vitedge.runtime.tensorrt.store import MODEL_PLAN, Stored
+from vitedge.safety.escape import pbtxt, terminal_lines
 from vitedge.targets import target_named
 
 CONFIGURATION = "config.pbtxt"
 VERSION = "1"
+NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         shutil.copyfile(bundle.file(file), version / Path(file).name)
     if plan is not None:
         (version / MODEL_PLAN).write_bytes(plan.read())
-    shutil.copyfile(bundle.file(LABELS), folder / name / LABELS)
+    (folder / name / LABELS).write_text(terminal_lines(bundle.manifest.model.labels), encoding="utf-8")
     (folder / name / CONFIGURATION).write_text(configuration(bundle.manifest, backend), encoding="utf-8")
     return (
         "serve it: tritonserver --model-repository, and this folder",
@@ -86,14 +88,14 @@ def _backend(bundle: Bundle, plan: Stored | None) -> Backend:
 
 def model_name(manifest: Manifest) -> str:
     """The model's name as a folder may be called."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", manifest.model.name).strip(".") or "vitedge"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", manifest.model.name[:NAME_CHARACTERS]).strip(".") or "vitedge"
 
 
 def configuration(manifest: Manifest, backend: Backend) -> str:
     """The text of ``config.pbtxt``."""
     height, width = manifest.model.preprocessing.input_size
     return f"""\
-name: "{model_name(manifest)}"
+name: "{pbtxt(model_name(manifest))}"
 {backend.setting}
 max_batch_size: 0
 input [

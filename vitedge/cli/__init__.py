@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vitedge.cli import output
 from vitedge.errors import VitedgeError, did_you_mean
+from vitedge.safety.escape import terminal
 from vitedge.version import VERSION
 
 VERBS: tuple[str, ...] = (
@@ -49,7 +51,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message with a suggestion, and exit with 2."""
         self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"error: {message}\n{self._suggestion(message)}")
+        self.exit(EXIT_USAGE, f"error: {terminal(message)}\n{self._suggestion(message)}")
 
     def _suggestion(self, message: str) -> str:
         marker = "unrecognized arguments: "
@@ -73,19 +75,44 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code: 0 done, 1 an error that was explained, 2 wrong usage, 130 interrupted."""
-    parser = build_parser()
-    namespace, rest = parser.parse_known_args(arguments)
-    if rest:
-        namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    output.prepare()
+    try:
+        exit_code = _status(arguments)
+    except SystemExit as ended:  # argparse has printed help, or what was wrong
+        if _whole(silent=bool(ended.code)):
+            raise
+        return EXIT_ERROR
+    return exit_code if _whole(silent=bool(exit_code)) else EXIT_ERROR
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        namespace = _parsed(arguments)
+    except OSError:  # Python 3.10's argparse does not expect that help cannot be written
+        return EXIT_ERROR
     try:
         exit_code: int = namespace.run(namespace)
     except VitedgeError as error:
-        sys.stderr.write(f"error: {error}\n")
+        output.note(f"error: {error}\n")
         return EXIT_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing half-written was left\n")
+        output.note("interrupted; nothing half-written was left\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
         return EXIT_ERROR
     return exit_code
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    namespace, rest = build_parser().parse_known_args(arguments)
+    if rest:
+        namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return namespace
+
+
+def _whole(*, silent: bool) -> bool:
+    """Whether everything that was printed could be written; if not, a line says so, unless an error was told before."""
+    lost = output.finish()
+    if lost is not None and not isinstance(lost, BrokenPipeError) and not silent:
+        output.note(f"error: not everything could be written: {lost.strerror}\n")
+    return lost is None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+from vitedge.cli import output
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines import ENGINES
+from vitedge.safety import escape
 
 DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."
 EPILOG = """\
@@ -56,7 +56,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the table, write the reports."""
+    """Measure, write the reports, print the table."""
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
     from vitedge.runtime.bench import bench
@@ -72,11 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         frame_size=arguments.frame_size,
         progress=Terminal(),
     )
-    sys.stdout.write(to_text(report))
     if arguments.json:
-        write_report(arguments.json, json.dumps(to_json(report), indent=1) + "\n")
+        write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")
     if arguments.html:
         write_report(arguments.html, to_html(report))
+    output.write(to_text(report))
     return 0
 
 

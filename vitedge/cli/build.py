@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitedge.bundle import Bundle
+from vitedge.cli import output
 from vitedge.errors import BundleIntegrityError, BundleSchemaError, VitedgeError
 from vitedge.progress import Terminal
+from vitedge.safety.escape import shell, terminal_lines
 from vitedge.targets import target_named
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.runtime.tensorrt.build import build
 
     record = build(arguments.bundle, workspace_mb=arguments.workspace_mb, force=arguments.force, progress=Terminal())
-    sys.stdout.write("\n".join([f"{arguments.bundle}", *(f"  {line}" for line in record_lines(record))]) + "\n")
+    output.write(terminal_lines([str(arguments.bundle), *(f"  {line}" for line in record_lines(record))]))
     return 0
 
 
@@ -112,7 +113,7 @@ def engine_state(bundle: Bundle) -> EngineState | None:
 
     found = stored_plans(bundle)
     if not found:
-        return EngineState("not built", f"vitedge build {bundle.path} does that, on the device", None)
+        return EngineState("not built", f"vitedge build {shell(str(bundle.path))} does that, on the device", None)
     states = [_state(bundle, each) for each in found]
     return min(states, key=lambda each: each.state != "built")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from vitedge.bundle import MODEL_ONNX, REPORT_HTML, Bundle
+from vitedge.cli import output
 from vitedge.cli.inspect import ran_in, trust
 from vitedge.progress import Terminal
 from vitedge.runtime.tensorrt.trtexec import build_command
+from vitedge.safety.escape import shell, terminal_lines
 from vitedge.targets import TARGETS, target_named
 
 EPILOG = """\
@@ -134,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         output=arguments.output,
         progress=Terminal(),
     )
-    sys.stdout.write(summary(bundle))
+    output.write(summary(bundle))
     return 0
 
 
@@ -168,15 +169,16 @@ def summary(bundle: Bundle) -> str:
     if manifest.confidence is not None:
         lines.append(f"  {trust(manifest.confidence)}")
     lines += _to_build(bundle) if on_device else ["try"]
-    lines += [f"  vitedge run {bundle.path} --source 0 --show", f"  vitedge bench {bundle.path}"]
-    return "\n".join(lines) + "\n"
+    path = shell(str(bundle.path))
+    lines += [f"  vitedge run {path} --source 0 --show", f"  vitedge bench {path}"]
+    return terminal_lines(lines)
 
 
 def _to_build(bundle: Bundle) -> list[str]:
     """What is left to do on the device, by vitedge or by NVIDIA's own tool."""
     target = target_named(bundle.manifest.target)
     return [
-        f"  not built: vitedge build {bundle.path} on the device",
+        f"  not built: vitedge build {shell(str(bundle.path))} on the device",
         f"  or there:  {build_command(target, bundle.path / MODEL_ONNX, Path('model.plan'))}",
         "then, there",
     ]

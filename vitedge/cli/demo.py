@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitedge.cli import output
 from vitedge.errors import UsageError
 from vitedge.extras import require
 from vitedge.progress import Terminal
+from vitedge.safety.escape import shell, terminal_lines
 
 if TYPE_CHECKING:
     from vitedge.demo.demo import Result, Row
@@ -51,13 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{folder} exists",
             expected="a folder that the demo can make",
-            fix=f"remove it, or: vitedge demo -o {folder}-2",
+            fix=f"remove it, or: vitedge demo -o {shell(f'{folder}-2')}",
         )
     for package in PACKAGES:
         require(package, extra="demo", purpose="vitedge demo")
     from vitedge.demo.demo import run_demo
 
-    sys.stdout.write(as_text(run_demo(folder, Terminal()), folder))
+    output.write(as_text(run_demo(folder, Terminal()), folder))
     return 0
 
 
@@ -71,7 +72,7 @@ def as_text(result: Result, folder: Path) -> str:
         f"  latency     p50 {chosen.latency.p50_ms:.2f} ms, p99 {chosen.latency.p99_ms:.2f} ms from frame to answer",
     ]
     lines = ["", *stated, "", *_table(result.rows), "", *_next_steps(folder)]
-    return "\n".join(lines) + "\n"
+    return terminal_lines(lines)
 
 
 def _table(rows: tuple[Row, ...]) -> list[str]:
@@ -96,13 +97,14 @@ def _table_row(row: Row) -> str:
 
 
 def _next_steps(folder: Path) -> list[str]:
+    int8, fp32, held_out = (shell(str(folder / name)) for name in ("int8.bundle", "fp32.bundle", "held-out"))
     return [
         "next",
         f"  watch {folder}/annotated.mp4",
         "  write a digit with a thick pen and hold it before a camera:",
-        f"    vitedge run {folder}/int8.bundle --source 0 --show",
+        f"    vitedge run {int8} --source 0 --show",
         "  compare the bundles, image by image:",
-        f"    vitedge eval {folder}/int8.bundle --data {folder}/held-out --against {folder}/fp32.bundle",
+        f"    vitedge eval {int8} --data {held_out} --against {fp32}",
         "  convert a model of your own:",
         "    vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib IMAGES/",
     ]

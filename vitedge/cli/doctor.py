@@ -6,15 +6,14 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitedge.cli import output
 from vitedge.errors import VitedgeError
 from vitedge.extras import require
 from vitedge.records import encode
@@ -25,6 +24,7 @@ from vitedge.runtime.tensorrt.cuda import load_cuda
 from vitedge.runtime.tensorrt.device import EXTRAS, import_tensorrt
 from vitedge.runtime.tensorrt.fingerprint import read_l4t
 from vitedge.runtime.tensorrt.versions import api_of
+from vitedge.safety import escape
 from vitedge.targets import TensorrtModule
 from vitedge.version import VERSION
 
@@ -154,7 +154,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose and print."""
     diagnosis = diagnose()
-    sys.stdout.write(as_json(diagnosis) if arguments.json else as_text(diagnosis))
+    output.write(as_json(diagnosis) if arguments.json else as_text(diagnosis))
     return 0
 
 
@@ -273,7 +273,7 @@ def _first_line(error: Exception) -> str:
 
 def as_json(diagnosis: Diagnosis) -> str:
     """For scripts; keys are added, never renamed."""
-    return json.dumps({"version": 1, **encode(diagnosis)}, indent=1) + "\n"
+    return escape.json({"version": 1, **encode(diagnosis)}, indent=1) + "\n"
 
 
 def as_text(diagnosis: Diagnosis) -> str:
@@ -286,7 +286,7 @@ def as_text(diagnosis: Diagnosis) -> str:
         *_section("cameras", _camera_lines(diagnosis)),
         *_section("begin with", [_recommendation_line(diagnosis.recommendation)]),
     ]
-    return "\n".join(lines) + "\n"
+    return escape.terminal_lines(lines)
 
 
 def _section(title: str, rows: list[tuple[str, str]]) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle import Bundle
+from vitedge.cli import output
 from vitedge.cli.inspect import trust
 from vitedge.errors import UsageError
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Progress, Terminal
 from vitedge.runtime.engines import ENGINES
+from vitedge.safety import escape
 
 if TYPE_CHECKING:
     from vitedge.calib.answers import Model
@@ -90,7 +90,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the table, write the reports."""
+    """Measure, write the reports, print the table."""
     _check(arguments)
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
@@ -104,12 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
     journal = _journal(arguments, images)
     layers = _layers(arguments, images) if arguments.layers else None
     report = replace(_measured(arguments, images, journal), layers=layers)
-    sys.stdout.write(to_text(report))
-    if arguments.fit_confidence:
-        _fit_confidence(arguments, report)
     _write(arguments, report, images)
     if journal is not None:
         journal.remove()
+    output.write(to_text(report))
+    if arguments.fit_confidence:
+        _fit_confidence(arguments, report)
     return 0
 
 
@@ -154,7 +154,8 @@ def _measured(arguments: argparse.Namespace, images: Images, journal: Journal | 
             )
         except KeyboardInterrupt:
             if journal is not None and journal.path.exists():
-                sys.stderr.write(f"{journal.path} has what was done: the same command goes on from there\n")
+                said = f"{journal.path} has what was done: the same command goes on from there"
+                output.note(escape.terminal_lines([said]))
             raise
 
 
@@ -192,7 +193,7 @@ def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
     assert report.ours.evaluation is not None
     record = fit(report.ours.evaluation, arguments.abstain_error)
     store(Bundle.open(arguments.bundle), record)
-    sys.stdout.write(f"written into {arguments.bundle}: {trust(record)}\n")
+    output.write(escape.terminal_lines([f"written into {arguments.bundle}: {trust(record)}"]))
 
 
 def _write(arguments: argparse.Namespace, report: Report, images: Images) -> None:
@@ -200,7 +201,7 @@ def _write(arguments: argparse.Namespace, report: Report, images: Images) -> Non
     from vitedge.calib.report_page import contact_sheet, to_html
 
     if arguments.json:
-        write_report(arguments.json, json.dumps(to_json(report), indent=1, ensure_ascii=False) + "\n")
+        write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")
     if arguments.html:
         flips = report.comparison.flips if report.comparison else ()
         write_report(arguments.html, to_html(report, contact_sheet(images, flips)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
+
+from vitedge.cli import output
+from vitedge.safety.escape import terminal_lines
 
 EPILOG = """\
 examples:
@@ -33,5 +35,5 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.converters.exports.export import export
 
     exported = export(arguments.bundle, tool=arguments.tool, output=arguments.output)
-    sys.stdout.write("".join(f"{line}\n" for line in (exported.path, *(f"  {note}" for note in exported.notes))))
+    output.write(terminal_lines([str(exported.path), *(f"  {note}" for note in exported.notes)]))
     return 0

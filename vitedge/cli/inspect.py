@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.cli import output
 from vitedge.cli.build import EngineState, engine_state, record_lines
 from vitedge.manifest import ConfidenceRecord, Manifest
 from vitedge.metrics import Parity
 from vitedge.preprocessing import Preprocessing
 from vitedge.records import encode
+from vitedge.safety import escape
 from vitedge.targets import target_named
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle.open(arguments.bundle)
     graph = _graph(bundle)
     engine = engine_state(bundle)
-    sys.stdout.write(as_json(bundle, graph, engine) if arguments.json else as_text(bundle, graph, engine))
+    output.write(as_json(bundle, graph, engine) if arguments.json else as_text(bundle, graph, engine))
     return 0
 
 
@@ -69,7 +69,7 @@ def as_json(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | No
         "graph": encode(graph),
         "engine": encode(engine),
     }
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return escape.json(value, indent=1) + "\n"
 
 
 def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | None) -> str:
@@ -97,7 +97,7 @@ def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | No
     lines = [f"{name:<12} {text}" for name, text in facts.items()]
     lines += [] if engine is None else _engine(engine)
     lines += [f"{record.bytes:>12} {name}  {record.sha256[:16]}…" for name, record in manifest.files.items()]
-    return "\n".join(lines) + "\n"
+    return escape.terminal_lines(lines)
 
 
 def _engine(engine: EngineState) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
+from vitedge.cli import output
 from vitedge.errors import UsageError, did_you_mean
+from vitedge.safety import escape
 
 EPILOG = """\
 examples:
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     known = known_models()
     chosen = _filtered(known.models, arguments.filter)
-    sys.stdout.write(_as_json(known, chosen) if arguments.json else _as_table(known, chosen))
+    output.write(_as_json(known, chosen) if arguments.json else _as_table(known, chosen))
     return 0
 
 
@@ -129,7 +130,7 @@ def _as_json(known: Known, models: Sequence[KnownModel]) -> str:
         for model in models
     ]
     report = {"version": 1, "date": known.date, "processor": known.processor, "models": listed}
-    return json.dumps(report, indent=2) + "\n"
+    return escape.json(report, indent=2) + "\n"
 
 
 def _as_table(known: Known, models: Sequence[KnownModel]) -> str:

@@ -11,14 +11,15 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, output
 from vitedge.prediction import Prediction
 from vitedge.runtime.engines import ENGINES
+from vitedge.safety.escape import terminal, terminal_lines
 
 if TYPE_CHECKING:
     from vitedge.runtime.classifier import Classifier
@@ -108,10 +109,10 @@ def _stream(arguments: argparse.Namespace, classifier: Classifier, source: Frame
     except KeyboardInterrupt:
         exit_code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        _abandon_stdout()
+        output.abandon(sys.stdout)
         exit_code = EXIT_ERROR
     finally:
-        sys.stderr.write(tally.summary(source.notices))
+        output.note(tally.summary(source.notices))
     return exit_code
 
 
@@ -154,17 +155,20 @@ class StatusLine:
             return
         self._drawn = now
         fps = f"{rate:.1f} fps" if rate else "-"
-        text = (
+        text = terminal(
             f"frame {prediction.frame}  {_named(prediction)} {100 * prediction.score:.1f} %  {fps}  "
             f"age {prediction.age_ms:.0f} ms  dropped {self._dropped}"
         )
-        self._stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
-        self._stream.flush()
+        self._redraw(text[: shutil.get_terminal_size().columns - 1])
 
     def close(self) -> None:
         """Clear the line."""
-        self._stream.write("\r\033[K")
-        self._stream.flush()
+        self._redraw("")
+
+    def _redraw(self, text: str) -> None:
+        with suppress(OSError):  # a terminal that has gone ends no stream
+            self._stream.write(f"\r\033[K{text}")
+            self._stream.flush()
 
 
 class Tally:
@@ -192,7 +196,7 @@ class Tally:
 
     def summary(self, notices: tuple[str, ...]) -> str:
         """The lines that end a run."""
-        return "".join(f"{line}\n" for line in (*self._lines(), *(f"note: {notice}" for notice in notices)))
+        return terminal_lines([*self._lines(), *(f"note: {notice}" for notice in notices)])
 
     def _lines(self) -> Iterator[str]:
         frames = self._labels.total()
@@ -241,10 +245,3 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _abandon_stdout() -> None:
-    """Point stdout nowhere, so that Python does not complain at exit that its reader has gone."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

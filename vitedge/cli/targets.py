@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vitedge.cli import output
 from vitedge.records import encode
+from vitedge.safety import escape
 from vitedge.targets import MINIMUM_TENSORRT, TARGETS, JetpackRelease, Target
 
 EPILOG = """\
@@ -34,13 +34,13 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the targets."""
-    sys.stdout.write(as_json() if arguments.json else as_text())
+    output.write(as_json() if arguments.json else as_text())
     return 0
 
 
 def as_json() -> str:
     """Everything, for scripts."""
-    return json.dumps({"version": 1, "targets": [encode(target) for target in TARGETS]}, indent=1) + "\n"
+    return escape.json({"version": 1, "targets": [encode(target) for target in TARGETS]}, indent=1) + "\n"
 
 
 def as_text() -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vitedge.bundle import MODEL_FP16_ONNX, Bundle
-from vitedge.converters.exports.deepstream import window
+from vitedge.converters.exports.deepstream import _labels, configuration, window
 from vitedge.converters.exports.export import export
 from vitedge.errors import UsageError
-from vitedge.manifest import ConfidenceRecord
+from vitedge.manifest import ConfidenceRecord, Manifest
 from vitedge.preprocessing import Preprocessing
 
 CONFIDENCE = ConfidenceRecord(
@@ -61,6 +63,11 @@ classifier-threshold=0.375
 """
 
 
+@pytest.fixture(scope="module")
+def colour_manifest(tiny_bundle: Bundle) -> Manifest:
+    return tiny_bundle.manifest
+
+
 @pytest.fixture
 def jetson_bundle(make_bundle: Callable[..., Bundle], tmp_path: Path) -> Callable[..., Bundle]:
     """``jetson_bundle(target=…, **changes)``: as ``make_bundle``, for a Jetson unless told otherwise."""
@@ -99,6 +106,26 @@ def test_a_semicolon_in_a_label_becomes_a_comma_and_is_told(
     exported = export(jetson_bundle(labels=("a;b", "c", "d")), tool="deepstream", output=tmp_path / "out")
     assert (exported.path / "labels.txt").read_text(encoding="utf-8") == "a,b;c;d\n"
     assert "'a;b'" in exported.notes[-1]
+
+
+HOSTILE = "nice\n[property]\ncustom-lib-path=/tmp/evil.so\nparse-classifier-func-name=run\n#"
+
+
+@given(st.text() | st.just(HOSTILE), st.text() | st.just(HOSTILE))
+def test_no_name_adds_a_setting(colour_manifest: Manifest, name: str, version: str) -> None:
+    hostile = replace(colour_manifest, model=replace(colour_manifest.model, name=name), vitedge_version=version)
+    settings = [line for line in configuration(hostile, "model.onnx", "trtexec").split("\n") if line and line[0] != "#"]
+    plain = configuration(colour_manifest, "model.onnx", "trtexec").split("\n")
+    assert settings == [line for line in plain if line and line[0] != "#"]
+
+
+@given(st.lists(st.text() | st.sampled_from([HOSTILE, ";", "", "\r"]), min_size=1))
+def test_as_many_labels_as_classes_on_one_line(labels: list[str]) -> None:
+    written = _labels(tuple(labels))
+    assert len(written.splitlines()) == 1
+    named = written.removesuffix("\n").split(";")
+    assert len(named) == len(labels)
+    assert all(named)
 
 
 def test_the_graph_that_the_device_found_faster(tmp_path: Path) -> None:

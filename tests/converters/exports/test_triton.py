@@ -133,6 +133,26 @@ def test_tritons_own_grammar_takes_it(tiny_bundle: Bundle, tmp_path: Path) -> No
     assert config.output[0].label_filename == "labels.txt"
 
 
+HOSTILE = 'x" }\nbackend: "python"\nmodel_operations { op_library_filename: "/tmp/evil.so" }\n#'
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "\x1b[2J", "..", "", "\udcff", "a" * 5_000])
+def test_no_name_adds_a_setting_or_leaves_the_folder(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, name: str
+) -> None:
+    bundle = make_bundle(tmp_path / "colour.bundle", labels=("red\nblue", "\x1b[31mgreen", ""))
+    hostile = replace(bundle.manifest, model=replace(bundle.manifest.model, name=name))
+    folder = export(replace(bundle, manifest=hostile), tool="triton", output=tmp_path / "repository").path
+    (model,) = folder.iterdir()
+    config = parsed(model / "config.pbtxt")
+    assert (config.name, config.backend, len(config.model_operations.op_library_filename)) == (
+        model.name,
+        "openvino",
+        0,
+    )
+    assert (model / "labels.txt").read_text(encoding="utf-8").splitlines() == ["red\\nblue", "\\x1b[31mgreen", ""]
+
+
 def test_a_name_that_is_no_folder(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
     import bundles
 
