@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from vitedge.converters.sources import Factory, HubFolder, HubRepo, Source, Timm
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
+from vitedge.runtime.cache import cache_folder
+from vitedge.safety.loading import away_from_current_folder
 from vitedge.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 
 AUTO = "auto"
@@ -141,11 +145,19 @@ def convert(
         output=_path(output) or Path(f"{found.name}-{precision}.bundle"),
     )
     _check(request)
-    for package in PACKAGES:
-        require(package, extra="convert", purpose="vitedge convert")
+    _import_packages()
     from vitedge.converters.pipeline import run
 
     return run(request, progress)
+
+
+def _import_packages() -> None:
+    with contextlib.suppress(RuntimeError):  # no home folder
+        # PyTorch makes this folder when it is imported; its own choice, in /tmp, has a name that others can take first.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder().absolute() / "torchinductor"))
+    with away_from_current_folder():
+        for package in PACKAGES:
+            require(package, extra="convert", purpose="vitedge convert")
 
 
 def _path(value: str | Path | None) -> Path | None:
