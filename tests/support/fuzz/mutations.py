@@ -141,7 +141,7 @@ class JsonMutator:
         elif kind == 2 and isinstance(holder, list):
             holder.extend([holder[key]] * random.choice((1, 10, 10_000)))
         elif kind == 3:
-            for _ in range(random.choice((1, 60, 900))):
+            for _ in range(random.choice((1, 60, 300))):
                 holder[key] = [holder[key]] if random.random() < 0.5 else {"a": holder[key]}
         else:
             holder[key] = self._other(random, holder[key])
@@ -154,9 +154,12 @@ class JsonMutator:
         if isinstance(value, bool):
             return not value
         if isinstance(value, (int, float)):
-            return random.choice((random.choice(NUMBERS), value + 1, -value, value * 2, float(value)))
+            same = [each for each in NUMBERS if type(each) is type(value)]
+            return random.choice((random.choice(same), random.choice(same), value + 1, value - 1, value * 2))
         if isinstance(value, str):
-            return random.choice((random.choice(self._texts), value + random.choice(self._texts), value[:-1]))
+            return random.choice(
+                (random.choice(self._texts), value + random.choice(self._texts), value[:-1], f"{value}x")
+            )
         return random.choice(NUMBERS)
 
 
@@ -280,7 +283,7 @@ def safetensors(mutate_json: JsonMutator) -> Mutation:
             return any_bytes(random, data)
         (length,) = struct.unpack("<Q", data[:8])
         header = mutate_json(random, data[8 : 8 + length])
-        said = random.choice((len(header),) * 8 + INTERESTING[3:])
+        said = random.choice((len(header),) * 60 + INTERESTING[3:])
         return struct.pack("<Q", said) + header + data[8 + length :]
 
     return mutate
