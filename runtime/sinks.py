@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from vitedge.extras import require
 from vitedge.files import check_report_path
 from vitedge.prediction import Prediction
 from vitedge.runtime.overlay import RateMeter, annotate
-from vitedge.safety import child
+from vitedge.safety import child, escape
 
 VIDEO_CODECS: dict[str, tuple[str, ...]] = {
     ".mp4": ("mp4v", "avc1"),
@@ -107,7 +106,7 @@ class JsonLines:
 
     def write(self, prediction: Prediction) -> None:
         """Write one line."""
-        line = json.dumps(prediction.to_json(), ensure_ascii=False)
+        line = escape.json(prediction.to_json())
         try:
             stream = self._opened()
             stream.write(f"{line}\n")
@@ -115,7 +114,10 @@ class JsonLines:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UsageError(f"cannot write {self._path or 'the JSON lines'}: {error.strerror}") from error
+            raise UsageError(
+                f"cannot write {self._path or 'the JSON lines'}: {error.strerror}",
+                fix="free some space, or write them elsewhere",
+            ) from error
 
     def close(self) -> None:
         """Close the file, where this sink opened it."""
@@ -150,6 +152,10 @@ class AnnotatedVideo:
             raise UsageError(
                 f"cannot save a video as {self._path.name!r}", expected=f"a name ending in {', '.join(VIDEO_CODECS)}"
             )
+        try:
+            str(self._path).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"OpenCV cannot write {self._path}", expected="a path that is UTF-8") from error
         self._cv2 = require("cv2", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         self._fps = fps or UNKNOWN_FPS
@@ -257,7 +263,7 @@ class Window:
         self._cv2 = require("cv2", extra="camera", purpose="showing a window")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         check_window(self._cv2)
-        self._title = title
+        self._title = escape.terminal(title)
         self._rate = RateMeter()
         self._shown = False
 
@@ -335,7 +341,7 @@ def check_output(path: str | Path, option: str) -> Path:
         UsageError: it exists, or its folder does not, or that is not writable.
     """
     chosen = Path(path)
-    if chosen.exists():
+    if os.path.lexists(chosen):
         raise UsageError(f"{chosen} exists", expected=f"{option} with a new name", fix=f"remove {chosen} first")
     check_report_path(chosen)
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,23 @@ def test_a_report_that_the_disk_does_not_take_is_one_clear_error(
     with pytest.raises(UsageError, match=r"o\.json cannot be written.*No space left"):
         write_report(tmp_path / "o.json", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["fifo", "device"])
+def test_a_report_replaces_no_device(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to("/dev/null")
+    with pytest.raises(UsageError, match="is a device or a FIFO"):
+        check_report_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "a\0b"])
+def test_what_is_no_name_is_one_clear_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_report_path(tmp_path / name)
+
+
+def test_a_command_to_copy_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_report_path(tmp_path / "no; rm -rf x" / "new.json")
+    assert caught.value.fix == f"mkdir -p '{tmp_path}/no; rm -rf x'"

@@ -87,7 +87,22 @@ def test_three_classes_are_shown_at_most():
     assert differs == [True, True, False]
 
 
-@pytest.mark.parametrize("label", ["", "a" * 500, "Gänseblümchen", "日本", "\n\t"])
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "label",
+    [
+        "",
+        "a" * 500,
+        "Gänseblümchen",
+        "日本",
+        "\n\t",
+        "a\nb\n" * 100,
+        "\x1b[2J\0",
+        "\udcff",
+        "a" * 2_000_000,
+        "\ufdfa" * 500,
+    ],
+)
 def test_any_label_can_be_drawn(label: str):
     drawn = annotate(prediction(0.5, 0.5, label=label), noise(480, 640))
     layout = layout_for(480, 640, rows=1)

@@ -114,6 +114,15 @@ class TestDeliver:
 
 
 class TestJsonLines:
+    def test_a_hostile_name_is_one_line_of_strict_json(self, tmp_path: Path):
+        hostile = dataclasses.replace(
+            prediction(0), topk=(Candidate("\x1b[2J\n\u2028{", 0, float("nan")),), file="photo\udcff.png"
+        )
+        deliver([hostile], [JsonLines(tmp_path / "out.jsonl")])
+        (line,) = (tmp_path / "out.jsonl").read_text(encoding="ascii").splitlines()
+        read = json.loads(line, parse_constant=pytest.fail)
+        assert (read["label"], read["score"], read["file"]) == ("\x1b[2J\n\u2028{", None, r"photo\udcff.png")
+
     def test_a_line_for_each_prediction(self, tmp_path: Path):
         path = tmp_path / "out.jsonl"
         deliver([prediction(0), prediction(1)], [JsonLines(path)])
@@ -175,6 +184,20 @@ class TestJsonLines:
 
 
 class TestAnnotatedVideo:
+    def test_a_name_that_opencv_cannot_take_is_one_clear_error(self, tmp_path: Path):
+        with pytest.raises(UsageError, match="OpenCV cannot write"):
+            AnnotatedVideo(tmp_path / "out\udcff.avi")
+
+    @pytest.mark.parametrize("name", ["x" * 5_000 + ".avi", "a\0b.avi"])
+    def test_what_is_no_name_is_one_clear_error(self, tmp_path: Path, name: str):
+        with pytest.raises(UsageError, match="cannot be written"):
+            AnnotatedVideo(tmp_path / name)
+
+    def test_a_link_that_leads_nowhere_is_not_written_through(self, tmp_path: Path):
+        (tmp_path / "out.avi").symlink_to(tmp_path / "elsewhere.avi")
+        with pytest.raises(UsageError, match="exists"):
+            AnnotatedVideo(tmp_path / "out.avi")
+
     @pytest.mark.parametrize("suffix", sinks.VIDEO_CODECS)
     def test_every_format_can_be_read_back(self, suffix: str, tmp_path: Path):
         path = tmp_path / f"out{suffix}"
@@ -294,6 +317,7 @@ class FakeScreen:
 
     def namedWindow(self, title: str, flags: int) -> None:  # noqa: N802
         assert not flags & cv2.WINDOW_AUTOSIZE
+        self.title = title
 
     def resizeWindow(self, title: str, width: int, height: int) -> None:  # noqa: N802
         self.sizes.append((width, height))
@@ -317,10 +341,10 @@ class FakeScreen:
 def show(monkeypatch: pytest.MonkeyPatch):
     """Open a ``Window`` on a fake screen."""
 
-    def opened(screen: FakeScreen) -> Window:
+    def opened(screen: FakeScreen, **arguments: str) -> Window:
         monkeypatch.setattr(sinks, "require", lambda *_, **__: screen)
         monkeypatch.setattr(sinks, "check_window", lambda _: None)
-        return Window()
+        return Window(**arguments)
 
     return opened
 
@@ -331,6 +355,11 @@ class TestWindow:
         screen, rest = FakeScreen(keys=f"a{key}"), Recorder()
         deliver([prediction(number) for number in range(5)], [show(screen), rest])
         assert (len(screen.shown), rest.frames, screen.destroyed) == (2, [0], 1)
+
+    def test_a_title_holds_no_control_characters(self, show):
+        screen = FakeScreen()
+        deliver([prediction(0)], [show(screen, title="door\0\x1b[2J\udcff")])
+        assert screen.title == r"door\x00\x1b[2J\udcff"
 
     @pytest.mark.parametrize("visible", [False, None], ids=["GTK", "Qt"])
     def test_closing_the_window_ends_the_stream(self, visible: bool | None, show):
