@@ -132,7 +132,8 @@ class JsonMutator:
         places = list(_places(value))
         if not places:
             return self._other(random, value)
-        holder, key = random.choice(places)
+        leaves = [(holder, key) for holder, key in places if not isinstance(holder[key], (dict, list))]
+        holder, key = random.choice(leaves if leaves and random.random() < 0.8 else places)
         kind = random.randrange(16)
         if kind == 0:
             del holder[key]
