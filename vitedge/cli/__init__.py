@@ -6,12 +6,15 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from vitedge.cli import output
 from vitedge.errors import VitedgeError, did_you_mean
 from vitedge.safety.escape import terminal
 from vitedge.version import VERSION
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 VERBS: tuple[str, ...] = (
     "convert",
@@ -53,6 +56,10 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"error: {terminal(message)}\n{self._suggestion(message)}")
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print help or usage; argparse itself drops what cannot be written."""
+        (output.write if file is sys.stdout else output.note)(message)
+
     def _suggestion(self, message: str) -> str:
         marker = "unrecognized arguments: "
         if not message.startswith(marker):
@@ -78,19 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.prepare()
     try:
         exit_code = _status(arguments)
-    except SystemExit as ended:  # argparse has printed help, or what was wrong
-        if _whole(silent=bool(ended.code)):
+    except SystemExit:  # argparse has printed help, or what was wrong
+        if output.finish():
             raise
         return EXIT_ERROR
-    return exit_code if _whole(silent=bool(exit_code)) else EXIT_ERROR
+    return exit_code if output.finish() else EXIT_ERROR
 
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        namespace = _parsed(arguments)
-    except OSError:  # Python 3.10's argparse does not expect that help cannot be written
-        return EXIT_ERROR
-    try:
+        namespace, rest = build_parser().parse_known_args(arguments)
+        if rest:
+            namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
         exit_code: int = namespace.run(namespace)
     except VitedgeError as error:
         output.note(f"error: {error}\n")
@@ -101,18 +107,3 @@ def _status(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return EXIT_ERROR
     return exit_code
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    namespace, rest = build_parser().parse_known_args(arguments)
-    if rest:
-        namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return namespace
-
-
-def _whole(*, silent: bool) -> bool:
-    """Whether everything that was printed could be written; if not, a line says so, unless an error was told before."""
-    lost = output.finish()
-    if lost is not None and not isinstance(lost, BrokenPipeError) and not silent:
-        output.note(f"error: not everything could be written: {lost.strerror}\n")
-    return lost is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
 from typing import TextIO
 
 from vitedge.errors import UsageError
+
+_lost: list[OSError] = []
 
 
 def prepare() -> None:
@@ -17,6 +18,7 @@ def prepare() -> None:
     A number of a closed stream would go to the next file that is opened, and libraries that print would write into it.
     Letters that a locale cannot print become escapes.
     """
+    _lost.clear()
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):  # writing to 1 fails, as it should
         if not _is_open(number):
             os.open(os.devnull, flags)
@@ -44,14 +46,10 @@ def write(text: str) -> None:
         UsageError: it cannot be written.
         BrokenPipeError: its reader has gone.
     """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        abandon(sys.stdout)
-        raise
-    except OSError as error:
-        abandon(sys.stdout)
+    error = _attempt(sys.stdout, text)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if error is not None:
         raise UsageError(
             f"standard output cannot be written: {error.strerror}", fix="free some space, or send it elsewhere"
         ) from error
@@ -59,21 +57,23 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """Write to standard error. What cannot be written is lost, and ``finish`` says so."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    _attempt(sys.stderr, text)
 
 
-def finish() -> OSError | None:
-    """Flush both streams; the error, if something that was printed is lost."""
-    errors = [_flush(stream) for stream in (sys.stdout, sys.stderr)]
-    return next(filter(None, errors), None)
+def finish() -> bool:
+    """Flush both streams; whether everything that was printed since ``prepare`` could be written."""
+    for stream in (sys.stdout, sys.stderr):
+        _attempt(stream, "")
+    return not _lost
 
 
-def _flush(stream: TextIO) -> OSError | None:
+def _attempt(stream: TextIO, text: str) -> OSError | None:
     try:
+        if text:  # unbuffered, nothing would be written as well, and fail
+            stream.write(text)
         stream.flush()
     except OSError as error:
+        _lost.append(error)
         abandon(stream)
         return error
     return None
