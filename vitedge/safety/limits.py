@@ -25,11 +25,30 @@ MESSAGE_CHARACTERS = 10_000
 
 GOLDEN_BYTES = 64 * MIB
 """``golden.npz`` after inflation, all arrays together."""
+SIGNATURES_BYTES = 64 * KIB
+"""``manifest.sig``."""
+BUNDLE_SIGNATURES = 16
+KEY_BYTES = 64 * KIB
+TRUSTED_KEYS = 1_000
+"""Keys in a folder of trusted ones."""
 BUNDLE_FILES = 1_000
 """Files that a manifest may list, and entries that a bundle's folder may have."""
 
 IMAGE_BYTES = 512 * MIB
 IMAGE_PIXELS = 100_000_000
+"""Of an image or a video's frame."""
+IMAGE_SLOW_PIXELS = 4_000_000
+"""Of an image that Pillow decodes in Python: PPM as text or of odd depth, BMP with run lengths."""
+IMAGE_WEBP_PIXELS = IMAGE_PIXELS // 2
+"""Of a WebP, whose decoder holds each frame three times."""
+IMAGE_SCANS = 100
+"""Of a JPEG; a progressive one has about ten."""
+IMAGE_HEADER_BYTES = 32 * MIB
+"""Of a JPEG before its first scan."""
+IMAGE_PARTS = 100_000
+"""Segments, tags and strips of an image file."""
+IMAGE_READS = 400_000
+"""Pieces in which a decoder may read an image file."""
 INPUT_SIDE = 8_192
 """Longest side of a network's input and of the image that it is cropped from, in pixels."""
 FOLDER_DEPTH = 64
@@ -46,6 +65,14 @@ TENSOR_DIMENSIONS = 16
 CHECKPOINT_BYTES = 64 * GIB
 """Weights of a checkpoint, all shards together."""
 CHECKPOINT_TENSORS = 100_000
+CHECKPOINT_SHARING = 4
+CHECKPOINT_SPARE = 64 * MIB
+"""Tensors may repeat the numbers of a checkpoint: together they take ``CHECKPOINT_SHARING`` times its size, and these."""
+PICKLE_BYTES = 64 * MIB
+PICKLE_OPERATIONS = 2_000_000
+"""The part of a checkpoint that says what its tensors are; one takes about 60 operations."""
+ARCHIVE_DIRECTORY_BYTES = 16 * MIB
+"""The directory of a zip archive; an entry of PyTorch's takes about 100 bytes."""
 MODEL_PARAMETERS = 20_000_000_000
 """What a configuration may ask to be made; the largest ViT published has 22 billion."""
 MODEL_LAYERS = 1_000
