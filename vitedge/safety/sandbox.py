@@ -178,7 +178,8 @@ def _started(order: dict[str, Any]) -> Iterator[_Child]:
 
 def _variables(folder: Path) -> dict[str, str]:
     """The child's environment: no token or password of the user's, and caches nowhere but in its folder."""
-    known = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    inherited = child.environment()
+    known = {name: inherited[name] for name in _VARIABLES if name in inherited}
     own = {
         "HOME": os.fspath(folder),
         "TMPDIR": os.fspath(folder),
@@ -188,9 +189,7 @@ def _variables(folder: Path) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
-    absolute = child.environment().get("PYTHONPATH")
-    known.pop("PYTHONPATH", None)
-    return {**known, **own, **({"PYTHONPATH": absolute} if absolute else {})}
+    return {**known, **own}
 
 
 def _watch(running: _Child, bounds: Bounds, subject: str) -> None:
