@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import Bundle, open_bundle
 from vitedge.errors import BundleError, EngineError, UsageError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.preprocessing import ChannelOrder, Preprocessing
 from vitedge.runtime.engines import Engine, EngineInfo, open_engine, open_lanes
 from vitedge.runtime.preprocess import Preprocessor
 from vitedge.runtime.self_test import ensure_self_test
+from vitedge.signatures import Trust
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -251,21 +252,24 @@ def _pixels(image: Image, order: ChannelOrder) -> tuple[NDArray[np.uint8], Chann
     return cast("NDArray[np.uint8]", image), order
 
 
-def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> Classifier:
+def load(
+    bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None, trust: Trust | None = None
+) -> Classifier:
     """Open a bundle for classification: check its hashes, compile it, have the engine prove itself.
 
     Args:
         bundle: a bundle, or the path of one.
         engine: key in ``vitedge.runtime.engines.ENGINES``; by default the one of the bundle's target.
         threads: CPU threads to use; by default the engine decides.
+        trust: public keys, of which one has to have signed the bundle.
 
     Raises:
-        BundleError: the bundle cannot be read, or a file of it was altered.
-        UsageError: no engine of that name, or fewer than one thread.
+        BundleError: the bundle cannot be read, a file of it was altered, or no trusted key has signed it.
+        UsageError: no engine of that name, fewer than one thread, or no key.
         MissingExtraError: the engine's library is not installed.
         EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
     """
-    opened_bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened_bundle = open_bundle(bundle, trust=trust)
     opened_engine = open_engine(opened_bundle, engine, threads=threads)
     try:
         ensure_self_test(opened_bundle, opened_engine)

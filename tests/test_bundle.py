@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,10 +155,10 @@ def test_what_is_not_a_bundle_says_how_to_make_one(tmp_path: Path, make: Callabl
 def test_a_bundle_that_the_system_will_not_read_is_one_clear_error(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, *args: object, **kwargs: object) -> str:
+    def refuse(path: Path, *args: object, **kwargs: object) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BundleError, match=r"cannot be read.*Permission denied"):
         Bundle.open(copied)
 

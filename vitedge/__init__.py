@@ -27,6 +27,7 @@ telemetry.disable()  # before any library is imported
 if TYPE_CHECKING:
     from vitedge.runtime.classifier import Classifier
     from vitedge.runtime.tensorrt.records import BuildRecord
+    from vitedge.signatures import Key, PublicKey, Trust
 
 __all__ = [
     "Bundle",
@@ -38,6 +39,7 @@ __all__ = [
     "build",
     "convert",
     "load",
+    "sign",
 ]
 
 
@@ -128,6 +130,7 @@ def build(
     *,
     workspace_mb: int | None = None,
     force: bool = False,
+    trust: "Trust | None" = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> "BuildRecord":
     """Compile a bundle for TensorRT on this device, unless that was done; ``load`` does it too where it was not.
@@ -138,6 +141,7 @@ def build(
         bundle: a bundle for a Jetson, nvidia-gpu or rtx, or the path of one.
         workspace_mb: most scratch memory of a layer, in MiB; by default a quarter of what is available, up to 1024.
         force: build even if there is an engine for this device.
+        trust: public keys, of which one has to have signed the bundle; as for ``load``.
         progress: receives the steps; ``vitedge.progress.Terminal()`` prints them.
 
     Returns:
@@ -145,32 +149,65 @@ def build(
 
     Raises:
         BundleError: the bundle cannot be read, or its engine was altered.
-        UsageError: it is for another backend, or ``workspace_mb`` is less than 1.
+        UsageError: it is for another backend, ``workspace_mb`` is less than 1, or what is trusted is no key.
         MissingExtraError: a package is not installed.
         EngineError: no TensorRT, driver or GPU; too little memory; or no engine could be built that passes its
             self-test. The engine that was there before is still there.
     """
     from vitedge.runtime.tensorrt.build import build as build_bundle
 
-    return build_bundle(bundle, workspace_mb=workspace_mb, force=force, progress=progress)
+    return build_bundle(bundle, workspace_mb=workspace_mb, force=force, trust=trust, progress=progress)
 
 
-def load(bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None) -> "Classifier":
+def sign(bundle: Bundle | str | Path, *, key: "Key", passphrase: str | None = None) -> "PublicKey":
+    """Sign a bundle for devices that trust a key: ``load`` with ``trust`` takes no other bundle.
+
+    The signature is over the manifest, which has the hash of every file. It is written into ``manifest.sig``, where one
+    by the same key is replaced and others stay. ``vitedge.signing.new_key`` makes a key.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        key: Ed25519 private key: a PEM file, or its bytes.
+        passphrase: of the key, if it is encrypted.
+
+    Returns:
+        The public key of the signature.
+
+    Raises:
+        BundleError: the bundle cannot be read, or a file of it was altered.
+        UsageError: the key is none, the passphrase is wrong, or the bundle cannot be written into.
+        MissingExtraError: the cryptography package is not installed.
+    """
+    from vitedge.signing import sign as sign_bundle
+
+    return sign_bundle(bundle, key=key, passphrase=passphrase)
+
+
+def load(
+    bundle: Bundle | str | Path,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    trust: "Trust | None" = None,
+) -> "Classifier":
     """Open a bundle for classification.
 
     Args:
         bundle: a bundle, or the path of one.
         engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the one of the bundle's target.
         threads: CPU threads to use; by default the engine decides.
+        trust: public keys, of which one has to have signed the bundle: a PEM file, a folder of them, the bytes of one,
+            or several of these. Without it, the bundle needs no signature.
 
     Returns:
         A classifier; use it in a ``with`` statement, or call its ``close``.
 
     Raises:
-        BundleError: the bundle cannot be read, or a file of it was altered.
-        MissingExtraError: the engine's library is not installed.
+        BundleError: the bundle cannot be read, a file of it was altered, or no trusted key has signed it.
+        UsageError: no such engine, or what is trusted is no key.
+        MissingExtraError: the engine's library, or the package that checks signatures, is not installed.
         EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
     """
     from vitedge.runtime.classifier import load as load_classifier
 
-    return load_classifier(bundle, engine=engine, threads=threads)
+    return load_classifier(bundle, engine=engine, threads=threads, trust=trust)

@@ -1,6 +1,7 @@
 """The Bundle: a folder that a device needs and nothing else, every file of it a standard one.
 
 manifest.json        identity, preprocessing, labels, precision, hashes, measurements
+manifest.sig         signatures of the manifest; only in bundles that vitedge sign signed
 model.onnx           the graph in the precision asked for: uint8 NHWC frame in, float32 logits out
 model.fp16.onnx      its 16-bit twin, where a device builds both and keeps the faster
 openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
@@ -23,8 +24,13 @@ from numpy.typing import NDArray
 
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
 from vitedge.manifest import FileRecord, Manifest, parse_manifest
+from vitedge.safety.files import read_bytes
+from vitedge.safety.limits import MANIFEST_BYTES
+from vitedge.signatures import SIGNATURES, Trust, trusted_keys, verify
 
 MANIFEST = "manifest.json"
+UNLISTED = (MANIFEST, SIGNATURES)
+"""Files that the manifest does not list."""
 MODEL_ONNX = "model.onnx"
 MODEL_FP16_ONNX = "model.fp16.onnx"
 OPENVINO_XML = "openvino/model.xml"
@@ -69,20 +75,29 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: the parsed ``manifest.json``.
+        signed_by: id of the trusted key that signed the manifest; None where no signature was asked for.
     """
 
     path: Path
     manifest: Manifest
+    signed_by: str | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, *, trust: Trust | None = None) -> Bundle:
         """Read the manifest and check every file against its size and SHA-256.
+
+        Args:
+            path: the bundle's folder.
+            trust: public keys, of which one has to have signed the manifest; None asks for no signature.
 
         Raises:
             BundleError: there is no bundle at ``path``.
             BundleSchemaError: the manifest is malformed or from a newer vitedge.
             BundleIntegrityError: a file is missing, truncated or altered.
+            BundleSignatureError: no trusted key has signed it, or it was altered after that.
+            UsageError: what is trusted is no key.
         """
+        trusted = None if trust is None else trusted_keys(trust)
         folder = Path(path)
         manifest_path = folder / MANIFEST
         if not manifest_path.is_file():
@@ -92,7 +107,10 @@ class Bundle:
                 fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
             )
         try:
-            bundle = cls(path=folder, manifest=parse_manifest(_text(manifest_path), where=str(manifest_path)))
+            content = read_bytes(manifest_path, limit=MANIFEST_BYTES)
+            signed_by = None if trusted is None else verify(content, folder, trusted)
+            manifest = parse_manifest(_decoded(content, manifest_path), where=str(manifest_path))
+            bundle = cls(path=folder, manifest=manifest, signed_by=signed_by)
             bundle._check_files()
         except OSError as error:
             raise BundleError(f"{folder} cannot be read: {error}", fix="check its permissions and the disk") from error
@@ -142,6 +160,18 @@ class Bundle:
             _check_file(self.path / name, record)
 
 
+def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None) -> Bundle:
+    """The bundle itself, or one that is read from its path; one whose signature is asked for is always read.
+
+    Raises:
+        BundleError: as ``Bundle.open``.
+        UsageError: what is trusted is no key.
+    """
+    if isinstance(bundle, Bundle):
+        return bundle if trust is None else Bundle.open(bundle.path, trust=trust)
+    return Bundle.open(bundle, trust=trust)
+
+
 def _is_inside(name: str) -> bool:
     """Whether a listed name stays in the bundle, read as POSIX and as Windows reads paths."""
     return all(".." not in kind(name).parts and not kind(name).anchor for kind in (PurePosixPath, PureWindowsPath))
@@ -165,9 +195,9 @@ def _check_file(path: Path, record: FileRecord) -> None:
         )
 
 
-def _text(path: Path) -> str:
+def _decoded(content: bytes, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BundleSchemaError(
             f"{path} is not UTF-8 text: {error}", fix="copy the bundle again, or convert again"

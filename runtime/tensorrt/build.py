@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import Bundle, open_bundle
 from vitedge.errors import EngineError, UsageError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.machine import read_memory
@@ -40,6 +40,7 @@ from vitedge.runtime.tensorrt.store import (
     tensorrt_of,
 )
 from vitedge.runtime.tensorrt.worker import Request, build_apart
+from vitedge.signatures import Trust
 from vitedge.version import VERSION
 
 MEBIBYTE = 1 << 20
@@ -75,6 +76,7 @@ def build(
     *,
     workspace_mb: int | None = None,
     force: bool = False,
+    trust: Trust | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> BuildRecord:
     """Build a bundle's engine, unless it has one for this device.
@@ -83,20 +85,21 @@ def build(
         bundle: a bundle for a Jetson, nvidia-gpu or rtx, or the path of one.
         workspace_mb: most scratch memory of a layer, in MiB; by default a quarter of what is available, up to 1024.
         force: build even if there is an engine for this device.
+        trust: public keys, of which one has to have signed the bundle.
         progress: receives the steps.
 
     Returns:
         What was built, or is there.
 
     Raises:
-        BundleError: the bundle cannot be read.
-        UsageError: it is for another backend, or ``workspace_mb`` is less than 1.
+        BundleError: the bundle cannot be read, or no trusted key has signed it.
+        UsageError: it is for another backend, ``workspace_mb`` is less than 1, or what is trusted is no key.
         MissingExtraError: a package is not installed.
         EngineError: no TensorRT, driver or GPU; too little memory; a build failed; or no engine passes its self-test.
             The engine that was there before is still there.
         BundleIntegrityError: the engine that is there was altered; ``force`` builds it anew.
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened = open_bundle(bundle, trust=trust)
     if workspace_mb is not None and workspace_mb < 1:
         raise UsageError(f"the workspace is {workspace_mb} MiB", expected="1 or more")
     device = open_device(tensorrt_of(opened).module)

@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "run",
     "bench",
     "inspect",
+    "sign",
     "export",
     "doctor",
     "targets",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vitedge.bundle import Bundle
 from vitedge.cli import output
+from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.errors import BundleIntegrityError, BundleSchemaError, VitedgeError
 from vitedge.progress import Terminal
 from vitedge.safety.escape import shell, terminal_lines
@@ -51,6 +52,7 @@ def add_parser(verbs: Any) -> None:
         help="most scratch memory of a layer; by default a quarter of what is available, up to 1024",
     )
     parser.add_argument("--force", action="store_true", help="build even if there is an engine for this device")
+    add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -58,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Build, and say what came out."""
     from vitedge.runtime.tensorrt.build import build
 
-    record = build(arguments.bundle, workspace_mb=arguments.workspace_mb, force=arguments.force, progress=Terminal())
+    record = build(
+        arguments.bundle,
+        workspace_mb=arguments.workspace_mb,
+        force=arguments.force,
+        trust=trusted(arguments),
+        progress=Terminal(),
+    )
     output.write(terminal_lines([str(arguments.bundle), *(f"  {line}" for line in record_lines(record))]))
     return 0
 

@@ -49,6 +49,7 @@ PACKAGES: dict[str, str] = {
     "transformers": "transformers",
     "sklearn": "demo",
     "distributed": "cluster",
+    "cryptography": "signing",
     "cuda.bindings": "jetson",
     "tensorrt_rtx": "rtx",
 }

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.cli import output
 from vitedge.cli.build import EngineState, engine_state, record_lines
+from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.manifest import ConfidenceRecord, Manifest
 from vitedge.metrics import Parity
 from vitedge.preprocessing import Preprocessing
 from vitedge.records import encode
 from vitedge.safety import escape
+from vitedge.signatures import read_signatures
 from vitedge.targets import target_named
 
 if TYPE_CHECKING:
@@ -37,12 +39,13 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
     parser.add_argument("--json", action="store_true", help="everything, as JSON on standard output")
+    add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Open the bundle, which checks it, and print."""
-    bundle = Bundle.open(arguments.bundle)
+    bundle = Bundle.open(arguments.bundle, trust=trusted(arguments))
     graph = _graph(bundle)
     engine = engine_state(bundle)
     output.write(as_json(bundle, graph, engine) if arguments.json else as_text(bundle, graph, engine))
@@ -65,6 +68,8 @@ def as_json(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | No
         "path": str(bundle.path),
         "bytes": bundle.size_bytes,
         "hashes_ok": True,
+        "signed_by": [each.key for each in read_signatures(bundle.path)],
+        "verified_by": bundle.signed_by,
         "manifest": encode(bundle.manifest),
         "graph": encode(graph),
         "engine": encode(engine),
@@ -77,6 +82,7 @@ def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | No
     manifest = bundle.manifest
     facts = {
         "bundle": f"{bundle.path}, {bundle.size_bytes / 1e6:.1f} MB, hashes ok",
+        "signature": _signature(bundle),
         "model": _model(manifest),
         "classes": _labels(manifest.model.labels),
         "input": _input(manifest.model.preprocessing),
@@ -134,6 +140,14 @@ def _model(manifest: Manifest) -> str:
     weights = f"weights {model.weights_sha256[:16]}…" if model.pretrained else "random weights: for latency only"
     commit = f" at commit {model.revision[:12]}" if model.revision else ""
     return f"{model.name} ({model.architecture}) from {model.source}{commit}, {weights}"
+
+
+def _signature(bundle: Bundle) -> str:
+    """Who signed it, and whether that was verified."""
+    if bundle.signed_by is not None:
+        return f"verified: signed by {bundle.signed_by}"
+    signers = [each.key for each in read_signatures(bundle.path)]
+    return f"signed by {', '.join(signers)}, not verified: --trust KEYS does that" if signers else "none"
 
 
 def _labels(labels: tuple[str, ...]) -> str:

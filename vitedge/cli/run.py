@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, output
+from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.prediction import Prediction
 from vitedge.runtime.engines import ENGINES
 from vitedge.safety.escape import terminal, terminal_lines
@@ -67,6 +68,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--max-frames", type=int, metavar="N", help="end after N predictions")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the one of the bundle's target")
+    add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -76,10 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.runtime.sources import open_source
 
     _check_outputs(arguments)
+    trust = trusted(arguments)
     with (
         _quiet_libraries(),
         _terminated_as_interrupted(),
-        load(arguments.bundle, engine=arguments.engine) as classifier,
+        load(arguments.bundle, engine=arguments.engine, trust=trust) as classifier,
         open_source(arguments.source) as source,  # last: what a camera queues while a model loads is old
     ):
         return _stream(arguments, classifier, source)

@@ -20,6 +20,8 @@ TEXT_BYTES = 64 * MIB
 LABELS = 1_000_000
 """Lines of a file of labels."""
 LABEL_CHARACTERS = 1_000
+LISTED_IMAGES = 1_000_000
+"""Lines of a list of images."""
 MESSAGE_CHARACTERS = 10_000
 """Each part of an error's text."""
 
@@ -71,6 +73,13 @@ CHECKPOINT_SPARE = 64 * MIB
 PICKLE_BYTES = 64 * MIB
 PICKLE_OPERATIONS = 2_000_000
 """The part of a checkpoint that says what its tensors are; one takes about 60 operations."""
+PROGRAM_BYTES = 64 * MIB
+"""The JSON of a program of ``torch.export``; a node takes about 3 KB."""
+PROGRAM_MEMORY = 12
+"""What exporting a program may take, in sizes of its file, beside ``SANDBOX_MEMORY``."""
+PROGRAM_SECONDS = 600.0
+"""Longest time that loading and exporting a program may take, beside a second for each ``PROGRAM_RATE`` bytes."""
+PROGRAM_RATE = 2 * MIB
 ARCHIVE_DIRECTORY_BYTES = 16 * MIB
 """The directory of a zip archive; an entry of PyTorch's takes about 100 bytes."""
 MODEL_PARAMETERS = 20_000_000_000

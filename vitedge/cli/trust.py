@@ -1,0 +1,36 @@
+"""The options by which a verb asks for a signature."""
+
+from __future__ import annotations
+
+import argparse
+
+from vitedge.errors import UsageError
+
+
+def add_trust_options(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--trust`` and ``--require-signature``."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        metavar="KEYS",
+        help="ask for a signature by one of these public keys, a PEM file or a folder of .pem files; may be repeated",
+    )
+    parser.add_argument(
+        "--require-signature",
+        action="store_true",
+        help="refuse to go on without --trust, so that a command which lost it loads no unsigned bundle",
+    )
+
+
+def trusted(arguments: argparse.Namespace) -> list[str] | None:
+    """What ``trust`` of ``vitedge.load`` takes.
+
+    Raises:
+        UsageError: a signature is required, and no key is trusted.
+    """
+    keys: list[str] | None = arguments.trust
+    if arguments.require_signature and not keys:
+        raise UsageError(
+            "--require-signature needs the keys to trust", fix="--trust KEYS, a public key or a folder of them"
+        )
+    return keys
