@@ -12,6 +12,8 @@ from torch import Tensor
 from vitedge.errors import CheckpointError
 
 SHOWN_KEYS = 3
+SHOWN_CHARACTERS = 200
+PARAMETERS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,27 @@ class Mismatch:
 
 
 def shortened(keys: tuple[str, ...]) -> str:
-    """The first few, and a sign that there are more."""
-    return ", ".join(keys[:SHOWN_KEYS]) + (", …" if len(keys) > SHOWN_KEYS else "")
+    """The first few, cut where they are long, and a sign that there are more."""
+    shown = (key if len(key) <= SHOWN_CHARACTERS else f"{key[:SHOWN_CHARACTERS]}…" for key in keys[:SHOWN_KEYS])
+    return ", ".join(shown) + (", …" if len(keys) > SHOWN_KEYS else "")
 
 
 def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse weights that are no numbers.
+    """Refuse weights that are no numbers, or no floating-point ones.
 
     Raises:
-        CheckpointError: a tensor has NaN or infinite values.
+        CheckpointError: a tensor has NaN or infinite values, or a weight or bias is of integers.
     """
     for key, tensor in tensors.items():
+        if key.endswith(PARAMETERS) and not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{shortened((key,))} in {file} is of {tensor.dtype}",
+                expected="weights in floating point, before any quantization",
+                fix="give the checkpoint that was trained",
+            )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
-                f"{key} in {file} has NaN or infinite values",
+                f"{shortened((key,))} in {file} has NaN or infinite values",
                 expected="finite weights",
                 fix="take a checkpoint from before the training diverged",
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vitedge.converters.checkpoints import Weights, read_weights
 from vitedge.converters.fitting import check_classes, check_finite
@@ -16,7 +18,7 @@ from vitedge.converters.models.published import load_published
 from vitedge.converters.random_weights import randomize
 from vitedge.converters.sources import VariantName
 from vitedge.converters.timm_models import RANDOM_SEED, TorchModel
-from vitedge.errors import UsageError
+from vitedge.errors import CheckpointError, UsageError
 from vitedge.model_card import ModelCard
 
 HEAD = "head.weight"
@@ -69,11 +71,26 @@ def _with_weights(
     name: str, stored: Weights, file: Path, asked: int | None, input_size: tuple[int, int] | None
 ) -> ImageClassifier:
     check_finite(stored.tensors, file)
-    classes = int(stored.tensors[HEAD].shape[0]) if HEAD in stored.tensors else IMAGENET_CLASSES
+    classes = _classes(name, stored.tensors)
     check_classes(classes, asked, where=str(file))
     network = build(name, classes, input_size)
-    load_published(network, stored.tensors, where=str(file))
+    try:
+        load_published(network, stored.tensors, where=str(file))
+    except (RuntimeError, ArithmeticError, LookupError, ValueError) as error:  # positions of an impossible shape
+        raise CheckpointError(
+            f"{file} does not fit {name}: {error}", expected="weights that its authors' code saved"
+        ) from error
     return network
+
+
+def _classes(name: str, tensors: Mapping[str, Tensor]) -> int:
+    """Rows of the classifier in a file; the published number where there is none of the network's width."""
+    with torch.device("meta"):  # shapes alone, and no memory
+        expected = build(name, IMAGENET_CLASSES).head.weight
+    given = tensors.get(HEAD)
+    if given is None or given.ndim != expected.ndim or given.shape[1] != expected.shape[1]:
+        return IMAGENET_CLASSES
+    return int(given.shape[0])
 
 
 def _random(name: str, classes: int, input_size: tuple[int, int] | None) -> ImageClassifier:

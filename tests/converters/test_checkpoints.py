@@ -155,3 +155,42 @@ def test_shards_are_read_as_one(tmp_path: Path) -> None:
     assert {key: tuple(tensor.shape) for key, tensor in weights.tensors.items()} == {"a": (1,), "b": (2,)}
     safetensors.torch.save_file({"b": torch.zeros(2)}, tmp_path / "model-00002-of-00002.safetensors")
     assert read_folder_weights(tmp_path).sha256 != weights.sha256
+
+
+def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
+    for number in (1, 2):
+        safetensors.torch.save_file({"a": torch.ones(number)}, tmp_path / f"model-0000{number}-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors has a, as another shard does"):
+        read_folder_weights(tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="it is a FIFO, not a file"):
+        read_folder_weights(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="it is a device, not a file"):
+        read_folder_weights(tmp_path)
+    (tmp_path / name).unlink()
+    with (tmp_path / name).open("wb") as stream:
+        stream.truncate(10 << 30)
+    with pytest.raises(CheckpointError, match="it is sparse"):
+        read_folder_weights(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(name)
+    with pytest.raises(CheckpointError, match=r"does not exist|symbolic links"):
+        read_folder_weights(tmp_path)
+
+
+def test_names_that_the_system_does_not_take(tmp_path: Path) -> None:
+    for name in ("a" * 5_000, "a\0b", "\ud800"):
+        with pytest.raises(CheckpointError, match=r"cannot be read|does not exist"):
+            read_weights(tmp_path / f"{name}.pth")
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be listed"):
+        read_folder_weights(tmp_path / "missing")

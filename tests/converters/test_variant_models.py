@@ -98,3 +98,24 @@ def test_it_converts(published: Path, tmp_path: Path) -> None:
     module, golden = load(PVT, weights=published, input_size=(96, 96)).module, bundle.golden()
     expected = module_logits(module, golden.frames, bundle.manifest.model.preprocessing)
     assert sqnr_db(expected, golden.logits) > 80
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("head.weight", torch.ones(())),
+        ("head.weight", torch.ones(4)),
+        ("head.weight", torch.ones(10_000_000, 1, dtype=torch.float16)),
+        ("head.weight", torch.ones(0, 0)),
+        ("pos_embed1", torch.ones(1, 0, 32)),
+        ("pos_embed1", torch.ones(1, 4, 0)),
+        ("pos_embed4", torch.ones(1, 0, 64)),
+        ("pos_embed4", torch.ones(0, 5, 64)),
+    ],
+)
+def test_tensors_of_impossible_shapes(published: Path, name: str, tensor: torch.Tensor) -> None:
+    saved = torch.load(published, weights_only=True)
+    saved["model"][name] = tensor
+    torch.save(saved, published)
+    with pytest.raises(CheckpointError, match=r"does not fit|position embeddings"):
+        load(PVT, weights=published)
