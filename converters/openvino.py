@@ -22,6 +22,7 @@ from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing, ResizeMode
 from vitedge.progress import Progress
 from vitedge.runtime.engines import Engine, open_engine
+from vitedge.safety.escape import terminal
 from vitedge.targets import Precision
 
 WRITES = "ONNX and OpenVINO IR"
@@ -138,7 +139,7 @@ def model_info(card: ModelCard) -> dict[str, str]:
     preprocessing = card.preprocessing
     return {
         "model_type": "Classification",
-        "labels": " ".join("_".join(label.split()) for label in card.labels),
+        "labels": " ".join(terminal("_".join(label.split())) or str(index) for index, label in enumerate(card.labels)),
         "reverse_input_channels": "YES" if preprocessing.channel_order == "RGB" else "NO",
         "resize_type": _resize_type(preprocessing),
         "interpolation_mode": INTERPOLATION_MODES.get(preprocessing.interpolation, "LINEAR"),

@@ -14,6 +14,7 @@ from vitedge.bundle import MANIFEST, Bundle, sha256_of
 from vitedge.converters.interrupts import undisturbed
 from vitedge.errors import ConversionError, UsageError
 from vitedge.manifest import FileRecord, Manifest, dump_manifest
+from vitedge.safety.escape import shell
 
 MIN_FREE_BYTES = 1 << 20
 
@@ -31,7 +32,7 @@ def check_output(output: Path) -> None:
             fix="choose another name with -o, or remove it first",
         )
     if not output.parent.is_dir():
-        raise UsageError(f"the folder {output.parent} does not exist", fix=f"mkdir -p {output.parent}")
+        raise UsageError(f"the folder {output.parent} does not exist", fix=f"mkdir -p {shell(str(output.parent))}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from vitedge.bundle import MANIFEST, MODEL_ONNX
 from vitedge.converters.models import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
+from vitedge.safety.escape import shell
 
 EXPECTED = (
     "timm:NAME, hf:OWNER/NAME, a folder with config.json and model.safetensors, a file that ends in .onnx or .pt2, or "
@@ -162,7 +163,8 @@ def _folder(path: Path) -> Source:
         raise UsageError(
             f"{path} is a bundle: it was converted already",
             expected=EXPECTED,
-            fix=f"vitedge run {path}, or convert its graph again: vitedge convert {path / MODEL_ONNX}",
+            fix=f"vitedge run {shell(str(path))}, or convert its graph again: vitedge convert "
+            f"{shell(str(path / MODEL_ONNX))}",
         )
     return HubFolder(path)
 

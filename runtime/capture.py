@@ -15,6 +15,7 @@ from typing import Any
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
 from vitedge.runtime.frames import Frame, FrameSource
+from vitedge.safety.escape import terminal
 
 logger = logging.getLogger("vitedge")
 
@@ -73,7 +74,7 @@ class Capture(FrameSource):
         """Free the device, after the read in progress; one that hangs is left behind."""
         self._closed = True
         if not self._lock.acquire(timeout=CLOSE_TIMEOUT_SECONDS):
-            logger.warning("%s does not answer and stays open until this process ends", self.name)
+            logger.warning("%s does not answer and stays open until this process ends", terminal(self.name))
             return
         try:
             self._capture.release()
@@ -118,7 +119,7 @@ class Capture(FrameSource):
 
     def _notice(self, text: str) -> None:
         self._notices.append(text)
-        logger.warning(text)
+        logger.warning("%s", terminal(text))
 
 
 def open_video(path: Path) -> Capture:

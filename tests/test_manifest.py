@@ -109,6 +109,14 @@ def test_a_manifest_reads_back_as_it_was_written(tiny_bundle: Bundle) -> None:
     assert text == (tiny_bundle.path / MANIFEST).read_text(encoding="utf-8")
 
 
+def test_names_that_are_not_utf8_are_written_as_what_can_be_read(tiny_bundle: Bundle) -> None:
+    model = replace(tiny_bundle.manifest.model, source="photos\udcff", labels=("日本", "\x1b", "\x7f"))
+    text = dump_manifest(replace(tiny_bundle.manifest, model=model))
+    assert text.isascii()
+    read = parse_manifest(text, where="here").model
+    assert (read.source, read.labels) == (r"photos\udcff", model.labels)
+
+
 def test_valid_manifests_fit_both(document: dict[str, Any]) -> None:
     optional = document | {"calibration": None, "accuracy": None, "confidence": None, "auto": None, "added_later": [1]}
     assert parses(document)

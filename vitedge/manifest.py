@@ -11,6 +11,7 @@ from vitedge.errors import BundleSchemaError, UsageError
 from vitedge.metrics import Parity
 from vitedge.model_card import ModelCard
 from vitedge.records import decode, encode, json_schema
+from vitedge.safety import escape
 from vitedge.targets import Precision
 
 SCHEMA_VERSION = 2
@@ -283,7 +284,7 @@ def manifest_schema() -> dict[str, Any]:
 
 def dump_manifest(manifest: Manifest) -> str:
     """The manifest as indented JSON text."""
-    return json.dumps(encode(manifest), indent=1, ensure_ascii=False) + "\n"
+    return escape.json(encode(manifest), indent=1) + "\n"
 
 
 def parse_manifest(text: str, *, where: str) -> Manifest:

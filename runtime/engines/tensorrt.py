@@ -11,6 +11,7 @@ from vitedge.runtime.tensorrt.device import Device, open_device
 from vitedge.runtime.tensorrt.engine import TensorrtEngine, open_plan
 from vitedge.runtime.tensorrt.fingerprint import fingerprint_of
 from vitedge.runtime.tensorrt.store import Stored, find_plan, graphs_of, tensorrt_of
+from vitedge.safety.escape import terminal
 
 logger = logging.getLogger("vitedge")
 
@@ -50,5 +51,6 @@ def _plan(bundle: Bundle, device: Device) -> Stored:
     found = find_plan(bundle, fingerprint_of(device.module, device.gpu, graphs_of(bundle)))
     if isinstance(found, Stored):
         return found
-    logger.warning("%s: %s; building it now, which vitedge build does beforehand", bundle.path, found)
+    said = f"{bundle.path}: {found}; building it now, which vitedge build does beforehand"
+    logger.warning("%s", terminal(said))
     return ensure_built(bundle, device)

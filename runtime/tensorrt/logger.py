@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from vitedge.runtime.tensorrt.layers import LOG_HEADER, Layer, parse_log
+from vitedge.safety.escape import terminal
 
 log = logging.getLogger("vitedge.tensorrt")
 
@@ -58,7 +59,7 @@ class _Listeners:
 
     def hear(self, message: str, *, error: bool) -> None:
         layers = parse_log(message) if message.startswith(LOG_HEADER) else ()
-        log.debug("%s", message)
+        log.debug("%s", terminal(message))
         with self._lock:
             for journal in self._open:
                 if error:

@@ -92,6 +92,11 @@ def test_model_info_speaks_the_language_of_model_api() -> None:
     }
 
 
+def test_every_label_is_one_word_of_model_info_without_control_characters() -> None:
+    labels = model_info(card(labels=("red\x1b[2J fox", " \n", "wolf\udcff")))["labels"]
+    assert labels == r"red\x1b[2J_fox 1 wolf\udcff"
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "value"),
     [
