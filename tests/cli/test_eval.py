@@ -13,9 +13,11 @@ import pytest
 from vitedge import cli
 from vitedge.bundle import MANIFEST, Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
+from vitedge.errors import BundleSignatureError
 from vitedge.manifest import ConfidenceRecord
 from vitedge.metrics import wilson_interval
 from vitedge.preprocessing import Preprocessing
+from vitedge.signing import new_key, sign
 
 pytest.importorskip("PIL")
 
@@ -217,6 +219,20 @@ def test_confidence_is_fitted_and_written_into_the_bundle(
     assert after["ece"] == pytest.approx(record.ece_after, abs=0.1)
     assert after["ece"] < before["ece"]
     assert after["top1"] == before["top1"] == after["accepted_top1"] == 90.0
+
+
+def test_confidence_of_a_signed_bundle_says_to_sign_it_again(
+    make_bundle: Callable[..., Bundle], partly_wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    bundle = make_bundle(tmp_path / "some.bundle")
+    new_key(tmp_path / "fleet.pem")
+    sign(bundle, key=tmp_path / "fleet.pem")
+    evaluate(tmp_path, bundle, partly_wrong, "--fit-confidence")
+    said = "\nits signatures were for the manifest before: vitedge sign makes one for this\n"
+    assert capsys.readouterr().out.endswith(said)
+    with pytest.raises(BundleSignatureError, match="was altered after"):
+        Bundle.open(bundle.path, trust=tmp_path / "fleet.pub.pem")
 
 
 def test_a_bundle_that_abstains(

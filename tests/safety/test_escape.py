@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import json
 import re
@@ -10,12 +11,17 @@ import subprocess
 import unicodedata
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vitedge.safety import escape
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTPUT = ("vitedge/safety/escape.py", "vitedge/cli/output.py", "vitedge/schema.py", "vitedge/demo/train.py")
+"""Modules that write to standard output themselves: the last two are for those who work on vitedge."""
 
 ANY = st.text(
     st.one_of(
@@ -262,3 +268,13 @@ def test_bash_reads_back_the_file_name(text: str) -> None:
 def test_halves_of_surrogate_pairs_stop_no_writer(text: str) -> None:
     for write in (escape.terminal, escape.html, escape.json, escape.ini, escape.pbtxt, escape.prometheus, escape.shell):
         write(text).encode("utf-8")
+
+
+@pytest.mark.parametrize("room", ["vitedge", "runtime", "calib", "converters"])
+def test_nothing_is_written_past_the_escaping(room: str) -> None:
+    """Results go through ``vitedge.cli.output``, and HTML through ``escape.html``."""
+    direct = ("print", "sys.stdout.write", "sys.stderr.write", "html.escape")
+    for path in (ROOT / room).rglob("*.py"):
+        if path.relative_to(ROOT).as_posix() not in OUTPUT:
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            assert not [ast.unparse(call) for call in calls if ast.unparse(call.func) in direct], path

@@ -18,6 +18,7 @@ from vitedge.files import check_report_path, write_report
 from vitedge.progress import Progress, Terminal
 from vitedge.runtime.engines import ENGINES
 from vitedge.safety import escape
+from vitedge.signatures import SIGNATURES
 
 if TYPE_CHECKING:
     from vitedge.calib.answers import Model
@@ -193,7 +194,10 @@ def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
     assert report.ours.evaluation is not None
     record = fit(report.ours.evaluation, arguments.abstain_error)
     store(Bundle.open(arguments.bundle), record)
-    output.write(escape.terminal_lines([f"written into {arguments.bundle}: {trust(record)}"]))
+    lines = [f"written into {arguments.bundle}: {trust(record)}"]
+    if (arguments.bundle / SIGNATURES).exists():
+        lines.append("its signatures were for the manifest before: vitedge sign makes one for this")
+    output.write(escape.terminal_lines(lines))
 
 
 def _write(arguments: argparse.Namespace, report: Report, images: Images) -> None:
