@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import pickle
 import sys
 
@@ -54,6 +55,13 @@ def test_a_close_name_is_suggested_and_a_far_one_is_not() -> None:
     assert did_you_mean("deit_tin", ["deit_tiny", "deit_tine"]).count(" or ") == 1
     assert did_you_mean("resnet", ["deit_tiny"]) == ""
     assert did_you_mean("anything", []) == ""
+
+
+@pytest.mark.timeout(10)
+def test_texts_that_are_no_names_are_not_compared() -> None:
+    assert did_you_mean("x" * 10_000_000, ["x" * 9_000_000]) == ""
+    assert did_you_mean("deit_tinny", ["y" * 9_000_000, "deit_tiny"]) == "did you mean deit_tiny?"
+    assert did_you_mean("deit_tinny", (f"name {number}" for number in itertools.count())) == ""
 
 
 def test_a_missing_package_is_named_with_its_install_command() -> None:

@@ -19,9 +19,11 @@ Errors of other libraries are translated once, where vitedge calls them, with ``
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 from vitedge.safety.escape import message
+from vitedge.safety.limits import NAME_CHARACTERS, NAMES_COMPARED
 
 
 class VitedgeError(Exception):
@@ -118,8 +120,13 @@ def _restored(kind: type[VitedgeError], arguments: tuple[object, ...], state: di
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """The known names closest to a mistyped one, as a phrase for an error's ``fix``; empty if none is close.
 
+    Texts that are too long for names are left alone, and so are names after the first ``NAMES_COMPARED``.
+
     >>> did_you_mean("deit_tinny", ["deit_tiny", "swin_tiny"], limit=1)
     'did you mean deit_tiny?'
     """
-    close = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)
+    if len(name) > NAME_CHARACTERS:
+        return ""
+    names = [each for each in itertools.islice(known, NAMES_COMPARED) if len(each) <= NAME_CHARACTERS]
+    close = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else ""

@@ -153,7 +153,7 @@ def _content(key: Key) -> bytes:
     if isinstance(key, bytes):
         return key
     try:
-        return read_bytes(key, limit=KEY_BYTES)
+        return read_bytes(Path(key), limit=KEY_BYTES)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"the key {os.fspath(key)} cannot be read: {error}",

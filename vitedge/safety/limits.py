@@ -24,9 +24,16 @@ LISTED_IMAGES = 1_000_000
 """Lines of a list of images."""
 MESSAGE_CHARACTERS = 10_000
 """Each part of an error's text."""
+NAME_CHARACTERS = 256
+"""Of a mistyped name that is compared with known ones."""
+NAMES_COMPARED = 10_000
 
 GOLDEN_BYTES = 64 * MIB
 """``golden.npz`` after inflation, all arrays together."""
+ARRAYS_DIRECTORY_BYTES = 64 * KIB
+"""The directory of an ``.npz`` file, and what is read of one at a time; it has two or three entries."""
+ARRAY_HEADER_BYTES = 1 * KIB
+"""The header of an array; NumPy writes 128 bytes."""
 SIGNATURES_BYTES = 64 * KIB
 """``manifest.sig``."""
 BUNDLE_SIGNATURES = 16
@@ -51,6 +58,11 @@ IMAGE_PARTS = 100_000
 """Segments, tags and strips of an image file."""
 IMAGE_READS = 400_000
 """Pieces in which a decoder may read an image file."""
+VIDEO_BYTES = 1 << 40
+VIDEO_SAMPLES = 10_000_000
+"""Frames and sounds that an MP4 declares in one place."""
+VIDEO_BOXES = 1_000_000
+"""Parts of an MP4; ten for each fragment."""
 INPUT_SIDE = 8_192
 """Longest side of a network's input and of the image that it is cropped from, in pixels."""
 FOLDER_DEPTH = 64
