@@ -87,11 +87,10 @@ PICKLE_OPERATIONS = 2_000_000
 """The part of a checkpoint that says what its tensors are; one takes about 60 operations."""
 PROGRAM_BYTES = 64 * MIB
 """The JSON of a program of ``torch.export``; a node takes about 3 KB."""
-PROGRAM_MEMORY = 12
-"""What exporting a program may take, in sizes of its file, beside ``SANDBOX_MEMORY``."""
-PROGRAM_SECONDS = 600.0
-"""Longest time that loading and exporting a program may take, beside a second for each ``PROGRAM_RATE`` bytes."""
-PROGRAM_RATE = 2 * MIB
+PROGRAM_MEMORY = 8
+"""What exporting a program may take, in sizes of its file, beside ``SANDBOX_MEMORY``; Swin-Tiny takes 5.8."""
+PROGRAM_RATE = 256 * KIB
+"""Loading and exporting a program may take a second for so many bytes of its file, beside ``SANDBOX_SECONDS``."""
 ARCHIVE_DIRECTORY_BYTES = 16 * MIB
 """The directory of a zip archive; an entry of PyTorch's takes about 100 bytes."""
 MODEL_PARAMETERS = 20_000_000_000

@@ -158,7 +158,7 @@ def _started(order: dict[str, Any]) -> Iterator[_Child]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 bufsize=0,
-                cwd=order["folder"],
+                cwd="/",
                 env=_variables(Path(order["folder"])),
                 pass_fds=[writing],
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then kills the child
