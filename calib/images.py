@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import os
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -24,18 +25,21 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import sha256_of
 from vitedge.errors import CalibrationError, FrameSourceError
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.images import IMAGE_SUFFIXES, list_images, read_image
+from vitedge.runtime.images import IMAGE_SUFFIXES, list_images, open_image
 from vitedge.runtime.preprocess import Preprocessor
+from vitedge.safety.files import is_file, is_folder, read_lines
+from vitedge.safety.limits import IMAGE_PIXELS, LISTED_IMAGES, TEXT_BYTES
 
 CALIBRATION_IMAGES = 300
 """How many images ranges are taken from, unless told: more change them little."""
 
 READERS = min(4, os.cpu_count() or 1)
 READ_AHEAD = 4 * READERS
+AHEAD_PIXELS = 16_000_000
+"""Largest image that is decoded before its turn."""
 NAMED = 8
 """How many offenders an error names."""
 
@@ -189,20 +193,20 @@ class ImageSet:
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, limit: int | None = None) -> ImageSet:
-        """Find the images of a folder and of the folders below it.
+        """Find the images of a folder and of the folders below it. Links to folders are not followed.
 
         Args:
             folder: one folder a class, or images without classes.
             limit: use at most so many, spread evenly over the classes.
 
         Raises:
-            CalibrationError: no such folder, one that cannot be listed, or one without images.
+            CalibrationError: no such folder, one that cannot be listed or is beyond a bound, or one without images.
         """
         root = Path(folder)
         _check_limit(limit)
-        if not root.is_dir():
+        if not is_folder(root):
             raise CalibrationError(
-                f"{root} is not a folder" if root.exists() else f"there is no folder {root}",
+                f"{root} is not a folder" if os.path.lexists(root) else f"there is no folder {root}",
                 expected="a folder of images",
             )
         try:
@@ -213,6 +217,7 @@ class ImageSet:
             raise CalibrationError(
                 f"{root} holds no images",
                 expected=f"files that end in {', '.join(sorted(IMAGE_SUFFIXES))}, in folders by class or in none",
+                fix="links to folders are not followed: copy the folders, or list the images in a .txt file",
             )
         return cls(root, _take_turns([_image_file(path, root) for path in paths])[:limit])
 
@@ -227,13 +232,14 @@ class ImageSet:
             limit: use at most so many, spread evenly over the classes.
 
         Raises:
-            CalibrationError: it cannot be read or names nothing, or there is no file of a name; its line is told.
+            CalibrationError: it cannot be read, is beyond a bound or names nothing, or there is no regular file of a
+                name; its line is told.
         """
         listing = Path(path)
         _check_limit(limit)
         try:
-            lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
+            lines = [line.strip() for line in read_lines(listing, limit=TEXT_BYTES, lines=LISTED_IMAGES)]
+        except (OSError, ValueError) as error:
             raise CalibrationError(
                 f"{listing} cannot be read: {error}", expected="a text file in UTF-8 that names images, one a line"
             ) from error
@@ -261,7 +267,8 @@ class ImageSet:
 
     def is_labelled(self, labels: Sequence[str]) -> bool:
         """Whether every image lies in a folder that is named by a label, so that the folders are meant as classes."""
-        return all(_matches(name, labels) for name in self.class_names)
+        matches = _matcher(labels)
+        return all(matches(name) for name in self.class_names)
 
     def targets(self, labels: Sequence[str]) -> Mapping[str, int]:
         """Which logit each class of the set is; case, ``_`` and ``-`` do not matter.
@@ -281,7 +288,8 @@ class ImageSet:
                 f"{len(loose)} images of {self.folder} lie in no class's folder: {_some(loose)}",
                 expected="one folder a class, named by its label",
             )
-        matches = {name: _matches(name, labels) for name in self.class_names}
+        matches_of = _matcher(labels)
+        matches = {name: matches_of(name) for name in self.class_names}
         unknown = [name for name, found in matches.items() if not found]
         if unknown:
             raise self._no_label(unknown, labels)
@@ -297,18 +305,20 @@ class ImageSet:
     def pictures(self) -> Generator[Picture, None, None]:
         """Decode the images in order, a few ahead in threads of their own; those that cannot be decoded have no pixels.
 
+        An image of more than ``AHEAD_PIXELS`` is decoded when its turn comes, so that one of them is in memory at most.
+
         Raises:
             MissingExtraError: Pillow is not installed.
         """
         with ThreadPoolExecutor(READERS, thread_name_prefix="vitedge-images") as pool:
-            pending: deque[Future[Picture]] = deque()
+            pending: deque[tuple[ImageFile, Future[Picture | None]]] = deque()
             try:
                 for file in self.files:
-                    pending.append(pool.submit(_decode, file))
+                    pending.append((file, pool.submit(_decode, file, AHEAD_PIXELS)))
                     if len(pending) >= READ_AHEAD:
-                        yield pending.popleft().result()
+                        yield _in_turn(*pending.popleft())
                 while pending:
-                    yield pending.popleft().result()
+                    yield _in_turn(*pending.popleft())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -318,13 +328,14 @@ class ImageSet:
 
     def _no_label(self, unknown: Sequence[str], labels: Sequence[str]) -> CalibrationError:
         known = {_plain(label): label for label in labels}
-        close = [difflib.get_close_matches(_plain(name), list(known), n=1, cutoff=0.6) for name in unknown]
-        hints = [f"{name!r} is close to {known[best[0]]!r}" for name, best in zip(unknown, close, strict=True) if best]
+        named = unknown[:NAMED]
+        close = [difflib.get_close_matches(_plain(name), list(known), n=1, cutoff=0.6) for name in named]
+        hints = [f"{name!r} is close to {known[best[0]]!r}" for name, best in zip(named, close, strict=True) if best]
         return CalibrationError(
             f"{len(unknown)} of the {len(self.class_names)} folders in {self.folder} are no labels of the model: "
             f"{_some(unknown)}",
             expected=f"folders named by labels: {_some(labels)}",
-            fix="; ".join(hints[:NAMED]) or "give the folder right above the classes, or rename the folders",
+            fix="; ".join(hints) or "give the folder right above the classes, or rename the folders",
         )
 
 
@@ -345,7 +356,7 @@ def read_photos(images: Images, preprocessing: Preprocessing, progress: Progress
         MissingExtraError: Pillow, or OpenCV for a video, is not installed.
     """
     tally, preprocess = Tally(), Preprocessor(preprocessing)
-    frames = np.empty((len(images), *preprocessing.input_size, 3), np.uint8)
+    frames = _frames(len(images), preprocessing)
     with closing(images.pictures()) as pictures:
         tracked = progress.track(pictures, total=len(images), unit="images")
         for place, (_, pixels) in enumerate(tally.readable(tracked)):
@@ -353,6 +364,16 @@ def read_photos(images: Images, preprocessing: Preprocessing, progress: Progress
     for warning in _warnings(tally):
         progress.step(f"warning: {warning}")
     return Photos(frames[: len(tally.files)], tuple(tally.files), tuple(tally.skipped), tally.sha256)
+
+
+def _frames(count: int, preprocessing: Preprocessing) -> Frame:
+    try:
+        return np.empty((count, *preprocessing.input_size, 3), np.uint8)
+    except MemoryError as error:
+        height, width = preprocessing.input_size
+        raise CalibrationError(
+            f"{count} images of {height}x{width} pixels do not fit the memory", fix="use fewer images"
+        ) from error
 
 
 def shuffled(files: Iterable[ImageFile]) -> list[ImageFile]:
@@ -367,10 +388,10 @@ def _check_limit(limit: int | None) -> None:
 
 def _listed_file(listing: Path, number: int, line: str) -> ImageFile:
     path = listing.parent / line
-    if not path.is_file():
+    if not is_file(path):
         raise CalibrationError(
             f"line {number} of {listing}: there is no file {path}",
-            expected=f"the path of an image, relative to {listing.parent}",
+            expected=f"the path of an image, relative to {listing.parent}; no folder, FIFO or device",
         )
     return ImageFile(path, Path(line).as_posix(), Path(line).parent.name)
 
@@ -393,17 +414,29 @@ def _shuffled(file: ImageFile) -> bytes:
     return hashlib.sha256(file.name.encode("utf-8", "surrogateescape")).digest()
 
 
-def _decode(file: ImageFile) -> Picture:
+def _in_turn(file: ImageFile, decoded: Future[Picture | None]) -> Picture:
+    return decoded.result() or _decode(file, IMAGE_PIXELS) or Picture(file, None, "")
+
+
+def _decode(file: ImageFile, most: int) -> Picture | None:
+    """Decode an image of at most so many pixels; None for a larger one."""
     try:
-        return Picture(file, read_image(file.path), sha256_of(file.path))
-    except (FrameSourceError, OSError):
+        image = open_image(file.path)
+        if math.prod(image.size) > most:
+            return None
+        return Picture(file, image.decode(), image.sha256)
+    except FrameSourceError:
         return Picture(file, None, "")
 
 
-def _matches(name: str, labels: Sequence[str]) -> list[int]:
-    """Indices of the labels that a folder's name means: those that are equal, else those that are nearly so."""
-    exact = [index for index, label in enumerate(labels) if label == name]
-    return exact or [index for index, label in enumerate(labels) if _plain(label) == _plain(name)]
+def _matcher(labels: Sequence[str]) -> Callable[[str], list[int]]:
+    """Find the indices of the labels that a folder's name means: the equal ones, else those that are nearly equal."""
+    exact: dict[str, list[int]] = {}
+    near: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        exact.setdefault(label, []).append(index)
+        near.setdefault(_plain(label), []).append(index)
+    return lambda name: exact.get(name) or near.get(_plain(name), [])
 
 
 def _plain(name: str) -> str:

@@ -15,6 +15,7 @@ from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.capture import open_video
 from vitedge.runtime.images import IMAGE_SUFFIXES
+from vitedge.safety.files import is_file
 
 LIST_SUFFIX = ".txt"
 
@@ -116,12 +117,12 @@ def open_images(path: str | Path, *, limit: int | None = None) -> ImageSet | Vid
         MissingExtraError: it is a video, and OpenCV is not installed.
     """
     place = Path(path)
-    if place.suffix.lower() in IMAGE_SUFFIXES and place.is_file():
+    if place.suffix.lower() in IMAGE_SUFFIXES and is_file(place):
         raise CalibrationError(
             f"{place} is a single image",
             expected="a folder of images, a list of them, or a video",
             fix="give the folder it lies in",
         )
-    if place.suffix.lower() == LIST_SUFFIX and place.is_file():
+    if place.suffix.lower() == LIST_SUFFIX and is_file(place):
         return ImageSet.from_list(place, limit=limit)
-    return VideoFrames.from_file(place, limit=limit) if place.is_file() else ImageSet.from_folder(place, limit=limit)
+    return VideoFrames.from_file(place, limit=limit) if is_file(place) else ImageSet.from_folder(place, limit=limit)

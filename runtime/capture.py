@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import sys
 import threading
@@ -14,8 +15,12 @@ from typing import Any
 
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
+from vitedge.runtime.containers import ContainerError, check_container
+from vitedge.runtime.ffmpeg import FILE_OPTIONS, STREAM_OPTIONS, ffmpeg_options
 from vitedge.runtime.frames import Frame, FrameSource
 from vitedge.safety.escape import terminal
+from vitedge.safety.files import open_regular
+from vitedge.safety.limits import IMAGE_PIXELS, VIDEO_BYTES
 
 logger = logging.getLogger("vitedge")
 
@@ -23,6 +28,7 @@ OPEN_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 5.0
 CLOSE_TIMEOUT_SECONDS = 10.0
 SLOW_CAMERA_FPS = 15.0
+LARGEST_CAMERA = 1 << 20  # Linux has no more devices of a kind
 LARGEST_FPS = 500.0  # network streams that do not know their rate report that of their clock, such as 90000
 
 
@@ -87,6 +93,7 @@ class Capture(FrameSource):
                 captured_at, captured_ns = time.time(), time.monotonic_ns()
                 decoded, image = self._capture.retrieve()
                 if decoded:
+                    _check_pixels(image.shape[1], image.shape[0], self.name)
                     return Frame(image, index, captured_at, captured_ns)
                 self._undecodable += 1
         return None
@@ -123,26 +130,24 @@ class Capture(FrameSource):
 
 
 def open_video(path: Path) -> Capture:
-    """Open a video file.
+    """Open a video file. It is read alone: what it names, as playlists and scripts do, is not opened.
 
     Raises:
-        FrameSourceError: OpenCV cannot read it.
+        FrameSourceError: OpenCV cannot read it; it is not a regular file, does not begin like a video, or is beyond a
+            bound.
         MissingExtraError: OpenCV is not installed.
     """
-    capture = _cv2().VideoCapture(str(path))
+    cv2 = _cv2()
+    size = _check_file(path)
+    with ffmpeg_options(FILE_OPTIONS):
+        capture = _open(cv2, os.path.abspath(path))  # noqa: PTH100 - so that no name is taken for a protocol
     if not capture.isOpened():
-        size = path.stat().st_size
-        raise FrameSourceError(
-            f"{path} ({size} bytes) is not a video that OpenCV can read",
-            expected="a whole video file, or an image with one of the usual suffixes",
-            fix="if it is a video, it is cut off (an MP4 has its index at the end) or in an unknown codec: "
-            "copy it again, or convert it with ffmpeg",
-        )
-    return Capture(capture, str(path), live=False)
+        raise _no_video(path, size, "it finds nothing that it can decode")
+    return Capture(_of_bounded_size(capture, str(path)), str(path), live=False)
 
 
 def open_stream(address: str) -> Capture:
-    """Open a network stream; opening and every read have a timeout.
+    """Open a network stream; opening and every read have a timeout. No playlist opens a file of this machine.
 
     Raises:
         FrameSourceError: it does not answer in time, or sends nothing that OpenCV can decode.
@@ -150,22 +155,70 @@ def open_stream(address: str) -> Capture:
     """
     cv2 = _cv2()
     name = _without_password(address)
-    if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
-        limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_SECONDS * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_TIMEOUT_SECONDS * 1000)),
-        ]
-        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
-    else:
-        capture = cv2.VideoCapture(address)
+    with ffmpeg_options(STREAM_OPTIONS):
+        capture = _open(cv2, address)
     if not capture.isOpened():
         raise FrameSourceError(
             f"{name} does not answer with a video; it was given {OPEN_TIMEOUT_SECONDS:g} s",
             expected="the address of a video stream that this machine reaches",
             fix="check the address, user and password, for example with: ffplay ADDRESS",
         )
+    _of_bounded_size(capture, name)
     finite = _positive(capture.get(cv2.CAP_PROP_FRAME_COUNT)) is not None
     return Capture(capture, name, live=not finite)
+
+
+def _open(cv2: Any, name: str) -> Any:
+    """A capture by FFmpeg, else by GStreamer, as on a Jetson; OpenCV's other backends take names for patterns."""
+    has_backend = cv2.videoio_registry.hasBackend
+    if has_backend(cv2.CAP_FFMPEG):
+        limits = [
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_SECONDS * 1000)),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_TIMEOUT_SECONDS * 1000)),
+        ]
+        return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
+    return cv2.VideoCapture(name, cv2.CAP_GSTREAMER if has_backend(cv2.CAP_GSTREAMER) else cv2.CAP_ANY)
+
+
+def _check_file(path: Path) -> int:
+    """Refuse what is no video before OpenCV sees it; the size in bytes."""
+    size = 0
+    try:
+        with open_regular(path, limit=VIDEO_BYTES) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            check_container(stream)
+    except ContainerError as error:
+        raise _no_video(path, size, str(error)) from error
+    except (OSError, ValueError) as error:
+        raise FrameSourceError(f"{path} cannot be read: {error}", expected="a video file") from error
+    return size
+
+
+def _no_video(path: Path, size: int, why: str) -> FrameSourceError:
+    return FrameSourceError(
+        f"{path} ({size} bytes) is not a video that OpenCV can read: {why}",
+        expected="a whole video file, such as MP4, MOV, MKV, WebM, AVI or MPEG; or an image with one of the usual "
+        "suffixes",
+        fix="if it is a video, it is cut off (an MP4 has its index at the end) or in an unknown codec: "
+        "copy it again, or convert it with ffmpeg",
+    )
+
+
+def _of_bounded_size(capture: Any, name: str) -> Any:
+    cv2 = _cv2()
+    try:
+        _check_pixels(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT), name)
+    except FrameSourceError:
+        capture.release()
+        raise
+    return capture
+
+
+def _check_pixels(width: float, height: float, name: str) -> None:
+    if width * height > IMAGE_PIXELS:
+        raise FrameSourceError(
+            f"{name} has frames of {width:g}x{height:g} pixels", expected=f"at most {IMAGE_PIXELS} pixels"
+        )
 
 
 def open_camera(device: int | Path) -> Capture:
@@ -179,6 +232,8 @@ def open_camera(device: int | Path) -> Capture:
     """
     cv2 = _cv2()
     name = f"camera {device}"
+    if isinstance(device, int) and not 0 <= device <= LARGEST_CAMERA:
+        raise _no_camera(device, name)
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     capture = cv2.VideoCapture(device if isinstance(device, int) else str(device), backend)
     if not capture.isOpened():

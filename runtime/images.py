@@ -36,15 +36,20 @@ class EncodedImage:
 
     Attributes:
         path: of the file.
-        sha256: of its contents, hex.
+        content: all of it.
         size: (height, width) in pixels.
         opened: Pillow's image, not decoded yet.
     """
 
     path: Path
-    sha256: str
+    content: bytes
     size: tuple[int, int]
     opened: Any
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's contents, hex."""
+        return hashlib.sha256(self.content).hexdigest()
 
     def decode(self) -> NDArray[np.uint8]:
         """Decode the pixels, once; of an animation, the first frame.
@@ -77,7 +82,7 @@ def open_image(path: str | Path) -> EncodedImage:
         except pillow.UnidentifiedImageError:
             raise ImageBoundsError("it does not begin like an image") from None
         _check_pixels(image, reader)
-    return EncodedImage(Path(path), hashlib.sha256(content).hexdigest(), (image.height, image.width), image)
+    return EncodedImage(Path(path), content, (image.height, image.width), image)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -146,5 +151,7 @@ def list_images(folder: str | Path) -> tuple[Path, ...]:
     try:
         names = (entry.path for entry in walk_files(folder))
         return tuple(sorted(path for path in map(Path, names) if path.suffix.lower() in IMAGE_SUFFIXES))
-    except (OSError, ValueError) as error:
-        raise FrameSourceError(f"{folder} cannot be listed: {error}", expected="a folder of images") from error
+    except OSError as error:
+        raise FrameSourceError(
+            f"{error.filename} cannot be listed: {error.strerror}", expected="a folder of images"
+        ) from error

@@ -6,6 +6,8 @@ Every source is iterated once, by one thread, and closed by whoever opened it.
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +19,7 @@ from vitedge.runtime.capture import open_camera, open_stream, open_video
 from vitedge.runtime.frames import Frame, FrameSource, Image
 from vitedge.runtime.images import IMAGE_SUFFIXES, list_images, read_image
 from vitedge.runtime.preprocess import check_frame
+from vitedge.safety.files import is_file, is_folder
 
 logger = logging.getLogger("vitedge")
 
@@ -24,6 +27,9 @@ ACCEPTED = (
     "a camera number (0), a video file, an image, a folder of images, an rtsp:// or http:// address, "
     "or, in Python, an iterable of HxWx3 uint8 arrays"
 )
+LONGEST_NUMBER = 10
+VIDEO4LINUX = 81
+"""Major number of the devices that are cameras, such as those of ``/dev/v4l/by-id``."""
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 SKIPPED_NAMED = 5
 
@@ -153,25 +159,37 @@ def _open_named(source: str) -> FrameSource:
             expected=f"one of {', '.join(f'{each}://' for each in STREAM_SCHEMES)}, or a path",
             fix=did_you_mean(scheme, STREAM_SCHEMES),
         )
-    if source.isdecimal() and not Path(source).exists():
+    if source.isdecimal() and len(source) < LONGEST_NUMBER and not os.path.lexists(source):
         return open_camera(int(source))
     return _open_path(Path(source))
 
 
 def _open_path(path: Path) -> FrameSource:
-    if path.is_dir():
+    if is_folder(path):
         return _open_folder(path)
-    if path.match("/dev/video*"):
+    if is_file(path):
+        return ImageFiles((path,), str(path)) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
+    if _is_camera(path):
         return open_camera(path)
-    if not path.exists():
-        raise _missing(path)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageFiles((path,), str(path))
-    return open_video(path)
+    if os.path.lexists(path):
+        raise FrameSourceError(f"{path} is no file, folder or camera that can be opened", expected=ACCEPTED)
+    raise _missing(path)
+
+
+def _is_camera(path: Path) -> bool:
+    """Whether a path is of a camera, one that is not attached too."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return path.match("/dev/video*")
+    return stat.S_ISCHR(status.st_mode) and (path.match("/dev/video*") or os.major(status.st_rdev) == VIDEO4LINUX)
 
 
 def _missing(path: Path) -> FrameSourceError:
-    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        siblings = [each.name for each in path.parent.iterdir()]
+    except (OSError, ValueError):
+        siblings = []
     return FrameSourceError(
         f"there is no source {path}",
         expected=ACCEPTED,
@@ -185,5 +203,6 @@ def _open_folder(folder: Path) -> ImageFiles:
         raise FrameSourceError(
             f"the folder {folder} holds no images",
             expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}, in it or in folders below it",
+            fix="links to folders are not followed",
         )
     return ImageFiles(paths, str(folder))

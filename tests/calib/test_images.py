@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +19,7 @@ pytest.importorskip("PIL")
 import photos
 from PIL import Image
 
+from vitedge.calib import images as calib_images
 from vitedge.calib.images import ImageFile, ImageSet, Photos, _take_turns
 from vitedge.errors import CalibrationError
 from vitedge.preprocessing import Preprocessing
@@ -211,9 +214,56 @@ def test_pictures_are_in_order_and_whole(tmp_path: Path) -> None:
         assert np.array_equal(picture.pixels, pixels[picture.file.name])
 
 
-def test_leaving_the_pictures_early_ends_the_readers(tmp_path: Path) -> None:
-    import threading
+def test_large_images_are_decoded_in_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen of 100 megapixels would be ahead otherwise."""
+    for index in range(6):
+        photos.write_photo(tmp_path / f"{index}.png", "red", seed=index)
+    whole = [picture.pixels for picture in ImageSet.from_folder(tmp_path).pictures()]
+    decoded_by: list[str] = []
+    decode = calib_images._decode
 
+    def noted(file: ImageFile, most: int) -> object:
+        picture = decode(file, most)
+        if picture is not None:
+            decoded_by.append(threading.current_thread().name)
+        return picture
+
+    monkeypatch.setattr(calib_images, "_decode", noted)
+    monkeypatch.setattr(calib_images, "AHEAD_PIXELS", 100)
+    pictures = list(ImageSet.from_folder(tmp_path).pictures())
+    assert decoded_by == [threading.current_thread().name] * 6
+    for picture, pixels in zip(pictures, whole, strict=True):
+        assert picture.pixels is not None
+        assert np.array_equal(picture.pixels, pixels)
+
+
+def test_the_hash_is_of_the_bytes_that_were_decoded(tmp_path: Path) -> None:
+    photos.write_photo(tmp_path / "0.png", "red")
+    (picture,) = ImageSet.from_folder(tmp_path).pictures()
+    assert picture.sha256 == hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest()
+
+
+@pytest.mark.timeout(30)
+def test_what_is_put_in_the_place_of_an_image_is_skipped(colours: Path) -> None:
+    images = ImageSet.from_folder(colours)
+    for name in ("red/0.png", "red/1.png"):
+        (colours / name).unlink()
+    os.mkfifo(colours / "red/0.png")
+    (colours / "red/1.png").symlink_to("/dev/zero")
+    skipped = {picture.file.name for picture in images.pictures() if picture.pixels is None}
+    assert skipped == {"red/0.png", "red/1.png"}
+
+
+def test_images_that_do_not_fit_the_memory(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", full)
+    with pytest.raises(CalibrationError, match="9 images of 16x16 pixels do not fit the memory"):
+        load(colours)
+
+
+def test_leaving_the_pictures_early_ends_the_readers(tmp_path: Path) -> None:
     photos.write_photos(tmp_path, each=20)
     pictures = ImageSet.from_folder(tmp_path).pictures()
     next(pictures)
@@ -363,6 +413,60 @@ def test_a_file_that_a_list_names_and_that_is_not_there_is_told_with_its_line(co
     listing.write_text("red\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"line 1 of .*: there is no file .*red"):
         ImageSet.from_list(listing)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("entry", ["fifo.png", "/dev/zero", "/dev/null", "a" * 5000, "a\0b", ".", "red/../fifo.png"])
+def test_what_is_no_regular_file_is_told_with_its_line(colours: Path, entry: str) -> None:
+    os.mkfifo(colours / "fifo.png")
+    listing = colours / "list.txt"
+    listing.write_text(f"red/0.png\n{entry}\n", encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"line 2 of .*list\.txt: there is no file"):
+        ImageSet.from_list(listing)
+
+
+def test_only_line_breaks_separate_the_entries_of_a_list(tmp_path: Path) -> None:
+    names = ["a\x0bb.png", "a\x1cb.png", "a\u2028b.png", "a\x85b.png"]
+    for name in names:
+        photos.write_photo(tmp_path / name, "red")
+    (tmp_path / "list.txt").write_bytes("\r".join(names[:2]).encode() + b"\r\n" + "\n".join(names[2:]).encode())
+    assert {file.name for file in ImageSet.from_list(tmp_path / "list.txt").files} == set(names)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["fifo", "zero", "sparse", "lines"])
+def test_a_list_beyond_its_bounds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = tmp_path / "list.txt"
+    if kind == "fifo":
+        os.mkfifo(listing)
+    elif kind == "zero":
+        listing.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        listing.touch()
+        os.truncate(listing, 100 << 30)
+    else:
+        monkeypatch.setattr(calib_images, "LISTED_IMAGES", 10)
+        listing.write_text("a.png\n" * 11)
+    with pytest.raises(CalibrationError, match=r"list\.txt cannot be read: it (is|has)"):
+        ImageSet.from_list(listing)
+
+
+@pytest.mark.timeout(30)
+def test_links_to_folders_are_not_followed(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "red").symlink_to(colours / "red")
+    with pytest.raises(CalibrationError, match="holds no images") as caught:
+        ImageSet.from_folder(tmp_path / "linked")
+    assert "links to folders" in caught.value.fix
+
+
+@pytest.mark.timeout(30)
+def test_many_classes_and_labels_are_compared_quickly(tmp_path: Path) -> None:
+    files = tuple(ImageFile(tmp_path, f"{index}/0.png", f"folder {index}") for index in range(5000))
+    images = ImageSet(tmp_path, files)
+    assert images.targets([f"Folder_{index}" for index in range(5000)])["folder 4321"] == 4321
+    with pytest.raises(CalibrationError, match="5000 of the 5000 folders"):
+        images.targets([f"label number {index}" for index in range(5000)])
 
 
 @pytest.mark.parametrize(("content", "problem"), [(b"\n \n", "names no images"), (b"\xff\xfe\0", "cannot be read")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -114,3 +115,21 @@ def test_a_file_that_is_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "notes.md").write_text("no video", encoding="utf-8")
     with pytest.raises(FrameSourceError, match="not a video"):
         open_images(tmp_path / "notes.md")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["clip.mp4", "list.txt", "image.jpg", "folder"])
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
+def test_pipes_and_devices_are_no_images(kind: str, name: str, tmp_path: Path) -> None:
+    if kind == "fifo":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to(kind)
+    with pytest.raises(CalibrationError, match="is not a folder"):
+        open_images(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800"])
+def test_names_that_no_file_has(name: str) -> None:
+    with pytest.raises(CalibrationError, match="there is no folder"):
+        open_images(name)

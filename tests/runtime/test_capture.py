@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import os
 import shutil
 import socket
 import threading
@@ -96,6 +97,48 @@ class TestVideo:
         assert "cut off" in raised.value.fix
 
 
+class TestStrangersVideos:
+    @pytest.mark.parametrize("kind", ["fifo", "zero", "folder", "sparse", "gone"])
+    def test_what_is_no_regular_file_is_refused(self, kind: str, tmp_path: Path):
+        path = tmp_path / "clip.mp4"
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "zero":
+            path.symlink_to("/dev/zero")
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "sparse":
+            path.write_bytes(b"\0\0\0\x18ftypisom")
+            os.truncate(path, 100 << 30)
+        with pytest.raises(FrameSourceError, match=r"clip\.mp4 cannot be read"):
+            capture.open_video(path)
+
+    def test_frames_that_are_too_large_are_refused(self, tmp_path: Path):
+        (tmp_path / "clip.y4m").write_bytes(b"YUV4MPEG2 W12000 H12000 F25:1 Ip A1:1 C420jpeg\nFRAME\n" + bytes(1000))
+        with pytest.raises(FrameSourceError, match=r"clip\.y4m has frames of 12000x12000 pixels"):
+            open_source(tmp_path / "clip.y4m")
+
+    def test_frames_that_become_too_large_are_refused(self, clip: Path, monkeypatch: pytest.MonkeyPatch):
+        frames = iter(open_source(clip))
+        next(frames)
+        monkeypatch.setattr(capture, "IMAGE_PIXELS", 100)
+        with pytest.raises(FrameSourceError, match="has frames of 128x96 pixels"):
+            next(frames)
+
+    @pytest.mark.parametrize(("backends", "opened_by"), [("GSTREAMER", "GSTREAMER"), ("", "ANY")])
+    def test_without_ffmpeg_a_file_must_begin_like_a_video(
+        self, backends: str, opened_by: str, attach, clip: Path, tmp_path: Path
+    ):
+        _, opened_with = attach(backends=backends)
+        open_source(clip)
+        assert opened_with == [str(clip), getattr(cv2, f"CAP_{opened_by}")]
+        opened_with.clear()
+        (tmp_path / "clip.mp4").write_text("#EXTM3U")
+        with pytest.raises(FrameSourceError, match="does not begin like a video"):
+            open_source(tmp_path / "clip.mp4")
+        assert opened_with == []
+
+
 @pytest.mark.parametrize(
     ("name", "length", "whole"),
     [
@@ -157,7 +200,7 @@ class FakeCapture:
 def attach(monkeypatch: pytest.MonkeyPatch):
     """Have OpenCV open a fake camera; returns it and the arguments that it was opened with."""
 
-    def attached(**manners: object) -> tuple[FakeCapture, list[object]]:
+    def attached(*, backends: str = "FFMPEG", **manners: object) -> tuple[FakeCapture, list[object]]:
         camera, opened_with = FakeCapture(**manners), []
 
         def open_capture(*arguments: object) -> FakeCapture:
@@ -166,6 +209,8 @@ def attach(monkeypatch: pytest.MonkeyPatch):
 
         fake = SimpleNamespace(**{name: getattr(cv2, name) for name in dir(cv2) if name.startswith("CAP_")})
         fake.VideoCapture, fake.VideoWriter_fourcc = open_capture, cv2.VideoWriter_fourcc
+        known = [getattr(cv2, f"CAP_{name}") for name in backends.split()]
+        fake.videoio_registry = SimpleNamespace(hasBackend=known.__contains__)
         monkeypatch.setattr(capture, "_cv2", lambda: fake)
         return camera, opened_with
 
@@ -238,6 +283,13 @@ class TestCamera:
         with pytest.raises(FrameSourceError, match=r"there is no camera (/dev/video)?97") as raised:
             open_source(device)
         assert "camera" in raised.value.expected
+
+    @pytest.mark.parametrize("device", [-1, 1 << 21, 10**30])
+    def test_a_number_that_no_camera_has(self, device: int, attach):
+        _, opened_with = attach()
+        with pytest.raises(FrameSourceError, match="there is no camera"):
+            open_source(device)
+        assert opened_with == []
 
     def test_a_camera_that_does_not_open(self, attach):
         attach(opened=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError
+from vitedge.runtime import sources
 from vitedge.runtime.frames import Frame
 from vitedge.runtime.sources import FrameIterable, open_source
 
@@ -148,6 +151,41 @@ class TestWrongSources:
         with pytest.raises(UsageError, match="unknown scheme") as raised:
             open_source("rstp://camera/1")
         assert "rtsp" in raised.value.fix
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.mp4", "a"])
+    @pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "/dev/null", "loop"])
+    def test_pipes_devices_and_links_in_circles(self, kind: str, name: str, tmp_path: Path):
+        path = tmp_path / name
+        if kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(path if kind == "loop" else kind)
+        with pytest.raises(FrameSourceError, match="is no file, folder or camera"):
+            open_source(path)
+
+    @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "9" * 5000, "/dev/zero/a", ""])
+    def test_names_that_no_file_has(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(FrameSourceError, match=r"there is no source|holds no images"):
+            open_source(name)
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "major", "camera"),
+        [
+            ("/dev/video3", stat.S_IFCHR, 81, True),
+            ("/dev/v4l/by-id/usb-camera", stat.S_IFCHR, 81, True),
+            ("/dev/v4l/by-id/usb-camera", stat.S_IFCHR, 1, False),
+            ("/dev/video3", stat.S_IFREG, 0, False),
+            ("/dev/video3", stat.S_IFIFO, 0, False),
+            ("/dev/zero", stat.S_IFCHR, 1, False),
+        ],
+    )
+    def test_only_devices_are_cameras(
+        self, name: str, kind: int, major: int, camera: bool, monkeypatch: pytest.MonkeyPatch
+    ):
+        found = os.stat_result((kind, 0, 0, 0, 0, 0, 0, 0, 0, 0), {"st_rdev": os.makedev(major, 3)})
+        monkeypatch.setattr(Path, "stat", lambda _: found)
+        assert sources._is_camera(Path(name)) is camera
 
     @pytest.mark.parametrize("wrong", [None, 1.5, True, np.zeros((8, 8, 3), dtype=np.uint8)])
     def test_another_kind_of_thing(self, wrong: object):

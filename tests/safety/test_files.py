@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.safety.files import UnsafeFileError, parse_json, read_bytes, read_json, read_text, walk_files
+from vitedge.safety.files import (
+    UnsafeFileError,
+    is_file,
+    is_folder,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_lines,
+    read_text,
+    walk_files,
+)
 from vitedge.safety.limits import FOLDER_DEPTH, JSON_DEPTH
 
 LIMIT = 1 << 20
@@ -89,3 +99,27 @@ def test_deep_folders_are_refused(tmp_path: Path) -> None:
     tmp_path.joinpath(*["d"] * (FOLDER_DEPTH + 1)).mkdir(parents=True)
     with pytest.raises(UnsafeFileError, match="65 folders deep"):
         list(walk_files(tmp_path))
+
+
+def test_lines_end_at_line_breaks_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes("\ufeffa\r\nb\x0b\x1c\u2028\x85b\rc\n\n".encode())
+    assert read_lines(path, limit=LIMIT, lines=9) == ["a", "b\x0b\x1c\u2028\x85b", "c", ""]
+    path.write_bytes(b"")
+    assert read_lines(path, limit=LIMIT, lines=9) == [""]
+
+
+def test_lines_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"a\n" * 10)
+    assert len(read_lines(tmp_path / "lines", limit=LIMIT, lines=10)) == 10
+    with pytest.raises(UnsafeFileError, match="more than 9 lines"):
+        read_lines(tmp_path / "lines", limit=LIMIT, lines=9)
+
+
+def test_no_path_is_refused_with_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert (is_file(tmp_path / "file"), is_folder(tmp_path / "file")) == (True, False)
+    assert (is_file(tmp_path), is_folder(tmp_path)) == (False, True)
+    for path in ("a" * 5000, "a\0b", "\ud800", tmp_path / "file" / "below", ""):
+        assert not is_file(path)
+        assert not is_folder(path)

@@ -109,6 +109,20 @@ def read_text(path: str | Path, *, limit: int, encoding: str = "utf-8") -> str:
     return read_bytes(path, limit=limit).decode(encoding)
 
 
+def read_lines(path: str | Path, *, limit: int, lines: int) -> list[str]:
+    """Read the lines of a text file in UTF-8, blank ones too. CR, LF or both end a line, and nothing else does.
+
+    Raises:
+        UnsafeFileError: as ``open_regular``, or it has more than so many lines.
+        OSError: as ``open_regular``.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    text = read_text(path, limit=limit, encoding="utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n") > lines:
+        raise UnsafeFileError(path, f"it has more than {lines} lines")
+    return text.removesuffix("\n").split("\n")
+
+
 def parse_json(text: str | bytes) -> Any:
     """Parse strict JSON of at most ``JSON_DEPTH`` levels: no NaN, no infinity, no half of a surrogate pair.
 
@@ -165,6 +179,16 @@ def _check_values(value: object) -> None:
 
 def _is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a path leads to a regular file. Unlike ``Path.is_file``, no path is refused with an error."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path leads to a folder. Unlike ``Path.is_dir``, no path is refused with an error."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
