@@ -187,8 +187,8 @@ def collect(
         check_same_labels(each.labels, models[-1].labels)
     table = Table(models, images.files, keep_logits=keep_logits)
     missing = {batch.start: batch for batch in batches_of(images.files)}
-    for start, rows in () if journal is None else journal.read():
-        table.put(missing.pop(start), rows)
+    if journal is not None:
+        _put_journal(journal, table, missing)
     left = sum(map(len, missing.values()))
     if left < len(images):
         progress.step(f"{len(images) - left} of them were classified before the interrupt")
@@ -266,6 +266,15 @@ def check_same_labels(ours: Sequence[str], theirs: Sequence[str]) -> None:
             f"the two models have different classes: {_difference(ours, theirs)}",
             expected="the same labels in the same order",
         )
+
+
+def _put_journal(journal: Journal, table: Table, missing: dict[int, Batch]) -> None:
+    """Put the answers of an earlier run into the table, and take their batches out of those that are missing."""
+    for start, rows in journal.read():
+        batch = missing.pop(start, None)
+        if batch is None or not table.takes(batch, rows):
+            raise UsageError(f"{journal.path} is damaged: it answers what was not asked", fix="remove it")
+        table.put(batch, rows)
 
 
 def _noted(

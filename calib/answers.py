@@ -172,6 +172,21 @@ class Table:
         self._divergences = np.zeros(shape, dtype=np.float64)
         self._logits = np.zeros((*shape, classes), dtype=np.float32) if keep_logits else None
 
+    def takes(self, batch: Batch, rows: Sequence[Row]) -> bool:
+        """Whether rows are about a batch, these models and their classes."""
+        classes = len(self._models[-1].labels)
+        return len(rows) == len(batch) and all(
+            not row.sha256
+            or (
+                len(row.verdicts) == len(self._models)
+                and all(
+                    len(each.indices) == self._indices.shape[-1] and max(each.indices) < classes
+                    for each in row.verdicts
+                )
+            )
+            for row in rows
+        )
+
     def put(self, batch: Batch, rows: Sequence[Row]) -> None:
         """Take in the rows of a batch."""
         for place, row in enumerate(rows, batch.start):

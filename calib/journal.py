@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vitedge.bundle import MANIFEST, Bundle, sha256_of
 from vitedge.calib.answers import BATCH_IMAGES, Batch, Row, Verdict
 from vitedge.calib.images import Images
 from vitedge.errors import CalibrationError, UsageError
+from vitedge.safety.files import open_regular, parse_json
+from vitedge.safety.limits import JOURNAL_BYTES, JSON_BYTES
 from vitedge.version import VERSION
 
 FORMAT = 1
+_DIGEST = re.compile("(?:[0-9a-f]{64})?")
 
 
 class Journal:
@@ -37,12 +43,12 @@ class Journal:
         """The batches that are whole, each with the place of its first image; none where the key differs.
 
         Raises:
-            UsageError: the file cannot be read.
+            UsageError: the file cannot be read, is no regular file, or is beyond a bound.
         """
         self._whole = 0
         try:
-            with self.path.open("rb") as stream:
-                yield from self._batches(stream)
+            with open_regular(self.path, limit=JOURNAL_BYTES) as stream:
+                yield from self._batches(_lines(stream))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -51,10 +57,11 @@ class Journal:
     def _batches(self, lines: Iterable[bytes]) -> Iterator[tuple[int, list[Row]]]:
         for line in lines:
             value = _parsed(line)
-            if value is None or (not self._whole and value != self._header):
+            batch = _batch(value) if self._whole else None
+            if batch is None and (self._whole or value != self._header):
                 return
-            if self._whole:
-                yield value["start"], [_row(each) for each in value["rows"]]
+            if batch is not None:
+                yield batch
             self._whole += len(line)
 
     def append(self, batch: Batch, rows: Sequence[Row]) -> None:
@@ -67,13 +74,19 @@ class Journal:
         lines.append({"start": batch.start, "rows": [_plain(row) for row in rows]})
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
         try:
-            with self.path.open("r+b" if self._whole else "wb") as stream:
+            with self._opened() as stream:
                 stream.seek(self._whole)
                 stream.write(text)
                 stream.truncate()
         except OSError as error:
             raise UsageError(f"{self.path} cannot be written: {error.strerror}", fix="free some space") from error
         self._whole += len(text)
+
+    def _opened(self) -> BinaryIO:
+        """The file, to be written; a FIFO or device in its place is refused without waiting."""
+        if os.path.lexists(self.path):
+            open_regular(self.path, limit=JOURNAL_BYTES).close()
+        return self.path.open("r+b" if self._whole else "wb")
 
     def remove(self) -> None:
         """Its report is written."""
@@ -105,10 +118,15 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; one that is too long comes without its end."""
+    return iter(lambda: stream.readline(JSON_BYTES), b"")
+
+
 def _parsed(line: bytes) -> Any:
     """The value of a whole line; None of one that is cut off."""
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
+        return parse_json(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
 
@@ -117,6 +135,36 @@ def _plain(row: Row) -> list[Any]:
     return [row.sha256, [[each.indices, each.scores, each.divergence] for each in row.verdicts]]
 
 
+def _batch(value: Any) -> tuple[int, list[Row]] | None:
+    """The place and rows of a line; None where it is not of this form."""
+    try:
+        start, rows = value["start"], [_row(each) for each in value["rows"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (start, rows) if type(start) is int else None
+
+
 def _row(value: Any) -> Row:
     sha256, verdicts = value
-    return Row(sha256, tuple(Verdict(tuple(best), tuple(scores), apart) for best, scores, apart in verdicts))
+    if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256) or bool(sha256) != bool(verdicts):
+        raise ValueError("a row of another form")
+    return Row(sha256, tuple(_verdict(*each) for each in verdicts))
+
+
+def _verdict(indices: Any, scores: Any, divergence: Any) -> Verdict:
+    best, shares = tuple(map(_index, indices)), tuple(map(_number, scores))
+    if len(best) != len(shares):
+        raise ValueError("scores of other classes")
+    return Verdict(best, shares, _number(divergence))
+
+
+def _index(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("no index")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError("no number")
+    return value  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from vitedge.runtime.cache import recall, remember
 if TYPE_CHECKING:
     import onnx
 
-KIND, FORMAT = "observations", 2
+KIND, FORMAT = "observations", 3
 KEPT = 32
 """How many observations are kept, those written last; one takes 1 to 6 MB."""
 
@@ -62,8 +62,8 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
     return {
         name: {
             "shape": list(each.shape),
-            "tried": [each.tried.low.tolist(), each.tried.high.tolist()],
-            "others": [each.others.low.tolist(), each.others.high.tolist()],
+            "tried": _extremes_to_json(each.tried),
+            "others": _extremes_to_json(each.others),
             "counts": each.histogram.counts.tolist(),
             "histogram": [each.histogram.width, each.histogram.low, each.histogram.high],
         }
@@ -71,23 +71,34 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
     }
 
 
+def _extremes_to_json(extremes: Extremes) -> list[list[float]] | None:
+    """None for those of no image, which are infinite."""
+    return [extremes.low.tolist(), extremes.high.tolist()] if np.isfinite(extremes.low).all() else None
+
+
 def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int]) -> dict[str, Observed] | None:
     """None where it is not all of what was asked for."""
     try:
         return None if value is None else {name: _observed(value[name], axis) for name, axis in channel_axes.items()}
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         return None
 
 
 def _observed(value: Mapping[str, Any], axis: int) -> Observed:
     shape = tuple(int(each) for each in value["shape"])
-    tried, others = (
-        Extremes(*(np.array(each, np.float32) for each in value[images])) for images in ("tried", "others")
-    )
+    tried, others = (_extremes(value[images], shape[axis]) for images in ("tried", "others"))
     counts = np.array(value["counts"], np.int64)
     width, least, most = (float(each) for each in value["histogram"])
-    if any(each.shape != (shape[axis],) for some in (tried, others) for each in (some.low, some.high)):
-        raise ValueError("extremes of another size")
-    if counts.shape != (BINS,):
-        raise ValueError("counts of another size")
+    if counts.shape != (BINS,) or counts.min() < 0 or not 0.0 <= width < np.inf or not -np.inf < least <= most < np.inf:
+        raise ValueError("no histogram")
     return Observed(shape, tried, others, Histogram(counts, width, least, most))
+
+
+def _extremes(value: Any, channels: int) -> Extremes:
+    if value is None:
+        return Extremes.of_nothing(channels)
+    with np.errstate(over="ignore"):
+        extremes = Extremes(*(np.array(each, np.float32) for each in value))
+    if any(each.shape != (channels,) or not np.isfinite(each).all() for each in (extremes.low, extremes.high)):
+        raise ValueError("extremes of another size")
+    return extremes

@@ -16,6 +16,7 @@ import photos
 
 from vitedge.bundle import Bundle
 from vitedge.calib import answers
+from vitedge.calib import journal as journals
 from vitedge.calib.accuracy import predict
 from vitedge.calib.answers import Batch, Row, Verdict
 from vitedge.calib.images import ImageSet
@@ -84,6 +85,71 @@ def test_what_follows_the_last_whole_line_is_gone(tmp_path: Path) -> None:
 def test_another_file_is_no_journal(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "j").write_bytes(content)
     assert read(tmp_path / "j") == {}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "sparse"])
+def test_a_journal_is_a_regular_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "j"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 100 << 30)
+    else:
+        path.symlink_to(kind)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read(path)
+    with pytest.raises(UsageError, match="cannot be written"):
+        Journal(path, "some").append(Batch(0, ()), [])
+
+
+def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "JSON_BYTES", 1000)
+    write(tmp_path / "j")
+    with (tmp_path / "j").open("ab") as stream:
+        stream.write(b"[" * 10**6)
+    assert read(tmp_path / "j") == {0: ROWS[0], 2: ROWS[1]}
+
+
+VERDICT = [[1, 0], [0.5, 0.5], 0.0]
+DIGEST = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        1,
+        "text",
+        [],
+        {},
+        {"start": 2},
+        {"rows": []},
+        {"start": True, "rows": []},
+        {"start": "2", "rows": []},
+        {"start": 2.0, "rows": []},
+        {"start": 2, "rows": 5},
+        {"start": 2, "rows": [1]},
+        {"start": 2, "rows": ["ab"]},
+        {"start": 2, "rows": [[DIGEST, []]]},
+        {"start": 2, "rows": [["", [VERDICT]]]},
+        {"start": 2, "rows": [["no digest", [VERDICT]]]},
+        {"start": 2, "rows": [[5, [VERDICT]]]},
+        {"start": 2, "rows": [[DIGEST, [[[1], [0.5]]]]]},
+        {"start": 2, "rows": [[DIGEST, [[[1, 0], [0.5], 0.0]]]]},
+        {"start": 2, "rows": [[DIGEST, [[["1"], [0.5], 0.0]]]]},
+        {"start": 2, "rows": [[DIGEST, [[[-1], [0.5], 0.0]]]]},
+        {"start": 2, "rows": [[DIGEST, [[[1], [float("nan")], 0.0]]]]},
+        {"start": 2, "rows": [[DIGEST, [[[1], [0.5], float("inf")]]]]},
+        {"start": 2, "rows": [[DIGEST, [[[1], [None], 0.0]]]]},
+        {"start": 2, "rows": [[DIGEST, [[5, 5, 5]]]]},
+    ],
+)
+def test_a_line_of_another_form_is_done_again(tmp_path: Path, batch: object) -> None:
+    write(tmp_path / "j")
+    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
+    (tmp_path / "j").write_bytes(b"".join(lines[:2]) + json.dumps(batch).encode() + b"\n" + lines[2])
+    assert read(tmp_path / "j") == {0: ROWS[0]}
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -177,3 +243,25 @@ def test_an_interrupted_evaluation_goes_on_and_answers_the_same(
 
 
 ARRAYS = ("indices", "scores", "divergences")
+
+
+@pytest.mark.parametrize(
+    ("start", "rows"),
+    [
+        (1, [[DIGEST, [[[1, 0, 2], [0.5, 0.3, 0.2], 0.0]]]] * 6),
+        (64, []),
+        (0, [[DIGEST, [[[1, 0, 2], [0.5, 0.3, 0.2], 0.0]]]] * 5),
+        (0, [[DIGEST, [[[1, 0, 2], [0.5, 0.3, 0.2], 0.0]] * 2]] * 6),
+        (0, [[DIGEST, [[[1, 0], [0.5, 0.3], 0.0]]]] * 6),
+        (0, [[DIGEST, [[[1, 0, 3], [0.5, 0.3, 0.2], 0.0]]]] * 6),
+        (0, [[DIGEST, [[[1, 0, 1 << 70], [0.5, 0.3, 0.2], 0.0]]]] * 6),
+    ],
+    ids=["place", "later place", "images", "classifiers", "classes", "class", "large class"],
+)
+def test_answers_about_something_else_are_refused(tmp_path: Path, start: int, rows: list[object]) -> None:
+    images = ImageSet.from_folder(photos.write_photos(tmp_path / "photos", each=2))
+    lines = [{"format": 1, "key": "key"}, {"start": start, "rows": rows}]
+    (tmp_path / "j").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    engine = TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
+    with pytest.raises(UsageError, match="j is damaged"):
+        predict([Classifier(engine, SMALL, LABELS)], images, journal=Journal(tmp_path / "j", "key"))

@@ -81,7 +81,13 @@ def test_another_graph_other_images_or_other_tensors_are_observed_anew() -> None
     assert observation_key(graphs.block(), dict(AXES), graphs.frames(), TRIED) in keys
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "not JSON", "a tensor is missing", "other sizes", "a list"])
+DAMAGES = (
+    *("cut off", "empty", "not JSON", "a tensor is missing", "other sizes", "a list", "infinite", "no number"),
+    *("a large number", "a large count", "a negative count", "an infinite width", "a negative width", "text"),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_counts_as_absent(damage: str) -> None:
     graph, images, passes = graphs.block(), graphs.frames(), Passes()
     first = observe_once(graph, AXES, images, TRIED, passes)
@@ -95,6 +101,18 @@ def test_what_is_damaged_counts_as_absent(damage: str) -> None:
         "a tensor is missing": json.dumps({"gelu0": value["gelu0"]}),
         "other sizes": json.dumps(value | {"gelu0": value["gelu0"] | {"others": [[0.0], [1.0]]}}),
         "a list": json.dumps(value | {"gelu0": [1, 2, 3]}),
+    } | {
+        name: json.dumps(value | {"gelu0": value["gelu0"] | other})
+        for name, other in {
+            "infinite": {"tried": np.full_like(value["gelu0"]["tried"], np.inf).tolist()},
+            "no number": {"tried": np.full_like(value["gelu0"]["tried"], np.nan).tolist()},
+            "a large number": {"tried": np.full_like(value["gelu0"]["tried"], 1e300).tolist()},
+            "a large count": {"counts": [1 << 70] * len(value["gelu0"]["counts"])},
+            "a negative count": {"counts": [-1] * len(value["gelu0"]["counts"])},
+            "an infinite width": {"histogram": [np.inf, 0.0, 1.0]},
+            "a negative width": {"histogram": [-1.0, 0.0, 1.0]},
+            "text": {"shape": "text"},
+        }.items()
     }
     path.write_text(damaged[damage], encoding="utf-8")
     assert_equal(observe_once(graph, AXES, images, TRIED, passes), first)
