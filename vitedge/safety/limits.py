@@ -65,6 +65,8 @@ VIDEO_BOXES = 1_000_000
 """Parts of an MP4; ten for each fragment."""
 INPUT_SIDE = 8_192
 """Longest side of a network's input and of the image that it is cropped from, in pixels."""
+JOURNAL_BYTES = 4 * GIB
+"""Answers of an evaluation that was interrupted."""
 FOLDER_DEPTH = 64
 """Folders within each other, below the folder that was named."""
 FOLDER_ENTRIES = 10_000_000
@@ -73,8 +75,20 @@ GRAPH_BYTES = 4 * GIB
 """An ONNX graph with its external data, and an IR."""
 GRAPH_NODES = 200_000
 """Nodes with every function inlined, those of branches and loops among them."""
+GRAPH_FIELDS = 5_000_000
+"""Fields of a serialized graph: names, attributes, shapes; that of DeiT-Tiny in int8 has 7,000."""
 GRAPH_DEPTH = 32
 """Subgraphs within each other, and functions that call functions."""
+GRAPH_FIELDS = 4_000_000
+"""Texts and messages that an ONNX file consists of; an empty one takes up to 170 bytes of memory."""
+GRAPH_NAME_CHARACTERS = 4_096
+GRAPH_WHOLE_BYTES = 2 * GIB - MIB
+"""A graph with its weights in one piece, as protobuf and ONNX Runtime take it."""
+GRAPH_COPIES = 10
+"""What checking and running a graph may take, in sizes of its weights, beside ``SANDBOX_MEMORY``."""
+GRAPH_SECONDS = 6.0
+GRAPH_GIB_SECONDS = 20.0
+"""Processor time for checking a graph and running it once, and what is added for each GiB of weights."""
 TENSOR_DIMENSIONS = 16
 CHECKPOINT_BYTES = 64 * GIB
 """Weights of a checkpoint, all shards together."""
