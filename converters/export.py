@@ -49,11 +49,16 @@ def export(module: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
             expected=f"a model that runs on one {input_size[0]}x{input_size[1]} image",
         ) from error
     graph: onnx.ModelProto = program.model_proto
-    _check_outputs(graph)
+    check_outputs(graph)
     return graph
 
 
-def _check_outputs(graph: onnx.ModelProto) -> None:
+def check_outputs(graph: onnx.ModelProto) -> None:
+    """Refuse a graph that does not give one output of shape ``(1, classes)``.
+
+    Raises:
+        ConversionError: it does not.
+    """
     shapes = [[dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in graph.graph.output]
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise ConversionError(

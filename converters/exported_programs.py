@@ -1,30 +1,90 @@
-"""Programs of ``torch.export`` (``.pt2``) to a module with its card."""
+"""Programs of ``torch.export`` (``.pt2``), which are loaded and exported in a sandboxed child."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch.export import ExportedProgram
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 
 from vitedge.bundle import sha256_of
+from vitedge.converters.export import check_outputs
 from vitedge.converters.given_preprocessing import require_preprocessing
 from vitedge.converters.labels import choose_labels
-from vitedge.converters.program_archives import check_archive
-from vitedge.converters.quiet import quiet
+from vitedge.converters.program_worker import GRAPH, IMAGES, LOGITS
+from vitedge.converters.reference import Frames, Logits, normalized
 from vitedge.converters.sources import ProgramFile
-from vitedge.converters.timm_models import TorchModel
-from vitedge.errors import CheckpointError
+from vitedge.errors import CheckpointError, ConversionError
 from vitedge.model_card import ModelCard
+from vitedge.safety.files import check_regular, read_bytes
+from vitedge.safety.limits import (
+    CHECKPOINT_BYTES,
+    GRAPH_BYTES,
+    INPUT_SIDE,
+    PROGRAM_MEMORY,
+    PROGRAM_RATE,
+    SANDBOX_MEMORY,
+    SANDBOX_SECONDS,
+)
+from vitedge.safety.sandbox import Bounds, run_sandboxed
 
 ARCHITECTURE = "torch.export"
-CONTRACT = "one image (1,3,H,W), normalized float32, to logits (1,classes), two or more; sizes may be open"
-MIN_CLASSES = 2
+WORKER = "vitedge.converters.program_worker"
 
 
-def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str | None) -> TorchModel:
-    """Read a program that ``torch.export.save`` wrote, without running code from the file.
+@dataclass(frozen=True)
+class ProgramModel:
+    """A classifier in a file of ``torch.export``, which this process never loads.
+
+    Attributes:
+        card: identity, labels, preprocessing.
+        path: of the file.
+    """
+
+    card: ModelCard
+    path: Path
+
+    def export(self, frames: Frames) -> tuple[onnx.ModelProto, Logits]:
+        """Write the program as ONNX, as ``export`` does for a module, and run it in PyTorch.
+
+        Args:
+            frames: ``(N,H,W,3)`` uint8.
+
+        Returns:
+            The graph, with input ``pixels`` and output ``logits``, and the program's logits, ``(N, classes)`` float32.
+
+        Raises:
+            CheckpointError: the file has changed, or exporting it takes more than its size justifies.
+            ConversionError: ONNX has no form for it.
+        """
+        images = normalized(frames, self.card.preprocessing)
+        with tempfile.TemporaryDirectory(prefix="vitedge-program-") as scratch:
+            folder = Path(scratch)
+            images.tofile(folder / IMAGES)
+            facts = _run(self.path, folder, {"input_size": list(images.shape[2:])})
+            return _graph(folder / GRAPH), _logits(folder / LOGITS, len(images), facts.logits)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a program says of itself.
+
+    Attributes:
+        input_size: (height, width) in pixels; None if both are open.
+        logits: their number.
+    """
+
+    input_size: tuple[int, int] | None
+    logits: int
+
+
+def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str | None) -> ProgramModel:
+    """Read what a program that ``torch.export.save`` wrote takes and gives, without running code from the file.
 
     Args:
         source: the file.
@@ -37,98 +97,70 @@ def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str
             labels do not match the logits.
     """
     path = source.path
-    check_archive(path)
-    program = _read(path)
-    _check_mode(program, path)
-    size = _check_input(program, path)
-    logits = _check_output(program, path)
+    with tempfile.TemporaryDirectory(prefix="vitedge-program-") as scratch:
+        facts = _run(path, Path(scratch), {})
     holder = "a program of torch.export does not"
     card = ModelCard(
         name=source.name,
         source=str(path),
         architecture=ARCHITECTURE,
-        labels=choose_labels(logits, file=labels, configured=None, where=str(path)),
-        preprocessing=require_preprocessing(preprocessing, size, name=str(path), holder=holder),
+        labels=choose_labels(facts.logits, file=labels, configured=None, where=str(path)),
+        preprocessing=require_preprocessing(preprocessing, facts.input_size, name=str(path), holder=holder),
         weights_sha256=sha256_of(path),
         pretrained=True,
     )
-    return TorchModel(card, program.module(check_guards=False))
+    return ProgramModel(card, path)
 
 
-def _read(path: Path) -> ExportedProgram:
+def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
     try:
-        with quiet():
-            return torch.export.load(path)
-    except Exception as error:  # PyTorch's deserializer raises whatever a wrong value leads to
+        size = check_regular(path, limit=CHECKPOINT_BYTES)
+    except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be loaded: {type(error).__name__}: {error}".splitlines()[0],
-            expected="a program that torch.export.save of this version of torch, or an older one, wrote",
-            fix="save it again with the torch that is installed here",
+            f"{path} cannot be read: {error}", expected="a file that torch.export.save wrote"
         ) from error
+    bounds = Bounds(
+        memory_bytes=SANDBOX_MEMORY + PROGRAM_MEMORY * size,
+        seconds=SANDBOX_SECONDS + size / PROGRAM_RATE,
+        file_bytes=SANDBOX_MEMORY + 4 * size,
+    )
+    told = run_sandboxed(
+        WORKER,
+        {"path": str(path.absolute()), "name": str(path), **request},
+        folder,
+        bounds,
+        readable=[path],
+        subject=str(path),
+    )
+    return _facts(told, path)
 
 
-def _check_mode(program: ExportedProgram, path: Path) -> None:
-    """Refuse dropout and batch statistics, which only training has."""
-    for node in program.graph.nodes:
-        arguments = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
-        given = dict(zip((each.name for each in arguments), node.args, strict=False)) | node.kwargs
-        if given.get("train") is True or given.get("training") is True:
-            raise CheckpointError(
-                f"{path} was exported in training mode: {node.name} is {node.target}",
-                expected="a program of a model in evaluation mode",
-                fix="call model.eval() before torch.export.export",
-            )
+def _facts(told: Any, path: Path) -> Facts:
+    """What the child told, which is a stranger's word."""
+    match told:
+        case {"input_size": None, "logits": int(logits)} if logits > 1:
+            return Facts(None, logits)
+        case {"input_size": [int(height), int(width)], "logits": int(logits)} if logits > 1:
+            if min(height, width) > 0 and max(height, width) <= INPUT_SIDE:
+                return Facts((height, width), logits)
+    raise CheckpointError(
+        f"{path} says of itself {told!r:.200}",
+        expected=f"an image of up to {INPUT_SIDE}x{INPUT_SIDE} and two logits or more",
+    )
 
 
-def _check_input(program: ExportedProgram, path: Path) -> tuple[int, int] | None:
-    """(height, width) of the image that the program takes; None if both are open."""
-    signature = program.graph_signature
-    shapes = [_described(program, name) for name in signature.user_inputs]
-    image = _only_tensor(program, signature.user_inputs)
-    by_position = program.call_spec.in_spec.child(0).num_leaves == 1
-    if image is None or not by_position or not _is_image(image):
-        raise CheckpointError(
-            f"{path} takes {', '.join(shapes) or 'nothing'}",
-            expected=CONTRACT,
-            fix="export a module that takes one image by position: torch.export.export(model.eval(), (image,))",
-        )
-    sides = [side for side in image.shape[2:] if isinstance(side, int)]
-    return (sides[0], sides[1]) if len(sides) == 2 else None
+def _graph(path: Path) -> onnx.ModelProto:
+    try:
+        graph = onnx.load_model_from_string(read_bytes(path, limit=GRAPH_BYTES))
+    except (OSError, ValueError, DecodeError) as error:
+        raise ConversionError("the program gave no ONNX graph") from error
+    check_outputs(graph)
+    return graph
 
 
-def _is_image(value: torch.Tensor) -> bool:
-    if value.ndim != 4 or value.dtype != torch.float32:
-        return False
-    batch, channels = value.shape[:2]
-    return channels == 3 and (batch == 1 or not isinstance(batch, int))
-
-
-def _check_output(program: ExportedProgram, path: Path) -> int:
-    """Number of logits."""
-    names = program.graph_signature.user_outputs
-    logits = _only_tensor(program, names)
-    if logits is None or logits.ndim != 2 or logits.dtype != torch.float32 or not int(logits.shape[1]) >= MIN_CLASSES:
-        raise CheckpointError(
-            f"{path} gives {', '.join(_described(program, name) for name in names) or 'nothing'}",
-            expected=CONTRACT,
-            fix="export a module that returns the logits alone",
-        )
-    return int(logits.shape[1])
-
-
-def _only_tensor(program: ExportedProgram, names: Sequence[object]) -> torch.Tensor | None:
-    """The one tensor among inputs or outputs; None where there are others beside it, or none."""
-    value = _value(program, names[0]) if len(names) == 1 else None
-    return value if isinstance(value, torch.Tensor) else None
-
-
-def _value(program: ExportedProgram, name: object) -> object:
-    """What stands for an input or output while tracing: a tensor without data, or a constant."""
-    return next((node.meta.get("val") for node in program.graph.nodes if node.name == name), name)
-
-
-def _described(program: ExportedProgram, name: object) -> str:
-    value = _value(program, name)
-    if not isinstance(value, torch.Tensor):
-        return f"{name} ({type(value).__name__})"
-    return f"{name} {value.dtype} ({','.join(map(str, value.shape))})"
+def _logits(path: Path, images: int, classes: int) -> Logits:
+    try:
+        content = read_bytes(path, limit=4 * images * classes)
+        return np.frombuffer(content, dtype=np.float32).reshape(images, classes)
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"the program did not give {classes} logits for each of {images} images") from error

@@ -29,7 +29,7 @@ from vitedge.converters.auto_report import write as write_auto_report
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of
 from vitedge.converters.convert import Contract, Request
 from vitedge.converters.export import export
-from vitedge.converters.exported_programs import load_program
+from vitedge.converters.exported_programs import ProgramModel, load_program
 from vitedge.converters.factories import load_factory
 from vitedge.converters.hub import fetch
 from vitedge.converters.interrupts import Watched, interruptible
@@ -66,6 +66,7 @@ from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.machine import processor_name
+from vitedge.safety.escape import terminal_lines
 from vitedge.targets import Precision
 from vitedge.version import VERSION
 
@@ -199,7 +200,7 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     return Draft(request, backend, card, full, reduced, probes, () if photos is None else photos.files)
 
 
-def _load(request: Request, progress: Progress) -> TorchModel | OnnxModel:
+def _load(request: Request, progress: Progress) -> TorchModel | ProgramModel | OnnxModel:
     source, labels, preprocessing = request.source, request.labels, request.preprocessing
     match source:
         case TimmName() | VariantName():
@@ -273,7 +274,7 @@ def _probes(photos: Photos | None, preprocessing: Preprocessing) -> Probes:
 
 
 def _full_graph(
-    model: TorchModel | OnnxModel, probes: Probes, rewrites: Sequence[Rewrite], progress: Progress
+    model: TorchModel | ProgramModel | OnnxModel, probes: Probes, rewrites: Sequence[Rewrite], progress: Progress
 ) -> FullGraph:
     preprocessing = model.card.preprocessing
     if isinstance(model, OnnxModel):
@@ -282,15 +283,20 @@ def _full_graph(
         progress.step(_done(rewritten))
         return FullGraph(rewritten.graph, against_source=None)
     progress.step("exporting to ONNX")
-    exported = export(model.module, preprocessing.input_size)
+    exported, expected = _exported(model, probes.golden)
     progress.step("rewriting the graph, and comparing it with PyTorch")
     rewritten = apply_rewrites(exported, probes.golden, preprocessing, rewrites)
     progress.step(_done(rewritten))
     check_label_count(model.card.labels, rewritten.logits.shape[1], where=model.card.name)
-    return FullGraph(
-        rewritten.graph,
-        check_source(module_logits(model.module, probes.golden, preprocessing), rewritten.logits),
-    )
+    return FullGraph(rewritten.graph, check_source(expected, rewritten.logits))
+
+
+def _exported(model: TorchModel | ProgramModel, frames: Frames) -> tuple[onnx.ModelProto, Logits]:
+    """The model's graph, and the logits that PyTorch computes."""
+    if isinstance(model, ProgramModel):
+        return model.export(frames)
+    preprocessing = model.card.preprocessing
+    return export(model.module, preprocessing.input_size), module_logits(model.module, frames, preprocessing)
 
 
 def _done(rewritten: Rewritten) -> str:
@@ -354,7 +360,7 @@ def _write_files(partial: Path, draft: Draft) -> Golden:
     if twin is not None:
         _write_graph(partial / MODEL_FP16_ONNX, twin.graph)
     draft.backend.write(partial, card, draft.request.precision)
-    (partial / LABELS).write_text("".join(f"{label}\n" for label in card.labels), encoding="utf-8")
+    (partial / LABELS).write_text(terminal_lines(card.labels), encoding="utf-8")
     golden = Golden(
         frames=draft.probes.golden,
         logits=_golden_logits(draft, reduced),

@@ -1,160 +1,201 @@
-"""Which ``.pt2`` archives can be loaded without running code from them.
+"""A ``.pt2`` archive, written anew from what is known of it, before PyTorch loads it.
 
-``torch.export.load`` falls back to unpickling what ``weights_only`` refuses, evaluates symbolic expressions as Python,
-looks operators up by attribute, imports the modules of enumerations, and opens compiled kernels. None of these is
-needed for a classifier: an archive that would use one is refused before PyTorch loads it.
+``torch.export.load`` unpickles what ``weights_only`` refuses, evaluates texts of the archive, and opens compiled
+kernels. It is therefore never given a stranger's archive: the numbers of the weights are copied, the JSON is read by
+roles (``program_schema``) and written again, and nothing else is taken over. This module uses the standard library
+alone.
 """
 
 from __future__ import annotations
 
-import ast
-import io
-import json
+import math
 import re
-from collections.abc import Iterator
+import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.export.pt2_archive import PT2ArchiveReader
-from torch.export.pt2_archive.constants import (
-    AOTINDUCTOR_DIR,
-    CONSTANTS_CONFIG_FILENAME_FORMAT,
-    CONSTANTS_DIR,
-    MODELS_DIR,
-    MODELS_FILENAME_FORMAT,
-    SAMPLE_INPUTS_FILENAME_FORMAT,
-    TENSOR_CONSTANT_FILENAME_PREFIX,
-    WEIGHT_FILENAME_PREFIX,
-    WEIGHTS_CONFIG_FILENAME_FORMAT,
-    WEIGHTS_DIR,
+from vitedge.converters.program_schema import (
+    MalformedError,
+    StructureError,
+    UnknownOperatorError,
+    UnsafeError,
+    dumped,
+    read_payloads,
+    read_program,
 )
-
 from vitedge.errors import CheckpointError
-
-MODEL = "model"
-PAYLOADS = (
-    (WEIGHTS_CONFIG_FILENAME_FORMAT.format(MODEL), WEIGHT_FILENAME_PREFIX),
-    (CONSTANTS_CONFIG_FILENAME_FORMAT.format(MODEL), TENSOR_CONSTANT_FILENAME_PREFIX),
+from vitedge.safety.archives import stored_entries
+from vitedge.safety.files import open_regular
+from vitedge.safety.limits import (
+    CHECKPOINT_BYTES,
+    CHECKPOINT_SHARING,
+    CHECKPOINT_SPARE,
+    CHECKPOINT_TENSORS,
+    PROGRAM_BYTES,
+    TENSOR_DIMENSIONS,
 )
-OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims)\.\w+(\.\w+)?"
-    r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
-    r"|torch\.sym_(int|float|max|min|not|ite)"
-    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"
-    r"|math\.(trunc|ceil|floor)"
-)
-SYMBOL = re.compile(r"[a-z]{1,4}\d+")
-FUNCTION = re.compile(r"[A-Z][A-Za-z]+")
-ARITHMETIC = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Compare, ast.BoolOp, ast.Call, ast.keyword, ast.Load,
-    ast.operator, ast.unaryop, ast.cmpop, ast.boolop,
-)  # fmt: skip
+
+CONTRACT = "one image (1,3,H,W), normalized float32, to logits (1,classes), two or more; sizes may be open"
+ROOT = "program"
+PROGRAM = "models/model.json"
+WEIGHTS = "data/weights/"
+CONSTANTS = "data/constants/"
+PAYLOADS = {
+    f"{WEIGHTS}model_weights_config.json": (WEIGHTS, re.compile(r"weight_[0-9]{1,9}", re.ASCII)),
+    f"{CONSTANTS}model_constants_config.json": (CONSTANTS, re.compile(r"tensor_[0-9]{1,9}", re.ASCII)),
+}
+WRITTEN = {
+    "archive_format": b"pt2",
+    "archive_version": b"0",
+    "byteorder": b"little",
+    ".data/version": b"6\n",
+    "data/sample_inputs/model.pt": b"",  # empty: PyTorch then unpickles none
+}
+IGNORED = re.compile(r"extra/.*|version|\.data/serialization_id|.*\.format_version", re.DOTALL)
+COMPILED = "data/aotinductor/"
+ITEM_BYTES = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 12: 1, 13: 2, 28: 2, 29: 1, 30: 1, 31: 1,
+    32: 1, 33: 1, 34: 4, 35: 8,
+}  # fmt: skip
+"""Of ``torch._export.serde.schema.ScalarType``."""
+CHUNK = 1 << 20
 
 
-def check_archive(path: Path) -> None:
-    """Refuse what PyTorch could not load without running code from the file.
+def rewrite_archive(path: Path, target: Path, *, name: str) -> frozenset[str]:
+    """Write an archive that holds what this one says and nothing that PyTorch could run.
+
+    Args:
+        path: of a stranger's archive.
+        target: file to write, of about the same size.
+        name: of the archive in errors.
+
+    Returns:
+        The operators of its graph.
 
     Raises:
         CheckpointError: cut off, no archive of ``torch.export.save``, or one that holds pickled objects, compiled code,
-            operators outside ATen, or anything in an expression but arithmetic.
+            names that are no identifiers, operators outside ATen, or anything in an expression but arithmetic.
     """
     try:
-        reader = PT2ArchiveReader(str(path))
-        names = reader.get_file_names()
-        payloads = [(json.loads(reader.read_string(name)), prefix) for name, prefix in PAYLOADS]
-        program = reader.read_string(MODELS_FILENAME_FORMAT.format(MODEL))
-        graph = json.loads(program)
-        samples = reader.read_bytes(SAMPLE_INPUTS_FILENAME_FORMAT.format(MODEL))
-    except Exception as error:  # PyTorch's reader and JSON each raise their own
+        with open_regular(path, limit=CHECKPOINT_BYTES) as stream:
+            stored_entries(stream)
+            with zipfile.ZipFile(stream) as archive:
+                return _rewrite(archive, target)
+    except UnsafeError as error:
+        raise _refused(name, str(error)) from None
+    except UnknownOperatorError as error:
         raise CheckpointError(
-            f"{path} is cut off, or not a program of torch.export",
+            f"no backend has the operator {error} of {name}",
+            expected="operators of ATen",
+            fix="write that layer with PyTorch's own operators, and export again",
+        ) from None
+    except StructureError as error:
+        raise CheckpointError(
+            f"{name} takes or gives {error}", expected=CONTRACT, fix="export a module that returns the logits alone"
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{name} is cut off, or not a program of torch.export: {error}",
             expected="a file that torch.export.save of torch 2.9 or newer wrote",
             fix="save it again: torch.export.save(torch.export.export(model.eval(), (image,)), 'model.pt2')",
         ) from error
-    _check_files(names, path)
-    for config, prefix in payloads:
-        _check_payload(config, prefix, path)
-    _check_samples(samples, path)
-    if "__enum__" in program:
-        raise _refused(path, "names Python enumerations")
-    _check_graph(graph, path)
 
 
-def _check_files(names: list[str], path: Path) -> None:
-    if len(set(names)) != len(names):
-        raise _refused(path, "holds two files of one name")
-    legacy = {f"{WEIGHTS_DIR}{MODEL}.pt", f"{CONSTANTS_DIR}{MODEL}.pt"} & set(names)
-    models = [name for name in names if name.startswith(MODELS_DIR)]
-    if legacy or models != [MODELS_FILENAME_FORMAT.format(MODEL)]:
-        raise _refused(
-            path, f"holds {', '.join([*legacy, *models])}, and not one program as torch 2.9 or newer saves it"
-        )
-    if any(name.startswith(AOTINDUCTOR_DIR) for name in names):
-        raise _refused(path, "holds compiled code")
-
-
-def _check_payload(config: Any, prefix: str, path: Path) -> None:
-    for name, entry in config["config"].items():
-        if entry["use_pickle"] or not str(entry["path_name"]).startswith(prefix):
-            raise _refused(path, f"holds {name} as a pickled object")
-
-
-def _check_samples(samples: bytes, path: Path) -> None:
-    try:
-        if samples:
-            torch.load(io.BytesIO(samples), weights_only=True)
-    except Exception as error:  # whatever the unpickler meets
-        raise _refused(path, "holds example inputs that are not tensors") from error
-
-
-def _check_graph(graph: Any, path: Path) -> None:
-    for key, text in _texts(graph):
-        if key in ("target", "as_operator") and not OPERATOR.fullmatch(text):
-            raise CheckpointError(
-                f"no backend has the operator {text} of {path}",
-                expected="operators of ATen",
-                fix="write that layer with PyTorch's own operators, and export again",
-            )
-        if key == "expr_str" and not _is_arithmetic(text):
-            raise _refused(path, f"holds the expression {text!r:.60}")
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text within, with the key that it stands under."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each, key)
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            yield from _texts(each, name)
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether an expression has numbers, symbols of sizes, operators and SymPy's functions of them, and no more."""
-    try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError):
-        return False
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return all(_is_plain(node, FUNCTION if id(node) in called else SYMBOL) for node in ast.walk(tree))
-
-
-def _is_plain(node: ast.AST, names: re.Pattern[str]) -> bool:
-    if isinstance(node, ast.Name):
-        return names.fullmatch(node.id) is not None
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return SYMBOL.fullmatch(node.value) is not None
-    if isinstance(node, ast.Constant):
-        return isinstance(node.value, (int, float))
-    return isinstance(node, ARITHMETIC)
-
-
-def _refused(path: Path, what: str) -> CheckpointError:
+def _refused(name: str, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} {what}: PyTorch would run code from the file to load it; vitedge never does",
+        f"{name} {what}: PyTorch would run code from the file to load it; vitedge never does",
         expected="a graph of ATen operators and plain tensors",
         fix="save it again: torch.export.save(torch.export.export(model.eval(), (image,)), 'model.pt2')",
     )
+
+
+def _rewrite(archive: zipfile.ZipFile, target: Path) -> frozenset[str]:
+    members = _members(archive)
+    _check_members(archive, members)
+    program = read_program(_read(archive, members, PROGRAM))
+    payloads = {config: read_payloads(_read(archive, members, config), PAYLOADS[config][1]) for config in PAYLOADS}
+    tensors = _check_payloads(payloads, members)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as copy:
+        texts = {**WRITTEN, PROGRAM: dumped(program), **{name: dumped(value) for name, value in payloads.items()}}
+        for name, content in texts.items():
+            copy.writestr(zipfile.ZipInfo(f"{ROOT}/{name}"), content)
+        for name in tensors:
+            with archive.open(members[name]) as source, copy.open(_entry(name, members[name]), "w") as sink:
+                shutil.copyfileobj(source, sink, CHUNK)
+    return frozenset(_operators(program["graph_module"]["graph"]))
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Files by their name below the one folder that all of them lie in."""
+    infos = archive.infolist()
+    roots = {info.filename.partition("/")[0] for info in infos}
+    if len(roots) != 1:
+        raise MalformedError("its files do not lie in one folder")
+    return {info.filename.partition("/")[2]: info for info in infos}
+
+
+def _check_members(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
+    if any(name.startswith(COMPILED) for name in members):
+        raise UnsafeError("holds compiled code")
+    for name in members:
+        if name not in (PROGRAM, *PAYLOADS, *WRITTEN) and not _is_tensor(name) and not IGNORED.fullmatch(name):
+            raise UnsafeError(f"holds {name!r:.60}, and not one program as torch 2.9 or newer saves it")
+    for name in ("archive_format", "archive_version", "byteorder"):
+        if name in members and _read(archive, members, name) != WRITTEN[name]:
+            raise MalformedError(f"its {name} is not {WRITTEN[name].decode()}")
+
+
+def _is_tensor(name: str) -> bool:
+    return any(name.startswith(folder) and files.fullmatch(name[len(folder) :]) for folder, files in PAYLOADS.values())
+
+
+def _read(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str) -> bytes:
+    if name not in members:
+        raise MalformedError(f"it has no {name}")
+    if members[name].file_size > PROGRAM_BYTES:
+        raise MalformedError(f"{name} has {members[name].file_size} bytes; {PROGRAM_BYTES} are the most")
+    return archive.read(members[name])
+
+
+def _entry(name: str, original: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(f"{ROOT}/{name}")
+    entry.file_size = original.file_size
+    return entry
+
+
+def _check_payloads(payloads: Mapping[str, Any], members: Mapping[str, zipfile.ZipInfo]) -> list[str]:
+    """The files that weights and constants lie in; each fits its file, and all together are not far larger."""
+    files: dict[str, int] = {}
+    total = count = 0
+    for config, value in payloads.items():
+        for entry in value["config"].values():
+            name = PAYLOADS[config][0] + entry["path_name"]
+            files[name] = members[name].file_size
+            total, count = total + _tensor_bytes(entry["tensor_meta"], files[name]), count + 1
+    if total > CHECKPOINT_SHARING * sum(files.values()) + CHECKPOINT_SPARE or count > CHECKPOINT_TENSORS:
+        raise MalformedError(f"its {count} tensors take {total} bytes, of files of {sum(files.values())}")
+    return list(files)
+
+
+def _tensor_bytes(meta: Mapping[str, Any], held: int) -> int:
+    """Size of a tensor; all of it lies within the bytes of its file."""
+    sizes, strides = ([each["as_int"] for each in meta[name]] for name in ("sizes", "strides"))
+    offset, item = meta["storage_offset"]["as_int"], ITEM_BYTES[meta["dtype"]]
+    if len(sizes) != len(strides) or len(sizes) > TENSOR_DIMENSIONS or min([0, offset, *sizes, *strides]) < 0:
+        raise MalformedError(f"a tensor has the sizes {sizes!r:.60} and the strides {strides!r:.60}")
+    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+    if math.prod(sizes) and (last + 1) * item > held:
+        raise MalformedError(f"a tensor of the sizes {sizes!r:.60} is larger than its file of {held} bytes")
+    return math.prod(sizes) * item
+
+
+def _operators(graph: Mapping[str, Any]) -> set[str]:
+    """Targets of a graph's nodes and of its subgraphs' nodes."""
+    found = {node["target"] for node in graph["nodes"]}
+    for node in graph["nodes"]:
+        for each in node["inputs"]:
+            if "as_graph" in each["arg"]:
+                found |= _operators(each["arg"]["as_graph"]["graph"])
+    return found

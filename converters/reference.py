@@ -55,8 +55,13 @@ def session_of(graph: onnx.ModelProto) -> Any:
 
 def module_logits(module: nn.Module, frames: Frames, preprocessing: Preprocessing) -> Logits:
     """Run a PyTorch classifier on ``(N,H,W,3)`` uint8 frames; ``(N, classes)`` float32."""
+    return image_logits(module, normalized(frames, preprocessing))
+
+
+def image_logits(module: nn.Module, images: NDArray[np.float32]) -> Logits:
+    """Run a PyTorch classifier on normalized images ``(N,3,H,W)``; ``(N, classes)`` float32."""
     with torch.no_grad():
-        outputs = [module(torch.from_numpy(each[None])) for each in normalized(frames, preprocessing)]
+        outputs = [module(torch.from_numpy(each[None])) for each in images]
     return np.concatenate([each.numpy() for each in outputs])
 
 
