@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
-import onnx_ir as ir
-from onnx import TensorProto, version_converter
-from onnx.external_data_helper import load_external_data_for_model
-from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
+from numpy.typing import NDArray
+from onnx import TensorProto, ValueInfoProto
 
-from vitedge.bundle import MANIFEST, OUTPUT_NAME, sha256_of
+from vitedge.bundle import MANIFEST, OUTPUT_NAME
 from vitedge.converters.export import OPSET
 from vitedge.converters.given_preprocessing import given_preprocessing, require_preprocessing
+from vitedge.converters.graph_bounds import GraphError, type_name
+from vitedge.converters.graph_files import GraphFile, MissingWeightsError, files_beside, has_weights_beside, read_graph
+from vitedge.converters.graph_worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.labels import choose_labels, configured_labels
-from vitedge.converters.quiet import quiet
-from vitedge.converters.reference import graph_logits
+from vitedge.converters.reference import normalized
 from vitedge.converters.sources import OnnxFile
 from vitedge.converters.timm_config import CONFIG, preprocessing_from, pretrained_cfg_of, read_config
 from vitedge.errors import CheckpointError
@@ -27,13 +27,11 @@ from vitedge.manifest import parse_manifest
 from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Silent
+from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MIB, SANDBOX_MEMORY
+from vitedge.safety.sandbox import Bounds, run_sandboxed
 
-MIN_OPSET = 13
-PROBABILITY_TOLERANCE = 1e-4
 MIN_CLASSES = 2
-CONTRACT = "one image, float32 (1,3,H,W) normalized or uint8 (1,H,W,3); one output (1,classes)"
-STANDARD_DOMAINS = ("", "ai.onnx")
-BACKEND_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
+WORKER = "vitedge.converters.graph_worker"
 HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 QUANTIZED = (
     "QuantizeLinear",
@@ -71,7 +69,8 @@ def load_onnx(
 
     Preprocessing and labels come from ``config.json`` beside the file (timm's ``pretrained_cfg``, by itself or within
     a hub configuration), or, for the graph of a bundle, from the bundle's manifest. A final Softmax is taken off,
-    open dimensions are fixed, local functions are inlined, and an old opset is upgraded.
+    open dimensions are fixed, local functions are inlined, and an old opset is upgraded, in a child process
+    (``graph_worker``) that has no more memory and time than the file's size justifies.
 
     Args:
         source: the file.
@@ -81,30 +80,29 @@ def load_onnx(
 
     Raises:
         UsageError: ``preprocessing`` names nothing.
-        CheckpointError: not an ONNX file, not an image classifier, quantized, an operator that no backend has, nothing
-            says how images are to be preprocessed, or labels do not match the logits.
+        CheckpointError: not an ONNX file, not an image classifier, quantized, an operator that no backend has, a loop,
+            more than it may be (``vitedge.safety.limits``), nothing says how images are to be preprocessed, or labels
+            do not match the logits.
+        ConversionError: ONNX Runtime cannot run it.
     """
-    proto = _read(source.path)
-    _check_float(proto, source.path)
-    proto = _upgraded(onnx.inliner.inline_local_functions(proto), source.path, progress)
-    _check_operators(proto, source.path)
-    _check_valid(proto, source.path)
-    model = ir.from_proto(proto)
-    RemoveInitializersFromInputsPass()(model)
-    _check_ends(model, source.path)
-    beside = _described_beside(source.path, preprocessing, _size_of(model.graph.inputs[0]))
-    _fix_input(model, beside.preprocessing, source.path)
-    _name_logits(model, source.path)
-    graph: onnx.ModelProto = ir.to_proto(model)
-    logits = _count_logits(graph, beside.preprocessing, source.path)
+    path = source.path
+    file = _read(path)
+    _check_float(file.model, path)
+    entry = _only_input(file.model, path)
+    beside = _described_beside(path, preprocessing, _size_of(entry))
+    image = _image(entry, beside.preprocessing, path)
+    opset = opset_of(file.model)
+    if opset is not None and opset < MIN_OPSET:
+        progress.step(f"upgrading the graph from opset {opset} to {OPSET}")
+    graph, logits = _checked(file, image, path)
     graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [1, logits]))
     card = ModelCard(
         name=source.name,
-        source=str(source.path),
+        source=str(path),
         architecture="onnx",
         labels=choose_labels(logits, file=labels, configured=beside.labels, where=str(beside.path)),
         preprocessing=beside.preprocessing,
-        weights_sha256=sha256_of(source.path),
+        weights_sha256=file.sha256,
         pretrained=beside.pretrained,
     )
     return OnnxModel(card, graph)
@@ -137,50 +135,60 @@ def _described_beside(path: Path, given: str | None, size: tuple[int, int] | Non
     return _Beside(config, preprocessing, configured_labels({**described, **read}), pretrained=True)
 
 
-def _size_of(value: ir.Value) -> tuple[int, int] | None:
+def _size_of(entry: ValueInfoProto) -> tuple[int, int] | None:
     """(height, width) of an input, where both are fixed."""
-    shape = tuple(value.shape or ())
-    sides = shape[1:3] if value.dtype == ir.DataType.UINT8 else shape[2:4]
+    shape = _dimensions(entry)
+    sides = shape[1:3] if entry.type.tensor_type.elem_type == TensorProto.UINT8 else shape[2:4]
     fixed = tuple(side for side in sides if isinstance(side, int))
     return (fixed[0], fixed[1]) if len(fixed) == 2 else None
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _dimensions(value: ValueInfoProto) -> tuple[int | str, ...]:
+    """Sizes, and names or "?" of those that are open."""
+    shape = value.type.tensor_type.shape.dim
+    return tuple(each.dim_value if each.HasField("dim_value") else each.dim_param or "?" for each in shape)
+
+
+def _read(path: Path) -> GraphFile:
     try:
-        graph = onnx.load(path, load_external_data=False)
-        missing = [name for name in _external_files(graph) if not (path.parent / name).is_file()]
-        if not missing:
-            load_external_data_for_model(graph, str(path.parent))
-    except Exception as error:  # protobuf and external data each raise their own
-        raise _invalid(path, error) from error
-    if missing:
+        file = read_graph(path)
+    except GraphError as error:
+        raise _unsupported(path, error) from error
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"weights of {path} are in {missing[0]}, which is not beside it",
-            expected=f"the graph and its data in one folder: {path.parent / missing[0]}",
-            fix="copy that file too; it has to keep its name",
+            f"{path} is cut off, or not a valid ONNX file: {error}", fix="export or copy the file again"
+        ) from error
+    if file.size > GRAPH_WHOLE_BYTES:
+        raise CheckpointError(
+            f"{path} and its weights have {file.size} bytes",
+            expected=f"at most {GRAPH_WHOLE_BYTES}, what ONNX Runtime and protobuf take in one piece",
+            fix="convert the checkpoint that it was exported from",
         )
-    return graph
+    return file
 
 
-def _external_files(graph: onnx.ModelProto) -> list[str]:
-    """Files that hold weights, relative to the graph's folder."""
-    entries = [entry for tensor in graph.graph.initializer for entry in tensor.external_data]
-    return sorted({entry.value for entry in entries if entry.key == "location"})
-
-
-def _check_valid(graph: onnx.ModelProto, path: Path) -> None:
-    try:
-        with quiet():
-            onnx.checker.check_model(graph)
-    except Exception as error:  # the checker's errors have no other base
-        raise _invalid(path, error) from error
-
-
-def _invalid(path: Path, error: Exception) -> CheckpointError:
+def _unsupported(path: Path, error: GraphError) -> CheckpointError:
     return CheckpointError(
-        f"{path} is cut off, or not a valid ONNX file: {str(error).splitlines()[0] if str(error) else error!r}",
-        fix="export or copy the file again",
+        f"{path} is not a graph that vitedge converts: {error}",
+        expected=f"a graph without loops, of at most {GRAPH_NODES} nodes and of dense tensors of numbers, with its "
+        "weights in its folder",
+        fix="export the model again with torch.onnx.export",
     )
+
+
+def _files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
+    try:
+        return files_beside(model, path)
+    except MissingWeightsError as error:
+        raise CheckpointError(
+            f"weights of {path} are in {error.name}, which is not beside it",
+            expected=f"the graph and its data in one folder: {path.parent / error.name}",
+            fix="copy that file too; it has to keep its name",
+        ) from error
+    except GraphError as error:
+        raise _unsupported(path, error) from error
+    except OSError as error:
+        raise CheckpointError(f"weights of {path} cannot be read: {error}", fix="copy them again") from error
 
 
 def _check_float(graph: onnx.ModelProto, path: Path) -> None:
@@ -196,47 +204,11 @@ def _check_float(graph: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _upgraded(graph: onnx.ModelProto, path: Path, progress: Progress) -> onnx.ModelProto:
-    """The graph in an opset that the rewrites and backends know."""
-    opset = max((each.version for each in graph.opset_import if each.domain in STANDARD_DOMAINS), default=OPSET)
-    if opset >= MIN_OPSET:
-        return graph
-    progress.step(f"upgrading the graph from opset {opset} to {OPSET}")
-    try:
-        return version_converter.convert_version(graph, OPSET)
-    except Exception as error:  # the converter's errors have no other base
-        raise CheckpointError(
-            f"{path} has opset {opset}, and cannot be upgraded to {OPSET}: {str(error).splitlines()[0]}",
-            expected=f"opset {MIN_OPSET} or newer",
-            fix=f"export the model again with opset_version={OPSET}",
-        ) from error
-
-
-def _check_operators(graph: onnx.ModelProto, path: Path) -> None:
-    """Refuse operators that neither ONNX nor a backend defines, before anything runs into one."""
-    for node in _nodes(graph.graph):
-        known = onnx.defs.has(node.op_type) if node.domain in STANDARD_DOMAINS else node.domain in BACKEND_DOMAINS
-        if not known:
-            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise CheckpointError(
-                f"no backend has the operator {operator}, layer {node.name or node.output[0]!r} of {path}",
-                expected="operators of ONNX, or functions that the file defines",
-                fix="write that layer with standard operators, and export again",
-            )
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of branches and loops too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
-
-
-def _check_ends(model: ir.Model, path: Path) -> None:
-    """Refuse more than one input or output, naming them, with the command that leaves the others out."""
-    inputs, outputs = model.graph.inputs, model.graph.outputs
+def _only_input(model: onnx.ModelProto, path: Path) -> ValueInfoProto:
+    """The input; refuse more than one input or output, naming them, with the command that leaves the others out."""
+    weights = {each.name for each in model.graph.initializer}
+    inputs: list[ValueInfoProto] = [each for each in model.graph.input if each.name not in weights]
+    outputs = model.graph.output
     if len(inputs) != 1:
         raise CheckpointError(
             f"{path} has {len(inputs)} inputs: {', '.join(map(_shown, inputs))}",
@@ -250,60 +222,74 @@ def _check_ends(model: ir.Model, path: Path) -> None:
             fix="keep the one with the logits: "
             f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', [{inputs[0].name!r}], ['NAME OF THE LOGITS'])",
         )
+    return inputs[0]
 
 
-def _shown(value: ir.Value) -> str:
-    return f"{value.name} {value.dtype} ({','.join(map(str, value.shape or ()))})"
+def _shown(value: ValueInfoProto) -> str:
+    return f"{value.name} {type_name(value.type.tensor_type.elem_type)} ({','.join(map(str, _dimensions(value)))})"
 
 
-def _fix_input(model: ir.Model, preprocessing: Preprocessing, path: Path) -> None:
-    """Make the input static, with batch 1 and the configured height and width."""
-    (entry,) = model.graph.inputs
+def _image(entry: ValueInfoProto, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
+    """An image of random pixels, of the type and the static shape that the input gets."""
     height, width = preprocessing.input_size
-    shapes = {ir.DataType.FLOAT: (1, 3, height, width), ir.DataType.UINT8: (1, height, width, 3)}
-    static = shapes.get(entry.dtype or ir.DataType.UNDEFINED, ())
-    found = tuple(entry.shape or ())
+    shapes: dict[int, tuple[int, ...]] = {
+        TensorProto.FLOAT: (1, 3, height, width),
+        TensorProto.UINT8: (1, height, width, 3),
+    }
+    kind = entry.type.tensor_type.elem_type
+    static, found = shapes.get(kind, ()), _dimensions(entry)
     if not static or len(found) != len(static) or not all(map(_may_be, found, static)):
         raise CheckpointError(
             f"the input of {path} is {_shown(entry)}",
             expected=f"{CONTRACT}; its configuration says that (H,W) is {preprocessing.input_size}",
             fix="export it with a batch of 1, or an open one, or correct the configuration",
         )
-    entry.shape = ir.Shape(static)
+    frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    return frames if kind == TensorProto.UINT8 else normalized(frames, preprocessing)
 
 
-def _may_be(dimension: object, size: int) -> bool:
+def _may_be(dimension: int | str, size: int) -> bool:
     return dimension == size or not isinstance(dimension, int)
 
 
-def _name_logits(model: ir.Model, path: Path) -> None:
-    """Name the output; a Softmax at the end gives way to its input: the classifier computes probabilities itself."""
-    outputs = model.graph.outputs
-    last = outputs[0].producer()
-    if last is not None and last.op_type in ("Softmax", "LogSoftmax") and last.inputs[0] is not None:
-        outputs[0] = last.inputs[0]
-        model.graph.remove(last)
-    elif last is not None and last.op_type in ("Sigmoid", "ArgMax", "TopK"):
-        raise CheckpointError(
-            f"the output of {path} is {_shown(outputs[0])}, made by {last.op_type}: it has no logits",
-            expected=f"logits: {CONTRACT}",
-            fix=f"end the graph before it: onnx.utils.extract_model({path.name!r}, 'logits.onnx', "
-            f"[{model.graph.inputs[0].name!r}], [{last.inputs[0].name if last.inputs[0] else ''!r}])",
-        )
-    outputs[0].name = OUTPUT_NAME
-    NameFixPass()(model)
+def _checked(file: GraphFile, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
+    """The graph as a child made it, which ran it on an image; and the number of logits."""
+    outside = _files_beside(file.model, path)
+    request = {
+        "path": str(path.absolute()),
+        "name": str(path),
+        "sha256": file.sha256,
+        "shape": list(image.shape),
+        "dtype": str(image.dtype),
+        "opset": OPSET,
+    }
+    bounds = Bounds(
+        memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * file.size, file_bytes=64 * MIB + 2 * (file.size + image.nbytes)
+    )
+    with tempfile.TemporaryDirectory(prefix="vitedge-onnx-") as scratch:
+        folder = Path(scratch)
+        image.tofile(folder / IMAGE)
+        told = run_sandboxed(WORKER, request, folder, bounds, readable=[path, *outside], subject=str(path))
+        logits = _count_logits(told, path)
+        graph = _read(folder / GRAPH).model
+    if has_weights_beside(graph):
+        raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph")
+    return graph, logits
 
 
-def _count_logits(graph: onnx.ModelProto, preprocessing: Preprocessing, path: Path) -> int:
-    """Run the graph once, since exporters leave shapes open."""
-    frames = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.input_size, 3), dtype=np.uint8)
-    logits = graph_logits(graph, frames, preprocessing)
-    if logits.ndim != 2 or logits.dtype != np.float32 or logits.shape[1] < MIN_CLASSES:
+def _count_logits(told: Any, path: Path) -> int:
+    """How many the child found; its word is a stranger's."""
+    match told:
+        case {"shape": list(shape), "dtype": str(dtype), "probabilities": bool(probabilities)}:
+            pass
+        case _:
+            raise CheckpointError(f"{path} cannot be read: the child told nothing of its output")
+    if probabilities:
+        raise CheckpointError(f"{path} gives probabilities", expected="logits", fix="export it without the softmax")
+    if dtype != "float32" or len(shape) != 2 or type(shape[1]) is not int or shape[1] < MIN_CLASSES:
         raise CheckpointError(
-            f"the output of {path} has shape {logits.shape}, type {logits.dtype}: it has no logits",
+            f"the output of {path} has shape {tuple(shape)}, type {dtype}: it has no logits",
             expected=CONTRACT,
             fix="export the classifier with its head, and without what comes after the logits",
         )
-    if logits.min() >= 0 and abs(float(logits.sum()) - 1) < PROBABILITY_TOLERANCE:
-        raise CheckpointError(f"{path} gives probabilities", expected="logits", fix="export it without the softmax")
-    return int(logits.shape[1])
+    return shape[1]

@@ -112,7 +112,8 @@ def load_folder(
     file = _weight_file(source.path)
     stored = read_weights(file)
     plan = _Plan(f"local-dir:{source.path}", where=str(source.path / CONFIG), input_size=input_size)
-    module = _fit(plan, stored.tensors, file, remap=lambda: plan.build(pretrained=True))
+    overlay = {"source": "", "state_dict": dict(stored.tensors), "custom_load": False}  # timm would read the file again
+    module = _fit(plan, stored.tensors, file, remap=lambda: plan.build(pretrained=True, pretrained_cfg_overlay=overlay))
     return _described(
         module,
         stored.sha256,

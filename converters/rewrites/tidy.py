@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-import onnxscript.optimizer
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
+from vitedge.converters.folding import fold_constants
 from vitedge.converters.rewrites.gather_lists import flatten_gathers
 from vitedge.converters.rewrites.places import ONE, Places
 from vitedge.preprocessing import Preprocessing
 from vitedge.version import VERSION
-
-LARGEST_FOLDED = 1 << 24
-"""Elements. The position biases of BEiT and SwinV2, which networks without the image compute, reach 5 million."""
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
@@ -23,9 +20,7 @@ def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
     """Fold, deduplicate and clean; names stay, so that equal sources give equal files."""
     RemoveInitializersFromInputsPass()(model)
-    onnxscript.optimizer.optimize_ir(
-        model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED, should_fold=_should_fold
-    )
+    fold_constants(model)
     flatten_gathers(model)
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)
@@ -36,11 +31,6 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
     model.doc_string = None
     model.producer_name, model.producer_version = "vitedge", VERSION
     return ONE
-
-
-def _should_fold(node: ir.Node) -> bool | None:
-    """Shapes that older exporters compute with ConstantOfShape too; otherwise as the optimizer thinks best."""
-    return True if node.op_type == "ConstantOfShape" else None
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:

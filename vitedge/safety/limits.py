@@ -46,6 +46,10 @@ BUNDLE_FILES = 1_000
 IMAGE_BYTES = 512 * MIB
 IMAGE_PIXELS = 100_000_000
 """Of an image or a video's frame."""
+IMAGE_SIDE = 1 << 17
+"""Longest side of an image or frame: the weights of a resize grow with it."""
+RESIZED_SIDE = 1 << 24
+"""Longest side of a resized frame, of which a window is computed."""
 IMAGE_SLOW_PIXELS = 4_000_000
 """Of an image that Pillow decodes in Python: PPM as text or of odd depth, BMP with run lengths."""
 IMAGE_WEBP_PIXELS = IMAGE_PIXELS // 2
@@ -95,7 +99,7 @@ CHECKPOINT_BYTES = 64 * GIB
 CHECKPOINT_TENSORS = 100_000
 CHECKPOINT_SHARING = 4
 CHECKPOINT_SPARE = 64 * MIB
-"""Tensors may repeat the numbers of a checkpoint: together they take ``CHECKPOINT_SHARING`` times its size, and these."""
+"""Tensors may repeat the numbers of a file: together they take ``CHECKPOINT_SHARING`` times its size, and these."""
 PICKLE_BYTES = 64 * MIB
 PICKLE_OPERATIONS = 2_000_000
 """The part of a checkpoint that says what its tensors are; one takes about 60 operations."""
@@ -103,6 +107,9 @@ PROGRAM_BYTES = 64 * MIB
 """The JSON of a program of ``torch.export``; a node takes about 3 KB."""
 PROGRAM_MEMORY = 8
 """What exporting a program may take, in sizes of its file, beside ``SANDBOX_MEMORY``; Swin-Tiny takes 5.8."""
+PROGRAM_COPIES = 4
+"""What exporting a program may write, in sizes of its file, beside ``CHECKPOINT_SPARE``: it is copied, and its graph
+written."""
 PROGRAM_RATE = 256 * KIB
 """Loading and exporting a program may take a second for so many bytes of its file, beside ``SANDBOX_SECONDS``."""
 ARCHIVE_DIRECTORY_BYTES = 16 * MIB
@@ -121,5 +128,5 @@ SANDBOX_SECONDS = 120.0
 """Longest time that checking a stranger's graph may take."""
 SANDBOX_START_SECONDS = 300.0
 """Longest time until a child has imported its libraries."""
-SANDBOX_FILES = 10_000
-"""Files and folders that a child may leave in its folder."""
+SANDBOX_FILES = 1_000
+"""Files that a child may make in its folder."""

@@ -1,0 +1,238 @@
+"""ONNX files that strangers made, read within bounds: first the graph, then weights that lie in files beside it.
+
+``onnx.load`` parses whatever a file says, of which two bytes can become 170 bytes of memory, and opens what the graph
+names. Here the parts are counted before they are parsed, the graph is checked (``graph_bounds``), and weights come from
+regular files of the same folder, within what these files really hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import onnx
+from onnx import TensorProto
+
+from vitedge.converters.graph_bounds import GraphError, check_model, tensor_bytes, tensors_of
+from vitedge.safety.files import open_regular, read_bytes
+from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_CONTINUED = 0x80
+
+
+class MissingWeightsError(GraphError):
+    """A graph names a file of weights that does not exist.
+
+    Args:
+        name: of the file, relative to the graph's folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"its weights are in {name}, which is not beside it")
+        self.name = name
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph that was read and checked.
+
+    Attributes:
+        model: the graph; the weights that lie in other files are not in it.
+        sha256: of the file.
+        size: of the file, and of the weights in others, in bytes.
+    """
+
+    model: onnx.ModelProto
+    sha256: str
+    size: int
+
+
+def read_graph(path: Path) -> GraphFile:
+    """Read a graph, without the weights that lie in other files.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+        GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
+        ValueError: it is no ONNX file, or cut off.
+    """
+    content = read_bytes(path, limit=GRAPH_BYTES)
+    _check_fields(content)
+    model = _parsed(content)
+    outside = check_model(model)
+    return GraphFile(model, hashlib.sha256(content).hexdigest(), len(content) + outside)
+
+
+def _parsed(content: bytes) -> onnx.ModelProto:
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf has its own, which its type stubs do not show
+        raise ValueError(str(error)) from error
+    if not model.graph.node:
+        raise ValueError("it holds no graph")
+    return model
+
+
+def read_weights_beside(model: onnx.ModelProto, path: Path) -> None:
+    """Put the weights of other files into a graph, in place.
+
+    Args:
+        model: the graph, as ``read_graph`` gives it.
+        path: of its file.
+
+    Raises:
+        MissingWeightsError: a file does not exist.
+        GraphError: a file lies outside the graph's folder, or has less than the graph says.
+        OSError: a file cannot be read, or is no regular file.
+    """
+    outside: dict[str, list[TensorProto]] = {}
+    for tensor in tensors_of(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            outside.setdefault(_location(tensor), []).append(tensor)
+    for location, tensors in outside.items():
+        with open_regular(beside(path, location), limit=GRAPH_BYTES) as stream:
+            _fill(tensors, stream, location)
+
+
+def files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """The files that hold weights of a graph; errors as of ``read_weights_beside``."""
+    external = (tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL)
+    return [beside(path, location) for location in sorted({_location(tensor) for tensor in external})]
+
+
+def has_weights_beside(model: onnx.ModelProto) -> bool:
+    """Whether a tensor of a graph lies in another file, or says so."""
+    return any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors_of(model))
+
+
+def beside(path: Path, location: str) -> Path:
+    """A file of weights, with links followed.
+
+    Args:
+        path: of the graph.
+        location: the file's name in the graph.
+
+    Raises:
+        MissingWeightsError: it does not exist.
+        GraphError: it does not lie in the folder of the graph, or of the file that ``path`` is a link to.
+    """
+    name = PurePosixPath(location)
+    if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in location:
+        raise GraphError(f"its weights are in {location!r:.200}, which is no file of its folder")
+    try:
+        found = Path(os.path.realpath(path.parent / name, strict=True))
+    except FileNotFoundError:
+        raise MissingWeightsError(location) from None
+    folders = (Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent)  # the hub's cache has links
+    if not any(found.is_relative_to(folder) for folder in folders):
+        raise GraphError(f"its weights are in {location!r:.200}, a link out of its folder")
+    return found
+
+
+def _location(tensor: TensorProto) -> str:
+    return _entries(tensor).get("location", "")
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _fill(tensors: Iterable[TensorProto], stream: BinaryIO, location: str) -> None:
+    """Read the tensors of one file; together they have no more bytes than it has."""
+    size = left = os.fstat(stream.fileno()).st_size
+    for tensor in tensors:
+        wanted = tensor_bytes(tensor)
+        entries = _entries(tensor)
+        offset, length = _number(entries.get("offset", "0")), _number(entries.get("length", str(wanted)))
+        left -= wanted
+        if length != wanted or offset + wanted > size or left < 0:
+            raise GraphError(
+                f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
+                f"{tuple(tensor.dims)}, beside those of other tensors"
+            )
+        stream.seek(offset)
+        tensor.raw_data = stream.read(wanted)
+        if len(tensor.raw_data) != wanted:
+            raise GraphError(f"{location!r:.200} was cut off while it was read")
+        tensor.ClearField("external_data")
+        tensor.data_location = TensorProto.DEFAULT
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise GraphError(f"{text!r:.40} is no place in a file of weights")
+    return int(text)
+
+
+def _check_fields(content: bytes) -> None:
+    """Count texts and messages before they are parsed."""
+    pending = [(onnx.ModelProto.DESCRIPTOR.full_name, 0, len(content))]
+    count = 0
+    while pending:
+        kind, position, end = pending.pop()
+        nested = _nested(kind)
+        while position < end:
+            tag, position = _varint(content, position)
+            if tag & 7 != _BYTES:
+                position = _skip(content, position, tag & 7)
+                continue
+            length, position = _varint(content, position)
+            count += 1
+            if count > GRAPH_FIELDS:
+                raise GraphError(f"it has more than {GRAPH_FIELDS} parts")
+            if position + length > end:
+                raise ValueError("a part is longer than the whole")
+            inner = nested.get(tag >> 3)
+            if inner is not None:
+                pending.append((kind, position + length, end))
+                kind, end, nested = inner, position + length, _nested(inner)
+            else:
+                position += length
+        if position > end:
+            raise ValueError("a part is longer than the whole")
+
+
+def _skip(content: bytes, position: int, wire: int) -> int:
+    if wire == _VARINT:
+        return _varint(content, position)[1]
+    if wire == _FIXED64:
+        return position + 8
+    if wire == _FIXED32:
+        return position + 4
+    raise ValueError("it has a field of an unknown kind")
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 70 and position < len(content):
+        byte = content[position]
+        position += 1
+        value |= (byte & ~_CONTINUED) << shift
+        if byte < _CONTINUED:
+            return value, position
+        shift += 7
+    raise ValueError("it is cut off")
+
+
+def _nested(kind: str) -> Mapping[int, str]:
+    """The fields of a message that are messages, each with its kind, by number."""
+    return _messages()[kind]
+
+
+@cache
+def _messages() -> dict[str, dict[int, str]]:
+    found: dict[str, dict[int, str]] = {}
+    pending: list[Any] = [onnx.ModelProto.DESCRIPTOR]
+    while pending:
+        descriptor = pending.pop()
+        if descriptor.full_name in found:
+            continue
+        inner = {each.number: each.message_type for each in descriptor.fields if each.message_type}
+        found[descriptor.full_name] = {number: each.full_name for number, each in inner.items()}
+        pending += inner.values()
+    return found
