@@ -24,8 +24,10 @@ from vitedge.model_card import ModelCard
 from vitedge.safety.files import check_regular, read_bytes
 from vitedge.safety.limits import (
     CHECKPOINT_BYTES,
+    CHECKPOINT_SPARE,
     GRAPH_BYTES,
     INPUT_SIDE,
+    PROGRAM_COPIES,
     PROGRAM_MEMORY,
     PROGRAM_RATE,
     SANDBOX_MEMORY,
@@ -122,7 +124,7 @@ def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
     bounds = Bounds(
         memory_bytes=SANDBOX_MEMORY + PROGRAM_MEMORY * size,
         seconds=SANDBOX_SECONDS + size / PROGRAM_RATE,
-        file_bytes=SANDBOX_MEMORY + 4 * size,
+        file_bytes=CHECKPOINT_SPARE + PROGRAM_COPIES * size,
     )
     told = run_sandboxed(
         WORKER,

@@ -164,6 +164,12 @@ def test_the_number_of_files_is_bounded(scratch: Path) -> None:
         run_in(scratch, "many_files", SANDBOX_FILES + 1)
 
 
+@pytest.mark.skipif(not (LAYERS.seccomp or LAYERS.landlock), reason="this kernel holds no child")
+def test_it_makes_no_folders(scratch: Path) -> None:
+    """Deep ones could not be removed again."""
+    assert run_in(scratch, "make_folder") == "PermissionError"
+
+
 def test_what_it_prints_is_dropped(scratch: Path) -> None:
     assert run("print_much", 40, folder=scratch) == "printed"
 
@@ -227,11 +233,11 @@ def test_a_link_that_it_leaves_is_refused(scratch: Path, tmp_path: Path, monkeyp
     with pytest.raises(CheckpointError):
         run_in(scratch, "leave_symlink", str(tmp_path / "secret"))
     (scratch / "planted").symlink_to(tmp_path)
-    with pytest.raises(CheckpointError, match="made a link or a special file"):
+    with pytest.raises(CheckpointError, match="made a folder, a link or a special file"):
         run("echo", 1, folder=scratch)
     (scratch / "planted").unlink()
     os.mkfifo(scratch / "planted")
-    with pytest.raises(CheckpointError, match="made a link or a special file"):
+    with pytest.raises(CheckpointError, match="made a folder, a link or a special file"):
         run("echo", 1, folder=scratch)
 
 

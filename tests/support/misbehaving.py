@@ -122,6 +122,11 @@ def print_much(megabytes: int) -> str:
 def many_files(count: int, folder: Path) -> None:
     for number in range(count):
         (folder / str(number)).touch()
+    time.sleep(3600)
+
+
+def make_folder(folder: Path) -> str:
+    return _tried((folder / "deep").mkdir)
 
 
 def outside(path: str) -> dict[str, str]:

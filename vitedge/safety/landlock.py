@@ -26,7 +26,7 @@ _TCP = 1 << 0 | 1 << 1
 _ABSTRACT_SOCKETS_AND_SIGNALS = 1 << 0 | 1 << 1
 
 _READ = _READ_FILE | _READ_DIR
-_WRITE = _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _REFER | _TRUNCATE
+_WRITE = _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
 
 
 def version() -> int:
@@ -42,7 +42,7 @@ def forbid_writing(folder: Path) -> bool:
     It holds for the calling thread and for those that it starts.
     """
     known = version()
-    handled = _known(_WRITE | _EXECUTE | _SPECIAL_FILES | _IOCTL_DEV, known)
+    handled = _known(_WRITE | _REMOVE_DIR | _MAKE_DIR | _REFER | _EXECUTE | _SPECIAL_FILES | _IOCTL_DEV, known)
     return _restrict(known, handled, [(folder, _known(_WRITE, known)), (Path(os.devnull), _WRITE_FILE)], beyond=True)
 
 

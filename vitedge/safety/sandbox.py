@@ -8,6 +8,7 @@ comes back is JSON, and files in a folder of the caller; nothing is unpickled, a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -86,11 +87,12 @@ def run_sandboxed(
     """Call ``module.serve(request, folder)`` in a child interpreter, and wait for its result.
 
     Args:
-        module: importable by its full name. Its ``serve`` takes the request and the folder, and returns what JSON has;
-            a ``VitedgeError`` that it raises is raised here.
+        module: importable by its full name; it imports what it needs at its top, before the child gives up reading.
+            Its ``serve`` takes the request and the folder, and returns what JSON has; a ``VitedgeError`` that it raises
+            is raised here.
         request: what JSON has.
-        folder: an empty folder that the caller owns, the only one that the child may write to. Every file in it is the
-            child's word: it is a regular file when this function returns, and no more than that is certain.
+        folder: a folder without folders that the caller owns, the only one that the child may write to. Every file in
+            it is the child's word: it is a regular file when this function returns, and no more than that is certain.
         bounds: what the child may use.
         readable: files and folders that the child reads, beside Python's own and ``folder``.
         subject: names the stranger's file in errors.
@@ -125,6 +127,7 @@ class _Child:
 
     Attributes:
         process: it.
+        folder: the one that it may write to.
         output: what it prints.
         ready: where it tells that its libraries are imported.
         words: the last that it printed.
@@ -135,6 +138,7 @@ class _Child:
     """
 
     process: subprocess.Popen[bytes]
+    folder: Path
     output: IO[bytes]
     ready: IO[bytes]
     words: bytes = b""
@@ -167,7 +171,7 @@ def _started(order: dict[str, Any]) -> Iterator[_Child]:
             os.close(writing)
         assert process.stdout is not None
         try:
-            yield _Child(process, process.stdout, ready, began=time.monotonic())
+            yield _Child(process, Path(order["folder"]), process.stdout, ready, began=time.monotonic())
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -183,6 +187,7 @@ def _variables(folder: Path) -> dict[str, str]:
     own = {
         "HOME": os.fspath(folder),
         "TMPDIR": os.fspath(folder),
+        "TORCHINDUCTOR_CACHE_DIR": os.fspath(folder),  # PyTorch makes it when it is imported
         "PYTHONUSERBASE": site.getuserbase(),  # the true home's packages stay importable
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENBLAS_NUM_THREADS": "1",  # it starts threads when it is loaded, which Landlock would not hold
@@ -205,6 +210,7 @@ def _watch(running: _Child, bounds: Bounds, subject: str) -> None:
             if not selector.get_map():
                 time.sleep(_POLL_SECONDS)
             _check_bounds(running, bounds, subject)
+        _check_bounds(running, bounds, subject)
         for _ in range(_LAST_READS):
             if not _take(running, running.output):
                 break
@@ -237,6 +243,8 @@ def _check_bounds(running: _Child, bounds: Bounds, subject: str) -> None:
         raise _out_of_memory(subject, bounds)
     if _written(running) - running.written > bounds.file_bytes + _SLACK:
         raise _too_large(subject, bounds)
+    if _files(running.folder) > SANDBOX_FILES:
+        raise _stopped(subject, f"made more than {SANDBOX_FILES} files")
 
 
 def _memory(running: _Child) -> int:
@@ -247,6 +255,12 @@ def _written(running: _Child) -> int:
     """Bytes that the child wrote to files; 0 where the system does not tell."""
     fields = confinement.read_fields(Path(f"/proc/{running.process.pid}/io"))
     return max(int(fields.get("wchar", 0)) - running.printed, int(fields.get("write_bytes", 0)))
+
+
+def _files(folder: Path) -> int:
+    """Number of files in a folder, counted as far as the bound."""
+    with os.scandir(folder) as entries:
+        return sum(1 for _ in itertools.islice(entries, SANDBOX_FILES + 1))
 
 
 def _stopped(subject: str, what: str) -> CheckpointError:
@@ -288,19 +302,12 @@ def _signal(number: int) -> str:
 
 
 def _check_leavings(folder: Path, subject: str) -> None:
-    """Refuse links, FIFOs and the like in what the child wrote, and too many files; the child has ended."""
-    pending, seen = [os.fspath(folder)], 0
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                seen += 1
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    pending.append(entry.path)
-                elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                    raise _stopped(subject, "made a link or a special file")
-                if seen > SANDBOX_FILES:
-                    raise _stopped(subject, f"made more than {SANDBOX_FILES} files")
+    """Refuse links, FIFOs and the like in what the child wrote; the child has ended."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise _stopped(subject, "made a folder, a link or a special file")
 
 
 def _result(folder: Path, subject: str, bounds: Bounds) -> Any:

@@ -79,7 +79,8 @@ _REFUSED: Mapping[str, tuple[int | None, int | None]] = {
     "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "settimeofday": (164, 170),
     "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171), "sethostname": (170, 161),
     "setdomainname": (171, 162), "syslog": (103, 116), "vhangup": (153, 58),
-    # what Landlock does not restrict of files, and links out of the folder where there is no Landlock
+    # what Landlock does not restrict of files; links and folders, for kernels without Landlock
+    "mkdir": (83, None), "mkdirat": (258, 34),
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
