@@ -24,7 +24,7 @@ START_SECONDS = 180.0
 GOOD = ("refused", "answered")
 
 SHARES: Mapping[str, int] = {
-    "manifest.json": 200,
+    "manifest.json": 225,
     "golden.npz": 150,
     "IR, XML": 60,
     "IR, weights": 25,
@@ -32,7 +32,7 @@ SHARES: Mapping[str, int] = {
     "ONNX": 60,
     "safetensors": 110,
     "PyTorch checkpoint": 50,
-    ".pt2": 45,
+    ".pt2": 20,
     "timm config.json": 60,
     "Transformers config.json": 50,
     "preprocessor_config.json": 50,
