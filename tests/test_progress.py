@@ -34,6 +34,23 @@ def test_a_file_gets_a_line_a_step_and_no_counter() -> None:
     assert "\r" not in stream.getvalue()
 
 
+def test_a_step_is_one_line_whatever_it_names() -> None:
+    stream = io.StringIO()
+    Terminal(stream).step("reading \x1b[2Jphoto\n.png")
+    assert stream.getvalue().endswith(" reading \\x1b[2Jphoto\\n.png\n")
+
+
+def test_work_goes_on_where_its_progress_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Screen):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+    terminal = Terminal(Full())
+    terminal.step("quantizing")
+    assert list(terminal.track("abc", total=3, unit="letters")) == ["a", "b", "c"]
+
+
 def test_a_terminal_counts_and_leaves_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
     screen = Screen()

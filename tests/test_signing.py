@@ -16,8 +16,8 @@ import pytest
 
 import vitedge
 from vitedge.bundle import MANIFEST, Bundle
-from vitedge.errors import BundleSignatureError, UsageError
-from vitedge.safety.limits import BUNDLE_SIGNATURES, SIGNATURES_BYTES
+from vitedge.errors import BundleIntegrityError, BundleSignatureError, UsageError
+from vitedge.safety.limits import BUNDLE_SIGNATURES, SIGNATURES_BYTES, TRUSTED_KEYS
 from vitedge.signatures import SIGNATURES, PublicKey, read_signatures, trusted_keys
 from vitedge.signing import new_key, public_path, sign
 
@@ -230,6 +230,23 @@ class TestSign:
             sign(signed, key=key)
         assert (signed / SIGNATURES).read_bytes() == before
 
+    def test_a_manifest_that_changes_meanwhile_is_not_signed(
+        self, bundle: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened = Bundle.open(bundle)
+        (bundle / MANIFEST).write_text((bundle / MANIFEST).read_text().replace("dominant_colour", "replaced"))
+        monkeypatch.setattr(Bundle, "open", lambda *_, **__: opened)
+        with pytest.raises(BundleIntegrityError, match="changed while it was signed"):
+            sign(bundle, key=key)
+
+    def test_a_bundle_that_is_full_of_signatures_takes_no_other(self, signed: Path, key: Path, tmp_path: Path) -> None:
+        (one,) = json.loads((signed / SIGNATURES).read_text())["signatures"]
+        others = [{**one, "key": f"{number:016x}"} for number in range(BUNDLE_SIGNATURES)]
+        edit_signatures(signed, signatures=others)
+        with pytest.raises(UsageError, match="has 16 signatures") as caught:
+            sign(signed, key=key)
+        assert "remove" in caught.value.fix
+
     def test_an_altered_bundle_is_not_signed(self, bundle: Path, key: Path) -> None:
         (bundle / "labels.txt").write_text("altered")
         with pytest.raises(vitedge.VitedgeError, match=r"labels\.txt"):
@@ -308,6 +325,23 @@ class TestKeys:
         with pytest.raises(UsageError, match="never overwrites a key"):
             new_key(tmp_path / "fleet.pem")
         assert [each.name for each in tmp_path.iterdir()] == [taken]
+
+    def test_a_key_that_appears_meanwhile_is_not_overwritten(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os.path, "lexists", lambda path: False)
+        (tmp_path / "fleet.pem").write_text("kept")
+        with pytest.raises(UsageError, match="File exists"):
+            new_key(tmp_path / "fleet.pem")
+        assert (tmp_path / "fleet.pem").read_text() == "kept"
+
+    def test_more_keys_than_anybody_trusts_are_refused(self, key: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "keys"
+        folder.mkdir()
+        for number in range(TRUSTED_KEYS + 1):
+            (folder / f"{number}.pem").symlink_to(public_path(key))
+        with pytest.raises(UsageError, match="1001 keys; 1000 are the most"):
+            trusted_keys(folder)
 
     def test_no_half_of_a_pair_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = os.open

@@ -299,6 +299,21 @@ class TestStatusLine:
         StatusLine(screen).write(prediction("a" * 100))
         assert len(screen.getvalue().removeprefix("\r\033[K")) == 39
 
+    def test_a_hostile_label_moves_no_cursor(self):
+        screen = io.StringIO()
+        StatusLine(screen).write(prediction("\x1b[2J\nred"))
+        assert "\\x1b[2J\\nred 50.0 %" in screen.getvalue()
+        assert screen.getvalue().count("\033") == 1
+
+    def test_a_terminal_that_has_gone_ends_no_stream(self):
+        class Gone(io.StringIO):
+            def write(self, text: str) -> int:
+                raise OSError(5, "Input/output error")
+
+        status = StatusLine(Gone())
+        status.write(prediction())
+        status.close()
+
     def test_says_that_it_is_unsure(self):
         screen = io.StringIO()
         StatusLine(screen).write(prediction(abstained=True))
