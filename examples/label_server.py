@@ -37,6 +37,7 @@ class LabelHandler(BaseHTTPRequestHandler):
     """One request."""
 
     server: LabelServer
+    timeout = 10.0  # seconds that a client may take for its request
 
     def do_GET(self) -> None:
         """Answer with the last prediction."""
@@ -44,6 +45,7 @@ class LabelHandler(BaseHTTPRequestHandler):
         body = json.dumps(None if prediction is None else prediction.to_json()).encode()
         self.send_response(503 if prediction is None else 200)
         self.send_header("Content-Type", "application/json")
+        self.send_header("X-Content-Type-Options", "nosniff")  # labels are text, whatever a browser sees in them
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
