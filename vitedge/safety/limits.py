@@ -83,7 +83,7 @@ GRAPH_FIELDS = 5_000_000
 """Fields of a serialized graph: names, attributes, shapes; that of DeiT-Tiny in int8 has 7,000."""
 GRAPH_DEPTH = 32
 """Subgraphs within each other, and functions that call functions."""
-GRAPH_FIELDS = 4_000_000
+GRAPH_FIELDS = 2_000_000
 """Texts and messages that an ONNX file consists of; an empty one takes up to 170 bytes of memory."""
 GRAPH_NAME_CHARACTERS = 4_096
 GRAPH_WHOLE_BYTES = 2 * GIB - MIB
