@@ -20,6 +20,7 @@ TEXT_BYTES = 64 * MIB
 LABELS = 1_000_000
 """Lines of a file of labels."""
 LABEL_CHARACTERS = 1_000
+"""Of one label."""
 LISTED_IMAGES = 1_000_000
 """Lines of a list of images."""
 MESSAGE_CHARACTERS = 10_000
@@ -27,6 +28,7 @@ MESSAGE_CHARACTERS = 10_000
 NAME_CHARACTERS = 256
 """Of a mistyped name that is compared with known ones."""
 NAMES_COMPARED = 10_000
+"""Known names that a mistyped one is compared with."""
 
 GOLDEN_BYTES = 64 * MIB
 """``golden.npz`` after inflation, all arrays together."""
@@ -37,13 +39,16 @@ ARRAY_HEADER_BYTES = 1 * KIB
 SIGNATURES_BYTES = 64 * KIB
 """``manifest.sig``."""
 BUNDLE_SIGNATURES = 16
+"""Signatures of one bundle."""
 KEY_BYTES = 64 * KIB
+"""A public or private key."""
 TRUSTED_KEYS = 1_000
 """Keys in a folder of trusted ones."""
 BUNDLE_FILES = 1_000
 """Files that a manifest may list, and entries that a bundle's folder may have."""
 
 IMAGE_BYTES = 512 * MIB
+"""An image file."""
 IMAGE_PIXELS = 100_000_000
 """Of an image or a video's frame."""
 IMAGE_SIDE = 1 << 17
@@ -63,6 +68,7 @@ IMAGE_PARTS = 100_000
 IMAGE_READS = 400_000
 """Pieces in which a decoder may read an image file."""
 VIDEO_BYTES = 1 << 40
+"""A video file."""
 VIDEO_SAMPLES = 10_000_000
 """Frames and sounds that an MP4 declares in one place."""
 VIDEO_BOXES = 1_000_000
@@ -74,6 +80,7 @@ JOURNAL_BYTES = 4 * GIB
 FOLDER_DEPTH = 64
 """Folders within each other, below the folder that was named."""
 FOLDER_ENTRIES = 10_000_000
+"""Files and folders below a folder of images."""
 
 GRAPH_BYTES = 4 * GIB
 """An ONNX graph with its external data, and an IR."""
@@ -94,15 +101,19 @@ GRAPH_SECONDS = 6.0
 GRAPH_GIB_SECONDS = 20.0
 """Processor time for checking a graph and running it once, and what is added for each GiB of weights."""
 TENSOR_DIMENSIONS = 16
+"""Of one tensor."""
 CHECKPOINT_BYTES = 64 * GIB
 """Weights of a checkpoint, all shards together."""
 CHECKPOINT_TENSORS = 100_000
+"""Tensors of a checkpoint."""
 CHECKPOINT_SHARING = 4
+"""Tensors may repeat the numbers of a checkpoint: together they take this many times its size."""
 CHECKPOINT_SPARE = 64 * MIB
 """Tensors may repeat the numbers of a file: together they take ``CHECKPOINT_SHARING`` times its size, and these."""
 PICKLE_BYTES = 64 * MIB
+"""The part of a ``.pth`` file that says what its tensors are."""
 PICKLE_OPERATIONS = 2_000_000
-"""The part of a checkpoint that says what its tensors are; one takes about 60 operations."""
+"""Of that part; a tensor takes about 60."""
 PROGRAM_BYTES = 64 * MIB
 """The JSON of a program of ``torch.export``; a node takes about 3 KB."""
 PROGRAM_MEMORY = 8
