@@ -28,9 +28,9 @@ LABELS = ("red", "<green>", "blue")
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
-    """Two images each of red and blue, and a large one of red."""
+    """Two images each of red and blue, and a large one of red, whose name is wicked."""
     folder = photos.write_photos(tmp_path / "photos", ("red", "blue"))
-    Image.fromarray(np.full((300, 600, 3), (200, 0, 0), np.uint8)).save(folder / "red" / "large.png")
+    Image.fromarray(np.full((300, 600, 3), (200, 0, 0), np.uint8)).save(folder / "red" / "<i>\x1b.png")
     return ImageSet.from_folder(folder)
 
 
@@ -72,7 +72,8 @@ def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageSet)
     assert "&lt;green&gt;" in text
     assert "<green>" not in text
     assert "theirs &amp; co.bundle" in text
-    assert not re.search(r"https?://|<script|<link", text)
+    assert r"red/&lt;i&gt;\x1b.png" in text
+    assert not re.search(r"https?://|<script|<link|<i>|\x1b", text)
 
 
 def test_of_many_flips_those_that_differ_most_are_shown_in_order(

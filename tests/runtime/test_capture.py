@@ -20,6 +20,7 @@ from vitedge.errors import FrameSourceError
 from vitedge.runtime import capture
 from vitedge.runtime.capture import Capture
 from vitedge.runtime.sources import open_source
+from vitedge.safety.escape import terminal
 
 cv2 = pytest.importorskip("cv2")
 
@@ -65,14 +66,14 @@ class TestVideo:
     def test_a_cut_off_video_gives_its_frames_and_a_notice(
         self, clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ):
-        cut = tmp_path / "cut.avi"
+        cut = tmp_path / "cut\x1b[2J.avi"
         cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
         with caplog.at_level(logging.WARNING, "vitedge"), open_source(cut) as source:
             numbers = [clips.number_of(frame.image) for frame in source]
         assert numbers == list(range(len(numbers)))
         assert 10 < len(numbers) < 50
         assert source.notices == (f"{cut} is cut off: it ended after {len(numbers)} of about 60 frames",)
-        assert caplog.messages == list(source.notices)
+        assert caplog.messages == [terminal(notice) for notice in source.notices]
 
     def test_a_video_without_a_whole_frame_is_an_error(self, clip: Path, tmp_path: Path):
         cut = tmp_path / "cut.avi"

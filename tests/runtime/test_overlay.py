@@ -109,6 +109,11 @@ def test_any_label_can_be_drawn(label: str):
     assert np.array_equal(drawn[:, layout.width :], noise(480, 640)[:, layout.width :])
 
 
+def test_a_line_break_in_a_label_is_shown_and_not_followed():
+    drawn = [annotate(prediction(0.7, label=label), np.zeros((480, 640, 3), np.uint8)) for label in ("a\nb", r"a\nb")]
+    assert np.array_equal(*drawn)
+
+
 class TestRateMeter:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitedge.runtime.plot import Axis
+from vitedge.runtime.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot
 
 
 @given(st.floats(1e-3, 1e4), st.floats(1.0001, 1e4))
@@ -16,3 +18,10 @@ def test_ticks_are_round_few_and_within_the_axis(low: float, factor: float) -> N
         assert ticks == sorted(set(ticks))
         assert all(low <= tick <= low * factor for tick in ticks)
         assert np.all((axis(np.array(ticks)) >= 0) & (axis(np.array(ticks)) <= 100))
+
+
+def test_units_are_text() -> None:
+    axes = Axis(0.0, 1.0, LEFT, WIDTH - RIGHT), Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    texts = [each.text for each in ET.fromstring(plot(*axes, "", units=("</svg><b>", "\x1b &"))).iter("text")]
+    assert texts.count("</svg><b>") == 1
+    assert texts.count(r"\x1b &") == 1
