@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitedge.converters.rewrites import MAX_RELATIVE_ERROR, MIN_SQNR_DB, is_exact
 from vitedge.errors import ConversionError
+from vitedge.manifest import LEAST_SQNR_DB
 from vitedge.metrics import Parity, parity
 from vitedge.targets import Precision
 
@@ -38,9 +39,9 @@ class EngineGate:
 
 ENGINE_GATES: Mapping[Precision, EngineGate] = {
     "fp32": EngineGate(floor=50.0, cap=60.0, random_floor=50.0),
-    "fp16": EngineGate(floor=20.0, cap=25.0, random_floor=5.0),
-    "int8": EngineGate(floor=18.0, cap=20.0, random_floor=5.0),
-    "fp8": EngineGate(floor=18.0, cap=20.0, random_floor=5.0),
+    "fp16": EngineGate(floor=20.0, cap=25.0, random_floor=LEAST_SQNR_DB),
+    "int8": EngineGate(floor=18.0, cap=20.0, random_floor=LEAST_SQNR_DB),
+    "fp8": EngineGate(floor=18.0, cap=20.0, random_floor=LEAST_SQNR_DB),
 }
 MARGIN_DB = 6.0
 

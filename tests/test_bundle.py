@@ -169,10 +169,10 @@ def test_a_file_that_the_bundle_does_not_have_is_named(tiny_bundle: Bundle) -> N
     assert MODEL_ONNX in caught.value.expected
 
 
-def test_unlisted_files_are_left_alone(copied: Path) -> None:
+def test_a_file_that_is_not_listed_is_refused_by_name(copied: Path) -> None:
     (copied / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(BundleError, match=r"has no notes\.txt"):
-        Bundle.open(copied).file("notes.txt")
+    with pytest.raises(BundleIntegrityError, match=r"notes\.txt is no part of the bundle"):
+        Bundle.open(copied)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off", b"\x93NUMPY\x01"])

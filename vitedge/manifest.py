@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from vitedge.errors import BundleSchemaError, UsageError
@@ -12,6 +11,8 @@ from vitedge.metrics import Parity
 from vitedge.model_card import ModelCard
 from vitedge.records import decode, encode, json_schema
 from vitedge.safety import escape
+from vitedge.safety.files import parse_json
+from vitedge.safety.limits import MANIFEST_BYTES
 from vitedge.targets import Precision
 
 SCHEMA_VERSION = 2
@@ -19,6 +20,12 @@ SCHEMA_VERSION = 2
 2 brought ``confidence``. What is said of a 16-bit twin came without: a runtime that ignores it knows no TensorRT."""
 
 READ_VERSIONS = (1, 2)
+
+LEAST_SQNR_DB = 5.0
+"""Least that a bundle may demand of an engine. Zeros reach 0 dB; what is converted from random weights demands 5."""
+TEMPERATURES = (1e-3, 1e3)
+"""Beyond them, logits over the temperature are 0 or infinite in float32."""
+CONVERT_AGAIN = "convert the model again"
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,26 @@ class GoldenRecord:
     count: int
     min_sqnr_db: float
     fp16_min_sqnr_db: float | None = None
+
+    def check(self, where: Path) -> None:
+        """Refuse a demand that every engine meets.
+
+        Args:
+            where: path of the manifest, for errors.
+
+        Raises:
+            BundleSchemaError: there are no vectors, or less is demanded than of any bundle.
+        """
+        if self.count < 1:
+            raise BundleSchemaError(f"{where}: golden.count is {self.count}", expected="1 or more", fix=CONVERT_AGAIN)
+        for name in ("min_sqnr_db", "fp16_min_sqnr_db"):
+            demanded = getattr(self, name)
+            if demanded is not None and not demanded >= LEAST_SQNR_DB:
+                raise BundleSchemaError(
+                    f"{where}: golden.{name} is {demanded}: an engine that computes something else would pass",
+                    expected=f"{LEAST_SQNR_DB:g} or more, as vitedge convert writes even for random weights",
+                    fix=CONVERT_AGAIN,
+                )
 
 
 @dataclass(frozen=True)
@@ -136,8 +163,9 @@ class ConfidenceRecord:
     sha256: str
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"the temperature is {self.temperature}", expected="a positive number")
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise UsageError(f"the temperature is {self.temperature}", expected=f"{low:g} to {high:g}")
         if not 0 <= self.threshold <= 1:
             raise UsageError(f"the threshold is {self.threshold}", expected="a score, 0…1")
 
@@ -283,8 +311,19 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """The manifest as indented JSON text."""
-    return escape.json(encode(manifest), indent=1) + "\n"
+    """The manifest as indented JSON text, in ASCII.
+
+    Raises:
+        UsageError: it is larger than any manifest that is read.
+    """
+    text = escape.json(encode(manifest), indent=1) + "\n"
+    if len(text) > MANIFEST_BYTES:
+        raise UsageError(
+            f"the manifest takes {len(text)} bytes, most of them for {manifest.model.num_classes} labels",
+            expected=f"at most {MANIFEST_BYTES} bytes",
+            fix="give shorter labels with --labels",
+        )
+    return text
 
 
 def parse_manifest(text: str, *, where: str) -> Manifest:
@@ -298,8 +337,8 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         BundleSchemaError: not JSON, from a newer vitedge, or a key is missing or wrong.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise BundleSchemaError(
             f"{where} is not JSON: {error}", fix="copy the bundle again, or convert again"
         ) from error

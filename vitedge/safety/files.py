@@ -67,7 +67,7 @@ def check_regular(path: str | Path, *, limit: int) -> int:
 
 def _check(path: str | Path, status: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise UnsafeFileError(path, f"it is {_kind(status.st_mode)}, not a file")
+        raise UnsafeFileError(path, f"it is {kind_of(status.st_mode)}, not a file")
     if status.st_size > limit:
         raise UnsafeFileError(path, f"it has {status.st_size} bytes; {limit} are the most that vitedge reads of one")
     if status.st_size > _CHUNK and status.st_blocks * _BLOCK < status.st_size // 100:
@@ -76,7 +76,8 @@ def _check(path: str | Path, status: os.stat_result, limit: int) -> None:
         )
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """What a mode of ``stat`` says that something is, in words, if it is no file."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",

@@ -97,7 +97,7 @@ GRAPH_WHOLE_BYTES = 2 * GIB - MIB
 """A graph with its weights in one piece, as protobuf and ONNX Runtime take it."""
 GRAPH_COPIES = 10
 """What checking and running a graph may take, in sizes of its weights, beside ``SANDBOX_MEMORY``."""
-GRAPH_SECONDS = 6.0
+GRAPH_SECONDS = 5.0
 GRAPH_GIB_SECONDS = 20.0
 """Processor time for checking a graph and running it once, and what is added for each GiB of weights."""
 TENSOR_DIMENSIONS = 16

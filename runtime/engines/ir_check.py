@@ -1,0 +1,90 @@
+"""What OpenVINO does not check in an IR before it reads it: a stranger's may end the process instead of failing.
+
+Found by giving every operator of OpenVINO 2026.4 too few inputs, and constants sizes that wrap around: its reader then
+follows a pointer that is not there. Types, shapes and places in the weights it checks itself.
+
+The text is searched, not parsed, which takes a hundredth of the time that compiling takes. So an IR has to be in the
+form in which OpenVINO writes it: anything that its parser might see otherwise than a search is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from vitedge.safety.limits import GRAPH_NODES
+
+_OPENING = "<layer "
+_LAYER = re.compile(r'<layer id="\d+" name="[^"]*" type="(\w+)" version="\w+"(?: \w+="[^"]*")*>\s*')
+_DATA = re.compile(r'<data((?: \w+="[^"<>&]*")*) />')
+_ATTRIBUTE = re.compile(r' (\w+)="([^"]*)"')
+_HEAD = re.compile(r"</layer>|<input>")
+_PORT = "<port "
+_SOURCES = ("Const", "Parameter")
+_LEAST_INPUTS: Mapping[str, int] = {"Broadcast": 2, "Slice": 4}
+_REFUSED: Mapping[str, str] = {
+    "ReadValue": "keeps a state from frame to frame",
+    "Assign": "keeps a state from frame to frame",
+    "Mod": "ends the process where it divides an integer by 0",
+}
+_BITS = 8
+
+
+def check_ir(xml: str) -> None:
+    """Refuse an IR that would crash OpenVINO's reader.
+
+    Args:
+        xml: contents of ``model.xml``.
+
+    Raises:
+        ValueError: it is no IR in the form in which OpenVINO writes it; an operator has too few inputs, keeps a state
+            between frames or may end the process; a constant is larger than its bytes; or there are too many layers.
+    """
+    if "<!" in xml or xml.count("<?") > 1:
+        raise ValueError("it has a document type, a comment or CDATA, which OpenVINO does not write")
+    layers = list(_LAYER.finditer(xml))
+    if not 0 < len(layers) <= GRAPH_NODES:
+        raise ValueError(f"it has {len(layers)} layers; expected 1 to {GRAPH_NODES}")
+    if xml.count("<layer") != len(layers) + xml.count("<layers>"):
+        raise ValueError("a layer is not in the form in which OpenVINO writes it")
+    for layer in layers:
+        _check_layer(layer[1], xml, layer.end())
+
+
+def _check_layer(kind: str, xml: str, position: int) -> None:
+    if kind in _REFUSED:
+        raise ValueError(f"its layer of type {kind} {_REFUSED[kind]}")
+    if kind == "Const":
+        _check_constant(_DATA.match(xml, position))
+    elif kind not in _SOURCES:
+        _check_inputs(kind, xml, position)
+
+
+def _check_inputs(kind: str, xml: str, position: int) -> None:
+    found = _HEAD.search(xml, position)
+    if found is None or found[0] != "<input>" or _is_within_rt_info(xml[position : found.start()]):
+        raise ValueError(f"its layer of type {kind:.40} has no inputs")
+    least = _LEAST_INPUTS.get(kind, 1)
+    inputs = xml.count(_PORT, found.end(), xml.find("</input>", found.end()))
+    if inputs < least:
+        raise ValueError(f"its layer of type {kind:.40} has {inputs} inputs; it takes {least} or more")
+
+
+def _is_within_rt_info(head: str) -> bool:
+    return head.count("<rt_info") != head.count("</rt_info>")
+
+
+def _check_constant(data: re.Match[str] | None) -> None:
+    """OpenVINO multiplies shapes in 64 bits: one that wraps around to the size would be read far beyond its bytes."""
+    pairs = [] if data is None else _ATTRIBUTE.findall(data[1])
+    attributes = dict(pairs)
+    if len(attributes) != len(pairs) or not {"shape", "size"} <= set(attributes):
+        raise ValueError("a constant is not in the form in which OpenVINO writes it")
+    try:
+        axes = [int(axis) for axis in attributes["shape"].split(",") if axis]
+        size = int(attributes["size"])
+    except ValueError as error:
+        raise ValueError(f"a constant has a shape or size that is no number: {error}") from error
+    if min(axes, default=0) < 0 or math.prod(axes) > _BITS * size:
+        raise ValueError(f"a constant of {size} bytes has the shape {attributes['shape']!r:.80}")
