@@ -19,7 +19,7 @@ from vitedge.runtime.containers import ContainerError, check_container
 from vitedge.runtime.ffmpeg import FILE_OPTIONS, STREAM_OPTIONS, ffmpeg_options
 from vitedge.runtime.frames import Frame, FrameSource
 from vitedge.safety.escape import terminal
-from vitedge.safety.files import open_regular
+from vitedge.safety.files import is_unicode, open_regular
 from vitedge.safety.limits import IMAGE_PIXELS, VIDEO_BYTES
 
 logger = logging.getLogger("vitedge")
@@ -170,6 +170,7 @@ def open_stream(address: str) -> Capture:
 
 def _open(cv2: Any, name: str) -> Any:
     """A capture by FFmpeg, else by GStreamer, as on a Jetson; OpenCV's other backends take names for patterns."""
+    _check_name(name)
     has_backend = cv2.videoio_registry.hasBackend
     if has_backend(cv2.CAP_FFMPEG):
         limits = [
@@ -178,6 +179,13 @@ def _open(cv2: Any, name: str) -> Any:
         ]
         return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
     return cv2.VideoCapture(name, cv2.CAP_GSTREAMER if has_backend(cv2.CAP_GSTREAMER) else cv2.CAP_ANY)
+
+
+def _check_name(name: str) -> None:
+    if not is_unicode(name):
+        raise FrameSourceError(
+            f"OpenCV cannot open {name}: its name is not UTF-8", expected="a name in UTF-8", fix="rename it"
+        )
 
 
 def _check_file(path: Path) -> int:
@@ -235,6 +243,7 @@ def open_camera(device: int | Path) -> Capture:
     if isinstance(device, int) and not 0 <= device <= LARGEST_CAMERA:
         raise _no_camera(device, name)
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    _check_name(str(device))
     capture = cv2.VideoCapture(device if isinstance(device, int) else str(device), backend)
     if not capture.isOpened():
         raise _no_camera(device, name)

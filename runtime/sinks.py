@@ -20,6 +20,7 @@ from vitedge.files import check_report_path
 from vitedge.prediction import Prediction
 from vitedge.runtime.overlay import RateMeter, annotate
 from vitedge.safety import child, escape
+from vitedge.safety.files import is_unicode
 
 VIDEO_CODECS: dict[str, tuple[str, ...]] = {
     ".mp4": ("mp4v", "avc1"),
@@ -152,10 +153,8 @@ class AnnotatedVideo:
             raise UsageError(
                 f"cannot save a video as {self._path.name!r}", expected=f"a name ending in {', '.join(VIDEO_CODECS)}"
             )
-        try:
-            str(self._path).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"OpenCV cannot write {self._path}", expected="a path that is UTF-8") from error
+        if not is_unicode(str(self._path)):
+            raise UsageError(f"OpenCV cannot write {self._path}", expected="a name in UTF-8")
         self._cv2 = require("cv2", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         self._fps = fps or UNKNOWN_FPS

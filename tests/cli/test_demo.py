@@ -66,6 +66,14 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, capsys: pytest.Capture
     assert (folder / "note").read_text() == "keep"
 
 
+def test_a_name_that_opencv_cannot_write_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo\udcff")]) == EXIT_ERROR
+    assert "OpenCV cannot write into" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("package", ["cv2", "PIL", "sklearn"])
 def test_a_missing_package_is_named_before_anything_is_done(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -82,6 +82,13 @@ class TestVideo:
         with open_source(cut) as source, pytest.raises(FrameSourceError, match="no frame that can be decoded"):
             list(source)
 
+    def test_a_name_that_is_not_utf8_is_an_error(self, clip: Path, tmp_path: Path):
+        path = tmp_path / f"clip\udcff{clip.suffix}"
+        path.write_bytes(clip.read_bytes())
+        for source in (path, "rtsp://127.0.0.1:1/\udcff"):
+            with pytest.raises(FrameSourceError, match="not UTF-8"):
+                open_source(source)
+
     @pytest.mark.parametrize("contents", [b"", b"this is no video" * 100])
     def test_a_file_that_is_no_video_is_an_error(self, contents: bytes, tmp_path: Path):
         path = tmp_path / "notes.mp4"

@@ -11,6 +11,7 @@ from vitedge.errors import UsageError
 from vitedge.extras import require
 from vitedge.progress import Terminal
 from vitedge.safety.escape import shell, terminal_lines
+from vitedge.safety.files import is_unicode
 
 if TYPE_CHECKING:
     from vitedge.demo.demo import Result, Row
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             expected="a folder that the demo can make",
             fix=f"remove it, or: vitedge demo -o {shell(f'{folder}-2')}",
         )
+    if not is_unicode(str(folder)):
+        raise UsageError(f"OpenCV cannot write into {folder}", expected="a name in UTF-8")
     for package in PACKAGES:
         require(package, extra="demo", purpose="vitedge demo")
     from vitedge.demo.demo import run_demo

@@ -171,7 +171,7 @@ def _check_values(value: object) -> None:
                 below += each.values()
             elif isinstance(each, list):
                 below += each
-            elif isinstance(each, str) and not _is_unicode(each):
+            elif isinstance(each, str) and not is_unicode(each):
                 raise ValueError(f"the text {each!r:.60} has half of a surrogate pair")
         if not below:
             return
@@ -179,7 +179,8 @@ def _check_values(value: object) -> None:
     raise ValueError(f"it is nested deeper than {JSON_DEPTH} levels")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; a file name that is not UTF-8 cannot, and OpenCV crashes on it."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
