@@ -1,33 +1,57 @@
-"""The names of a classifier's classes."""
+"""The names of a classifier's classes.
+
+White space within a label, line breaks among it, becomes one space. A label with another control character is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitedge.errors import CheckpointError
+from vitedge.safety.files import read_lines
+from vitedge.safety.limits import LABEL_CHARACTERS, LABELS, TEXT_BYTES
 
 IMAGENET_CLASSES = 1000
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read a text file with one label a line; empty lines at its end are ignored.
 
     Raises:
-        CheckpointError: the file is missing, not UTF-8, empty, or has an empty line among the labels.
+        CheckpointError: the file is missing, no regular file, not UTF-8, empty or beyond a bound; or a line among the
+            labels is empty, too long or has a control character.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path, limit=TEXT_BYTES, lines=LABELS)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"the labels {path} cannot be read: {error}", expected="a UTF-8 text file, one label a line"
         ) from error
-    lines = [" ".join(line.split()) for line in text.rstrip().splitlines()]
-    if not lines or not all(lines):
-        number = lines.index("") + 1 if lines else 1
-        raise CheckpointError(f"line {number} of the labels {path} is empty", expected="one label a line")
-    return tuple(lines)
+    while len(lines) > 1 and not lines[-1].strip():
+        lines.pop()
+    labels = tuple(_label(line, f"line {number} of the labels {path}") for number, line in enumerate(lines, 1))
+    if not all(labels):
+        raise CheckpointError(f"line {labels.index('') + 1} of the labels {path} is empty", expected="one label a line")
+    return labels
+
+
+def _label(text: str, where: str) -> str:
+    label = " ".join(text.split())
+    if len(label) > LABEL_CHARACTERS:
+        raise CheckpointError(f"{where} has {len(label)} characters", expected=f"a label of at most {LABEL_CHARACTERS}")
+    control = _CONTROLS.search(label)
+    if control is not None:
+        raise CheckpointError(
+            f"{where} has the control character U+{ord(control[0]):04X}",
+            expected="a label that can be printed",
+            fix="take the character out; --labels FILE replaces a checkpoint's labels",
+        )
+    return label
 
 
 def configured_labels(config: Mapping[str, Any], *, key: str = "label_names") -> tuple[str, ...] | None:
@@ -38,7 +62,8 @@ def configured_labels(config: Mapping[str, Any], *, key: str = "label_names") ->
         key: where it has them, if not under timm's name.
 
     Raises:
-        CheckpointError: they are not a list of strings, nor an object from index to string.
+        CheckpointError: they are not a list of strings, nor an object from index to string; one is too long or has a
+            control character.
     """
     names = config.get(key)
     if not names:
@@ -49,8 +74,21 @@ def configured_labels(config: Mapping[str, Any], *, key: str = "label_names") ->
             f"{key} of the configuration is {names!r:.60}",
             expected="a list of strings, or an object with one string for each index",
         )
-    descriptions = config.get("label_descriptions") or {}
-    return tuple(" ".join(str(descriptions.get(name, name)).split()) for name in listed)
+    if len(listed) > LABELS:
+        raise CheckpointError(f"{key} of the configuration has {len(listed)} labels", expected=f"at most {LABELS}")
+    described = _described(listed, config.get("label_descriptions"))
+    return tuple(_label(text, f"{key} {index} of the configuration") for index, text in enumerate(described))
+
+
+def _described(names: Sequence[str], descriptions: object) -> list[str]:
+    if not descriptions:
+        return list(names)
+    if not isinstance(descriptions, Mapping) or not all(isinstance(each, str) for each in descriptions.values()):
+        raise CheckpointError(
+            f"label_descriptions of the configuration is {descriptions!r:.60}",
+            expected="an object from labels to strings",
+        )
+    return [descriptions.get(name, name) for name in names]
 
 
 def _by_index(names: Mapping[Any, Any]) -> list[Any] | None:

@@ -16,7 +16,7 @@ from vitedge import extras
 from vitedge.errors import FrameSourceError
 from vitedge.runtime.image_bounds import BoundedReader, ImageBoundsError, check_content
 from vitedge.safety.files import read_bytes, walk_files
-from vitedge.safety.limits import IMAGE_BYTES, IMAGE_PIXELS, IMAGE_SLOW_PIXELS, IMAGE_WEBP_PIXELS
+from vitedge.safety.limits import IMAGE_BYTES, IMAGE_PIXELS, IMAGE_SIDE, IMAGE_SLOW_PIXELS, IMAGE_WEBP_PIXELS
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
@@ -123,9 +123,10 @@ def _check_pixels(image: Any, reader: BoundedReader) -> None:
         reader.reads_left += _SLOW_READS * most
     elif image.format == "WEBP":
         most = IMAGE_WEBP_PIXELS
-    if pixels > most:
+    if pixels > most or max(image.size) > IMAGE_SIDE:
         raise ImageBoundsError(
-            f"it has {image.width}x{image.height} pixels; {most} are the most for {image.format} of its kind"
+            f"it has {image.width}x{image.height} pixels; {most} are the most for {image.format} of its kind, "
+            f"and {IMAGE_SIDE} for a side"
         )
 
 

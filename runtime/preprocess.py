@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vitedge.errors import FrameSourceError, UsageError
 from vitedge.preprocessing import CHANNEL_ORDERS, ChannelOrder, Preprocessing
 from vitedge.runtime.resample import Axis, Image, Resize, pillow_resize
+from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
 
 KEPT_PLANS = 4
 """Frame sizes whose plans and scratch buffers are kept; a 1080p frame's take 3 MB."""
@@ -53,7 +54,7 @@ class Preprocessor:
             what timm's transform gives.
 
         Raises:
-            FrameSourceError: the frame is not an ``H×W×3`` uint8 array, or is empty.
+            FrameSourceError: the frame is not an ``H×W×3`` uint8 array, is empty, or is too long for its other side.
             UsageError: no such order, or ``out`` is of another shape or type.
         """
         check_frame(frame)
@@ -96,6 +97,12 @@ class _Plan:
 
 def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _Plan:
     geometry = preprocessing.geometry(height, width)
+    if max(geometry.resized) > RESIZED_SIDE:
+        raise FrameSourceError(
+            f"a frame of {height}x{width} pixels would be resized to {geometry.resized[0]}x{geometry.resized[1]}",
+            expected=f"sides of at most {RESIZED_SIDE} pixels",
+            fix="crop the frame",
+        )
     (top, left), (input_height, input_width) = geometry.offset, preprocessing.input_size
     rows = _axis(height, geometry.resized[0], top, input_height)
     columns = _axis(width, geometry.resized[1], left, input_width)
@@ -117,7 +124,7 @@ def check_frame(frame: object) -> None:
     """Refuse what is not a colour picture of 8 bits, in under a microsecond.
 
     Raises:
-        FrameSourceError: not an ``H×W×3`` uint8 array, or empty; says what to do.
+        FrameSourceError: not an ``H×W×3`` uint8 array, empty, or with a side beyond ``IMAGE_SIDE``; says what to do.
     """
     if not (
         isinstance(frame, np.ndarray)
@@ -125,6 +132,7 @@ def check_frame(frame: object) -> None:
         and frame.ndim == 3
         and frame.shape[2] == 3
         and frame.size > 0
+        and max(frame.shape) <= IMAGE_SIDE
     ):
         raise _unusable(frame)
 
@@ -147,6 +155,8 @@ def _type_fix(frame: NDArray[np.generic]) -> str:
 
 
 def _shape_fix(shape: tuple[int, ...]) -> str:
+    if max(shape, default=0) > IMAGE_SIDE:
+        return f"crop the frame: a side has at most {IMAGE_SIDE} pixels"
     if 0 in shape:
         return "the frame is empty: check the camera, or the crop that made it"
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):

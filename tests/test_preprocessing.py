@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitedge.errors import UsageError
 from vitedge.preprocessing import Geometry, Preprocessing, ResizeMode, resize_size_for
+from vitedge.safety.limits import INPUT_SIDE
 
 MEAN = (0.1, 0.2, 0.0)
 MEAN_COLOUR = (26, 51, 0)
@@ -123,8 +124,46 @@ def test_padding_is_the_mean_in_border_mode_and_black_elsewhere() -> None:
         ({"std": (1.0, 0.0, 1.0)}, "std"),
         ({"mean": (123.7, 116.3, 103.5)}, "mean"),
         ({"mean": (0.5, float("nan"), 0.5)}, "mean"),
+        ({"mean": (0.5, 0.5)}, "mean"),
+        ({"mean": [0.5, 0.5, 0.5]}, "mean"),
+        ({"mean": ("0.5", 0.5, 0.5)}, "mean"),
+        ({"mean": (True, 0.5, 0.5)}, "mean"),
+        ({"mean": 0.5}, "mean"),
+        ({"std": (float("nan"), 1.0, 1.0)}, "std"),
+        ({"std": (float("inf"), 1.0, 1.0)}, "std"),
+        ({"std": (1e-300, 1.0, 1.0)}, "std"),
+        ({"std": (1.0, 10**400, 1.0)}, "std"),
+        ({"std": (1.0, 1.0, None)}, "std"),
+        ({"std": (1.0, 1.0, 1.0, 1.0)}, "std"),
+        ({"input_size": (INPUT_SIDE + 1, 8)}, f"{INPUT_SIDE + 1}, 8"),
+        ({"input_size": (8, 10**400)}, "sizes"),
+        ({"input_size": (8.0, 8)}, "8.0"),
+        ({"input_size": (True, 8)}, "True"),
+        ({"input_size": (8, 8, 8)}, "sizes"),
+        ({"input_size": 8}, "sizes"),
+        ({"resize_size": (8, INPUT_SIDE + 1)}, "sizes"),
+        ({"resize_size": ("8", "8")}, "sizes"),
+        ({"resize_size": (8, float("nan"))}, "sizes"),
+        ({"resize_mode": "fit"}, "resize_mode"),
+        ({"interpolation": "cubic"}, "interpolation"),
+        ({"interpolation": 3}, "interpolation"),
+        ({"interpolation": ["bicubic"]}, "interpolation"),
+        ({"channel_order": "GBR"}, "channel_order"),
+        ({"crop_rounding": None}, "crop_rounding"),
     ],
 )
 def test_impossible_values_are_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         Preprocessing(**{"input_size": (8, 8), "resize_size": (8, 8), **changes})
+
+
+@pytest.mark.parametrize("crop_pct", [0.0, -0.0, -1.0, float("nan"), float("inf"), -float("inf"), 5e-324, 10**400])
+def test_a_crop_must_be_possible(crop_pct: float) -> None:
+    with pytest.raises(UsageError, match=r"crop_pct|sizes"):
+        Preprocessing((8, 8), resize_size_for((8, 8), crop_pct))
+
+
+@pytest.mark.parametrize("size", [(0, 8), (-8, 8), (10**400, 8), (8, INPUT_SIDE + 1), (8.5, 8)])
+def test_a_crop_is_of_a_possible_size(size: Any) -> None:
+    with pytest.raises(UsageError, match="sizes"):
+        resize_size_for(size, 0.875)

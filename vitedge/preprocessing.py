@@ -6,10 +6,12 @@ The runtime carries it out (``vitedge.runtime.preprocess``); converters read it 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vitedge.errors import UsageError
+from vitedge.safety.limits import INPUT_SIDE
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 ResizeMode = Literal["shortest", "squash", "border"]
@@ -18,6 +20,11 @@ CropRounding = Literal["half_even", "floor"]
 
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+CROP_ROUNDINGS: tuple[CropRounding, ...] = get_args(CropRounding)
+
+LEAST_STD, LARGEST_STD = 1e-6, 1e6
+"""Beyond them, normalized pixels overflow 16-bit floats or vanish."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,19 @@ class Preprocessing:
     crop_rounding: CropRounding = "half_even"
 
     def __post_init__(self) -> None:
-        if min(*self.input_size, *self.resize_size) < 1:
-            raise UsageError(
-                f"preprocessing sizes are {self.input_size} and {self.resize_size}",
-                expected="positive pixels",
-            )
-        if min(self.std) <= 0:
-            raise UsageError(f"preprocessing std is {self.std}", expected="three positive numbers")
-        if not all(0.0 <= value <= 1.0 for value in self.mean):
-            raise UsageError(f"preprocessing mean is {self.mean}", expected="three numbers on the 0…1 scale")
+        _check_sizes(self.input_size, self.resize_size)
+        if not _is_tuple(self.std, 3, int, float) or not all(LEAST_STD <= each <= LARGEST_STD for each in self.std):
+            raise _wrong("std", self.std, f"three numbers from {LEAST_STD:g} to {LARGEST_STD:g}")
+        if not _is_tuple(self.mean, 3, int, float) or not all(0.0 <= each <= 1.0 for each in self.mean):
+            raise _wrong("mean", self.mean, "three numbers on the 0…1 scale")
+        for name, word, known in (
+            ("resize_mode", self.resize_mode, RESIZE_MODES),
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("channel_order", self.channel_order, CHANNEL_ORDERS),
+            ("crop_rounding", self.crop_rounding, CROP_ROUNDINGS),
+        ):
+            if word not in known:
+                raise _wrong(name, word, f"one of {', '.join(known)}")
 
     @property
     def padding(self) -> tuple[int, int, int]:
@@ -106,6 +117,26 @@ class Preprocessing:
         return (max(1, round(height / ratio)), max(1, round(width / ratio)))
 
 
+def _is_tuple(value: object, length: int, *kinds: type) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == length
+        and all(isinstance(each, kinds) and not isinstance(each, bool) for each in value)
+    )
+
+
+def _check_sizes(*sizes: tuple[int, int]) -> None:
+    if not all(_is_tuple(size, 2, int) and all(1 <= side <= INPUT_SIDE for side in size) for size in sizes):
+        raise UsageError(
+            f"preprocessing sizes are {' and '.join(f'{size!r:.40}' for size in sizes)}",
+            expected=f"height and width, each 1 to {INPUT_SIDE} pixels",
+        )
+
+
+def _wrong(name: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"preprocessing {name} is {value!r:.80}", expected=expected)
+
+
 def _shortest_side(height: int, width: int, side: int) -> tuple[int, int]:
     if height <= width:
         return (side, int(side * width / height))
@@ -123,5 +154,12 @@ def _centered_down(size: int, window: int) -> int:
 
 
 def resize_size_for(input_size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
-    """timm's size before the crop: ``floor(side / crop_pct)`` for each side."""
+    """timm's size before the crop: ``floor(side / crop_pct)`` for each side.
+
+    Raises:
+        UsageError: ``input_size`` is beyond a bound, or ``crop_pct`` is no positive number or vanishes.
+    """
+    _check_sizes(input_size)
+    if not max(input_size) / sys.maxsize < crop_pct < math.inf:
+        raise _wrong("crop_pct", crop_pct, "a positive number")
     return (math.floor(input_size[0] / crop_pct), math.floor(input_size[1] / crop_pct))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from vitedge.converters.labels import (
     read_labels,
 )
 from vitedge.errors import CheckpointError
+from vitedge.safety.limits import LABEL_CHARACTERS, LABELS, TEXT_BYTES
 
 
 def test_a_file_has_one_label_a_line(tmp_path: Path) -> None:
@@ -29,6 +31,62 @@ def test_a_file_that_is_not_a_list_of_labels(tmp_path: Path, content: bytes, pro
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=problem):
         read_labels(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "labels"),
+    [
+        ("\ufeffa\nb", ("a", "b")),
+        ("a\rb\r\nc", ("a", "b", "c")),
+        ("a\x0bb\nc\x1cd\ne\u2028f\ng\x85h\ni\tj", ("a b", "c d", "e f", "g h", "i j")),
+        ("a\na\n \n\t\n", ("a", "a")),
+        ("\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n\U0001f469\u200d\U0001f33e", None),
+    ],
+    ids=["byte order mark", "line breaks", "separators that break no line", "blank end", "joiners"],
+)
+def test_only_line_breaks_separate_labels(tmp_path: Path, content: str, labels: tuple[str, ...] | None) -> None:
+    (tmp_path / "labels.txt").write_bytes(content.encode())
+    assert read_labels(tmp_path / "labels.txt") == (labels or tuple(content.split("\n")))
+
+
+@pytest.mark.parametrize("character", ["\0", "\x07", "\x08", "\x1b", "\x7f", "\x80", "\x9b"])
+def test_control_characters_are_refused(tmp_path: Path, character: str) -> None:
+    (tmp_path / "labels.txt").write_bytes(f"tench\nred{character}fox\n".encode())
+    with pytest.raises(CheckpointError, match=rf"line 2 of .* control character U\+00{ord(character):02X}"):
+        read_labels(tmp_path / "labels.txt")
+    with pytest.raises(CheckpointError, match=rf"label_names 1 .* control character U\+00{ord(character):02X}"):
+        configured_labels({"label_names": ["tench", f"red{character}fox"]})
+
+
+def test_half_of_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"control character U\+D800"):
+        configured_labels({"label_names": ["\ud800"]})
+    (tmp_path / "labels.txt").write_bytes(b"\xed\xa0\x80\n")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "folder", "sparse", "bytes", "lines", "characters"])
+def test_labels_have_bounds(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "labels.txt"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 100 << 30)
+    elif kind == "bytes":
+        path.write_bytes(b"a" * (TEXT_BYTES + 1))
+    elif kind == "lines":
+        path.write_bytes(b"a\n" * (LABELS + 1))
+    elif kind == "characters":
+        path.write_bytes(b"a\n" + b"b" * (LABEL_CHARACTERS + 1))
+    else:
+        path.symlink_to(kind)
+    with pytest.raises(CheckpointError, match=r"cannot be read: it (is|has)|line 2 of .* has 1001 characters"):
+        read_labels(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

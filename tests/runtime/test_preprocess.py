@@ -20,6 +20,7 @@ from vitedge.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing, 
 from vitedge.runtime import preprocess as module
 from vitedge.runtime.images import list_images, read_image
 from vitedge.runtime.preprocess import KEPT_PLANS, Preprocessor, check_frame
+from vitedge.safety.limits import IMAGE_SIDE
 
 Image = NDArray[np.uint8]
 
@@ -376,6 +377,8 @@ def test_threads_may_share_one() -> None:
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)", "empty"),
         (np.zeros((4, 0, 3), np.uint8), r"\(4, 0, 3\)", "empty"),
         (np.zeros(7, np.uint8), r"\(7,\)", "three channels"),
+        (np.zeros((1, IMAGE_SIDE + 1, 3), np.uint8), rf"\(1, {IMAGE_SIDE + 1}, 3\)", "crop the frame"),
+        (np.zeros((IMAGE_SIDE + 1, 1, 3), np.uint8), rf"\({IMAGE_SIDE + 1}, 1, 3\)", "crop the frame"),
     ],
 )
 def test_unusable_frames_are_refused(frame: Any, problem: str, fix: str) -> None:
@@ -390,3 +393,24 @@ def test_unusable_frames_are_refused(frame: Any, problem: str, fix: str) -> None
 def test_the_smallest_frame_is_fine() -> None:
     check_frame(np.zeros((1, 1, 3), np.uint8))
     np.testing.assert_array_equal(Preprocessor(DEIT)(np.full((1, 1, 3), 77, np.uint8)), np.full((224, 224, 3), 77))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("mode", ["shortest", "squash", "border"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("shape", [(1, IMAGE_SIDE, 3), (IMAGE_SIDE, 1, 3)])
+def test_long_frames_take_little_memory(shape: tuple[int, int, int], interpolation: Any, mode: Any) -> None:
+    frame = np.zeros(shape, np.uint8)
+    tracemalloc.start()
+    try:
+        Preprocessor(Preprocessing((32, 32), (32, 32), mode, interpolation))(frame)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 256 << 20
+
+
+@pytest.mark.parametrize("shape", [(1, IMAGE_SIDE, 3), (IMAGE_SIDE, 1, 3)])
+def test_frames_that_would_be_resized_to_billions_of_pixels_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(FrameSourceError, match=r"would be resized to .*67108864"):
+        Preprocessor(Preprocessing((512, 512), (512, 512)))(np.zeros(shape, np.uint8))

@@ -73,7 +73,7 @@ VIDEO_SAMPLES = 10_000_000
 """Frames and sounds that an MP4 declares in one place."""
 VIDEO_BOXES = 1_000_000
 """Parts of an MP4; ten for each fragment."""
-INPUT_SIDE = 8_192
+INPUT_SIDE = 4_096
 """Longest side of a network's input and of the image that it is cropped from, in pixels."""
 JOURNAL_BYTES = 4 * GIB
 """Answers of an evaluation that was interrupted."""
@@ -98,7 +98,7 @@ GRAPH_WHOLE_BYTES = 2 * GIB - MIB
 GRAPH_COPIES = 10
 """What checking and running a graph may take, in sizes of its weights, beside ``SANDBOX_MEMORY``."""
 GRAPH_SECONDS = 5.0
-GRAPH_GIB_SECONDS = 20.0
+GRAPH_GIB_SECONDS = 40.0
 """Processor time for checking a graph and running it once, and what is added for each GiB of weights."""
 TENSOR_DIMENSIONS = 16
 """Of one tensor."""
