@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,8 @@ def _capture_problem(descriptor: int) -> str:
     try:
         fcntl.ioctl(descriptor, _QUERY_CAPABILITY, answer)
     except OSError as error:
-        return "not a V4L2 device" if error.errno in (errno.ENOTTY, errno.EINVAL) else f"no answer: {error.strerror}"
+        no_camera = error.errno in (errno.ENOTTY, errno.EINVAL) or not stat.S_ISCHR(os.fstat(descriptor).st_mode)
+        return "not a V4L2 device" if no_camera else f"no answer: {error.strerror}"
     return "" if captures_video(bytes(answer)) else "delivers no video (metadata or output node)"
 
 

@@ -33,6 +33,7 @@ ARM_FEATURES: dict[str, str] = {
     "sme": "SME",
 }
 INT8_FEATURES = ("AVX-VNNI", "AVX512-VNNI", "AMX-INT8")
+ARM_INT8_FEATURES = ("DotProd", "I8MM")
 
 _ARM_MACHINES = ("aarch64", "arm64", "armv7l", "armv8l")
 _X86_MACHINES = ("x86_64", "amd64", "i686")
@@ -86,7 +87,8 @@ def recommend_precision(features: tuple[str, ...] | None, machine: str) -> Recom
     """The precision to begin with on the CPU target; None where the processor's features are not known.
 
     OpenVINO computes int8 graphs in integers where x86 has VNNI or AMX; without them int8 goes through 16-bit
-    intermediates that can saturate (NNCF, "OverflowFix"), and on Arm in floating point.
+    intermediates that can saturate (NNCF, "OverflowFix"). On Arm it computes their linear layers in integers, exactly,
+    and their convolutions in f16 or f32 (2026.4, emulated Cortex-A72 and A76).
     """
     if features is None:
         return None
@@ -99,9 +101,14 @@ def recommend_precision(features: tuple[str, ...] | None, machine: str) -> Recom
 
 
 def _recommend_arm(features: tuple[str, ...]) -> Recommendation:
-    if "FP16" in features:
-        return Recommendation("fp16", "this CPU computes f16; on Arm, OpenVINO runs int8 graphs in floating point")
-    return Recommendation("fp32", "this CPU computes no f16; on Arm, OpenVINO runs int8 graphs in floating point")
+    integer = [name for name in ARM_INT8_FEATURES if name in features]
+    if integer:
+        fastest = f"8-bit integers multiply fastest here: {', '.join(integer)}"
+        return Recommendation("int8", f"{fastest}; linear layers gain, convolutions run in floating point")
+    return Recommendation(
+        "fp16" if "FP16" in features else "fp32",
+        "no DotProd or I8MM: int8 runs in integers, but may gain little; compare with bench --against",
+    )
 
 
 def read_features() -> tuple[str, ...] | None:

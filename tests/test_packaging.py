@@ -264,6 +264,24 @@ def test_a_module_that_skips_itself_fails_too(tmp_path: Path) -> None:
     assert "no_such_package" in result.stdout
 
 
+@pytest.mark.parametrize(("processor", "failed"), [("x86_64", 1), ("aarch64", 0)])
+def test_what_is_published_for_x86_64_alone_may_skip_elsewhere(processor: str, failed: int, tmp_path: Path) -> None:
+    module = f"""
+import platform
+import pytest
+
+platform.machine = lambda: {processor!r}
+
+def test_bindings():
+    pytest.skip("no bindings in build/references/tensorrt: make references")
+
+def test_passes():
+    pass
+"""
+    result = run_beside_conftest(tmp_path, module, "1")
+    assert result.returncode == failed, result.stdout
+
+
 def run_beside_conftest(folder: Path, module: str, required: str) -> subprocess.CompletedProcess[str]:
     """Run a test module under this suite's own conftest, as if it lay in ``tests/``."""
     tests = folder / "tests"

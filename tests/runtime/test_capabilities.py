@@ -11,6 +11,8 @@ ZEN5 = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse2 avx avx2 avx
 SAPPHIRE_RAPIDS = "flags : avx2 avx512f avx512_vnni amx_bf16 amx_tile amx_int8\n"
 HASWELL = "flags : fpu sse4_2 avx avx2 fma\n"
 PI5 = "processor : 0\nBogoMIPS : 108.00\nFeatures : fp asimd evtstrm crc32 fphp asimdhp cpuid asimdrdm asimddp\n"
+GRAVITON3 = "Features : fp asimd fphp asimdhp asimddp sve i8mm bf16\n"
+WITHOUT_DOT_PRODUCTS = "Features : fp asimd fphp asimdhp\n"
 PI4 = "Features : fp asimd evtstrm crc32 cpuid\n"
 
 
@@ -40,8 +42,10 @@ def test_what_cannot_be_told_is_not_an_empty_list(cpuinfo: str, machine: str) ->
         (ZEN5, "x86_64", "int8", "AVX512-VNNI"),
         (SAPPHIRE_RAPIDS, "x86_64", "int8", "AMX-INT8"),
         (HASWELL, "x86_64", "fp32", "VNNI"),
-        (PI5, "aarch64", "fp16", "f16"),
-        (PI4, "aarch64", "fp32", "floating point"),
+        (PI5, "aarch64", "int8", "DotProd"),
+        (GRAVITON3, "aarch64", "int8", "DotProd, I8MM"),
+        (WITHOUT_DOT_PRODUCTS, "aarch64", "fp16", "no DotProd"),
+        (PI4, "aarch64", "fp32", "no DotProd"),
     ],
 )
 def test_recommendation_and_its_reason(cpuinfo: str, machine: str, precision: str, named: str) -> None:

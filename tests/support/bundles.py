@@ -68,9 +68,9 @@ def colour_frame(
 def colour_graph(precision: Precision = "fp32") -> onnx.ModelProto:
     """``frame`` (1,32,32,3) uint8 RGB to ``logits`` (1,3): patch convolution, average, linear layer.
 
-    In int8 the inputs and weights of the convolution and of the linear layer pass through Q/DQ pairs, as in the
-    graphs that calibration writes. Weights use half of their range, as for CPUs without VNNI, whose sums of two
-    products saturate at 16 bits.
+    In int8 the inputs of the convolution and of the linear layer pass through Q/DQ pairs, and their weights are
+    stored in int8, as in the graphs that calibration writes. Weights use half of their range, as for CPUs without
+    VNNI, whose sums of two products saturate at 16 bits.
     """
     kernel = np.zeros((3, 3, PATCH, PATCH), dtype=np.float32)
     kernel[range(3), range(3)] = 1 / PATCH**2
@@ -79,14 +79,11 @@ def colour_graph(precision: Precision = "fp32") -> onnx.ModelProto:
     graph.add("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
     graph.add("Mul", ["pixels", "step"], "scaled")
     graph.add("Transpose", ["scaled"], "planes", perm=[0, 3, 1, 2])
-    planes, filters = graph.fake_quantize("planes", 1 / 255, np.uint8), graph.fake_quantize("kernel", 1 / 992, np.int8)
+    planes, filters = graph.fake_quantize("planes", 1 / 255), graph.quantized_weight("kernel", 1 / 992)
     graph.add("Conv", [planes, filters], "patches", strides=[PATCH, PATCH])
     graph.add("GlobalAveragePool", ["patches"], "pooled")
     graph.add("Flatten", ["pooled"], "features")
-    features, weights = (
-        graph.fake_quantize("features", 1 / 255, np.uint8),
-        graph.fake_quantize("weights", 1 / 7.5, np.int8),
-    )
+    features, weights = graph.fake_quantize("features", 1 / 255), graph.quantized_weight("weights", 1 / 7.5)
     graph.add("MatMul", [features, weights], OUTPUT_NAME)
     return graph.model()
 
@@ -102,15 +99,27 @@ class _Graph:
     def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> None:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
 
-    def fake_quantize(self, name: str, step: float, kind: type[np.integer]) -> str:
+    def fake_quantize(self, name: str, step: float) -> str:
         """Send a tensor through Q/DQ, where the graph is a quantized one; the name of the result."""
         if not self.quantized:
             return name
-        parameters = [f"{name}_scale", f"{name}_zero_point"]
-        self.constants.update(zip(parameters, (np.array(step, np.float32), np.array(0, kind)), strict=True))
+        parameters = self._parameters(name, step, np.uint8)
         self.add("QuantizeLinear", [name, *parameters], f"{name}_quantized")
         self.add("DequantizeLinear", [f"{name}_quantized", *parameters], f"{name}_dequantized")
         return f"{name}_dequantized"
+
+    def quantized_weight(self, name: str, step: float) -> str:
+        """Store a constant in int8, where the graph is a quantized one; the name of what stands for it."""
+        if not self.quantized:
+            return name
+        self.constants[f"{name}_int8"] = np.rint(self.constants.pop(name) / step).astype(np.int8)
+        self.add("DequantizeLinear", [f"{name}_int8", *self._parameters(name, step, np.int8)], f"{name}_dequantized")
+        return f"{name}_dequantized"
+
+    def _parameters(self, name: str, step: float, kind: type[np.integer]) -> list[str]:
+        names = [f"{name}_scale", f"{name}_zero_point"]
+        self.constants.update(zip(names, (np.array(step, np.float32), np.array(0, kind)), strict=True))
+        return names
 
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(
