@@ -61,7 +61,16 @@ def read_graph(path: Path) -> GraphFile:
         GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
         ValueError: it is no ONNX file, or cut off.
     """
-    content = read_bytes(path, limit=GRAPH_BYTES)
+    return parse_graph(read_bytes(path, limit=GRAPH_BYTES))
+
+
+def parse_graph(content: bytes) -> GraphFile:
+    """Parse a graph of which every part was read.
+
+    Raises:
+        GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
+        ValueError: it is no ONNX file, or cut off.
+    """
     _check_fields(content)
     model = _parsed(content)
     outside = check_model(model)
@@ -90,19 +99,18 @@ def read_weights_beside(model: onnx.ModelProto, path: Path) -> None:
         GraphError: a file lies outside the graph's folder, or has less than the graph says.
         OSError: a file cannot be read, or is no regular file.
     """
-    outside: dict[str, list[TensorProto]] = {}
-    for tensor in tensors_of(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            outside.setdefault(_location(tensor), []).append(tensor)
-    for location, tensors in outside.items():
-        with open_regular(beside(path, location), limit=GRAPH_BYTES) as stream:
-            _fill(tensors, stream, location)
+    for location, tensors in _outside(model).items():
+        with _opened(path, location, tensors) as stream:
+            for tensor in tensors:
+                _fill(tensor, stream)
 
 
 def files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
-    """The files that hold weights of a graph; errors as of ``read_weights_beside``."""
-    external = (tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL)
-    return [beside(path, location) for location in sorted({_location(tensor) for tensor in external})]
+    """Find the files that hold weights of a graph, which have to hold them all; errors as ``read_weights_beside``."""
+    outside = _outside(model)
+    for location, tensors in outside.items():
+        _opened(path, location, tensors).close()
+    return [beside(path, location) for location in sorted(outside)]
 
 
 def has_weights_beside(model: onnx.ModelProto) -> bool:
@@ -134,33 +142,51 @@ def beside(path: Path, location: str) -> Path:
     return found
 
 
-def _location(tensor: TensorProto) -> str:
-    return _entries(tensor).get("location", "")
+def _outside(model: onnx.ModelProto) -> dict[str, list[TensorProto]]:
+    """The tensors whose numbers lie in other files, by the file."""
+    found: dict[str, list[TensorProto]] = {}
+    for tensor in tensors_of(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            found.setdefault(_entries(tensor).get("location", ""), []).append(tensor)
+    return found
 
 
 def _entries(tensor: TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _fill(tensors: Iterable[TensorProto], stream: BinaryIO, location: str) -> None:
-    """Read the tensors of one file; together they have no more bytes than it has."""
-    size = left = os.fstat(stream.fileno()).st_size
-    for tensor in tensors:
-        wanted = tensor_bytes(tensor)
-        entries = _entries(tensor)
-        offset, length = _number(entries.get("offset", "0")), _number(entries.get("length", str(wanted)))
-        left -= wanted
-        if length != wanted or offset + wanted > size or left < 0:
-            raise GraphError(
-                f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
-                f"{tuple(tensor.dims)}, beside those of other tensors"
-            )
-        stream.seek(offset)
-        tensor.raw_data = stream.read(wanted)
-        if len(tensor.raw_data) != wanted:
-            raise GraphError(f"{location!r:.200} was cut off while it was read")
-        tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
+def _opened(path: Path, location: str, tensors: Iterable[TensorProto]) -> BinaryIO:
+    """Open a file of weights, and check that its tensors have no more bytes than it has, one by one and together."""
+    stream = open_regular(beside(path, location), limit=GRAPH_BYTES)
+    try:
+        size = left = os.fstat(stream.fileno()).st_size
+        for tensor in tensors:
+            wanted, entries = tensor_bytes(tensor), _entries(tensor)
+            offset, length = _offset(tensor), _number(entries.get("length", str(wanted)))
+            left -= wanted
+            if length != wanted or offset + wanted > size or left < 0:
+                raise GraphError(
+                    f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
+                    f"{tuple(tensor.dims)}, beside those of other tensors"
+                )
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _fill(tensor: TensorProto, stream: BinaryIO) -> None:
+    wanted = tensor_bytes(tensor)
+    stream.seek(_offset(tensor))
+    tensor.raw_data = stream.read(wanted)
+    if len(tensor.raw_data) != wanted:
+        raise GraphError("its weights were cut off while they were read")
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.DEFAULT
+
+
+def _offset(tensor: TensorProto) -> int:
+    return _number(_entries(tensor).get("offset", "0"))
 
 
 def _number(text: str) -> int:

@@ -16,7 +16,8 @@ import onnx
 from vitedge.bundle import MODEL_ONNX, Bundle
 from vitedge.converters.exports.built import built_plan
 from vitedge.converters.exports.float_frames import PROBABILITIES, check_same, with_float_frames
-from vitedge.errors import UsageError
+from vitedge.converters.graph_files import parse_graph
+from vitedge.errors import BundleIntegrityError, UsageError
 from vitedge.manifest import Manifest
 from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.tensorrt.trtexec import build_command
@@ -50,13 +51,14 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
 
     Raises:
         UsageError: DeepStream cannot run what the bundle was made for.
+        BundleIntegrityError: a file of the bundle was altered, or its graph is none.
         ConversionError: the graph does not take floating-point frames.
     """
     manifest, target = bundle.manifest, _target(bundle)
     temperature = 1.0 if manifest.confidence is None else manifest.confidence.temperature
     plan = built_plan(bundle)
     name = MODEL_ONNX if plan is None else plan.record.kept
-    graph = onnx.load(bundle.file(name))
+    graph = _graph(bundle, name)
     changed = with_float_frames(graph, temperature)
     check_same(graph, changed, bundle.golden().frames, temperature)
     (folder / GRAPH).write_bytes(changed.SerializeToString(deterministic=True))
@@ -68,6 +70,15 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         f"then: nvinfer config-file-path={CONFIGURATION}",
         *_notes(manifest),
     )
+
+
+def _graph(bundle: Bundle, name: str) -> onnx.ModelProto:
+    try:
+        return parse_graph(bundle.read_graph(name)).model
+    except ValueError as error:
+        raise BundleIntegrityError(
+            f"{bundle.file(name)} is no graph that can be exported: {error}", fix="convert the model again"
+        ) from error
 
 
 def _target(bundle: Bundle) -> Target:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import Bundle, open_bundle
 from vitedge.converters.publish import check_output, staged
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
@@ -64,7 +64,7 @@ def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None 
             expected=f"one of {', '.join(WRITERS)}",
             fix=did_you_mean(tool, WRITERS),
         )
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened = open_bundle(bundle)
     path = Path(output).expanduser() if output is not None else Path(f"{opened.path.stem}-{tool}")
     with staged(path) as partial:
         notes = WRITERS[tool](opened, partial)

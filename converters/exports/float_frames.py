@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,14 @@ def with_float_frames(graph: onnx.ModelProto, temperature: float = 1.0) -> onnx.
         A new graph.
 
     Raises:
-        ConversionError: the graph computes with the bytes themselves, so that floating point does not fit.
+        ConversionError: the graph computes with the bytes themselves, so that floating point does not fit; or it has
+            other inputs or outputs.
     """
+    if (_names(graph.graph.input), _names(graph.graph.output)) != ([INPUT_NAME], [OUTPUT_NAME]):
+        raise ConversionError(
+            f"the graph takes {_names(graph.graph.input)!r:.200} and gives {_names(graph.graph.output)!r:.200}",
+            expected=f"one input {INPUT_NAME} and one output {OUTPUT_NAME}, as vitedge convert writes them",
+        )
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
     (frame,) = changed.graph.input
@@ -48,6 +55,10 @@ def with_float_frames(graph: onnx.ModelProto, temperature: float = 1.0) -> onnx.
             expected="a graph that casts the frame to floating point first, as those for TensorRT do",
         ) from error
     return changed
+
+
+def _names(values: Iterable[onnx.ValueInfoProto]) -> list[str]:
+    return [value.name for value in values]
 
 
 def _append_softmax(model: onnx.ModelProto, temperature: float) -> None:

@@ -7,7 +7,6 @@ by ONNX Runtime on a GPU. Shapes are static and the batch is in them, so ``max_b
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         What to know and to do next, a sentence each.
 
     Raises:
-        BundleIntegrityError: the plan that was built of it was altered.
+        BundleIntegrityError: a file of the bundle, or the plan that was built of it, was altered.
     """
     plan = _served_plan(bundle)
     backend = _backend(bundle, plan)
@@ -62,7 +61,7 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     version = folder / name / VERSION
     version.mkdir(parents=True)
     for file in backend.files:
-        shutil.copyfile(bundle.file(file), version / Path(file).name)
+        (version / Path(file).name).write_bytes(bundle.read(file))
     if plan is not None:
         (version / MODEL_PLAN).write_bytes(plan.read())
     (folder / name / LABELS).write_text(terminal_lines(bundle.manifest.model.labels), encoding="utf-8")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import bundles
 import onnx
 import pytest
 from hypothesis import given
@@ -15,8 +17,8 @@ from hypothesis import strategies as st
 from vitedge.bundle import MODEL_FP16_ONNX, Bundle
 from vitedge.converters.exports.deepstream import _labels, configuration, window
 from vitedge.converters.exports.export import export
-from vitedge.errors import UsageError
-from vitedge.manifest import ConfidenceRecord, Manifest
+from vitedge.errors import UsageError, VitedgeError
+from vitedge.manifest import ConfidenceRecord, FileRecord, Manifest
 from vitedge.preprocessing import Preprocessing
 
 CONFIDENCE = ConfidenceRecord(
@@ -71,7 +73,6 @@ def colour_manifest(tiny_bundle: Bundle) -> Manifest:
 @pytest.fixture
 def jetson_bundle(make_bundle: Callable[..., Bundle], tmp_path: Path) -> Callable[..., Bundle]:
     """``jetson_bundle(target=…, **changes)``: as ``make_bundle``, for a Jetson unless told otherwise."""
-    import bundles
 
     def make(target: str = "jetson-orin-nano", **changes: object) -> Bundle:
         made = make_bundle(tmp_path / "colour.bundle", **changes)
@@ -126,6 +127,34 @@ def test_as_many_labels_as_classes_on_one_line(labels: list[str]) -> None:
     named = written.removesuffix("\n").split(";")
     assert len(named) == len(labels)
     assert all(named)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda graph: b"no graph", "is no graph that can be exported"),
+        (lambda graph: renamed(graph), r"takes \['camera'\] and gives \['logits'\]"),
+    ],
+)
+def test_a_graph_that_is_none_is_one_clear_error(
+    jetson_bundle: Callable[..., Bundle], tmp_path: Path, spoil: Callable[[bytes], bytes], problem: str
+) -> None:
+    bundle = jetson_bundle()
+    path = bundle.file("model.onnx")
+    path.write_bytes(spoil(path.read_bytes()))
+    record = FileRecord(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+    files = {**bundle.manifest.files, "model.onnx": record}
+    bundles.rewrite_manifest(bundle.path, replace(bundle.manifest, files=files))
+    with pytest.raises(VitedgeError, match=problem):
+        export(bundle.path, tool="deepstream", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def renamed(graph: bytes) -> bytes:
+    """The same graph with another name for its input."""
+    model = onnx.load_from_string(graph)
+    model.graph.input[0].name = "camera"
+    return bytes(model.SerializeToString())
 
 
 def test_the_graph_that_the_device_found_faster(tmp_path: Path) -> None:
