@@ -156,23 +156,28 @@ def _entries(tensor: TensorProto) -> dict[str, str]:
 
 
 def _opened(path: Path, location: str, tensors: Iterable[TensorProto]) -> BinaryIO:
-    """Open a file of weights, and check that its tensors have no more bytes than it has, one by one and together."""
+    """Open a file of weights that holds all of its tensors."""
     stream = open_regular(beside(path, location), limit=GRAPH_BYTES)
     try:
-        size = left = os.fstat(stream.fileno()).st_size
-        for tensor in tensors:
-            wanted, entries = tensor_bytes(tensor), _entries(tensor)
-            offset, length = _offset(tensor), _number(entries.get("length", str(wanted)))
-            left -= wanted
-            if length != wanted or offset + wanted > size or left < 0:
-                raise GraphError(
-                    f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
-                    f"{tuple(tensor.dims)}, beside those of other tensors"
-                )
+        _check_places(tensors, os.fstat(stream.fileno()).st_size, location)
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+def _check_places(tensors: Iterable[TensorProto], size: int, location: str) -> None:
+    """Refuse tensors that have more bytes than their file, one by one or together."""
+    left = size
+    for tensor in tensors:
+        wanted, offset = tensor_bytes(tensor), _offset(tensor)
+        length = _number(_entries(tensor).get("length", str(wanted)))
+        left -= wanted
+        if length != wanted or offset + wanted > size or left < 0:
+            raise GraphError(
+                f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
+                f"{tuple(tensor.dims)}, beside those of other tensors"
+            )
 
 
 def _fill(tensor: TensorProto, stream: BinaryIO) -> None:

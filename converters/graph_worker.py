@@ -35,7 +35,7 @@ BACKEND_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
 MIN_OPSET = 13
 PROBABILITY_TOLERANCE = 1e-4
 CONTRACT = "one image, float32 (1,3,H,W) normalized or uint8 (1,H,W,3); one output (1,classes)"
-SLOWNESS = 5
+SLOWNESS = 3
 """A machine that takes long to import the libraries gets this many times as long for the graph."""
 
 
@@ -68,10 +68,11 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     graph.graph.inputs[0].shape = ir.Shape(request["shape"])
     _name_logits(graph, name)
     model = ir.to_proto(graph)
-    del graph
-    logits = _run(model, np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"]))
     (folder / GRAPH).write_bytes(model.SerializeToString())
+    del graph
     _check_image_dependence(model, opset, name)
+    del model
+    logits = _run(folder / GRAPH, np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"]))
     return {"shape": list(logits.shape), "dtype": str(logits.dtype), "probabilities": _are_probabilities(logits)}
 
 
@@ -90,7 +91,12 @@ def _checked(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
     version = opset_of(inlined)
     upgraded = inlined if version is None or version >= MIN_OPSET else _upgraded(inlined, opset, name)
     _check_operators(upgraded, name)
-    onnx.checker.check_model(upgraded)
+    try:
+        onnx.checker.check_model(upgraded)
+    except Exception as error:  # the checker's errors have no other base
+        raise CheckpointError(
+            f"{name} is not a valid ONNX file: {_first_line(error)}", fix="export or copy the file again"
+        ) from error
     return upgraded
 
 
@@ -145,14 +151,14 @@ def _shown(value: ir.Value) -> str:
     return f"{value.name} {value.dtype} ({','.join(map(str, value.shape or ()))})"
 
 
-def _run(model: onnx.ModelProto, image: NDArray[Any]) -> NDArray[Any]:
+def _run(graph: Path, image: NDArray[Any]) -> NDArray[Any]:
     """Run the graph once, since exporters leave shapes open; on one core, so that its time can be told."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         (entry,) = session.get_inputs()
         (logits,) = session.run(None, {entry.name: image})
     except Exception as error:  # ONNX Runtime's errors have no other base

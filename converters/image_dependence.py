@@ -17,7 +17,6 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "Expand": (1,),
     "HammingWindow": (0,),
     "HannWindow": (0,),
-    "If": (0,),
     "MaxUnpool": (2,),
     "MelWeightMatrix": (0, 1, 2, 3, 4),
     "OneHot": (1,),
@@ -33,7 +32,7 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "TopK": (1,),
     "Upsample": (1,),
 }
-"""Inputs that say how large the outputs become, or which branch is taken, by operator."""
+"""Inputs that say how large the outputs become, by operator."""
 VALUES = ("Compress", "ImageDecoder", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")
 """Operators whose outputs are as large as the values of their inputs make them."""
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -47,12 +46,12 @@ def first_dependence(graph: ir.Graph) -> ir.Node | None:
     Where there is none, every run takes the same memory and the same branches as the first.
 
     Args:
-        graph: its constants are folded; nodes are in order.
+        graph: its constants are folded, and with them the branches that no image decides; nodes are in order.
     """
     dependent: set[ir.Value | None] = set(graph.inputs)
     for node in graph:
         inputs = [value in dependent for value in node.inputs]
-        if node.op_type in VALUES and any(inputs):
+        if node.op_type == "If" or (node.op_type in VALUES and any(inputs)):
             return node
         if any(inputs[index] for index in SIZES.get(node.op_type, ()) if index < len(inputs)):
             return node

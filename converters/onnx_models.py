@@ -86,15 +86,12 @@ def load_onnx(
         ConversionError: ONNX Runtime cannot run it.
     """
     path = source.path
-    file = _read(path)
-    _check_float(file.model, path)
-    entry = _only_input(file.model, path)
-    beside = _described_beside(path, preprocessing, _size_of(entry))
-    image = _image(entry, beside.preprocessing, path)
-    opset = opset_of(file.model)
-    if opset is not None and opset < MIN_OPSET:
-        progress.step(f"upgrading the graph from opset {opset} to {OPSET}")
-    graph, logits = _checked(file, image, path)
+    facts = _facts(path)
+    beside = _described_beside(path, preprocessing, facts.input.size)
+    image = _image(facts.input, beside.preprocessing, path)
+    if facts.opset is not None and facts.opset < MIN_OPSET:
+        progress.step(f"upgrading the graph from opset {facts.opset} to {OPSET}")
+    graph, logits = _checked(facts, image, path)
     graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [1, logits]))
     card = ModelCard(
         name=source.name,
@@ -102,7 +99,7 @@ def load_onnx(
         architecture="onnx",
         labels=choose_labels(logits, file=labels, configured=beside.labels, where=str(beside.path)),
         preprocessing=beside.preprocessing,
-        weights_sha256=file.sha256,
+        weights_sha256=facts.sha256,
         pretrained=beside.pretrained,
     )
     return OnnxModel(card, graph)
@@ -135,18 +132,62 @@ def _described_beside(path: Path, given: str | None, size: tuple[int, int] | Non
     return _Beside(config, preprocessing, configured_labels({**described, **read}), pretrained=True)
 
 
-def _size_of(entry: ValueInfoProto) -> tuple[int, int] | None:
-    """(height, width) of an input, where both are fixed."""
-    shape = _dimensions(entry)
-    sides = shape[1:3] if entry.type.tensor_type.elem_type == TensorProto.UINT8 else shape[2:4]
-    fixed = tuple(side for side in sides if isinstance(side, int))
-    return (fixed[0], fixed[1]) if len(fixed) == 2 else None
+@dataclass(frozen=True)
+class _Value:
+    """An input or output.
+
+    Attributes:
+        name: its name.
+        kind: number of its type.
+        dimensions: sizes, and names or "?" of those that are open.
+    """
+
+    name: str
+    kind: int
+    dimensions: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, value: ValueInfoProto) -> _Value:
+        """Read it from a graph."""
+        tensor = value.type.tensor_type
+        sizes = (each.dim_value if each.HasField("dim_value") else each.dim_param or "?" for each in tensor.shape.dim)
+        return cls(value.name, tensor.elem_type, tuple(sizes))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of an input, where both are fixed."""
+        sides = self.dimensions[1:3] if self.kind == TensorProto.UINT8 else self.dimensions[2:4]
+        fixed = tuple(side for side in sides if isinstance(side, int))
+        return (fixed[0], fixed[1]) if len(fixed) == 2 else None
+
+    def __str__(self) -> str:
+        return f"{self.name} {type_name(self.kind)} ({','.join(map(str, self.dimensions))})"
 
 
-def _dimensions(value: ValueInfoProto) -> tuple[int | str, ...]:
-    """Sizes, and names or "?" of those that are open."""
-    shape = value.type.tensor_type.shape.dim
-    return tuple(each.dim_value if each.HasField("dim_value") else each.dim_param or "?" for each in shape)
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of its graph, which is not kept.
+
+    Attributes:
+        input: the only one.
+        opset: None where none is imported.
+        sha256: of the file.
+        size: of the file and of the weights beside it, in bytes.
+        outside: files that hold these weights.
+    """
+
+    input: _Value
+    opset: int | None
+    sha256: str
+    size: int
+    outside: tuple[Path, ...]
+
+
+def _facts(path: Path) -> _Facts:
+    file = _read(path)
+    _check_float(file.model, path)
+    entry = _only_input(file.model, path)
+    return _Facts(entry, opset_of(file.model), file.sha256, file.size, tuple(_files_beside(file.model, path)))
 
 
 def _read(path: Path) -> GraphFile:
@@ -204,20 +245,20 @@ def _check_float(graph: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _only_input(model: onnx.ModelProto, path: Path) -> ValueInfoProto:
+def _only_input(model: onnx.ModelProto, path: Path) -> _Value:
     """The input; refuse more than one input or output, naming them, with the command that leaves the others out."""
     weights = {each.name for each in model.graph.initializer}
-    inputs: list[ValueInfoProto] = [each for each in model.graph.input if each.name not in weights]
-    outputs = model.graph.output
+    inputs = [_Value.of(each) for each in model.graph.input if each.name not in weights]
+    outputs = [_Value.of(each) for each in model.graph.output]
     if len(inputs) != 1:
         raise CheckpointError(
-            f"{path} has {len(inputs)} inputs: {', '.join(map(_shown, inputs))}",
+            f"{path} has {len(inputs)} inputs: {', '.join(map(str, inputs))}",
             expected=CONTRACT,
             fix="export a module that takes an image alone, and has the others as constants",
         )
     if len(outputs) != 1:
         raise CheckpointError(
-            f"{path} has {len(outputs)} outputs: {', '.join(map(_shown, outputs))}",
+            f"{path} has {len(outputs)} outputs: {', '.join(map(str, outputs))}",
             expected=CONTRACT,
             fix="keep the one with the logits: "
             f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', [{inputs[0].name!r}], ['NAME OF THE LOGITS'])",
@@ -225,51 +266,45 @@ def _only_input(model: onnx.ModelProto, path: Path) -> ValueInfoProto:
     return inputs[0]
 
 
-def _shown(value: ValueInfoProto) -> str:
-    return f"{value.name} {type_name(value.type.tensor_type.elem_type)} ({','.join(map(str, _dimensions(value)))})"
-
-
-def _image(entry: ValueInfoProto, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
+def _image(entry: _Value, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
     """An image of random pixels, of the type and the static shape that the input gets."""
     height, width = preprocessing.input_size
     shapes: dict[int, tuple[int, ...]] = {
         TensorProto.FLOAT: (1, 3, height, width),
         TensorProto.UINT8: (1, height, width, 3),
     }
-    kind = entry.type.tensor_type.elem_type
-    static, found = shapes.get(kind, ()), _dimensions(entry)
+    static, found = shapes.get(entry.kind, ()), entry.dimensions
     if not static or len(found) != len(static) or not all(map(_may_be, found, static)):
         raise CheckpointError(
-            f"the input of {path} is {_shown(entry)}",
+            f"the input of {path} is {entry}",
             expected=f"{CONTRACT}; its configuration says that (H,W) is {preprocessing.input_size}",
             fix="export it with a batch of 1, or an open one, or correct the configuration",
         )
     frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-    return frames if kind == TensorProto.UINT8 else normalized(frames, preprocessing)
+    return frames if entry.kind == TensorProto.UINT8 else normalized(frames, preprocessing)
 
 
 def _may_be(dimension: int | str, size: int) -> bool:
     return dimension == size or not isinstance(dimension, int)
 
 
-def _checked(file: GraphFile, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
+def _checked(facts: _Facts, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
     """The graph as a child made it, which ran it on an image; and the number of logits."""
-    outside = _files_beside(file.model, path)
     request = {
         "path": str(path.absolute()),
         "name": str(path),
-        "sha256": file.sha256,
+        "sha256": facts.sha256,
         "shape": list(image.shape),
         "dtype": str(image.dtype),
         "opset": OPSET,
     }
     bounds = Bounds(
-        memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * file.size, file_bytes=64 * MIB + 2 * (file.size + image.nbytes)
+        memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * facts.size, file_bytes=64 * MIB + 2 * (facts.size + image.nbytes)
     )
     with tempfile.TemporaryDirectory(prefix="vitedge-onnx-") as scratch:
         folder = Path(scratch)
         image.tofile(folder / IMAGE)
-        told = run_sandboxed(WORKER, request, folder, bounds, readable=[path, *outside], subject=str(path))
+        told = run_sandboxed(WORKER, request, folder, bounds, readable=[path, *facts.outside], subject=str(path))
         logits = _count_logits(told, path)
         graph = _read(folder / GRAPH).model
     if has_weights_beside(graph):
