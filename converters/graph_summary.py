@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from vitedge.calib.hoist import MOVES
+from vitedge.converters.graph_files import read_graph
+from vitedge.errors import BundleError
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
+CONSTANT = ("Cast", "QuantizeLinear", "DequantizeLinear", "Transpose")
+"""What may lie between an initializer and the layer whose weights it holds."""
 
 
 @dataclass(frozen=True)
@@ -29,32 +34,63 @@ class GraphSummary:
 
 
 def summarize(path: Path) -> GraphSummary:
-    """Count the operators of an ONNX file."""
-    graph = onnx.load(path, load_external_data=False).graph
+    """Count the operators of an ONNX file.
+
+    Raises:
+        BundleError: it is none, or none that vitedge reads.
+    """
+    try:
+        graph = read_graph(path).model.graph
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"the graph {path} cannot be read: {error}",
+            expected="the graph that vitedge wrote",
+            fix="convert the model again",
+        ) from error
     producers = {output: node for node in graph.node for output in node.output}
     weights = {each.name for each in graph.initializer}
-    products = [node for node in graph.node if node.op_type in PRODUCTS]
-    layers = [node for node in products if _is_constant(node.input[1], producers, weights)]
+    constants, activations = _Sources(producers, CONSTANT), _Sources(producers, MOVES)
+    layers = [node.input for node in graph.node if node.op_type in PRODUCTS and len(node.input) > 1]
+    layers = [
+        inputs for inputs in layers if constants.of(inputs[1]) in weights or constants.kind(inputs[1]) == "Constant"
+    ]
     return GraphSummary(
         operators=dict(Counter(node.op_type for node in graph.node).most_common()),
         weight_layers=len(layers),
-        quantized_layers=sum(all(_is_dequantized(name, producers) for name in layer.input[:2]) for layer in layers),
+        quantized_layers=sum(
+            all(activations.kind(name) == "DequantizeLinear" for name in inputs[:2]) for inputs in layers
+        ),
     )
 
 
-def _is_constant(name: str, producers: dict[str, onnx.NodeProto], weights: set[str]) -> bool:
-    """Whether a value is an initializer, or only casts, Q/DQ and layout changes away from one."""
-    while name in producers:
-        if producers[name].op_type not in ("Cast", "QuantizeLinear", "DequantizeLinear", "Transpose", "Constant"):
-            return False
-        if producers[name].op_type == "Constant":
-            return True
-        name = producers[name].input[0]
-    return name in weights
+class _Sources:
+    """Where values come from, with nothing between but operators of certain kinds.
 
+    Args:
+        producers: nodes by output; they may be in any order, and lead in circles.
+        through: the kinds of operators.
+    """
 
-def _is_dequantized(name: str, producers: dict[str, onnx.NodeProto]) -> bool:
-    """Whether a value comes from DequantizeLinear, with nothing between but what moves values."""
-    while name in producers and producers[name].op_type in MOVES:
-        name = producers[name].input[0]
-    return name in producers and producers[name].op_type == "DequantizeLinear"
+    def __init__(self, producers: Mapping[str, onnx.NodeProto], through: Collection[str]) -> None:
+        self._producers = producers
+        self._through = through
+        self._known: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The first value on the way to this one; each value is passed once, however often it is asked for."""
+        passed: dict[str, None] = {}
+        while name not in self._known and name not in passed and self._is_passed(name):
+            passed[name] = None
+            name = self._producers[name].input[0]
+        source = self._known.get(name, name)
+        self._known.update(dict.fromkeys(passed, source))
+        return source
+
+    def _is_passed(self, name: str) -> bool:
+        node = self._producers.get(name)
+        return node is not None and node.op_type in self._through and len(node.input) > 0
+
+    def kind(self, name: str) -> str:
+        """The operator that makes the first value; empty where none does."""
+        node = self._producers.get(self.of(name))
+        return "" if node is None else node.op_type

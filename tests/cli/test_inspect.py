@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import file_records, rewrite_manifest
 
 from vitedge.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, main
@@ -78,3 +79,18 @@ def test_a_damaged_bundle_is_an_error(
 def test_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "nothing")]) == EXIT_ERROR
     assert "is not a bundle" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("graph", [b"", b"not a graph", b"\x3a\x02\x0a\x05", b"\x3a\x04\x0a\x02\x22\x00" * 3])
+def test_a_damaged_graph_with_a_true_hash_is_one_error(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str], graph: bytes
+) -> None:
+    bundle = make_bundle(tmp_path / "damaged.bundle")
+    (bundle.path / "model.onnx").write_bytes(graph)
+    rewrite_manifest(bundle.path, replace(bundle.manifest, files=file_records(bundle.path)))
+    assert main(["inspect", str(bundle.path)]) == EXIT_ERROR
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: the graph")
+    assert "Traceback" not in captured.err
