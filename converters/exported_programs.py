@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 from vitedge.bundle import sha256_of
 from vitedge.converters.export import check_outputs
 from vitedge.converters.given_preprocessing import require_preprocessing
+from vitedge.converters.graph_bounds import GraphError
+from vitedge.converters.graph_files import files_beside, read_graph
 from vitedge.converters.labels import choose_labels
 from vitedge.converters.program_worker import GRAPH, IMAGES, LOGITS
 from vitedge.converters.reference import Frames, Logits, normalized
@@ -25,7 +26,6 @@ from vitedge.safety.files import check_regular, read_bytes
 from vitedge.safety.limits import (
     CHECKPOINT_BYTES,
     CHECKPOINT_SPARE,
-    GRAPH_BYTES,
     INPUT_SIDE,
     PROGRAM_COPIES,
     PROGRAM_MEMORY,
@@ -153,9 +153,11 @@ def _facts(told: Any, path: Path) -> Facts:
 
 def _graph(path: Path) -> onnx.ModelProto:
     try:
-        graph = onnx.load_model_from_string(read_bytes(path, limit=GRAPH_BYTES))
-    except (OSError, ValueError, DecodeError) as error:
-        raise ConversionError("the program gave no ONNX graph") from error
+        graph = read_graph(path).model
+        if files_beside(graph, path):
+            raise GraphError("its weights are in other files")
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"the program gave no ONNX graph: {error}") from error
     check_outputs(graph)
     return graph
 

@@ -7,6 +7,7 @@ evaluates it.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 
@@ -54,7 +55,7 @@ def _written(node: ast.expr, depth: int) -> str:
             return str(value)
         case ast.Constant(value=int(value)):
             return _integer(value)
-        case ast.Constant(value=float(value)):
+        case ast.Constant(value=float(value)) if math.isfinite(value):
             return repr(value)
         case ast.Name(id=name) if SYMBOL.fullmatch(name) or name in ("true", "false"):
             return name

@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
-from vitedge.converters.export import export
+from vitedge.converters.export import PIXELS_NAME, export
+from vitedge.converters.folding import fold_constants
+from vitedge.converters.image_dependence import first_dependence
 from vitedge.converters.program_archives import CONTRACT, rewrite_archive
 from vitedge.converters.quiet import quiet
-from vitedge.converters.reference import image_logits
-from vitedge.errors import CheckpointError
+from vitedge.converters.reference import image_logits, session_of
+from vitedge.errors import CheckpointError, ConversionError
+from vitedge.safety.sandboxed import OUT_OF_MEMORY
 
 MIN_CLASSES = 2
 GRAPH = "model.onnx"
@@ -47,7 +53,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     _check_mode(program, name)
     described = {"input_size": _check_input(program, name), "logits": _check_output(program, name)}
     if request.get("input_size"):
-        _export(program, tuple(request["input_size"]), folder)
+        _export(program, tuple(request["input_size"]), folder, name)
     return described
 
 
@@ -83,13 +89,33 @@ def _check_operators(operators: Iterable[str], name: str) -> None:
             )
 
 
-def _export(program: ExportedProgram, input_size: tuple[int, int], folder: Path) -> None:
+def _export(program: ExportedProgram, input_size: tuple[int, int], folder: Path, name: str) -> None:
     module = program.module(check_guards=False)
     graph = export(module, input_size)
+    images = np.fromfile(folder / IMAGES, dtype=np.float32).reshape(-1, 3, *input_size)
+    _try(graph, images[:1], name)
     (folder / GRAPH).write_bytes(graph.SerializeToString(deterministic=True))
     del graph
-    images = np.fromfile(folder / IMAGES, dtype=np.float32).reshape(-1, 3, *input_size)
     (folder / LOGITS).write_bytes(image_logits(module, images).tobytes())
+
+
+def _try(graph: onnx.ModelProto, image: NDArray[np.float32], name: str) -> None:
+    """Do what the parent will do with the graph here first, within bounds: run it, and fold its constants."""
+    try:
+        session_of(graph).run(None, {PIXELS_NAME: image})
+    except Exception as error:  # ONNX Runtime's errors have no other base
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise ConversionError(f"ONNX Runtime cannot run the graph of {name}: {str(error).splitlines()[0]}") from error
+    folded = ir.from_proto(graph)
+    fold_constants(folded)
+    node = first_dependence(folded.graph)
+    if node is not None:
+        raise CheckpointError(
+            f"what is in the image decides the size or the branch of layer {node.name} of {name}, a {node.op_type}",
+            expected="a program that computes tensors of the same sizes, on the same branches, for every image",
+            fix="write that layer without indices or sizes that come from the image, and export again",
+        )
 
 
 def _check_mode(program: ExportedProgram, name: str) -> None:
