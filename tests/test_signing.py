@@ -369,6 +369,7 @@ class TestKeys:
         assert set(trusted_keys([folder, content])) == made
         assert set(trusted_keys([str(folder), tmp_path / "c.pub.pem"])) == made
         assert len(trusted_keys(both)) == 2
+        assert set(trusted_keys([each.raw for each in made])) == made
 
     @pytest.mark.parametrize("trust", [[], (), b"", b"no key"])
     def test_no_key_is_no_trust(self, trust: Any) -> None:

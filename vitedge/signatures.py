@@ -24,11 +24,12 @@ from vitedge.safety.limits import BUNDLE_SIGNATURES, KEY_BYTES, SIGNATURES_BYTES
 
 Key: TypeAlias = "str | os.PathLike[str] | bytes"
 Trust: TypeAlias = "Key | Iterable[Key]"
-"""Public keys: a PEM file, a folder of ``.pem`` files, the bytes of a PEM file, or several of these."""
+"""Public keys: a PEM file, a folder of ``.pem`` files, the bytes of a PEM file or of a raw key, or several of these."""
 
 SIGNATURES = "manifest.sig"
 VERSION = 1
 KEY_ID_DIGITS = 16
+RAW_BYTES = 32
 SIGNATURE_BYTES = 64
 EXPECTED_KEYS = "Ed25519 public keys in PEM, as vitedge sign --new-key writes them"
 
@@ -41,7 +42,7 @@ class PublicKey:
 
     Attributes:
         id: the first 16 hex digits of the SHA-256 of ``raw``.
-        raw: 32 bytes.
+        raw: its 32 bytes.
     """
 
     id: str
@@ -90,6 +91,8 @@ def trusted_keys(trust: Trust) -> tuple[PublicKey, ...]:
 
 
 def _keys_of(named: Key) -> list[PublicKey]:
+    if isinstance(named, bytes) and len(named) == RAW_BYTES:
+        return [PublicKey(key_id(named), named)]
     if isinstance(named, bytes):
         return _parse_keys(named, "the key that was given")
     path = Path(named)
