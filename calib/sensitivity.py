@@ -25,7 +25,7 @@ from vitedge.calib.twins import Region, Twins, find_twins
 from vitedge.calib.working import Values, WorkingGraph, runner
 from vitedge.errors import ConversionError, UsageError
 from vitedge.extras import require
-from vitedge.metrics import kl_divergence, sqnr_db
+from vitedge.metrics import SQNR_CAP_DB, kl_divergence, sqnr_db
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess import Preprocessor
@@ -222,7 +222,8 @@ def _exchange(stream: Stream, graph: WorkingGraph, run: Callable[[Values], Float
         logits = exchanged.reshape(len(exchanged), -1)
     else:
         logits = stream.finisher(EXCHANGED, result)(_as_it_is, range(len(stream.values)))
-    return _Exchange(result, own[0].size, sqnr_db(own, exchanged), logits)
+    alike = np.array_equal(own, exchanged)  # a layer that gives nothing but zeros in both
+    return _Exchange(result, own[0].size, SQNR_CAP_DB if alike else sqnr_db(own, exchanged), logits)
 
 
 def _region_runner(graph: WorkingGraph, region: Region, result: str, example: Values) -> Callable[[Values], Floats]:

@@ -38,7 +38,7 @@ def _store_half(model: ir.Model, weight: ir.Value) -> None:
     full: NDArray[np.float32] = weight.const_value.numpy()  # type: ignore[union-attr]
     with np.errstate(over="ignore"):
         half = full.astype(np.float16)
-    if sqnr_db(full, half) < MIN_SQNR_DB:
+    if np.any(full) and sqnr_db(full, half) < MIN_SQNR_DB:
         return
     name = str(weight.name)
     stored = ir.val(f"{name}.half", const_value=ir.tensor(half, name=f"{name}.half"))

@@ -45,6 +45,32 @@ def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preproce
     return np.concatenate(outputs)
 
 
+def check_reference(logits: Logits, what: str) -> None:
+    """Refuse logits against which nothing could fail, or nothing could pass.
+
+    Args:
+        logits: ``(N, classes)``.
+        what: gave them, for the error.
+
+    Raises:
+        ConversionError: they are no floating-point numbers, one is not finite, or all are equal.
+    """
+    if logits.dtype.kind != "f" or not logits.size:
+        raise ConversionError(
+            f"{what} gives {logits.dtype} of shape {logits.shape}", expected="floating-point logits, one for each class"
+        )
+    if not np.all(np.isfinite(logits)):
+        raise ConversionError(
+            f"{what} gives NaN or infinite logits in float32", expected="finite logits", fix="check its weights"
+        )
+    if not np.any(logits) or (logits.size > 1 and logits.min() == logits.max()):
+        raise ConversionError(
+            f"{what} gives the logit {logits.flat[0]:g} for every class and image",
+            expected="logits that an engine could get wrong",
+            fix="check its weights",
+        )
+
+
 def session_of(graph: onnx.ModelProto) -> Any:
     """An ONNX Runtime session that computes Q/DQ pairs as written."""
     options = onnxruntime.SessionOptions()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.converters.reference import check_reference
 from vitedge.converters.rewrites import MAX_RELATIVE_ERROR, MIN_SQNR_DB, is_exact
 from vitedge.errors import ConversionError
 from vitedge.manifest import LEAST_SQNR_DB
@@ -79,8 +80,9 @@ def check_source(source: Logits, graph: Logits) -> Parity:
         graph: ``(N, classes)``, of the graph.
 
     Raises:
-        ConversionError: they differ by more than rounding.
+        ConversionError: they differ by more than rounding, or the source's are not finite or all equal.
     """
+    check_reference(source, "the model")
     difference = parity(source, graph)
     if not is_exact(difference):
         raise ConversionError(
@@ -102,8 +104,9 @@ def demanded_sqnr(golden: Logits, reached: Logits, precision: Precision, *, rand
         random_weights: whether the model's weights are random; then little is demanded.
 
     Raises:
-        ConversionError: the engine does not compute what the graph says.
+        ConversionError: the engine does not compute what the graph says, or golden logits are not finite or all equal.
     """
+    check_reference(golden, f"the {precision} graph")
     gate = ENGINE_GATES[precision]
     floor = gate.random_floor if random_weights else gate.floor
     sqnr = parity(golden, reached).sqnr_db
@@ -125,8 +128,9 @@ def check_precision(full: Logits, reduced: Logits, precision: Precision) -> Pari
         precision: of the bundle.
 
     Raises:
-        ConversionError: little of the model is left.
+        ConversionError: little of the model is left, or the graph's logits are not finite or all equal.
     """
+    check_reference(full, "the fp32 graph")
     difference = parity(full, reduced)
     hopeless = difference.sqnr_db < HOPELESS_SQNR_DB and difference.agreement < HOPELESS_AGREEMENT
     if hopeless or not np.all(np.isfinite(reduced)):

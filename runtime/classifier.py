@@ -27,7 +27,7 @@ from vitedge.bundle import Bundle, open_bundle
 from vitedge.errors import BundleError, EngineError, UsageError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.preprocessing import ChannelOrder, Preprocessing
-from vitedge.runtime.engines import Engine, EngineInfo, open_engine, open_lanes
+from vitedge.runtime.engines import READS, Engine, EngineInfo, open_engine, open_lanes
 from vitedge.runtime.preprocess import Preprocessor
 from vitedge.runtime.self_test import ensure_self_test
 from vitedge.signatures import Trust
@@ -177,8 +177,8 @@ class Classifier:
             UsageError: ``topk`` is less than 1.
             EngineError: the logits are not finite, or are not one for each label.
         """
-        peak = float(logits.max(initial=-math.inf))
-        if topk < 1 or not math.isfinite(peak) or logits.size != len(self.labels):
+        peak, least = float(logits.max(initial=-math.inf)), float(logits.min(initial=math.inf))
+        if topk < 1 or not math.isfinite(peak - least) or logits.size != len(self.labels):
             raise self._unrankable(logits, topk)
         weights = np.exp((logits - peak) / self.temperature)
         best = _best(logits, min(topk, logits.size))
@@ -269,7 +269,7 @@ def load(
         MissingExtraError: the engine's library is not installed.
         EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
     """
-    opened_bundle = open_bundle(bundle, trust=trust)
+    opened_bundle = open_bundle(bundle, trust=trust, later=READS.get(engine, ()))
     opened_engine = open_engine(opened_bundle, engine, threads=threads)
     try:
         ensure_self_test(opened_bundle, opened_engine)
@@ -306,5 +306,5 @@ def _proven_lanes(bundle: Bundle, engine: str | None, threads: int | None) -> Se
 
 def _check_unchanged(bundle: Bundle) -> None:
     """An application may run for months, and somebody may put another bundle in the place of the one it loaded."""
-    if Bundle.open(bundle.path).manifest != bundle.manifest:
+    if Bundle.open(bundle.path, later=bundle.manifest.files).manifest != bundle.manifest:
         raise BundleError(f"{bundle.path} holds another bundle than when it was loaded", fix="load it again")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -13,13 +15,17 @@ from numpy.typing import NDArray
 
 from vitedge.metrics import (
     SQNR_CAP_DB,
+    Parity,
     expected_calibration_error,
     kl_divergence,
+    log_softmax,
     parity,
     softmax,
     sqnr_db,
     wilson_interval,
 )
+
+Compare: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], Any]
 
 REFERENCE = np.random.default_rng(0).normal(0, 3, (8, 10)).astype(np.float32)
 
@@ -92,7 +98,7 @@ def test_sqnr_of_known_noise() -> None:
 
 
 def test_sqnr_of_a_silent_reference() -> None:
-    assert sqnr_db(np.zeros((1, 3)), np.zeros((1, 3))) == SQNR_CAP_DB
+    assert sqnr_db(np.zeros((1, 3)), np.zeros((1, 3))) == -SQNR_CAP_DB
     assert sqnr_db(np.zeros((1, 3)), np.ones((1, 3))) == -SQNR_CAP_DB
 
 
@@ -233,5 +239,143 @@ def test_wilson_reaches_0_and_100_exactly(trials: int) -> None:
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (-1, 5), (6, 5)])
 def test_wilson_refuses_counts_that_cannot_be(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="successes of"):
+        wilson_interval(successes, trials)
+
+
+COMPARISONS = (sqnr_db, parity, kl_divergence)
+
+poisons = st.sampled_from([np.nan, np.inf, -np.inf])
+strangers = st.sampled_from(
+    [
+        np.complex64([[1, 2], [3, 4]]),
+        np.array([["1", "2"], ["3", "4"]]),
+        np.array([[b"1", b"2"], [b"3", b"4"]]),
+        np.array([[1, 2], [3, None]], dtype=object),
+        np.array([[1, 2], [3, 4]], dtype="datetime64[s]"),
+        np.array([[1, 2], [3, 4]], dtype="timedelta64[s]"),
+        np.ones((2, 2), dtype=bool),
+        np.zeros((2, 2), dtype=[("x", "f4")]),
+    ]
+)
+PLAIN = np.array([[1.0, 2.0], [4.0, 3.0]])
+
+
+def is_good(value: object) -> bool:
+    """Whether the result of a comparison says that the two are alike, even a little."""
+    if isinstance(value, Parity):
+        return value.sqnr_db > 0.0 or value.agreement > 0.0 or value.relative_error < 0.1
+    if isinstance(value, float):
+        return value > 0.0
+    return bool(np.any(np.asarray(value) < math.inf))
+
+
+@given(logits.filter(np.any), poisons, st.data())
+def test_nothing_that_is_not_finite_compares_well(
+    values: NDArray[np.float32], poison: float, data: st.DataObject
+) -> None:
+    """Not even a reference with itself, which is what a stranger's golden logits would be."""
+    rows = data.draw(st.sampled_from(["one", "all"]))
+    spoiled = values.copy()
+    spoiled[:] = poison if rows == "all" else spoiled
+    spoiled[:, data.draw(st.integers(0, values.shape[1] - 1))] = poison
+    for compare in COMPARISONS:
+        for reference, actual in ((spoiled, values), (values, spoiled), (spoiled, spoiled.copy())):
+            assert not is_good(compare(reference, actual))
+
+
+@pytest.mark.parametrize("compare", COMPARISONS)
+@given(strangers)
+def test_what_is_no_array_of_real_numbers_is_refused(compare: Compare, stranger: NDArray[np.generic]) -> None:
+    for reference, actual in ((stranger, PLAIN), (PLAIN, stranger), (stranger, stranger.copy())):
+        with pytest.raises(ValueError, match="expected real numbers"):
+            compare(reference, actual)
+
+
+@pytest.mark.parametrize("compare", COMPARISONS)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_nothing_at_all_is_refused(compare: Compare, shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="of shape"):
+        compare(np.zeros(shape), np.zeros(shape))
+
+
+@pytest.mark.parametrize("compare", [sqnr_db, parity])
+@given(logits)
+def test_zeros_compare_well_with_nothing(compare: Compare, values: NDArray[np.float32]) -> None:
+    zeros = np.zeros_like(values)
+    for reference, actual in ((zeros, zeros), (zeros, values), (values, zeros)):
+        assert not is_good(compare(reference, actual))
+
+
+def test_zeros_diverge_from_zeros() -> None:
+    assert kl_divergence(np.zeros((2, 3)), np.zeros((2, 3))).tolist() == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_an_engine_that_prefers_no_class_agrees_with_none(classes: int) -> None:
+    """``argmax`` of equal numbers is 0, which is often right."""
+    reference = np.full((4, classes), 2.0)
+    reference[:, 0] = 7.0
+    assert parity(reference, reference).agreement == 100.0
+    assert parity(reference, np.zeros_like(reference)).agreement == 0.0
+    if classes > 1:
+        assert parity(reference, np.full_like(reference, 7.0)).agreement == 0.0
+
+
+@given(st.sampled_from([1e-300, 1e-160, 1e150, 1e200, 1.7e308]), logits.filter(lambda values: np.ptp(values) > 1.0))
+def test_numbers_whose_squares_do_not_fit_a_double_compare_as_others_do(
+    scale: float, values: NDArray[np.float32]
+) -> None:
+    reference = values.astype(np.float64) / np.abs(values).max() * scale
+    assert sqnr_db(reference, reference) == SQNR_CAP_DB
+    assert sqnr_db(reference, reference / 2) == pytest.approx(20 * math.log10(2), abs=1e-3)
+    assert sqnr_db(reference, -reference) == pytest.approx(-20 * math.log10(2), abs=1e-3)
+
+
+def test_numbers_that_do_not_fit_a_double_are_not_finite() -> None:
+    huge = np.full((1, 2), np.finfo(np.longdouble).max, dtype=np.longdouble)
+    assert sqnr_db(huge, huge) == -SQNR_CAP_DB
+
+
+@given(logits, poisons)
+def test_probabilities_of_what_is_not_finite_are_none(values: NDArray[np.float32], poison: float) -> None:
+    values = values.copy()
+    values[0, -1] = poison
+    for probabilities in (softmax(values), log_softmax(values)):
+        assert np.all(np.isnan(probabilities[0]))
+        assert np.all(np.isfinite(probabilities[1:]))
+
+
+@pytest.mark.parametrize("transform", [softmax, log_softmax])
+@given(strangers)
+def test_probabilities_of_what_is_no_number_are_refused(
+    transform: Callable[[NDArray[Any]], NDArray[Any]], stranger: NDArray[np.generic]
+) -> None:
+    with pytest.raises(ValueError, match="expected real numbers"):
+        transform(stranger)
+    with pytest.raises(ValueError, match="expected real numbers"):
+        transform(np.zeros((3, 0), dtype=np.float32))
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -0.1, 1.1])
+def test_scores_that_are_no_probabilities_are_refused(score: float) -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        expected_calibration_error(np.array([0.5, score]), np.array([True, True]))
+
+
+@given(strangers)
+def test_scores_and_answers_of_other_types_are_refused(stranger: NDArray[np.generic]) -> None:
+    flat = stranger.ravel()
+    with pytest.raises(ValueError, match="expected real numbers"):
+        expected_calibration_error(flat, np.ones(len(flat), dtype=bool))
+    for right in (flat.astype(np.float64) if flat.dtype.kind == "b" else flat, np.ones(len(flat))):
+        with pytest.raises(ValueError, match="truth values"):
+            expected_calibration_error(np.full(len(flat), 0.5), right)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials"), [(np.nan, 5), (5, np.nan), (3.0, 5), (3, np.inf), (1j, 5), ("3", 5), (None, 5)]
+)
+def test_wilson_refuses_what_is_no_count(successes: Any, trials: Any) -> None:
     with pytest.raises(ValueError, match="successes of"):
         wilson_interval(successes, trials)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,12 +123,13 @@ class Bundle:
     manifest_sha256: str = field(default="", compare=False)
 
     @classmethod
-    def open(cls, path: str | Path, *, trust: Trust | None = None) -> Bundle:
+    def open(cls, path: str | Path, *, trust: Trust | None = None, later: Collection[str] = ()) -> Bundle:
         """Read the manifest and check every file against its size and SHA-256.
 
         Args:
             path: the bundle's folder.
             trust: public keys, of which one has to have signed the manifest; None asks for no signature.
+            later: files that the caller reads anyway, which checks their contents; they are not read twice.
 
         Raises:
             BundleError: there is no bundle at ``path``.
@@ -136,17 +137,6 @@ class Bundle:
             BundleIntegrityError: a file is missing, truncated or altered, or one lies there that is not listed.
             BundleSignatureError: no trusted key has signed it, or it was altered after that.
             UsageError: what is trusted is no key.
-        """
-        bundle = cls.open_lazily(path, trust=trust)
-        for name in bundle.manifest.files:
-            bundle._check(name)
-        return bundle
-
-    @classmethod
-    def open_lazily(cls, path: str | Path, *, trust: Trust | None = None) -> Bundle:
-        """Read the manifest and check the size of every file; contents are checked when they are read.
-
-        Arguments and errors are those of ``open``.
         """
         trusted = None if trust is None else trusted_keys(trust)
         folder = Path(path)
@@ -158,11 +148,15 @@ class Bundle:
             _check_meaning(manifest, where)
             check_listed(where, manifest.files)
             check_folder(folder, manifest.files)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_bundle(folder) from error
         except (OSError, ValueError) as error:
             raise BundleError(f"{folder} cannot be read: {error}", fix="check its permissions and the disk") from error
-        return cls(folder, manifest, signed_by, hashlib.sha256(content).hexdigest())
+        bundle = cls(folder, manifest, signed_by, hashlib.sha256(content).hexdigest())
+        for name in manifest.files:
+            if name not in later:
+                bundle._check(name)
+        return bundle
 
     @property
     def digest(self) -> str:
@@ -298,13 +292,13 @@ class Bundle:
             )
 
 
-def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, lazily: bool = False) -> Bundle:
+def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, later: Collection[str] = ()) -> Bundle:
     """The bundle itself, or one that is read from its path; one whose signature is asked for is always read.
 
     Args:
         bundle: a bundle, or the path of one.
         trust: as for ``Bundle.open``.
-        lazily: check contents when they are read, as ``Bundle.open_lazily`` does.
+        later: as for ``Bundle.open``.
 
     Raises:
         BundleError: as ``Bundle.open``.
@@ -313,7 +307,7 @@ def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, lazi
     if isinstance(bundle, Bundle) and trust is None:
         return bundle
     path = bundle.path if isinstance(bundle, Bundle) else bundle
-    return Bundle.open_lazily(path, trust=trust) if lazily else Bundle.open(path, trust=trust)
+    return Bundle.open(path, trust=trust, later=later)
 
 
 def _check_meaning(manifest: Manifest, where: Path) -> None:

@@ -1,18 +1,29 @@
-"""Numbers that compare outputs: error, signal-to-quantization-noise ratio, agreement, intervals."""
+"""Numbers that compare outputs: error, signal-to-quantization-noise ratio, agreement, intervals.
+
+No input passes a comparison for free. What is no array of real numbers, is empty, or differs in shape raises
+ValueError; NaN, infinity and a reference of nothing but zeros give the worst value that there is.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Logits = NDArray[np.floating]
+Doubles = NDArray[np.float64]
 
 SQNR_CAP_DB = 200.0
 Z_95 = 1.959963984540054
 ECE_BINS = 15
+
+_REAL = "fiu"
+"""NumPy's letters for the kinds of real numbers."""
+_SQUARES_FIT = 1e100
+"""Sums of squares of numbers up to this fit a double."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +31,11 @@ class Parity:
     """How close one set of logits is to its reference.
 
     Attributes:
-        max_abs_error: largest absolute difference of any logit.
-        relative_error: ``max_abs_error`` over the reference's range (largest minus smallest logit).
+        max_abs_error: largest absolute difference of any logit; infinite where one is not finite.
+        relative_error: ``max_abs_error`` over the reference's range (largest minus smallest logit), or over the
+            logit where there is but one; infinite where that is 0 or not finite.
         sqnr_db: ``10·log10(Σ reference² / Σ (reference − actual)²)``, capped at 200.
-        agreement: percent of images with the same top-1.
+        agreement: percent of images with the same top-1; an image whose logits are all equal has none.
         images: how many were compared.
     """
 
@@ -37,68 +49,142 @@ class Parity:
 def parity(reference: Logits, actual: Logits) -> Parity:
     """Compare logits of shape ``(images, classes)``.
 
+    Returns:
+        With errors of infinity, −200 dB and an agreement of 0 where a logit is not finite or the reference is zero.
+
     Raises:
-        ValueError: shapes differ, or the reference is empty.
+        ValueError: shapes differ, the reference is empty, or one of them holds no real numbers.
     """
-    if reference.shape != actual.shape or reference.ndim != 2 or reference.size == 0:
+    if np.shape(reference) != np.shape(actual) or np.ndim(reference) != 2 or np.size(reference) == 0:
         raise ValueError(
-            f"logits of shape {actual.shape} against {reference.shape}; expected two equal (images, classes)"
+            f"logits of shape {np.shape(actual)} against {np.shape(reference)}; expected two equal (images, classes)"
         )
-    difference = np.abs(reference.astype(np.float64) - actual.astype(np.float64))
-    worst = float(difference.max())
-    spread = float(reference.max() - reference.min())
+    ours, theirs = _doubles(reference), _doubles(actual)
+    if not _usable(ours, theirs):
+        return Parity(math.inf, math.inf, -SQNR_CAP_DB, 0.0, len(ours))
+    with np.errstate(over="ignore"):
+        worst = float(np.abs(ours - theirs).max())
+        scale = float(ours.max() - ours.min()) or float(np.abs(ours).max())
     return Parity(
         max_abs_error=worst,
-        relative_error=worst / spread if spread > 0 else math.inf if worst > 0 else 0.0,
-        sqnr_db=sqnr_db(reference, actual),
-        agreement=100.0 * float(np.mean(reference.argmax(axis=1) == actual.argmax(axis=1))),
-        images=len(reference),
+        relative_error=worst / scale if worst < math.inf else math.inf,
+        sqnr_db=sqnr_db(ours, theirs),
+        agreement=100.0 * float(np.mean(_agreeing(ours, theirs))),
+        images=len(ours),
     )
 
 
+def _agreeing(ours: Doubles, theirs: Doubles) -> NDArray[np.bool_]:
+    """``(images,)`` whether both prefer one class, and the same."""
+    return np.asarray((ours.argmax(axis=1) == theirs.argmax(axis=1)) & _decided(ours) & _decided(theirs))
+
+
+def _decided(logits: Doubles) -> NDArray[np.bool_]:
+    """``(images,)`` whether a class is preferred: with but one class, whether it has a logit other than 0."""
+    return np.asarray(np.any(logits != (logits[:, :1] if logits.shape[1] > 1 else 0.0), axis=1))
+
+
 def sqnr_db(reference: Logits, actual: Logits) -> float:
-    """Signal-to-quantization-noise ratio in dB, capped at ±200; NaN or infinity in ``actual`` gives −200."""
-    if not np.all(np.isfinite(actual)):
+    """Signal-to-quantization-noise ratio in dB, capped at ±200.
+
+    Returns:
+        −200 where a number is not finite or the reference is nothing but zeros, else 200 where both are equal.
+
+    Raises:
+        ValueError: shapes differ, both are empty, or one of them holds no real numbers.
+    """
+    if np.shape(reference) != np.shape(actual) or np.size(reference) == 0:
+        raise ValueError(f"numbers of shape {np.shape(actual)} against {np.shape(reference)}; expected two equal ones")
+    ours, theirs = _doubles(reference), _doubles(actual)
+    if not _usable(ours, theirs):
         return -SQNR_CAP_DB
-    signal = float(np.sum(np.square(reference, dtype=np.float64)))
-    noise = float(np.sum(np.square(reference.astype(np.float64) - actual.astype(np.float64))))
+    peak = max(float(np.abs(ours).max()), float(np.abs(theirs).max()))
+    if not 1.0 / _SQUARES_FIT < peak < _SQUARES_FIT:
+        ours, theirs = ours / peak, theirs / peak
+    signal = float(np.sum(np.square(ours)))
+    noise = float(np.sum(np.square(ours - theirs)))
+    if signal == 0.0:  # beside the other, the reference is too small for a square
+        return -SQNR_CAP_DB
     if noise == 0.0:
         return SQNR_CAP_DB
-    if signal == 0.0:
-        return -SQNR_CAP_DB
     return max(-SQNR_CAP_DB, min(SQNR_CAP_DB, 10.0 * math.log10(signal / noise)))
 
 
+def _usable(reference: Doubles, actual: Doubles) -> bool:
+    return bool(np.all(np.isfinite(reference)) and np.all(np.isfinite(actual)) and np.any(reference))
+
+
+def _doubles(values: ArrayLike) -> Doubles:
+    """Real numbers as float64.
+
+    Raises:
+        ValueError: they are complex, truth values, text, dates or objects.
+    """
+    array: NDArray[Any] = np.asarray(values)
+    if array.dtype.kind not in _REAL:
+        raise ValueError(f"an array of {array.dtype}; expected real numbers")
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float64)
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities over the last axis, same shape and dtype."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+    """Probabilities over the last axis, same shape and dtype; NaN in each row in which a logit is NaN or infinite.
+
+    Raises:
+        ValueError: they are no real numbers, or there are no classes.
+    """
+    _check_classes(logits)
+    with np.errstate(invalid="ignore", over="ignore"):
+        shifted = np.exp(_shifted(logits))
+        return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def kl_divergence(reference: Logits, actual: Logits) -> NDArray[np.float64]:
+def kl_divergence(reference: Logits, actual: Logits) -> Doubles:
     """Kullback-Leibler divergence of softmax distributions, ``Σ p·ln(p/q)`` with ``p`` of the reference.
 
     Args:
-        reference: finite logits; classes on the last axis.
-        actual: finite logits of the same shape.
+        reference: logits; classes on the last axis.
+        actual: logits of the same shape.
 
     Returns:
-        Float64 without the last axis, in nats; 0 where both give every class the same probability.
+        Float64 without the last axis, in nats; 0 where both give every class the same probability. Infinity where a
+        logit is not finite, or all of both are 0, which says nothing.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, there are no classes, or one of them holds no real numbers.
     """
-    if reference.shape != actual.shape:
-        raise ValueError(f"logits of shape {actual.shape} against {reference.shape}")
+    if np.shape(reference) != np.shape(actual):
+        raise ValueError(f"logits of shape {np.shape(actual)} against {np.shape(reference)}")
     expected, given = log_softmax(reference), log_softmax(actual)
-    divergence = np.sum(np.exp(expected) * (expected - given), axis=-1)
+    with np.errstate(invalid="ignore"):
+        divergence = np.sum(np.exp(expected) * (expected - given), axis=-1)
+    silent = ~(np.any(np.asarray(reference) != 0, axis=-1) | np.any(np.asarray(actual) != 0, axis=-1))
+    divergence = np.where(np.isfinite(divergence) & ~silent, divergence, math.inf)
     return np.asarray(np.maximum(divergence, 0.0))  # sums of rounding errors can lie below
 
 
-def log_softmax(logits: Logits) -> NDArray[np.float64]:
-    """Logarithms of the probabilities over the last axis, same shape, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+def log_softmax(logits: Logits) -> Doubles:
+    """Logarithms of the probabilities over the last axis, same shape, in float64; NaN as in ``softmax``.
+
+    Raises:
+        ValueError: they are no real numbers, or there are no classes.
+    """
+    _check_classes(logits)
+    with np.errstate(invalid="ignore", over="ignore"):
+        shifted = _shifted(_doubles(logits))
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def _check_classes(logits: NDArray[Any]) -> None:
+    array: NDArray[Any] = np.asarray(logits)
+    if array.dtype.kind not in _REAL or array.ndim < 1 or array.size == 0:
+        raise ValueError(f"logits of shape {array.shape} and type {array.dtype}; expected real numbers, one a class")
+
+
+def _shifted(logits: NDArray[Any]) -> NDArray[Any]:
+    """Logits less the largest of their row; NaN in the whole row where one is not finite."""
+    finite = np.all(np.isfinite(logits), axis=-1, keepdims=True)
+    return np.asarray(np.where(finite, logits - logits.max(axis=-1, keepdims=True), np.nan))
 
 
 def expected_calibration_error(
@@ -112,13 +198,17 @@ def expected_calibration_error(
         bins: of equal width, each closed above.
 
     Raises:
-        ValueError: shapes differ, or there are no images.
+        ValueError: shapes differ, there are no images or no bins, scores are no probabilities, or answers are no
+            truth values.
     """
-    if scores.shape != right.shape or scores.ndim != 1 or not scores.size:
-        raise ValueError(f"scores of shape {scores.shape} for answers of shape {right.shape}")
-    bin_of = np.clip(np.ceil(scores.astype(np.float64) * bins).astype(np.intp) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=scores.astype(np.float64) - right, minlength=bins)
-    return 100.0 * float(np.abs(gaps).sum()) / scores.size
+    if np.shape(scores) != np.shape(right) or np.ndim(scores) != 1 or not np.size(scores):
+        raise ValueError(f"scores of shape {np.shape(scores)} for answers of shape {np.shape(right)}")
+    shares = _doubles(scores)
+    if np.asarray(right).dtype != np.bool_ or not np.all((shares >= 0.0) & (shares <= 1.0)) or bins < 1:
+        raise ValueError("scores that are no probabilities, answers that are no truth values, or no bins")
+    bin_of = np.clip(np.ceil(shares * bins).astype(np.intp) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=shares - right, minlength=bins)
+    return 100.0 * float(np.abs(gaps).sum()) / shares.size
 
 
 @dataclass(frozen=True)
@@ -133,9 +223,10 @@ def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> Interval
     """Wilson score interval of a proportion, in percent (E. B. Wilson, JASA 22, 1927; 95 % by default).
 
     Raises:
-        ValueError: no trials, or successes outside 0…trials.
+        ValueError: no trials, successes outside 0…trials, or counts that are no integers.
     """
-    if trials < 1 or not 0 <= successes <= trials:
+    counts = (successes, trials)
+    if not all(isinstance(each, (int, np.integer)) for each in counts) or trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials")
     share = successes / trials
     center = (share + z * z / (2 * trials)) / (1 + z * z / trials)

@@ -6,12 +6,11 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
-from vitedge.converters.reference import Frames, Logits, graph_logits
+from vitedge.converters.reference import Frames, Logits, check_reference, graph_logits
 from vitedge.converters.rewrites import (
     attention_scale,
     class_token_only,
@@ -104,13 +103,10 @@ def apply_rewrites(
         rewrites: which, in which order.
 
     Raises:
-        ConversionError: the logits are not finite, or a rewrite that is needed changed them.
+        ConversionError: the logits are not finite or all equal, or a rewrite that is needed changed them.
     """
     logits = graph_logits(graph, frames, preprocessing)
-    if not np.all(np.isfinite(logits)):
-        raise ConversionError(
-            "the model gives NaN or infinite logits in float32", expected="finite logits", fix="check its weights"
-        )
+    check_reference(logits, "the model")
     applied: dict[str, Places] = {}
     refused: dict[str, str] = {}
     unproved: dict[str, str] = {}

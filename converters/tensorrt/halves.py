@@ -24,7 +24,7 @@ def holds(values: NDArray[Any]) -> bool:
     finite = values[np.isfinite(values)]
     with np.errstate(over="ignore"):
         half = finite.astype(np.float16)
-    return not finite.size or sqnr_db(finite, half) >= MIN_SQNR_DB
+    return not np.any(finite) or sqnr_db(finite, half) >= MIN_SQNR_DB
 
 
 def half_scales(scales: NDArray[Any]) -> Halves:

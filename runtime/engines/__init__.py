@@ -1,7 +1,7 @@
 """Engines: each runs a compiled graph in a thread of its own.
 
 A backend is a module with ``open_engine``, for the lowest latency of one frame, and ``open_lanes``, for the most frames
-a second; and a line in ``ENGINES``.
+a second; and a line in ``ENGINES``, and one in ``READS``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import EngineError, UsageError, did_you_mean
 from vitedge.targets import target_named
 
@@ -75,6 +75,14 @@ ENGINES: Mapping[str, str] = {
     "onnxruntime": "vitedge.runtime.engines.onnxruntime",
     "tensorrt": "vitedge.runtime.engines.tensorrt",
 }
+
+READS: Mapping[str | None, tuple[str, ...]] = {
+    None: (OPENVINO_XML, OPENVINO_BIN),  # only bundles whose own engine is OpenVINO have these
+    "openvino": (OPENVINO_XML, OPENVINO_BIN),
+    "onnxruntime": (MODEL_ONNX,),
+    "tensorrt": (),
+}
+"""Files of a bundle whose contents are checked as an engine of that name is opened."""
 
 
 def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None = None) -> Engine:

@@ -68,13 +68,15 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
+        BundleIntegrityError: the graph is missing or altered, or has data in another file.
         EngineError: ONNX Runtime cannot run the graph, or the graph is not of this bundle's model.
     """
     onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the onnxruntime engine")
     path = bundle.file(MODEL_ONNX)
+    graph = bundle.read_graph(MODEL_ONNX)
     frame = np.zeros((*bundle.manifest.model.preprocessing.input_size, 3), dtype=np.uint8)
     with _translated(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}"):
-        session, logits, executed = _open_profiled(onnxruntime, path, frame, threads)
+        session, logits, executed = _open_profiled(onnxruntime, graph, frame, threads)
     check_contract(bundle, path, frame=frame, logits=logits)
     precision = effective_precision(executed)
     info = EngineInfo(
@@ -98,7 +100,7 @@ def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _open_profiled(
-    onnxruntime: Any, path: Path, frame: NDArray[np.uint8], threads: int | None
+    onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], threads: int | None
 ) -> tuple[Any, NDArray[np.float32], list[dict[str, Any]]]:
     """A session, its first logits, and what ran for them: only a profile tells which kernels the session chose."""
     with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
@@ -108,7 +110,7 @@ def _open_profiled(
         options.profile_file_prefix = str(Path(folder) / "profile")
         if threads is not None:
             options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(path), options, providers=PROVIDERS)
+        session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS)
         logits = _infer(session, frame)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return session, logits, [event["args"] for event in events if event.get("cat") == "Node"]

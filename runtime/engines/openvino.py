@@ -14,6 +14,8 @@ from vitedge.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.runtime.engines import EngineInfo, check_contract
+from vitedge.runtime.engines.ir_check import check_ir
+from vitedge.safety.limits import IR_BYTES
 
 Hint: TypeAlias = Literal["LATENCY", "THROUGHPUT"]
 
@@ -70,6 +72,7 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
+        BundleIntegrityError: the IR or its weights are missing or altered.
         EngineError: OpenVINO cannot compile the IR, or the IR is not of this bundle's model.
     """
     (engine,) = _open(bundle, "LATENCY", threads)
@@ -93,18 +96,41 @@ def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[Openvi
 def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngine]:
     openvino = require("openvino", extra="openvino", purpose="the openvino engine")
     path = bundle.file(OPENVINO_XML)
-    bundle.file(OPENVINO_BIN)
     try:
+        xml, weights = _read(openvino, bundle)
         core = openvino.Core()
         configuration = _configuration(core, bundle.manifest.precision.asked, hint, threads)
-        compiled = core.compile_model(path, DEVICE, configuration)
+        model = core.read_model(xml, weights)
+        del weights  # the model shares them, so that they go with it
+        compiled = core.compile_model(model, DEVICE, configuration)
+        del model
         lanes = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
         info = _info(openvino, core, compiled, lanes)
         engines = [OpenvinoEngine(compiled.create_infer_request(), info) for _ in range(lanes)]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise _failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
     check_contract(bundle, path, frame=engines[0].frame, logits=engines[0]._logits)
     return engines
+
+
+def _read(openvino: Any, bundle: Bundle) -> tuple[str, Any]:
+    """The text of the IR, and its weights in memory that OpenVINO owns: what was hashed is what is compiled.
+
+    Raises:
+        BundleIntegrityError: a file is missing, truncated or altered.
+        ValueError: the IR is none that OpenVINO writes, and would perhaps crash its reader.
+    """
+    weights: list[Any] = []
+
+    def allocate(size: int) -> NDArray[np.uint8]:
+        weights.append(openvino.Tensor(openvino.Type.u8, [size]))
+        memory: NDArray[np.uint8] = weights[0].data
+        return memory
+
+    xml = bundle.read(OPENVINO_XML, limit=IR_BYTES).decode("utf-8")
+    check_ir(xml)
+    bundle.read_into(OPENVINO_BIN, allocate)
+    return xml, weights[0]
 
 
 def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
@@ -159,7 +185,7 @@ def effective_precision(layers: Counter[tuple[str, str]]) -> str | None:
     return max(counted, key=lambda name: (counted[name], exactness.index(name)), default=None)
 
 
-def _failed(problem: str, error: RuntimeError) -> EngineError:
+def _failed(problem: str, error: RuntimeError | ValueError) -> EngineError:
     reason = str(error).strip().splitlines()
     return EngineError(
         f"{problem}: {reason[-1].strip() if reason else 'no reason given'}",

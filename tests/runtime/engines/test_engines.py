@@ -8,15 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from bundles import file_records, rewrite_manifest
 from numpy.typing import NDArray
 
 from vitedge.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
-from vitedge.errors import BundleError, EngineError, MissingExtraError, UsageError
+from vitedge.errors import BundleError, BundleIntegrityError, EngineError, MissingExtraError, UsageError
 from vitedge.extras import require
 from vitedge.metrics import sqnr_db
 from vitedge.preprocessing import Preprocessing
-from vitedge.runtime.engines import ENGINES, Engine, open_engine, open_lanes
+from vitedge.runtime.classifier import load
+from vitedge.runtime.engines import ENGINES, READS, Engine, open_engine, open_lanes
 from vitedge.targets import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -142,18 +146,73 @@ def test_a_graph_with_another_number_of_classes_is_refused(
     assert "4 float32" in caught.value.expected
 
 
+@pytest.fixture
+def copied(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The tiny bundle, to be spoiled."""
+    return Bundle.open(shutil.copytree(tiny_bundle.path, tmp_path / "copy.bundle"))
+
+
+def rehashed(bundle: Bundle) -> Bundle:
+    """A spoiled bundle with true hashes: whoever writes a bundle writes them."""
+    rewrite_manifest(bundle.path, replace(bundle.manifest, files=file_records(bundle.path)))
+    return Bundle.open(bundle.path)
+
+
 @pytest.mark.parametrize(("name", "file"), [("openvino", OPENVINO_XML), ("onnxruntime", MODEL_ONNX)])
-def test_a_graph_that_the_library_cannot_read_is_an_engine_error(
-    tiny_bundle: Bundle, tmp_path: Path, name: str, file: str
-) -> None:
-    folder = tmp_path / "copy.bundle"
-    shutil.copytree(tiny_bundle.path, folder)
-    bundle = Bundle.open(folder)
-    (folder / file).write_bytes((folder / file).read_bytes()[:200])
-    with pytest.raises(EngineError, match=f"cannot run {folder / file}") as caught:
-        open_engine(bundle, name)
+def test_a_graph_that_the_library_cannot_read_is_an_engine_error(copied: Bundle, name: str, file: str) -> None:
+    path = copied.file(file)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(EngineError, match=f"cannot run {path}") as caught:
+        open_engine(rehashed(copied), name)
     assert caught.value.__cause__ is not None
     assert caught.value.fix
+
+
+USED = [("openvino", OPENVINO_XML), ("openvino", OPENVINO_BIN), ("onnxruntime", MODEL_ONNX)]
+
+
+@pytest.mark.parametrize(("name", "file"), USED)
+def test_a_file_that_changes_after_it_was_checked_is_not_used(copied: Bundle, name: str, file: str) -> None:
+    path = copied.file(file)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for use in (open_engine, open_lanes) if name == "openvino" else (open_engine,):
+        with pytest.raises(BundleIntegrityError, match="was altered"):
+            use(copied, name)
+
+
+@pytest.mark.parametrize(("name", "file"), USED)
+def test_load_checks_what_the_engine_reads_and_everything_else_once(copied: Bundle, name: str, file: str) -> None:
+    assert file in READS[name]
+    path = copied.file(file)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for engine in ("openvino", "onnxruntime", None):
+        with pytest.raises(BundleIntegrityError, match="was altered"):
+            load(copied.path, engine=engine)
+
+
+def with_external_data(path: Path, tensor: onnx.TensorProto, location: str) -> None:
+    """Move the data of a tensor into a file, and have the graph name it."""
+    (path.parent / location).write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])
+def test_a_graph_with_data_in_other_files_reaches_no_library(
+    copied: Bundle, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as bytes, ONNX Runtime would look for them in the current folder."""
+    path = copied.file(MODEL_ONNX)
+    graph = onnx.load(path)
+    with_external_data(path, graph.graph.initializer[-1], location)
+    path.write_bytes(graph.SerializeToString())
+    monkeypatch.chdir(copied.path)
+    opened = rehashed(copied)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
+    with pytest.raises(BundleIntegrityError, match="has its data in another file"):
+        open_engine(opened, "onnxruntime")
 
 
 @pytest.mark.parametrize(
