@@ -89,13 +89,13 @@ class Bundles:
             manifest["files"][name] = record
             (self._bad / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         inspected(self._bad)
-        self._classify(self._bad)
+        self._classify(self._bad, "onnxruntime" if name == MODEL_ONNX else None)
 
-    def _classify(self, path: Path) -> None:
+    def _classify(self, path: Path, engine: str | None) -> None:
         import vitedge
 
         frames, logits = self.true
-        with vitedge.load(path) as classifier:
+        with vitedge.load(path, engine=engine) as classifier:
             reached = np.stack([classifier.infer(frame) for frame in frames])
             _check(sqnr_db(logits, reached) >= LEAST_SQNR_DB, "the self-test passed an engine with wrong logits")
             prediction = classifier.classify(np.full((40, 50, 3), 90, np.uint8))
