@@ -181,7 +181,8 @@ def _check_payloads(payloads: Mapping[str, Any], members: Mapping[str, zipfile.Z
 
 def _tensor_bytes(meta: Mapping[str, Any], held: int) -> int:
     """Size of a tensor; all of it lies within the bytes of its file."""
-    sizes, strides = ([each["as_int"] for each in meta[name]] for name in ("sizes", "strides"))
+    sizes: list[int] = [each["as_int"] for each in meta["sizes"]]
+    strides: list[int] = [each["as_int"] for each in meta["strides"]]
     offset, item = meta["storage_offset"]["as_int"], ITEM_BYTES[meta["dtype"]]
     if len(sizes) != len(strides) or len(sizes) > TENSOR_DIMENSIONS or min([0, offset, *sizes, *strides]) < 0:
         raise MalformedError(f"a tensor has the sizes {sizes!r:.60} and the strides {strides!r:.60}")

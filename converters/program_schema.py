@@ -134,9 +134,9 @@ def _integer(value: Any) -> int:
 
 
 def _real(value: Any) -> float | str:
-    if isinstance(value, float) or value in ("Infinity", "-Infinity", "NaN"):
-        return value
-    return float(_integer(value))
+    if value in ("Infinity", "-Infinity", "NaN"):
+        return str(value)
+    return value if isinstance(value, float) else float(_integer(value))
 
 
 def _raw(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
@@ -152,7 +153,7 @@ def test_a_childs_files_are_checked(
         return json.loads(json.dumps(facts))
 
     monkeypatch.setattr("vitedge.converters.exported_programs.run_sandboxed", write)
-    with pytest.raises(ConversionError, match="the (program|model) (gave|gives|did not give)"):
+    with pytest.raises(ConversionError, match=r"the (program|model) (gave|gives|did not give)"):
         model.export(frames)
 
 
@@ -400,7 +401,7 @@ def test_what_no_conversion_needs_is_never_read(archive: Path, tmp_path: Path, m
 def test_the_planted_pickle_would_have_run(archive: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     path = rewritten(archive, tmp_path / "net.pt2", "data/sample_inputs/model.pt", lambda _: pickled(mark))
-    with pytest.raises(Exception):  # noqa: B017, PT011  # whatever PyTorch makes of it, after it has run it
+    with contextlib.suppress(Exception):  # whatever PyTorch makes of it, after it has run it
         torch.export.load(path)
     assert mark.exists()
 

@@ -35,8 +35,8 @@ PAYLOADS = (
     BREAKOUT, RUN, "x=" + RUN, "x, y=" + RUN, "x; " + RUN, "\n" + RUN + "\n", "'+" + RUN + "+'", '"+' + RUN + '+"',
     "{" + RUN + "}", "x)#", "x: int", "x # y", "x\ny", "x\x00", "x\u2028y", "x y", "1-x", "x-y", "*x", "**x", "@x",
     "\uff45\uff56\uff41\uff4c", "__\uff49mport__", "\U0001d431", "x\u0301", "\ufb01", "lambda", "None", "class",
-    "await", "__import__", "__class__", "a.__class__.b", "a..b", ".a", "a.", "a.None.b", "../../etc/passwd", "/etc/passwd",
-    "a" * 5000, "%s", "$(id)", "`id`",
+    "await", "__import__", "__class__", "a.__class__.b", "a..b", ".a", "a.", "a.None.b", "../../etc/passwd",
+    "/etc/passwd", "a" * 5000, "%s", "$(id)", "`id`",
 )  # fmt: skip
 
 

@@ -218,7 +218,7 @@ def _watch(running: _Child, bounds: Bounds, subject: str) -> None:
 
 def _take(running: _Child, stream: Any) -> bool:
     """Read what has come; False at the end of the stream."""
-    piece = stream.read(1 << 16)
+    piece: bytes | None = stream.read(1 << 16)
     if stream is running.ready and piece:
         running.memory = int(json.loads(piece)["memory"])
         running.written, running.began = _written(running), time.monotonic()
