@@ -8,6 +8,7 @@ Images ─▶ predict ─▶ Answers ─┬▶ score (needs labels)  ─▶ Eval
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,10 +34,17 @@ class Share:
     Attributes:
         hits: images that count.
         images: all of them; at least one.
+
+    Raises:
+        ValueError: there are none, or more hits than images.
     """
 
     hits: int
     images: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hits <= self.images or not self.images:
+            raise ValueError(f"{self.hits} of {self.images} images")
 
     @property
     def percent(self) -> float:
@@ -124,7 +132,7 @@ class Comparison:
         agreement: images with the same best class.
         flips: the others, in the order of the images.
         kl_mean: mean Kullback-Leibler divergence of the softmax from the other's, in nats.
-        kl_p99: its 99th percentile over the images.
+        kl_p99: its 99th percentile over the images; both are infinite if that of an image is not finite.
     """
 
     agreement: Share
@@ -244,14 +252,15 @@ def compare(ours: Answers, theirs: Answers) -> Comparison:
     check_same_labels(ours.labels, theirs.labels)
     if ours.sha256 != theirs.sha256:
         raise UsageError("the answers are about different images", expected="answers about the same images")
+    finite = bool(np.all(np.isfinite(ours.divergences)))
     flipped = np.flatnonzero(ours.indices[:, 0] != theirs.indices[:, 0]).tolist()
     return Comparison(
         agreement=Share(len(ours) - len(flipped), len(ours)),
         flips=tuple(
             Flip(ours.files[at], ours[at].best, theirs[at].best, float(ours.divergences[at])) for at in flipped
         ),
-        kl_mean=float(ours.divergences.mean()),
-        kl_p99=float(np.percentile(ours.divergences, 99)),
+        kl_mean=float(ours.divergences.mean()) if finite else math.inf,
+        kl_p99=float(np.percentile(ours.divergences, 99)) if finite else math.inf,
     )
 
 

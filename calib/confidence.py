@@ -7,6 +7,7 @@ Neither changes which class is best, so accuracy stays as it was.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,7 +104,11 @@ def fit_temperature(logits: Logits, targets: NDArray[np.intp]) -> float:
     Returns:
         The temperature; 1 where the images cannot tell it: all are classified right, which any smaller temperature
         would make more likely, or the logits know nothing of the classes, so that any larger one would.
+
+    Raises:
+        ValueError: there are no images, a logit is not finite, or a target is no class.
     """
+    _check_fittable(logits, targets)
     if np.all(logits.argmax(axis=1) == targets):
         return 1.0
     low, high = (math.log(bound) for bound in TEMPERATURES)
@@ -111,14 +116,25 @@ def fit_temperature(logits: Logits, targets: NDArray[np.intp]) -> float:
     return 1.0 if found > high - 10 * LOG_TOLERANCE else math.exp(found)
 
 
+def _check_fittable(logits: Logits, targets: NDArray[np.intp]) -> None:
+    if logits.ndim != 2 or not logits.size or logits.dtype.kind != "f" or targets.shape != logits.shape[:1]:
+        raise ValueError(f"{logits.dtype} logits of shape {logits.shape} for targets of shape {targets.shape}")
+    known = targets.dtype.kind in "iu" and bool(np.all((targets >= 0) & (targets < logits.shape[1])))
+    if not known or not np.all(np.isfinite(logits)):
+        raise ValueError("logits that are not finite, or targets that are no classes")
+
+
 def negative_log_likelihood(logits: Logits, targets: NDArray[np.intp], temperature: float) -> float:
-    """Mean of ``−ln p`` of the right classes, in nats; arguments are those of ``fit_temperature``."""
+    """Mean of ``−ln p`` of the right classes, in nats; infinite where a logit is not finite.
+
+    Arguments are those of ``fit_temperature``.
+    """
     total = 0.0
     for start in range(0, len(logits), BLOCK):
         block = slice(start, start + BLOCK)
         likely = log_softmax(logits[block].astype(np.float64) / temperature)
         total -= float(np.take_along_axis(likely, targets[block, np.newaxis], axis=1).sum())
-    return total / len(logits)
+    return total / len(logits) if math.isfinite(total) else math.inf
 
 
 def fit_threshold(scores: NDArray[np.floating], right: NDArray[np.bool_], error: float) -> float:
@@ -135,7 +151,12 @@ def fit_threshold(scores: NDArray[np.floating], right: NDArray[np.bool_], error:
 
     Raises:
         CalibrationError: there is none; the message says how low the share comes.
+        ValueError: scores are no probabilities, there are none, or ``right`` holds no truth values for them.
     """
+    if scores.ndim != 1 or not scores.size or right.shape != scores.shape or right.dtype != np.bool_:
+        raise ValueError(f"scores of shape {scores.shape} for {right.dtype} answers of shape {right.shape}")
+    if scores.dtype.kind != "f" or not np.all((scores >= 0.0) & (scores <= 1.0)):
+        raise ValueError("scores that are no probabilities")
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].astype(np.float64)
     wrong = np.cumsum(~right[order]) / np.arange(1, len(ranked) + 1)
@@ -159,8 +180,9 @@ def store(bundle: Bundle, record: ConfidenceRecord) -> Bundle:
         UsageError: the manifest cannot be written; it stays as it was.
     """
     manifest = replace(bundle.manifest, schema_version=SCHEMA_VERSION, confidence=record)
-    write_report(bundle.path / MANIFEST, dump_manifest(manifest))
-    return replace(bundle, manifest=manifest)
+    text = dump_manifest(manifest)
+    write_report(bundle.path / MANIFEST, text)
+    return replace(bundle, manifest=manifest, manifest_sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def _best_scores(logits: Logits, temperature: float) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ from vitedge.converters.hub import fetch
 from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.labels import check_label_count
 from vitedge.converters.onnx_models import OnnxModel, load_onnx
-from vitedge.converters.publish import file_records, publish, staged
+from vitedge.converters.publish import CANDIDATES, file_records, publish, staged
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
 from vitedge.converters.sources import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
@@ -43,12 +43,12 @@ from vitedge.converters.timm_models import TorchModel, load_folder, load_named
 from vitedge.converters.transformers_models import is_transformers_folder, load_transformers
 from vitedge.converters.variant_models import load_variant
 from vitedge.converters.verify import (
-    GOLDEN_FRAMES,
     Frames,
     Logits,
     check_precision,
     check_source,
     demanded_sqnr,
+    golden_frames,
     synthetic_frames,
 )
 from vitedge.manifest import (
@@ -104,7 +104,7 @@ class Probes:
     @property
     def golden(self) -> Frames:
         """Those that the bundle keeps."""
-        return self.frames[:GOLDEN_FRAMES]
+        return golden_frames(self.frames)
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ def _chosen(partial: Path, draft: Draft, contract: Contract, images: Images, pro
     """Choose between the int8 graph, the FP32 graph and what lies between them."""
     assert images.judging is not None
     shared = _shared(draft, images.judging, progress)
-    with tempfile.TemporaryDirectory(prefix="candidates-", dir=partial) as scratch:
+    with tempfile.TemporaryDirectory(prefix=CANDIDATES, dir=partial) as scratch:
 
         def opened(candidate: Candidate, graph: onnx.ModelProto) -> Classifier:
             folder = Path(tempfile.mkdtemp(dir=scratch))

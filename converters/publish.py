@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from vitedge.bundle import MANIFEST, Bundle, sha256_of
+from vitedge.bundle import (
+    GOLDEN,
+    LABELS,
+    MANIFEST,
+    MODEL_FP16_ONNX,
+    MODEL_ONNX,
+    OPENVINO_XML,
+    REPORT_HTML,
+    REPORT_JSON,
+    Bundle,
+    sha256_of,
+)
 from vitedge.converters.interrupts import undisturbed
 from vitedge.errors import ConversionError, UsageError
-from vitedge.manifest import FileRecord, Manifest, dump_manifest
+from vitedge.files import holding, is_partial, partial_prefix, remove_abandoned
+from vitedge.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
 from vitedge.safety.escape import shell
 
 MIN_FREE_BYTES = 1 << 20
+NAMES = (
+    MODEL_ONNX,
+    MODEL_FP16_ONNX,
+    PurePosixPath(OPENVINO_XML).parent.name,
+    LABELS,
+    GOLDEN,
+    REPORT_HTML,
+    REPORT_JSON,
+    MANIFEST,
+)
+"""What a partial bundle may hold."""
+CANDIDATES = "candidates-"
+"""How the name of the folder begins in which ``--precision auto`` tries bundles."""
 
 
 def check_output(output: Path) -> None:
@@ -40,25 +66,46 @@ def staged(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` to write a bundle into; it is removed unless ``publish`` renamed it.
 
     It is removed after any exception; ``vitedge.converters.interrupts`` makes Ctrl-C and SIGTERM into one. A process
-    that is killed outright leaves it behind under a hidden name, which nothing reads.
+    that is killed outright leaves it behind; the next that writes a bundle into this folder removes it.
 
     Raises:
         UsageError: ``output`` exists, or its folder is missing or not writable.
         ConversionError: the disk is full.
     """
     check_output(output)
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-    except OSError as error:
-        raise UsageError(
-            f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with -o"
-        ) from error
-    try:
+    remove_abandoned(output.parent, lambda name: _is_ours(output.parent / name))
+    with contextlib.ExitStack() as held:
+        partial = _made_partial(output, held)
         with _disk_errors(partial, output):
             yield partial
-    finally:
-        with undisturbed():
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _made_partial(output: Path, held: contextlib.ExitStack) -> Path:
+    """A new folder, which other processes see to be in use until ``held`` closes; then it is removed."""
+    while True:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=partial_prefix(output), dir=output.parent))
+        except OSError as error:
+            raise UsageError(
+                f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with -o"
+            ) from error
+        if held.enter_context(holding(folder)):
+            held.callback(_remove, folder)
+            return folder
+
+
+def _remove(folder: Path) -> None:
+    with undisturbed():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder has the name of a partial bundle, and holds what one does and nothing else."""
+    if not is_partial(folder.name):
+        return False
+    with contextlib.suppress(OSError):
+        return all(each.name in NAMES or each.name.startswith(CANDIDATES) for each in folder.iterdir())
+    return False
 
 
 def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
@@ -67,9 +114,15 @@ def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
     Args:
         partial: from ``staged``; holds all files but the manifest.
         output: the bundle's name.
-        manifest: its ``files`` are filled in here.
+        manifest: lists the others.
+
+    Raises:
+        UsageError: ``output`` exists by now, or the manifest is larger than any that is read.
+        BundleSchemaError: the manifest is none that can be read again.
     """
-    (partial / MANIFEST).write_text(dump_manifest(manifest), encoding="utf-8")
+    text = dump_manifest(manifest)
+    parse_manifest(text, where=str(output / MANIFEST))
+    (partial / MANIFEST).write_text(text, encoding="utf-8")
     for path in sorted(partial.rglob("*")):
         _flush(path)
     _flush(partial)
@@ -77,7 +130,7 @@ def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
     partial.chmod(0o755)
     partial.rename(output)
     _flush(output.parent)
-    return Bundle(path=output, manifest=manifest)
+    return Bundle(path=output, manifest=manifest, manifest_sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def file_records(folder: Path) -> dict[str, FileRecord]:

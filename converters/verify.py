@@ -13,12 +13,15 @@ from vitedge.converters.rewrites import MAX_RELATIVE_ERROR, MIN_SQNR_DB, is_exac
 from vitedge.errors import ConversionError
 from vitedge.manifest import LEAST_SQNR_DB
 from vitedge.metrics import Parity, parity
+from vitedge.safety.limits import GOLDEN_BYTES, MIB
 from vitedge.targets import Precision
 
 Frames = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 GOLDEN_FRAMES = 8
+LOGITS_BYTES = 4 * MIB
+"""Room for the logits of the golden frames: those of 65,000 classes and of the 16-bit twin."""
 SYNTHETIC_SEED = 2026
 CONTRAST = 64.0
 
@@ -48,6 +51,25 @@ MARGIN_DB = 6.0
 
 HOPELESS_SQNR_DB = 5.0
 HOPELESS_AGREEMENT = 50.0
+
+
+def golden_frames(frames: Frames) -> Frames:
+    """The first of some frames: as many as the golden vectors may have, at most ``GOLDEN_FRAMES``.
+
+    Args:
+        frames: ``(N,H,W,3)`` uint8.
+
+    Raises:
+        ConversionError: not even one fits.
+    """
+    fitting = (GOLDEN_BYTES - LOGITS_BYTES) // frames[0].nbytes
+    if not fitting:
+        raise ConversionError(
+            f"an input of {frames.shape[1]}x{frames.shape[2]} is too large for a bundle",
+            expected=f"at most {GOLDEN_BYTES - LOGITS_BYTES} bytes, 3 a pixel",
+            fix="convert with a smaller --input-size",
+        )
+    return frames[: min(GOLDEN_FRAMES, fitting)]
 
 
 def synthetic_frames(input_size: tuple[int, int], count: int = GOLDEN_FRAMES) -> Frames:

@@ -205,6 +205,20 @@ def test_a_share_has_wilsons_interval() -> None:
     assert (Share(9, 10).ci95.low, Share(9, 10).ci95.high) == pytest.approx((59.585, 98.212), abs=1e-3)
 
 
+@pytest.mark.parametrize(("hits", "of"), [(0, 0), (-1, 4), (5, 4), (float("nan"), 4), (1, -1)])
+def test_a_share_of_nothing_is_refused(hits: int, of: int) -> None:
+    with pytest.raises(ValueError, match="images"):
+        Share(hits, of)
+
+
+@pytest.mark.parametrize("apart", [np.nan, np.inf])
+def test_a_divergence_that_is_not_finite_is_infinite(images: ImageSet, apart: float) -> None:
+    ours, theirs = predict([answering(images, each) for each in (RIGHT, RIGHT)], images)
+    ours.divergences[1] = apart
+    comparison = compare(ours, theirs)
+    assert (comparison.kl_mean, comparison.kl_p99) == (np.inf, np.inf)
+
+
 def test_logits_that_are_not_finite_are_an_engines_error(images: ImageSet) -> None:
     broken = {name: [np.nan] * 7 for name in RIGHT}
     with pytest.raises(EngineError):

@@ -151,6 +151,48 @@ class TestFit:
             check_abstain_error(error)
 
 
+@given(st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 299), st.integers(0, 5))
+def test_logits_that_are_not_finite_fit_nothing(poison: float, image: int, label: int) -> None:
+    logits, targets = drawn(300, 2.0)
+    logits[image, label] = poison
+    with pytest.raises(ValueError, match="not finite"):
+        fit_temperature(logits, targets)
+    assert negative_log_likelihood(logits, targets, 1.0) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        (np.zeros((0, 3), np.float32), np.zeros(0, np.intp)),
+        (np.zeros((2, 3), np.complex64), np.zeros(2, np.intp)),
+        (np.zeros((2, 3), np.float32), np.zeros(3, np.intp)),
+        (np.zeros((2, 3), np.float32), np.array([0, 3])),
+        (np.zeros((2, 3), np.float32), np.array([0, -1])),
+        (np.zeros((2, 3), np.float32), np.array([0.0, 1.0])),
+    ],
+)
+def test_a_temperature_of_nothing_is_refused(logits: Logits, targets: Indices) -> None:
+    with pytest.raises(ValueError, match="targets"):
+        fit_temperature(logits, targets)
+
+
+@pytest.mark.parametrize(
+    ("scores", "right"),
+    [
+        (np.zeros(0), np.zeros(0, bool)),
+        (np.array([0.5, np.nan]), np.ones(2, bool)),
+        (np.array([0.5, np.inf]), np.ones(2, bool)),
+        (np.array([0.5, 1.5]), np.ones(2, bool)),
+        (np.array([0.5, 0.5j]), np.ones(2, bool)),
+        (np.array([0.5, 0.6]), np.ones(2)),
+        (np.array([0.5, 0.6]), np.ones(3, bool)),
+    ],
+)
+def test_a_threshold_of_what_are_no_scores_is_refused(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> None:
+    with pytest.raises(ValueError, match="scores"):
+        fit_threshold(scores, right, 0.1)
+
+
 def test_what_is_stored_is_what_the_runtime_applies(
     tiny_bundle: Bundle, tmp_path: Path, colour_frame: Callable[..., NDArray[np.uint8]]
 ) -> None:
@@ -159,6 +201,7 @@ def test_what_is_stored_is_what_the_runtime_applies(
     stored = store(Bundle.open(tmp_path / "copy.bundle"), record)
     assert Bundle.open(stored.path) == stored
     assert stored.manifest.confidence == record
+    assert stored.digest == Bundle.open(stored.path).digest
     frame = colour_frame("red")
     with load(stored) as classifier:
         expected = softmax(classifier.logits(frame) / np.float32(record.temperature)).max()

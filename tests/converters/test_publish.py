@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +21,7 @@ from vitedge.converters.openvino import write_ir
 from vitedge.converters.publish import check_output, file_records, publish, staged
 from vitedge.converters.rewrites import Rewritten
 from vitedge.converters.timm_models import TorchModel
-from vitedge.errors import ConversionError, UsageError
+from vitedge.errors import BundleSchemaError, ConversionError, UsageError
 
 FULL = Path("/dev/full")
 
@@ -41,6 +47,96 @@ def test_a_bundle_appears_whole(tmp_path: Path, tiny_bundle: Bundle) -> None:
     assert published == Bundle.open(output)
     assert names(tmp_path) == ["new.bundle"]
     assert output.stat().st_mode & 0o777 == 0o755
+
+
+STAGING = """
+import os, signal, sys
+from pathlib import Path
+from vitedge.converters.publish import staged
+with staged(Path(sys.argv[1])) as partial:
+    (partial / "model.onnx").write_bytes(b"half")
+    (partial / "openvino").mkdir()
+    (partial / "candidates-abc").mkdir()
+    print(partial.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process amid a conversion, and the name of its folder."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", STAGING, str(tmp_path / "other.bundle")]
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(
+    tmp_path: Path, staging: tuple[subprocess.Popen[str], str]
+) -> None:
+    process, left = staging
+    process.kill()
+    process.wait()
+    assert names(tmp_path) == [left]
+    with staged(tmp_path / "new.bundle") as partial:
+        assert names(tmp_path) == [partial.name]
+
+
+def test_what_a_running_conversion_writes_stays(tmp_path: Path, staging: tuple[subprocess.Popen[str], str]) -> None:
+    process, written = staging
+    for _ in range(2):
+        with staged(tmp_path / "other.bundle"):
+            assert (tmp_path / written / "model.onnx").read_bytes() == b"half"
+    assert process.poll() is None
+
+
+def test_hidden_folders_of_others_stay(tmp_path: Path) -> None:
+    """Only what has the name of a partial bundle, and holds what one does, is taken for one."""
+    for name in (".new.bundle.partial-abcdefgh", ".download.partial-0123", ".git"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / ".file.partial-abcdefgh").write_text("mine", encoding="utf-8")
+    before = sorted(names(tmp_path))
+    with staged(tmp_path / "new.bundle"):
+        pass
+    assert sorted(names(tmp_path)) == before
+
+
+def test_a_folder_that_is_taken_for_abandoned_before_it_is_held_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = tempfile.mkdtemp, list[str]()
+
+    def overtaken(**arguments: Any) -> str:
+        made.append(make(**arguments))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr("vitedge.converters.publish.tempfile.mkdtemp", overtaken)
+    with staged(tmp_path / "new.bundle") as partial:
+        assert str(partial) == made[1]
+        assert partial.is_dir()
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_published(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    output = tmp_path / "new.bundle"
+    verification = tiny_bundle.manifest.verification
+    broken = replace(verification.precision_against_fp32, sqnr_db=math.nan)
+    manifest = replace(tiny_bundle.manifest, verification=replace(verification, precision_against_fp32=broken))
+    with staged(output) as partial:
+        copy_of(tiny_bundle, partial)
+        with pytest.raises(BundleSchemaError, match="sqnr_db"):
+            publish(partial, output, manifest)
+    assert not output.exists()
+
+
+def test_labels_that_make_the_manifest_too_large_are_refused(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    model = replace(tiny_bundle.manifest.model, labels=("x" * 500_000, "y" * 600_000, "z"))
+    with staged(tmp_path / "new.bundle") as partial, pytest.raises(UsageError, match="for 3 labels") as caught:
+        publish(partial, tmp_path / "new.bundle", replace(tiny_bundle.manifest, model=model))
+    assert "--labels" in caught.value.fix
 
 
 def test_records_are_of_all_files_but_the_manifest(tiny_bundle: Bundle) -> None:
