@@ -7,10 +7,17 @@ from threading import Event, Thread
 
 import pytest
 
+from vitedge.safety import loading
 from vitedge.safety.loading import away_from_current_folder
 
 
-def test_away_and_back_even_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no other thread: other tests may have left some."""
+    monkeypatch.setattr(loading.threading, "active_count", lambda: 1)
+
+
+def test_away_and_back_even_after_an_error(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen = []
 
@@ -24,7 +31,7 @@ def test_away_and_back_even_after_an_error(tmp_path: Path, monkeypatch: pytest.M
     assert Path.cwd() == tmp_path
 
 
-def test_a_folder_that_is_renamed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_renamed_meanwhile(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tmp_path / "before"
     before.mkdir()
     monkeypatch.chdir(before)
