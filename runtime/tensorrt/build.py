@@ -35,8 +35,10 @@ from vitedge.runtime.tensorrt.store import (
     building,
     find_plan,
     graphs_of,
+    known_timings,
     place_to_write,
     publish,
+    remember_build,
     tensorrt_of,
 )
 from vitedge.runtime.tensorrt.worker import Request, build_apart
@@ -52,6 +54,11 @@ BASE_BYTES = 1024 * MEBIBYTE
 """For CUDA and TensorRT's libraries themselves. An estimate, like the next: what a build takes is not documented."""
 GRAPH_FACTOR = 4
 """Copies of the weights that a build holds: the file, the network's, the kernels', the plan's."""
+
+FORGOTTEN = (
+    "warning: the cache cannot be written, so other programs do not know that this engine was built here and build it "
+    "anew; set VITEDGE_CACHE to a folder of your own"
+)
 
 WARM_UP_RUNS = 20
 ROUNDS = 20
@@ -97,7 +104,8 @@ def build(
         MissingExtraError: a package is not installed.
         EngineError: no TensorRT, driver or GPU; too little memory; a build failed; or no engine passes its self-test.
             The engine that was there before is still there.
-        BundleIntegrityError: the engine that is there was altered; ``force`` builds it anew.
+        BundleIntegrityError: a graph has another hash than the manifest says; or the engine that is there was altered:
+            ``force`` builds it anew.
     """
     opened = open_bundle(bundle, trust=trust)
     if workspace_mb is not None and workspace_mb < 1:
@@ -125,9 +133,12 @@ def ensure_built(
                 found.read()  # an altered plan is not what was built
                 return found
             allowed = check_memory(bundle, workspace)
-            record = _build(bundle, device, here, work, place / TIMING_CACHE, allowed, progress)
+            record = _build(bundle, device, here, work, known_timings(place, bundle), allowed, progress)
             publish(work, place)
-            return Stored(place, record)
+            built = Stored(place, record)
+            if not remember_build(built):
+                progress.step(FORGOTTEN)
+            return built
     except OSError as error:
         raise EngineError(f"{place} cannot be written: {error}", fix="free some space, or check permissions") from error
 
@@ -162,14 +173,13 @@ def _build(
     device: Device,
     here: Fingerprint,
     work: Path,
-    known_timings: Path,
+    timed: bytes,
     workspace: int,
     progress: Progress,
 ) -> BuildRecord:
     """Build and choose; leaves exactly the files of a published folder in ``work``."""
-    timings = work / TIMING_CACHE
-    if known_timings.is_file():
-        timings.write_bytes(known_timings.read_bytes())
+    if timed:
+        (work / TIMING_CACHE).write_bytes(timed)
     trials = [_built(bundle, device, name, work, workspace, progress) for name in here.graphs]
     with ExitStack() as opened:
         trials = [_tested(bundle, device, trial, opened, progress) for trial in trials]
@@ -201,10 +211,11 @@ def _build(
 def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int, progress: Progress) -> _Trial:
     """One graph; that it cannot be built is no reason not to try the other."""
     progress.step(f"building {name} with {device.api.title} on {device.gpu.name}; the first build takes minutes")
-    plan = work / f"{name}.plan"
+    plan, graph = work / f"{name}.plan", work / name
+    graph.write_bytes(bundle.read_graph(name))  # what the other process reads is what was hashed here
     request = Request(
         module=tensorrt_of(bundle).module,
-        graph=str(bundle.file(name)),
+        graph=str(graph),
         plan=str(plan),
         timing_cache=str(work / TIMING_CACHE),
         workspace_bytes=workspace,
@@ -214,8 +225,9 @@ def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int
     try:
         build_apart(request, progress)
     except EngineError as error:
-        refusal = str(error)
+        refusal = str(error).replace(str(graph), str(bundle.file(name)))
     seconds = time.monotonic() - begun
+    graph.unlink()
     size = plan.stat().st_size if plan.is_file() else 0
     return _Trial(Candidate(name, seconds, size, "unavailable", None, None, refusal), plan)
 

@@ -13,6 +13,8 @@ from vitedge.progress import Counters, Progress, Silent
 from vitedge.runtime.tensorrt.layers import Layer
 from vitedge.runtime.tensorrt.logger import Journal, journal, logger_of
 from vitedge.runtime.tensorrt.versions import Api, api_of
+from vitedge.safety.files import read_bytes
+from vitedge.safety.limits import GRAPH_BYTES
 
 SHOWN_ERRORS = 5
 
@@ -92,8 +94,8 @@ def flags_of(api: Api) -> tuple[str, ...]:
 
 def _content(graph: Path) -> bytes:
     try:
-        content = graph.read_bytes()
-    except OSError as error:
+        content = read_bytes(graph, limit=GRAPH_BYTES)
+    except (OSError, ValueError) as error:
         raise EngineError(f"{graph} cannot be read: {error}", fix="copy the bundle again") from error
     if not content:
         raise EngineError(f"{graph} is empty", expected="an ONNX graph", fix="copy the bundle again, or convert again")

@@ -9,6 +9,7 @@ from vitedge.errors import BundleSchemaError
 from vitedge.records import decode, encode
 from vitedge.runtime.tensorrt.fingerprint import Fingerprint
 from vitedge.runtime.tensorrt.layers import AttentionBlock
+from vitedge.safety.files import parse_json
 
 SCHEMA_VERSION = 1
 
@@ -104,8 +105,8 @@ def parse_record(text: str, *, where: str) -> BuildRecord:
         BundleSchemaError: not JSON, of another version, or a key is missing or wrong.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise BundleSchemaError(f"{where} is not JSON: {error}", fix="vitedge build --force") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:

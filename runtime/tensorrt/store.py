@@ -4,9 +4,9 @@ model.plan     the engine
 timing.cache   what was timed for it; makes the next build faster
 build.json     what it was built of and for, with its hash: ``records.BuildRecord``
 
-A folder appears whole or not at all. The hash is checked before TensorRT sees the plan, for a plan is executable: it
-detects damage and a plan that was put in another's place, and no more, as whoever can write the plan can write the
-record too.
+A folder appears whole or not at all. Plans are executable, and TensorRT does not tell one that was tampered with, so a
+plan is run only if this user built it here: the build is remembered in the user's own cache, by the hash of its record,
+with the hash of the plan. A bundle that was built elsewhere is built again.
 """
 
 from __future__ import annotations
@@ -16,25 +16,34 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.bundle import MANIFEST, MODEL_FP16_ONNX, MODEL_ONNX, TENSORRT, Bundle, sha256_of
+from vitedge.bundle import MODEL_FP16_ONNX, MODEL_ONNX, TENSORRT, Bundle
+from vitedge.bundle_folder import BUILDING
 from vitedge.errors import BundleIntegrityError, BundleSchemaError, EngineError, UsageError
 from vitedge.progress import Progress
-from vitedge.runtime.cache import cache_folder
+from vitedge.runtime.cache import cache_folder, make_private, recall, remember
 from vitedge.runtime.tensorrt.fingerprint import Fingerprint, difference
-from vitedge.runtime.tensorrt.records import BuildRecord, parse_record
+from vitedge.runtime.tensorrt.records import BuildRecord, dump_record, parse_record
+from vitedge.safety.files import read_bytes, read_text
+from vitedge.safety.limits import MANIFEST_BYTES, PLAN_BYTES, TIMINGS_BYTES
 from vitedge.targets import TensorrtDevice, target_named
 
 MODEL_PLAN = "model.plan"
 TIMING_CACHE = "timing.cache"
 BUILD_JSON = "build.json"
+BUILDS = "tensorrt-builds"
+"""Kind of the cache in which builds are remembered."""
+READABLE = 0o755
 
-_WORK = ".tensorrt-"
-_PREVIOUS = ".tensorrt-previous"
+_PREVIOUS = f"{BUILDING}previous"
+
+_built_here: dict[str, dict[str, str]] = {}
+"""What this process built, by the key of its record: it may run it even where there is no cache."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,11 @@ class Stored:
         """The plan."""
         return self.folder / MODEL_PLAN
 
+    @property
+    def is_remembered(self) -> bool:
+        """Whether this user built it, on this machine."""
+        return _remembered(self.record).get("plan_sha256") == self.record.plan_sha256
+
     def read(self) -> bytes:
         """The plan, checked; what is returned is what was hashed.
 
@@ -62,8 +76,8 @@ class Stored:
         """
         fix = "if you did not do that, distrust the copy; vitedge build --force builds it anew from the graph"
         try:
-            content = self.path.read_bytes()
-        except OSError as error:
+            content = read_bytes(self.path, limit=PLAN_BYTES)
+        except (OSError, ValueError) as error:
             raise BundleIntegrityError(f"{self.path} cannot be read: {error}", fix=fix) from error
         if len(content) != self.record.plan_bytes:
             raise BundleIntegrityError(
@@ -76,6 +90,40 @@ class Stored:
                 fix=fix,
             )
         return content
+
+    def timings(self) -> bytes:
+        """What was timed for it; nothing where this user did not build it here, as TensorRT parses that too."""
+        expected = _remembered(self.record).get("timings_sha256")
+        try:
+            content = read_bytes(self.folder / TIMING_CACHE, limit=TIMINGS_BYTES)
+        except (OSError, ValueError):
+            return b""
+        return content if hashlib.sha256(content).hexdigest() == expected else b""
+
+
+def remember_build(stored: Stored) -> bool:
+    """Remember that this user built a plan here.
+
+    Returns:
+        Whether other processes will know; this one does.
+    """
+    key = _key(stored.record)
+    known = {"plan_sha256": stored.record.plan_sha256}
+    with contextlib.suppress(OSError, ValueError):
+        timings = read_bytes(stored.folder / TIMING_CACHE, limit=TIMINGS_BYTES)
+        known["timings_sha256"] = hashlib.sha256(timings).hexdigest()
+    _built_here[key] = known
+    return remember(BUILDS, key, known)
+
+
+def _remembered(record: BuildRecord) -> dict[str, str]:
+    key = _key(record)
+    return _built_here.get(key) or recall(BUILDS, key) or {}
+
+
+def _key(record: BuildRecord) -> str:
+    """Hex SHA-256 over all that is said of a build: none of it can be altered."""
+    return hashlib.sha256(dump_record(record).encode()).hexdigest()
 
 
 def tensorrt_of(bundle: Bundle) -> TensorrtDevice:
@@ -104,7 +152,7 @@ def places(bundle: Bundle) -> tuple[Path, ...]:
     """The folders that may hold its plan, the bundle's own first."""
     inside = bundle.path / TENSORRT
     try:
-        cached = cache_folder() / TENSORRT / sha256_of(bundle.path / MANIFEST)
+        cached = cache_folder() / TENSORRT / bundle.digest
     except RuntimeError:
         return (inside,)
     return (inside, cached)
@@ -116,46 +164,59 @@ def place_to_write(bundle: Bundle) -> Path:
     Raises:
         EngineError: none does.
     """
-    for place in places(bundle):
+    inside, *cached = places(bundle)
+    if os.access(inside.parent, os.W_OK):
+        return inside
+    for place in cached:
         with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if os.access(place.parent, os.W_OK):
+            if os.access(make_private(TENSORRT), os.W_OK):
                 return place
     raise EngineError(
         f"the engine of {bundle.path} can be written nowhere",
         expected="a bundle or a cache folder that takes files",
-        fix="set VITEDGE_CACHE to a folder that you may write to",
+        fix="set VITEDGE_CACHE to a folder of your own that you may write to",
     )
 
 
 def stored_plans(bundle: Bundle) -> list[Stored | BundleSchemaError]:
-    """What lies in its places, whatever it was built for; an error for a record that cannot be read."""
+    """What lies in its places, whoever built it for whatever; an error for a record that cannot be read."""
     found: list[Stored | BundleSchemaError] = []
     for place in places(bundle):
         path = place / BUILD_JSON
         try:
-            found.append(Stored(place, parse_record(path.read_text(encoding="utf-8"), where=str(path))))
+            found.append(Stored(place, parse_record(read_text(path, limit=MANIFEST_BYTES), where=str(path))))
         except BundleSchemaError as error:
             found.append(error)
         except UnicodeDecodeError as error:
             found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="vitedge build --force"))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except (OSError, ValueError) as error:
+            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="vitedge build --force"))
     return found
 
 
 def find_plan(bundle: Bundle, here: Fingerprint) -> Stored | str:
-    """The plan of the bundle for this device; or why there is none, as a phrase."""
+    """The plan of the bundle that this user built for this device; or why there is none, as a phrase."""
     reasons = []
     for found in stored_plans(bundle):
         if isinstance(found, BundleSchemaError):
             reasons.append(found.problem)
             continue
         changed = difference(found.record.fingerprint, here)
-        if not changed:
+        if changed:
+            reasons.append(f"its engine was built for something else: {changed}")
+        elif not found.is_remembered:
+            reasons.append("its engine is not one that this user built on this machine, and is not run")
+        else:
             return found
-        reasons.append(f"its engine was built for something else: {changed}")
     return reasons[0] if reasons else "it has no engine yet"
+
+
+def known_timings(place: Path, bundle: Bundle) -> bytes:
+    """What earlier builds of a bundle in that place timed; nothing if this user did not build them here."""
+    plans = (found for found in stored_plans(bundle) if isinstance(found, Stored) and found.folder == place)
+    return next((found.timings() for found in plans), b"")
 
 
 @contextmanager
@@ -169,8 +230,7 @@ def building(place: Path, progress: Progress) -> Iterator[Path]:
     try:
         if _lock(descriptor, place, progress):
             _recover(place)
-        work = place.parent / f"{_WORK}{os.getpid()}"
-        work.mkdir()
+        work = Path(tempfile.mkdtemp(prefix=BUILDING, dir=place.parent))
         try:
             yield work
         finally:
@@ -196,13 +256,14 @@ def _recover(place: Path) -> None:
     previous = place.parent / _PREVIOUS
     if previous.is_dir() and not place.exists():
         previous.rename(place)
-    for left in place.parent.glob(f"{_WORK}*"):
+    for left in place.parent.glob(f"{BUILDING}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def publish(whole: Path, place: Path) -> None:
     """Put a folder in the place of another one; whatever happens, one of the two is there, or ``_recover`` finds it."""
     previous = place.parent / _PREVIOUS
+    whole.chmod(READABLE)
     replaced = place.exists()
     if replaced:
         place.rename(previous)

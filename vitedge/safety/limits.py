@@ -127,13 +127,20 @@ PROGRAM_RATE = 256 * KIB
 """Loading and exporting a program may take a second for so many bytes of its file, beside ``SANDBOX_SECONDS``."""
 ARCHIVE_DIRECTORY_BYTES = 16 * MIB
 """The directory of a zip archive; an entry of PyTorch's takes about 100 bytes."""
-MODEL_PARAMETERS = 20_000_000_000
-"""What a configuration may ask to be made; the largest ViT published has 22 billion."""
-MODEL_LAYERS = 1_000
-"""Any count in a configuration: layers, heads, stages."""
+MODEL_NUMBER = 1_000_000
+"""Any number in a configuration: sizes, layers, classes."""
+MODEL_MODULES = 20_000
+"""Of PyTorch in a model; the deepest of timm has 2,500."""
+MODEL_SHARING = 2
+MODEL_SPARE = 1 << 26
+"""A configuration may ask for ``MODEL_SHARING`` times the numbers that its weights hold, and these."""
+MODEL_ACTIVATION = 1 << 28
+"""Numbers of one tensor while a model classifies one image, if its weights do not hold more."""
 
 PLAN_BYTES = 8 * GIB
 """A TensorRT plan."""
+TIMINGS_BYTES = 256 * MIB
+"""What TensorRT timed for a plan."""
 
 SANDBOX_MEMORY = 1 * GIB
 """Above what the interpreter and its libraries take, and above what the model's own file justifies."""

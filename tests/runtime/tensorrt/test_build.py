@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -16,18 +17,21 @@ import numpy as np
 import onnx
 import pytest
 import vits
+from bundles import file_records, rewrite_manifest
 from fake_tensorrt import FakeTensorrt, fake_device
 from tensorrt_bundles import AnyPlan, Steps, answers_of, fake_module, make_tensorrt_bundle
 
 import vitedge
 from vitedge.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
 from vitedge.errors import BundleIntegrityError, EngineError, UsageError
+from vitedge.runtime.cache import cache_folder
 from vitedge.runtime.engines import tensorrt as engine_module
 from vitedge.runtime.machine import Memory
 from vitedge.runtime.tensorrt import build as build_module
 from vitedge.runtime.tensorrt import store
 from vitedge.runtime.tensorrt.build import build, check_memory, ensure_built
 from vitedge.runtime.tensorrt.fingerprint import fingerprint_of
+from vitedge.runtime.tensorrt.records import dump_record
 from vitedge.runtime.tensorrt.store import MODEL_PLAN, TIMING_CACHE, Stored, find_plan, graphs_of, places, stored_plans
 from vitedge.runtime.tensorrt.worker import Request
 
@@ -214,6 +218,142 @@ def test_an_altered_plan_never_reaches_tensorrt(
     assert module.cuda.calls.count("deserialize") == loaded
     build(bundle, force=True)
     engine_module.open_engine(bundle).close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Go to another machine of the same kind: nothing that was built here is known there."""
+
+    def go() -> None:
+        monkeypatch.setattr(store, "_built_here", {})
+        monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "another-machine"))
+
+    return go
+
+
+def test_a_plan_that_came_with_the_bundle_is_not_run(
+    bundle: Bundle,
+    module: FakeTensorrt,
+    builder: Builder,
+    elsewhere: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was built for this very kind of device, and has its true hash."""
+    record = build(bundle)
+    elsewhere()
+    evil = b"plan of a stranger"
+    path = bundle.path / "tensorrt" / "build.json"
+    (path.parent / MODEL_PLAN).write_bytes(evil)
+    path.write_text(
+        dump_record(replace(record, plan_sha256=hashlib.sha256(evil).hexdigest(), plan_bytes=len(evil))),
+        encoding="utf-8",
+    )
+    with caplog.at_level(logging.WARNING, "vitedge"):
+        engine_module.open_engine(Bundle.open(bundle.path)).close()
+    (message,) = (each.getMessage() for each in caplog.records)
+    assert "not one that this user built on this machine, and is not run; building it now" in message
+    assert len(builder.built) == 4
+    assert here(bundle, module).read() != evil
+
+
+def test_a_plan_that_was_copied_to_another_machine_is_built_anew_there_and_once(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, elsewhere: Callable[[], None]
+) -> None:
+    build(bundle)
+    elsewhere()
+    for _ in range(2):
+        engine_module.open_engine(bundle).close()
+    assert len(builder.built) == 4
+
+
+@pytest.mark.parametrize("change", [{"kept": MODEL_ONNX}, {"workspace_bytes": 1}, {"created_at": "later"}])
+def test_a_record_of_another_build_is_not_remembered(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, change: dict[str, Any]
+) -> None:
+    slow(module, b"plan of model.onnx")
+    record = build(bundle)
+    assert here(bundle, module).is_remembered
+    path = bundle.path / "tensorrt" / "build.json"
+    path.write_text(dump_record(replace(record, **change)), encoding="utf-8")
+    found = find_plan(bundle, fingerprint_of(module, module.cuda.gpu(), graphs_of(bundle)))
+    assert isinstance(found, str)
+    assert "is not run" in found
+
+
+@pytest.mark.parametrize("entry", ["{}", '{"plan_sha256": 3}', '{"plan_sha256": "0"}', "[]", "{"])
+def test_a_memory_that_names_another_plan_is_none(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(bundle)
+    monkeypatch.setattr(store, "_built_here", {})
+    (path,) = (cache_folder() / store.BUILDS).iterdir()
+    assert here(bundle, module).is_remembered
+    path.write_text(entry, encoding="utf-8")
+    build(bundle)
+    assert len(builder.built) == 4
+
+
+def test_what_a_stranger_timed_does_not_reach_tensorrt(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, elsewhere: Callable[[], None]
+) -> None:
+    build(bundle)
+    (bundle.path / "tensorrt" / TIMING_CACHE).write_bytes(b"evil")
+    build(bundle, force=True)
+    assert builder.known_timings[2] == b""
+    elsewhere()
+    build(bundle)
+    assert builder.known_timings[4] == b""
+
+
+def test_without_a_cache_this_process_alone_knows(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITEDGE_CACHE", "/proc/none")
+    steps = Steps()
+    build(bundle, progress=steps)
+    assert "VITEDGE_CACHE" in steps.steps[-1]
+    engine_module.open_engine(bundle).close()
+    assert len(builder.built) == 2
+    monkeypatch.setattr(store, "_built_here", {})
+    assert isinstance(find_plan(bundle, fingerprint_of(module, module.cuda.gpu(), graphs_of(bundle))), str)
+
+
+def test_the_graph_that_is_built_is_the_one_that_was_hashed(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is put in its place while the other process starts."""
+    seen: list[bytes] = []
+
+    def swapped(request: Request, progress: Any) -> None:
+        bundle.file(Path(request.graph).name).write_bytes(b"evil")
+        seen.append(Path(request.graph).read_bytes())
+        assert Path(request.graph).parent.stat().st_mode & 0o777 == 0o700
+        builder(request, progress)
+
+    true = [bundle.file(name).read_bytes() for name in (MODEL_ONNX, MODEL_FP16_ONNX)]
+    monkeypatch.setattr(build_module, "build_apart", swapped)
+    build(bundle)
+    assert seen == true
+    with pytest.raises(BundleIntegrityError, match="has 4 bytes"):
+        build(bundle, force=True)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["build.json", MODEL_PLAN, TIMING_CACHE])
+@pytest.mark.parametrize("plant", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_whatever_lies_in_the_folder_is_built_anew_or_one_clear_error(
+    bundle: Bundle, module: FakeTensorrt, builder: Builder, name: str, plant: Callable[[Path], object]
+) -> None:
+    build(bundle)
+    path = bundle.path / "tensorrt" / name
+    path.unlink()
+    plant(path)
+    opened = Bundle.open(bundle.path)
+    if name == MODEL_PLAN:
+        with pytest.raises(BundleIntegrityError, match="cannot be read"):
+            build(opened)
+    build(opened, force=True)
+    assert here(opened, module).read()
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema_version": 7}', "\udcff"])
@@ -411,6 +551,8 @@ def test_a_real_build_that_fails_names_the_node(tmp_path: Path) -> None:
     model.graph.node[-1].domain, model.graph.node[-1].name = "custom", "the_bend"
     model.graph.node[-1].op_type = "Bend"
     onnx.save(model, bundle.path / MODEL_ONNX)
+    rewrite_manifest(bundle.path, replace(bundle.manifest, files=file_records(bundle.path)))
     module = fake_module(bundle, rtx=True)
-    with pytest.raises(EngineError, match=r"node 'the_bend' \(Bend\)"):
-        ensure_built(replace(bundle), fake_device(module), workspace=64 << 20)
+    with pytest.raises(EngineError, match=r"node 'the_bend' \(Bend\)") as caught:
+        ensure_built(Bundle.open(bundle.path), fake_device(module), workspace=64 << 20)
+    assert str(bundle.path / MODEL_ONNX) in caught.value.problem
