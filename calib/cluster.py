@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vitedge.bundle import MANIFEST, Bundle, sha256_of
+from vitedge.bundle import Bundle
 from vitedge.calib.answers import Answering, Batch, Row
 from vitedge.calib.images import Images, ImageSet
 from vitedge.calib.lanes import Lanes
@@ -67,7 +67,7 @@ class Place:
     def of(cls, bundle: Bundle) -> Place:
         """Where it is here."""
         path = bundle.path.resolve()
-        return cls(str(path), sha256_of(path / MANIFEST))
+        return cls(str(path), bundle.digest)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _opened(bundles: tuple[Place, ...], engine: str | None) -> Lanes:
 
 def _bundle(place: Place) -> Bundle:
     bundle = Bundle.open(Path(place.path))
-    if sha256_of(bundle.path / MANIFEST) != place.sha256:
+    if bundle.digest != place.sha256:
         raise BundleError(
             f"{bundle.path} on {socket.gethostname()} is another bundle",
             expected="the same bundle at the same path on every worker",

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vitedge.bundle import MANIFEST, Bundle, sha256_of
+from vitedge.bundle import Bundle
 from vitedge.calib.answers import BATCH_IMAGES, Batch, Row, Verdict
 from vitedge.calib.images import Images
 from vitedge.errors import CalibrationError, UsageError
@@ -101,7 +101,7 @@ def journal_key(bundles: Iterable[Bundle], images: Images, engine: str | None) -
     """
     digest = hashlib.sha256(f"{VERSION}\0{engine}\0{BATCH_IMAGES}\n".encode())
     for bundle in bundles:
-        digest.update(sha256_of(bundle.path / MANIFEST).encode())
+        digest.update(bundle.digest.encode())
     facts: dict[Path, str] = {}
     for file in images.files:
         if file.frame is None or file.path not in facts:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,15 @@ from vitedge.calib.images import Images, Tally
 from vitedge.calib.stream import Stream
 from vitedge.calib.twins import Region, Twins, find_twins
 from vitedge.calib.working import Values, WorkingGraph, runner
-from vitedge.errors import ConversionError, UsageError
+from vitedge.errors import BundleError, ConversionError, UsageError
 from vitedge.extras import require
 from vitedge.metrics import SQNR_CAP_DB, kl_divergence, sqnr_db
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess import Preprocessor
+
+if TYPE_CHECKING:
+    import onnx
 
 Floats = NDArray[np.float32]
 
@@ -154,14 +158,28 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: Images, progress
                 expected="an int8 bundle, against the fp32 bundle of the same model",
                 fix="--against BUNDLE, converted with --precision fp32 from the same source",
             )
-    load = require("onnx", extra="convert", purpose="measuring the layers").load
     try:
-        twins = find_twins(load(against.file(MODEL_ONNX)), load(bundle.file(MODEL_ONNX)))
+        twins = find_twins(_graph(against), _graph(bundle))
     except ConversionError as error:
         raise UsageError(f"{bundle.path}, {against.path}: {error.problem}", expected=error.expected) from error
     frames = layer_frames(images, bundle.manifest.model.preprocessing)
     progress.step(f"measuring what each of {len(twins.layers)} layers costs, on {len(frames)} images")
     return measure_sensitivity(twins, frames, progress)
+
+
+def _graph(bundle: Bundle) -> onnx.ModelProto:
+    """The bundle's graph.
+
+    Raises:
+        BundleError: it cannot be read, or is none.
+    """
+    load = require("onnx", extra="convert", purpose="measuring the layers").load_model_from_string
+    content = bundle.read_graph(MODEL_ONNX)
+    try:
+        graph: onnx.ModelProto = load(content)
+    except Exception as error:  # protobuf's have no other base
+        raise BundleError(f"{bundle.file(MODEL_ONNX)} is no ONNX graph: {error}", fix="convert again") from error
+    return graph
 
 
 def layer_frames(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]:

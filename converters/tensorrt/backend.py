@@ -91,6 +91,6 @@ def write(folder: Path, card: ModelCard, precision: Precision) -> None:
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:
     """ONNX Runtime on the rounded graph: the forecast of the device."""
     size = bundle.manifest.model.preprocessing.input_size
-    session = session_of(rounded(onnx.load(bundle.file(MODEL_ONNX))))
+    session = session_of(rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX))))
     info = EngineInfo("onnxruntime", onnxruntime.__version__, processor_name(), "fp32", "fp32")
     return OnnxruntimeEngine(session, np.zeros((*size, 3), np.uint8), info)

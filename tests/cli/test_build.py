@@ -18,6 +18,7 @@ from vitedge.cli import main
 from vitedge.cli.build import attention_text, record_lines
 from vitedge.runtime.tensorrt import build as build_module
 from vitedge.runtime.tensorrt import device as device_module
+from vitedge.runtime.tensorrt import store
 from vitedge.runtime.tensorrt.layers import AttentionBlock
 from vitedge.runtime.tensorrt.worker import Request
 
@@ -75,6 +76,21 @@ def test_build_and_inspect(bundle: Bundle, module: FakeTensorrt, capsys: pytest.
     module.__version__ = "10.4.0"
     found = inspected(bundle, capsys)
     assert (found["state"], found["reason"]) == ("built for another device", "version 10.3.0 → 10.4.0")
+
+
+def test_inspect_tells_an_engine_that_came_with_the_bundle(
+    bundle: Bundle,
+    module: FakeTensorrt,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    assert main(["build", str(bundle.path)]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(store, "_built_here", {})
+    assert inspected(bundle, capsys)["state"] == "built"
+    monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "another-machine"))
+    assert inspected(bundle, capsys)["state"] == "built elsewhere"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ examples:
 """
 MEBIBYTE = 1 << 20
 
-State = Literal["not built", "built", "built for another device", "altered", "unreadable"]
+State = Literal["not built", "built", "built elsewhere", "built for another device", "altered", "unreadable"]
 
 
 def add_parser(verbs: Any) -> None:
@@ -149,4 +149,7 @@ def _fit(bundle: Bundle, found: Stored) -> EngineState:
     changed = difference(found.record.fingerprint, here)
     if changed:
         return EngineState("built for another device", changed, found.record)
+    if not found.is_remembered:
+        reason = "not by this user on this machine, where it is built anew"
+        return EngineState("built elsewhere", reason, found.record)
     return EngineState("built", "", found.record)
