@@ -15,11 +15,11 @@ from collections.abc import Mapping
 
 from vitedge.safety.limits import GRAPH_NODES
 
-_OPENING = "<layer "
 _LAYER = re.compile(r'<layer id="\d+" name="[^"]*" type="(\w+)" version="\w+"(?: \w+="[^"]*")*>\s*')
 _DATA = re.compile(r'<data((?: \w+="[^"<>&]*")*) />')
 _ATTRIBUTE = re.compile(r' (\w+)="([^"]*)"')
-_HEAD = re.compile(r"</layer>|<input>")
+_INPUTS = re.compile(r"<input>|</layer>|<layer ")
+_END = re.compile(r"</input>|<layer ")
 _PORT = "<port "
 _SOURCES = ("Const", "Parameter")
 _LEAST_INPUTS: Mapping[str, int] = {"Broadcast": 2, "Slice": 4}
@@ -62,11 +62,12 @@ def _check_layer(kind: str, xml: str, position: int) -> None:
 
 
 def _check_inputs(kind: str, xml: str, position: int) -> None:
-    found = _HEAD.search(xml, position)
-    if found is None or found[0] != "<input>" or _is_within_rt_info(xml[position : found.start()]):
+    begin = _INPUTS.search(xml, position)
+    if begin is None or begin[0] != "<input>" or _is_within_rt_info(xml[position : begin.start()]):
         raise ValueError(f"its layer of type {kind:.40} has no inputs")
+    end = _END.search(xml, begin.end())
+    inputs = 0 if end is None else xml.count(_PORT, begin.end(), end.start())
     least = _LEAST_INPUTS.get(kind, 1)
-    inputs = xml.count(_PORT, found.end(), xml.find("</input>", found.end()))
     if inputs < least:
         raise ValueError(f"its layer of type {kind:.40} has {inputs} inputs; it takes {least} or more")
 
