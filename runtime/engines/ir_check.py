@@ -18,9 +18,10 @@ from vitedge.safety.limits import GRAPH_NODES
 _LAYER = re.compile(r'<layer id="\d+" name="[^"]*" type="(\w+)" version="\w+"(?: \w+="[^"]*")*>\s*')
 _DATA = re.compile(r'<data((?: \w+="[^"<>&]*")*) />')
 _ATTRIBUTE = re.compile(r' (\w+)="([^"]*)"')
-_INPUTS = re.compile(r"<input>|</layer>|<layer ")
+_INPUTS = re.compile(r"<input>\s*<port |</layer>|<layer ")
 _END = re.compile(r"</input>|<layer ")
 _PORT = "<port "
+_RT_INFO = "<rt_info"
 _SOURCES = ("Const", "Parameter")
 _LEAST_INPUTS: Mapping[str, int] = {"Broadcast": 2, "Slice": 4}
 _REFUSED: Mapping[str, str] = {
@@ -63,17 +64,19 @@ def _check_layer(kind: str, xml: str, position: int) -> None:
 
 def _check_inputs(kind: str, xml: str, position: int) -> None:
     begin = _INPUTS.search(xml, position)
-    if begin is None or begin[0] != "<input>" or _is_within_rt_info(xml[position : begin.start()]):
+    if begin is None or not begin[0].startswith("<input>") or _is_within_rt_info(xml, position, begin.start()):
         raise ValueError(f"its layer of type {kind:.40} has no inputs")
-    end = _END.search(xml, begin.end())
-    inputs = 0 if end is None else xml.count(_PORT, begin.end(), end.start())
     least = _LEAST_INPUTS.get(kind, 1)
-    if inputs < least:
-        raise ValueError(f"its layer of type {kind:.40} has {inputs} inputs; it takes {least} or more")
+    if least > 1:
+        end = _END.search(xml, begin.end())
+        inputs = 0 if end is None else xml.count(_PORT, begin.start(), end.start())
+        if inputs < least:
+            raise ValueError(f"its layer of type {kind:.40} has {inputs} inputs; it takes {least} or more")
 
 
-def _is_within_rt_info(head: str) -> bool:
-    return head.count("<rt_info") != head.count("</rt_info>")
+def _is_within_rt_info(xml: str, begin: int, end: int) -> bool:
+    opened = xml.count(_RT_INFO, begin, end)
+    return opened > 0 and opened != xml.count("</rt_info", begin, end)
 
 
 def _check_constant(data: re.Match[str] | None) -> None:
