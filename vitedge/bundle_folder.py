@@ -90,8 +90,8 @@ def check_folder(folder: Path, files: Mapping[str, FileRecord]) -> None:
         _check_file(folder / name, record)
     folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
     for number, (name, entry) in enumerate(_entries(folder, folders)):
-        if number >= 2 * BUNDLE_FILES:
-            raise BundleIntegrityError(f"{folder} holds more than {2 * BUNDLE_FILES} files", fix=DISTRUST)
+        if number >= BUNDLE_FILES:
+            raise BundleIntegrityError(f"{folder} holds more than {BUNDLE_FILES} files", fix=DISTRUST)
         _check_entry(name, entry, files, folders)
 
 
