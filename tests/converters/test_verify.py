@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,13 @@ from vitedge.converters.verify import (
     check_precision,
     check_source,
     demanded_sqnr,
+    golden_frames,
     synthetic_frames,
 )
 from vitedge.errors import ConversionError
+from vitedge.manifest import LEAST_SQNR_DB
 from vitedge.metrics import sqnr_db
+from vitedge.safety.limits import GOLDEN_BYTES
 from vitedge.targets import Precision
 
 Logits = NDArray[np.float32]
@@ -153,6 +158,59 @@ class TestPrecision:
 
     def test_an_order_that_survives_is_not_hopeless(self) -> None:
         assert check_precision(logits_of(), 3 * logits_of(), "int8").agreement == 100
+
+
+def one_nan(logits: Logits) -> Logits:
+    logits[3, 4] = np.nan
+    return logits
+
+
+FREE: dict[str, Callable[[Logits], Any]] = {
+    "NaN": lambda logits: np.full_like(logits, np.nan),
+    "infinity": lambda logits: np.full_like(logits, np.inf),
+    "one NaN": one_nan,
+    "zeros": np.zeros_like,
+    "one number": lambda logits: np.full_like(logits, 7.0),
+    "complex": lambda logits: logits.astype(np.complex64),
+    "text": lambda logits: logits.astype("U8"),
+    "objects": lambda logits: logits.astype(object),
+    "dates": lambda logits: logits.astype("datetime64[s]"),
+    "no classes": lambda logits: logits[:, :0],
+}
+
+
+@pytest.mark.parametrize("change", FREE.values(), ids=FREE)
+def test_references_that_any_or_no_engine_would_pass_are_refused(change: Callable[[Logits], Any]) -> None:
+    """A reference is compared even with itself here."""
+    reference = change(logits_of())
+    for check in (
+        lambda: check_source(reference, reference),
+        lambda: demanded_sqnr(reference, reference, "fp32"),
+        lambda: check_precision(reference, reference, "int8"),
+    ):
+        with pytest.raises(ConversionError) as caught:
+            check()
+        assert caught.value.expected
+
+
+def test_no_bundle_demands_less_than_random_weights_do() -> None:
+    assert min(each for gate in ENGINE_GATES.values() for each in (gate.floor, gate.random_floor)) == LEAST_SQNR_DB
+    golden = logits_of()
+    demanded = [
+        demanded_sqnr(golden, with_sqnr(golden, 50.5), precision, random_weights=True) for precision in ENGINE_GATES
+    ]
+    assert min(demanded) >= LEAST_SQNR_DB
+
+
+def test_golden_frames_fit_into_what_is_read_of_them() -> None:
+    assert golden_frames(np.zeros((64, 224, 224, 3), np.uint8)).shape == (8, 224, 224, 3)
+    assert golden_frames(np.zeros((3, 224, 224, 3), np.uint8)).shape == (3, 224, 224, 3)
+    large = golden_frames(np.broadcast_to(np.uint8(0), (64, 2048, 2048, 3)))
+    assert len(large) == 5
+    assert large.nbytes < GOLDEN_BYTES
+    with pytest.raises(ConversionError, match="8192x8192 is too large") as caught:
+        golden_frames(np.broadcast_to(np.uint8(0), (1, 8192, 8192, 3)))
+    assert "--input-size" in caught.value.fix
 
 
 def test_with_sqnr_is_right() -> None:

@@ -123,6 +123,30 @@ def test_golden_vectors_that_do_not_fit_are_refused(
         self_test(tiny_bundle, engine_that(lambda _: [0, 0, 0]))
 
 
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])
+def test_golden_logits_that_say_nothing_pass_no_engine(
+    tiny_bundle: Bundle, golden: Golden, truthful: TableEngine, poison: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they came here: the metric itself does not let them."""
+    spoiled = replace(golden, logits=np.full_like(golden.logits, poison))
+    monkeypatch.setattr(Bundle, "golden", lambda _: spoiled)
+    for engine in (truthful, engine_that(lambda _: [0, 0, 0])):
+        with pytest.raises(EngineError, match="SQNR of -200"):
+            self_test(tiny_bundle, engine)
+
+
+@pytest.mark.parametrize("demand", [np.nan, -np.inf, -300.0, 0.0, 4.9])
+def test_too_little_is_demanded_of_no_engine(tiny_bundle: Bundle, truthful: TableEngine, demand: float) -> None:
+    record = replace(tiny_bundle.manifest.golden, min_sqnr_db=demand)
+    lax = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, golden=record))
+    for check in (self_test, ensure_self_test):
+        with pytest.raises(BundleError, match="min_sqnr_db"):
+            check(lax, truthful)
+    remember("self-test", cache_key(lax, truthful.info), {"sqnr_db": 40.0})
+    with pytest.raises(BundleError, match="min_sqnr_db"):
+        ensure_self_test(lax, truthful)
+
+
 def test_a_bundle_without_golden_vectors_does_not_serve(tiny_bundle: Bundle, truthful: TableEngine) -> None:
     without = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
     with pytest.raises(BundleError, match="has no golden"):
@@ -182,7 +206,13 @@ def test_another_bundle_has_another_key(
     assert cache_key(tiny_bundle, INFO) != cache_key(make_bundle(tmp_path / "b", min_sqnr_db=31.0), INFO)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"sqnr_db": "high"}', '{"sqnr_db": 29.9}', '{"sqnr_db": NaN}'])
+FORGED = ("high", 29.9, 1e300, 201.0, 40, True, None, [40.0], {"x": 40.0})
+NOT_FINITE = ('{"sqnr_db": NaN}', '{"sqnr_db": Infinity}', '{"sqnr_db": 1e999}')
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", *NOT_FINITE, *(json.dumps({"sqnr_db": value}) for value in FORGED)]
+)
 def test_a_memory_that_does_not_say_passed_is_no_memory(tiny_bundle: Bundle, truthful: TableEngine, text: str) -> None:
     path = cache_folder() / "self-test" / f"{cache_key(tiny_bundle, truthful.info)}.json"
     path.parent.mkdir(parents=True)
