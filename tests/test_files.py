@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vitedge.errors import UsageError
-from vitedge.files import check_report_path, write_report, write_whole
+from vitedge.files import check_report_path, holding, is_partial, remove_abandoned, write_report, write_whole
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -83,3 +87,94 @@ def test_a_command_to_copy_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         check_report_path(tmp_path / "no; rm -rf x" / "new.json")
     assert caught.value.fix == f"mkdir -p '{tmp_path}/no; rm -rf x'"
+
+
+def held(path: Path) -> subprocess.Popen[str]:
+    """Another process that holds a file or folder."""
+    code = (
+        "import sys; from pathlib import Path; from vitedge.files import holding\n"
+        "with holding(Path(sys.argv[1])) as ours: print(ours, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "True\n"
+    return process
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: (path / "below").mkdir(parents=True)])
+def test_what_is_held_stays_until_its_process_ends(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    left = tmp_path / ".report.json.partial-0a1b2c3d"
+    make(left)
+    with held(left) as process:
+        remove_abandoned(tmp_path, is_partial)
+        assert left.exists()
+        process.kill()
+    remove_abandoned(tmp_path, is_partial)
+    assert not left.exists()
+
+
+def test_what_another_took_for_abandoned_is_not_held(tmp_path: Path) -> None:
+    with holding(tmp_path / "gone") as ours:
+        assert not ours
+    (tmp_path / "taken").touch()
+    with held(tmp_path / "taken") as process, holding(tmp_path / "taken") as ours:
+        assert not ours
+        process.kill()
+
+
+def test_a_write_that_is_overtaken_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["00000000", "11111111"]
+    monkeypatch.setattr("vitedge.files.secrets.token_hex", lambda _: names.pop(0))
+    close = os.close
+
+    def overtaken(descriptor: int) -> None:
+        close(descriptor)
+        (tmp_path / ".report.json.partial-00000000").unlink(missing_ok=True)
+
+    monkeypatch.setattr("vitedge.files.os.close", overtaken)
+    write_whole(tmp_path / "report.json", "text")
+    assert names == []
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_only_what_was_left_of_this_file_is_removed(tmp_path: Path) -> None:
+    ours = ".report.json.partial-0a1b2c3d"
+    others = (
+        ".other.json.partial-0a1b2c3d",
+        ".report.json.partial-",
+        ".report.json.partial-0A1B2C3D",
+        "report.json.bak",
+    )
+    for name in (ours, *others):
+        (tmp_path / name).touch()
+    write_whole(tmp_path / "report.json", "text")
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", *others}
+
+
+def test_where_nothing_can_be_locked_everything_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / ".report.json.partial-0a1b2c3d").touch()
+    write_whole(tmp_path / "report.json", "text")
+    assert (tmp_path / "report.json").read_text(encoding="utf-8") == "text"
+    assert (tmp_path / ".report.json.partial-0a1b2c3d").exists()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("target", ["/dev/zero", ".", "none"])
+def test_no_link_is_followed(tmp_path: Path, target: str) -> None:
+    left = tmp_path / ".report.json.partial-0a1b2c3d"
+    left.symlink_to(target)
+    write_whole(tmp_path / "report.json", "text")
+    assert left.is_symlink()
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".report.json.partial-0a1b2c3d")
+    write_whole(tmp_path / "report.json", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
