@@ -111,6 +111,7 @@ def run_sandboxed(
         "readable": [str(each.absolute()) for each in readable],
         "parent": os.getpid(),
         **asdict(bounds),
+        "file_bytes": max(bounds.file_bytes, JSON_BYTES),  # the result is a file too
     }
     with _started(order) as running:
         _watch(running, bounds, subject)
