@@ -31,7 +31,7 @@ from vitedge.bundle_folder import TENSORRT as TENSORRT
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
 from vitedge.manifest import Manifest, dump_manifest, parse_manifest
 from vitedge.safety.arrays import read_arrays
-from vitedge.safety.external_data import has_external_data
+from vitedge.safety.external_data import endless_part, has_external_data
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import CHECKPOINT_BYTES, GOLDEN_BYTES, GRAPH_BYTES, MANIFEST_BYTES
 from vitedge.signatures import Trust, trusted_keys, verify
@@ -213,21 +213,27 @@ class Bundle:
         self._check_hash(name, hashlib.sha256(view[:filled]).hexdigest())
 
     def read_graph(self, name: str) -> bytes:
-        """Read an ONNX graph, which no library may complete from other files.
+        """Read an ONNX graph, which no library may complete from other files, and which ends.
 
         Raises:
             BundleError: as ``read``.
-            BundleIntegrityError: it is no ONNX graph, or a tensor has its data elsewhere.
+            BundleIntegrityError: it is no ONNX graph, a tensor has its data elsewhere, or it has loops or functions.
         """
         content = self.read(name)
         try:
-            external = has_external_data(content)
+            external, endless = has_external_data(content), endless_part(content)
         except ValueError as error:
             raise BundleIntegrityError(f"{self.path / name}: {error}", fix="convert the model again") from error
         if external:
             raise BundleIntegrityError(
                 f"a tensor of {self.path / name} has its data in another file",
                 expected="a graph with all of its data in it",
+                fix=DISTRUST,
+            )
+        if endless:
+            raise BundleIntegrityError(
+                f"{self.path / name} has {endless}, which need not end",
+                expected="a graph without loops and functions, as vitedge convert writes it",
                 fix=DISTRUST,
             )
         return content

@@ -25,6 +25,7 @@ _RT_INFO = "<rt_info"
 _SOURCES = ("Const", "Parameter")
 _LEAST_INPUTS: Mapping[str, int] = {"Broadcast": 2, "Slice": 4}
 _REFUSED: Mapping[str, str] = {
+    "Loop": "need not end",
     "ReadValue": "keeps a state from frame to frame",
     "Assign": "keeps a state from frame to frame",
     "Mod": "ends the process where it divides an integer by 0",
@@ -40,7 +41,8 @@ def check_ir(xml: str) -> None:
 
     Raises:
         ValueError: it is no IR in the form in which OpenVINO writes it; an operator has too few inputs, keeps a state
-            between frames or may end the process; a constant is larger than its bytes; or there are too many layers.
+            between frames, need not end or may end the process; a constant is larger than its bytes; or there are too
+            many layers.
     """
     if "<!" in xml or xml.count("<?") > 1:
         raise ValueError("it has a document type, a comment or CDATA, which OpenVINO does not write")

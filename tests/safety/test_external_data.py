@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from vitedge.safety import external_data  # noqa: E402
-from vitedge.safety.external_data import has_external_data  # noqa: E402
+from vitedge.safety.external_data import endless_part, has_external_data  # noqa: E402
 
 
 def weight() -> TensorProto:
@@ -146,3 +146,39 @@ def test_damage_of_any_kind_ends_in_an_answer() -> None:
         except ValueError:
             continue
         assert found in (True, False)
+
+
+def graph_with(*nodes: onnx.NodeProto) -> bytes:
+    return bytes(onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], [])).SerializeToString())
+
+
+@pytest.mark.parametrize("kind", ["Loop", "Scan", "SequenceMap", "BeamSearch"])
+def test_loops_are_found_within_branches_too(kind: str) -> None:
+    inner = onnx.helper.make_graph([onnx.helper.make_node(kind, [], ["x"])], "inner", [], [])
+    branch = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    assert endless_part(graph_with(onnx.helper.make_node(kind, [], ["x"]))) == f"a {kind}"
+    assert endless_part(graph_with(branch)) == f"a {kind}"
+
+
+def test_functions_are_found() -> None:
+    model = onnx.ModelProto()
+    model.functions.add(name="f")
+    assert endless_part(model.SerializeToString()) == "a function"
+
+
+@pytest.mark.parametrize("hidden", [b"\x20\x00", b"\x22\x04Relu", b"\x22\x02If", b"\xa2\x00\x04Relu"])
+def test_a_loop_that_another_field_hides_is_found(hidden: bytes) -> None:
+    """Of several fields protobuf takes the last; a number in the place of the text it leaves out."""
+    node = b"\x22\x84\x00Loop" + hidden
+    graph = bytes([0x0A, len(node)]) + node
+    assert endless_part(bytes([0x3A, len(graph)]) + graph) == "a Loop"
+
+
+def test_names_are_no_operators() -> None:
+    assert endless_part(graph_with(onnx.helper.make_node("Relu", ["Loop"], ["Scan"], name="Loop"))) == ""
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"no graph at all", b"\x3a\xff\xff\xff\xff\x0f"])
+def test_what_is_no_graph_ends_nowhere(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"cut off|no ONNX graph|wire type"):
+        endless_part(content)

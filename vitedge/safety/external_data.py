@@ -1,7 +1,9 @@
-"""External data of ONNX graphs: tensors that name another file, or an address in memory, in the place of their data.
+"""What a bundle's ONNX graph has none of: data elsewhere, loops, and functions.
 
-A bundle's graph has none. ONNX Runtime and TensorRT would open what a tensor names; of a graph that they are given as
-bytes they look for it in the current folder. This finds such tensors without the onnx package, which a device lacks.
+External data are tensors that name another file, or an address in memory, in the place of their data. ONNX Runtime and
+TensorRT would open what a tensor names; of a graph that they are given as bytes they look for it in the current folder.
+A loop need not end, and functions that call each other twice grow without end when they are inlined. This finds them
+without the onnx package, which a device lacks.
 """
 
 from __future__ import annotations
@@ -27,6 +29,11 @@ _CHILDREN: dict[int, dict[int, int]] = {
 """Numbers of the fields of each message that lead to tensors, as in onnx.proto."""
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_OPERATOR = 4
+_IF = b"If"
+_LOOPS = {b"Loop", b"Scan", b"SequenceMap", b"BeamSearch", b"GreedySearch", b"Sampling", b"WhisperBeamSearch"}
+"""The last four are ONNX Runtime's own, which run a graph until it says that it is done."""
+_GRAPHS = (_GRAPH, _NODE, _ATTRIBUTE)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _VARINT_BYTES = 10
@@ -54,6 +61,33 @@ def has_external_data(model: bytes) -> bool:
             elif field in children and stop > begin:
                 pending.append((children[field], begin, stop))
     return False
+
+
+def endless_part(model: bytes) -> str:
+    """What of a serialized ``ModelProto`` need not end, in whatever branch: a loop or a function; empty for nothing.
+
+    Raises:
+        ValueError: it is no ``ModelProto``, or has more than ``GRAPH_FIELDS`` fields.
+    """
+    pending, left = [(_MODEL, 0, len(model))], GRAPH_FIELDS
+    while pending:
+        message, start, end = pending.pop()
+        within, operators = [], set() if message == _NODE else {_IF}  # of nodes, branches alone have graphs within
+        for field, begin, stop in _fields(model, start, end):
+            left -= 1
+            inner = _CHILDREN[message].get(field)
+            if not left:
+                raise ValueError(f"it has more than {GRAPH_FIELDS} fields")
+            if inner == _FUNCTION:
+                return "a function"
+            if message == _NODE and field == _OPERATOR:
+                operators.add(model[begin:stop])  # of several the last counts, and this reads no wire types
+            if inner in _GRAPHS:
+                within.append((inner, begin, stop))
+        for loop in operators & _LOOPS:
+            return f"a {loop.decode('ascii')}"
+        pending += within if _IF in operators else []
+    return ""
 
 
 def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -15,7 +15,7 @@ from bundles import file_records, rewrite_manifest
 from numpy.typing import NDArray
 
 from vitedge.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
-from vitedge.errors import BundleError, BundleIntegrityError, EngineError, MissingExtraError, UsageError
+from vitedge.errors import BundleError, BundleIntegrityError, EngineError, MissingExtraError, UsageError, VitedgeError
 from vitedge.extras import require
 from vitedge.metrics import sqnr_db
 from vitedge.preprocessing import Preprocessing
@@ -158,12 +158,29 @@ def rehashed(bundle: Bundle) -> Bundle:
     return Bundle.open(bundle.path)
 
 
-@pytest.mark.parametrize(("name", "file"), [("openvino", OPENVINO_XML), ("onnxruntime", MODEL_ONNX)])
-def test_a_graph_that_the_library_cannot_read_is_an_engine_error(copied: Bundle, name: str, file: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "file", "kind"),
+    [("openvino", OPENVINO_XML, EngineError), ("onnxruntime", MODEL_ONNX, BundleIntegrityError)],
+)
+def test_a_graph_that_cannot_be_read_is_one_clear_error(
+    copied: Bundle, name: str, file: str, kind: type[VitedgeError]
+) -> None:
     path = copied.file(file)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(EngineError, match=f"cannot run {path}") as caught:
+    with pytest.raises(kind, match=str(path)) as caught:
         open_engine(rehashed(copied), name)
+    assert caught.value.__cause__ is not None
+    assert caught.value.fix
+
+
+def test_a_graph_that_onnx_runtime_cannot_run_is_an_engine_error(copied: Bundle) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = copied.file(MODEL_ONNX)
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Unknown"
+    onnx.save(model, path)
+    with pytest.raises(EngineError, match=f"cannot run {path}") as caught:
+        open_engine(rehashed(copied), "onnxruntime")
     assert caught.value.__cause__ is not None
     assert caught.value.fix
 

@@ -83,7 +83,7 @@ def test_a_layer_in_another_form_is_refused(ir: str, layer: str) -> None:
         check_ir(with_layer(ir, layer))
 
 
-@pytest.mark.parametrize("kind", ["ReadValue", "Assign", "Mod"])
+@pytest.mark.parametrize("kind", ["Loop", "ReadValue", "Assign", "Mod"])
 def test_operators_that_no_bundle_has_are_refused(ir: str, kind: str) -> None:
     with pytest.raises(ValueError, match=f"type {kind}"):
         check_ir(with_layer(ir, broadcast(TWO).replace("Broadcast", kind)))
