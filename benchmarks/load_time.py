@@ -1,8 +1,8 @@
 """How long ``vitedge.load`` takes in this tree, over how long it takes in another one.
 
 Each tree loads the bundle several times in a child process; the children take turns, in an order drawn anew each round.
-The ratio of medians is taken within each round, where both met the same machine. Each tree has a cache of its own, which
-remembers the self-test as on a device after its first start. Checking the bundle is timed, importing packages is not.
+The ratio of medians is taken within each round, where both met the same machine. Each tree has a cache of its own
+that remembers the self-test, as on a device after its first start. Checking the bundle is timed, imports are not.
 
     git worktree add build/before 37b24d0
     python benchmarks/load_time.py BUNDLE --old build/before [--new TREE] [--engine NAME] [--rounds 15] [--json FILE]
