@@ -27,7 +27,8 @@ from vitedge.manifest import parse_manifest
 from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Silent
-from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MIB, SANDBOX_MEMORY
+from vitedge.safety.files import is_file, read_text
+from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MANIFEST_BYTES, MIB, SANDBOX_MEMORY
 from vitedge.safety.sandbox import Bounds, run_sandboxed
 
 MIN_CLASSES = 2
@@ -118,11 +119,11 @@ class _Beside:
 def _described_beside(path: Path, given: str | None, size: tuple[int, int] | None) -> _Beside:
     """What the file beside the graph says, and ``--preprocessing`` in its place where it is given."""
     manifest, config = path.parent / MANIFEST, path.parent / CONFIG
-    if manifest.is_file():
-        model = parse_manifest(manifest.read_text(encoding="utf-8"), where=str(manifest)).model
+    if is_file(manifest):
+        model = parse_manifest(_manifest(manifest), where=str(manifest)).model
         preprocessing = model.preprocessing if given is None else given_preprocessing(given, size)
         return _Beside(manifest, preprocessing, model.labels, model.pretrained)
-    if not config.is_file():
+    if not is_file(config):
         holder = f"an ONNX graph does not, and there is no {config}"
         preprocessing = require_preprocessing(given, size, name=str(path), holder=holder)
         return _Beside(config, preprocessing, None, pretrained=True)
@@ -130,6 +131,13 @@ def _described_beside(path: Path, given: str | None, size: tuple[int, int] | Non
     described = pretrained_cfg_of(read)
     preprocessing = preprocessing_from(described) if given is None else given_preprocessing(given, size)
     return _Beside(config, preprocessing, configured_labels({**described, **read}), pretrained=True)
+
+
+def _manifest(path: Path) -> str:
+    try:
+        return read_text(path, limit=MANIFEST_BYTES)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", expected="the manifest of a bundle") from error
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,8 @@ def _legacy_storages(stream: BinaryIO, keys: Pickle, widths: Mapping[str, int], 
     found: dict[str, Entry] = {}
     offset = keys.end
     for key in keys.value if isinstance(keys.value, list) else ():
+        if not isinstance(key, str):
+            raise ValueError("a storage's key is no text")  # noqa: TRY004
         stream.seek(offset)
         (count,) = _COUNT.unpack(stream.read(_COUNT.size).ljust(_COUNT.size, b"\xff"))
         entry = Entry(offset + _COUNT.size, count * widths.get(key, 0))

@@ -457,3 +457,11 @@ def test_what_the_child_leaves_is_not_trusted(
         monkeypatch.setattr("vitedge.converters.onnx_models.run_sandboxed", sandboxed)
         with pytest.raises(CheckpointError, match=problem):
             load_onnx(source, labels=None)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b" " * ((1 << 20) + 1)])
+def test_a_manifest_that_is_none(tmp_path: Path, small_export: onnx.ModelProto, content: bytes) -> None:
+    source = write(tmp_path, small_export)
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+        load_onnx(source, labels=None)

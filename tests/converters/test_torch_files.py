@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vitedge.converters import torch_files
 from vitedge.converters.checkpoints import read_weights
+from vitedge.converters.pickles import read_pickle
 from vitedge.converters.torch_files import DTYPES
 from vitedge.errors import CheckpointError
 from vitedge.runtime.machine import Memory
@@ -275,6 +276,18 @@ def test_a_legacy_file_of_storages_without_end(tmp_path: Path) -> None:
         file.write_bytes(content.replace(count, lie.to_bytes(8, "little")))
         with pytest.raises(CheckpointError, match="is cut off, or not a PyTorch"):
             read_weights(file)
+
+
+@pytest.mark.parametrize("keys", [[[1]], [{}], [(1, (2,))], [None], "0", {"0": 1}, 3])
+def test_a_legacy_file_of_other_keys(tmp_path: Path, keys: object) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(GOOD, file, _use_new_zipfile_serialization=False)
+    content, end = file.read_bytes(), 0
+    for _ in range(4):
+        end = read_pickle(content, end).end
+    file.write_bytes(content[:end] + pickle.dumps(keys, protocol=2) + bytes(100))
+    with pytest.raises(CheckpointError, match=r"key is no text|storage that the file does not have"):
+        read_weights(file)
 
 
 def test_a_pickle_that_torch_did_not_write(tmp_path: Path) -> None:
