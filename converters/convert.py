@@ -16,6 +16,8 @@ from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.cache import cache_folder
+from vitedge.safety.files import expanded
+from vitedge.safety.limits import INPUT_SIDE, LABELS
 from vitedge.safety.loading import away_from_current_folder
 from vitedge.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 
@@ -161,7 +163,7 @@ def _import_packages() -> None:
 
 
 def _path(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value).expanduser()
+    return None if value is None else expanded(value)
 
 
 def _target(name: str) -> Target:
@@ -238,7 +240,9 @@ def _check(request: Request) -> None:
             raise UsageError(f"{option.name} is not for this source: {request.source.name} {option.otherwise}")
     if request.weights is not None and request.random_weights:
         raise UsageError("both --weights and --random-weights are given", expected="at most one of them")
-    if request.num_classes is not None and request.num_classes < 1:
-        raise UsageError(f"the number of classes is {request.num_classes}", expected="at least 1")
-    if request.input_size is not None and min(request.input_size) < 1:
-        raise UsageError(f"the input size is {request.input_size}", expected="height and width in pixels, at least 1")
+    if request.num_classes is not None and not 1 <= request.num_classes <= LABELS:
+        raise UsageError(f"the number of classes is {request.num_classes}", expected=f"1 to {LABELS}")
+    if request.input_size is not None and not all(1 <= side <= INPUT_SIDE for side in request.input_size):
+        raise UsageError(
+            f"the input size is {request.input_size}", expected=f"height and width, each 1 to {INPUT_SIDE} pixels"
+        )

@@ -39,7 +39,7 @@ def load_factory(
     preprocessing: str | None,
     input_size: tuple[int, int] | None,
 ) -> TorchModel:
-    """Import a factory, from the current folder too, and call it.
+    """Import a factory, from the current folder too where nothing of its name is installed, and call it.
 
     Args:
         source: names the factory.
@@ -53,7 +53,7 @@ def load_factory(
             how images are preprocessed.
         CheckpointError: the weights or labels do not fit.
     """
-    with _current_folder_first():
+    with _current_folder_last():
         module = _called(_imported(source), source).cpu().float().eval()
     sha256 = hash_of(module.state_dict()) if weights is None else _filled(module, weights)
     config = _timm_config(module)
@@ -78,10 +78,10 @@ def load_factory(
 
 
 @contextlib.contextmanager
-def _current_folder_first() -> Iterator[None]:
-    """Import from the current folder, as ``python -m`` does."""
+def _current_folder_last() -> Iterator[None]:
+    """Import from the current folder what is not installed: a ``numpy.py`` in it is not imported instead of numpy."""
     before = list(sys.path)
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.append(str(Path.cwd()))
     importlib.invalidate_caches()
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from vitedge.converters.timm_config import check_name, preprocessing_from, pretr
 from vitedge.errors import CheckpointError, UsageError
 from vitedge.manifest import parse_manifest
 from vitedge.preprocessing import Preprocessing
+from vitedge.safety.files import expanded, is_file
 
 EXPECTED = "a JSON file with timm's keys, the manifest.json of a bundle, or timm:NAME"
 EXAMPLE = (
@@ -33,12 +35,10 @@ def given_preprocessing(text: str, size: tuple[int, int] | None) -> Preprocessin
         UsageError: neither a file nor a timm name.
         CheckpointError: a file that says nothing of the kind, or names another size than the network's.
     """
-    path = Path(text).expanduser()
     if text.startswith("timm:"):
-        name = text.removeprefix("timm:")
-        check_name(name)
-        return preprocessing_from(_for_size(get_pretrained_cfg(name).to_dict(), size))
-    if not path.is_file():
+        return _of_timm(text.removeprefix("timm:"), size)
+    path = expanded(text)
+    if not is_file(path):
         raise UsageError(
             f"there is no preprocessing at {text!r}", expected=EXPECTED, fix=f"write it, such as {EXAMPLE}"
         )
@@ -72,10 +72,18 @@ def require_preprocessing(text: str | None, size: tuple[int, int] | None, *, nam
     return given_preprocessing(text, size)
 
 
+def _of_timm(name: str, size: tuple[int, int] | None) -> Preprocessing:
+    check_name(name)
+    config = get_pretrained_cfg(name)
+    if config is None:
+        raise UsageError(f"timm does not say how images are preprocessed for {name}", expected=EXPECTED)
+    return preprocessing_from(_for_size(config.to_dict(), size))
+
+
 def _from_file(path: Path, size: tuple[int, int] | None) -> Preprocessing:
     config = read_config(path)
     if "schema_version" in config:
-        return parse_manifest(path.read_text(encoding="utf-8"), where=str(path)).model.preprocessing
+        return parse_manifest(json.dumps(config), where=str(path)).model.preprocessing
     described = pretrained_cfg_of(config)
     if not {"mean", "std", "input_size"} & set(described):
         raise CheckpointError(

@@ -28,6 +28,7 @@ from vitedge.errors import ConversionError, UsageError
 from vitedge.files import holding, is_partial, partial_prefix, remove_abandoned
 from vitedge.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
 from vitedge.safety.escape import shell
+from vitedge.safety.files import is_folder
 
 MIN_FREE_BYTES = 1 << 20
 NAMES = (
@@ -51,13 +52,13 @@ def check_output(output: Path) -> None:
     Raises:
         UsageError: the message says which.
     """
-    if output.exists() or output.is_symlink():
+    if os.path.lexists(output):
         raise UsageError(
             f"{output} exists already; vitedge never overwrites a bundle",
             expected="a name that is free",
             fix="choose another name with -o, or remove it first",
         )
-    if not output.parent.is_dir():
+    if not is_folder(output.parent):
         raise UsageError(f"the folder {output.parent} does not exist", fix=f"mkdir -p {shell(str(output.parent))}")
 
 

@@ -11,6 +11,7 @@ from vitedge.bundle import MANIFEST, MODEL_ONNX
 from vitedge.converters.models import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.safety.escape import shell
+from vitedge.safety.files import expanded, is_file, is_folder
 
 EXPECTED = (
     "timm:NAME, hf:OWNER/NAME, a folder with config.json and model.safetensors, a file that ends in .onnx or .pt2, or "
@@ -132,10 +133,10 @@ def parse_source(text: str) -> Source:
         return Factory(factory[1], factory[2])
     if scheme:
         return _with_scheme(scheme[1], scheme[2])
-    path = Path(text).expanduser()
-    if text and path.is_dir():
+    path = expanded(text)
+    if text and is_folder(path):
         return _folder(path)
-    if path.suffix in _FILES or path.is_file():
+    if path.suffix in _FILES or is_file(path):
         return _file(path)
     if not text or any(mark in text for mark in "/\\~"):
         raise UsageError(f"no file or folder at {text!r}", expected=EXPECTED, fix="check the path")
@@ -159,7 +160,7 @@ def _hub_repo(text: str) -> HubRepo:
 
 
 def _folder(path: Path) -> Source:
-    if (path / MANIFEST).is_file():
+    if is_file(path / MANIFEST):
         raise UsageError(
             f"{path} is a bundle: it was converted already",
             expected=EXPECTED,
@@ -171,7 +172,7 @@ def _folder(path: Path) -> Source:
 
 def _file(path: Path) -> Source:
     if path.suffix in _FILES:
-        if not path.is_file():
+        if not is_file(path):
             raise UsageError(f"no file at {path}", expected=f"a {path.suffix} file", fix="check the path")
         return _FILES[path.suffix](path)
     fix = "name its model: vitedge convert timm:NAME --weights FILE" if path.suffix in WEIGHT_SUFFIXES else ""

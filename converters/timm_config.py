@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from timm.models import get_pretrained_cfg
 from vitedge.converters.models import VARIANTS
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.preprocessing import INTERPOLATIONS, Preprocessing, ResizeMode, resize_size_for
+from vitedge.safety.files import read_json
 
 Name = TypeVar("Name", bound=str)
 
@@ -25,10 +25,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read a ``config.json``.
 
     Raises:
-        CheckpointError: missing, or not a JSON object.
+        CheckpointError: missing, no regular file, not a JSON object, or beyond a bound.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist", expected="timm's hub layout: config.json beside it") from error
     except (OSError, ValueError) as error:
@@ -77,11 +77,11 @@ def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
     """
     resolved = resolve_data_config(pretrained_cfg=dict(config) or {"input_size": (3, 224, 224)})
     channels, height, width = _numbers(resolved["input_size"], "input_size")
+    size, crop_pct = (height, width), resolved["crop_pct"]
     if channels != 3:
-        raise CheckpointError(f"the model reads {channels:g} channels", expected="3, as colour images have")
-    size, crop_pct = (int(height), int(width)), resolved["crop_pct"]
-    if not isinstance(crop_pct, (int, float)) or not crop_pct > 0:
-        raise CheckpointError(f"crop_pct of the configuration is {crop_pct!r}", expected="a share above 0, up to 1")
+        raise CheckpointError(f"the model reads {channels!r:.20} channels", expected="3, as colour images have")
+    if not _is_number(crop_pct):
+        raise CheckpointError(f"crop_pct of the configuration is {crop_pct!r:.60}", expected="a share above 0, up to 1")
     try:
         return Preprocessing(
             input_size=size,
@@ -100,11 +100,15 @@ def _one_of(known: Iterable[Name], resolved: Mapping[str, Any], key: str) -> Nam
         if name == resolved[key]:
             return name
     raise CheckpointError(
-        f"{key} of the configuration is {resolved[key]!r}", expected=f"one of {', '.join(map(str, known))}"
+        f"{key} of the configuration is {resolved[key]!r:.60}", expected=f"one of {', '.join(map(str, known))}"
     )
 
 
-def _numbers(values: object, key: str) -> tuple[float, float, float]:
-    if isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values):
+def _numbers(values: object, key: str) -> tuple[Any, Any, Any]:
+    if isinstance(values, (list, tuple)) and len(values) == 3 and all(map(_is_number, values)):
         return (values[0], values[1], values[2])
     raise CheckpointError(f"{key} of the configuration is {values!r:.60}", expected="three numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

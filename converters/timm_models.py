@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from vitedge.converters.fitting import Mismatch, check_classes, check_finite, sh
 from vitedge.converters.given_preprocessing import given_preprocessing
 from vitedge.converters.hub import fetch, only_weights
 from vitedge.converters.labels import choose_labels, configured_labels, read_labels
+from vitedge.converters.model_bounds import check_model, check_numbers
 from vitedge.converters.quiet import quiet
 from vitedge.converters.random_weights import randomize
 from vitedge.converters.sources import HubFolder, HubRepo, TimmName
-from vitedge.converters.timm_config import CONFIG, check_name, preprocessing_from, read_config
+from vitedge.converters.timm_config import CONFIG, check_name, preprocessing_from, pretrained_cfg_of, read_config
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.model_card import ModelCard
 from vitedge.progress import Progress, Silent
+from vitedge.safety.files import is_file
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 RANDOM_SEED = 0
@@ -108,10 +111,11 @@ def load_folder(
         UsageError: the family cannot take that size.
         CheckpointError: configuration or weights are missing or do not fit, or labels do not match the logits.
     """
-    _check_layout(source.path)
+    config = _read_layout(source.path)
     file = _weight_file(source.path)
     stored = read_weights(file)
     plan = _Plan(f"local-dir:{source.path}", where=str(source.path / CONFIG), input_size=input_size)
+    plan.check(stored.tensors, input_size or preprocessing_from(pretrained_cfg_of(config)).input_size)
     overlay = {"source": "", "state_dict": dict(stored.tensors), "custom_load": False}  # timm would read the file again
     module = _fit(plan, stored.tensors, file, remap=lambda: plan.build(pretrained=True, pretrained_cfg_overlay=overlay))
     return _described(
@@ -147,9 +151,22 @@ class _Plan:
         Raises:
             CheckpointError: timm refuses its configuration, its input size, or the weights that ``options`` name.
         """
+        with quiet(), self._translated():
+            return self._create(**options)
+
+    def check(self, tensors: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        """Refuse a configuration that asks for far more than its weights hold; see ``check_model``.
+
+        Raises:
+            CheckpointError: it does, or timm refuses it.
+        """
+        with quiet(), self._translated():
+            check_model(self._create, tensors, size)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with quiet():
-                return self._create(**options)
+            yield
         except Exception as error:  # timm's constructors and key mappings raise whatever a wrong value leads to
             raise CheckpointError(
                 f"timm cannot build {self.name} from {self.where}{self._at()}: {_first_line(error)}",
@@ -214,24 +231,27 @@ def _classes_in(tensors: Mapping[str, Tensor], name: str) -> int | None:
     """Rows of the checkpoint's classifier; None where the checkpoint names it otherwise than timm."""
     config = get_pretrained_cfg(name)
     classifiers = config.classifier if isinstance(config.classifier, (list, tuple)) else [config.classifier]
-    found = [tensors[f"{each}.weight"].shape[0] for each in classifiers if f"{each}.weight" in tensors]
+    weights = (tensors.get(f"{each}.weight") for each in classifiers)
+    found = [each.shape[0] for each in weights if each is not None and each.ndim]
     return int(found[0]) if found else None
 
 
-def _check_layout(folder: Path) -> None:
+def _read_layout(folder: Path) -> dict[str, Any]:
     config = read_config(folder / CONFIG)
+    check_numbers(config, str(folder / CONFIG))
     architecture = config.get("architecture")
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise CheckpointError(
-            f"{folder / CONFIG} has architecture {architecture!r}",
+            f"{folder / CONFIG} has architecture {architecture!r:.80}",
             expected="a name of timm.list_models()",
             fix=did_you_mean(str(architecture), timm.list_models()),
         )
+    return config
 
 
 def _weight_file(folder: Path) -> Path:
     for name in WEIGHT_FILES:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return folder / name
     raise CheckpointError(f"{folder} has no weights", expected=f"one of {', '.join(WEIGHT_FILES)}")
 

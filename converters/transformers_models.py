@@ -15,6 +15,7 @@ from vitedge.converters.checkpoints import Weights, read_folder_weights
 from vitedge.converters.fitting import Mismatch, check_finite
 from vitedge.converters.given_preprocessing import given_preprocessing
 from vitedge.converters.labels import choose_labels, configured_labels, numbered_labels
+from vitedge.converters.model_bounds import check_model, check_numbers
 from vitedge.converters.quiet import quiet
 from vitedge.converters.sources import HubFolder
 from vitedge.converters.timm_config import CONFIG, read_config
@@ -24,9 +25,19 @@ from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.model_card import ModelCard
 from vitedge.preprocessing import Preprocessing
+from vitedge.safety.files import is_file
 
 ATTENTION = "eager"
 """Exports to 4 MatMul, Softmax and Add a block. ``sdpa`` adds IsNaN and Where, and scales queries and keys apart."""
+
+LOADING_KEYS = frozenset(
+    {
+        "attn_implementation", "experts_implementation", "kernel_config", "use_kernels",  # may name code on the hub
+        "auto_map", "custom_pipelines", "name_or_path", "distributed_config", "fusion_config", "per_layer_config",
+        "dtype", "torch_dtype", "torchscript",
+    }
+)  # fmt: skip
+"""Keys of ``config.json`` that say how a model is loaded, and nothing of what it is; vitedge says it itself."""
 
 LOGITS_ONLY: Mapping[str, Any] = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
 
@@ -123,6 +134,7 @@ def load_transformers(
             fix=f"change the sizes in {PROCESSOR_CONFIG}, if the model runs at others",
         )
     config = read_config(where)
+    check_numbers(config, str(where))
     family, classifier = _classifier(config, where)
     named = _named_labels(config)
     transform = given_preprocessing(preprocessing, None) if preprocessing else _preprocessing(source.path, family)
@@ -133,7 +145,7 @@ def load_transformers(
     stored = read_folder_weights(source.path)
     check_finite(stored.tensors, source.path)
     counted = config if named is None else {**config, "num_labels": len(named)}  # PVT does not count them itself
-    module = LogitsOf(_build(transformers, classifier, counted, stored, source.path)).eval()
+    module = LogitsOf(_build(transformers, classifier, counted, stored, source.path, transform.input_size)).eval()
     logits = _count_logits(module, transform.input_size, source.path)
     card = ModelCard(
         name=source.name,
@@ -160,6 +172,8 @@ def _classifier(config: Mapping[str, Any], where: Path) -> tuple[Family, str]:
     if config.get("quantization_config"):
         raise CheckpointError(f"{where} says that the weights are quantized", expected="the model before quantization")
     named = config.get("architectures") or family.classifiers[:1]
+    if not isinstance(named, (list, tuple)):
+        raise CheckpointError(f"{where} has architectures {named!r:.80}", expected="a list of class names")
     for name in family.classifiers:
         if name in named:
             return family, name
@@ -172,7 +186,7 @@ def _classifier(config: Mapping[str, Any], where: Path) -> tuple[Family, str]:
 
 def _preprocessing(folder: Path, family: Family) -> Preprocessing:
     where = folder / PROCESSOR_CONFIG
-    if not where.is_file():
+    if not is_file(where):
         raise CheckpointError(
             f"{folder} does not say how images are preprocessed",
             expected=f"{PROCESSOR_CONFIG} beside {CONFIG}",
@@ -183,18 +197,28 @@ def _preprocessing(folder: Path, family: Family) -> Preprocessing:
 
 
 def _build(
-    transformers: ModuleType, classifier: str, config: Mapping[str, Any], stored: Weights, folder: Path
+    transformers: ModuleType,
+    classifier: str,
+    config: Mapping[str, Any],
+    stored: Weights,
+    folder: Path,
+    size: tuple[int, int],
 ) -> nn.Module:
     """The model with its weights, whose names Transformers itself translates where an older version wrote them."""
     kind = getattr(transformers, classifier)
+    described = {key: value for key, value in config.items() if key not in LOADING_KEYS and not key.startswith("_")}
     try:
         with quiet():
+            settings = kind.config_class.from_dict({**described, **LOGITS_ONLY})
+            settings._attn_implementation = ATTENTION
+            check_model(lambda: LogitsOf(kind(settings)), stored.tensors, size)
             model, report = kind.from_pretrained(
                 None,
-                config=kind.config_class.from_dict({**config, **LOGITS_ONLY}),
+                config=settings,
                 state_dict=dict(stored.tensors),
                 dtype=torch.float32,
                 attn_implementation=ATTENTION,
+                local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )

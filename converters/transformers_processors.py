@@ -13,8 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from vitedge.converters.model_bounds import check_numbers
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
-from vitedge.preprocessing import Interpolation, Preprocessing, ResizeMode
+from vitedge.preprocessing import Interpolation, Preprocessing, ResizeMode, resize_size_for
+from vitedge.safety.limits import INPUT_SIDE
 
 PROCESSOR_CONFIG = "preprocessor_config.json"
 
@@ -106,13 +108,14 @@ def processor_preprocessing(config: Mapping[str, Any], *, default: str, where: P
     Raises:
         CheckpointError: the processor is not known, a value is wrong, or asks for something that vitedge does not do.
     """
+    check_numbers(config, str(where))
     kind = _kind(config, default, where)
     given = {key: value for key, value in config.items() if value is not None}
     settings = _Settings(kind, {**COMMON, **PROCESSORS[kind], **given}, where)
     settings.check_switches()
-    geometry = settings.geometry()
     mean, std = settings.normalization()
     try:
+        geometry = settings.geometry()
         return Preprocessing(
             input_size=geometry.input_size,
             resize_size=geometry.resize_size,
@@ -183,8 +186,7 @@ class _Settings:
         crop_pct = self._values["crop_pct"]
         if not _is_number(crop_pct) or not 0 < crop_pct <= 1:
             raise self._error("crop_pct", crop_pct, "a share above 0, up to 1")
-        side = int(size[0] / crop_pct)
-        return Geometry("shortest", (side, side), size)
+        return Geometry("shortest", resize_size_for(size, crop_pct), size)
 
     def _size(self) -> tuple[ResizeMode, Size]:
         size = self._values["size"]
@@ -209,7 +211,9 @@ class _Settings:
     def _sides(self, value: object, key: str, height: object, width: object) -> Size:
         if _is_side(height) and _is_side(width):
             return (height, width)  # type: ignore[return-value]
-        expected = "positive pixels: a number, height and width" + (", or shortest_edge" if key == "size" else "")
+        expected = f"1 to {INPUT_SIDE} pixels: a number, height and width" + (
+            ", or shortest_edge" if key == "size" else ""
+        )
         raise self._error(key, value, expected)
 
     def interpolation(self) -> Interpolation:
@@ -247,7 +251,7 @@ def _divided(values: Triple, scale: float) -> Triple:
 
 
 def _is_side(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= INPUT_SIDE
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,8 @@ from vitedge.runtime.tensorrt.trtexec import build_command
 from vitedge.safety.escape import shell, terminal_lines
 from vitedge.targets import TARGETS, target_named
 
+MOST_DIGITS = 9
+
 EPILOG = """\
 examples:
   vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
@@ -108,8 +110,8 @@ def input_size(text: str) -> tuple[int, int]:
         argparse.ArgumentTypeError: anything else.
     """
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HxW, such as 256x320, or one number")
+    if len(sides) > 2 or not all(side.isdecimal() and len(side) <= MOST_DIGITS for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no size: expected HxW, such as 256x320, or one number")
     return (int(sides[0]), int(sides[-1]))
 
 

@@ -195,6 +195,11 @@ def is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` replaced. Unlike ``Path.expanduser``, a user that does not exist is no error."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     """Regular files of a folder and of the folders below it, in no order; hidden ones are left out.
 
