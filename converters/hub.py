@@ -23,6 +23,7 @@ from vitedge.converters.timm_config import CONFIG
 from vitedge.converters.transformers_processors import PROCESSOR_CONFIG
 from vitedge.errors import CheckpointError
 from vitedge.progress import Progress
+from vitedge.safety.limits import CHECKPOINT_BYTES, JSON_BYTES
 
 TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer the question that is asked first, once, to know whether there is a network."""
@@ -81,6 +82,8 @@ def fetch(source: HubRepo, progress: Progress, *, choose: Choice | None = None) 
             folder = _download(source.repo, first, source.revision or None, progress).parent
             for name in rest:
                 _download(source.repo, name, folder.name, progress)
+    except TooLargeError as error:
+        raise CheckpointError(f"{source} is not downloaded: {error}", expected="a checkpoint of a model") from error
     except Exception as error:  # as above
         raise _unreachable(source, error) from error
     return Snapshot(folder, folder.name)
@@ -120,7 +123,7 @@ def _download(repo: str, name: str, revision: str | None, progress: Progress) ->
     """A file of the hub's cache, in the folder that is named by its commit. A branch's name is remembered with it."""
     return Path(
         huggingface_hub.hf_hub_download(
-            repo, name, revision=revision, etag_timeout=TIMEOUT_SECONDS, tqdm_class=_bar_for(progress)
+            repo, name, revision=revision, etag_timeout=TIMEOUT_SECONDS, tqdm_class=_bar_for(progress, name)
         )
     )
 
@@ -175,17 +178,30 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _bar_for(progress: Progress) -> type[Any]:
-    """A progress bar for huggingface_hub to drive, which draws nothing and reports to ``progress``."""
+class TooLargeError(Exception):
+    """A file of the hub is larger than any that is read, or larger than the hub said."""
+
+
+def _bar_for(progress: Progress, name: str) -> type[Any]:
+    """A progress bar for huggingface_hub to drive, which draws nothing and reports to ``progress``.
+
+    It is told of every piece before that is written, and stops the download of a file that is too large.
+    """
+    most = JSON_BYTES if name.endswith(".json") else CHECKPOINT_BYTES
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": True})
+            self._most = min(most, int(self.total or most))
+            if int(self.total or 0) > most:
+                raise TooLargeError(f"{name} has {self.total} bytes; {most} are the most")
             self._meter = Meter(progress, int(self.total or 0))
             self._meter.add(int(options.get("initial") or 0))
 
         def update(self, n: float | None = 1) -> None:
             self._meter.add(int(n or 0))
+            if self._meter.bytes > self._most:
+                raise TooLargeError(f"{name} is longer than the {self._most} bytes that were announced or allowed")
 
         def close(self) -> None:
             super().close()
@@ -198,6 +214,9 @@ def _bar_for(progress: Progress) -> type[Any]:
 class Meter:
     """Bytes that arrive, as megabytes that a ``Progress`` tracks.
 
+    Attributes:
+        bytes: that have arrived.
+
     Args:
         progress: receives them.
         total: bytes that are expected; 0 if that is not known.
@@ -208,13 +227,13 @@ class Meter:
         if total >= MEGABYTE:
             megabytes = math.ceil(total / MEGABYTE)
             self._items = progress.track(range(megabytes), total=megabytes, unit="MB")
-        self._bytes = 0
+        self.bytes = 0
         self._shown = 0
 
     def add(self, count: int) -> None:
         """So many bytes more; fewer, if some that had come are thrown away."""
-        self._bytes += count
-        while self._shown <= self._bytes // MEGABYTE and next(self._items, None) is not None:
+        self.bytes += count
+        while self._shown <= self.bytes // MEGABYTE and next(self._items, None) is not None:
             self._shown += 1
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from hub_server import COMMIT, Hub
 
 import vitedge
 from vitedge.bundle import sha256_of
+from vitedge.converters import hub as hub_module
 from vitedge.converters import pipeline
 from vitedge.converters.hub import Meter, Snapshot, fetch
 from vitedge.converters.sources import HubRepo
@@ -145,6 +146,31 @@ class TestRefusals:
             fetch(HubRepo(REPO), Silent())
         assert "config.json" in caught.value.expected
         assert not downloads(hub)
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_file_that_is_too_large_is_not_downloaded(
+        self, hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(hub_module, "JSON_BYTES" if name.endswith(".json") else "CHECKPOINT_BYTES", 100)
+        with pytest.raises(CheckpointError, match=rf"is not downloaded: {name} has [0-9]+ bytes; 100 are the most"):
+            fetch(HubRepo(REPO), Silent())
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*.incomplete")) == 0
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_file_ends_where_the_hub_said(self, hub: Hub, name: str, checkpoint: Path, tmp_path: Path) -> None:
+        hub.endless.add(name)
+        with pytest.raises(CheckpointError, match=f"is not downloaded: {name} is longer than"):
+            fetch(HubRepo(REPO), Silent())
+        size = (checkpoint / name).stat().st_size
+        assert all(path.stat().st_size <= size for path in tmp_path.rglob("*.incomplete"))
+
+    def test_names_that_lead_elsewhere_are_not_chosen(self, hub: Hub) -> None:
+        hub.listed += ["../model.safetensors", "/etc/model.safetensors", "a/../../config.json", "..", "model.bin\n"]
+        hub.listed += ["x/model-00001-of-00001.safetensors", "../preprocessor_config.json"]
+        snapshot = fetch(HubRepo(REPO), Silent())
+        assert sorted(path.name for path in snapshot.folder.iterdir()) == sorted(FILES)
+        assert sorted(downloads(hub)) == sorted(FILES)
 
     def test_a_name_that_the_hub_could_not_have(self, hub: Hub) -> None:
         with pytest.raises(CheckpointError, match="not a name of the hub"):

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +27,8 @@ class Hub:
         repos: folders by ``OWNER/NAME``; each has one commit, ``COMMIT``, on ``main``.
         refused: HTTP status and the hub's error code for repositories that are not to be read.
         cut_after: file names whose transfer breaks once, after so many bytes.
+        endless: file names whose transfer goes on behind their end.
+        listed: names that the listing of files has besides those that exist.
         requests: ``METHOD path`` of each request, with its ``Range``, in order.
         tokens: the ``Authorization`` that came with them.
         url: where it listens.
@@ -35,6 +37,8 @@ class Hub:
     repos: dict[str, Path] = field(default_factory=dict)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
+    endless: set[str] = field(default_factory=set)
+    listed: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     url: str = ""
@@ -104,7 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file(self.hub.repos[found[1]] / found[3])
 
     def _tell(self, folder: Path, repo: str) -> None:
-        files = [{"rfilename": each.relative_to(folder).as_posix()} for each in folder.rglob("*") if each.is_file()]
+        names = [each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()]
+        files = [{"rfilename": name} for name in (*names, *self.hub.listed)]
         self._send(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": files}).encode(), {})
 
     def _send_file(self, file: Path) -> None:
@@ -116,8 +121,22 @@ class _Handler(BaseHTTPRequestHandler):
         begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
+        if self.command == "GET" and file.name in self.hub.endless:
+            self._send_for_ever(body)
+            return
         cut = self.hub.cut_after.pop(file.name, None) if self.command == "GET" else None
         self._send(206 if begin else 200, body[begin:], headers, cut=cut)
+
+    def _send_for_ever(self, body: bytes) -> None:
+        """Without a length, in chunks, until the client has enough."""
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            while True:
+                self.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
 
     def _fail(self, status: int, code: str) -> None:
         self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": code})
