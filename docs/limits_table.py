@@ -44,7 +44,7 @@ def bound(name: str, value: float) -> str:
         return f"{value:g} s"
     if name.endswith(("_BYTES", "_MEMORY", "_SPARE", "_RATE")) and value >= BINARY[-1][0]:
         unit, symbol = next(each for each in BINARY if value >= each[0])
-        return f"{value / unit:g} {symbol}"
+        return f"{value / unit:.4g} {symbol}"
     return f"{value:,}"
 
 

@@ -93,13 +93,15 @@ GRAPH_DEPTH = 32
 GRAPH_FIELDS = 2_000_000
 """Texts and messages that an ONNX file consists of; an empty one takes up to 170 bytes of memory."""
 GRAPH_NAME_CHARACTERS = 4_096
+"""Of a name in a graph."""
 GRAPH_WHOLE_BYTES = 2 * GIB - MIB
 """A graph with its weights in one piece, as protobuf and ONNX Runtime take it."""
 GRAPH_COPIES = 10
 """What checking and running a graph may take, in sizes of its weights, beside ``SANDBOX_MEMORY``."""
 GRAPH_SECONDS = 5.0
+"""Processor time for checking a graph and running it once, whatever its size."""
 GRAPH_GIB_SECONDS = 40.0
-"""Processor time for checking a graph and running it once, and what is added for each GiB of weights."""
+"""What is added to that for each GiB of weights."""
 TENSOR_DIMENSIONS = 16
 """Of one tensor."""
 IR_BYTES = 64 * MIB
@@ -111,7 +113,7 @@ CHECKPOINT_TENSORS = 100_000
 CHECKPOINT_SHARING = 4
 """Tensors may repeat the numbers of a checkpoint: together they take this many times its size."""
 CHECKPOINT_SPARE = 64 * MIB
-"""Tensors may repeat the numbers of a file: together they take ``CHECKPOINT_SHARING`` times its size, and these."""
+"""What they may take beyond that."""
 PICKLE_BYTES = 64 * MIB
 """The part of a ``.pth`` file that says what its tensors are."""
 PICKLE_OPERATIONS = 2_000_000
@@ -132,8 +134,9 @@ MODEL_NUMBER = 1_000_000
 MODEL_MODULES = 20_000
 """Of PyTorch in a model; the deepest of timm has 2,500."""
 MODEL_SHARING = 2
+"""A configuration may ask for this many times the numbers that its weights hold."""
 MODEL_SPARE = 1 << 26
-"""A configuration may ask for ``MODEL_SHARING`` times the numbers that its weights hold, and these."""
+"""What it may ask for beyond that."""
 MODEL_ACTIVATION = 1 << 28
 """Numbers of one tensor while a model classifies one image, if its weights do not hold more."""
 
