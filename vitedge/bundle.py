@@ -31,7 +31,7 @@ from vitedge.bundle_folder import TENSORRT as TENSORRT
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
 from vitedge.manifest import Manifest, dump_manifest, parse_manifest
 from vitedge.safety.arrays import read_arrays
-from vitedge.safety.external_data import endless_part, has_external_data
+from vitedge.safety.external_data import ELSEWHERE, refused_parts
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import CHECKPOINT_BYTES, GOLDEN_BYTES, GRAPH_BYTES, MANIFEST_BYTES
 from vitedge.signatures import Trust, trusted_keys, verify
@@ -221,18 +221,20 @@ class Bundle:
         """
         content = self.read(name)
         try:
-            external, endless = has_external_data(content), endless_part(content)
+            refused = next(refused_parts(content), "")
         except ValueError as error:
-            raise BundleIntegrityError(f"{self.path / name}: {error}", fix="convert the model again") from error
-        if external:
+            raise BundleIntegrityError(
+                f"{self.path / name} is no ONNX graph: {error}", fix="convert the model again"
+            ) from error
+        if refused == ELSEWHERE:
             raise BundleIntegrityError(
                 f"a tensor of {self.path / name} has its data in another file",
                 expected="a graph with all of its data in it",
                 fix=DISTRUST,
             )
-        if endless:
+        if refused:
             raise BundleIntegrityError(
-                f"{self.path / name} has {endless}, which need not end",
+                f"{self.path / name} has {refused}, which need not end",
                 expected="a graph without loops and functions, as vitedge convert writes it",
                 fix=DISTRUST,
             )

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from vitedge.safety.limits import GRAPH_FIELDS
 
-_LOCATION = b"location"
-"""Key of the entry that names the file. Without these bytes no tensor names one."""
+ELSEWHERE = "a tensor with data elsewhere"
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING, _FUNCTION = range(8)
 _CHILDREN: dict[int, dict[int, int]] = {
@@ -26,27 +25,27 @@ _CHILDREN: dict[int, dict[int, int]] = {
     _TRAINING: {1: _GRAPH, 2: _GRAPH},
     _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
 }
-"""Numbers of the fields of each message that lead to tensors, as in onnx.proto."""
+"""Numbers of the fields of each message that lead to tensors and nodes, as in onnx.proto."""
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _OPERATOR = 4
-_IF = b"If"
 _LOOPS = {b"Loop", b"Scan", b"SequenceMap", b"BeamSearch", b"GreedySearch", b"Sampling", b"WhisperBeamSearch"}
 """The last four are ONNX Runtime's own, which run a graph until it says that it is done."""
-_GRAPHS = (_GRAPH, _NODE, _ATTRIBUTE)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _VARINT_BYTES = 10
 
 
-def has_external_data(model: bytes) -> bool:
-    """Whether a tensor of a serialized ``ModelProto``, in whatever subgraph or function, has data elsewhere.
+def refused_parts(model: bytes) -> Iterator[str]:
+    """What of a serialized ``ModelProto`` no bundle has, in whatever subgraph or function.
+
+    Yields:
+        ``ELSEWHERE`` for a tensor whose data is in a file or in memory; for what need not end its name, such as
+        ``a Loop`` or ``a function``.
 
     Raises:
         ValueError: it is no ``ModelProto``, or has more than ``GRAPH_FIELDS`` fields.
     """
-    if _LOCATION not in model:
-        return False
     pending, left = [(_MODEL, 0, len(model))], GRAPH_FIELDS
     while pending:
         message, start, end = pending.pop()
@@ -55,39 +54,29 @@ def has_external_data(model: bytes) -> bool:
             left -= 1
             if not left:
                 raise ValueError(f"it has more than {GRAPH_FIELDS} fields")
-            if message == _TENSOR and field in (_EXTERNAL_DATA, _DATA_LOCATION):
-                if field == _EXTERNAL_DATA or model[begin:stop].strip(b"\x80\x00"):
-                    return True
-            elif field in children and stop > begin:
+            if field in children:
+                if children[field] == _FUNCTION:
+                    yield "a function"
                 pending.append((children[field], begin, stop))
-    return False
+            elif message == _NODE and field == _OPERATOR:  # of several the last counts, and this reads no wire types
+                if model[begin:stop] in _LOOPS:
+                    yield f"a {model[begin:stop].decode('ascii')}"
+            elif message == _TENSOR and _is_elsewhere(field, model[begin:stop] if field == _DATA_LOCATION else b""):
+                yield ELSEWHERE
+
+
+def _is_elsewhere(field: int, location: bytes) -> bool:
+    return field == _EXTERNAL_DATA or bool(location.strip(b"\x80\x00"))
+
+
+def has_external_data(model: bytes) -> bool:
+    """Whether a tensor of a serialized ``ModelProto`` has data elsewhere; errors as ``refused_parts``."""
+    return ELSEWHERE in refused_parts(model)
 
 
 def endless_part(model: bytes) -> str:
-    """What of a serialized ``ModelProto`` need not end, in whatever branch: a loop or a function; empty for nothing.
-
-    Raises:
-        ValueError: it is no ``ModelProto``, or has more than ``GRAPH_FIELDS`` fields.
-    """
-    pending, left = [(_MODEL, 0, len(model))], GRAPH_FIELDS
-    while pending:
-        message, start, end = pending.pop()
-        within, operators = [], set() if message == _NODE else {_IF}  # of nodes, branches alone have graphs within
-        for field, begin, stop in _fields(model, start, end):
-            left -= 1
-            inner = _CHILDREN[message].get(field)
-            if not left:
-                raise ValueError(f"it has more than {GRAPH_FIELDS} fields")
-            if inner == _FUNCTION:
-                return "a function"
-            if message == _NODE and field == _OPERATOR:
-                operators.add(model[begin:stop])  # of several the last counts, and this reads no wire types
-            if inner in _GRAPHS:
-                within.append((inner, begin, stop))
-        for loop in operators & _LOOPS:
-            return f"a {loop.decode('ascii')}"
-        pending += within if _IF in operators else []
-    return ""
+    """What of a serialized ``ModelProto`` need not end; empty for nothing. Errors as ``refused_parts``."""
+    return next((part for part in refused_parts(model) if part != ELSEWHERE), "")
 
 
 def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -111,6 +100,8 @@ def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int,
 
 
 def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
+    if position < end and content[position] < 0x80:  # most of them
+        return content[position], position + 1
     value = 0
     for shift, byte in enumerate(content[position : min(position + _VARINT_BYTES, end)]):
         value |= (byte & 0x7F) << 7 * shift

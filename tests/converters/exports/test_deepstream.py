@@ -132,7 +132,7 @@ def test_as_many_labels_as_classes_on_one_line(labels: list[str]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda graph: b"no graph", "is no graph that can be exported"),
+        (lambda graph: b"no graph", "is no ONNX graph"),
         (lambda graph: renamed(graph), r"takes \['camera'\] and gives \['logits'\]"),
     ],
 )
