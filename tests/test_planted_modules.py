@@ -108,9 +108,7 @@ def test_every_verb_is_tried(inputs: verbs.Inputs) -> None:
 
 
 def test_what_is_planted_runs_where_it_is_imported(stranger: Path, ran: Path) -> None:
-    code = "import contextlib\nfor name in ('numpy', 'tensorrt', 'vitedge'):\n"
-    code += "    with contextlib.suppress(ImportError): __import__(name)\n"
-    (stranger / "contextlib.py").unlink()
+    code = "for name in ('numpy', 'tensorrt', 'vitedge'):\n    try: __import__(name)\n    except ImportError: pass"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert {"numpy", "tensorrt", "vitedge"} <= set(files(ran))
 
