@@ -146,11 +146,9 @@ def test_it_left_nothing_but_its_cache(name: str, runs: dict[str, Run]) -> None:
     assert caches <= ({"vitedge", "huggingface"} if name == "convert from the hub" else {"vitedge"})
 
 
-@pytest.mark.parametrize("strace", [True, False], ids=["strace", "audit events"])
+@pytest.mark.parametrize("strace", [True, False] if STRACE else [False])
 class TestTheWatcher:
     def watched(self, code: str, folder: Path, *, strace: bool) -> Watched:
-        if strace and not STRACE:
-            pytest.skip("no strace that may trace: apt-get install strace")
         command = [sys.executable, "-c", code]
         return watch(command, cwd=folder, log=folder / "log", variables={}, strace=strace)
 

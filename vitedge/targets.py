@@ -110,7 +110,8 @@ TARGETS: tuple[Target, ...] = (
         description="x86-64 and Arm CPUs, through OpenVINO",
         backend="openvino",
         precisions=("fp32", "fp16", "int8"),
-        notes="fp16 runs as bf16 or f16, whichever the CPU computes natively, else as fp32; int8 pays with VNNI or AMX",
+        notes="fp16 runs as bf16 or f16, whichever the CPU computes natively, else as fp32; int8 pays with VNNI or "
+        "AMX; on Arm it runs in linear layers, and convolutions in floating point",
         runs_here=True,
     ),
     _orin("jetson-orin-nano", "Orin Nano", memory_gb=(4, 8), dla_cores=0),
