@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +15,16 @@ from numpy.typing import NDArray
 from vitedge.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
+from vitedge.runtime.cache import recall, remember
 from vitedge.runtime.engines import EngineInfo, check_contract
 from vitedge.runtime.engines.ir_check import check_ir
-from vitedge.safety.limits import IR_BYTES
+from vitedge.safety.limits import IR_BYTES, MODEL_ACTIVATION
 
 Hint: TypeAlias = Literal["LATENCY", "THROUGHPUT"]
 
 DEVICE = "CPU"
+CACHE_KIND = "graph-sizes"
+REMEMBERED = 1_000
 
 _PRECISIONS = {"u8": "int8", "i8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _NATIVE_16_BIT = ("bf16", "f16")
@@ -101,6 +106,7 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         core = openvino.Core()
         configuration = _configuration(core, bundle.manifest.precision.asked, hint, threads)
         model = core.read_model(xml, weights)
+        _check_sizes(model, bundle, openvino.__version__)
         del weights  # the model shares them, so that they go with it
         compiled = core.compile_model(model, DEVICE, configuration)
         del model
@@ -131,6 +137,28 @@ def _read(openvino: Any, bundle: Bundle) -> tuple[str, Any]:
     check_ir(xml)
     bundle.read_into(OPENVINO_BIN, allocate)
     return xml, weights[0]
+
+
+def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
+    """Refuse a graph with a tensor that no image classifier has, before OpenVINO computes it; once on a machine.
+
+    Raises:
+        ValueError: it has one, or one whose size depends on the frame.
+    """
+    files = bundle.manifest.files
+    hashes = f"{files[OPENVINO_XML].sha256} {files[OPENVINO_BIN].sha256} {version}"
+    key = hashlib.sha256(hashes.encode()).hexdigest()
+    if recall(CACHE_KIND, key) is not None:
+        return
+    largest = max(MODEL_ACTIVATION, files[OPENVINO_BIN].bytes)
+    for operator in model.get_ops():
+        for shape in (output.get_partial_shape() for output in operator.outputs()):
+            if shape.is_dynamic or math.prod(shape.to_shape()) > largest:
+                raise ValueError(
+                    f"its layer of type {operator.get_type_name()} makes a tensor of the shape {shape}; a tensor of a "
+                    f"fixed size of at most {largest} numbers was expected"
+                )
+    remember(CACHE_KIND, key, {"largest": largest}, most=REMEMBERED)
 
 
 def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle import MODEL_ONNX, OPENVINO_XML, OUTPUT_NAME, Bundle
 from vitedge.errors import EngineError
 from vitedge.runtime.engines.openvino import (
     OpenvinoEngine,
@@ -26,7 +28,9 @@ from vitedge.runtime.engines.openvino import (
 )
 from vitedge.targets import Precision
 
+onnx = pytest.importorskip("onnx")
 openvino = pytest.importorskip("openvino")
+bundles = pytest.importorskip("bundles")
 
 WEIGHTED = ("FullyConnected", "Convolution")
 FLOATS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
@@ -189,3 +193,32 @@ def test_opening_reports_to_nobody_and_leaves_no_trace_at_home(tiny_bundle: Bund
         timeout=120,
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def with_a_large_tensor(bundle: Bundle, path: Path, side: int) -> Bundle:
+    """The bundle with another IR: ``side`` × ``side`` copies of its logits on their way."""
+    shutil.copytree(bundle.path, path)
+    graph = onnx.load(path / MODEL_ONNX)
+    graph.graph.node[-1].output[0] = "small"
+    nodes = (("Expand", ["small", "shape"], "large"), ("ReduceMax", ["large", "axes"], "widest"))
+    for kind, inputs, output in nodes:
+        graph.graph.node.append(onnx.helper.make_node(kind, inputs, [output], name=output))
+    graph.graph.node.append(onnx.helper.make_node("Reshape", ["widest", "back"], [OUTPUT_NAME], name="last"))
+    constants = {"shape": [side, side, 1, 3], "axes": [0, 1], "back": [1, 3]}
+    for name, values in constants.items():
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+    onnx.save(graph, path / MODEL_ONNX)
+    model = openvino.Core().read_model(path / MODEL_ONNX)
+    openvino.save_model(model, path / OPENVINO_XML, compress_to_fp16=False)
+    bundles.rewrite_manifest(path, replace(bundle.manifest, files=bundles.file_records(path)))
+    return Bundle.open(path)
+
+
+def test_a_tensor_that_would_fill_the_machine_is_refused_before_it_is_computed(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=r"makes a tensor of the shape \[40000,40000,1,3\]"):
+        open_engine(with_a_large_tensor(tiny_bundle, tmp_path / "large.bundle", 40_000))
+    opened = open_engine(with_a_large_tensor(tiny_bundle, tmp_path / "small.bundle", 10))
+    assert opened.run().shape == (3,)
+    opened.close()
