@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discard warnings, log records below ERROR, prints and progress bars of the code inside.
+    """Discard warnings, log records, prints and progress bars of the code inside: they quote what strangers wrote.
 
-    Progress reporters hold their own stream and still write.
+    Progress reporters hold their own stream and still write. What fails raises.
     """
     disabled = logging.root.manager.disable
     with (
@@ -22,7 +22,7 @@ def quiet() -> Iterator[None]:
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:

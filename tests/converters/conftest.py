@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import checkpoints
@@ -45,3 +46,17 @@ def small_export(small_model: TorchModel) -> onnx.ModelProto:
 def small_graph(small_export: onnx.ModelProto, small_model: TorchModel, frames: NDArray[np.uint8]) -> Rewritten:
     """Its graph, rewritten to take uint8 frames; do not change it."""
     return apply_rewrites(small_export, frames, small_model.card.preprocessing)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Refuse connections and look-ups of hosts; those that were tried."""
+    tried: list[str] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        tried.append(repr(arguments))
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return tried

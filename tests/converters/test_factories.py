@@ -87,6 +87,21 @@ def load(text: str, **options: Any) -> TorchModel:
     return load_factory(parse_source(text), **whole)  # type: ignore[arg-type]
 
 
+def test_a_module_of_the_current_folder_does_not_hide_an_installed_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the factory imports, and what its libraries import later, is what is installed."""
+    for name in ("wave", "colorsys", "timm"):
+        (here / f"{name}.py").write_text("raise SystemExit('ran')", encoding="utf-8")
+    code = CODE + "\nimport wave, timm\ndef late():\n    import colorsys\n    return Net()\n"
+    (here / "user_late.py").write_text(code, encoding="utf-8")
+    for name in ("wave", "colorsys"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert load("user_late:late").card.architecture == "Net"
+    assert not str(sys.modules["wave"].__file__).startswith(str(here))
+    assert not str(sys.modules["colorsys"].__file__).startswith(str(here))
+
+
 @pytest.mark.parametrize("text", ["user_nets:build", "user_nets:Net", "user_package.zoo:build"])
 def test_a_module_of_the_current_folder(here: Path, text: str) -> None:
     path = list(sys.path)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vitedge.bundle import Bundle
+from vitedge.converters import given_preprocessing as module
 from vitedge.converters.given_preprocessing import given_preprocessing, require_preprocessing
-from vitedge.errors import CheckpointError, UsageError
+from vitedge.errors import CheckpointError, UsageError, VitedgeError
 
 KEYS: dict[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "crop_pct": 0.8, "crop_mode": "squash"}
 
@@ -52,6 +53,11 @@ def test_the_manifest_of_a_bundle(tiny_bundle: Bundle) -> None:
         ("timm:mobilevit_xx", "no model 'mobilevit_xx'", "mobilevit_xxs"),
         ("nowhere.json", "no preprocessing at 'nowhere.json'", "write it, such as"),
         ("mobilevit_xxs", "no preprocessing at 'mobilevit_xxs'", "write it, such as"),
+        ("~nobody-of-this-name/a.json", "no preprocessing at", "write it, such as"),
+        ("a" * 5000, "no preprocessing at", "write it, such as"),
+        ("a\0b", "no preprocessing at", "write it, such as"),
+        ("/dev/zero", "no preprocessing at", "write it, such as"),
+        ("..", "no preprocessing at", "write it, such as"),
     ],
 )
 def test_what_names_nothing(text: str, problem: str, fix: str) -> None:
@@ -77,3 +83,31 @@ def test_files_that_do_not_say_it(tmp_path: Path, content: object, problem: str)
 def test_where_it_must_be_given() -> None:
     with pytest.raises(UsageError, match=r"preprocessed for net\.onnx: it does not"):
         require_preprocessing(None, None, name="net.onnx", holder="it does not")
+
+
+def test_a_model_of_timm_without_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "check_name", lambda _: None)
+    monkeypatch.setattr(module, "get_pretrained_cfg", lambda _: None)
+    with pytest.raises(UsageError, match="timm does not say how images are preprocessed for mobilevit_xxs"):
+        given_preprocessing("timm:mobilevit_xxs", None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"schema_version": 2},
+        {"schema_version": 10**400},
+        {"schema_version": [1]},
+        {"pretrained_cfg": 5},
+        {"pretrained_cfg": {"mean": 5}},
+        {"pretrained_cfg": None},
+        {"mean": "x"},
+        {"input_size": 224},
+        {"input_size": [3, 10**6, 10**6]},
+        {"mean": [0.5, 0.5, 0.5], "crop_pct": 1e-300},
+    ],
+)
+def test_files_that_say_something_else(tmp_path: Path, content: dict[str, Any]) -> None:
+    with pytest.raises(VitedgeError) as caught:
+        given_preprocessing(write(tmp_path, content), (224, 224))
+    assert caught.value.expected or caught.value.fix

@@ -18,6 +18,7 @@ def test_prints_warnings_and_records_are_discarded(capsys: pytest.CaptureFixture
         sys.stderr.write("a bar")
         warnings.warn("a warning", stacklevel=1)
         logging.getLogger("library").warning("a record")
+        logging.getLogger("library").critical("a record that quotes \x1b[31m")
     assert capsys.readouterr() == ("", "")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from timm.data import create_transform, resolve_data_config
 
 from vitedge.converters.timm_config import preprocessing_from, read_config
 from vitedge.errors import CheckpointError
+from vitedge.safety.limits import JSON_BYTES
 
 CONFIG: dict[str, Any] = {
     "input_size": [3, 96, 96],
@@ -89,6 +91,30 @@ def test_missing_keys_have_the_values_of_timm() -> None:
         ({"std": [0, 0, 0]}, "std"),
         ({"crop_pct": 0.0001, "input_size": [3, 0, 0]}, "sizes"),
         ({"crop_pct": "most"}, "crop_pct"),
+        ({"crop_pct": True}, "crop_pct"),
+        ({"crop_pct": -1}, "crop_pct"),
+        ({"crop_pct": float("nan")}, "crop_pct"),
+        ({"crop_pct": float("inf")}, "crop_pct"),
+        ({"crop_pct": 5e-324}, "crop_pct"),
+        ({"crop_pct": 0.01}, "sizes"),
+        ({"crop_pct": [1]}, "crop_pct"),
+        ({"input_size": [3, 10**6, 224]}, "sizes"),
+        ({"input_size": [3, 10**400, 224]}, "sizes"),
+        ({"input_size": [3, 224.5, 224]}, "sizes"),
+        ({"input_size": [3, True, 224]}, "input_size"),
+        ({"input_size": [3, float("nan"), 224]}, "sizes"),
+        ({"input_size": [3, -224, 224]}, "sizes"),
+        ({"input_size": [10**400, 224, 224]}, "channels"),
+        ({"input_size": "3,224,224"}, "input_size"),
+        ({"input_size": {"height": 224}}, "input_size"),
+        ({"mean": [float("nan"), 0.5, 0.5]}, "mean"),
+        ({"mean": [True, 0.5, 0.5]}, "mean"),
+        ({"mean": {"0": 0.5}}, "mean"),
+        ({"std": [float("inf"), 0.5, 0.5]}, "std"),
+        ({"std": [1e-300, 0.5, 0.5]}, "std"),
+        ({"interpolation": ["bicubic"]}, "interpolation"),
+        ({"interpolation": {"a": 1}}, "interpolation"),
+        ({"crop_mode": ["center"]}, "crop_mode"),
     ],
 )
 def test_values_that_no_image_can_be_prepared_with(changes: dict[str, Any], named: str) -> None:
@@ -101,6 +127,31 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes) -> None
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         read_config(tmp_path / "config.json")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "folder", "sparse", "nested", "large", "NaN", "surrogate"])
+def test_a_file_beyond_a_bound(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "config.json"
+    contents = {
+        "nested": b'{"a":' * 10**5 + b"1" + b"}" * 10**5,
+        "large": b" " * (JSON_BYTES + 1),
+        "NaN": b'{"crop_pct": NaN}',
+        "surrogate": b'{"architecture": "\\ud800"}',
+    }
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 100 << 30)
+    else:
+        path.symlink_to(kind)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read: \S"):
+        read_config(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

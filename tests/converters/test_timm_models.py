@@ -116,6 +116,83 @@ class TestFolder:
         with pytest.raises(CheckpointError, match=r"timm cannot build .*config\.json"):
             load_folder(HubFolder(folder), labels=None)
 
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            ({"depth": 10**7}, r"depth of .*config\.json is an integer of 24 bits"),
+            ({"depth": 900_000}, "more than 20000 modules"),
+            ({"embed_dim": 10**6, "num_heads": 1}, "far more than its weights hold"),
+            ({"img_size": 10**5}, "far more than its weights hold"),
+            ({"img_size": [10**5, 10**5]}, "far more than its weights hold"),
+            ({"mlp_ratio": 10**6}, "far more than its weights hold"),
+            ({"reg_tokens": 10**7}, "reg_tokens of"),
+            ({"num_classes": 10**9}, "num_classes of"),
+        ],
+    )
+    def test_model_arguments_that_ask_for_much(self, tmp_path: Path, arguments: dict[str, Any], problem: str) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, **arguments})
+        with pytest.raises(CheckpointError, match=problem):
+            load_folder(HubFolder(folder), labels=None)
+
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"num_classes": 10**9},
+            {"num_classes": 10**6},
+            {"pretrained_cfg": {"input_size": [3, 10**5, 10**5]}},
+            {"pretrained_cfg": {"input_size": [3, 4096, 4096]}},
+            {"pretrained_cfg": {"crop_pct": 10**400}},
+            {"label_names": 5},
+            {"label_names": {"a": "b"}},
+            {"label_names": ["\x1b[31m"] * 5},
+            {"label_descriptions": ["a"]},
+            {"label_descriptions": {"circle": 5}},
+            {"architecture": ["vit"]},
+            {"architecture": 5},
+            {"architecture": "hf-hub:owner/name"},
+            {"architecture": "local-dir:/etc"},
+            {"architecture": "vit_tiny_patch16_224/../x"},
+            {"model_args": 5},
+            {"model_args": ["depth"]},
+            {"model_args": {"pretrained": True}},
+            {"model_args": {"checkpoint_path": "/etc/passwd"}},
+            {"pretrained_cfg": 5},
+            {"pretrained_cfg": {"nonsense": 1}},
+        ],
+        ids=str,
+    )
+    def test_configurations_of_strangers(self, tmp_path: Path, changes: dict[str, Any], no_network: list[str]) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "vit")
+        config = {**checkpoints.config(), **changes}
+        if isinstance(changes.get("pretrained_cfg"), dict):
+            config["pretrained_cfg"] = {**checkpoints.PRETRAINED_CFG, **changes["pretrained_cfg"]}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with pytest.raises(CheckpointError):
+            load_folder(HubFolder(folder), labels=None)
+        assert no_network == []
+
+    @pytest.mark.parametrize(
+        "pretrained_cfg",
+        [
+            {"url": "http://127.0.0.1:9/x.pth"},
+            {"hf_hub_id": "owner/name", "hf_hub_filename": "x.bin", "source": "hf-hub"},
+            {"file": "/etc/passwd", "source": ""},
+            {"custom_load": True, "url": "http://127.0.0.1:9/x.npz"},
+            {"custom_load": "hf", "hf_hub_id": "owner/name"},
+        ],
+        ids=str,
+    )
+    def test_weights_come_from_the_folder_whatever_the_configuration_names(
+        self, tmp_path: Path, pretrained_cfg: dict[str, Any], no_network: list[str]
+    ) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "vit", pretrained_cfg=pretrained_cfg)
+        for size in (None, (40, 32)):
+            model = load_folder(HubFolder(folder), labels=None, input_size=size)
+            assert torch.equal(model.module.head.weight, checkpoints.small_vit().head.weight)
+        assert no_network == []
+
     def test_weights_of_another_depth(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, "depth": 3})
         with pytest.raises(CheckpointError, match=r"12 missing \(blocks\.2\.norm1\.weight, .*, …\)"):
@@ -203,6 +280,12 @@ class TestName:
         with pytest.raises(CheckpointError, match=r"missing \(cls_token, .*unexpected \(stem\.conv\.weight") as caught:
             named(NAME, weights=tmp_path / "weights.pth")
         assert caught.value.fix
+
+    def test_a_classifier_that_is_a_number(self, tmp_path: Path) -> None:
+        tensors = {**tiny(5).state_dict(), "head.weight": torch.tensor(1.0)}
+        safetensors.torch.save_file(tensors, tmp_path / "w.safetensors")
+        with pytest.raises(CheckpointError, match="does not fit the model"):
+            named(NAME, weights=tmp_path / "w.safetensors")
 
     def test_an_unknown_name(self) -> None:
         with pytest.raises(UsageError, match="no model 'deit_tinny_patch16_224', and there is no file") as caught:

@@ -259,6 +259,62 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="image processor 'Model'"):
             load(vit)
 
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"num_hidden_layers": 10**7}, "num_hidden_layers of"),
+            ({"num_hidden_layers": 900_000}, "more than 20000 modules"),
+            ({"hidden_size": 10**6, "num_attention_heads": 1}, "far more than its weights hold"),
+            ({"intermediate_size": 10**6}, "far more than its weights hold"),
+            ({"image_size": 10**5}, "far more than its weights hold"),
+            ({"num_channels": 10**6}, "far more than its weights hold"),
+            ({"id2label": {"0": "a\x1b[31m"}}, "control character"),
+            ({"id2label": ["a", 5]}, "id2label of the configuration"),
+            ({"id2label": 5}, "id2label of the configuration"),
+            ({"num_hidden_layers": "2"}, "Transformers cannot build"),
+            ({"hidden_size": [32]}, "Transformers cannot build"),
+            ({"hidden_act": "nonsense"}, "Transformers cannot build"),
+            ({"architectures": 5}, "has architectures 5"),
+            ({"architectures": "ViTForImageClassification"}, "has architectures"),
+            ({"model_type": ["vit"]}, "model_type"),
+            ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized"),
+            ({"to_dict": 5}, "Transformers cannot build"),
+        ],
+        ids=str,
+    )
+    def test_configurations_of_strangers(
+        self, vit: Path, changes: dict[str, Any], problem: str, no_network: list[str]
+    ) -> None:
+        rewrite_json(vit / "config.json", **changes)
+        with pytest.raises(CheckpointError, match=problem):
+            load(vit)
+        assert no_network == []
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"_attn_implementation": "owner/kernel", "attn_implementation": "owner/kernel"},
+            {"attn_implementation": "flash_attention_2", "experts_implementation": "owner/kernel"},
+            {"_name_or_path": "owner/name", "name_or_path": "owner/name"},
+            {"torch_dtype": "float16", "dtype": "hub"},
+            {"use_kernels": True, "kernel_config": {"kernel_mapping": {"ViTSelfAttention": "owner/kernel"}}},
+            {"fusion_config": {"patch_embeddings": True}, "per_layer_config": {"0": {"hidden_size": 64}}},
+            {"distributed_config": {"tp_size": 2}, "custom_pipelines": {"x": {"impl": "a.B"}}},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_how_a_model_is_loaded_is_not_for_its_configuration_to_say(
+        self, vit: Path, changes: dict[str, Any], no_network: list[str]
+    ) -> None:
+        expected = load(vit).module.state_dict()
+        rewrite_json(vit / "config.json", **changes)
+        loaded = load(vit).module
+        assert {each.dtype for each in loaded.parameters()} == {torch.float32}
+        assert loaded.model.config._attn_implementation == "eager"
+        assert all(torch.equal(expected[key], value) for key, value in loaded.state_dict().items())
+        assert no_network == []
+
     def test_no_classifier(self, vit: Path) -> None:
         rewrite_json(vit / "config.json", architectures=["ViTModel"])
         with pytest.raises(CheckpointError, match=r"\['ViTModel'\]") as caught:
