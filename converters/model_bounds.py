@@ -112,7 +112,7 @@ def _counted(most: int) -> Iterator[None]:
             hook.remove()
 
 
-class _Activations(TorchDispatchMode):
+class _Activations(TorchDispatchMode):  # type: ignore[misc]
     """Looks at the size of everything that operators return, and stops at what is too large."""
 
     def __init__(self, most: int) -> None:
