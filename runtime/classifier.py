@@ -13,8 +13,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -269,22 +269,49 @@ def load(
         MissingExtraError: the engine's library is not installed.
         EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
     """
-    opened_bundle = open_bundle(bundle, trust=trust, later=READS.get(engine, ()))
-    opened_engine = open_engine(opened_bundle, engine, threads=threads)
-    try:
-        ensure_self_test(opened_bundle, opened_engine)
-        model, confidence = opened_bundle.manifest.model, opened_bundle.manifest.confidence
-        return Classifier(
+    opened = open_bundle(bundle, trust=trust, contents=False)
+    unread = () if opened is bundle else opened.manifest.files.keys() - set(READS.get(engine, ()))
+    with ExitStack() as failed:
+        with _checked_meanwhile(opened, unread):
+            opened_engine = open_engine(opened, engine, threads=threads)
+            failed.callback(opened_engine.close)
+        ensure_self_test(opened, opened_engine)
+        model, confidence = opened.manifest.model, opened.manifest.confidence
+        classifier = Classifier(
             opened_engine,
             model.preprocessing,
             model.labels,
             temperature=1.0 if confidence is None else confidence.temperature,
             threshold=0.0 if confidence is None else confidence.threshold,
-            open_lanes=partial(_proven_lanes, opened_bundle, engine, threads),
+            open_lanes=partial(_proven_lanes, opened, engine, threads),
         )
-    except BaseException:
-        opened_engine.close()
-        raise
+        failed.pop_all()
+    return classifier
+
+
+@contextmanager
+def _checked_meanwhile(bundle: Bundle, names: Iterable[str]) -> Generator[None, None, None]:
+    """Check files in a thread while those that an engine reads, which checks them, are compiled.
+
+    Raises:
+        BundleError: one was altered; this goes before an error from inside.
+    """
+    errors: list[Exception] = []
+
+    def check() -> None:
+        try:
+            bundle.check(names)
+        except Exception as error:  # noqa: BLE001  # raised below, in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=check, name="vitedge-check")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        if errors:
+            raise errors[0]
 
 
 def _proven_lanes(bundle: Bundle, engine: str | None, threads: int | None) -> Sequence[Engine]:
@@ -306,5 +333,5 @@ def _proven_lanes(bundle: Bundle, engine: str | None, threads: int | None) -> Se
 
 def _check_unchanged(bundle: Bundle) -> None:
     """An application may run for months, and somebody may put another bundle in the place of the one it loaded."""
-    if Bundle.open(bundle.path, later=bundle.manifest.files).manifest != bundle.manifest:
+    if Bundle.open(bundle.path, contents=False).manifest != bundle.manifest:
         raise BundleError(f"{bundle.path} holds another bundle than when it was loaded", fix="load it again")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,13 +123,13 @@ class Bundle:
     manifest_sha256: str = field(default="", compare=False)
 
     @classmethod
-    def open(cls, path: str | Path, *, trust: Trust | None = None, later: Collection[str] = ()) -> Bundle:
+    def open(cls, path: str | Path, *, trust: Trust | None = None, contents: bool = True) -> Bundle:
         """Read the manifest and check every file against its size and SHA-256.
 
         Args:
             path: the bundle's folder.
             trust: public keys, of which one has to have signed the manifest; None asks for no signature.
-            later: files that the caller reads anyway, which checks their contents; they are not read twice.
+            contents: whether to check SHA-256 now; if not, the caller does so, with ``check`` or by reading.
 
         Raises:
             BundleError: there is no bundle at ``path``.
@@ -153,9 +153,8 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise BundleError(f"{folder} cannot be read: {error}", fix="check its permissions and the disk") from error
         bundle = cls(folder, manifest, signed_by, hashlib.sha256(content).hexdigest())
-        for name in manifest.files:
-            if name not in later:
-                bundle._check(name)
+        if contents:
+            bundle.check(manifest.files)
         return bundle
 
     @property
@@ -177,6 +176,19 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no {name}", expected=f"one of {', '.join(self.manifest.files)}")
         return self.path / name
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check the contents of files that the manifest lists.
+
+        Raises:
+            BundleError: as ``read``.
+        """
+        for name in names:
+            digest = hashlib.sha256()
+            with self._opened(name, GRAPH_BYTES) as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+            self._check_hash(name, digest.hexdigest())
 
     def read(self, name: str, *, limit: int = GRAPH_BYTES) -> bytes:
         """Read a file that the manifest lists, and check what was read.
@@ -270,13 +282,6 @@ class Bundle:
         if golden.logits.shape[1] != model.num_classes:
             raise ValueError(f"it has {golden.logits.shape[1]} logits a frame; the model has {model.num_classes}")
 
-    def _check(self, name: str) -> None:
-        digest = hashlib.sha256()
-        with self._opened(name, GRAPH_BYTES) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-        self._check_hash(name, digest.hexdigest())
-
     @contextmanager
     def _opened(self, name: str, limit: int) -> Iterator[BinaryIO]:
         """A file of the size that the manifest says, at its beginning."""
@@ -300,13 +305,13 @@ class Bundle:
             )
 
 
-def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, later: Collection[str] = ()) -> Bundle:
+def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, contents: bool = True) -> Bundle:
     """The bundle itself, or one that is read from its path; one whose signature is asked for is always read.
 
     Args:
         bundle: a bundle, or the path of one.
         trust: as for ``Bundle.open``.
-        later: as for ``Bundle.open``.
+        contents: as for ``Bundle.open``.
 
     Raises:
         BundleError: as ``Bundle.open``.
@@ -314,8 +319,7 @@ def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, late
     """
     if isinstance(bundle, Bundle) and trust is None:
         return bundle
-    path = bundle.path if isinstance(bundle, Bundle) else bundle
-    return Bundle.open(path, trust=trust, later=later)
+    return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, trust=trust, contents=contents)
 
 
 def _check_meaning(manifest: Manifest, where: Path) -> None:

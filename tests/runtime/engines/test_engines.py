@@ -14,16 +14,19 @@ import pytest
 from bundles import file_records, rewrite_manifest
 from numpy.typing import NDArray
 
-from vitedge.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
+from vitedge.bundle import GOLDEN, LABELS, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import BundleError, BundleIntegrityError, EngineError, MissingExtraError, UsageError, VitedgeError
 from vitedge.extras import require
 from vitedge.metrics import sqnr_db
 from vitedge.preprocessing import Preprocessing
+from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import load
 from vitedge.runtime.engines import ENGINES, READS, Engine, open_engine, open_lanes
+from vitedge.runtime.engines.table import TableEngine
 from vitedge.targets import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+FILES = (MODEL_ONNX, OPENVINO_XML, OPENVINO_BIN, LABELS, GOLDEN)
 MIN_SQNR_DB = {"fp32": 100.0, "fp16": 40.0, "int8": 35.0}
 
 
@@ -190,6 +193,7 @@ USED = [("openvino", OPENVINO_XML), ("openvino", OPENVINO_BIN), ("onnxruntime", 
 
 @pytest.mark.parametrize(("name", "file"), USED)
 def test_a_file_that_changes_after_it_was_checked_is_not_used(copied: Bundle, name: str, file: str) -> None:
+    assert file in READS[name]
     path = copied.file(file)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -198,15 +202,45 @@ def test_a_file_that_changes_after_it_was_checked_is_not_used(copied: Bundle, na
             use(copied, name)
 
 
-@pytest.mark.parametrize(("name", "file"), USED)
-def test_load_checks_what_the_engine_reads_and_everything_else_once(copied: Bundle, name: str, file: str) -> None:
-    assert file in READS[name]
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("engine", [*CPU_ENGINES, None])
+def test_load_checks_every_file_whichever_the_engine_reads(copied: Bundle, file: str, engine: str | None) -> None:
     path = copied.file(file)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    for engine in ("openvino", "onnxruntime", None):
-        with pytest.raises(BundleIntegrityError, match="was altered"):
-            load(copied.path, engine=engine)
+    with pytest.raises(BundleIntegrityError, match="was altered"):
+        load(copied.path, engine=engine)
+
+
+@pytest.mark.parametrize("engine", [*CPU_ENGINES, None])
+def test_load_reads_every_file_once(copied: Bundle, engine: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(copied.path, engine=engine).close()  # the self-test is remembered
+    opened: list[str] = []
+    before = Bundle._opened
+    monkeypatch.setattr(Bundle, "_opened", lambda self, name, limit: opened.append(name) or before(self, name, limit))
+    load(copied.path, engine=engine).close()
+    assert sorted(opened) == sorted(FILES)
+
+
+def test_an_altered_file_goes_before_an_engine_that_fails(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> Engine:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(classifier_module, "open_engine", failing)
+    with pytest.raises(EngineError, match="no engine"):
+        load(copied.path)
+    copied.file(LABELS).write_bytes(b"x" * copied.manifest.files[LABELS].bytes)
+    with pytest.raises(BundleIntegrityError, match="was altered"):
+        load(copied.path)
+
+
+def test_an_engine_is_closed_where_another_file_was_altered(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TableEngine(lambda _: [0, 0, 0], input_size=(32, 32))
+    monkeypatch.setattr(classifier_module, "open_engine", lambda *_, **__: engine)
+    copied.file(LABELS).write_bytes(b"x" * copied.manifest.files[LABELS].bytes)
+    with pytest.raises(BundleIntegrityError, match="was altered"):
+        load(copied.path)
+    assert engine.closed
 
 
 def with_external_data(path: Path, tensor: onnx.TensorProto, location: str) -> None:
