@@ -217,8 +217,7 @@ class Bundle:
             BundleError: as ``read``.
         """
         with self._opened(name, GRAPH_BYTES) as stream:
-            buffer = allocate(self.manifest.files[name].bytes)
-            view = memoryview(buffer)
+            view = allocate(self.manifest.files[name].bytes).data
             filled = 0
             while filled < len(view) and (count := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
                 filled += count
