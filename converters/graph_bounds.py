@@ -104,11 +104,21 @@ class _Size:
         return _Size(self.nodes, self.depth + 1, self.data, self.outside)
 
 
-def check_model(model: onnx.ModelProto) -> int:
-    """Refuse what no classifier needs, or what is beyond ``vitedge.safety.limits``.
+@dataclass(frozen=True)
+class Measure:
+    """What a file has of a graph.
 
-    Returns:
-        Bytes of the weights that lie in other files.
+    Attributes:
+        nodes: those of branches and functions once, however often they are used.
+        outside: bytes of the weights that lie in other files.
+    """
+
+    nodes: int
+    outside: int
+
+
+def check_graph(model: onnx.ModelProto) -> Measure:
+    """Refuse what no classifier needs, or what is beyond ``vitedge.safety.limits``.
 
     Raises:
         GraphError: says what.
@@ -124,7 +134,7 @@ def check_model(model: onnx.ModelProto) -> int:
     size = counter.graph(model.graph, 0)
     for function in functions:
         counter.function(function, 0)
-    return size.outside
+    return Measure(counter.written, size.outside)
 
 
 def _identity(domain: str, name: str, overload: str) -> Function:
@@ -139,11 +149,13 @@ class _Counter:
         functions: those that the file defines.
         counted: their sizes, as far as they are known.
         calls: the functions within each other that are being counted.
+        written: nodes that were counted, each once.
     """
 
     functions: Mapping[Function, FunctionProto]
     counted: dict[Function, _Size] = field(default_factory=dict)
     calls: list[Function] = field(default_factory=list)
+    written: int = 0
 
     def graph(self, graph: GraphProto, depth: int) -> _Size:
         """Count a graph, with its tensors."""
@@ -181,6 +193,7 @@ class _Counter:
         size = _Size()
         for node in nodes:
             _check_node(node)
+            self.written += 1
             size = size.beside(_Size(nodes=1))
             for attribute in node.attribute:
                 size = size.beside(self.attribute(attribute, depth))

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import onnx
 from onnx import TensorProto
 
-from vitedge.converters.graph_bounds import GraphError, check_model, tensor_bytes, tensors_of
+from vitedge.converters.graph_bounds import GraphError, check_graph, tensor_bytes, tensors_of
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
 
@@ -46,11 +46,13 @@ class GraphFile:
         model: the graph; the weights that lie in other files are not in it.
         sha256: of the file.
         size: of the file, and of the weights in others, in bytes.
+        nodes: that the file has, those of functions once.
     """
 
     model: onnx.ModelProto
     sha256: str
     size: int
+    nodes: int
 
 
 def read_graph(path: Path) -> GraphFile:
@@ -73,8 +75,8 @@ def parse_graph(content: bytes) -> GraphFile:
     """
     _check_fields(content)
     model = _parsed(content)
-    outside = check_model(model)
-    return GraphFile(model, hashlib.sha256(content).hexdigest(), len(content) + outside)
+    measure = check_graph(model)
+    return GraphFile(model, hashlib.sha256(content).hexdigest(), len(content) + measure.outside, measure.nodes)
 
 
 def _parsed(content: bytes) -> onnx.ModelProto:

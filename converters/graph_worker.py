@@ -23,10 +23,10 @@ from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
 from vitedge.bundle import OUTPUT_NAME
 from vitedge.converters.folding import fold_constants
 from vitedge.converters.graph_bounds import STANDARD_DOMAINS, nodes_of
-from vitedge.converters.graph_files import read_graph, read_weights_beside
+from vitedge.converters.graph_files import GraphFile, read_graph, read_weights_beside
 from vitedge.converters.image_dependence import first_dependence
 from vitedge.errors import CheckpointError, ConversionError
-from vitedge.safety.limits import GIB, GRAPH_GIB_SECONDS, GRAPH_SECONDS
+from vitedge.safety.limits import GIB, GRAPH_GIB_TIMES, GRAPH_NODES_A_TIME, GRAPH_TIMES
 from vitedge.safety.sandboxed import OUT_OF_MEMORY
 
 GRAPH = "graph.onnx"
@@ -35,8 +35,6 @@ BACKEND_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
 MIN_OPSET = 13
 PROBABILITY_TOLERANCE = 1e-4
 CONTRACT = "one image, float32 (1,3,H,W) normalized or uint8 (1,H,W,3); one output (1,classes)"
-SLOWNESS = 3
-"""A machine that takes long to import the libraries gets this many times as long for the graph."""
 
 
 def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     path, name, opset = Path(request["path"]), request["name"], int(request["opset"])
     file = read_graph(path)
-    _limit_time(file.size)
+    _limit_time(file)
     if file.sha256 != request["sha256"]:
         raise CheckpointError(f"{name} was changed while it was read", fix="convert it again")
     read_weights_beside(file.model, path)
@@ -72,17 +70,17 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     del graph
     _check_image_dependence(model, opset, name)
     del model
-    logits = _run(folder / GRAPH, np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"]))
+    logits = _run(folder / GRAPH, np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"]), name)
     return {"shape": list(logits.shape), "dtype": str(logits.dtype), "probabilities": _are_probabilities(logits)}
 
 
-def _limit_time(size: int) -> None:
-    """Bound the processor time from here on, by the size of the file and the speed of the machine."""
-    used = time.process_time()
-    limit = int(used + max(GRAPH_SECONDS, SLOWNESS * used) + GRAPH_GIB_SECONDS * size / GIB) + 1
+def _limit_time(file: GraphFile) -> None:
+    """Bound the processor time from here on, by the file and by how long this machine took to import the libraries."""
+    imported = time.process_time()
+    times = GRAPH_TIMES + file.nodes / GRAPH_NODES_A_TIME + GRAPH_GIB_TIMES * file.size / GIB
+    limit = int(imported * (1 + times)) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    most = limit + 2 if hard == resource.RLIM_INFINITY else min(limit + 2, hard)
-    resource.setrlimit(resource.RLIMIT_CPU, (min(limit, most), most))
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _checked(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
@@ -151,7 +149,7 @@ def _shown(value: ir.Value) -> str:
     return f"{value.name} {value.dtype} ({','.join(map(str, value.shape or ()))})"
 
 
-def _run(graph: Path, image: NDArray[Any]) -> NDArray[Any]:
+def _run(graph: Path, image: NDArray[Any], name: str) -> NDArray[Any]:
     """Run the graph once, since exporters leave shapes open; on one core, so that its time can be told."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -164,7 +162,8 @@ def _run(graph: Path, image: NDArray[Any]) -> NDArray[Any]:
     except Exception as error:  # ONNX Runtime's errors have no other base
         if any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        raise ConversionError(f"ONNX Runtime cannot run the graph: {_first_line(error)}") from error
+        said = _first_line(error).replace(str(graph), name)
+        raise ConversionError(f"ONNX Runtime cannot run the graph: {said}") from error
     return np.asarray(logits)
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from vitedge.converters.graph_bounds import BITS, GraphError, check_model, nodes_of, tensors_of
+from vitedge.converters.graph_bounds import BITS, GraphError, Measure, check_graph, nodes_of, tensors_of
 from vitedge.safety.limits import GRAPH_DEPTH, GRAPH_NODES, TENSOR_DIMENSIONS
 
 pytestmark = pytest.mark.timeout(60)
@@ -48,18 +48,18 @@ def chosen(then: GraphProto, otherwise: GraphProto | None = None, output: str = 
 
 def test_a_good_graph() -> None:
     weights = [numpy_helper.from_array(np.ones((2, 3), np.float32), "w")]
-    assert check_model(model(weights=weights)) == 0
-    assert check_model(model(chosen(branch(helper.make_node("Abs", ["x"], ["b"]))))) == 0
-    assert check_model(model(functions=[function("A", "B", "B"), function("B")])) == 0
+    assert check_graph(model(weights=weights)) == Measure(nodes=1, outside=0)
+    assert check_graph(model(chosen(branch(helper.make_node("Abs", ["x"], ["b"]))))).nodes == 3
+    assert check_graph(model(functions=[function("A", "B", "B"), function("B")])).nodes == 4
 
 
 def test_nodes_are_counted() -> None:
     nodes = [helper.make_node("Neg", [f"v{index}"], [f"v{index + 1}"]) for index in range(GRAPH_NODES)]
     graph = model(*nodes)
-    check_model(graph)
+    check_graph(graph)
     graph.graph.node.add(op_type="Neg", input=["x"], output=["more"])
     with pytest.raises(GraphError, match=f"more than {GRAPH_NODES} nodes"):
-        check_model(graph)
+        check_graph(graph)
 
 
 @pytest.mark.parametrize("calls", [2, 3])
@@ -67,7 +67,7 @@ def test_functions_that_grow_without_end(calls: int) -> None:
     functions = [function(f"F{level}", *[f"F{level + 1}"] * calls) for level in range(25)]
     graph = model(helper.make_node("F0", ["x"], ["y"], domain="mine"), functions=[*functions, function("F25")])
     with pytest.raises(GraphError, match=f"more than {GRAPH_NODES} nodes"):
-        check_model(graph)
+        check_graph(graph)
 
 
 def test_functions_that_grow_in_branches() -> None:
@@ -78,7 +78,7 @@ def test_functions_that_grow_in_branches() -> None:
 
     functions = [*(body(level) for level in range(20)), function("F20")]
     with pytest.raises(GraphError, match=r"more than .* nodes|deep within each other"):
-        check_model(model(helper.make_node("F0", ["x"], ["y"], domain="mine"), functions=functions))
+        check_graph(model(helper.make_node("F0", ["x"], ["y"], domain="mine"), functions=functions))
 
 
 @pytest.mark.parametrize("names", [["A"], ["A", "B"], ["A", "B", "C"]])
@@ -87,14 +87,14 @@ def test_functions_that_call_themselves(names: list[str], called: bool) -> None:
     functions = [function(name, names[(index + 1) % len(names)]) for index, name in enumerate(names)]
     nodes = [helper.make_node("A", ["x"], ["y"], domain="mine")] if called else []
     with pytest.raises(GraphError, match="calls itself"):
-        check_model(model(*nodes, functions=functions))
+        check_graph(model(*nodes, functions=functions))
 
 
 def test_a_function_in_place_of_an_operator_that_calls_it() -> None:
     """ONNX knows its own domain by two names."""
     itself = helper.make_function("ai.onnx", "Neg", ["t0"], ["t1"], [helper.make_node("Neg", ["t0"], ["t1"])], OPSETS)
     with pytest.raises(GraphError, match="Neg calls itself"):
-        check_model(model(functions=[itself]))
+        check_graph(model(functions=[itself]))
 
 
 def test_functions_within_functions() -> None:
@@ -102,12 +102,12 @@ def test_functions_within_functions() -> None:
     for order in (functions, functions[::-1]):
         graph = model(functions=[*order, function(f"F{GRAPH_DEPTH + 2}")])
         with pytest.raises(GraphError, match="deep within each other"):
-            check_model(graph)
+            check_graph(graph)
 
 
 def test_two_functions_of_one_name() -> None:
     with pytest.raises(GraphError, match="one name"):
-        check_model(model(functions=[function("A"), function("A")]))
+        check_graph(model(functions=[function("A"), function("A")]))
 
 
 @pytest.mark.parametrize("kind", ["Loop", "Scan", "SequenceMap"])
@@ -116,14 +116,14 @@ def test_loops(kind: str) -> None:
     wrapped = helper.make_function("mine", "A", ["x"], ["y"], [loop], OPSETS)
     for graph in (model(loop), model(chosen(branch(loop))), model(functions=[wrapped])):
         with pytest.raises(GraphError, match=f"'?y'? is a {kind}: a loop"):
-            check_model(graph)
+            check_graph(graph)
 
 
 def test_training_steps() -> None:
     graph = model()
     graph.training_info.add()
     with pytest.raises(GraphError, match="training steps"):
-        check_model(graph)
+        check_graph(graph)
 
 
 def test_sparse_tensors() -> None:
@@ -135,7 +135,7 @@ def test_sparse_tensors() -> None:
     constant = model(helper.make_node("Constant", [], ["y"], sparse_value=sparse))
     for each in (graph, constant):
         with pytest.raises(GraphError, match="sparse tensors"):
-            check_model(each)
+            check_graph(each)
 
 
 def raw(
@@ -176,7 +176,7 @@ def test_tensors_that_say_more_than_they_have(place: str, tensor: TensorProto, p
         "function": lambda: model(functions=[helper.make_function("mine", "A", [], ["b"], [constant], OPSETS)]),
     }
     with pytest.raises(GraphError, match=problem):
-        check_model(places[place]())
+        check_graph(places[place]())
 
 
 @pytest.mark.parametrize("kind", BITS)
@@ -190,7 +190,7 @@ def test_every_type_is_measured_as_onnx_writes_it(kind: int, is_raw: bool) -> No
     else:
         tensor = helper.make_tensor("w", kind, (3, 3), values.flatten())
     assert tensor.data_type == kind
-    assert check_model(model(weights=[tensor])) == 0
+    assert check_graph(model(weights=[tensor])).outside == 0
 
 
 def test_constants_of_functions_are_counted_as_often_as_they_are_used() -> None:
@@ -201,7 +201,7 @@ def test_constants_of_functions_are_counted_as_often_as_they_are_used() -> None:
     graph = model(call, functions=[*functions[4:], last])
     graph.graph.node[0].op_type = "F4"
     with pytest.raises(GraphError, match="tensors have more than"):
-        check_model(graph)
+        check_graph(graph)
 
 
 def test_weights_outside_are_summed() -> None:
@@ -209,7 +209,7 @@ def test_weights_outside_are_summed() -> None:
     constant = helper.make_node("Constant", [], ["y"])
     constant.attribute.append(AttributeProto(name="value", type=AttributeProto.TENSOR, t=outside))
     graph = model(constant, weights=[outside])
-    assert check_model(graph) == 120
+    assert check_graph(graph).outside == 120
     assert [tensor.name for tensor in tensors_of(graph)] == ["w", "w"]
 
 
@@ -217,7 +217,7 @@ def test_numbers_inside_and_a_file_too() -> None:
     tensor = raw((1,))
     tensor.external_data.add(key="location", value="*/_ORT_MEM_ADDR_/*")
     with pytest.raises(GraphError, match="names a file"):
-        check_model(model(weights=[tensor]))
+        check_graph(model(weights=[tensor]))
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a\0b", "a\u202eb", "a\u200bb", "a" * 5_000])
@@ -247,20 +247,20 @@ def test_names(place: str, name: str) -> None:
         case "graph":
             graph.graph.name = name
     with pytest.raises(GraphError, match=r"control characters|characters; 4096 are the most"):
-        check_model(graph)
+        check_graph(graph)
 
 
 def test_names_that_are_no_text() -> None:
     content = model().SerializeToString().replace(b"Neg", b"\xff\xfe\xfd")
     with pytest.raises(GraphError, match=r"the name b'\\xff\\xfe\\xfd' of it is no text"):
-        check_model(ModelProto.FromString(content))
+        check_graph(ModelProto.FromString(content))
 
 
 @pytest.mark.parametrize(
     "name", ["τ/Größe:0", "StatefulPartitionedCall/model/Add__12", "blocks.0.attn.qkv.weight", "图"]
 )
 def test_names_of_other_exporters(name: str) -> None:
-    assert check_model(model(helper.make_node("Neg", ["x"], ["y"], name=name))) == 0
+    assert check_graph(model(helper.make_node("Neg", ["x"], ["y"], name=name))).nodes == 1
 
 
 def test_nodes_without_operator_or_output() -> None:
@@ -270,21 +270,21 @@ def test_nodes_without_operator_or_output() -> None:
         NodeProto(op_type="Neg", output=[""]),
     ):
         with pytest.raises(GraphError, match="no operator, or no output"):
-            check_model(model(node))
+            check_graph(model(node))
 
 
 def test_values_without_names_or_of_many_dimensions() -> None:
     graph = model()
     graph.graph.input[0].name = ""
     with pytest.raises(GraphError, match="has no name"):
-        check_model(graph)
+        check_graph(graph)
     graph = model(weights=[raw((1,), name="")])
     with pytest.raises(GraphError, match="has no name"):
-        check_model(graph)
+        check_graph(graph)
     graph = model()
     graph.graph.value_info.append(value("v", *[1] * 20))
     with pytest.raises(GraphError, match="v of it has 20 dimensions"):
-        check_model(graph)
+        check_graph(graph)
 
 
 def test_nodes_of_branches_are_nodes() -> None:

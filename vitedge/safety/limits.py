@@ -86,22 +86,24 @@ GRAPH_BYTES = 4 * GIB
 """An ONNX graph with its external data, and an IR."""
 GRAPH_NODES = 200_000
 """Nodes with every function inlined, those of branches and loops among them."""
-GRAPH_FIELDS = 5_000_000
-"""Fields of a serialized graph: names, attributes, shapes; that of DeiT-Tiny in int8 has 7,000."""
 GRAPH_DEPTH = 32
 """Subgraphs within each other, and functions that call functions."""
 GRAPH_FIELDS = 2_000_000
-"""Texts and messages that an ONNX file consists of; an empty one takes up to 170 bytes of memory."""
+"""Fields of a serialized graph: names, attributes, shapes; that of DeiT-Tiny in int8 has 7,000. An empty one takes up
+to 170 bytes of memory."""
 GRAPH_NAME_CHARACTERS = 4_096
 """Of a name in a graph."""
 GRAPH_WHOLE_BYTES = 2 * GIB - MIB
 """A graph with its weights in one piece, as protobuf and ONNX Runtime take it."""
 GRAPH_COPIES = 10
 """What checking and running a graph may take, in sizes of its weights, beside ``SANDBOX_MEMORY``."""
-GRAPH_SECONDS = 5.0
-"""Processor time for checking a graph and running it once, whatever its size."""
-GRAPH_GIB_SECONDS = 40.0
-"""What is added to that for each GiB of weights."""
+GRAPH_TIMES = 8.0
+"""Processor time for checking a graph and running it once, in times that importing the libraries took; Swin-Tiny, whose
+file allows 33, takes 11."""
+GRAPH_NODES_A_TIME = 200
+"""For so many nodes of the file, one more time."""
+GRAPH_GIB_TIMES = 60.0
+"""For each GiB of weights, so many more times."""
 TENSOR_DIMENSIONS = 16
 """Of one tensor."""
 IR_BYTES = 64 * MIB
