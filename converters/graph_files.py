@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -19,11 +19,9 @@ import onnx
 from onnx import TensorProto
 
 from vitedge.converters.graph_bounds import GraphError, check_graph, tensor_bytes, tensors_of
+from vitedge.safety.external_data import fields
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_CONTINUED = 0x80
 
 
 class MissingWeightsError(GraphError):
@@ -203,62 +201,22 @@ def _number(text: str) -> int:
 
 
 def _check_fields(content: bytes) -> None:
-    """Count texts and messages before they are parsed."""
-    pending = [(onnx.ModelProto.DESCRIPTOR.full_name, 0, len(content))]
-    count = 0
+    """Count the fields of a graph before they are parsed."""
+    pending, left = [(onnx.ModelProto.DESCRIPTOR.full_name, 0, len(content))], GRAPH_FIELDS
     while pending:
-        kind, position, end = pending.pop()
-        nested = _nested(kind)
-        while position < end:
-            tag, position = _varint(content, position)
-            if tag & 7 != _BYTES:
-                position = _skip(content, position, tag & 7)
-                continue
-            length, position = _varint(content, position)
-            count += 1
-            if count > GRAPH_FIELDS:
-                raise GraphError(f"it has more than {GRAPH_FIELDS} parts")
-            if position + length > end:
-                raise ValueError("a part is longer than the whole")
-            inner = nested.get(tag >> 3)
-            if inner is not None:
-                pending.append((kind, position + length, end))
-                kind, end, nested = inner, position + length, _nested(inner)
-            else:
-                position += length
-        if position > end:
-            raise ValueError("a part is longer than the whole")
-
-
-def _skip(content: bytes, position: int, wire: int) -> int:
-    if wire == _VARINT:
-        return _varint(content, position)[1]
-    if wire == _FIXED64:
-        return position + 8
-    if wire == _FIXED32:
-        return position + 4
-    raise ValueError("it has a field of an unknown kind")
-
-
-def _varint(content: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70 and position < len(content):
-        byte = content[position]
-        position += 1
-        value |= (byte & ~_CONTINUED) << shift
-        if byte < _CONTINUED:
-            return value, position
-        shift += 7
-    raise ValueError("it is cut off")
-
-
-def _nested(kind: str) -> Mapping[int, str]:
-    """The fields of a message that are messages, each with its kind, by number."""
-    return _messages()[kind]
+        kind, start, end = pending.pop()
+        nested = _messages()[kind]
+        for number, begin, stop in fields(content, start, end):
+            left -= 1
+            if not left:
+                raise GraphError(f"it has more than {GRAPH_FIELDS} fields")
+            if number in nested:
+                pending.append((nested[number], begin, stop))
 
 
 @cache
 def _messages() -> dict[str, dict[int, str]]:
+    """By kind of message, its fields that are messages: their numbers, and their kinds."""
     found: dict[str, dict[int, str]] = {}
     pending: list[Any] = [onnx.ModelProto.DESCRIPTOR]
     while pending:

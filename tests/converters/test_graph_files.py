@@ -189,7 +189,7 @@ def field(number: int, content: bytes) -> bytes:
 @pytest.mark.parametrize("number", [1, 2, 16])
 def test_millions_of_empty_parts_are_counted_before_they_are_parsed(tmp_path: Path, number: int) -> None:
     (tmp_path / "net.onnx").write_bytes(field(7, field(number, b"") * (GRAPH_FIELDS + 1)))
-    with pytest.raises(GraphError, match=f"more than {GRAPH_FIELDS} parts"):
+    with pytest.raises(GraphError, match=f"more than {GRAPH_FIELDS} fields"):
         read_graph(tmp_path / "net.onnx")
 
 

@@ -50,7 +50,7 @@ def refused_parts(model: bytes) -> Iterator[str]:
     while pending:
         message, start, end = pending.pop()
         children = _CHILDREN[message]
-        for field, begin, stop in _fields(model, start, end):
+        for field, begin, stop in fields(model, start, end):
             left -= 1
             if not left:
                 raise ValueError(f"it has more than {GRAPH_FIELDS} fields")
@@ -79,8 +79,12 @@ def endless_part(model: bytes) -> str:
     return next((part for part in refused_parts(model) if part != ELSEWHERE), "")
 
 
-def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number of each field of a message, and where its value begins and ends."""
+def fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Give the number of each field of a serialized message, and where its value begins and ends.
+
+    Raises:
+        ValueError: it is no message, or cut off.
+    """
     while position < end:
         tag, position = _varint(content, position, end)
         field, kind = tag >> 3, tag & 7
