@@ -97,13 +97,12 @@ GRAPH_WHOLE_BYTES = 2 * GIB - MIB
 """A graph with its weights in one piece, as protobuf and ONNX Runtime take it."""
 GRAPH_COPIES = 10
 """What checking and running a graph may take, in sizes of its weights, beside ``SANDBOX_MEMORY``."""
-GRAPH_TIMES = 8.0
-"""Processor time for checking a graph and running it once, in times that importing the libraries took; Swin-Tiny, whose
-file allows 33, takes 11."""
+GRAPH_TIMES = 8
+"""Processor time for checking a graph and running it once, in times that importing the libraries took."""
 GRAPH_NODES_A_TIME = 200
-"""For so many nodes of the file, one more time."""
-GRAPH_GIB_TIMES = 60.0
-"""For each GiB of weights, so many more times."""
+"""Nodes of the file for which one is added to that; Swin-Tiny takes 11 of its 33."""
+GRAPH_GIB_TIMES = 60
+"""What is added to that for each GiB of weights."""
 TENSOR_DIMENSIONS = 16
 """Of one tensor."""
 IR_BYTES = 64 * MIB
