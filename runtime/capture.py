@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +155,12 @@ def open_stream(address: str) -> Capture:
     """
     cv2 = _cv2()
     name = _without_password(address)
+    limits = (
+        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_SECONDS * 1000)),
+        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_TIMEOUT_SECONDS * 1000)),
+    )
     with ffmpeg_options(STREAM_OPTIONS):
-        capture = _open(cv2, address)
+        capture = _open(cv2, address, limits=limits)
     if not capture.isOpened():
         raise FrameSourceError(
             f"{name} does not answer with a video; it was given {OPEN_TIMEOUT_SECONDS:g} s",
@@ -168,15 +172,17 @@ def open_stream(address: str) -> Capture:
     return Capture(capture, name, live=not finite)
 
 
-def _open(cv2: Any, name: str) -> Any:
-    """A capture by FFmpeg, else by GStreamer, as on a Jetson; OpenCV's other backends take names for patterns."""
+def _open(cv2: Any, name: str, *, limits: Sequence[int] = ()) -> Any:
+    """A capture by FFmpeg, else by GStreamer, as on a Jetson; OpenCV's other backends take names for patterns.
+
+    Args:
+        cv2: OpenCV.
+        name: path or address.
+        limits: properties that FFmpeg is given, and their values.
+    """
     _check_name(name)
     has_backend = cv2.videoio_registry.hasBackend
     if has_backend(cv2.CAP_FFMPEG):
-        limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_SECONDS * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_TIMEOUT_SECONDS * 1000)),
-        ]
         return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
     return cv2.VideoCapture(name, cv2.CAP_GSTREAMER if has_backend(cv2.CAP_GSTREAMER) else cv2.CAP_ANY)
 
