@@ -49,6 +49,17 @@ def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
         read_bytes(tmp_path / "sparse", limit=200 << 30)
 
 
+def test_a_file_system_that_counts_no_blocks_is_no_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "whole").write_bytes(b"x" * 2 * LIMIT)
+    real = os.fstat
+
+    def without_blocks(descriptor: int) -> os.stat_result:
+        return os.stat_result(tuple(real(descriptor)), {"st_blocks": 0})
+
+    monkeypatch.setattr(os, "fstat", without_blocks)
+    assert len(read_bytes(tmp_path / "whole", limit=4 * LIMIT)) == 2 * LIMIT
+
+
 def test_a_link_to_itself_is_an_error_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError, match=r"[Ll]evels of symbolic links"):

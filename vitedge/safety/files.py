@@ -39,7 +39,7 @@ def open_regular(path: str | Path, *, limit: int) -> BinaryIO:
         limit: largest size in bytes.
 
     Returns:
-        An unbuffered-safe binary stream at its beginning; the caller closes it.
+        A binary stream at its beginning; the caller closes it.
 
     Raises:
         UnsafeFileError: a FIFO, socket, device or folder; larger than ``limit``; or a sparse file, whose size says more
@@ -48,7 +48,7 @@ def open_regular(path: str | Path, *, limit: int) -> BinaryIO:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        _check(path, os.fstat(descriptor), limit)
+        _check(path, descriptor, limit)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -65,15 +65,25 @@ def check_regular(path: str | Path, *, limit: int) -> int:
         return os.fstat(stream.fileno()).st_size
 
 
-def _check(path: str | Path, status: os.stat_result, limit: int) -> None:
+def _check(path: str | Path, descriptor: int, limit: int) -> None:
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeFileError(path, f"it is {kind_of(status.st_mode)}, not a file")
     if status.st_size > limit:
         raise UnsafeFileError(path, f"it has {status.st_size} bytes; {limit} are the most that vitedge reads of one")
-    if status.st_size > _CHUNK and status.st_blocks * _BLOCK < status.st_size // 100:
-        raise UnsafeFileError(
-            path, f"it is sparse: {status.st_size} bytes, of which {status.st_blocks * _BLOCK} are on the disk"
-        )
+    stored = status.st_blocks * _BLOCK
+    if status.st_size > _CHUNK and stored < status.st_size // 100 and _has_hole(descriptor, status.st_size):
+        raise UnsafeFileError(path, f"it is sparse: {status.st_size} bytes, of which {stored} are on the disk")
+
+
+def _has_hole(descriptor: int, size: int) -> bool:
+    """Whether the file system knows a hole; some count no blocks, and know none either."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+    except OSError:
+        return True
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def kind_of(mode: int) -> str:
