@@ -15,13 +15,15 @@ from vitedge.converters.sources import Factory, HubFolder, HubRepo, Source, Timm
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.cache import cache_folder
+from vitedge.runtime.cache import cache_folder, make_private
 from vitedge.safety.files import expanded
 from vitedge.safety.limits import INPUT_SIDE, LABELS
 from vitedge.safety.loading import away_from_current_folder
 from vitedge.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 
 AUTO = "auto"
+COMPILED = "torchinductor"
+"""Folder of the cache in which PyTorch would keep what it compiles."""
 PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "safetensors", "PIL")
 
 
@@ -156,7 +158,9 @@ def convert(
 def _import_packages() -> None:
     with contextlib.suppress(RuntimeError):  # no home folder
         # PyTorch makes this folder when it is imported; its own choice, in /tmp, has a name that others can take first.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder().absolute() / "torchinductor"))
+        with contextlib.suppress(OSError):
+            make_private(COMPILED)  # PyTorch would let the umask decide who may write into the cache
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder().absolute() / COMPILED))
     with away_from_current_folder():
         for package in PACKAGES:
             require(package, extra="convert", purpose="vitedge convert")

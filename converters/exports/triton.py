@@ -69,8 +69,15 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     return (
         "serve it: tritonserver --model-repository, and this folder",
         f"clients send {INPUT_NAME} as uint8, resized and cropped as docs/bundle.md says, and read {OUTPUT_NAME}",
-        *([] if plan is None else [f"the plan runs on {plan.record.fingerprint.described}, and on nothing else"]),
+        *([] if plan is None else [_plan_note(plan)]),
     )
+
+
+def _plan_note(plan: Stored) -> str:
+    note = f"the plan runs on {plan.record.fingerprint.described}, and on nothing else"
+    if plan.is_remembered:
+        return note
+    return f"{note}; this machine does not remember building it, and a plan is code: serve it only if you know who did"
 
 
 def _served_plan(bundle: Bundle) -> Stored | None:

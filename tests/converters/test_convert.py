@@ -22,6 +22,7 @@ import vitedge
 from vitedge.bundle import Bundle
 from vitedge.calib import confidence
 from vitedge.converters import backends, openvino, pipeline
+from vitedge.converters import convert as convert_module
 from vitedge.converters.graph_summary import summarize
 from vitedge.converters.timm_models import TorchModel
 from vitedge.errors import CalibrationError, CheckpointError, ConversionError, FrameSourceError, UsageError
@@ -511,3 +512,17 @@ def test_an_interrupt_while_publishing_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         vitedge.convert(small_folder, target="cpu", precision="fp32", output=tmp_path / "b")
     assert not list(tmp_path.iterdir())
+
+
+def test_pytorchs_folder_does_not_open_the_cache_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A umask of 002, as many systems have, would let the group write."""
+    monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    before = os.umask(0o002)
+    try:
+        convert_module._import_packages()
+    finally:
+        os.umask(before)
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder.parent == tmp_path / "cache"
+    assert [each.stat().st_mode & 0o777 for each in (folder, folder.parent)] == [0o700, 0o700]

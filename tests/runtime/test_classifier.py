@@ -193,7 +193,7 @@ def test_less_than_one_class_is_refused(topk: int) -> None:
         answering([1, 2, 3]).classify(PIXEL, topk=topk)
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers_are_an_engine_error(poison: float) -> None:
     with pytest.raises(EngineError, match="not finite"):
         answering([1, poison, 3]).classify(PIXEL)

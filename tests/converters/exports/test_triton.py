@@ -102,6 +102,21 @@ def test_a_plan_that_was_built(tmp_path: Path) -> None:
     assert (model / "1" / "model.plan").read_bytes() == FP16_PLAN
     assert parsed(model / "config.pbtxt").platform == "tensorrt_plan"
     assert "tensorrt 10.3.0, Orin" in exported.notes[-1]
+    assert "serve it only if you know who did" in exported.notes[-1]
+
+
+def test_a_plan_that_this_machine_built(tmp_path: Path) -> None:
+    from tensorrt_bundles import make_tensorrt_bundle, write_build
+
+    from vitedge.runtime.tensorrt.store import Stored, remember_build, stored_plans
+
+    bundle = make_tensorrt_bundle(tmp_path / "colour.bundle", target="nvidia-gpu")
+    write_build(bundle, kept=MODEL_FP16_ONNX)
+    (built,) = stored_plans(bundle)
+    assert isinstance(built, Stored)
+    assert remember_build(built)
+    exported = export(bundle, tool="triton", output=tmp_path / "repository")
+    assert exported.notes[-1].endswith("and on nothing else")
 
 
 def test_a_plan_that_was_altered_is_not_served(tmp_path: Path) -> None:
