@@ -145,13 +145,6 @@ READERS: dict[str, Callable[[bytes], Any]] = {
 }
 
 
-def trees(value: Any) -> Iterator[Any]:
-    """The structures of inputs and outputs, which are JSON within JSON."""
-    for entry in value.get("graph_module", {}).get("module_call_graph", ()):
-        if entry["signature"]:
-            yield from (json.loads(entry["signature"][name]) for name in ("in_spec", "out_spec"))
-
-
 @pytest.mark.parametrize("member", READERS)
 def test_no_text_but_harmless_ones_reaches_pytorch(archive: Path, member: str) -> None:
     """Each text with one payload, and each role with all of them."""
@@ -199,6 +192,50 @@ def test_no_role_of_a_text_runs_code(archive: Path, tmp_path: Path, monkeypatch:
             assert not (tmp_path / "MARK").exists(), place
     assert len(seen) > 60
     assert loaded > 5
+
+
+LEAF = {"type": None, "context": None, "children_spec": []}
+
+
+def branch(kind: str, children: list[Any], context: str = "null") -> dict[str, Any]:
+    return {"type": kind, "context": context, "children_spec": children}
+
+
+def deep(levels: int) -> Any:
+    return LEAF if levels == 0 else branch("builtins.tuple", [deep(levels - 1)])
+
+
+@pytest.mark.parametrize(
+    ("tree", "problem"),
+    [
+        (branch("builtins.dict", [LEAF], json.dumps([BREAKOUT])), "has the name"),
+        (branch("builtins.dict", [LEAF], json.dumps(["lambda"])), "has the name"),
+        (branch("builtins.dict", [LEAF], json.dumps(["x", "y"])), "does not name each"),
+        (branch("builtins.dict", [LEAF, LEAF], json.dumps(["x", "x"])), "does not name each"),
+        (
+            branch("builtins.dict", [LEAF], json.dumps([{"__enum__": True, "fqn": "os:system", "name": "x"}])),
+            "not a text",
+        ),
+        (branch("builtins.dict", [LEAF], "not JSON"), "not a program"),
+        (branch("builtins.tuple", [LEAF], '{"default_factory_module": "os"}'), "is none of"),
+        (branch("collections.defaultdict", [LEAF], '{"default_factory_module": "os"}'), "takes or gives collections"),
+        (branch("collections.namedtuple", [LEAF]), "takes or gives collections"),
+        (branch("os.system", [LEAF]), r"takes or gives os\.system"),
+        (branch("builtins.tuple", [{**LEAF, "evil": 1}]), "is not a structure"),
+        (branch("builtins.tuple", [None]), "is not an object"),
+        (deep(16), "is not a structure"),
+        ("x", "is not an object"),
+    ],
+)
+@pytest.mark.parametrize("place", ["in_spec", "out_spec"])
+def test_structures_of_inputs_and_outputs(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, tree: Any, problem: str
+) -> None:
+    monkeypatch.setattr(torch.export, "load", lambda path: pytest.fail("loaded"))
+    files = members(archive)
+    program = json.loads(files[GRAPH])
+    program["graph_module"]["module_call_graph"][0]["signature"][place] = json.dumps([1, tree])
+    check_refused(write(tmp_path / "net.pt2", {**files, GRAPH: dumped(program)}), problem)
 
 
 def test_what_is_left_out_changes_nothing(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
