@@ -517,7 +517,8 @@ def test_an_interrupt_while_publishing_leaves_nothing(
 def test_pytorchs_folder_does_not_open_the_cache_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A umask of 002, as many systems have, would let the group write."""
     monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "put back after this test")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     before = os.umask(0o002)
     try:
         convert_module._import_packages()
