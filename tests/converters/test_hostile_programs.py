@@ -248,6 +248,7 @@ def test_what_is_left_out_changes_nothing(archive: Path, tmp_path: Path, monkeyp
     for node in program["graph_module"]["graph"]["nodes"]:
         node["metadata"] = dict.fromkeys(METADATA, BREAKOUT)
     program["graph_module"]["module_call_graph"].append({"fqn": BREAKOUT, "signature": None})
+    assert read_program(dumped(program)) == read_program(files[GRAPH])
     plain, hostile = tmp_path / "plain", tmp_path / "hostile"
     for folder, content in ((plain, files[GRAPH]), (hostile, dumped(program))):
         folder.mkdir()
