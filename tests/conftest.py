@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -26,7 +27,15 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 
 
 def pytest_configure() -> None:
-    """Refuse to test another copy of vitedge than this tree; undo what a shell does to jobs in the background."""
+    """Refuse to test another copy of vitedge than this tree; undo what a shell does to jobs in the background.
+
+    Hypothesis measures no time: a busy or emulated machine is slow.
+    """
+    with contextlib.suppress(ImportError):
+        from hypothesis import HealthCheck, settings
+
+        settings.register_profile("vitedge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("vitedge")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests and their children count on Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for package, folder in (("vitedge", ROOT / "vitedge"), ("vitedge.runtime", ROOT / "runtime")):

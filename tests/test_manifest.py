@@ -161,7 +161,7 @@ def test_confidence_that_cannot_be_is_a_schema_error(document: dict[str, Any], k
         parse_manifest(json.dumps(changed), where="it")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_code_and_schema_agree_on_a_changed_value(document: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(document)
