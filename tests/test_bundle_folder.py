@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -180,6 +181,22 @@ def test_more_leftovers_than_any_bundle_has(tmp_path: Path) -> None:
         (tmp_path / f".tensorrt-{number}").mkdir()
     with pytest.raises(BundleIntegrityError, match="holds more than"):
         check_folder(tmp_path, {})
+
+
+def test_a_build_that_ends_while_the_folder_is_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copied / ".tensorrt-x").mkdir()
+    scandir = os.scandir
+
+    def ending(path: Path) -> Any:
+        with scandir(path) as entries:
+            found = list(entries)
+        if Path(path) == copied:
+            (copied / ".tensorrt-x").rmdir()
+        return contextlib.nullcontext(found)
+
+    monkeypatch.setattr(os, "scandir", ending)
+    assert Bundle.open(copied).manifest.files
+    assert not (copied / ".tensorrt-x").exists()
 
 
 @pytest.mark.parametrize("size", [10**30, -1, 2**63])

@@ -142,14 +142,12 @@ class Bundle:
         folder = Path(path)
         where = folder / MANIFEST
         try:
-            content = read_bytes(where, limit=MANIFEST_BYTES)
+            content = _read_manifest(folder)
             signed_by = None if trusted is None else verify(content, folder, trusted)
             manifest = parse_manifest(_decoded(content, where), where=str(where))
             _check_meaning(manifest, where)
             check_listed(where, manifest.files)
             check_folder(folder, manifest.files)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise _no_bundle(folder) from error
         except (OSError, ValueError) as error:
             raise BundleError(f"{folder} cannot be read: {error}", fix="check its permissions and the disk") from error
         bundle = cls(folder, manifest, signed_by, hashlib.sha256(content).hexdigest())
@@ -332,12 +330,15 @@ def _check_meaning(manifest: Manifest, where: Path) -> None:
     manifest.golden.check(where)
 
 
-def _no_bundle(folder: Path) -> BundleError:
-    return BundleError(
-        f"{folder} is not a bundle: it has no {MANIFEST}",
-        expected="a folder that vitedge convert wrote",
-        fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
-    )
+def _read_manifest(folder: Path) -> bytes:
+    try:
+        return read_bytes(folder / MANIFEST, limit=MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}",
+            expected="a folder that vitedge convert wrote",
+            fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
+        ) from error
 
 
 def _unusable(path: Path, problem: str) -> BundleIntegrityError:

@@ -78,8 +78,8 @@ def _folded(name: str) -> str:
 def check_folder(folder: Path, files: Mapping[str, FileRecord]) -> None:
     """Compare a folder with what its manifest lists; contents are not read.
 
-    What killed programs of vitedge left is no part of the bundle: partly written files, and folders in which
-    ``tensorrt`` was made. So is ``tensorrt`` itself. The next program removes it.
+    ``tensorrt`` may lie there, which a device makes, and what killed programs of vitedge left: partly written files and
+    folders in which ``tensorrt`` was made. The next program that writes there removes these.
 
     Raises:
         BundleIntegrityError: a file is missing or has another size, something that is not listed lies there, or
@@ -137,7 +137,10 @@ def _entries(folder: Path, folders: Collection[str]) -> Iterator[tuple[str, os.D
 
 
 def _check_entry(name: str, entry: os.DirEntry[str], files: Mapping[str, FileRecord], folders: Collection[str]) -> None:
-    mode = entry.stat(follow_symlinks=False).st_mode
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except FileNotFoundError:  # a build that ended meanwhile
+        return
     if stat.S_ISDIR(mode):
         known = name in folders or name == TENSORRT or name.startswith(BUILDING)
     else:
