@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,7 +252,8 @@ def _labels(scratch: Path, marker: str) -> Subject:
         path.write_bytes(content)
         for label in read_labels(path):
             label.encode("utf-8")
-            _check(bool(label) and label.isprintable(), f"the label {label!r:.80}")
+            controls = any(unicodedata.category(each) in ("Cc", "Cs") for each in label)
+            _check(bool(label) and not controls, f"the label {label!r:.80}")
 
     return Subject([seeds.LABELS], mutations.text(marker), run)
 
