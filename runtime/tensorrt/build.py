@@ -30,6 +30,7 @@ from vitedge.runtime.tensorrt.records import SCHEMA_VERSION, BuildRecord, Candid
 from vitedge.runtime.tensorrt.store import (
     BUILD_JSON,
     MODEL_PLAN,
+    NOTHING_YET,
     TIMING_CACHE,
     Stored,
     building,
@@ -132,6 +133,8 @@ def ensure_built(
             if isinstance(found, Stored) and not force:
                 found.read()  # an altered plan is not what was built
                 return found
+            if isinstance(found, str) and found != NOTHING_YET:
+                progress.step(f"building anew: {found}")
             allowed = check_memory(bundle, workspace)
             record = _build(bundle, device, here, work, known_timings(place, bundle), allowed, progress)
             publish(work, place)

@@ -38,6 +38,7 @@ TIMING_CACHE = "timing.cache"
 BUILD_JSON = "build.json"
 BUILDS = "tensorrt-builds"
 """Kind of the cache in which builds are remembered."""
+NOTHING_YET = "it has no engine yet"
 READABLE = 0o755
 
 _PREVIOUS = f"{BUILDING}previous"
@@ -210,7 +211,7 @@ def find_plan(bundle: Bundle, here: Fingerprint) -> Stored | str:
             reasons.append("its engine is not one that this user built on this machine, and is not run")
         else:
             return found
-    return reasons[0] if reasons else "it has no engine yet"
+    return reasons[0] if reasons else NOTHING_YET
 
 
 def known_timings(place: Path, bundle: Bundle) -> bytes:

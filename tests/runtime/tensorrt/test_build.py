@@ -259,11 +259,14 @@ def test_a_plan_that_came_with_the_bundle_is_not_run(
 def test_a_plan_that_was_copied_to_another_machine_is_built_anew_there_and_once(
     bundle: Bundle, module: FakeTensorrt, builder: Builder, elsewhere: Callable[[], None]
 ) -> None:
-    build(bundle)
+    first, second = Steps(), Steps()
+    build(bundle, progress=first)
     elsewhere()
-    for _ in range(2):
-        engine_module.open_engine(bundle).close()
+    build(bundle, progress=second)
+    engine_module.open_engine(bundle).close()
     assert len(builder.built) == 4
+    assert not first.steps[0].startswith("building anew")
+    assert "building anew: its engine is not one that this user built on this machine" in second.steps[0]
 
 
 @pytest.mark.parametrize("change", [{"kept": MODEL_ONNX}, {"workspace_bytes": 1}, {"created_at": "later"}])
