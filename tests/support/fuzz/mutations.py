@@ -140,7 +140,8 @@ class JsonMutator:
         elif kind == 1 and isinstance(holder, dict):
             holder[random.choice(self._texts)] = holder.pop(key)
         elif kind == 2 and isinstance(holder, list):
-            holder.extend([holder[key]] * random.choice((1, 10, 10_000)))
+            nested = isinstance(holder[key], (dict, list))
+            holder.extend([holder[key]] * random.choice((1, 10) if nested else (1, 10, 10_000)))
         elif kind == 3:
             for _ in range(random.choice((1, 60, 300))):
                 holder[key] = [holder[key]] if random.random() < 0.5 else {"a": holder[key]}
