@@ -41,6 +41,7 @@ from vitedge.runtime.tensorrt.store import (
     publish,
     remember_build,
     tensorrt_of,
+    timings_in,
 )
 from vitedge.runtime.tensorrt.worker import Request, build_apart
 from vitedge.signatures import Trust
@@ -137,11 +138,11 @@ def ensure_built(
                 progress.step(f"building anew: {found}")
             allowed = check_memory(bundle, workspace)
             record = _build(bundle, device, here, work, known_timings(place, bundle), allowed, progress)
+            timings = timings_in(work)
             publish(work, place)
-            built = Stored(place, record)
-            if not remember_build(built):
+            if not remember_build(record, timings):
                 progress.step(FORGOTTEN)
-            return built
+            return Stored(place, record)
     except OSError as error:
         raise EngineError(f"{place} cannot be written: {error}", fix="free some space, or check permissions") from error
 

@@ -94,27 +94,32 @@ class Stored:
 
     def timings(self) -> bytes:
         """What was timed for it; nothing where this user did not build it here, as TensorRT parses that too."""
+        content = timings_in(self.folder)
         expected = _remembered(self.record).get("timings_sha256")
-        try:
-            content = read_bytes(self.folder / TIMING_CACHE, limit=TIMINGS_BYTES)
-        except (OSError, ValueError):
-            return b""
         return content if hashlib.sha256(content).hexdigest() == expected else b""
 
 
-def remember_build(stored: Stored) -> bool:
+def timings_in(folder: Path) -> bytes:
+    """The timing cache of a folder, whoever wrote it; empty where there is none."""
+    try:
+        return read_bytes(folder / TIMING_CACHE, limit=TIMINGS_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
+def remember_build(record: BuildRecord, timings: bytes) -> bool:
     """Remember that this user built a plan here.
+
+    Args:
+        record: of the build.
+        timings: its timing cache.
 
     Returns:
         Whether other processes will know; this one does.
     """
-    key = _key(stored.record)
-    known = {"plan_sha256": stored.record.plan_sha256}
-    with contextlib.suppress(OSError, ValueError):
-        timings = read_bytes(stored.folder / TIMING_CACHE, limit=TIMINGS_BYTES)
-        known["timings_sha256"] = hashlib.sha256(timings).hexdigest()
-    _built_here[key] = known
-    return remember(BUILDS, key, known)
+    known = {"plan_sha256": record.plan_sha256, "timings_sha256": hashlib.sha256(timings).hexdigest()}
+    _built_here[_key(record)] = known
+    return remember(BUILDS, _key(record), known)
 
 
 def _remembered(record: BuildRecord) -> dict[str, str]:

@@ -114,7 +114,7 @@ def test_a_plan_that_this_machine_built(tmp_path: Path) -> None:
     write_build(bundle, kept=MODEL_FP16_ONNX)
     (built,) = stored_plans(bundle)
     assert isinstance(built, Stored)
-    assert remember_build(built)
+    assert remember_build(built.record, b"")
     exported = export(bundle, tool="triton", output=tmp_path / "repository")
     assert exported.notes[-1].endswith("and on nothing else")
 
