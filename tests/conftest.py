@@ -20,6 +20,8 @@ from vitedge.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("VITEDGE_REQUIRE_ALL") == "1"
+PATIENCE = float(os.environ.get("VITEDGE_PATIENCE", "1"))
+"""What the time limits of tests are multiplied by, for machines that are emulated."""
 X86_64_ONLY = ("tensorrt", "cuda", "make references")
 """What the reason of a skip names where nothing is published for other processors, or not every version of it."""
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -48,6 +50,13 @@ def pytest_configure() -> None:
                 f"{package} is imported from {found.origin if found else 'nowhere'}, not from {folder}: "
                 'a wheel shadows this tree. fix: pip uninstall vitedge; pip install -e ".[dev]"'
             )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give a test that has a time limit of its own ``PATIENCE`` times as long."""
+    limit = item.get_closest_marker("timeout")
+    if limit is not None and PATIENCE != 1:
+        item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
 
 
 @pytest.hookimpl(wrapper=True)
