@@ -82,14 +82,15 @@ class Worker:
 
     def _start(self) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(self._seed), str(self._scratch)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self._scratch / "stderr").open("w"),
-            text=True,
-            cwd=self._scratch,
-        )
+        with (self._scratch / "stderr").open("w") as words:
+            self._process = subprocess.Popen(
+                [sys.executable, str(WORKER), str(self._seed), str(self._scratch)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                text=True,
+                cwd=self._scratch,
+            )
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_forward, args=(self._process.stdout, self._lines), daemon=True).start()
 
