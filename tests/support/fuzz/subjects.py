@@ -27,7 +27,7 @@ import torch
 from fuzz import mutations, seeds
 from fuzz.mutations import JsonMutator, Mutation, ZipMutator
 from vitedge.bundle import GOLDEN, MANIFEST, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML
-from vitedge.errors import VitedgeError
+from vitedge.errors import CheckpointError, VitedgeError
 from vitedge.metrics import sqnr_db
 from vitedge.safety.escape import terminal
 
@@ -312,11 +312,11 @@ def _onnx(scratch: Path, marker: str) -> Subject:
 
 
 def _program(scratch: Path, marker: str) -> Subject:
-    from vitedge.converters.exported_programs import load_program
-    from vitedge.converters.sources import ProgramFile
+    """Run what the sandboxed child runs, here and without the sandbox: no code runs because of the checks alone."""
+    from vitedge.converters.program_worker import serve
 
-    path, preprocessing = scratch / "program.pt2", scratch / "preprocessing.json"
-    preprocessing.write_bytes(seeds.PREPROCESSING)
+    path, folder = scratch / "program.pt2", scratch / "child"
+    folder.mkdir()
     change = JsonMutator(marker)
 
     def within(random: Random, name: str, content: bytes) -> bytes:
@@ -324,7 +324,12 @@ def _program(scratch: Path, marker: str) -> Subject:
 
     def run(content: bytes) -> None:
         path.write_bytes(content)
-        load_program(ProgramFile(path), labels=None, preprocessing=str(preprocessing))
+        try:
+            serve({"path": str(path), "name": path.name}, folder)
+        except VitedgeError:
+            raise
+        except Exception as error:  # the sandbox makes one error of whatever a library raises
+            raise CheckpointError(f"{path} cannot be read: {type(error).__name__}") from error
 
     return Subject([seeds.program_file()], ZipMutator(within), run)
 
