@@ -243,6 +243,16 @@ def test_an_engine_is_closed_where_another_file_was_altered(copied: Bundle, monk
     assert engine.closed
 
 
+def test_an_ir_that_would_crash_openvino_does_not_reach_it(copied: Bundle) -> None:
+    path = copied.file(OPENVINO_XML)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('type="Const"', 'type="Broadcast"', 1), encoding="utf-8")
+    opened = rehashed(copied)
+    for use in (open_engine, open_lanes):
+        with pytest.raises(EngineError, match=f"cannot run {path}: its layer of type Broadcast has no inputs"):
+            use(opened, "openvino")
+
+
 def with_external_data(path: Path, tensor: onnx.TensorProto, location: str) -> None:
     """Move the data of a tensor into a file, and have the graph name it."""
     (path.parent / location).write_bytes(tensor.raw_data)
