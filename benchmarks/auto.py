@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vitedge.bundle import Bundle
-from vitedge.manifest import AutoRecord, CandidateRecord, Manifest
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.manifest import AutoRecord, CandidateRecord, Manifest
 
 
 def convert(options: list[str]) -> Manifest:

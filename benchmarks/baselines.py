@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from timing import Call
 
-from vitedge.bundle import INPUT_NAME
+from vitedge.bundle.bundle import INPUT_NAME
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.extras import require
-from vitedge.preprocessing import Preprocessing
 from vitedge.runtime.engines.openvino import native_float
 
 PURPOSE = "this benchmark"

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 from pages import write_between
 
-from vitedge.calib.quantize import quantize
-from vitedge.converters.export import export
-from vitedge.converters.rewrites import apply_rewrites
-from vitedge.converters.sources import TimmName
-from vitedge.converters.timm_models import load_named
+from vitedge.calib.quantization.ptq import quantize
+from vitedge.converters.onnx_export import export
+from vitedge.converters.rewrites.apply import apply_rewrites
+from vitedge.converters.sources.parse import TimmName
+from vitedge.converters.sources.timm.models import load_named
 from vitedge.converters.verify import Frames, synthetic_frames
 from vitedge.progress import Terminal
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.system.machine import machine_state, processor_name
 
 MOST_GB, FLAT = 6.0, 1.1
 """The targets: in all, and of the most images to the fewest."""

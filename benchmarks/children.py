@@ -12,7 +12,7 @@ from typing import Any
 
 from families import Listed
 
-from vitedge.calib.images import ImageSet
+from vitedge.calib.data.images import ImageSet
 
 
 class ChildFailedError(Exception):

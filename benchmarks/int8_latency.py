@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from timing import Call, in_turns, median_ms
 
 import vitedge
-from vitedge.bundle import MODEL_ONNX, Bundle
-from vitedge.calib.images import ImageSet
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.calib.data.images import ImageSet
 from vitedge.converters.reference import normalized
 from vitedge.extras import require
 from vitedge.files import write_whole
-from vitedge.runtime.engines import open_engine
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 MODELS = ("deit_tiny_patch16_224", "mobilevit_s")

@@ -27,7 +27,7 @@ import numpy as np
 from timing import Call, in_turns
 
 from vitedge.files import write_whole
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.system.machine import machine_state, processor_name
 
 TARGET = 1.03
 SETTLING_LOADS = 2

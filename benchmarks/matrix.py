@@ -31,11 +31,11 @@ from quick import search_on_one_image
 from timing import in_turns, median_ms
 
 import vitedge
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.targets import Precision
 from vitedge.files import write_whole
-from vitedge.runtime.engines import open_engine
-from vitedge.runtime.machine import machine_state, processor_name
-from vitedge.targets import Precision
+from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.system.machine import machine_state, processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, DATA = ROOT / "docs/models.md", ROOT / "vitedge/models.json"
@@ -155,7 +155,7 @@ def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vitedge.converters.models import VARIANTS, build
+    from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
 
     if listed.name in VARIANTS:
         module: Any = build(listed.name)

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from timing import Call, median_ms
 
-from vitedge.bundle import OPENVINO_XML, Bundle
+from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.files import write_whole
 from vitedge.runtime.classifier import Classifier, load
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 CLASSIFY_TARGET = 1.05

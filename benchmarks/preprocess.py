@@ -29,8 +29,8 @@ REFERENCE = "timm: PIL"
 
 def vitedge_contender(out: Image) -> Contender:
     """The runtime's preprocessor, writing into an engine's buffer."""
-    from vitedge.preprocessing import Preprocessing
-    from vitedge.runtime.preprocess import Preprocessor
+    from vitedge.bundle.preprocessing import Preprocessing
+    from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
     preprocessor = Preprocessor(Preprocessing((CROP, CROP), (RESIZE, RESIZE)))
     return lambda frame: preprocessor(frame, out=out)
@@ -74,7 +74,7 @@ def opencv_contender() -> Contender:
     """OpenCV's bicubic, which does not antialias: other pixels, and for a network another picture."""
     import cv2
 
-    from vitedge.preprocessing import Preprocessing
+    from vitedge.bundle.preprocessing import Preprocessing
 
     preprocessing = Preprocessing((CROP, CROP), (RESIZE, RESIZE))
 
@@ -93,7 +93,7 @@ def openvino_contender(width: int, height: int, threads: int) -> Contender:
     from openvino import opset13 as ops
     from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
 
-    from vitedge.preprocessing import Preprocessing
+    from vitedge.bundle.preprocessing import Preprocessing
 
     geometry = Preprocessing((CROP, CROP), (RESIZE, RESIZE)).geometry(height, width)
     (top, left), (resized_height, resized_width) = geometry.offset, geometry.resized

@@ -32,13 +32,13 @@ from pages import write_between
 from timing import Call, in_turns, median_ms
 
 import vitedge
-from vitedge.bundle import MODEL_ONNX, Bundle
-from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet
-from vitedge.converters.export import export
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.calib.data.images import CALIBRATION_IMAGES, ImageSet
+from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import normalized
-from vitedge.converters.rewrites import apply_rewrites
-from vitedge.converters.sources import HubFolder
-from vitedge.converters.timm_models import TorchModel, load_folder
+from vitedge.converters.rewrites.apply import apply_rewrites
+from vitedge.converters.sources.parse import HubFolder
+from vitedge.converters.sources.timm.models import TorchModel, load_folder
 from vitedge.converters.verify import GOLDEN_FRAMES
 from vitedge.demo.demo import CALIBRATION, CHECKPOINT, HELD_OUT, write_all_photos
 from vitedge.demo.digits import load_split
@@ -46,8 +46,8 @@ from vitedge.extras import require
 from vitedge.files import write_whole
 from vitedge.metrics import Parity, parity, wilson_interval
 from vitedge.progress import Silent
-from vitedge.runtime.engines import open_engine
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 DEMO = "digits_vit"

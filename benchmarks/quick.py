@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitedge.calib import effort
+from vitedge.calib.quantization import search_budget as effort
 
 
 def search_on_one_image() -> None:

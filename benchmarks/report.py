@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vitedge.files import write_whole
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.system.machine import machine_state, processor_name
 
 BENCHMARKS = Path(__file__).resolve().parent
 ROOT = BENCHMARKS.parent

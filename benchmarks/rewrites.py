@@ -28,16 +28,16 @@ import onnx
 from quick import search_on_one_image
 from timing import Call, in_turns
 
-from vitedge.calib.quantize import quantize
-from vitedge.converters.export import export
-from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
-from vitedge.converters.sources import TimmName
-from vitedge.converters.timm_models import TorchModel, load_named
+from vitedge.calib.quantization.ptq import quantize
+from vitedge.converters.onnx_export import export
+from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites
+from vitedge.converters.sources.parse import TimmName
+from vitedge.converters.sources.timm.models import TorchModel, load_named
 from vitedge.converters.verify import synthetic_frames
 from vitedge.extras import require
 from vitedge.files import write_whole
 from vitedge.runtime.engines.openvino import native_float
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 MODELS = (

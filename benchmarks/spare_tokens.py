@@ -19,14 +19,14 @@ from quick import search_on_one_image
 from rewrites import CALIBRATION_FRAMES, as_if_trained, figures, turn_ms
 from timing import Call, in_turns
 
-from vitedge.calib.quantize import quantize
-from vitedge.converters.export import export
-from vitedge.converters.openvino import REWRITES as OPENVINO_REWRITES
-from vitedge.converters.rewrites import REWRITES, apply_rewrites
+from vitedge.calib.quantization.ptq import quantize
+from vitedge.converters.onnx_export import export
+from vitedge.converters.openvino.backend import REWRITES as OPENVINO_REWRITES
+from vitedge.converters.rewrites.apply import REWRITES, apply_rewrites
 from vitedge.converters.verify import Frames, synthetic_frames
 from vitedge.extras import require
 from vitedge.runtime.engines.openvino import native_float
-from vitedge.runtime.machine import machine_state, processor_name
+from vitedge.runtime.system.machine import machine_state, processor_name
 
 MODELS = (
     "deit_tiny_patch16_224",

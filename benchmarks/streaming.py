@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from vitedge.files import write_whole
 from vitedge.runtime.classifier import Classifier, load
-from vitedge.runtime.frames import Frame
-from vitedge.runtime.machine import machine_state, processor_name
-from vitedge.runtime.sources import open_source
+from vitedge.runtime.sources.base import Frame
+from vitedge.runtime.sources.open import open_source
+from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 TARGET = 0.95

@@ -29,15 +29,15 @@ from pages import write_between
 from tensorrt_matrix import PAGE
 
 import vitedge
-from vitedge.bundle import INPUT_NAME, MODEL_FP16_ONNX, MODEL_ONNX, Bundle
-from vitedge.calib.images import CALIBRATION_IMAGES, ImageSet
+from vitedge.bundle.bundle import INPUT_NAME, MODEL_FP16_ONNX, MODEL_ONNX, Bundle
+from vitedge.calib.data.images import CALIBRATION_IMAGES, ImageSet
 from vitedge.converters.reference import graph_logits
-from vitedge.converters.tensorrt.counts import Counts, counts
-from vitedge.converters.tensorrt.rounded import rounded
+from vitedge.converters.tensorrt.casts import Counts, counts
+from vitedge.converters.tensorrt.emulation import rounded
 from vitedge.extras import require
 from vitedge.files import write_whole
 from vitedge.metrics import Parity, parity, wilson_interval
-from vitedge.runtime.machine import processor_name
+from vitedge.runtime.system.machine import processor_name
 
 MODELS = ("vit_flowers", "mobilevit_xxs_flowers", "deit_tiny_imagenet")
 FULL, HALF, EIGHTH = "vitedge fp32", "vitedge fp16", "vitedge int8"

@@ -31,13 +31,13 @@ from pages import write_between
 from quick import search_on_one_image
 
 import vitedge
-from vitedge.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
-from vitedge.converters.tensorrt.counts import Counts, counts
+from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
+from vitedge.converters.tensorrt.casts import Counts, counts
 from vitedge.files import write_whole
 from vitedge.metrics import Parity
-from vitedge.runtime.machine import processor_name
-from vitedge.runtime.tensorrt.builder import build_plan
-from vitedge.runtime.tensorrt.layers import attention_blocks, effective_precision
+from vitedge.runtime.engines.tensorrt.build.builder import build_plan
+from vitedge.runtime.engines.tensorrt.layers import attention_blocks, effective_precision
+from vitedge.runtime.system.machine import processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/tensorrt.md"

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from timing import Call, in_turns, median_ms
 
-from vitedge.bundle import INPUT_NAME, OUTPUT_NAME, Bundle
-from vitedge.runtime.tensorrt.build import ensure_built
-from vitedge.runtime.tensorrt.cuda import current
-from vitedge.runtime.tensorrt.device import Device, open_device
-from vitedge.runtime.tensorrt.engine import open_plan
-from vitedge.runtime.tensorrt.plan import Plan
-from vitedge.runtime.tensorrt.store import Stored, tensorrt_of
+from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME, Bundle
+from vitedge.runtime.engines.tensorrt.build.build import ensure_built
+from vitedge.runtime.engines.tensorrt.cuda import current
+from vitedge.runtime.engines.tensorrt.device import Device, open_device
+from vitedge.runtime.engines.tensorrt.engine import open_plan
+from vitedge.runtime.engines.tensorrt.plan import Plan
+from vitedge.runtime.engines.tensorrt.plan_store import Stored, tensorrt_of
 
 MOST = 1.05
 ROUNDS = 20

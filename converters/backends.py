@@ -10,19 +10,19 @@ from typing import Protocol
 
 import onnx
 
-from vitedge.bundle import Bundle
-from vitedge.calib.images import Photos
-from vitedge.calib.quantize import QuantizedGraph, quantize
-from vitedge.calib.quantizers import Scheme
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.manifest import CalibrationRecord
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.targets import Precision, Target
+from vitedge.calib.data.images import Photos
+from vitedge.calib.quantization.affine import Scheme
+from vitedge.calib.quantization.ptq import QuantizedGraph, quantize
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import Frames, Logits
-from vitedge.converters.rewrites import Rewrite
+from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import UsageError
-from vitedge.manifest import CalibrationRecord
-from vitedge.model_card import ModelCard
 from vitedge.progress import Progress
-from vitedge.runtime.engines import Engine
-from vitedge.targets import Precision, Target
+from vitedge.runtime.engines.base import Engine
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Backend(Protocol):
 
 
 BACKENDS: Mapping[str, str] = {
-    "openvino": "vitedge.converters.openvino",
+    "openvino": "vitedge.converters.openvino.backend",
     "tensorrt": "vitedge.converters.tensorrt.backend",
 }
 

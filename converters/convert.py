@@ -8,18 +8,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.bundle import Bundle
-from vitedge.calib.confidence import check_abstain_error
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
+from vitedge.calib.evaluation.score_calibration import check_abstain_error
 from vitedge.converters.publish import check_output
-from vitedge.converters.sources import Factory, HubFolder, HubRepo, Source, TimmName, VariantName, parse_source
+from vitedge.converters.sources.parse import Factory, HubFolder, HubRepo, Source, TimmName, VariantName, parse_source
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.cache import cache_folder, make_private
+from vitedge.runtime.system.cache import cache_folder, make_private
 from vitedge.safety.files import expanded
 from vitedge.safety.limits import INPUT_SIDE, LABELS
 from vitedge.safety.loading import away_from_current_folder
-from vitedge.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 
 AUTO = "auto"
 COMPILED = "torchinductor"

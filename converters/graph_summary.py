@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx
 
-from vitedge.calib.hoist import MOVES
-from vitedge.converters.graph_files import read_graph
+from vitedge.calib.quantization.hoist_qdq import MOVES
+from vitedge.converters.sources.onnx.files import read_graph
 from vitedge.errors import BundleError
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")

@@ -15,33 +15,44 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from vitedge.bundle import GOLDEN, LABELS, MODEL_FP16_ONNX, MODEL_ONNX, Bundle, Golden
-from vitedge.calib.accuracy import Evaluation, evaluate
-from vitedge.calib.confidence import MIN_IMAGES, check_enough, fit
-from vitedge.calib.images import CALIBRATION_IMAGES, ImageFile, ImageSet, Photos
-from vitedge.calib.images import Images as SomeImages
-from vitedge.calib.overlap import overlap
-from vitedge.calib.sensitivity import LAYER_IMAGES
-from vitedge.calib.twins import find_twins
-from vitedge.calib.video import open_images
-from vitedge.converters.auto import Candidate, Choice, Judged, select, split
-from vitedge.converters.auto_report import write as write_auto_report
+from vitedge.bundle.bundle import GOLDEN, LABELS, MODEL_FP16_ONNX, MODEL_ONNX, Bundle, Golden
+from vitedge.bundle.manifest import (
+    SCHEMA_VERSION,
+    AccuracyRecord,
+    ConfidenceRecord,
+    GoldenRecord,
+    Manifest,
+    PrecisionRecord,
+    VerificationRecord,
+)
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.bundle.targets import Precision
+from vitedge.calib.data.images import CALIBRATION_IMAGES, ImageFile, ImageSet, Photos
+from vitedge.calib.data.images import Images as SomeImages
+from vitedge.calib.data.overlap import overlap
+from vitedge.calib.data.video import open_images
+from vitedge.calib.evaluation.accuracy import Evaluation, evaluate
+from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, check_enough, fit
+from vitedge.calib.sensitivity.paired_graphs import find_twins
+from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of
 from vitedge.converters.convert import Contract, Request
-from vitedge.converters.export import export
-from vitedge.converters.exported_programs import ProgramModel, load_program
-from vitedge.converters.factories import load_factory
-from vitedge.converters.hub import fetch
 from vitedge.converters.interrupts import Watched, interruptible
-from vitedge.converters.labels import check_label_count
-from vitedge.converters.onnx_models import OnnxModel, load_onnx
+from vitedge.converters.onnx_export import export
+from vitedge.converters.precision_search.search import Candidate, Choice, Judged, select, split
 from vitedge.converters.publish import CANDIDATES, file_records, publish, staged
 from vitedge.converters.reference import graph_logits, module_logits
-from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
-from vitedge.converters.sources import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
-from vitedge.converters.timm_models import TorchModel, load_folder, load_named
-from vitedge.converters.transformers_models import is_transformers_folder, load_transformers
-from vitedge.converters.variant_models import load_variant
+from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites
+from vitedge.converters.sources.cswin_pvt.models import load_variant
+from vitedge.converters.sources.factory import load_factory
+from vitedge.converters.sources.hub import fetch
+from vitedge.converters.sources.labels import check_label_count
+from vitedge.converters.sources.onnx.models import OnnxModel, load_onnx
+from vitedge.converters.sources.parse import Factory, HubFolder, HubRepo, OnnxFile, ProgramFile, TimmName, VariantName
+from vitedge.converters.sources.timm.models import TorchModel, load_folder, load_named
+from vitedge.converters.sources.torch_export.programs import ProgramModel, load_program
+from vitedge.converters.sources.transformers.models import is_transformers_folder, load_transformers
 from vitedge.converters.verify import (
     Frames,
     Logits,
@@ -51,23 +62,12 @@ from vitedge.converters.verify import (
     golden_frames,
     synthetic_frames,
 )
-from vitedge.manifest import (
-    SCHEMA_VERSION,
-    AccuracyRecord,
-    ConfidenceRecord,
-    GoldenRecord,
-    Manifest,
-    PrecisionRecord,
-    VerificationRecord,
-)
 from vitedge.metrics import Parity, parity
-from vitedge.model_card import ModelCard
-from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress
+from vitedge.report.precision_search import write as write_auto_report
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.machine import processor_name
+from vitedge.runtime.system.machine import processor_name
 from vitedge.safety.escape import terminal_lines
-from vitedge.targets import Precision
 from vitedge.version import VERSION
 
 TOOLS = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")

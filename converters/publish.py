@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from vitedge.bundle import (
+from vitedge.bundle.bundle import (
     GOLDEN,
     LABELS,
     MANIFEST,
@@ -23,10 +23,10 @@ from vitedge.bundle import (
     Bundle,
     sha256_of,
 )
+from vitedge.bundle.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
 from vitedge.converters.interrupts import undisturbed
 from vitedge.errors import ConversionError, UsageError
 from vitedge.files import holding, is_partial, partial_prefix, remove_abandoned
-from vitedge.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
 from vitedge.safety.escape import shell
 from vitedge.safety.files import is_folder
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import ConversionError
-from vitedge.preprocessing import Preprocessing
 
 Frames = NDArray[np.uint8]
 Logits = NDArray[np.float32]

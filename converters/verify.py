@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.bundle.manifest import LEAST_SQNR_DB
+from vitedge.bundle.targets import Precision
 from vitedge.converters.reference import check_reference
-from vitedge.converters.rewrites import MAX_RELATIVE_ERROR, MIN_SQNR_DB, is_exact
+from vitedge.converters.rewrites.apply import MAX_RELATIVE_ERROR, MIN_SQNR_DB, is_exact
 from vitedge.errors import ConversionError
-from vitedge.manifest import LEAST_SQNR_DB
 from vitedge.metrics import Parity, parity
 from vitedge.safety.limits import GOLDEN_BYTES, MIB
-from vitedge.targets import Precision
 
 Frames = NDArray[np.uint8]
 Logits = NDArray[np.float32]

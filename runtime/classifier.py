@@ -23,20 +23,20 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import Bundle, open_bundle
+from vitedge.bundle.bundle import Bundle, open_bundle
+from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
+from vitedge.bundle.signatures import Trust
 from vitedge.errors import BundleError, EngineError, UsageError
 from vitedge.prediction import Candidate, Prediction, StageTimes
-from vitedge.preprocessing import ChannelOrder, Preprocessing
-from vitedge.runtime.engines import READS, Engine, EngineInfo, open_engine, open_lanes
-from vitedge.runtime.preprocess import Preprocessor
-from vitedge.runtime.self_test import ensure_self_test
-from vitedge.signatures import Trust
+from vitedge.runtime.engines.base import READS, Engine, EngineInfo, open_engine, open_lanes
+from vitedge.runtime.engines.self_test import ensure_self_test
+from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-    from vitedge.runtime.sources import Source
-    from vitedge.runtime.stream import Policy
+    from vitedge.runtime.sources.open import Source
+    from vitedge.runtime.stream.stream import Policy
 
     Image = NDArray[np.uint8] | PillowImage
 
@@ -132,7 +132,7 @@ class Classifier:
         self, source: Source, *, policy: Policy | None = None, max_frames: int | None = None, topk: int = 5
     ) -> Generator[Prediction, None, None]:
         """Classify the frames of a camera, video, folder or iterable; see ``vitedge.runtime.stream.stream``."""
-        from vitedge.runtime.stream import stream
+        from vitedge.runtime.stream.stream import stream
 
         return stream(self, source, policy=policy, max_frames=max_frames, topk=topk)
 
@@ -259,7 +259,7 @@ def load(
 
     Args:
         bundle: a bundle, or the path of one.
-        engine: key in ``vitedge.runtime.engines.ENGINES``; by default the one of the bundle's target.
+        engine: key in ``vitedge.runtime.engines.base.ENGINES``; by default the one of the bundle's target.
         threads: CPU threads to use; by default the engine decides.
         trust: public keys, of which one has to have signed the bundle.
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("VITEDGE_REQUIRE_ALL") == "1"

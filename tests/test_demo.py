@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.demo import annotate, clip, measure, train
 from vitedge.demo.clip import FRAMES_PER_DIGIT, choose, clip_frames, frames_in, read_frames, write_clip, write_video
 from vitedge.demo.demo import CHECKPOINT
@@ -28,10 +29,9 @@ from vitedge.demo.photos import sample, write_photos
 from vitedge.demo.scenes import MATERIALS, Scene, random_scene, render
 from vitedge.errors import VitedgeError
 from vitedge.prediction import Candidate, Prediction, StageTimes
-from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Silent
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.engines.table import TableEngine
+from vitedge.testing import TableEngine
 
 MEGABYTE = 1_000_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from vitedge.bundle.targets import TARGETS
 from vitedge.cli.targets import release_rows
-from vitedge.targets import TARGETS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "jetson.md").read_text(encoding="utf-8")
 

@@ -22,9 +22,9 @@ import verbs
 from vitedge.cli import VERBS
 from vitedge.errors import EngineError, VitedgeError
 from vitedge.progress import Silent
-from vitedge.runtime import sinks
-from vitedge.runtime.bench import cold_start
-from vitedge.runtime.tensorrt.worker import Request, build_apart
+from vitedge.runtime.bench.measure import cold_start
+from vitedge.runtime.engines.tensorrt.build.worker import Request, build_apart
+from vitedge.runtime.outputs import sinks
 from vitedge.safety import child
 
 STARTED_BY_PYTHON = "sitecustomize", "usercustomize"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.bundle import MANIFEST, Bundle
-from vitedge.signing import new_key
+from vitedge.bundle.bundle import MANIFEST, Bundle
+from vitedge.bundle.signing import new_key
 
 pytest.importorskip("cryptography")
 

@@ -13,7 +13,7 @@ from vitedge.safety import search_path as _search_path  # noqa: F401  # first: s
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.errors import VitedgeError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.progress import Progress, Silent
@@ -25,9 +25,9 @@ __version__ = VERSION
 telemetry.disable()  # before any library is imported
 
 if TYPE_CHECKING:
+    from vitedge.bundle.signatures import Key, PublicKey, Trust
     from vitedge.runtime.classifier import Classifier
-    from vitedge.runtime.tensorrt.records import BuildRecord
-    from vitedge.signatures import Key, PublicKey, Trust
+    from vitedge.runtime.engines.tensorrt.build_record import BuildRecord
 
 __all__ = [
     "Bundle",
@@ -154,7 +154,7 @@ def build(
         EngineError: no TensorRT, driver or GPU; too little memory; or no engine could be built that passes its
             self-test. The engine that was there before is still there.
     """
-    from vitedge.runtime.tensorrt.build import build as build_bundle
+    from vitedge.runtime.engines.tensorrt.build.build import build as build_bundle
 
     return build_bundle(bundle, workspace_mb=workspace_mb, force=force, trust=trust, progress=progress)
 
@@ -163,7 +163,7 @@ def sign(bundle: Bundle | str | Path, *, key: "Key", passphrase: str | None = No
     """Sign a bundle for devices that trust a key: ``load`` with ``trust`` takes no other bundle.
 
     The signature is over the manifest, which has the hash of every file. It is written into ``manifest.sig``, where one
-    by the same key is replaced and others stay. ``vitedge.signing.new_key`` makes a key.
+    by the same key is replaced and others stay. ``vitedge.bundle.signing.new_key`` makes a key.
 
     Args:
         bundle: a bundle, or the path of one.
@@ -178,7 +178,7 @@ def sign(bundle: Bundle | str | Path, *, key: "Key", passphrase: str | None = No
         UsageError: the key is none, the passphrase is wrong, or the bundle cannot be written into.
         MissingExtraError: the cryptography package is not installed.
     """
-    from vitedge.signing import sign as sign_bundle
+    from vitedge.bundle.signing import sign as sign_bundle
 
     return sign_bundle(bundle, key=key, passphrase=passphrase)
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import MOVES, constant
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.multipliers import Fold, Multiplier, fold, fold_at, multiplier_of
 from vitedge.converters.rewrites.places import Places, refusal
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import MOVES, constant
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001

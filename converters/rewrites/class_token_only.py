@@ -16,20 +16,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.bounds import (
-    RESHAPES,
-    SELECTIONS,
-    Needs,
-    cut,
-    everything,
-    needs,
-    needs_everything,
-    shape_of,
-)
-from vitedge.converters.rewrites.graph import add_tensor
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places
-from vitedge.converters.rewrites.regions import Region, contains, extent, relative, worth_computing
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.bounds import RESHAPES, SELECTIONS, Needs, cut, everything, needs, needs_everything, shape_of
+from vitedge.graph.layers import add_tensor
+from vitedge.graph.regions import Region, contains, extent, relative, worth_computing
 
 Pieces = dict[ir.Value, list[Region]]
 PRODUCTS = frozenset({"Gemm", "MatMul"})

@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.bounds import cut, everything, selected
-from vitedge.converters.rewrites.graph import Layer, add_constant, add_tensor, constant, layer_behind, shape_of
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.converters.rewrites.regions import Region, extent, joined
 from vitedge.converters.rewrites.scalars import made_by, scalar
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.bounds import cut, everything, selected
+from vitedge.graph.layers import Layer, add_constant, add_tensor, constant, layer_behind, shape_of
+from vitedge.graph.regions import Region, extent, joined
 
 
 @dataclass(frozen=True)

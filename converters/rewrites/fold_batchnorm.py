@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import (
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.rewrites.places import Places, apply_all, refusal
+from vitedge.graph.layers import (
     Array,
     Channels,
     Layer,
@@ -24,8 +26,6 @@ from vitedge.converters.rewrites.graph import (
     trace,
     traced_layer,
 )
-from vitedge.converters.rewrites.places import Places, apply_all, refusal
-from vitedge.preprocessing import Preprocessing
 
 CHANNEL_AXIS = 1
 COMPUTED = "the parameters of a BatchNormalization are computed"

@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
-from vitedge.converters.rewrites.graph import Array, Layer, add_constant, layer_of
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import Array, Layer, add_constant, layer_of
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001

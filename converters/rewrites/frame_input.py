@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from vitedge.bundle import INPUT_NAME
+from vitedge.bundle.bundle import INPUT_NAME
 
 
 def normalized_input(model: ir.Model) -> ir.Value | None:

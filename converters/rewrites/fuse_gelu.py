@@ -12,10 +12,10 @@ from math import pi, sqrt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.graph import put_in_place
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, product
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import put_in_place
 
 CUBIC = 0.044715
 MAX_PRODUCTS = 3

@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.graph import Array, add_constant, constant, put_in_place, shape_of
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, scalar
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import Array, add_constant, constant, put_in_place, shape_of
 
 OTHER_AXES = "a normalization is not over the last axis alone"
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import add_tensor, shape_of
+from vitedge.graph.layers import add_tensor, shape_of
 
 
 def flatten_gathers(model: ir.Model) -> None:

@@ -12,18 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import (
-    ZERO,
-    Array,
-    Channels,
-    Layer,
-    Reading,
-    input_columns,
-    layer_of,
-    traced_layer,
-)
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, all_of, apply_all, refusal
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import ZERO, Array, Channels, Layer, Reading, input_columns, layer_of, traced_layer
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitedge.converters.rewrites.graph import bypass, constant, shape_of
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.multipliers import multiplier_of
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.converters.rewrites.scalars import made_by, scalar
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import bypass, constant, shape_of
 
 HIDES = "the scores may be infinite: a mask can hide all keys of a query"
 

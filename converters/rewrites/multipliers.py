@@ -7,17 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import (
-    OTHER,
-    ZERO,
-    Array,
-    Layer,
-    Reading,
-    bypass,
-    constant,
-    layer_source,
-    traced_layer,
-)
+from vitedge.graph.layers import OTHER, ZERO, Array, Layer, Reading, bypass, constant, layer_source, traced_layer
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
-from vitedge.converters.rewrites.graph import add_constant
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.layers import add_constant
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001

@@ -8,7 +8,7 @@ from math import isclose
 
 import onnx_ir as ir
 
-from vitedge.converters.rewrites.graph import constant
+from vitedge.graph.layers import constant
 
 RELATIVE_TOLERANCE = 1e-6  # what is left of a constant after float32
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
-from vitedge.converters.folding import fold_constants
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.gather_lists import flatten_gathers
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.preprocessing import Preprocessing
+from vitedge.graph.folding import fold_constants
 from vitedge.version import VERSION
 
 

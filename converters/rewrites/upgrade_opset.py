@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from vitedge.converters.export import OPSET
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.onnx_export import OPSET
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.preprocessing import Preprocessing
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001

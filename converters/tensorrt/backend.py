@@ -11,23 +11,23 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from vitedge.bundle import MODEL_ONNX, Bundle
-from vitedge.calib.quantizers import Scheme
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.manifest import CalibrationRecord
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.targets import Precision
+from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
 from vitedge.converters.reference import graph_logits, session_of
-from vitedge.converters.rewrites import Rewrite
-from vitedge.converters.tensorrt.counts import counts
+from vitedge.converters.rewrites.apply import Rewrite
+from vitedge.converters.tensorrt.casts import counts
+from vitedge.converters.tensorrt.emulation import rounded
 from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
-from vitedge.converters.tensorrt.ranges import peaks
-from vitedge.converters.tensorrt.rounded import rounded
 from vitedge.converters.tensorrt.typed import Typed, half_graph
-from vitedge.manifest import CalibrationRecord
-from vitedge.model_card import ModelCard
+from vitedge.converters.tensorrt.value_ranges import peaks
 from vitedge.progress import Progress
-from vitedge.runtime.engines import EngineInfo
+from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.onnxruntime import OnnxruntimeEngine
-from vitedge.runtime.machine import processor_name
-from vitedge.targets import Precision
+from vitedge.runtime.system.machine import processor_name
 
 WRITES = "strongly typed ONNX"
 COMPARES = "what ONNX Runtime computes on this host, every value rounded as the graph says,"

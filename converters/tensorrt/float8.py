@@ -17,8 +17,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
-from vitedge.converters.rewrites.graph import add_tensor, drop_unused
 from vitedge.converters.tensorrt.halves import half_scales
+from vitedge.graph.layers import add_tensor, drop_unused
 
 LARGEST_LEVEL = 448.0
 

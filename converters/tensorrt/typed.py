@@ -12,10 +12,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
-from vitedge.converters.rewrites.graph import add_tensor, drop_unused
+from vitedge.converters.tensorrt.float32_placement import QUANTIZERS, float32_nodes, is_float
 from vitedge.converters.tensorrt.halves import half_scales, holds_scales, rescaled
-from vitedge.converters.tensorrt.placement import QUANTIZERS, float32_nodes, is_float
 from vitedge.errors import ConversionError
+from vitedge.graph.layers import add_tensor, drop_unused
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 SUFFIXES: Mapping[ir.DataType, str] = {HALF: "_half", FULL: "_full"}

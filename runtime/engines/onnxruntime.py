@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle
+from vitedge.bundle.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
-from vitedge.runtime.engines import EngineInfo, check_contract
-from vitedge.runtime.machine import UNAVAILABLE, processor_name
+from vitedge.runtime.engines.base import EngineInfo, check_contract
+from vitedge.runtime.system.machine import UNAVAILABLE, processor_name
 
 PROVIDERS = ["CPUExecutionProvider"]
 ERRORS_ONLY = 3

@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
+from vitedge.bundle.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
-from vitedge.runtime.cache import recall, remember
-from vitedge.runtime.engines import EngineInfo, check_contract
+from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.engines.ir_check import check_ir
+from vitedge.runtime.system.cache import recall, remember
 from vitedge.safety.limits import IR_BYTES, MODEL_ACTIVATION
 
 Hint: TypeAlias = Literal["LATENCY", "THROUGHPUT"]

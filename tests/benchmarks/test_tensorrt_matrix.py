@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vitedge.converters.tensorrt.counts import Counts
+from vitedge.converters.tensorrt.casts import Counts
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_tensorrt import RECORD, FakeCuda, FakeTensorrt, fake_device
 
-from vitedge.runtime.tensorrt.store import Stored
+from vitedge.runtime.engines.tensorrt.plan_store import Stored
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 

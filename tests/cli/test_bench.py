@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vitedge import cli
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
-from vitedge.runtime import bench as bench_module
+from vitedge.runtime.bench import measure as bench_module
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,14 @@ import pytest
 from fake_tensorrt import RECORD, FakeTensorrt, fake_device
 from tensorrt_bundles import fake_module, make_tensorrt_bundle
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
 from vitedge.cli.build import attention_text, record_lines
-from vitedge.runtime.tensorrt import build as build_module
-from vitedge.runtime.tensorrt import device as device_module
-from vitedge.runtime.tensorrt import store
-from vitedge.runtime.tensorrt.layers import AttentionBlock
-from vitedge.runtime.tensorrt.worker import Request
+from vitedge.runtime.engines.tensorrt import device as device_module
+from vitedge.runtime.engines.tensorrt import plan_store as store
+from vitedge.runtime.engines.tensorrt.build import build as build_module
+from vitedge.runtime.engines.tensorrt.build.worker import Request
+from vitedge.runtime.engines.tensorrt.layers import AttentionBlock
 
 OPEN_DEVICE = device_module.open_device
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 from vitedge.cli.convert import input_size
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
 from vitedge.cli.demo import as_text
 from vitedge.demo import clip, measure

@@ -13,8 +13,8 @@ import pytest
 
 from vitedge.cli import doctor, main
 from vitedge.cli.doctor import Diagnosis, OpenVino, as_text, diagnose, read_opencv_build
-from vitedge.runtime.cameras import Camera
-from vitedge.runtime.machine import Memory
+from vitedge.runtime.system.cameras import Camera
+from vitedge.runtime.system.machine import Memory
 
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",

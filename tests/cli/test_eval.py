@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from vitedge import cli
-from vitedge.bundle import MANIFEST, Bundle
+from vitedge.bundle.bundle import MANIFEST, Bundle
+from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.bundle.signing import new_key, sign
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
 from vitedge.errors import BundleSignatureError
-from vitedge.manifest import ConfidenceRecord
 from vitedge.metrics import wilson_interval
-from vitedge.preprocessing import Preprocessing
-from vitedge.signing import new_key, sign
 
 pytest.importorskip("PIL")
 
@@ -317,7 +317,7 @@ def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
 def test_an_interrupted_evaluation_writes_nothing(
     tiny_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vitedge.calib import accuracy
+    from vitedge.calib.evaluation import accuracy
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -336,7 +336,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from vitedge.calib import answers
+    from vitedge.calib.evaluation import predictions as answers
     from vitedge.runtime.classifier import Classifier
 
     monkeypatch.setattr(answers, "BATCH_IMAGES", 3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 
 

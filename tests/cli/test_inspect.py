@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from bundles import file_records, rewrite_manifest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.cli import EXIT_ERROR, main
-from vitedge.manifest import ConfidenceRecord
 from vitedge.records import encode
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import bundles
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_USAGE
 
 pytestmark = pytest.mark.timeout(120)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
 from vitedge.cli.run import StatusLine, Tally
 from vitedge.prediction import Candidate, Prediction, StageTimes

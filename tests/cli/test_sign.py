@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.signatures import SIGNATURES, trusted_keys
 from vitedge.cli import EXIT_ERROR, main
-from vitedge.signatures import SIGNATURES, trusted_keys
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 

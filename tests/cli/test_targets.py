@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from vitedge.bundle.targets import TARGETS
 from vitedge.cli import main
-from vitedge.targets import TARGETS
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

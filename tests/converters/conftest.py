@@ -11,10 +11,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.converters.export import export
-from vitedge.converters.rewrites import Rewritten, apply_rewrites
-from vitedge.converters.sources import HubFolder
-from vitedge.converters.timm_models import TorchModel, load_folder
+from vitedge.converters.onnx_export import export
+from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
+from vitedge.converters.sources.parse import HubFolder
+from vitedge.converters.sources.timm.models import TorchModel, load_folder
 from vitedge.converters.verify import synthetic_frames
 
 

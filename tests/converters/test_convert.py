@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vitedge
-from vitedge.bundle import Bundle
-from vitedge.calib import confidence
-from vitedge.converters import backends, openvino, pipeline
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.targets import Precision
+from vitedge.calib.evaluation import score_calibration as confidence
+from vitedge.converters import backends, pipeline
 from vitedge.converters import convert as convert_module
 from vitedge.converters.graph_summary import summarize
-from vitedge.converters.timm_models import TorchModel
+from vitedge.converters.openvino import backend as openvino
+from vitedge.converters.sources.timm.models import TorchModel
 from vitedge.errors import CalibrationError, CheckpointError, ConversionError, FrameSourceError, UsageError
 from vitedge.metrics import sqnr_db
 from vitedge.progress import Terminal
-from vitedge.runtime.engines import open_engine
-from vitedge.runtime.self_test import self_test
-from vitedge.targets import Precision
+from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.self_test import self_test
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 

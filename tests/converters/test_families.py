@@ -11,12 +11,12 @@ import pytest
 import timm
 import torch
 
-from vitedge.converters.export import export
-from vitedge.converters.random_weights import randomize
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import module_logits
-from vitedge.converters.rewrites import apply_rewrites
+from vitedge.converters.rewrites.apply import apply_rewrites
+from vitedge.converters.sources.random_weights import randomize
 from vitedge.converters.verify import check_source, synthetic_frames
-from vitedge.preprocessing import Preprocessing
 
 CLASSES = 7
 VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}

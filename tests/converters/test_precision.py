@@ -8,8 +8,8 @@ from onnx import numpy_helper
 
 from vitedge.converters.precision import half_weights
 from vitedge.converters.reference import graph_logits
-from vitedge.converters.rewrites import Rewritten
-from vitedge.converters.timm_models import TorchModel
+from vitedge.converters.rewrites.apply import Rewritten
+from vitedge.converters.sources.timm.models import TorchModel
 from vitedge.metrics import sqnr_db
 
 

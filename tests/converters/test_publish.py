@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from vitedge.bundle import Bundle
-from vitedge.converters.openvino import write_ir
+from vitedge.bundle.bundle import Bundle
+from vitedge.converters.openvino.backend import write_ir
 from vitedge.converters.publish import check_output, file_records, publish, staged
-from vitedge.converters.rewrites import Rewritten
-from vitedge.converters.timm_models import TorchModel
+from vitedge.converters.rewrites.apply import Rewritten
+from vitedge.converters.sources.timm.models import TorchModel
 from vitedge.errors import BundleSchemaError, ConversionError, UsageError
 
 FULL = Path("/dev/full")

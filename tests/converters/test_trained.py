@@ -19,15 +19,15 @@ pytest.importorskip("onnx")
 import outliers
 
 import vitedge
-from vitedge.bundle import OPENVINO_XML, Bundle
-from vitedge.calib.images import ImageSet
+from vitedge.bundle.bundle import OPENVINO_XML, Bundle
+from vitedge.bundle.targets import Precision
+from vitedge.calib.data.images import ImageSet
 from vitedge.converters import pipeline
 from vitedge.converters.reference import graph_logits
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.images import read_image
-from vitedge.runtime.preprocess import Preprocessor
-from vitedge.targets import Precision
+from vitedge.runtime.preprocess.preprocessor import Preprocessor
+from vitedge.runtime.sources.images import read_image
 
 CALIBRATION_IMAGES = 24
 MODELS = ("mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet")
@@ -193,8 +193,8 @@ def test_outliers_planted_into_a_trained_model_do_not_matter(
     """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
     import onnx
 
-    from vitedge.calib import quantize as quantizer
-    from vitedge.calib.effort import Effort
+    from vitedge.calib.quantization import ptq as quantizer
+    from vitedge.calib.quantization.search_budget import Effort
 
     monkeypatch.setattr(quantizer, "effort_for", lambda _: Effort(1, 4))  # a shorter search
     bundle = bundles["deit_tiny_imagenet", "fp32"]

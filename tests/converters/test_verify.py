@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.converters.export import export
+from vitedge.bundle.manifest import LEAST_SQNR_DB
+from vitedge.bundle.targets import Precision
+from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import graph_logits, module_logits
-from vitedge.converters.rewrites import Rewritten, apply_rewrites
-from vitedge.converters.sources import HubFolder
-from vitedge.converters.timm_models import TorchModel, load_folder
+from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
+from vitedge.converters.sources.parse import HubFolder
+from vitedge.converters.sources.timm.models import TorchModel, load_folder
 from vitedge.converters.verify import (
     ENGINE_GATES,
     check_precision,
@@ -22,10 +24,8 @@ from vitedge.converters.verify import (
     synthetic_frames,
 )
 from vitedge.errors import ConversionError
-from vitedge.manifest import LEAST_SQNR_DB
 from vitedge.metrics import sqnr_db
 from vitedge.safety.limits import GOLDEN_BYTES
-from vitedge.targets import Precision
 
 Logits = NDArray[np.float32]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

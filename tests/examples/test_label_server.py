@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("openvino")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vitedge
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("openvino")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.errors import VitedgeError
-from vitedge.runtime.tensorrt.device import Device, open_device
+from vitedge.runtime.engines.tensorrt.device import Device, open_device
 
 if TYPE_CHECKING:
     import onnx

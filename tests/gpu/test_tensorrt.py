@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 import vitedge
-from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.errors import BundleIntegrityError
 from vitedge.metrics import parity
-from vitedge.runtime.engines import open_engine, open_lanes
-from vitedge.runtime.images import read_image
-from vitedge.runtime.preprocess import Preprocessor
-from vitedge.runtime.tensorrt.build import ensure_built
-from vitedge.runtime.tensorrt.device import Device
-from vitedge.runtime.tensorrt.engine import TensorrtEngine
+from vitedge.runtime.engines.base import open_engine, open_lanes
+from vitedge.runtime.engines.tensorrt.build.build import ensure_built
+from vitedge.runtime.engines.tensorrt.device import Device
+from vitedge.runtime.engines.tensorrt.engine import TensorrtEngine
+from vitedge.runtime.preprocess.preprocessor import Preprocessor
+from vitedge.runtime.sources.images import read_image
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package)

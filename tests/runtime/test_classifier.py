@@ -15,16 +15,16 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import BundleError, BundleIntegrityError, EngineError, FrameSourceError, UsageError
-from vitedge.manifest import ConfidenceRecord
 from vitedge.metrics import softmax
-from vitedge.preprocessing import Preprocessing
 from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import Classifier, load
-from vitedge.runtime.engines import ENGINES
-from vitedge.runtime.engines.table import TableEngine
-from vitedge.runtime.stream import LANES_PAY_FROM
+from vitedge.runtime.engines.base import ENGINES
+from vitedge.runtime.stream.stream import LANES_PAY_FROM
+from vitedge.testing import TableEngine
 
 COLOURS = ("red", "green", "blue")
 SMALL = Preprocessing(input_size=(2, 2), resize_size=(2, 2))

@@ -21,7 +21,7 @@ from vitedge.safety.search_path import leave_out_current_folder, started_as_modu
         (["python", "-mvitedge", "run"], ["-m", "run"], True),
         (["python", "-W", "error", "-Bm", "vitedge"], ["-m"], True),
         (["python", "-Imvitedge.cli"], ["-m"], True),
-        (["python", "-m", "vitedge.runtime.tensorrt.worker", "{}"], ["-m", "{}"], True),
+        (["python", "-m", "vitedge.runtime.engines.tensorrt.build.worker", "{}"], ["-m", "{}"], True),
         (["python", "-m", "application", "vitedge"], ["-m", "vitedge"], False),
         (["python", "-m", "vitedge_app"], ["-m"], False),
         (["python", "-m", "pytest"], ["/site/pytest/__main__.py"], False),  # the module was found

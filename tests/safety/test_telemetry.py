@@ -23,7 +23,7 @@ def test_what_the_application_chose_stays(monkeypatch: pytest.MonkeyPatch) -> No
     assert os.environ["DO_NOT_TRACK"] == "1"
 
 
-@pytest.mark.parametrize("module", ["vitedge", "vitedge.runtime.engines", "vitedge.cli", "vitedge.safety.child"])
+@pytest.mark.parametrize("module", ["vitedge", "vitedge.runtime.engines.base", "vitedge.cli", "vitedge.safety.child"])
 def test_any_module_of_vitedge_is_enough(module: str) -> None:
     code = f"import {module}, os; print(sorted(name for name in {sorted(telemetry.VARIABLES)} if name in os.environ))"
     environment = {name: value for name, value in os.environ.items() if name not in telemetry.VARIABLES}

@@ -13,7 +13,7 @@ import openvino
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vitedge.bundle import (
+from vitedge.bundle.bundle import (
     GOLDEN,
     INPUT_NAME,
     LABELS,
@@ -24,7 +24,7 @@ from vitedge.bundle import (
     Bundle,
     sha256_of,
 )
-from vitedge.manifest import (
+from vitedge.bundle.manifest import (
     SCHEMA_VERSION,
     ConfidenceRecord,
     FileRecord,
@@ -34,10 +34,10 @@ from vitedge.manifest import (
     VerificationRecord,
     dump_manifest,
 )
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
+from vitedge.bundle.targets import Precision
 from vitedge.metrics import parity
-from vitedge.model_card import ModelCard
-from vitedge.preprocessing import ChannelOrder, Preprocessing
-from vitedge.targets import Precision
 from vitedge.version import VERSION
 
 COLOURS = ("red", "green", "blue")

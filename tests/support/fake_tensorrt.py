@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.errors import EngineError
-from vitedge.runtime.tensorrt.cuda import Gpu
-from vitedge.runtime.tensorrt.device import Device
-from vitedge.runtime.tensorrt.fingerprint import Fingerprint
-from vitedge.runtime.tensorrt.layers import AttentionBlock
-from vitedge.runtime.tensorrt.records import BuildRecord, Candidate, Latency
-from vitedge.runtime.tensorrt.versions import api_of
+from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, Candidate, Latency
+from vitedge.runtime.engines.tensorrt.cuda import Gpu
+from vitedge.runtime.engines.tensorrt.device import Device
+from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint
+from vitedge.runtime.engines.tensorrt.layers import AttentionBlock
+from vitedge.runtime.engines.tensorrt.versions import api_of
 
 CONTEXT = 7
 ORIN = Gpu("Orin", "8.7", "12.6")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass, NameFixPass
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places
 from vitedge.metrics import Parity, parity
-from vitedge.preprocessing import Preprocessing
 
 Array = NDArray[np.generic]
 

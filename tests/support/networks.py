@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import torch
 
-from vitedge.converters.models.variants import CSWinVariant, PVTVariant
+from vitedge.converters.sources.cswin_pvt.variants import CSWinVariant, PVTVariant
 
 SMALL_CSWIN = CSWinVariant(
     name="cswin_small_for_tests",

@@ -10,11 +10,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from vitedge.calib.observe import observe
-from vitedge.calib.placement import by_data, int8_layers, weighted_layers
-from vitedge.calib.qdq import Int8Data, Int8Weight, with_qdq
-from vitedge.calib.quantizers import Scheme, activation_quantizer, round_weights, weight_scales
-from vitedge.calib.working import WorkingGraph
+from vitedge.calib.quantization.affine import Scheme, activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantization.observers import observe
+from vitedge.calib.quantization.placement import by_data, int8_layers, weighted_layers
+from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, with_qdq
+from vitedge.calib.quantization.working_graph import WorkingGraph
 from vitedge.progress import Silent
 
 SHARE = 4

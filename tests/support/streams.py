@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vitedge.prediction import Candidate, Prediction
-from vitedge.runtime.frames import Frame, FrameSource
-from vitedge.runtime.stream import POLICIES
+from vitedge.runtime.sources.base import Frame, FrameSource
+from vitedge.runtime.stream.stream import POLICIES
 
 PATIENCE = 10.0
 LANES = 2

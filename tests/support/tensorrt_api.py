@@ -6,7 +6,7 @@
 none. A method maps to its overloads, each a list of parameters ``[name, required]``; a property to ``get`` or ``set``,
 by what it allows; all else to None.
 ``returns``: the class that a method gives, by ``Class.method``.
-``api``: the row of ``vitedge.runtime.tensorrt.versions`` for it.
+``api``: the row of ``vitedge.runtime.engines.tensorrt.versions`` for it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def class_named(text: str, classes: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    from vitedge.runtime.tensorrt.versions import api_of
+    from vitedge.runtime.engines.tensorrt.versions import api_of
 
     module = importlib.import_module(sys.argv[1])
     classes, api = classes_of(module), dataclasses.asdict(api_of(module))

@@ -15,10 +15,10 @@ from bundles import colour_graph, file_records, make_bundle, rewrite_manifest
 from fake_tensorrt import Answer, FakeCuda, FakeTensorrt
 from numpy.typing import NDArray
 
-from vitedge.bundle import GOLDEN, MODEL_FP16_ONNX, MODEL_ONNX, OPENVINO_XML, TENSORRT, Bundle, Golden
-from vitedge.runtime.tensorrt.fingerprint import Fingerprint
-from vitedge.runtime.tensorrt.records import BuildRecord, Candidate, Latency, dump_record
-from vitedge.runtime.tensorrt.store import graphs_of
+from vitedge.bundle.bundle import GOLDEN, MODEL_FP16_ONNX, MODEL_ONNX, OPENVINO_XML, TENSORRT, Bundle, Golden
+from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, Candidate, Latency, dump_record
+from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint
+from vitedge.runtime.engines.tensorrt.plan_store import graphs_of
 from vitedge.version import VERSION
 
 INT8_PLAN, FP16_PLAN = b"plan of model.onnx", b"plan of model.fp16.onnx"

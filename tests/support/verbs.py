@@ -11,7 +11,7 @@ from bundles import COLOURS, colour_frame, make_bundle
 from PIL import Image
 from tensorrt_bundles import make_tensorrt_bundle
 
-from vitedge.signing import new_key
+from vitedge.bundle.signing import new_key
 
 CONSOLE = (str(Path(sys.executable).with_name("vitedge")),)
 MODULE = (sys.executable, "-m", "vitedge")

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vitedge.bundle import INPUT_NAME, OUTPUT_NAME
+from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME
 
 Kind = Literal["fp32", "fp16", "int8"]
 

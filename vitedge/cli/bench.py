@@ -11,7 +11,7 @@ from typing import Any
 from vitedge.cli import output
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
-from vitedge.runtime.engines import ENGINES
+from vitedge.runtime.engines.base import ENGINES
 from vitedge.safety import escape
 
 DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."
@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, write the reports, print the table."""
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
-    from vitedge.runtime.bench import bench
-    from vitedge.runtime.bench_page import to_html
-    from vitedge.runtime.bench_report import to_json, to_text
+    from vitedge.report.bench import to_html
+    from vitedge.runtime.bench.measure import bench
+    from vitedge.runtime.bench.text import to_json, to_text
 
     report = bench(
         arguments.bundle,

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.targets import target_named
 from vitedge.cli import output
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.errors import BundleIntegrityError, BundleSchemaError, VitedgeError
 from vitedge.progress import Terminal
 from vitedge.safety.escape import shell, terminal_lines
-from vitedge.targets import target_named
 
 if TYPE_CHECKING:
-    from vitedge.runtime.tensorrt.layers import AttentionBlock
-    from vitedge.runtime.tensorrt.records import BuildRecord, Candidate
-    from vitedge.runtime.tensorrt.store import Stored
+    from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, Candidate
+    from vitedge.runtime.engines.tensorrt.layers import AttentionBlock
+    from vitedge.runtime.engines.tensorrt.plan_store import Stored
 
 EPILOG = """\
 The graph and its 16-bit twin are both built and timed, and the faster one that passes the bundle's self-test is kept,
@@ -58,7 +58,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, and say what came out."""
-    from vitedge.runtime.tensorrt.build import build
+    from vitedge.runtime.engines.tensorrt.build.build import build
 
     record = build(
         arguments.bundle,
@@ -117,7 +117,7 @@ def engine_state(bundle: Bundle) -> EngineState | None:
     """Of a bundle for TensorRT; None for any other."""
     if target_named(bundle.manifest.target).tensorrt is None:
         return None
-    from vitedge.runtime.tensorrt.store import stored_plans
+    from vitedge.runtime.engines.tensorrt.plan_store import stored_plans
 
     found = stored_plans(bundle)
     if not found:
@@ -137,9 +137,9 @@ def _state(bundle: Bundle, found: Stored | BundleSchemaError) -> EngineState:
 
 
 def _fit(bundle: Bundle, found: Stored) -> EngineState:
-    from vitedge.runtime.tensorrt.device import open_device
-    from vitedge.runtime.tensorrt.fingerprint import difference, fingerprint_of
-    from vitedge.runtime.tensorrt.store import graphs_of, tensorrt_of
+    from vitedge.runtime.engines.tensorrt.device import open_device
+    from vitedge.runtime.engines.tensorrt.fingerprint import difference, fingerprint_of
+    from vitedge.runtime.engines.tensorrt.plan_store import graphs_of, tensorrt_of
 
     try:
         device = open_device(tensorrt_of(bundle).module)

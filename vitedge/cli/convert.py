@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vitedge.bundle import MODEL_ONNX, REPORT_HTML, Bundle
+from vitedge.bundle.bundle import MODEL_ONNX, REPORT_HTML, Bundle
+from vitedge.bundle.targets import TARGETS, target_named
 from vitedge.cli import output
 from vitedge.cli.inspect import ran_in, trust
 from vitedge.progress import Terminal
-from vitedge.runtime.tensorrt.trtexec import build_command
+from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 from vitedge.safety.escape import shell, terminal_lines
-from vitedge.targets import TARGETS, target_named
 
 MOST_DIGITS = 9
 

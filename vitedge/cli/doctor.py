@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitedge.bundle.targets import TensorrtModule
 from vitedge.cli import output
 from vitedge.errors import VitedgeError
 from vitedge.extras import require
 from vitedge.records import encode
-from vitedge.runtime.cameras import Camera, list_cameras
-from vitedge.runtime.capabilities import Recommendation, read_features, recommend_precision
-from vitedge.runtime.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
-from vitedge.runtime.tensorrt.cuda import load_cuda
-from vitedge.runtime.tensorrt.device import EXTRAS, import_tensorrt
-from vitedge.runtime.tensorrt.fingerprint import read_l4t
-from vitedge.runtime.tensorrt.versions import api_of
+from vitedge.runtime.engines.tensorrt.cuda import load_cuda
+from vitedge.runtime.engines.tensorrt.device import EXTRAS, import_tensorrt
+from vitedge.runtime.engines.tensorrt.fingerprint import read_l4t
+from vitedge.runtime.engines.tensorrt.versions import api_of
+from vitedge.runtime.system.cameras import Camera, list_cameras
+from vitedge.runtime.system.capabilities import Recommendation, read_features, recommend_precision
+from vitedge.runtime.system.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
 from vitedge.safety import escape
-from vitedge.targets import TensorrtModule
 from vitedge.version import VERSION
 
 EPILOG = """\

@@ -10,22 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.signatures import SIGNATURES
 from vitedge.cli import output
 from vitedge.cli.inspect import trust
 from vitedge.errors import UsageError
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Progress, Terminal
-from vitedge.runtime.engines import ENGINES
+from vitedge.runtime.engines.base import ENGINES
 from vitedge.safety import escape
-from vitedge.signatures import SIGNATURES
 
 if TYPE_CHECKING:
-    from vitedge.calib.answers import Model
-    from vitedge.calib.images import Images
-    from vitedge.calib.journal import Journal
-    from vitedge.calib.report import Report
-    from vitedge.calib.sensitivity import Sensitivity
+    from vitedge.calib.data.images import Images
+    from vitedge.calib.evaluation.predictions import Model
+    from vitedge.calib.evaluation.resume_log import Journal
+    from vitedge.calib.sensitivity.sensitivity import Sensitivity
+    from vitedge.report.evaluation_text import Report
 
 DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles are apart on images or a video."
 EPILOG = """\
@@ -95,9 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
-    from vitedge.calib.confidence import check_enough
-    from vitedge.calib.report import to_text
-    from vitedge.calib.video import open_images
+    from vitedge.calib.data.video import open_images
+    from vitedge.calib.evaluation.score_calibration import check_enough
+    from vitedge.report.evaluation_text import to_text
 
     images = open_images(arguments.data, limit=arguments.limit)
     if arguments.fit_confidence:
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from vitedge.calib.confidence import check_abstain_error
+    from vitedge.calib.evaluation.score_calibration import check_abstain_error
 
     check_abstain_error(arguments.abstain_error)
     if arguments.abstain_error is not None and not arguments.fit_confidence:
@@ -128,7 +128,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _journal(arguments: argparse.Namespace, images: Images) -> Journal | None:
     """Where answers are kept until the report is written; none without a report, nor for logits."""
-    from vitedge.calib.journal import Journal, journal_key
+    from vitedge.calib.evaluation.resume_log import Journal, journal_key
 
     report: Path | None = arguments.json or arguments.html
     if report is None or arguments.fit_confidence:
@@ -142,7 +142,7 @@ def _bundles(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _measured(arguments: argparse.Namespace, images: Images, journal: Journal | None) -> Report:
-    from vitedge.calib.report import measure
+    from vitedge.report.evaluation_text import measure
 
     with ExitStack() as opened:
         models, ask = _spread(arguments, images) if arguments.scheduler else _here(arguments, opened)
@@ -161,14 +161,14 @@ def _measured(arguments: argparse.Namespace, images: Images, journal: Journal | 
 
 
 def _layers(arguments: argparse.Namespace, images: Images) -> Sensitivity:
-    from vitedge.calib.sensitivity import bundle_sensitivity
+    from vitedge.calib.sensitivity.sensitivity import bundle_sensitivity
 
     bundle, against = (Bundle.open(path) for path in _bundles(arguments))
     return bundle_sensitivity(bundle, against, images, Terminal())
 
 
 def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[Model], Callable[..., Any]]:
-    from vitedge.calib import accuracy
+    from vitedge.calib.evaluation import accuracy
     from vitedge.runtime.classifier import load
 
     classifiers = [opened.enter_context(load(path, engine=arguments.engine)) for path in _bundles(arguments)]
@@ -176,8 +176,8 @@ def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[Mo
 
 
 def _spread(arguments: argparse.Namespace, images: Images) -> tuple[Sequence[Model], Callable[..., Any]]:
-    from vitedge.calib.accuracy import collect
-    from vitedge.calib.cluster import RemoteModel, on_cluster
+    from vitedge.calib.evaluation.accuracy import collect
+    from vitedge.calib.evaluation.dask import RemoteModel, on_cluster
 
     bundles = [Bundle.open(path) for path in _bundles(arguments)]
     answering = on_cluster(arguments.scheduler, bundles, images, arguments.engine)
@@ -189,7 +189,7 @@ def _spread(arguments: argparse.Namespace, images: Images) -> tuple[Sequence[Mod
 
 
 def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
-    from vitedge.calib.confidence import fit, store
+    from vitedge.calib.evaluation.score_calibration import fit, store
 
     assert report.ours.evaluation is not None
     record = fit(report.ours.evaluation, arguments.abstain_error)
@@ -201,8 +201,8 @@ def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
 
 
 def _write(arguments: argparse.Namespace, report: Report, images: Images) -> None:
-    from vitedge.calib.report import to_json
-    from vitedge.calib.report_page import contact_sheet, to_html
+    from vitedge.report.evaluation import contact_sheet, to_html
+    from vitedge.report.evaluation_text import to_json
 
     if arguments.json:
         write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")

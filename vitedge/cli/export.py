@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say what to do with it."""
-    from vitedge.converters.exports.export import export
+    from vitedge.converters.integrations.export import export
 
     exported = export(arguments.bundle, tool=arguments.tool, output=arguments.output)
     output.write(terminal_lines([str(exported.path), *(f"  {note}" for note in exported.notes)]))

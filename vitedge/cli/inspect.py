@@ -6,17 +6,17 @@ import argparse
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from vitedge.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.manifest import ConfidenceRecord, Manifest
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.bundle.signatures import read_signatures
+from vitedge.bundle.targets import target_named
 from vitedge.cli import output
 from vitedge.cli.build import EngineState, engine_state, record_lines
 from vitedge.cli.trust import add_trust_options, trusted
-from vitedge.manifest import ConfidenceRecord, Manifest
 from vitedge.metrics import Parity
-from vitedge.preprocessing import Preprocessing
 from vitedge.records import encode
 from vitedge.safety import escape
-from vitedge.signatures import read_signatures
-from vitedge.targets import target_named
 
 if TYPE_CHECKING:
     from vitedge.converters.graph_summary import GraphSummary

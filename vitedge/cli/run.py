@@ -19,14 +19,14 @@ import numpy as np
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, output
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.prediction import Prediction
-from vitedge.runtime.engines import ENGINES
+from vitedge.runtime.engines.base import ENGINES
 from vitedge.safety.escape import terminal, terminal_lines
 
 if TYPE_CHECKING:
     from vitedge.runtime.classifier import Classifier
-    from vitedge.runtime.frames import FrameSource
-    from vitedge.runtime.sinks import Sink
-    from vitedge.runtime.stream import Policy
+    from vitedge.runtime.outputs.sinks import Sink
+    from vitedge.runtime.sources.base import FrameSource
+    from vitedge.runtime.stream.stream import Policy
 
 DESCRIPTION = "Classify what a camera, a video or a folder of images shows."
 EPILOG = """\
@@ -75,7 +75,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends, the window is closed, or Ctrl-C; then print a summary on stderr."""
     from vitedge.runtime.classifier import load
-    from vitedge.runtime.sources import open_source
+    from vitedge.runtime.sources.open import open_source
 
     _check_outputs(arguments)
     trust = trusted(arguments)
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    from vitedge.runtime.sinks import check_output
+    from vitedge.runtime.outputs.sinks import check_output
 
     if arguments.jsonl not in (None, "-"):
         check_output(arguments.jsonl, "--jsonl")
@@ -98,7 +98,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 
 def _stream(arguments: argparse.Namespace, classifier: Classifier, source: FrameSource) -> int:
-    from vitedge.runtime.sinks import deliver
+    from vitedge.runtime.outputs.sinks import deliver
 
     policy: Policy = arguments.policy or ("latest" if source.live else "every")
     tally = Tally()
@@ -120,8 +120,8 @@ def _stream(arguments: argparse.Namespace, classifier: Classifier, source: Frame
 
 
 def _sinks(arguments: argparse.Namespace, source: FrameSource, policy: str) -> list[Sink]:
-    from vitedge.runtime.sinks import AnnotatedVideo, JsonLines, Window
-    from vitedge.runtime.sources import ImageFiles
+    from vitedge.runtime.outputs.sinks import AnnotatedVideo, JsonLines, Window
+    from vitedge.runtime.sources.open import ImageFiles
 
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
@@ -142,7 +142,7 @@ class StatusLine:
     """The last prediction on one line of a terminal, redrawn in place."""
 
     def __init__(self, stream: TextIO) -> None:
-        from vitedge.runtime.overlay import RateMeter
+        from vitedge.runtime.outputs.overlay import RateMeter
 
         self._stream = stream
         self._rate = RateMeter()

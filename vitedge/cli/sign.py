@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _new_key(path: Path) -> int:
-    from vitedge.signing import new_key, public_path
+    from vitedge.bundle.signing import new_key, public_path
 
     key = new_key(path)
     output.write(
@@ -75,7 +75,7 @@ def _new_key(path: Path) -> int:
 
 
 def _sign(bundle: Path, key: Path) -> int:
-    from vitedge.signing import is_encrypted, sign
+    from vitedge.bundle.signing import is_encrypted, sign
 
     passphrase = _ask(key) if is_encrypted(key) else None
     signed_by = sign(bundle, key=key, passphrase=passphrase)

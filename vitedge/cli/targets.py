@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vitedge.bundle.targets import MINIMUM_TENSORRT, TARGETS, JetpackRelease, Target
 from vitedge.cli import output
 from vitedge.records import encode
 from vitedge.safety import escape
-from vitedge.targets import MINIMUM_TENSORRT, TARGETS, JetpackRelease, Target
 
 EPILOG = """\
 examples:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vitedge.demo.clip import read_frames, write_video
 from vitedge.demo.measure import Streamed
 from vitedge.progress import Progress
-from vitedge.runtime.overlay import BACKGROUND, BAR, MUTED, TEXT, Colour, annotate, layout_for
+from vitedge.runtime.outputs.overlay import BACKGROUND, BAR, MUTED, TEXT, Colour, annotate, layout_for
 
 WRONG: Colour = (70, 70, 230)
 SIDEBAR = 344

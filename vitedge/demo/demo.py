@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.targets import Precision, target_named
 from vitedge.converters.convert import convert
 from vitedge.converters.publish import staged
 from vitedge.demo.annotate import write_annotated
@@ -27,7 +28,6 @@ from vitedge.demo.photos import sample, write_photos
 from vitedge.progress import Progress
 from vitedge.records import encode
 from vitedge.runtime.classifier import Classifier, load
-from vitedge.targets import Precision, target_named
 
 CHECKPOINT = Path(__file__).with_name("digits_vit")
 TARGET = target_named("cpu")

@@ -15,9 +15,9 @@ from vitedge.demo.digits import LABELS
 from vitedge.metrics import parity
 from vitedge.prediction import Prediction, StageTimes
 from vitedge.progress import Progress
-from vitedge.runtime.bench import Call, Samples, interleaved, joined, warm_up
+from vitedge.runtime.bench.measure import Call, Samples, interleaved, joined, warm_up
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.images import list_images, read_image
+from vitedge.runtime.sources.images import list_images, read_image
 
 WARM_UP_SECONDS = 2.5
 ROUNDS = 12

@@ -23,10 +23,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.utils import ModelEmaV3
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.demo import photos
 from vitedge.demo.digits import LABELS, Digits, load_split
 from vitedge.demo.scenes import random_scene, render
-from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Progress, Terminal
 
 ARCHITECTURE = "vit_tiny_patch16_224"

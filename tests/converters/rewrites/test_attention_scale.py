@@ -7,7 +7,8 @@ from graphs import PREPROCESSING, attention, kinds, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitedge.converters.rewrites import attention_scale, is_exact, multipliers
+from vitedge.converters.rewrites import attention_scale, multipliers
+from vitedge.converters.rewrites.apply import is_exact
 
 NOTHING = "no attention is scaled by a constant"
 COSINE = "queries and keys are divided by their norm after the layer (cosine attention)"

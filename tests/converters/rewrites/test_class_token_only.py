@@ -4,7 +4,9 @@ import graphs
 import pytest
 from graphs import PREPROCESSING, rewritten
 
-from vitedge.converters.rewrites import bounds, class_token_only, is_exact
+from vitedge.converters.rewrites import class_token_only
+from vitedge.converters.rewrites.apply import is_exact
+from vitedge.graph import bounds
 
 IN_FULL = "every matrix product is read in full"
 BLOCK = """

@@ -4,7 +4,8 @@ import graphs
 import pytest
 from graphs import PREPROCESSING, kinds, rewritten
 
-from vitedge.converters.rewrites import distilled_heads, is_exact
+from vitedge.converters.rewrites import distilled_heads
+from vitedge.converters.rewrites.apply import is_exact
 
 NO_SUM = "the logits are not a sum of linear layers"
 AVERAGES = {

@@ -16,14 +16,14 @@ import torch
 import transformers_checkpoints
 from torch import nn
 
-from vitedge.converters import openvino
-from vitedge.converters.export import export
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.onnx_export import export
+from vitedge.converters.openvino import backend as openvino
 from vitedge.converters.reference import module_logits
-from vitedge.converters.rewrites import REWRITES, Rewrite, Rewritten, apply_rewrites
-from vitedge.converters.sources import HubFolder
-from vitedge.converters.transformers_models import load_transformers
+from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites
+from vitedge.converters.sources.parse import HubFolder
+from vitedge.converters.sources.transformers.models import load_transformers
 from vitedge.converters.verify import check_source
-from vitedge.preprocessing import Preprocessing
 
 ALWAYS = {"tidy", "fold normalization", "prepend normalization"}
 VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}

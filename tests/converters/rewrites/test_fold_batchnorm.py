@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from graphs import PREPROCESSING, kinds, rewritten
 
-from vitedge.converters.rewrites import fold_batchnorm, is_exact
-from vitedge.converters.rewrites.graph import Layer
+from vitedge.converters.rewrites import fold_batchnorm
+from vitedge.converters.rewrites.apply import is_exact
+from vitedge.graph.layers import Layer
 
 
 def normalized(body: str, channels: int = 3, **constants: graphs.Array) -> graphs.ir.Model:

@@ -8,11 +8,12 @@ from graphs import PHOTOS, classifier, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.reference import graph_logits
-from vitedge.converters.rewrites import Rewrite, apply_rewrites, fold_normalization, is_exact
-from vitedge.converters.rewrites.graph import Layer
+from vitedge.converters.rewrites import fold_normalization
+from vitedge.converters.rewrites.apply import Rewrite, apply_rewrites, is_exact
+from vitedge.graph.layers import Layer
 from vitedge.metrics import parity
-from vitedge.preprocessing import Preprocessing
 
 FOLD = Rewrite("fold", fold_normalization.check, fold_normalization.rewrite)
 channel = st.tuples(*[st.floats(0, 1, width=32)] * 3)

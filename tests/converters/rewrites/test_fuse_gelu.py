@@ -4,7 +4,8 @@ import graphs
 import pytest
 from graphs import PREPROCESSING, kinds, rewritten
 
-from vitedge.converters.rewrites import fuse_gelu, is_exact
+from vitedge.converters.rewrites import fuse_gelu
+from vitedge.converters.rewrites.apply import is_exact
 from vitedge.converters.rewrites.scalars import Product
 
 CONSTANTS = """one = Constant<value = float {1.0}>() half = Constant<value = float {0.5}>()

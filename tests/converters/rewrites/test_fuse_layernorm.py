@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from graphs import PREPROCESSING, kinds, rewritten
 
-from vitedge.converters.rewrites import fuse_layernorm, is_exact
+from vitedge.converters.rewrites import fuse_layernorm
+from vitedge.converters.rewrites.apply import is_exact
 
 NOTHING = "no LayerNormalization is spelled out"
 SQUARES = ["q = Mul(d, d)", "two = Constant<value = float {2.0}>() q = Pow(d, two)"]

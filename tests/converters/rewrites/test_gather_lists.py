@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.gather_lists import flatten_gathers
-from vitedge.preprocessing import Preprocessing
 
 ROWS = np.asarray([[0, 2, 4, 6], [1, 3, 5, 7]])
 PIXELS = Preprocessing((8, 8), (8, 8))

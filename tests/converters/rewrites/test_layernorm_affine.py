@@ -7,8 +7,9 @@ from graphs import PREPROCESSING, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitedge.converters.rewrites import is_exact, layernorm_affine
-from vitedge.converters.rewrites.graph import Layer
+from vitedge.converters.rewrites import layernorm_affine
+from vitedge.converters.rewrites.apply import is_exact
+from vitedge.graph.layers import Layer
 
 NORM = "n = LayerNormalization(x, gamma, beta)"
 LINEAR = "p = MatMul(n, w)\ny = Add(p, b)"

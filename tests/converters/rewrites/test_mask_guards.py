@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from graphs import PREPROCESSING, Array, kinds, model, random, rewritten
 
-from vitedge.converters.rewrites import is_exact, mask_guards
+from vitedge.converters.rewrites import mask_guards
+from vitedge.converters.rewrites.apply import is_exact
 
 GUARD = "p = Softmax<axis = -1>(scores) n = IsNaN(p) a = Where(n, zero, p) y = MatMul(a, x)"
 PRODUCT = "xt = Transpose<perm = [0, 2, 1]>(x) scored = MatMul(x, xt)"

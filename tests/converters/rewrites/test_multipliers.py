@@ -11,7 +11,8 @@ from graphs import kinds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitedge.converters.rewrites import is_exact, multipliers
+from vitedge.converters.rewrites import multipliers
+from vitedge.converters.rewrites.apply import is_exact
 from vitedge.converters.rewrites.multipliers import Fold, fold, multiplier_of
 from vitedge.metrics import Parity, parity
 

@@ -4,7 +4,8 @@ import graphs
 import pytest
 from graphs import PHOTOS, classifier, noise
 
-from vitedge.converters.rewrites import REWRITES, apply_rewrites, prepend_normalization
+from vitedge.converters.rewrites import prepend_normalization
+from vitedge.converters.rewrites.apply import REWRITES, apply_rewrites
 from vitedge.errors import ConversionError
 
 PREPEND = next(rewrite for rewrite in REWRITES if rewrite.rewrite is prepend_normalization.rewrite)

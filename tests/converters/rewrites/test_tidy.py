@@ -8,8 +8,8 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites import tidy
-from vitedge.preprocessing import Preprocessing
 
 
 def test_a_large_table_is_looked_up_once() -> None:

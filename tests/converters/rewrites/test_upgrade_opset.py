@@ -5,8 +5,9 @@ import onnx_ir as ir
 import pytest
 from graphs import PREPROCESSING, outputs
 
-from vitedge.converters.export import OPSET
-from vitedge.converters.rewrites import is_exact, upgrade_opset
+from vitedge.converters.onnx_export import OPSET
+from vitedge.converters.rewrites import upgrade_opset
+from vitedge.converters.rewrites.apply import is_exact
 from vitedge.metrics import parity
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import vitedge
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.targets import Precision
 from vitedge.cli import convert as convert_cli
 from vitedge.cli import inspect as inspect_cli
 from vitedge.cli.build import engine_state
@@ -21,9 +22,8 @@ from vitedge.converters.tensorrt import backend
 from vitedge.converters.tensorrt.typed import half_graph
 from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
-from vitedge.runtime.engines import open_engine
-from vitedge.runtime.self_test import self_test
-from vitedge.targets import Precision
+from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.self_test import self_test
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
 EIGHTS = ("int8", "fp8")

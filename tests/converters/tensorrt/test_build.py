@@ -11,17 +11,17 @@ import numpy as np
 import onnx
 import pytest
 
-from vitedge.calib.quantize import quantize
-from vitedge.calib.quantizers import Scheme
-from vitedge.converters.rewrites import Rewritten
+from vitedge.calib.quantization.affine import Scheme
+from vitedge.calib.quantization.ptq import quantize
+from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
-from vitedge.converters.tensorrt.ranges import peaks
 from vitedge.converters.tensorrt.typed import half_graph
+from vitedge.converters.tensorrt.value_ranges import peaks
 from vitedge.converters.verify import Frames
 from vitedge.errors import EngineError
 from vitedge.progress import Silent
-from vitedge.runtime.tensorrt.builder import BuiltPlan, build_plan
-from vitedge.runtime.tensorrt.layers import attention_blocks, effective_precision
+from vitedge.runtime.engines.tensorrt.build.builder import BuiltPlan, build_plan
+from vitedge.runtime.engines.tensorrt.layers import attention_blocks, effective_precision
 
 rtx = pytest.importorskip("tensorrt_rtx")
 

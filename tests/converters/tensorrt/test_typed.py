@@ -12,18 +12,18 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from vitedge.calib.quantize import quantize
-from vitedge.calib.quantizers import Scheme
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.calib.quantization.affine import Scheme
+from vitedge.calib.quantization.ptq import quantize
 from vitedge.converters.reference import graph_logits
-from vitedge.converters.tensorrt.counts import counts
+from vitedge.converters.tensorrt.casts import counts
+from vitedge.converters.tensorrt.emulation import rounded
 from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
-from vitedge.converters.tensorrt.placement import QUANTIZERS
-from vitedge.converters.tensorrt.ranges import peaks
-from vitedge.converters.tensorrt.rounded import rounded
+from vitedge.converters.tensorrt.float32_placement import QUANTIZERS
 from vitedge.converters.tensorrt.typed import Typed, half_graph
+from vitedge.converters.tensorrt.value_ranges import peaks
 from vitedge.errors import CalibrationError, ConversionError
 from vitedge.metrics import sqnr_db
-from vitedge.preprocessing import Preprocessing
 from vitedge.progress import Silent
 
 FRAMES = layers.frames(6)

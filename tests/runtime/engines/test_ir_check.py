@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.bundle import OPENVINO_XML, Bundle
+from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.runtime.engines import ir_check
 from vitedge.runtime.engines.ir_check import check_ir
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitedge.bundle import Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.errors import EngineError
 from vitedge.runtime.engines.onnxruntime import OnnxruntimeEngine, effective_precision, open_engine
 

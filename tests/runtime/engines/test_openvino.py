@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitedge.bundle import MODEL_ONNX, OPENVINO_XML, OUTPUT_NAME, Bundle
+from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, OUTPUT_NAME, Bundle
+from vitedge.bundle.targets import Precision
 from vitedge.errors import EngineError
 from vitedge.runtime.engines.openvino import (
     OpenvinoEngine,
@@ -26,7 +27,6 @@ from vitedge.runtime.engines.openvino import (
     open_engine,
     open_lanes,
 )
-from vitedge.targets import Precision
 
 onnx = pytest.importorskip("onnx")
 openvino = pytest.importorskip("openvino")

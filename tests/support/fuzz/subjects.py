@@ -26,7 +26,7 @@ import torch
 
 from fuzz import mutations, seeds
 from fuzz.mutations import JsonMutator, Mutation, ZipMutator
-from vitedge.bundle import GOLDEN, MANIFEST, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML
+from vitedge.bundle.bundle import GOLDEN, MANIFEST, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML
 from vitedge.errors import CheckpointError, VitedgeError
 from vitedge.metrics import sqnr_db
 from vitedge.safety.escape import terminal
@@ -189,8 +189,8 @@ def _odd(tensors: Mapping[str, torch.Tensor], kind: str) -> dict[Any, Any]:
 
 
 def _load_weights(folder: Path, path: Path, content: bytes) -> None:
-    from vitedge.converters.sources import HubFolder
-    from vitedge.converters.timm_models import load_folder
+    from vitedge.converters.sources.parse import HubFolder
+    from vitedge.converters.sources.timm.models import load_folder
 
     path.write_bytes(content)
     model = load_folder(HubFolder(folder), labels=None)
@@ -199,8 +199,8 @@ def _load_weights(folder: Path, path: Path, content: bytes) -> None:
 
 
 def _timm_config(scratch: Path, marker: str) -> Subject:
-    from vitedge.converters.sources import HubFolder
-    from vitedge.converters.timm_models import load_folder
+    from vitedge.converters.sources.parse import HubFolder
+    from vitedge.converters.sources.timm.models import load_folder
 
     folder = seeds.timm_folder(scratch / "timm")
 
@@ -213,8 +213,8 @@ def _timm_config(scratch: Path, marker: str) -> Subject:
 
 def _transformers(file: str) -> Any:
     def make(scratch: Path, marker: str) -> Subject:
-        from vitedge.converters.sources import HubFolder
-        from vitedge.converters.transformers_models import load_transformers
+        from vitedge.converters.sources.parse import HubFolder
+        from vitedge.converters.sources.transformers.models import load_transformers
 
         folder = seeds.transformers_folder(scratch / "transformers")
         seed = (folder / file).read_bytes()
@@ -229,8 +229,8 @@ def _transformers(file: str) -> Any:
 
 
 def _given_preprocessing(scratch: Path, marker: str) -> Subject:
-    from vitedge.converters.given_preprocessing import given_preprocessing
-    from vitedge.runtime.preprocess import Preprocessor
+    from vitedge.converters.sources.preprocessing import given_preprocessing
+    from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
     path = scratch / "preprocessing.json"
 
@@ -244,7 +244,7 @@ def _given_preprocessing(scratch: Path, marker: str) -> Subject:
 
 
 def _labels(scratch: Path, marker: str) -> Subject:
-    from vitedge.converters.labels import read_labels
+    from vitedge.converters.sources.labels import read_labels
 
     path = scratch / "labels.txt"
 
@@ -259,7 +259,7 @@ def _labels(scratch: Path, marker: str) -> Subject:
 
 
 def _images(scratch: Path, marker: str) -> Subject:
-    from vitedge.runtime.images import read_image
+    from vitedge.runtime.sources.images import read_image
 
     path = scratch / "image.jpg"
 
@@ -272,7 +272,7 @@ def _images(scratch: Path, marker: str) -> Subject:
 
 
 def _videos(scratch: Path, marker: str) -> Subject:
-    from vitedge.runtime.sources import open_source
+    from vitedge.runtime.sources.open import open_source
 
     clips = seeds.videos(scratch / "clips")
 
@@ -295,8 +295,8 @@ def _onnx(scratch: Path, marker: str) -> Subject:
     import onnx
 
     from fuzz.onnx_graphs import mutate_graph
-    from vitedge.converters.onnx_models import load_onnx
-    from vitedge.converters.sources import OnnxFile
+    from vitedge.converters.sources.onnx.models import load_onnx
+    from vitedge.converters.sources.parse import OnnxFile
 
     folder = scratch / "onnx"
     folder.mkdir()
@@ -313,7 +313,7 @@ def _onnx(scratch: Path, marker: str) -> Subject:
 
 def _program(scratch: Path, marker: str) -> Subject:
     """Run what the sandboxed child runs, here and without the sandbox: no code runs because of the checks alone."""
-    from vitedge.converters.program_worker import serve
+    from vitedge.converters.sources.torch_export.worker import serve
 
     path, folder = scratch / "program.pt2", scratch / "child"
     folder.mkdir()
@@ -408,10 +408,10 @@ def _put_links(path: Path) -> None:
 
 def _use(folder: Path, place: str) -> None:
     import vitedge
-    from vitedge.calib.video import open_images
-    from vitedge.converters.labels import read_labels
-    from vitedge.converters.timm_config import read_config
-    from vitedge.runtime.sources import open_source
+    from vitedge.calib.data.video import open_images
+    from vitedge.converters.sources.labels import read_labels
+    from vitedge.converters.sources.timm.config import read_config
+    from vitedge.runtime.sources.open import open_source
 
     path = folder / place
     if place in ("image.png", "video.mp4"):

@@ -1,1 +1,0 @@
-"""A bundle in the form that other inference servers and pipelines read."""

@@ -1,0 +1,74 @@
+"""``export``: a bundle in another tool's form, as a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitedge.bundle.bundle import Bundle, open_bundle
+from vitedge.converters.publish import check_output, staged
+from vitedge.errors import UsageError, did_you_mean
+from vitedge.extras import require
+
+Writer = Callable[[Bundle, Path], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        path: the folder.
+        notes: what to know and to do next, a sentence each.
+    """
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def _write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+    for package in ("onnx", "onnxruntime"):
+        require(package, extra="convert", purpose="vitedge export --for deepstream")
+    from vitedge.converters.integrations.deepstream import write_deepstream
+
+    return write_deepstream(bundle, folder)
+
+
+def _write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+    from vitedge.converters.integrations.triton import write_triton
+
+    return write_triton(bundle, folder)
+
+
+WRITERS: Mapping[str, Writer] = {"deepstream": _write_deepstream, "triton": _write_triton}
+
+
+def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None = None) -> Export:
+    """Write what another tool reads.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        tool: ``deepstream`` or ``triton``.
+        output: the folder, which must not exist; by default ``BUNDLE-TOOL`` here.
+
+    Raises:
+        UsageError: no such tool, the folder exists, or the tool cannot run this bundle.
+        BundleError: the bundle cannot be read, or a file of it was altered.
+        ConversionError: the graph cannot be given the form that the tool needs.
+        MissingExtraError: a package that it takes is not installed.
+    """
+    if tool not in WRITERS:
+        raise UsageError(
+            f"vitedge exports nothing for {tool!r}",
+            expected=f"one of {', '.join(WRITERS)}",
+            fix=did_you_mean(tool, WRITERS),
+        )
+    opened = open_bundle(bundle)
+    path = Path(output).expanduser() if output is not None else Path(f"{opened.path.stem}-{tool}")
+    with staged(path) as partial:
+        notes = WRITERS[tool](opened, partial)
+        check_output(path)
+        partial.chmod(0o755)
+        partial.rename(path)
+    return Export(path, notes)

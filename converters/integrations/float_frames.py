@@ -1,0 +1,103 @@
+"""The graph of a bundle for pipelines that feed floating-point frames and read probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME
+from vitedge.errors import ConversionError
+from vitedge.metrics import softmax
+
+PROBABILITIES = "probabilities"
+TEMPERATURE = "vitedge_temperature"
+TOLERANCE = 1e-6
+
+
+def with_float_frames(graph: onnx.ModelProto, temperature: float = 1.0) -> onnx.ModelProto:
+    """``frame`` as float32 of the same values, 0…255, and ``probabilities`` in the place of ``logits``.
+
+    Nothing is rounded: what cast the bytes to floating point reads floating point instead.
+
+    Args:
+        graph: uint8 ``frame`` (1,H,W,3) in, float32 ``logits`` (1,classes) out.
+        temperature: the logits are divided by it before the softmax.
+
+    Returns:
+        A new graph.
+
+    Raises:
+        ConversionError: the graph computes with the bytes themselves, so that floating point does not fit; or it has
+            other inputs or outputs.
+    """
+    if (_names(graph.graph.input), _names(graph.graph.output)) != ([INPUT_NAME], [OUTPUT_NAME]):
+        raise ConversionError(
+            f"the graph takes {_names(graph.graph.input)!r:.200} and gives {_names(graph.graph.output)!r:.200}",
+            expected=f"one input {INPUT_NAME} and one output {OUTPUT_NAME}, as vitedge convert writes them",
+        )
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph)
+    (frame,) = changed.graph.input
+    frame.type.tensor_type.elem_type = TensorProto.FLOAT
+    del changed.graph.value_info[:]  # the types of what moves the frame before it is cast
+    _append_softmax(changed, temperature)
+    try:
+        onnx.checker.check_model(changed, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(
+            f"the graph computes with the bytes of a frame: {str(error).splitlines()[0]}",
+            expected="a graph that casts the frame to floating point first, as those for TensorRT do",
+        ) from error
+    return changed
+
+
+def _names(values: Iterable[onnx.ValueInfoProto]) -> list[str]:
+    return [value.name for value in values]
+
+
+def _append_softmax(model: onnx.ModelProto, temperature: float) -> None:
+    scores = OUTPUT_NAME
+    if temperature != 1.0:
+        scores = f"{OUTPUT_NAME}_by_temperature"
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(temperature), TEMPERATURE))
+        model.graph.node.append(helper.make_node("Div", [OUTPUT_NAME, TEMPERATURE], [scores], name=scores))
+    model.graph.node.append(helper.make_node("Softmax", [scores], [PROBABILITIES], name=PROBABILITIES, axis=-1))
+    (output,) = model.graph.output
+    output.name = PROBABILITIES
+
+
+def check_same(graph: onnx.ModelProto, changed: onnx.ModelProto, frames: NDArray[np.uint8], temperature: float) -> None:
+    """Prove that both graphs give the same answers.
+
+    Args:
+        graph: as ``with_float_frames`` takes it.
+        changed: as it gives it.
+        frames: ``(N,H,W,3)`` to compare on.
+        temperature: that of ``changed``.
+
+    Raises:
+        ConversionError: some probability differs by more than 1e-6.
+    """
+    expected = np.stack([softmax(logits / np.float32(temperature)) for logits in _run(graph, frames)])
+    difference = float(np.abs(_run(changed, frames.astype(np.float32)) - expected).max())
+    if not difference <= TOLERANCE:
+        raise ConversionError(f"the graph with floating-point frames differs by {difference:.1e} in some probability")
+
+
+def _run(graph: onnx.ModelProto, frames: NDArray[Any]) -> NDArray[np.float32]:
+    """Outputs for ``(N,H,W,3)`` frames: ``(N,classes)``. Q/DQ pairs are computed as written, in floating point."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    try:
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        outputs = [session.run(None, {INPUT_NAME: frame[None]})[0] for frame in frames]
+    except Exception as error:  # ONNX Runtime's errors have no other base
+        raise ConversionError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
+    return np.concatenate(outputs)

@@ -1,0 +1,128 @@
+"""For Triton Inference Server: a model repository with one model, its configuration and its labels.
+
+A bundle for the CPU is served by the OpenVINO backend, one that TensorRT has built by the TensorRT backend, any other
+by ONNX Runtime on a GPU. Shapes are static and the batch is in them, so ``max_batch_size`` is 0.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitedge.bundle.bundle import INPUT_NAME, LABELS, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, OUTPUT_NAME, Bundle
+from vitedge.bundle.manifest import Manifest
+from vitedge.bundle.targets import target_named
+from vitedge.converters.integrations.built import built_plan
+from vitedge.runtime.engines.tensorrt.plan_store import MODEL_PLAN, Stored
+from vitedge.safety.escape import pbtxt, terminal_lines
+
+CONFIGURATION = "config.pbtxt"
+VERSION = "1"
+NAME_CHARACTERS = 100
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What serves a bundle.
+
+    Attributes:
+        setting: the line of the configuration that names it.
+        kind: of the instances, ``KIND_CPU`` or ``KIND_GPU``.
+        files: those of the bundle that it reads; each keeps its name, without its folder.
+    """
+
+    setting: str
+    kind: str
+    files: tuple[str, ...] = ()
+
+
+OPENVINO = Backend('backend: "openvino"', "KIND_CPU", (OPENVINO_XML, OPENVINO_BIN))
+ONNX_RUNTIME = Backend('platform: "onnxruntime_onnx"', "KIND_GPU", (MODEL_ONNX,))
+TENSORRT = Backend('platform: "tensorrt_plan"', "KIND_GPU")
+
+
+def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+    """Write the repository.
+
+    Args:
+        bundle: of any target.
+        folder: an empty folder, which becomes the repository.
+
+    Returns:
+        What to know and to do next, a sentence each.
+
+    Raises:
+        BundleIntegrityError: a file of the bundle, or the plan that was built of it, was altered.
+    """
+    plan = _served_plan(bundle)
+    backend = _backend(bundle, plan)
+    name = model_name(bundle.manifest)
+    version = folder / name / VERSION
+    version.mkdir(parents=True)
+    for file in backend.files:
+        (version / Path(file).name).write_bytes(bundle.read(file))
+    if plan is not None:
+        (version / MODEL_PLAN).write_bytes(plan.read())
+    (folder / name / LABELS).write_text(terminal_lines(bundle.manifest.model.labels), encoding="utf-8")
+    (folder / name / CONFIGURATION).write_text(configuration(bundle.manifest, backend), encoding="utf-8")
+    return (
+        "serve it: tritonserver --model-repository, and this folder",
+        f"clients send {INPUT_NAME} as uint8, resized and cropped as docs/bundle.md says, and read {OUTPUT_NAME}",
+        *([] if plan is None else [_plan_note(plan)]),
+    )
+
+
+def _plan_note(plan: Stored) -> str:
+    note = f"the plan runs on {plan.record.fingerprint.described}, and on nothing else"
+    if plan.is_remembered:
+        return note
+    return f"{note}; this machine does not remember building it, and a plan is code: serve it only if you know who did"
+
+
+def _served_plan(bundle: Bundle) -> Stored | None:
+    """Its plan, if Triton can run it: plans of TensorRT for RTX are another kind."""
+    plan = built_plan(bundle)
+    return plan if plan is not None and plan.record.fingerprint.module == "tensorrt" else None
+
+
+def _backend(bundle: Bundle, plan: Stored | None) -> Backend:
+    if plan is not None:
+        return TENSORRT
+    return OPENVINO if target_named(bundle.manifest.target).backend == "openvino" else ONNX_RUNTIME
+
+
+def model_name(manifest: Manifest) -> str:
+    """The model's name as a folder may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", manifest.model.name[:NAME_CHARACTERS]).strip(".") or "vitedge"
+
+
+def configuration(manifest: Manifest, backend: Backend) -> str:
+    """The text of ``config.pbtxt``."""
+    height, width = manifest.model.preprocessing.input_size
+    return f"""\
+name: "{pbtxt(model_name(manifest))}"
+{backend.setting}
+max_batch_size: 0
+input [
+  {{
+    name: "{INPUT_NAME}"
+    data_type: TYPE_UINT8
+    dims: [ 1, {height}, {width}, 3 ]
+  }}
+]
+output [
+  {{
+    name: "{OUTPUT_NAME}"
+    data_type: TYPE_FP32
+    dims: [ 1, {manifest.model.num_classes} ]
+    label_filename: "{LABELS}"
+  }}
+]
+instance_group [
+  {{
+    count: 1
+    kind: {backend.kind}
+  }}
+]
+"""

@@ -1,0 +1,67 @@
+"""A PyTorch module to an FP32 ONNX graph."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from timm.utils import reparameterize_model
+from torch import nn
+
+from vitedge.bundle.bundle import OUTPUT_NAME
+from vitedge.converters.quiet import quiet
+from vitedge.errors import ConversionError
+
+OPSET = 20
+PIXELS_NAME = "pixels"
+
+
+def export(module: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
+    """Trace a classifier with ``torch.export`` and write it as ONNX.
+
+    LayerNormalization and Gelu stay single operators (opset 20), branches that merge at inference are merged
+    (``reparameterize_model``), the batch is 1 and all shapes are static.
+
+    Args:
+        module: maps ``(1, 3, H, W)`` float32 to ``(1, classes)`` float32; it is not changed.
+        input_size: (height, width) in pixels.
+
+    Returns:
+        A graph with input ``pixels``, normalized float32 NCHW, and output ``logits``.
+
+    Raises:
+        ConversionError: the module does not run on an input of that size, or ONNX has no form for it.
+    """
+    pixels = torch.zeros(1, 3, *input_size)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                reparameterize_model(module),
+                (pixels,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[PIXELS_NAME],
+                output_names=[OUTPUT_NAME],
+                verbose=False,
+            )
+    except Exception as error:  # a model's own code runs here
+        raise ConversionError(
+            f"the model cannot be exported to ONNX: {type(error).__name__}: {str(error).splitlines()[0]}",
+            expected=f"a model that runs on one {input_size[0]}x{input_size[1]} image",
+        ) from error
+    graph: onnx.ModelProto = program.model_proto
+    check_outputs(graph)
+    return graph
+
+
+def check_outputs(graph: onnx.ModelProto) -> None:
+    """Refuse a graph that does not give one output of shape ``(1, classes)``.
+
+    Raises:
+        ConversionError: it does not.
+    """
+    shapes = [[dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in graph.graph.output]
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ConversionError(
+            f"the model gives {len(shapes)} outputs, of shape {', '.join(map(str, shapes))}",
+            expected="one output of shape [1, classes]",
+        )

@@ -1,0 +1,157 @@
+"""ONNX to OpenVINO IR, with the section that OpenVINO Model API and DL Streamer read."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import openvino
+from openvino.frontend import FrontEndManager
+
+from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
+from vitedge.bundle.targets import Precision
+from vitedge.calib.quantization.affine import Scheme
+from vitedge.converters.backends import Material, Reduced, quantized
+from vitedge.converters.precision import half_weights
+from vitedge.converters.quiet import quiet
+from vitedge.converters.rewrites import padding_tokens as spare_tokens
+from vitedge.converters.rewrites.apply import Rewrite
+from vitedge.errors import ConversionError
+from vitedge.progress import Progress
+from vitedge.runtime.engines.base import Engine, open_engine
+from vitedge.safety.escape import terminal
+
+WRITES = "ONNX and OpenVINO IR"
+COMPARES = "the compiled engine"
+REWRITES = (Rewrite("spare tokens", spare_tokens.check, spare_tokens.rewrite),)
+RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
+INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
+UNCONVERTED = ("NotSupportedONNXNode", "ONNXFrameworkNode")
+"""What OpenVINO's reader puts in the place of a node that it has no form for, or cannot convert."""
+
+
+def check_operators(graph: onnx.ModelProto) -> None:
+    """Refuse a graph that OpenVINO cannot read, before more work goes into it.
+
+    Raises:
+        ConversionError: names each operator that OpenVINO does not convert, and its layer.
+    """
+    try:
+        with quiet():
+            openvino.Core().read_model(graph.SerializeToString())
+    except RuntimeError as error:
+        raise ConversionError(
+            f"OpenVINO cannot convert {_unconverted(graph) or f'the graph: {_reason(error)}'}",
+            expected="operators that OpenVINO reads from ONNX",
+            fix="write that layer with other operators, and export again",
+        ) from error
+
+
+def _unconverted(graph: onnx.ModelProto) -> str:
+    """Operators, each with its first layer; those of branches and loops are not among them."""
+    reader = FrontEndManager().load_by_framework("onnx")
+    converted = reader.convert_partially(reader.load(io.BytesIO(graph.SerializeToString())))
+    names = {node.get_friendly_name() for node in converted.get_ops() if node.get_type_name() in UNCONVERTED}
+    layers = defaultdict[str, list[str]](list)
+    for node in graph.graph.node:
+        if {node.name, *node.output} & names:
+            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            layers[operator].append(node.name or node.output[0])
+    return "; ".join(
+        f"the operator {operator}, layer {first!r}" + (f" and {len(others)} more" if others else "")
+        for operator, (first, *others) in layers.items()
+    )
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without the places in its own code."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check 'false'")))
+
+
+def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
+    """The graph in a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
+    if precision == "int8":
+        found, record = quantized(material, Scheme.ASYMMETRIC, progress)
+        return Reduced(found.graph, record)
+    return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
+
+
+def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph itself: ONNX Runtime computes it as it is written."""
+    return graph
+
+
+def write(folder: Path, card: ModelCard, precision: Precision) -> None:
+    """Write the IR of the folder's ``model.onnx``."""
+    write_ir(folder / MODEL_ONNX, folder / OPENVINO_XML, card, precision)
+
+
+def open_host_engine(bundle: Bundle) -> Engine:
+    """The engine that a device would open: this host is one."""
+    return open_engine(bundle)
+
+
+def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precision) -> None:
+    """Write ``model.xml`` and ``model.bin``.
+
+    Args:
+        onnx_file: the bundle's graph.
+        xml_file: where to write; the weights go beside it.
+        card: labels and preprocessing for ``model_info``.
+        precision: with ``fp16``, weights are stored as float16.
+
+    Raises:
+        ConversionError: OpenVINO cannot read the graph, or the files cannot be written.
+    """
+    xml_file.parent.mkdir(exist_ok=True)
+    try:
+        with quiet():
+            model = openvino.Core().read_model(onnx_file)
+            model.inputs[0].get_node().set_layout(openvino.Layout("NHWC"))
+            _number_nodes(model)
+            for key, value in model_info(card).items():
+                model.set_rt_info(value, ["model_info", key])
+            openvino.save_model(model, xml_file, compress_to_fp16=precision == "fp16")
+    except RuntimeError as error:
+        raise ConversionError(f"OpenVINO cannot convert the graph: {_reason(error)}") from error
+
+
+def _number_nodes(model: openvino.Model) -> None:
+    """Number the nodes that the reader named, so that equal graphs give equal files: it counts on from file to file."""
+    for position, node in enumerate(model.get_ordered_ops()):
+        kind, _, number = node.get_friendly_name().rpartition("_")
+        if kind == node.get_type_name() and number.isdecimal():
+            node.set_friendly_name(f"{kind}_{position}")
+
+
+def model_info(card: ModelCard) -> dict[str, str]:
+    """What OpenVINO Model API needs to classify a BGR image, in its terms.
+
+    Model API resizes without antialiasing and has no share to crop: its result is near that of the bundle's own
+    preprocessing, not equal. Mean and scale are in the graph already. Labels are separated by spaces there, so
+    their own spaces become underscores.
+    """
+    preprocessing = card.preprocessing
+    return {
+        "model_type": "Classification",
+        "labels": " ".join(terminal("_".join(label.split())) or str(index) for index, label in enumerate(card.labels)),
+        "reverse_input_channels": "YES" if preprocessing.channel_order == "RGB" else "NO",
+        "resize_type": _resize_type(preprocessing),
+        "interpolation_mode": INTERPOLATION_MODES.get(preprocessing.interpolation, "LINEAR"),
+        "pad_value": str(round(sum(preprocessing.padding) / 3)),
+        "topk": str(min(5, card.num_classes)),
+    }
+
+
+def _resize_type(preprocessing: Preprocessing) -> str:
+    """Model API's name for the resize; its ``crop`` is right for square inputs only."""
+    height, width = preprocessing.input_size
+    if preprocessing.resize_mode == "shortest" and height != width:
+        return "standard"
+    return RESIZE_TYPES[preprocessing.resize_mode]

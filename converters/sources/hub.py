@@ -1,0 +1,242 @@
+"""Repositories of the Hugging Face hub to folders: the few files that a conversion needs, of one commit.
+
+huggingface_hub does the work, with its cache, its tokens (``hf auth login``, ``HF_TOKEN``) and its variables
+(``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``). It resumes where a connection breaks, and keeps what is whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import errors
+from tqdm import tqdm
+
+from vitedge.converters.quiet import quiet
+from vitedge.converters.sources.parse import HubRepo
+from vitedge.converters.sources.timm.config import CONFIG
+from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG
+from vitedge.converters.sources.weights.checkpoints import HUB_LAYOUT, WHOLE_FILES, weight_files
+from vitedge.errors import CheckpointError
+from vitedge.progress import Progress
+from vitedge.safety.limits import CHECKPOINT_BYTES, JSON_BYTES
+
+TIMEOUT_SECONDS = 5.0
+"""How long the hub may take to answer the question that is asked first, once, to know whether there is a network."""
+SHOWN_DIGITS = 12
+MEGABYTE = 1_000_000
+
+Choice = Callable[[Collection[str], HubRepo], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's files on this machine.
+
+    Attributes:
+        folder: holds them; in the hub's cache, to be read only.
+        revision: the commit that they are of, 40 hexadecimal digits.
+    """
+
+    folder: Path
+    revision: str
+
+
+def fetch(source: HubRepo, progress: Progress, *, choose: Choice | None = None) -> Snapshot:
+    """Download what is chosen, by default configuration and weights, but for what the cache has.
+
+    Without a network, the copy that the cache has of the same revision serves, if it is complete.
+
+    Args:
+        source: the repository, and a branch, tag or commit of it.
+        progress: is told what is downloaded, and how much of it has come.
+        choose: the files, of those that there are; raises CheckpointError if some are lacking.
+
+    Raises:
+        CheckpointError: no network and no copy; no such repository or revision, or none that this user may read; the
+            repository holds no model. Says what to do instead.
+    """
+    choose = choose or needed_files
+    progress.step(f"looking up {source} on the hub")
+    try:
+        with quiet():
+            info = huggingface_hub.HfApi().model_info(
+                source.repo, revision=source.revision or None, timeout=TIMEOUT_SECONDS
+            )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise _refused(source, error) from error
+    except Exception as error:  # the HTTP library's own, of which huggingface_hub has changed
+        cached = _cached(source, choose)
+        if cached is None:
+            raise _unreachable(source, error) from error
+        progress.step(f"the hub cannot be reached: using the copy of commit {cached.revision[:SHOWN_DIGITS]}")
+        return cached
+    first, *rest = choose({each.rfilename for each in info.siblings or ()}, source)
+    progress.step(f"downloading {', '.join((first, *rest))} of commit {str(info.sha)[:SHOWN_DIGITS]}")
+    try:
+        with quiet():
+            folder = _download(source.repo, first, source.revision or None, progress).parent
+            for name in rest:
+                _download(source.repo, name, folder.name, progress)
+    except TooLargeError as error:
+        raise CheckpointError(f"{source} is not downloaded: {error}", expected="a checkpoint of a model") from error
+    except Exception as error:  # as above
+        raise _unreachable(source, error) from error
+    return Snapshot(folder, folder.name)
+
+
+def needed_files(names: Collection[str], source: HubRepo) -> tuple[str, ...]:
+    """Which of a repository's files a conversion needs: ``config.json`` first, then the processor's, then the weights.
+
+    Raises:
+        CheckpointError: there is no ``config.json``, or there are no weights.
+    """
+    if CONFIG not in names:
+        raise _no_model(source)
+    return (CONFIG, *({PROCESSOR_CONFIG} & set(names)), *only_weights(names, source))
+
+
+def only_weights(names: Collection[str], source: HubRepo) -> tuple[str, ...]:
+    """Which of a repository's files hold its weights.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    weights = weight_files(names)
+    if not weights:
+        raise _no_model(source)
+    return weights
+
+
+def _no_model(source: HubRepo) -> CheckpointError:
+    return CheckpointError(
+        f"{source} holds no model that vitedge reads",
+        expected=f"{CONFIG}, and {HUB_LAYOUT}, as timm and Transformers save them",
+    )
+
+
+def _download(repo: str, name: str, revision: str | None, progress: Progress) -> Path:
+    """A file of the hub's cache, in the folder that is named by its commit. A branch's name is remembered with it."""
+    return Path(
+        huggingface_hub.hf_hub_download(
+            repo, name, revision=revision, etag_timeout=TIMEOUT_SECONDS, tqdm_class=_bar_for(progress, name)
+        )
+    )
+
+
+def _cached(source: HubRepo, choose: Choice) -> Snapshot | None:
+    """The copy in the cache, if nothing that is chosen is lacking."""
+    found = (
+        huggingface_hub.try_to_load_from_cache(source.repo, name, revision=source.revision or None)
+        for name in (CONFIG, *WHOLE_FILES)
+    )
+    folder = next((Path(each).parent for each in found if isinstance(each, str)), None)
+    if folder is None:
+        return None
+    try:
+        choose({path.name for path in folder.iterdir()}, source)
+    except CheckpointError:
+        return None
+    return Snapshot(folder, folder.name)
+
+
+def _refused(source: HubRepo, error: Exception) -> CheckpointError:
+    """What the hub itself says no to."""
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(
+            f"{source} is gated: its authors ask you to accept their terms first",
+            fix=f"accept them on the page of {source.repo}, then hf auth login on this machine, or set HF_TOKEN",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return CheckpointError(
+            f"{source.repo} has no revision {source.revision!r} on the hub", expected="a branch, a tag or a commit"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return CheckpointError(f"{source.repo!r} is not a name of the hub: {_first_line(error)}", expected="OWNER/NAME")
+    return CheckpointError(
+        f"the hub has no repository {source.repo}, or you may not read it",
+        expected="hf:OWNER/NAME",
+        fix="check the name; if it is private: hf auth login on this machine, or set HF_TOKEN",
+    )
+
+
+def _unreachable(source: HubRepo, error: Exception) -> CheckpointError:
+    offline = isinstance(error, errors.OfflineModeIsEnabled)
+    why = "HF_HUB_OFFLINE is set" if offline else _first_line(error.__cause__ or error)
+    return CheckpointError(
+        f"{source} cannot be downloaded: {why}",
+        expected="a network, or a complete copy in the hub's cache",
+        fix=f"where there is a network: hf download {source.repo} --local-dir FOLDER; then convert that FOLDER here",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+class TooLargeError(Exception):
+    """A file of the hub is larger than any that is read, or larger than the hub said."""
+
+
+def _bar_for(progress: Progress, name: str) -> type[Any]:
+    """A progress bar for huggingface_hub to drive, which draws nothing and reports to ``progress``.
+
+    It is told of every piece before that is written, and stops the download of a file that is too large.
+    """
+    most = JSON_BYTES if name.endswith(".json") else CHECKPOINT_BYTES
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+            self._most = min(most, int(self.total or most))
+            if int(self.total or 0) > most:
+                raise TooLargeError(f"{name} has {self.total} bytes; {most} are the most")
+            self._meter = Meter(progress, int(self.total or 0))
+            self._meter.add(int(options.get("initial") or 0))
+
+        def update(self, n: float | None = 1) -> None:
+            self._meter.add(int(n or 0))
+            if self._meter.bytes > self._most:
+                raise TooLargeError(f"{name} is longer than the {self._most} bytes that were announced or allowed")
+
+        def close(self) -> None:
+            super().close()
+            if hasattr(self, "_meter"):
+                self._meter.close()
+
+    return Bar
+
+
+class Meter:
+    """Bytes that arrive, as megabytes that a ``Progress`` tracks.
+
+    Attributes:
+        bytes: that have arrived.
+
+    Args:
+        progress: receives them.
+        total: bytes that are expected; 0 if that is not known.
+    """
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._items: Iterator[int] = iter(())
+        if total >= MEGABYTE:
+            megabytes = math.ceil(total / MEGABYTE)
+            self._items = progress.track(range(megabytes), total=megabytes, unit="MB")
+        self.bytes = 0
+        self._shown = 0
+
+    def add(self, count: int) -> None:
+        """So many bytes more; fewer, if some that had come are thrown away."""
+        self.bytes += count
+        while self._shown <= self.bytes // MEGABYTE and next(self._items, None) is not None:
+            self._shown += 1
+
+    def close(self) -> None:
+        """All have come, or no more will."""
+        if isinstance(self._items, Generator):
+            self._items.close()

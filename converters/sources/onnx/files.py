@@ -1,0 +1,229 @@
+"""ONNX files that strangers made, read within bounds: first the graph, then weights that lie in files beside it.
+
+``onnx.load`` parses whatever a file says, of which two bytes can become 170 bytes of memory, and opens what the graph
+names. Here the parts are counted before they are parsed, the graph is checked (``graph_bounds``), and weights come from
+regular files of the same folder, within what these files really hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import onnx
+from onnx import TensorProto
+
+from vitedge.converters.sources.onnx.bounds import GraphError, check_graph, tensor_bytes, tensors_of
+from vitedge.safety.external_data import fields
+from vitedge.safety.files import open_regular, read_bytes
+from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
+
+
+class MissingWeightsError(GraphError):
+    """A graph names a file of weights that does not exist.
+
+    Args:
+        name: of the file, relative to the graph's folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"its weights are in {name}, which is not beside it")
+        self.name = name
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph that was read and checked.
+
+    Attributes:
+        model: the graph; the weights that lie in other files are not in it.
+        sha256: of the file.
+        size: of the file, and of the weights in others, in bytes.
+        nodes: that the file has, those of functions once.
+    """
+
+    model: onnx.ModelProto
+    sha256: str
+    size: int
+    nodes: int
+
+
+def read_graph(path: Path) -> GraphFile:
+    """Read a graph, without the weights that lie in other files.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+        GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
+        ValueError: it is no ONNX file, or cut off.
+    """
+    return parse_graph(read_bytes(path, limit=GRAPH_BYTES))
+
+
+def parse_graph(content: bytes) -> GraphFile:
+    """Parse a graph of which every part was read.
+
+    Raises:
+        GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
+        ValueError: it is no ONNX file, or cut off.
+    """
+    _check_fields(content)
+    model = _parsed(content)
+    measure = check_graph(model)
+    return GraphFile(model, hashlib.sha256(content).hexdigest(), len(content) + measure.outside, measure.nodes)
+
+
+def _parsed(content: bytes) -> onnx.ModelProto:
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf has its own, which its type stubs do not show
+        raise ValueError(str(error)) from error
+    if not model.graph.node:
+        raise ValueError("it holds no graph")
+    return model
+
+
+def read_weights_beside(model: onnx.ModelProto, path: Path) -> None:
+    """Put the weights of other files into a graph, in place.
+
+    Args:
+        model: the graph, as ``read_graph`` gives it.
+        path: of its file.
+
+    Raises:
+        MissingWeightsError: a file does not exist.
+        GraphError: a file lies outside the graph's folder, or has less than the graph says.
+        OSError: a file cannot be read, or is no regular file.
+    """
+    for location, tensors in _outside(model).items():
+        with _opened(path, location, tensors) as stream:
+            for tensor in tensors:
+                _fill(tensor, stream)
+
+
+def files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Find the files that hold weights of a graph, which have to hold them all; errors as ``read_weights_beside``."""
+    outside = _outside(model)
+    for location, tensors in outside.items():
+        _opened(path, location, tensors).close()
+    return [beside(path, location) for location in sorted(outside)]
+
+
+def has_weights_beside(model: onnx.ModelProto) -> bool:
+    """Whether a tensor of a graph lies in another file, or says so."""
+    return any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors_of(model))
+
+
+def beside(path: Path, location: str) -> Path:
+    """A file of weights, with links followed.
+
+    Args:
+        path: of the graph.
+        location: the file's name in the graph.
+
+    Raises:
+        MissingWeightsError: it does not exist.
+        GraphError: it does not lie in the folder of the graph, or of the file that ``path`` is a link to.
+    """
+    name = PurePosixPath(location)
+    if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in location:
+        raise GraphError(f"its weights are in {location!r:.200}, which is no file of its folder")
+    try:
+        found = Path(os.path.realpath(path.parent / name, strict=True))
+    except FileNotFoundError:
+        raise MissingWeightsError(location) from None
+    folders = (Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent)  # the hub's cache has links
+    if not any(found.is_relative_to(folder) for folder in folders):
+        raise GraphError(f"its weights are in {location!r:.200}, a link out of its folder")
+    return found
+
+
+def _outside(model: onnx.ModelProto) -> dict[str, list[TensorProto]]:
+    """The tensors whose numbers lie in other files, by the file."""
+    found: dict[str, list[TensorProto]] = {}
+    for tensor in tensors_of(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            found.setdefault(_entries(tensor).get("location", ""), []).append(tensor)
+    return found
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _opened(path: Path, location: str, tensors: Iterable[TensorProto]) -> BinaryIO:
+    """Open a file of weights that holds all of its tensors."""
+    stream = open_regular(beside(path, location), limit=GRAPH_BYTES)
+    try:
+        _check_places(tensors, os.fstat(stream.fileno()).st_size, location)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _check_places(tensors: Iterable[TensorProto], size: int, location: str) -> None:
+    """Refuse tensors that have more bytes than their file, one by one or together."""
+    left = size
+    for tensor in tensors:
+        wanted, offset = tensor_bytes(tensor), _offset(tensor)
+        length = _number(_entries(tensor).get("length", str(wanted)))
+        left -= wanted
+        if length != wanted or offset + wanted > size or left < 0:
+            raise GraphError(
+                f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
+                f"{tuple(tensor.dims)}, beside those of other tensors"
+            )
+
+
+def _fill(tensor: TensorProto, stream: BinaryIO) -> None:
+    wanted = tensor_bytes(tensor)
+    stream.seek(_offset(tensor))
+    tensor.raw_data = stream.read(wanted)
+    if len(tensor.raw_data) != wanted:
+        raise GraphError("its weights were cut off while they were read")
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.DEFAULT
+
+
+def _offset(tensor: TensorProto) -> int:
+    return _number(_entries(tensor).get("offset", "0"))
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise GraphError(f"{text!r:.40} is no place in a file of weights")
+    return int(text)
+
+
+def _check_fields(content: bytes) -> None:
+    """Count the fields of a graph before they are parsed."""
+    pending, left = [(onnx.ModelProto.DESCRIPTOR.full_name, 0, len(content))], GRAPH_FIELDS
+    while pending:
+        kind, start, end = pending.pop()
+        nested = _messages()[kind]
+        for number, begin, stop in fields(content, start, end):
+            left -= 1
+            if not left:
+                raise GraphError(f"it has more than {GRAPH_FIELDS} fields")
+            if number in nested:
+                pending.append((nested[number], begin, stop))
+
+
+@cache
+def _messages() -> dict[str, dict[int, str]]:
+    """By kind of message, its fields that are messages: their numbers, and their kinds."""
+    found: dict[str, dict[int, str]] = {}
+    pending: list[Any] = [onnx.ModelProto.DESCRIPTOR]
+    while pending:
+        descriptor = pending.pop()
+        if descriptor.full_name in found:
+            continue
+        inner = {each.number: each.message_type for each in descriptor.fields if each.message_type}
+        found[descriptor.full_name] = {number: each.full_name for number, each in inner.items()}
+        pending += inner.values()
+    return found

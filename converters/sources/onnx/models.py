@@ -1,0 +1,344 @@
+"""ONNX files to a checked graph with its card."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, ValueInfoProto
+
+from vitedge.bundle.bundle import MANIFEST, OUTPUT_NAME
+from vitedge.bundle.manifest import parse_manifest
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.onnx_export import OPSET
+from vitedge.converters.reference import normalized
+from vitedge.converters.sources.labels import choose_labels, configured_labels
+from vitedge.converters.sources.onnx.bounds import GraphError, type_name
+from vitedge.converters.sources.onnx.files import (
+    GraphFile,
+    MissingWeightsError,
+    files_beside,
+    has_weights_beside,
+    read_graph,
+)
+from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
+from vitedge.converters.sources.parse import OnnxFile
+from vitedge.converters.sources.preprocessing import given_preprocessing, require_preprocessing
+from vitedge.converters.sources.timm.config import CONFIG, preprocessing_from, pretrained_cfg_of, read_config
+from vitedge.errors import CheckpointError
+from vitedge.progress import Progress, Silent
+from vitedge.safety.files import is_file, read_text
+from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MANIFEST_BYTES, MIB, SANDBOX_MEMORY
+from vitedge.safety.sandbox import Bounds, run_sandboxed
+
+MIN_CLASSES = 2
+WORKER = "vitedge.converters.sources.onnx.worker"
+HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulNBits",
+)
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A classifier that came as ONNX.
+
+    Attributes:
+        card: identity, labels, preprocessing.
+        graph: one input, float32 ``(1,3,H,W)`` or uint8 ``(1,H,W,3)``, static; one output ``logits``, ``(1,classes)``.
+    """
+
+    card: ModelCard
+    graph: onnx.ModelProto
+
+
+def load_onnx(
+    source: OnnxFile,
+    *,
+    labels: Path | None,
+    preprocessing: str | None = None,
+    progress: Progress = Silent(),  # noqa: B008
+) -> OnnxModel:
+    """Read an ONNX classifier.
+
+    Preprocessing and labels come from ``config.json`` beside the file (timm's ``pretrained_cfg``, by itself or within
+    a hub configuration), or, for the graph of a bundle, from the bundle's manifest. A final Softmax is taken off,
+    open dimensions are fixed, local functions are inlined, and an old opset is upgraded, in a child process
+    (``graph_worker``) that has no more memory and time than the file's size justifies.
+
+    Args:
+        source: the file.
+        labels: file of labels, instead of those beside the graph.
+        preprocessing: see ``given_preprocessing``; None for what stands beside the graph.
+        progress: is told of an upgrade.
+
+    Raises:
+        UsageError: ``preprocessing`` names nothing.
+        CheckpointError: not an ONNX file, not an image classifier, quantized, an operator that no backend has, a loop,
+            more than it may be (``vitedge.safety.limits``), nothing says how images are to be preprocessed, or labels
+            do not match the logits.
+        ConversionError: ONNX Runtime cannot run it.
+    """
+    path = source.path
+    facts = _facts(path)
+    beside = _described_beside(path, preprocessing, facts.input.size)
+    image = _image(facts.input, beside.preprocessing, path)
+    if facts.opset is not None and facts.opset < MIN_OPSET:
+        progress.step(f"upgrading the graph from opset {facts.opset} to {OPSET}")
+    graph, logits = _checked(facts, image, path)
+    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [1, logits]))
+    card = ModelCard(
+        name=source.name,
+        source=str(path),
+        architecture="onnx",
+        labels=choose_labels(logits, file=labels, configured=beside.labels, where=str(beside.path)),
+        preprocessing=beside.preprocessing,
+        weights_sha256=facts.sha256,
+        pretrained=beside.pretrained,
+    )
+    return OnnxModel(card, graph)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What the file next to a graph says of it."""
+
+    path: Path
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+    pretrained: bool
+
+
+def _described_beside(path: Path, given: str | None, size: tuple[int, int] | None) -> _Beside:
+    """What the file beside the graph says, and ``--preprocessing`` in its place where it is given."""
+    manifest, config = path.parent / MANIFEST, path.parent / CONFIG
+    if is_file(manifest):
+        model = parse_manifest(_manifest(manifest), where=str(manifest)).model
+        preprocessing = model.preprocessing if given is None else given_preprocessing(given, size)
+        return _Beside(manifest, preprocessing, model.labels, model.pretrained)
+    if not is_file(config):
+        holder = f"an ONNX graph does not, and there is no {config}"
+        preprocessing = require_preprocessing(given, size, name=str(path), holder=holder)
+        return _Beside(config, preprocessing, None, pretrained=True)
+    read = read_config(config)
+    described = pretrained_cfg_of(read)
+    preprocessing = preprocessing_from(described) if given is None else given_preprocessing(given, size)
+    return _Beside(config, preprocessing, configured_labels({**described, **read}), pretrained=True)
+
+
+def _manifest(path: Path) -> str:
+    try:
+        return read_text(path, limit=MANIFEST_BYTES)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", expected="the manifest of a bundle") from error
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An input or output.
+
+    Attributes:
+        name: its name.
+        kind: number of its type.
+        dimensions: sizes, and names or "?" of those that are open.
+    """
+
+    name: str
+    kind: int
+    dimensions: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, value: ValueInfoProto) -> _Value:
+        """Read it from a graph."""
+        tensor = value.type.tensor_type
+        sizes = (each.dim_value if each.HasField("dim_value") else each.dim_param or "?" for each in tensor.shape.dim)
+        return cls(value.name, tensor.elem_type, tuple(sizes))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of an input, where both are fixed."""
+        sides = self.dimensions[1:3] if self.kind == TensorProto.UINT8 else self.dimensions[2:4]
+        fixed = tuple(side for side in sides if isinstance(side, int))
+        return (fixed[0], fixed[1]) if len(fixed) == 2 else None
+
+    def __str__(self) -> str:
+        return f"{self.name} {type_name(self.kind)} ({','.join(map(str, self.dimensions))})"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of its graph, which is not kept.
+
+    Attributes:
+        input: the only one.
+        opset: None where none is imported.
+        sha256: of the file.
+        size: of the file and of the weights beside it, in bytes.
+        outside: files that hold these weights.
+    """
+
+    input: _Value
+    opset: int | None
+    sha256: str
+    size: int
+    outside: tuple[Path, ...]
+
+
+def _facts(path: Path) -> _Facts:
+    file = _read(path)
+    _check_float(file.model, path)
+    entry = _only_input(file.model, path)
+    return _Facts(entry, opset_of(file.model), file.sha256, file.size, tuple(_files_beside(file.model, path)))
+
+
+def _read(path: Path) -> GraphFile:
+    try:
+        file = read_graph(path)
+    except GraphError as error:
+        raise _unsupported(path, error) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is cut off, or not a valid ONNX file: {error}", fix="export or copy the file again"
+        ) from error
+    if file.size > GRAPH_WHOLE_BYTES:
+        raise CheckpointError(
+            f"{path} and its weights have {file.size} bytes",
+            expected=f"at most {GRAPH_WHOLE_BYTES}, what ONNX Runtime and protobuf take in one piece",
+            fix="convert the checkpoint that it was exported from",
+        )
+    return file
+
+
+def _unsupported(path: Path, error: GraphError) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a graph that vitedge converts: {error}",
+        expected=f"a graph without loops, of at most {GRAPH_NODES} nodes and of dense tensors of numbers, with its "
+        "weights in its folder",
+        fix="export the model again with torch.onnx.export",
+    )
+
+
+def _files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
+    try:
+        return files_beside(model, path)
+    except MissingWeightsError as error:
+        raise CheckpointError(
+            f"weights of {path} are in {error.name}, which is not beside it",
+            expected=f"the graph and its data in one folder: {path.parent / error.name}",
+            fix="copy that file too; it has to keep its name",
+        ) from error
+    except GraphError as error:
+        raise _unsupported(path, error) from error
+    except OSError as error:
+        raise CheckpointError(f"weights of {path} cannot be read: {error}", fix="copy them again") from error
+
+
+def _check_float(graph: onnx.ModelProto, path: Path) -> None:
+    kinds = {node.op_type for node in graph.graph.node}
+    if kinds & set(QUANTIZED):
+        raise CheckpointError(f"{path} is quantized already", expected="float32 weights", fix="give the original graph")
+    half = next((each.name for each in graph.graph.initializer if each.data_type in HALF_TYPES), None)
+    if half is not None:
+        raise CheckpointError(
+            f"{path} has float16 weights, such as {half}",
+            expected="float32 weights; --precision fp16 makes them smaller again",
+            fix="export the model in float32, or give the original graph",
+        )
+
+
+def _only_input(model: onnx.ModelProto, path: Path) -> _Value:
+    """The input; refuse more than one input or output, naming them, with the command that leaves the others out."""
+    weights = {each.name for each in model.graph.initializer}
+    inputs = [_Value.of(each) for each in model.graph.input if each.name not in weights]
+    outputs = [_Value.of(each) for each in model.graph.output]
+    if len(inputs) != 1:
+        raise CheckpointError(
+            f"{path} has {len(inputs)} inputs: {', '.join(map(str, inputs))}",
+            expected=CONTRACT,
+            fix="export a module that takes an image alone, and has the others as constants",
+        )
+    if len(outputs) != 1:
+        raise CheckpointError(
+            f"{path} has {len(outputs)} outputs: {', '.join(map(str, outputs))}",
+            expected=CONTRACT,
+            fix="keep the one with the logits: "
+            f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', [{inputs[0].name!r}], ['NAME OF THE LOGITS'])",
+        )
+    return inputs[0]
+
+
+def _image(entry: _Value, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
+    """An image of random pixels, of the type and the static shape that the input gets."""
+    height, width = preprocessing.input_size
+    shapes: dict[int, tuple[int, ...]] = {
+        TensorProto.FLOAT: (1, 3, height, width),
+        TensorProto.UINT8: (1, height, width, 3),
+    }
+    static, found = shapes.get(entry.kind, ()), entry.dimensions
+    if not static or len(found) != len(static) or not all(map(_may_be, found, static)):
+        raise CheckpointError(
+            f"the input of {path} is {entry}",
+            expected=f"{CONTRACT}; its configuration says that (H,W) is {preprocessing.input_size}",
+            fix="export it with a batch of 1, or an open one, or correct the configuration",
+        )
+    frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    return frames if entry.kind == TensorProto.UINT8 else normalized(frames, preprocessing)
+
+
+def _may_be(dimension: int | str, size: int) -> bool:
+    return dimension == size or not isinstance(dimension, int)
+
+
+def _checked(facts: _Facts, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
+    """The graph as a child made it, which ran it on an image; and the number of logits."""
+    request = {
+        "path": str(path.absolute()),
+        "name": str(path),
+        "sha256": facts.sha256,
+        "shape": list(image.shape),
+        "dtype": str(image.dtype),
+        "opset": OPSET,
+    }
+    bounds = Bounds(
+        memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * facts.size, file_bytes=64 * MIB + 2 * (facts.size + image.nbytes)
+    )
+    with tempfile.TemporaryDirectory(prefix="vitedge-onnx-") as scratch:
+        folder = Path(scratch)
+        image.tofile(folder / IMAGE)
+        told = run_sandboxed(WORKER, request, folder, bounds, readable=[path, *facts.outside], subject=str(path))
+        logits = _count_logits(told, path)
+        graph = _read(folder / GRAPH).model
+    if has_weights_beside(graph):
+        raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph")
+    return graph, logits
+
+
+def _count_logits(told: Any, path: Path) -> int:
+    """How many the child found; its word is a stranger's."""
+    match told:
+        case {"shape": list(shape), "dtype": str(dtype), "probabilities": bool(probabilities)}:
+            pass
+        case _:
+            raise CheckpointError(f"{path} cannot be read: the child told nothing of its output")
+    if probabilities:
+        raise CheckpointError(f"{path} gives probabilities", expected="logits", fix="export it without the softmax")
+    if dtype != "float32" or len(shape) != 2 or type(shape[1]) is not int or shape[1] < MIN_CLASSES:
+        raise CheckpointError(
+            f"the output of {path} has shape {tuple(shape)}, type {dtype}: it has no logits",
+            expected=CONTRACT,
+            fix="export the classifier with its head, and without what comes after the logits",
+        )
+    return shape[1]

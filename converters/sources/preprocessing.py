@@ -1,0 +1,102 @@
+"""``--preprocessing``: how images become inputs, where a source does not say it or says it wrongly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timm.models import get_pretrained_cfg
+
+from vitedge.bundle.manifest import parse_manifest
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.sources.timm.config import check_name, preprocessing_from, pretrained_cfg_of, read_config
+from vitedge.errors import CheckpointError, UsageError
+from vitedge.safety.files import expanded, is_file
+
+EXPECTED = "a JSON file with timm's keys, the manifest.json of a bundle, or timm:NAME"
+EXAMPLE = (
+    '{"input_size": [3, 224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], '
+    '"interpolation": "bicubic", "crop_pct": 0.875}'
+)
+
+
+def given_preprocessing(text: str, size: tuple[int, int] | None) -> Preprocessing:
+    """Read what ``--preprocessing`` names.
+
+    Args:
+        text: path of a JSON file (timm's ``pretrained_cfg``, by itself or within a hub configuration, or the manifest
+            of a bundle), or ``timm:NAME`` for the configuration of a timm model.
+        size: (height, width) that the network takes; None where any. A timm model's configuration is read for this
+            size, and so is a file that names none.
+
+    Raises:
+        UsageError: neither a file nor a timm name.
+        CheckpointError: a file that says nothing of the kind, or names another size than the network's.
+    """
+    if text.startswith("timm:"):
+        return _of_timm(text.removeprefix("timm:"), size)
+    path = expanded(text)
+    if not is_file(path):
+        raise UsageError(
+            f"there is no preprocessing at {text!r}", expected=EXPECTED, fix=f"write it, such as {EXAMPLE}"
+        )
+    preprocessing = _from_file(path, size)
+    if size is not None and preprocessing.input_size != size:
+        raise CheckpointError(
+            f"{path} is for images of {_pixels(preprocessing.input_size)}, the network takes {_pixels(size)}",
+            expected="the same height and width, or a file without input_size",
+        )
+    return preprocessing
+
+
+def require_preprocessing(text: str | None, size: tuple[int, int] | None, *, name: str, holder: str) -> Preprocessing:
+    """``given_preprocessing`` for a source that cannot say it by itself.
+
+    Args:
+        text: ``--preprocessing``; None where it was not given.
+        size: (height, width) that the network takes; None where any.
+        name: of the source.
+        holder: what the source is, and why it does not say it.
+
+    Raises:
+        UsageError: it was not given.
+    """
+    if text is None:
+        raise UsageError(
+            f"nothing says how images are preprocessed for {name}: {holder}",
+            expected=EXPECTED,
+            fix=f"--preprocessing timm:NAME, for that of a timm model, or --preprocessing FILE with {EXAMPLE}",
+        )
+    return given_preprocessing(text, size)
+
+
+def _of_timm(name: str, size: tuple[int, int] | None) -> Preprocessing:
+    check_name(name)
+    config = get_pretrained_cfg(name)
+    if config is None:
+        raise UsageError(f"timm does not say how images are preprocessed for {name}", expected=EXPECTED)
+    return preprocessing_from(_for_size(config.to_dict(), size))
+
+
+def _from_file(path: Path, size: tuple[int, int] | None) -> Preprocessing:
+    config = read_config(path)
+    if "schema_version" in config:
+        return parse_manifest(json.dumps(config), where=str(path)).model.preprocessing
+    described = pretrained_cfg_of(config)
+    if not {"mean", "std", "input_size"} & set(described):
+        raise CheckpointError(
+            f"{path} does not say how images are preprocessed",
+            expected="timm's keys input_size, mean, std, interpolation, crop_pct, crop_mode",
+            fix=f"write them, such as {EXAMPLE}",
+        )
+    return preprocessing_from(described if "input_size" in described else _for_size(described, size))
+
+
+def _for_size(config: Mapping[str, Any], size: tuple[int, int] | None) -> Mapping[str, Any]:
+    return config if size is None else {**config, "input_size": (3, *size)}
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

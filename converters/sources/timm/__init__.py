@@ -1,0 +1,4 @@
+"""timm names, hub folders and bare checkpoints.
+
+Start with ``models``; ``config`` reads timm's configuration as data.
+"""

@@ -1,0 +1,170 @@
+"""Programs of ``torch.export`` (``.pt2``), which are loaded and exported in a sandboxed child."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from vitedge.bundle.bundle import sha256_of
+from vitedge.bundle.model_card import ModelCard
+from vitedge.converters.onnx_export import check_outputs
+from vitedge.converters.reference import Frames, Logits, normalized
+from vitedge.converters.sources.labels import choose_labels
+from vitedge.converters.sources.onnx.bounds import GraphError
+from vitedge.converters.sources.onnx.files import files_beside, read_graph
+from vitedge.converters.sources.parse import ProgramFile
+from vitedge.converters.sources.preprocessing import require_preprocessing
+from vitedge.converters.sources.torch_export.worker import GRAPH, IMAGES, LOGITS
+from vitedge.errors import CheckpointError, ConversionError
+from vitedge.safety.files import check_regular, read_bytes
+from vitedge.safety.limits import (
+    CHECKPOINT_BYTES,
+    CHECKPOINT_SPARE,
+    INPUT_SIDE,
+    PROGRAM_COPIES,
+    PROGRAM_MEMORY,
+    PROGRAM_RATE,
+    SANDBOX_MEMORY,
+    SANDBOX_SECONDS,
+)
+from vitedge.safety.sandbox import Bounds, run_sandboxed
+
+ARCHITECTURE = "torch.export"
+WORKER = "vitedge.converters.sources.torch_export.worker"
+
+
+@dataclass(frozen=True)
+class ProgramModel:
+    """A classifier in a file of ``torch.export``, which this process never loads.
+
+    Attributes:
+        card: identity, labels, preprocessing.
+        path: of the file.
+    """
+
+    card: ModelCard
+    path: Path
+
+    def export(self, frames: Frames) -> tuple[onnx.ModelProto, Logits]:
+        """Write the program as ONNX, as ``export`` does for a module, and run it in PyTorch.
+
+        Args:
+            frames: ``(N,H,W,3)`` uint8.
+
+        Returns:
+            The graph, with input ``pixels`` and output ``logits``, and the program's logits, ``(N, classes)`` float32.
+
+        Raises:
+            CheckpointError: the file has changed, or exporting it takes more than its size justifies.
+            ConversionError: ONNX has no form for it.
+        """
+        images = normalized(frames, self.card.preprocessing)
+        with tempfile.TemporaryDirectory(prefix="vitedge-program-") as scratch:
+            folder = Path(scratch)
+            images.tofile(folder / IMAGES)
+            facts = _run(self.path, folder, {"input_size": list(images.shape[2:])})
+            return _graph(folder / GRAPH), _logits(folder / LOGITS, len(images), facts.logits)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a program says of itself.
+
+    Attributes:
+        input_size: (height, width) in pixels; None if both are open.
+        logits: their number.
+    """
+
+    input_size: tuple[int, int] | None
+    logits: int
+
+
+def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str | None) -> ProgramModel:
+    """Read what a program that ``torch.export.save`` wrote takes and gives, without running code from the file.
+
+    Args:
+        source: the file.
+        labels: file of labels; the program has none.
+        preprocessing: see ``given_preprocessing``; the program does not say it, so it must be given.
+
+    Raises:
+        UsageError: ``preprocessing`` is not given, or names nothing.
+        CheckpointError: not a program, one that would run code, no image classifier, exported in training mode, or
+            labels do not match the logits.
+    """
+    path = source.path
+    with tempfile.TemporaryDirectory(prefix="vitedge-program-") as scratch:
+        facts = _run(path, Path(scratch), {})
+    holder = "a program of torch.export does not"
+    card = ModelCard(
+        name=source.name,
+        source=str(path),
+        architecture=ARCHITECTURE,
+        labels=choose_labels(facts.logits, file=labels, configured=None, where=str(path)),
+        preprocessing=require_preprocessing(preprocessing, facts.input_size, name=str(path), holder=holder),
+        weights_sha256=sha256_of(path),
+        pretrained=True,
+    )
+    return ProgramModel(card, path)
+
+
+def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
+    try:
+        size = check_regular(path, limit=CHECKPOINT_BYTES)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}", expected="a file that torch.export.save wrote"
+        ) from error
+    bounds = Bounds(
+        memory_bytes=SANDBOX_MEMORY + PROGRAM_MEMORY * size,
+        seconds=SANDBOX_SECONDS + size / PROGRAM_RATE,
+        file_bytes=CHECKPOINT_SPARE + PROGRAM_COPIES * size,
+    )
+    told = run_sandboxed(
+        WORKER,
+        {"path": str(path.absolute()), "name": str(path), **request},
+        folder,
+        bounds,
+        readable=[path],
+        subject=str(path),
+    )
+    return _facts(told, path)
+
+
+def _facts(told: Any, path: Path) -> Facts:
+    """What the child told, which is a stranger's word."""
+    match told:
+        case {"input_size": None, "logits": int(logits)} if logits > 1:
+            return Facts(None, logits)
+        case {"input_size": [int(height), int(width)], "logits": int(logits)} if logits > 1:
+            if min(height, width) > 0 and max(height, width) <= INPUT_SIDE:
+                return Facts((height, width), logits)
+    raise CheckpointError(
+        f"{path} says of itself {told!r:.200}",
+        expected=f"an image of up to {INPUT_SIDE}x{INPUT_SIDE} and two logits or more",
+    )
+
+
+def _graph(path: Path) -> onnx.ModelProto:
+    try:
+        graph = read_graph(path).model
+        if files_beside(graph, path):
+            raise GraphError("its weights are in other files")
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"the program gave no ONNX graph: {error}") from error
+    check_outputs(graph)
+    return graph
+
+
+def _logits(path: Path, images: int, classes: int) -> Logits:
+    try:
+        content = read_bytes(path, limit=4 * images * classes)
+        return np.frombuffer(content, dtype=np.float32).reshape(images, classes)
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"the program did not give {classes} logits for each of {images} images") from error

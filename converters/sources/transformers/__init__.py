@@ -1,0 +1,4 @@
+"""Folders in the layout of Hugging Face Transformers.
+
+Start with ``models``; ``processors`` reads image processors as data.
+"""

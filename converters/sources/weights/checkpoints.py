@@ -1,0 +1,187 @@
+"""Weight files to tensors, without running code from them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import safetensors
+import safetensors.torch
+from timm.models import clean_state_dict
+from torch import Tensor
+
+from vitedge.converters.sources.weights.pickles import ForeignObjectError
+from vitedge.converters.sources.weights.safetensors_files import check_header
+from vitedge.converters.sources.weights.torch_files import SUPPORTED, UnsupportedTensorError, read_saved
+from vitedge.errors import CheckpointError
+from vitedge.safety.files import open_regular
+from vitedge.safety.limits import CHECKPOINT_BYTES, FOLDER_ENTRIES
+
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
+NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-(\d+)\.(?:safetensors|bin)")
+HUB_LAYOUT = "model.safetensors, its shards, or pytorch_model.bin"
+SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth'), or safetensors.torch.save_file"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors of a checkpoint by name.
+
+    Attributes:
+        tensors: parameters and buffers, on the CPU.
+        sha256: hash of the file; of the shards' hashes in their order, where there are several.
+    """
+
+    tensors: Mapping[str, Tensor]
+    sha256: str
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a ``.safetensors`` file, or one of ``torch.save``, without running code from it.
+
+    Wrappers of training scripts (``{"model": …}``, averaged weights first) and prefixes of ``torch.compile`` and
+    ``DistributedDataParallel`` are taken off.
+
+    Raises:
+        CheckpointError: missing, no regular file, cut off, not a checkpoint, a pickle that wants to run code, or one
+            with tensors that vitedge does not read.
+    """
+    with _opened(path) as stream:
+        tensors = _tensors(stream, path)
+        if not tensors:
+            raise CheckpointError(
+                f"{path} holds no tensors by name", expected="the state dict of a model", fix=SAVE_ALONE
+            )
+        return Weights(clean_state_dict(tensors), _sha256(stream))
+
+
+def weight_files(names: Collection[str]) -> tuple[str, ...]:
+    """Which files of a folder in the hub's layout hold its weights.
+
+    Args:
+        names: of its files.
+
+    Returns:
+        One file or all shards, in order; safetensors rather than pickles. Empty if there are none, or some are missing.
+    """
+    for whole in WHOLE_FILES:
+        if whole in names:
+            return (whole,)
+        shards = sorted(name for name in names if SHARD.fullmatch(name) and name.endswith(Path(whole).suffix))
+        if shards and f"-of-{len(shards):05}" in shards[0]:
+            return tuple(shards)
+    return ()
+
+
+def read_folder_weights(folder: Path) -> Weights:
+    """Read the weights of a folder in the hub's layout: one file, or all shards.
+
+    Raises:
+        CheckpointError: there are none, a shard is missing, or a file cannot be read (``read_weights``).
+    """
+    files = weight_files(_names(folder))
+    if not files:
+        raise CheckpointError(f"{folder} has no weights, or not all of them", expected=HUB_LAYOUT)
+    first, *others = (read_weights(folder / name) for name in files)
+    if not others:
+        return first
+    tensors: dict[str, Tensor] = {}
+    for name, part in zip(files, (first, *others), strict=True):
+        repeated = next((key for key in part.tensors if key in tensors), None)
+        if repeated is not None:
+            raise CheckpointError(
+                f"{folder / name} has {repeated}, as another shard does", expected="shards of one checkpoint"
+            )
+        tensors.update(part.tensors)
+    hashes = "".join(part.sha256 for part in (first, *others))
+    return Weights(tensors, hashlib.sha256(hashes.encode()).hexdigest())
+
+
+def _names(folder: Path) -> set[str]:
+    """Names of a folder's entries."""
+    try:
+        return {path.name for path in itertools.islice(folder.iterdir(), FOLDER_ENTRIES)}
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be listed: {error}", expected=f"a folder with {HUB_LAYOUT}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        if path.is_dir() or not path.exists():
+            raise CheckpointError(f"{path} does not exist", expected="a file of weights", fix="check the path")
+        if path.suffix not in SUFFIXES:
+            raise CheckpointError(f"{path} is not a weight file", expected=f"a file that ends in {', '.join(SUFFIXES)}")
+        return open_regular(path, limit=CHECKPOINT_BYTES)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", expected="a file of weights") from error
+
+
+def _tensors(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
+    """The tensors of an open file, by the names that it gives them."""
+    size = os.fstat(stream.fileno()).st_size
+    try:
+        if path.suffix == ".safetensors":
+            check_header(stream, size)
+            return safetensors.torch.load_file(path)
+        saved = read_saved(stream, size)
+        return saved.tensors(_state_dict(saved.value))
+    except ForeignObjectError as error:
+        raise _refused(path, error) from error
+    except UnsupportedTensorError as error:
+        raise CheckpointError(f"{path} cannot be converted: {error}", expected=SUPPORTED, fix=SAVE_ALONE) from error
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{path} does not fit into memory: {_first_line(error)}", fix="close other programs"
+        ) from error
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _state_dict(saved: object) -> Mapping[object, object]:
+    """The dictionary of tensors within what a training script saved."""
+    if not isinstance(saved, dict):
+        return {}
+    return next((saved[key] for key in NESTED_KEYS if isinstance(saved.get(key), dict) and saved[key]), saved)
+
+
+def _sha256(stream: BinaryIO) -> str:
+    """Hash of an open file."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _refused(path: Path, error: ForeignObjectError) -> CheckpointError:
+    return CheckpointError(
+        f"{path} holds Python objects that run code when they are loaded; vitedge never runs code from a checkpoint: "
+        f"{error}",
+        expected="tensors only, as torch.load(weights_only=True) reads them",
+        fix=SAVE_ALONE,
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    kind, writer = (
+        ("safetensors file", "safetensors") if path.suffix == ".safetensors" else ("PyTorch checkpoint", "torch.save")
+    )
+    return CheckpointError(
+        f"{path} is cut off, or not a {kind}: {_first_line(error)}",
+        expected=f"a file that {writer} wrote",
+        fix=f"download or copy the file again, or {SAVE_ALONE}",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,68 @@
+"""What this device runs plans with: TensorRT's module, CUDA's driver, a GPU."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from vitedge.bundle.targets import TensorrtModule
+from vitedge.errors import EngineError, MissingExtraError
+from vitedge.runtime.engines.tensorrt.cuda import Cuda, Gpu, load_cuda
+from vitedge.runtime.engines.tensorrt.versions import Api, api_of
+
+EXTRAS: dict[TensorrtModule, str] = {"tensorrt": "jetson", "tensorrt_rtx": "rtx"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Opened once for each engine.
+
+    Attributes:
+        module: ``tensorrt`` or ``tensorrt_rtx``.
+        api: how it is to be used.
+        cuda: the driver.
+        gpu: what plans run on.
+    """
+
+    module: Any
+    api: Api
+    cuda: Cuda
+    gpu: Gpu
+
+
+def open_device(name: TensorrtModule) -> Device:
+    """Import TensorRT and start CUDA.
+
+    Raises:
+        MissingExtraError: a package is not installed that vitedge's extras bring.
+        EngineError: TensorRT is not there or too old; no driver, one that is too old, or no GPU.
+    """
+    module = import_tensorrt(name)
+    api = api_of(module)
+    cuda = load_cuda(EXTRAS[name])
+    return Device(module, api, cuda, cuda.gpu())
+
+
+def import_tensorrt(name: TensorrtModule) -> Any:
+    """Import ``tensorrt``, which JetPack or NVIDIA's packages bring, or ``tensorrt_rtx``, which an extra brings.
+
+    Raises:
+        MissingExtraError: ``tensorrt_rtx`` is not installed.
+        EngineError: ``tensorrt`` is not there, or the libraries of either do not load.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if name == "tensorrt_rtx":
+            raise MissingExtraError(name, extra=EXTRAS[name], purpose="the target rtx") from error
+        raise EngineError(
+            "the tensorrt engine needs the Python module tensorrt, which is not installed",
+            expected="on a Jetson, JetPack's own: sudo apt-get install python3-libnvinfer",
+            fix="python3 -m venv --system-site-packages lets the environment see it; on a PC: pip install tensorrt",
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(
+            f"{name} is installed and does not load: {' '.join(str(error).split())}",
+            fix="install the libraries of the same TensorRT as the Python module",
+        ) from error

@@ -1,0 +1,224 @@
+"""A plan at work: the engine that runs it, replayed as one CUDA graph.
+
+frame (pinned) ─▶ copy ─▶ enqueueV3 ─▶ copy ─▶ logits (pinned)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME, Bundle
+from vitedge.errors import EngineError
+from vitedge.runtime.engines.base import EngineInfo, check_contract
+from vitedge.runtime.engines.tensorrt.cuda import Cuda, current
+from vitedge.runtime.engines.tensorrt.device import Device
+from vitedge.runtime.engines.tensorrt.layers import Layer, effective_precision, rest_precision
+from vitedge.runtime.engines.tensorrt.plan import Execution, Plan
+from vitedge.runtime.system.machine import UNAVAILABLE
+
+logger = logging.getLogger("vitedge")
+
+LEAST_SCRATCH = 256
+
+
+class TensorrtEngine:
+    """A plan with an execution context, a stream and memory of its own.
+
+    ``frame`` is pinned memory, which the GPU reads; after ``close`` nothing may hold on to it.
+
+    Attributes:
+        layers: what the plan consists of; empty where TensorRT does not say.
+        graph_refusal: why inferences are queued one by one and not replayed as a CUDA graph; empty where they are.
+    """
+
+    def __init__(self, device: Device, plan: Plan, info: EngineInfo, layers: tuple[Layer, ...]) -> None:
+        self.info = info
+        self.layers = layers
+        self.frame: NDArray[np.uint8] = np.empty((0, 0, 3), dtype=np.uint8)
+        self._logits: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self.graph_refusal = ""
+        self._cuda: Cuda = device.cuda
+        with ExitStack() as resources:
+            self._context = device.cuda.retain_context()
+            resources.callback(device.cuda.release_context)
+            with current(device.cuda, self._context):
+                held = ExitStack()
+                resources.callback(self._free, held)
+                self._reserve(held, plan)
+                self._warm_up(held)
+            self._resources: ExitStack | None = resources.pop_all()
+
+    def run(self) -> NDArray[np.float32]:
+        """Classify what is in ``frame``; ``(classes,)`` float32 logits, owned by the caller.
+
+        Raises:
+            EngineError: CUDA or TensorRT failed, or the engine is closed.
+        """
+        if self._resources is None:
+            raise EngineError("this TensorRT engine is closed", fix="open the bundle again")
+        cuda = self._cuda
+        cuda.push(self._context)
+        try:
+            if self._executable:
+                cuda.launch(self._executable, self._stream)
+            else:
+                self._enqueue()
+            cuda.synchronize(self._stream)
+        finally:
+            cuda.pop()
+        return np.array(self._logits)
+
+    def close(self) -> None:
+        """Free everything, the plan too where no other engine shares it; a second call does nothing."""
+        resources, self._resources = self._resources, None
+        self.frame = np.empty((0, 0, 3), dtype=np.uint8)
+        self._logits = np.empty(0, dtype=np.float32)
+        if resources is not None:
+            resources.close()
+
+    def _free(self, held: ExitStack) -> None:
+        with current(self._cuda, self._context):
+            held.close()
+
+    def _reserve(self, held: ExitStack, plan: Plan) -> None:
+        """All that an inference needs; what was reserved last is freed first."""
+        cuda = self._cuda
+        held.callback(plan.share().release)
+        self._stream = cuda.new_stream()
+        held.callback(cuda.free_stream, self._stream)
+        tensors = plan.tensors()
+        frame, logits = tensors[INPUT_NAME], tensors[OUTPUT_NAME]
+        self._frame_bytes, self._logits_bytes = frame.nbytes, logits.nbytes
+        self._host_frame = _reserved(held, cuda.pin, cuda.unpin, frame.nbytes)
+        self._host_logits = _reserved(held, cuda.pin, cuda.unpin, logits.nbytes)
+        self._device_frame = _reserved(held, cuda.allocate, cuda.free, frame.nbytes)
+        self._device_logits = _reserved(held, cuda.allocate, cuda.free, logits.nbytes)
+        scratch_bytes = max(plan.scratch_bytes, LEAST_SCRATCH)
+        scratch = _reserved(held, cuda.allocate, cuda.free, scratch_bytes)
+        self._execution: Execution = plan.new_execution()
+        held.callback(self._execution.close)
+        self._execution.bind({INPUT_NAME: self._device_frame, OUTPUT_NAME: self._device_logits}, scratch, scratch_bytes)
+        self.frame = _array_at(self._host_frame, frame)[0]
+        self.frame[...] = 0
+        self._logits = _array_at(self._host_logits, logits)[0]
+
+    def _warm_up(self, held: ExitStack) -> None:
+        """Run once, for TensorRT prepares itself then and could not while it is captured; then capture."""
+        self._executable = 0
+        self._enqueue()
+        self._cuda.synchronize(self._stream)
+        try:
+            self._execution.check_capturable(self._stream)
+            self._executable = self._instantiated()
+        except EngineError as error:
+            self.graph_refusal = error.problem
+            logger.warning("inferences are queued one by one, more slowly than as a CUDA graph: %s", error.problem)
+            return
+        held.callback(self._cuda.free_executable, self._executable)
+
+    def _instantiated(self) -> int:
+        graph = self._captured()
+        try:
+            return self._cuda.instantiate(graph)
+        finally:
+            self._cuda.free_graph(graph)
+
+    def _captured(self) -> int:
+        """A graph of one inference. A capture that was begun is ended, or the stream would be of no use."""
+        self._cuda.begin_capture(self._stream)
+        try:
+            self._enqueue()
+        except BaseException:
+            self._abandon_capture()
+            raise
+        return self._cuda.end_capture(self._stream)
+
+    def _abandon_capture(self) -> None:
+        try:
+            graph = self._cuda.end_capture(self._stream)
+        except EngineError:  # it says that the capture was invalidated
+            return
+        if graph:
+            self._cuda.free_graph(graph)
+
+    def _enqueue(self) -> None:
+        self._cuda.copy_in(self._device_frame, self._host_frame, self._frame_bytes, self._stream)
+        self._execution.enqueue(self._stream)
+        self._cuda.copy_out(self._host_logits, self._device_logits, self._logits_bytes, self._stream)
+
+
+def _reserved(held: ExitStack, allocate: Any, free: Any, size: int) -> int:
+    address: int = allocate(size)
+    held.callback(free, address)
+    return address
+
+
+def _array_at(address: int, like: NDArray[Any]) -> NDArray[Any]:
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * like.nbytes).from_address(address))
+    return memory.view(like.dtype).reshape(like.shape)
+
+
+def open_plan(
+    device: Device, bundle: Bundle, content: bytes, path: Path, *, graph: str, lanes: int = 1
+) -> list[TensorrtEngine]:
+    """Open engines on a plan, which was checked to be the one that was built.
+
+    Args:
+        device: what it runs on.
+        bundle: says what its input and output must be.
+        content: the plan.
+        path: where it was read, for errors.
+        graph: of the bundle, that it was built from.
+        lanes: how many engines are to share it.
+
+    Raises:
+        EngineError: TensorRT or CUDA refuses, or the plan is not of this bundle's model; nothing stays open.
+    """
+    with ExitStack() as opening:
+        context = device.cuda.retain_context()
+        opening.callback(device.cuda.release_context)
+        opening.enter_context(current(device.cuda, context))
+        plan = Plan(device, content, path)
+        opening.callback(plan.release)
+        _check(bundle, plan)
+        layers = plan.layers()
+        info = _info(device, layers, graph, lanes)
+        with ExitStack() as opened:
+            engines = []
+            for _ in range(lanes):
+                engines.append(TensorrtEngine(device, plan, info, layers))
+                opened.callback(engines[-1].close)
+            opened.pop_all()
+    return engines
+
+
+def _check(bundle: Bundle, plan: Plan) -> None:
+    tensors = plan.tensors()
+    if set(tensors) != {INPUT_NAME, OUTPUT_NAME}:
+        raise EngineError(
+            f"{plan.path} has the tensors {', '.join(tensors)}",
+            expected=f"{INPUT_NAME} and {OUTPUT_NAME}",
+            fix="convert the model again",
+        )
+    check_contract(bundle, plan.path, frame=tensors[INPUT_NAME][0], logits=tensors[OUTPUT_NAME][0])
+
+
+def _info(device: Device, layers: tuple[Layer, ...], graph: str, lanes: int) -> EngineInfo:
+    effective = effective_precision(layers) or UNAVAILABLE
+    whole = effective not in ("int8", "fp8")
+    return EngineInfo(
+        name="tensorrt",
+        version=device.api.title.removeprefix("TensorRT "),
+        device=device.gpu.name,
+        effective_precision=effective,
+        rest_precision=effective if whole else rest_precision(layers) or UNAVAILABLE,
+        lanes=lanes,
+        graph=graph,
+    )

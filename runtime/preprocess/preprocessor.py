@@ -1,0 +1,170 @@
+"""From a camera's frame to the network's input, equal to timm's evaluation transform, with numpy alone.
+
+``Preprocessor`` resizes as Pillow does (``pillow_resample``), crops or pads as torchvision and timm do
+(``vitedge.bundle.preprocessing``) and puts the channels into the network's order. Mean and standard deviation are
+part of the graph.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle.preprocessing import CHANNEL_ORDERS, ChannelOrder, Preprocessing
+from vitedge.errors import FrameSourceError, UsageError
+from vitedge.runtime.preprocess.pillow_resample import Axis, Image, Resize, pillow_resize
+from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
+
+KEPT_PLANS = 4
+"""Frame sizes whose plans and scratch buffers are kept; a 1080p frame's take 3 MB."""
+
+_UINT8 = np.dtype(np.uint8)
+_FRAME = "an HxWx3 uint8 array, as OpenCV gives it"
+
+
+class Preprocessor:
+    """Turns frames into network inputs. Calls from several threads are safe and run one after the other.
+
+    The first frame of a size costs a millisecond or a few more; the plans of the last few sizes are kept.
+
+    Args:
+        preprocessing: the model's.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self._shape = (*preprocessing.input_size, 3)
+        self._plan = lru_cache(KEPT_PLANS)(partial(_make_plan, preprocessing))
+        self._lock = threading.Lock()
+
+    def __call__(self, frame: Image, *, order: ChannelOrder = "BGR", out: Image | None = None) -> Image:
+        """Resize, crop and order the channels of one frame.
+
+        Args:
+            frame: ``H×W×3`` uint8; any strides, it is only read.
+            order: order of its channels.
+            out: ``h×w×3`` uint8 of the input size to write into, such as an engine's ``frame``; any strides.
+
+        Returns:
+            ``out``, or a new array that the caller owns: ``h×w×3`` uint8 in the network's channel order, within 1 of
+            what timm's transform gives.
+
+        Raises:
+            FrameSourceError: the frame is not an ``H×W×3`` uint8 array, is empty, or is too long for its other side.
+            UsageError: no such order, or ``out`` is of another shape or type.
+        """
+        check_frame(frame)
+        if order not in CHANNEL_ORDERS:
+            raise UsageError(f"channel order {order!r}", expected=f"one of {', '.join(CHANNEL_ORDERS)}")
+        target = self._target(out)
+        with self._lock:
+            self._plan(*frame.shape[:2]).fill(frame, order != self.preprocessing.channel_order, target)
+        return target
+
+    def _target(self, out: Image | None) -> Image:
+        if out is None:
+            return np.empty(self._shape, np.uint8)
+        if out.shape != self._shape or out.dtype != _UINT8:
+            raise UsageError(
+                f"out is a {out.dtype} array of shape {out.shape}", expected=f"uint8 of shape {self._shape}"
+            )
+        return out
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to fill the input from frames of one size.
+
+    Attributes:
+        resize: writes the part of the input that the frame covers.
+        covered: that part, rows and columns.
+        padding: colour of the rest; None where there is no rest.
+    """
+
+    resize: Resize
+    covered: tuple[slice, slice]
+    padding: tuple[int, int, int] | None
+
+    def fill(self, frame: Image, reverse: bool, out: Image) -> None:
+        if self.padding is not None:
+            out[...] = self.padding
+        self.resize(frame, reverse, out[self.covered])
+
+
+def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _Plan:
+    geometry = preprocessing.geometry(height, width)
+    if max(geometry.resized) > RESIZED_SIDE:
+        raise FrameSourceError(
+            f"a frame of {height}x{width} pixels would be resized to {geometry.resized[0]}x{geometry.resized[1]}",
+            expected=f"sides of at most {RESIZED_SIDE} pixels",
+            fix="crop the frame",
+        )
+    (top, left), (input_height, input_width) = geometry.offset, preprocessing.input_size
+    rows = _axis(height, geometry.resized[0], top, input_height)
+    columns = _axis(width, geometry.resized[1], left, input_width)
+    covered = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+    covers_all = covered == (slice(0, input_height), slice(0, input_width))
+    return _Plan(
+        resize=pillow_resize(preprocessing.interpolation, rows, columns),
+        covered=covered,
+        padding=None if covers_all else preprocessing.padding,
+    )
+
+
+def _axis(source: int, resized: int, offset: int, window: int) -> Axis:
+    """The part of the resized frame that a window shows."""
+    return Axis(source, resized, start=max(offset, 0), stop=min(offset + window, resized))
+
+
+def check_frame(frame: object) -> None:
+    """Refuse what is not a colour picture of 8 bits, in under a microsecond.
+
+    Raises:
+        FrameSourceError: not an ``H×W×3`` uint8 array, empty, or with a side beyond ``IMAGE_SIDE``; says what to do.
+    """
+    if not (
+        isinstance(frame, np.ndarray)
+        and frame.dtype == _UINT8
+        and frame.ndim == 3
+        and frame.shape[2] == 3
+        and frame.size > 0
+        and max(frame.shape) <= IMAGE_SIDE
+    ):
+        raise _unusable(frame)
+
+
+def _unusable(frame: object) -> FrameSourceError:
+    if frame is None:
+        return FrameSourceError(
+            "the frame is None", expected=_FRAME, fix="OpenCV gives None when it cannot read: check the camera or path"
+        )
+    if not isinstance(frame, np.ndarray):
+        return FrameSourceError(f"the frame is a {type(frame).__name__}", expected=_FRAME, fix="np.asarray(frame)")
+    fix = _type_fix(frame) if frame.dtype != _UINT8 else _shape_fix(frame.shape)
+    return FrameSourceError(f"the frame is a {frame.dtype} array of shape {frame.shape}", expected=_FRAME, fix=fix)
+
+
+def _type_fix(frame: NDArray[np.generic]) -> str:
+    if frame.dtype.kind == "f":
+        return "if its values go from 0 to 1: (frame * 255).round().astype(np.uint8); if to 255, without the factor"
+    return "scale its values to 0…255, then frame.astype(np.uint8)"
+
+
+def _shape_fix(shape: tuple[int, ...]) -> str:
+    if max(shape, default=0) > IMAGE_SIDE:
+        return f"crop the frame: a side has at most {IMAGE_SIDE} pixels"
+    if 0 in shape:
+        return "the frame is empty: check the camera, or the crop that made it"
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
+        return "cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+    if len(shape) == 3 and shape[2] == 4:
+        return "cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)"
+    if len(shape) == 3 and shape[0] == 3:
+        return "put the channels last: frame.transpose(1, 2, 0)"
+    if len(shape) == 4:
+        return "pass the frames of a batch one by one"
+    return "convert it to three channels"

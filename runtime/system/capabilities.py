@@ -1,0 +1,120 @@
+"""What the processor computes fast, and the precision to ask for because of it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitedge.bundle.targets import Precision
+
+CPUINFO = Path("/proc/cpuinfo")
+
+# Linux's names of the instructions that neural networks gain from, and the names that people know them by.
+X86_FEATURES: dict[str, str] = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512_fp16": "AVX512-FP16",
+    "amx_int8": "AMX-INT8",
+    "amx_bf16": "AMX-BF16",
+    "amx_fp16": "AMX-FP16",
+}
+ARM_FEATURES: dict[str, str] = {
+    "asimd": "NEON",
+    "asimdhp": "FP16",
+    "asimddp": "DotProd",
+    "i8mm": "I8MM",
+    "bf16": "BF16",
+    "sve": "SVE",
+    "sve2": "SVE2",
+    "sme": "SME",
+}
+INT8_FEATURES = ("AVX-VNNI", "AVX512-VNNI", "AMX-INT8")
+ARM_INT8_FEATURES = ("DotProd", "I8MM")
+
+_ARM_MACHINES = ("aarch64", "arm64", "armv7l", "armv8l")
+_X86_MACHINES = ("x86_64", "amd64", "i686")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A precision to begin with on this processor.
+
+    Attributes:
+        precision: what ``--precision`` takes.
+        reason: why.
+    """
+
+    precision: Precision
+    reason: str
+
+
+def cpu_features(cpuinfo: str, machine: str) -> tuple[str, ...] | None:
+    """The fast instructions that ``/proc/cpuinfo`` lists, by the names that people use.
+
+    Args:
+        cpuinfo: its text.
+        machine: what ``platform.machine()`` returns.
+
+    Returns:
+        None where it cannot be told: another kind of processor, or no list in the text.
+    """
+    known = _known_features(machine)
+    listed = _listed_features(cpuinfo)
+    if known is None or listed is None:
+        return None
+    return tuple(name for flag, name in known.items() if flag in listed)
+
+
+def _known_features(machine: str) -> dict[str, str] | None:
+    if machine.lower() in _X86_MACHINES:
+        return X86_FEATURES
+    return ARM_FEATURES if machine.lower() in _ARM_MACHINES else None
+
+
+def _listed_features(cpuinfo: str) -> frozenset[str] | None:
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return None
+
+
+def recommend_precision(features: tuple[str, ...] | None, machine: str) -> Recommendation | None:
+    """The precision to begin with on the CPU target; None where the processor's features are not known.
+
+    OpenVINO computes int8 graphs in integers where x86 has VNNI or AMX; without them int8 goes through 16-bit
+    intermediates that can saturate (NNCF, "OverflowFix"). On Arm it computes their linear layers in integers, exactly,
+    and their convolutions in f16 or f32 (2026.4, emulated Cortex-A72 and A76).
+    """
+    if features is None:
+        return None
+    if machine.lower() in _ARM_MACHINES:
+        return _recommend_arm(features)
+    integer = [name for name in INT8_FEATURES if name in features]
+    if integer:
+        return Recommendation("int8", f"8-bit integers multiply fastest here: {', '.join(integer)}")
+    return Recommendation("fp32", "no VNNI or AMX: int8 gains little and can saturate; compare with eval --against")
+
+
+def _recommend_arm(features: tuple[str, ...]) -> Recommendation:
+    integer = [name for name in ARM_INT8_FEATURES if name in features]
+    if integer:
+        fastest = f"8-bit integers multiply fastest here: {', '.join(integer)}"
+        return Recommendation("int8", f"{fastest}; linear layers gain, convolutions run in floating point")
+    return Recommendation(
+        "fp16" if "FP16" in features else "fp32",
+        "no DotProd or I8MM: int8 runs in integers, but may gain little; compare with bench --against",
+    )
+
+
+def read_features() -> tuple[str, ...] | None:
+    """The features of this machine."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return cpu_features(text, platform.machine())

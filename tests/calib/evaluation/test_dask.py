@@ -1,0 +1,130 @@
+"""A real Dask cluster of processes: the same answers as here, also when a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+distributed = pytest.importorskip("distributed")
+pytest.importorskip("PIL")
+
+import photos  # noqa: E402
+
+from vitedge.bundle.bundle import Bundle  # noqa: E402
+from vitedge.calib.data.images import ImageSet  # noqa: E402
+from vitedge.calib.data.video import VideoFrames  # noqa: E402
+from vitedge.calib.evaluation import dask as cluster  # noqa: E402
+from vitedge.calib.evaluation import predictions as answers  # noqa: E402
+from vitedge.calib.evaluation.accuracy import collect, predict  # noqa: E402
+from vitedge.calib.evaluation.dask import Place, RemoteModel, on_cluster  # noqa: E402
+from vitedge.calib.evaluation.predictions import Answers  # noqa: E402
+from vitedge.errors import BundleError, CalibrationError, UsageError  # noqa: E402
+from vitedge.progress import Silent  # noqa: E402
+from vitedge.runtime.classifier import load  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Any]:
+    """Two workers, a process each."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    folder = photos.write_photos(tmp_path_factory.mktemp("photos") / "colours", each=20)
+    (folder / "red" / "broken.png").write_bytes(b"no image")
+    return ImageSet.from_folder(folder)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "BATCH_IMAGES", 4)
+
+
+def here(bundle: Bundle, images: ImageSet) -> tuple[Answers, ...]:
+    with load(bundle) as one, load(bundle) as other:
+        return predict([one, other], images)
+
+
+def spread(address: str, bundle: Bundle, images: ImageSet, progress: Any = Silent()) -> tuple[Answers, ...]:  # noqa: B008
+    models = [RemoteModel.of(bundle)] * 2
+    return collect(models, images, on_cluster(address, [bundle, bundle], images), progress)
+
+
+def assert_same(ours: tuple[Answers, ...], theirs: tuple[Answers, ...]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("indices", "scores", "divergences"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert (one.files, one.skipped, one.sha256) == (other.files, other.skipped, other.sha256)
+
+
+class Killer(Silent):
+    """Kills a worker once some answers have come."""
+
+    def __init__(self, local: Any) -> None:
+        self.local = local
+        self.killed: int | None = None
+
+    def track(self, items: Any, *, total: int, unit: str) -> Iterator[Any]:
+        for done, item in enumerate(items):
+            if done == 8:
+                self.killed = next(iter(self.local.workers.values())).pid
+                os.kill(self.killed, signal.SIGKILL)
+            yield item
+
+
+def test_the_answers_are_those_of_one_machine_also_when_a_worker_is_killed(
+    local: Any, tiny_bundle: Bundle, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "IN_FLIGHT", 6)  # so that there is work for the others when one dies
+    expected = here(tiny_bundle, images)
+    assert (len(expected[0]), expected[0].skipped) == (60, ("red/broken.png",))
+    assert_same(spread(local.scheduler_address, tiny_bundle, images), expected)
+    killer = Killer(local)
+    assert_same(spread(local.scheduler_address, tiny_bundle, images, killer), expected)
+    assert killer.killed is not None
+
+
+def test_what_a_worker_does_not_find_is_one_clear_error(
+    local: Any, tiny_bundle: Bundle, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos.write_photos(tmp_path / "some")
+    gone = ImageSet.from_folder(folder)
+    gone.files[1].path.unlink()
+    with pytest.raises(CalibrationError, match=r"the worker on .* has no .*png"):
+        spread(local.scheduler_address, tiny_bundle, gone)
+    monkeypatch.setattr(Place, "of", lambda bundle: Place(str(bundle.path), "0" * 64))
+    with pytest.raises(BundleError, match="is another bundle") as caught:
+        spread(local.scheduler_address, tiny_bundle, images)
+    assert "same bundle at the same path" in caught.value.expected
+
+
+def test_no_scheduler_and_no_workers(
+    local: Any, tiny_bundle: Bundle, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 1)
+    for address in ("tcp://127.0.0.1:1", "no address"):
+        with pytest.raises(UsageError, match="no scheduler answers at"):
+            spread(address, tiny_bundle, images)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0", host="127.0.0.1") as empty,
+        pytest.raises(UsageError, match="has no workers"),
+    ):
+        spread(empty.scheduler_address, tiny_bundle, images)
+
+
+def test_a_video_stays_here(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="is a video"):
+        on_cluster("tcp://127.0.0.1:1", [tiny_bundle], VideoFrames(tmp_path / "clip.mp4", ()))

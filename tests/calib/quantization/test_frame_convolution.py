@@ -1,0 +1,105 @@
+"""The convolution that reads the frame: int8 weights, the frame untouched, and nothing done where that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+onnx = pytest.importorskip("onnx")
+openvino = pytest.importorskip("openvino")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+from vitedge.calib.quantization.frame_convolution import quantize_frame_convolution  # noqa: E402
+from vitedge.metrics import sqnr_db  # noqa: E402
+from vitedge.runtime.engines.openvino import effective_precision, executed_layers  # noqa: E402
+
+SIDE, PATCH, CHANNELS = 32, 4, 16
+
+
+def network(*, seed: int = 0, mean: float = 0.0) -> Any:
+    """A patch embedding of uint8 frames; with a mean, that is subtracted first."""
+    generator = np.random.default_rng(seed)
+    constants = {
+        "weight": generator.standard_normal((CHANNELS, 3, PATCH, PATCH)) / 255,
+        "bias": generator.standard_normal(CHANNELS),
+        "mean": np.full((1, 3, 1, 1), mean),
+    }
+    between = [helper.make_node("Sub", ["planes", "mean"], ["centered"])] if mean else []
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        *between,
+        helper.make_node(
+            "Conv", ["centered" if mean else "planes", "weight", "bias"], ["logits"], "stem", strides=[PATCH, PATCH]
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CHANNELS, SIDE // PATCH, SIDE // PATCH])],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def random_frames(count: int = 4) -> Any:
+    return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def answers(model: Any, frames: Any) -> Any:
+    session = ReferenceEvaluator(model)
+    return np.concatenate([session.run(None, {"frame": frame[None]})[0] for frame in frames])
+
+
+@given(levels=st.lists(st.integers(0, 255), min_size=3, max_size=3))
+def test_every_grey_level_goes_through_unchanged(levels: list[int]) -> None:
+    model = network()
+    quantize_frame_convolution(model, random_frames())
+    model.graph.output.add().CopyFrom(helper.make_tensor_value_info("planes_levels", TensorProto.FLOAT, None))
+    frame = np.broadcast_to(np.array(levels, np.uint8), (1, SIDE, SIDE, 3))
+    seen = ReferenceEvaluator(model).run(["planes_levels"], {"frame": frame})[0]
+    np.testing.assert_array_equal(np.rint(seen[0, :, 0, 0] * 255), levels)
+
+
+def test_weights_are_int8_and_all_channels_use_their_range() -> None:
+    model = network()
+    assert quantize_frame_convolution(model, random_frames()) == "stem"
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weight = known["stem_weight_int8"]
+    assert weight.dtype == np.int8
+    assert np.all(np.abs(weight.astype(int)).max(axis=(1, 2, 3)) == 127)
+    assert not known["stem_weight_zero_point"].any()
+    assert "weight" not in known  # nothing reads the float ones any more
+
+
+def test_it_comes_close_and_its_error_has_no_mean() -> None:
+    model, frames = network(), random_frames(16)
+    before = answers(model, frames)
+    quantize_frame_convolution(model, frames)
+    error = answers(model, frames) - before
+    assert sqnr_db(before, before + error) > 40
+    spread = error.std(axis=(0, 2, 3))
+    assert np.all(np.abs(error.mean(axis=(0, 2, 3))) < 0.2 * spread)
+
+
+def test_openvino_computes_it_in_int8(tmp_path: Path) -> None:
+    model = network()
+    quantize_frame_convolution(model, random_frames())
+    onnx.save(model, tmp_path / "model.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU")
+    assert effective_precision(executed_layers(compiled)) == "int8"
+
+
+def test_a_mean_in_between_leaves_it_in_floating_point() -> None:
+    model = network(mean=120.5)
+    before = model.SerializeToString(deterministic=True)
+    assert quantize_frame_convolution(model, random_frames()) == ""
+    assert model.SerializeToString(deterministic=True) == before

@@ -1,0 +1,93 @@
+"""Quantizers before what only moves values."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from vitedge.calib.quantization.hoist_qdq import hoist_quantizers
+
+SHAPE = (1, 16, 6)
+"""16 tokens, that are laid out as a map of 6 channels for a convolution."""
+
+
+def quantized(*, scale: NDArray[np.float32], also_read: str = "") -> onnx.ModelProto:
+    """Relu, Transpose, Reshape, Q/DQ, Conv; ``also_read`` becomes a second output."""
+    constants = {
+        "scale": scale,
+        "zero_point": np.full(scale.shape, 7, np.uint8),
+        "map": np.asarray([1, 6, 4, 4], np.int64),
+        "weights": np.random.default_rng(0).normal(size=(2, 6, 3, 3)).astype(np.float32),
+    }
+    shapes = {"tokens": SHAPE, "channels": (1, 6, 16), "planes": (1, 6, 4, 4), "levels": (1, 6, 4, 4)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["x"], ["tokens"]),
+            helper.make_node("Transpose", ["tokens"], ["channels"], perm=[0, 2, 1]),
+            helper.make_node("Reshape", ["channels", "map"], ["planes"]),
+            helper.make_node("QuantizeLinear", ["planes", "scale", "zero_point"], ["levels"], axis=1),
+            helper.make_node("DequantizeLinear", ["levels", "scale", "zero_point"], ["read"], axis=1),
+            helper.make_node("Conv", ["read", "weights"], ["y"], pads=[1, 1, 1, 1]),
+        ],
+        "quantized",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2, 4, 4))],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    if also_read:
+        kind = TensorProto.UINT8 if also_read == "levels" else TensorProto.FLOAT
+        graph.output.append(helper.make_tensor_value_info(also_read, kind, shapes[also_read]))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(graph: onnx.ModelProto) -> list[NDArray[np.float32]]:
+    onnx.checker.check_model(graph, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it moves quantizers itself
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs: list[NDArray[np.float32]] = session.run(
+        None, {"x": np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)}
+    )
+    return outputs
+
+
+def operators(graph: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in graph.graph.node]
+
+
+ONE_SCALE = np.asarray(0.02, np.float32)
+MOVED = ["Relu", "QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Conv"]
+
+
+def test_the_pair_lies_behind_what_computes_and_nothing_changes() -> None:
+    graph = quantized(scale=ONE_SCALE)
+    before = run(graph)
+    assert hoist_quantizers(graph) == 1
+    assert operators(graph) == MOVED
+    np.testing.assert_array_equal(run(graph)[0], before[0])
+    assert hoist_quantizers(graph) == 0
+
+
+def test_a_source_with_other_readers_stays_readable() -> None:
+    graph = quantized(scale=ONE_SCALE, also_read="tokens")
+    before = run(graph)
+    assert hoist_quantizers(graph) == 1
+    for found, expected in zip(run(graph), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_moves_that_others_read_stay_before_the_pair() -> None:
+    graph = quantized(scale=ONE_SCALE, also_read="channels")
+    before = run(graph)
+    assert hoist_quantizers(graph) == 1
+    assert operators(graph) == ["Relu", "Transpose", "QuantizeLinear", "DequantizeLinear", "Reshape", "Conv"]
+    for found, expected in zip(run(graph), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_scales_of_single_channels_and_levels_that_are_read_stay() -> None:
+    assert hoist_quantizers(quantized(scale=np.full(6, 0.02, np.float32))) == 0
+    assert hoist_quantizers(quantized(scale=ONE_SCALE, also_read="levels")) == 0

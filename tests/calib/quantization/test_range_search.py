@@ -1,0 +1,63 @@
+"""The range that is chosen: the one that the outputs are closest with, whatever the tensor alone suggests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import layers as graphs
+from layers import WIDTH, weights
+
+from vitedge.calib.quantization.affine import Scheme, activation_quantizer
+from vitedge.calib.quantization.layerwise import Stream
+from vitedge.calib.quantization.range_estimators import Histogram, min_max
+from vitedge.calib.quantization.range_search import best_quantizer, candidates
+from vitedge.calib.quantization.search_budget import Effort
+from vitedge.calib.quantization.working_graph import WorkingGraph
+
+
+def searched(outlier_weight: float) -> tuple[float, float]:
+    """Scales of the quantizer found, and of that of the whole range, for a tensor with one channel of outliers.
+
+    Args:
+        outlier_weight: what the outputs make of that channel.
+    """
+    sizes, head = np.ones(WIDTH), weights(WIDTH, 5)
+    sizes[3], head[3] = 40.0, outlier_weight
+    graph = graphs.model("wide = Mul(x, sizes) logits = MatMul(wide, head)", sizes=sizes, head=head)
+    working = WorkingGraph.of(graph)
+    stream, histogram = Stream(working, graphs.frames(8)), Histogram()
+    reader = next(index for index, node in enumerate(working.nodes) if "head" in node.input)
+    stream.advance(reader, keep=())
+    for values in stream.values:
+        histogram.add(values["wide"])
+    working.nodes[reader].input[0] = "wide_read"
+    found = best_quantizer(stream, "wide", "wide_read", histogram, Effort(2, 8), Scheme.ASYMMETRIC)
+    whole = min_max(histogram)
+    return found.scale, activation_quantizer(whole.low, whole.high, Scheme.ASYMMETRIC).scale
+
+
+def test_outliers_that_do_not_matter_are_clipped_and_those_that_do_are_kept() -> None:
+    clipped, whole = searched(outlier_weight=0.0)
+    assert clipped < 0.6 * whole
+    kept, whole = searched(outlier_weight=1.0)
+    assert kept > 0.9 * whole
+
+
+def test_all_candidates_lie_within_the_whole_range_which_comes_first() -> None:
+    histogram = Histogram()
+    histogram.add(np.random.default_rng(0).gamma(1, 1, 5000).astype(np.float32) - 0.17)
+    whole, *others = candidates(histogram)
+    assert whole == min_max(histogram)
+    assert len(others) > 10
+    assert all(whole.low <= each.low <= 0 <= each.high <= whole.high for each in others)
+    assert all(each.low == whole.low for each in others[-5:])  # the short side is not clipped for the sake of the long
+
+
+def test_a_tensor_that_is_always_zero_has_one_candidate() -> None:
+    histogram = Histogram()
+    histogram.add(np.zeros(10, np.float32))
+    assert len(candidates(histogram)) == 1

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import graphs
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from numpy.typing import NDArray
+
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.onnx_export import export
+from vitedge.converters.reference import graph_logits, module_logits
+from vitedge.converters.rewrites import apply as rewrites
+from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites, is_exact
+from vitedge.converters.rewrites.places import ONE, Places
+from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.errors import ConversionError
+from vitedge.metrics import parity
+
+Frames = NDArray[np.uint8]
+
+
+def kinds(graph: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in graph.graph.node]
+
+
+def test_the_contract(small_graph: Rewritten) -> None:
+    (frame,), (logits,) = small_graph.graph.graph.input, small_graph.graph.graph.output
+    assert (frame.name, frame.type.tensor_type.elem_type) == ("frame", onnx.TensorProto.UINT8)
+    assert [dim.dim_value for dim in frame.type.tensor_type.shape.dim] == [1, 32, 32, 3]
+    assert (logits.name, logits.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
+    assert [dim.dim_value for dim in logits.type.tensor_type.shape.dim] == [1, 5]
+    onnx.checker.check_model(small_graph.graph, full_check=True)
+
+
+def test_the_whole_is_exact(small_graph: Rewritten, small_model: TorchModel, frames: Frames) -> None:
+    source = module_logits(small_model.module, frames, small_model.card.preprocessing)
+    assert is_exact(parity(source, small_graph.logits))
+    assert parity(source, small_graph.logits).sqnr_db > 100
+
+
+def test_a_graph_that_takes_frames_already_is_only_tidied(
+    small_graph: Rewritten, small_model: TorchModel, frames: Frames
+) -> None:
+    again = apply_rewrites(small_graph.graph, frames, small_model.card.preprocessing)
+    assert [*again.applied] == ["tidy"]
+    assert set(again.refused) == {rewrite.name for rewrite in REWRITES} - {"tidy"}
+    assert Counter(kinds(again.graph)) == Counter(kinds(small_graph.graph))
+    np.testing.assert_array_equal(again.logits, small_graph.logits)
+
+
+def test_names_that_are_taken_are_no_obstacle() -> None:
+    graph = graphs.classifier(
+        "frame = Conv(x, frame_mean) frame_planes = Relu(frame) maps = Identity(frame_planes)",
+        frame_mean=graphs.random(4, 3, 3, 3),
+    )
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
+    assert result.graph.graph.input[0].name == "frame"
+    onnx.checker.check_model(result.graph, full_check=True)
+
+
+def test_nothing_of_the_exporter_is_left(small_graph: Rewritten) -> None:
+    graph = small_graph.graph
+    assert not any(node.metadata_props or node.doc_string for node in graph.graph.node)
+    assert not any(value.metadata_props for value in graph.graph.value_info)
+    assert not graph.metadata_props
+    assert graph.producer_name == "vitedge"
+    assert b"/" + b"site-packages" not in graph.SerializeToString()
+
+
+def test_equal_modules_give_equal_bytes(small_model: TorchModel, frames: Frames) -> None:
+    preprocessing = small_model.card.preprocessing
+    one, other = (apply_rewrites(export(small_model.module, (32, 32)), frames, preprocessing).graph for _ in range(2))
+    assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.0, 1.001])
+def test_a_rewrite_that_changes_the_outputs_is_left_out(
+    factor: float,
+    small_export: onnx.ModelProto,
+    small_model: TorchModel,
+    frames: Frames,
+) -> None:
+    def scale_head(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        head = model.graph.initializers["head.weight"]  # the bias is 0
+        head.const_value = ir.tensor(head.const_value.numpy() * np.float32(factor), name=head.name)
+        return ONE
+
+    wrong = Rewrite("wrong", lambda model, preprocessing: "", scale_head)
+    result = apply_rewrites(small_export, frames, small_model.card.preprocessing, (wrong, *REWRITES))
+    right = apply_rewrites(small_export, frames, small_model.card.preprocessing)
+    assert list(result.unproved) == ["wrong"]
+    assert "SQNR" in result.unproved["wrong"]
+    assert result.graph.SerializeToString(deterministic=True) == right.graph.SerializeToString(deterministic=True)
+
+
+def test_a_graph_runs_once_for_each_rewrite_that_applies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outputs before a rewrite are those after the one before it."""
+    runs = []
+
+    def counted(*arguments: Any) -> Any:
+        runs.append(arguments)
+        return graph_logits(*arguments)
+
+    monkeypatch.setattr(rewrites, "graph_logits", counted)
+    graph = graphs.classifier("maps = Conv(x, w)", w=graphs.random(4, 3, 3, 3))
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
+    assert len(runs) == 1 + len(result.applied)
+    np.testing.assert_array_equal(result.logits, graph_logits(result.graph, graphs.noise(), graphs.PHOTOS))
+
+
+def test_one_that_a_bundle_needs_ends_the_conversion(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    def double_head(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        head = model.graph.initializers["head.weight"]
+        head.const_value = ir.tensor(head.const_value.numpy() * np.float32(2), name=head.name)
+        return ONE
+
+    wrong = Rewrite("wrong", lambda model, preprocessing: "", double_head, needed=True)
+    with pytest.raises(ConversionError, match="'wrong' changed the outputs"):
+        apply_rewrites(small_export, frames, small_model.card.preprocessing, (wrong,))
+
+
+def test_a_model_without_finite_logits_is_named() -> None:
+    graph = graphs.classifier("maps = Conv(x, w)", w=np.full((2, 3, 2, 2), 3e38))
+    with pytest.raises(ConversionError, match="NaN or infinite logits"):
+        apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
+
+
+def test_every_rewrite_says_why_it_does_not_apply(small_graph: Rewritten, small_model: TorchModel) -> None:
+    model = ir.from_proto(small_graph.graph)
+    reasons = {rewrite.name: rewrite.check(model, small_model.card.preprocessing) for rewrite in REWRITES}
+    assert [name for name, reason in reasons.items() if not reason] == ["tidy"]
+    assert reasons["fold normalization"] == reasons["prepend normalization"] == "the graph takes uint8 frames already"
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.01, 0.0), (1.0, 0.5), (2.0, 0.0), (0.0, 0.0)])
+def test_is_exact_fails_on_anything_but_rounding(scale: float, shift: float) -> None:
+    logits = np.random.default_rng(0).standard_normal((8, 10)).astype(np.float32)
+    assert is_exact(parity(logits, logits * scale + shift)) == (scale == 1 and shift == 0)

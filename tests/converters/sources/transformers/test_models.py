@@ -1,0 +1,400 @@
+"""Folders in Transformers' layout: the same logits as Transformers gives, and one clear error for what is not right."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+pytest.importorskip("transformers")
+
+import transformers
+import transformers_checkpoints as checkpoints
+
+import vitedge
+from vitedge.bundle.bundle import sha256_of
+from vitedge.converters.onnx_export import export
+from vitedge.converters.reference import module_logits
+from vitedge.converters.rewrites.apply import apply_rewrites
+from vitedge.converters.sources.parse import HubFolder
+from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.transformers.models import FAMILIES, is_transformers_folder, load_transformers
+from vitedge.converters.sources.transformers.processors import PROCESSORS
+from vitedge.converters.verify import check_source, synthetic_frames
+from vitedge.errors import CheckpointError, MissingExtraError, UsageError
+from vitedge.metrics import sqnr_db
+from vitedge.runtime.preprocess.preprocessor import Preprocessor
+
+EXPORTED = (
+    "beit",
+    "dinov2 with registers",
+    "swinv2",
+    "pvt v2",
+    "mobilevit",
+    "mobilevitv2",
+)
+"""One of each kind, beside those of ``rewrites/test_families.py``: exporting takes seconds."""
+
+
+def load(folder: Path, **options: Any) -> TorchModel:
+    return load_transformers(HubFolder(folder), **{"labels": None, **options})
+
+
+def rewrite_json(file: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None removes one."""
+    values = {**json.loads(file.read_text(encoding="utf-8")), **changes}
+    kept = {key: value for key, value in values.items() if value is not None}
+    file.write_text(json.dumps(kept), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``folders(name)`` is a small checkpoint; do not write into it."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def write(name: str) -> Path:
+        folder = root / name
+        return folder if folder.exists() else checkpoints.write_checkpoint(folder, name)
+
+    return write
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> Path:
+    """A small ViT to spoil."""
+    return checkpoints.write_checkpoint(tmp_path / "my_vit")
+
+
+def photo(height: int = 100, width: int = 140) -> NDArray[np.uint8]:
+    coarse = np.random.default_rng(3).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+class TestFamilies:
+    def test_every_class_has_a_small_network(self) -> None:
+        classifiers = {name for family in FAMILIES.values() for name in family.classifiers}
+        assert classifiers == {small.classifier for small in checkpoints.SMALL.values()}
+        assert {family.processor for family in FAMILIES.values()} == set(PROCESSORS)
+
+    @pytest.mark.parametrize("name", checkpoints.SMALL)
+    def test_a_photo_gets_the_logits_that_transformers_gives(self, folders: Callable[[str], Path], name: str) -> None:
+        model = load(folders(name))
+        theirs = transformers.AutoModelForImageClassification.from_pretrained(folders(name))
+        if "distilled" in name:
+            theirs = getattr(transformers, checkpoints.SMALL[name].classifier).from_pretrained(folders(name))
+        processor = transformers.AutoImageProcessor.from_pretrained(folders(name), backend="pil")
+        with torch.no_grad():
+            expected = theirs(**processor(photo(), return_tensors="pt")).logits.numpy()
+        frame = Preprocessor(model.card.preprocessing)(photo(), order="RGB")
+        logits = module_logits(model.module, frame[None], model.card.preprocessing)
+        assert sqnr_db(expected, logits) > 50
+        assert np.ptp(expected) > 1e-3
+        assert model.card.architecture == checkpoints.SMALL[name].classifier
+        assert model.card.labels == checkpoints.CLASSES
+
+    @pytest.mark.parametrize("name", EXPORTED)
+    def test_its_graph_gives_them_too(self, folders: Callable[[str], Path], name: str) -> None:
+        model = load(folders(name))
+        preprocessing = model.card.preprocessing
+        frames = synthetic_frames(preprocessing.input_size)
+        rewritten = apply_rewrites(export(model.module, preprocessing.input_size), frames, preprocessing)
+        check_source(module_logits(model.module, frames, preprocessing), rewritten.logits)
+
+    def test_both_heads_are_averaged(self, folders: Callable[[str], Path]) -> None:
+        model = load(folders("deit distilled"))
+        pixels = torch.randn(1, 3, 32, 32)
+        with torch.no_grad():
+            both = model.module.model(pixel_values=pixels)  # type: ignore[operator, union-attr]
+            expected = (both.cls_logits + both.distillation_logits) / 2
+            assert torch.allclose(model.module(pixels), expected, rtol=0, atol=1e-5)
+
+
+class TestFolder:
+    def test_everything_comes_from_the_folder(self, vit: Path) -> None:
+        card = load(vit).card
+        assert (card.name, card.source) == ("my_vit", str(vit))
+        assert card.weights_sha256 == sha256_of(vit / "model.safetensors")
+        assert card.pretrained
+        assert card.preprocessing.input_size == (32, 32)
+        assert card.preprocessing.resize_mode == "squash"
+        assert card.revision == ""
+
+    def test_shards_are_one_model(self, vit: Path, tmp_path: Path) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "sharded", shard="20KB")
+        assert len(list(folder.glob("model-*.safetensors"))) > 2
+        assert not (folder / "model.safetensors").exists()
+        pixels = torch.randn(1, 3, 32, 32)
+        whole, sharded = load(vit), load(folder)
+        with torch.no_grad():
+            assert torch.allclose(whole.module(pixels), sharded.module(pixels), rtol=0, atol=1e-5)
+        assert sharded.card.weights_sha256 not in ("", whole.card.weights_sha256)
+        next(folder.glob("model-00002-of-*.safetensors")).unlink()
+        with pytest.raises(CheckpointError, match="no weights, or not all of them"):
+            load(folder)
+
+    def test_pytorch_weights(self, vit: Path) -> None:
+        pixels = torch.randn(1, 3, 32, 32)
+        with torch.no_grad():
+            expected = load(vit).module(pixels)
+            torch.save(safetensors.torch.load_file(vit / "model.safetensors"), vit / "pytorch_model.bin")
+            (vit / "model.safetensors").unlink()
+            assert torch.allclose(load(vit).module(pixels), expected, rtol=0, atol=1e-5)
+
+    def test_names_of_other_versions_are_translated(self, vit: Path) -> None:
+        """The files keep the names that checkpoints on the hub have; the modules of Transformers 5 have others."""
+        tensors = safetensors.torch.load_file(vit / "model.safetensors")
+        query = "vit.encoder.layer.1.attention.attention.query.weight"
+        assert query in tensors
+        parameters = load(vit).module.state_dict().values()
+        assert any(each.shape == tensors[query].shape and torch.equal(each, tensors[query]) for each in parameters)
+
+    def test_half_precision_weights_are_computed_in_full(self, vit: Path) -> None:
+        tensors = safetensors.torch.load_file(vit / "model.safetensors")
+        safetensors.torch.save_file({key: each.half() for key, each in tensors.items()}, vit / "model.safetensors")
+        rewrite_json(vit / "config.json", dtype="float16")
+        assert {parameter.dtype for parameter in load(vit).module.parameters()} == {torch.float32}
+
+    def test_weights_that_the_classifier_does_not_use_may_stay(self, vit: Path) -> None:
+        tensors = safetensors.torch.load_file(vit / "model.safetensors")
+        safetensors.torch.save_file(
+            {**tensors, "vit.pooler.dense.weight": torch.zeros(2, 2)}, vit / "model.safetensors"
+        )
+        assert load(vit).card.num_classes == 5
+
+    def test_outputs_that_the_configuration_asks_for_are_left_out(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", output_attentions=True, output_hidden_states=True, return_dict=False)
+        model = load(vit)
+        assert model.module(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+        assert [each.name for each in export(model.module, (32, 32)).graph.output] == ["logits"]
+
+    def test_timms_layout_is_not_transformers(self, vit: Path, small_folder: Path) -> None:
+        assert is_transformers_folder(vit)
+        assert not is_transformers_folder(small_folder)
+        with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
+            is_transformers_folder(vit.parent)
+
+
+class TestLabels:
+    def test_placeholders_are_no_names(self, tmp_path: Path) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "vit", names=("LABEL_0", "LABEL_1"))
+        assert load(folder).card.labels == ("class_0", "class_1")
+
+    def test_a_file_replaces_them(self, vit: Path, tmp_path: Path) -> None:
+        (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n", encoding="utf-8")
+        assert load(vit, labels=tmp_path / "labels.txt").card.labels == tuple("abcde")
+        (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
+        with pytest.raises(CheckpointError, match="2 labels, the network has 5 logits"):
+            load(vit, labels=tmp_path / "labels.txt")
+
+    def test_two_classes_without_names(self, tmp_path: Path) -> None:
+        """Transformers leaves ``id2label`` out where there are two."""
+        folder = checkpoints.write_checkpoint(tmp_path / "vit", names=("LABEL_0", "LABEL_1"))
+        rewrite_json(folder / "config.json", id2label=None, label2id=None, num_labels=None)
+        assert load(folder).card.labels == ("class_0", "class_1")
+
+    def test_pvt_has_as_many_classes_as_names(self, tmp_path: Path) -> None:
+        """Its configuration has ``num_labels`` since Transformers 5, and 1000 where an older version wrote the file."""
+        folder = checkpoints.write_checkpoint(tmp_path / "pvt", "pvt")
+        rewrite_json(folder / "config.json", num_labels=None)
+        assert load(folder).card.labels == checkpoints.CLASSES
+
+    @pytest.mark.parametrize("names", [{"0": "a", "2": "b"}, {"0": 1}, ["a", 3]])
+    def test_names_that_are_no_list(self, vit: Path, names: Any) -> None:
+        rewrite_json(vit / "config.json", id2label=names)
+        with pytest.raises(CheckpointError, match="id2label of the configuration is"):
+            load(vit)
+
+    def test_fewer_names_than_the_classifier_has_rows(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", id2label={"0": "a", "1": "b"}, label2id=None)
+        with pytest.raises(CheckpointError, match=r"of the wrong shape \(classifier\.bias \(5,\) for \(2,\)"):
+            load(vit)
+
+
+class TestRefusals:
+    def test_no_processor(self, vit: Path) -> None:
+        (vit / "preprocessor_config.json").unlink()
+        with pytest.raises(CheckpointError, match="does not say how images are preprocessed") as caught:
+            load(vit)
+        assert "preprocessor_config.json" in caught.value.expected
+        assert "ViTImageProcessor" in caught.value.fix
+
+    def test_preprocessing_of_the_users_own(self, vit: Path, tmp_path: Path) -> None:
+        (vit / "preprocessor_config.json").unlink()
+        (tmp_path / "own.json").write_text('{"input_size": [3, 32, 32], "crop_pct": 0.5}', encoding="utf-8")
+        assert load(vit, preprocessing=str(tmp_path / "own.json")).card.preprocessing.resize_size == (64, 64)
+
+    def test_another_input_size(self, vit: Path) -> None:
+        with pytest.raises(UsageError, match="--input-size is not for") as caught:
+            load(vit, input_size=(64, 64))
+        assert "preprocessor_config.json" in caught.value.fix
+
+    def test_an_unknown_model_type(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", model_type="swin2")
+        with pytest.raises(CheckpointError, match="model_type 'swin2'") as caught:
+            load(vit)
+        assert "swinv2" in caught.value.fix
+        assert "mobilevit" in caught.value.expected
+
+    def test_code_of_the_checkpoint_never_runs(self, vit: Path) -> None:
+        code = "raise SystemExit('ran')\nclass Model: pass\n"
+        (vit / "modeling.py").write_text(code, encoding="utf-8")
+        remote = {"AutoModelForImageClassification": "modeling.Model", "AutoImageProcessor": "modeling.Model"}
+        rewrite_json(vit / "config.json", auto_map=remote)
+        rewrite_json(vit / "preprocessor_config.json", auto_map=remote)
+        assert load(vit).card.num_classes == 5
+        rewrite_json(vit / "preprocessor_config.json", image_processor_type="Model")
+        with pytest.raises(CheckpointError, match="image processor 'Model'"):
+            load(vit)
+
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"num_hidden_layers": 10**7}, "num_hidden_layers of"),
+            ({"num_hidden_layers": 900_000}, "more than 20000 modules"),
+            ({"hidden_size": 10**6, "num_attention_heads": 1}, "far more than its weights hold"),
+            ({"intermediate_size": 10**6}, "far more than its weights hold"),
+            ({"image_size": 10**5}, "far more than its weights hold"),
+            ({"num_channels": 10**6}, "far more than its weights hold"),
+            ({"id2label": {"0": "a\x1b[31m"}}, "control character"),
+            ({"id2label": ["a", 5]}, "id2label of the configuration"),
+            ({"id2label": 5}, "id2label of the configuration"),
+            ({"num_hidden_layers": "2"}, "Transformers cannot build"),
+            ({"hidden_size": [32]}, "Transformers cannot build"),
+            ({"hidden_act": "nonsense"}, "Transformers cannot build"),
+            ({"architectures": 5}, "has architectures 5"),
+            ({"architectures": "ViTForImageClassification"}, "has architectures"),
+            ({"model_type": ["vit"]}, "model_type"),
+            ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized"),
+            ({"to_dict": 5}, "Transformers cannot build"),
+        ],
+        ids=str,
+    )
+    def test_configurations_of_strangers(
+        self, vit: Path, changes: dict[str, Any], problem: str, no_network: list[str]
+    ) -> None:
+        rewrite_json(vit / "config.json", **changes)
+        with pytest.raises(CheckpointError, match=problem):
+            load(vit)
+        assert no_network == []
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"_attn_implementation": "owner/kernel", "attn_implementation": "owner/kernel"},
+            {"attn_implementation": "flash_attention_2", "experts_implementation": "owner/kernel"},
+            {"_name_or_path": "owner/name", "name_or_path": "owner/name"},
+            {"torch_dtype": "float16", "dtype": "hub"},
+            {"use_kernels": True, "kernel_config": {"kernel_mapping": {"ViTSelfAttention": "owner/kernel"}}},
+            {"fusion_config": {"patch_embeddings": True}, "per_layer_config": {"0": {"hidden_size": 64}}},
+            {"distributed_config": {"tp_size": 2}, "custom_pipelines": {"x": {"impl": "a.B"}}},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_how_a_model_is_loaded_is_not_for_its_configuration_to_say(
+        self, vit: Path, changes: dict[str, Any], no_network: list[str]
+    ) -> None:
+        expected = load(vit).module.state_dict()
+        rewrite_json(vit / "config.json", **changes)
+        loaded = load(vit).module
+        assert {each.dtype for each in loaded.parameters()} == {torch.float32}
+        assert loaded.model.config._attn_implementation == "eager"
+        assert all(torch.equal(expected[key], value) for key, value in loaded.state_dict().items())
+        assert no_network == []
+
+    def test_no_classifier(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", architectures=["ViTModel"])
+        with pytest.raises(CheckpointError, match=r"\['ViTModel'\]") as caught:
+            load(vit)
+        assert caught.value.expected == "ViTForImageClassification"
+
+    def test_missing_weights(self, vit: Path) -> None:
+        tensors = safetensors.torch.load_file(vit / "model.safetensors")
+        del tensors["classifier.weight"]
+        safetensors.torch.save_file(tensors, vit / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"1 missing \(classifier\.weight\)") as caught:
+            load(vit)
+        assert "fine-tuned" in caught.value.fix
+
+    def test_weights_of_another_width(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", hidden_size=64)
+        with pytest.raises(CheckpointError, match=r"of the wrong shape \(.*, …\)"):
+            load(vit)
+
+    def test_truncated_weights(self, vit: Path) -> None:
+        (vit / "model.safetensors").write_bytes((vit / "model.safetensors").read_bytes()[:5000])
+        with pytest.raises(CheckpointError, match="is cut off"):
+            load(vit)
+
+    def test_a_pickle_that_wants_code(self, vit: Path) -> None:
+        (vit / "model.safetensors").unlink()
+        torch.save({"weight": Path("x")}, vit / "pytorch_model.bin")
+        with pytest.raises(CheckpointError, match="never runs code"):
+            load(vit)
+
+    def test_weights_that_are_no_numbers(self, vit: Path) -> None:
+        tensors = safetensors.torch.load_file(vit / "model.safetensors")
+        tensors["classifier.bias"][1] = torch.inf
+        safetensors.torch.save_file(tensors, vit / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"classifier\.bias .* NaN or infinite"):
+            load(vit)
+
+    def test_no_weights(self, vit: Path) -> None:
+        (vit / "model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match="has no weights"):
+            load(vit)
+
+    def test_quantized_weights(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+        with pytest.raises(CheckpointError, match="quantized"):
+            load(vit)
+
+    def test_images_of_another_size_than_the_model_reads(self, vit: Path) -> None:
+        rewrite_json(vit / "preprocessor_config.json", size={"height": 48, "width": 48})
+        with pytest.raises(CheckpointError, match=r"does not run on the 48x48 images of its image processor"):
+            load(vit)
+
+    @pytest.mark.parametrize("changes", [{"hidden_size": "wide"}, {"hidden_act": "no_such"}])
+    def test_values_that_transformers_refuses(self, vit: Path, changes: dict[str, Any]) -> None:
+        rewrite_json(vit / "config.json", **changes)
+        with pytest.raises(CheckpointError, match=r"cannot build ViTForImageClassification from .*config\.json"):
+            load(vit)
+
+    def test_transformers_is_not_installed(self, vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "transformers", None)
+        with pytest.raises(MissingExtraError) as caught:
+            load(vit)
+        assert caught.value.fix == 'pip install "vitedge[transformers]"'
+
+
+def test_a_folder_becomes_an_int8_bundle(vit: Path, tmp_path: Path) -> None:
+    """With MobileViT's processor: the channels are BGR, and the crop rounds as Transformers' does."""
+    settings = {"size": {"shortest_edge": 37}, "crop_size": {"height": 32, "width": 32}}
+    transformers.MobileViTImageProcessor(**settings).save_pretrained(vit)
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        Image.fromarray(photo(90 + number)).save(images / f"{number}.png")
+    bundle = vitedge.convert(vit, target="cpu", precision="int8", calib=images, output=tmp_path / "vit.bundle")
+    manifest = bundle.manifest
+    assert manifest.precision.effective == "int8"
+    assert manifest.model.preprocessing.channel_order == "BGR"
+    assert manifest.model.preprocessing.crop_rounding == "floor"
+    assert manifest.verification.fp32_against_source is not None
+    assert manifest.verification.fp32_against_source.sqnr_db > 80
+    assert manifest.tools["transformers"] == transformers.__version__
+    frame = photo(120, 151)
+    with vitedge.load(bundle) as classifier:
+        preprocessor = Preprocessor(manifest.model.preprocessing)
+        expected = classifier.infer(preprocessor(frame, order="RGB"))
+        prediction = classifier.classify(Image.fromarray(frame))
+    assert prediction.label == checkpoints.CLASSES[int(np.argmax(expected))]

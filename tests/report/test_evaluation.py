@@ -1,0 +1,97 @@
+"""The page of an evaluation: it holds its images, and says what it does not show."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import photos
+import pytest
+from PIL import Image
+
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.calib.data.images import ImageSet
+from vitedge.calib.evaluation.accuracy import Comparison, Flip, Share, compare, predict
+from vitedge.prediction import Candidate
+from vitedge.report import evaluation as report_page
+from vitedge.report.evaluation import THUMBNAIL_PIXELS, contact_sheet, to_html
+from vitedge.report.evaluation_text import Report, Subject
+from vitedge.runtime.classifier import Classifier
+from vitedge.testing import TableEngine
+
+SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
+LABELS = ("red", "<green>", "blue")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    """Two images each of red and blue, and a large one of red, whose name is wicked."""
+    folder = photos.write_photos(tmp_path / "photos", ("red", "blue"))
+    Image.fromarray(np.full((300, 600, 3), (200, 0, 0), np.uint8)).save(folder / "red" / "<i>\x1b.png")
+    return ImageSet.from_folder(folder)
+
+
+def report_on(images: ImageSet) -> Report:
+    """Ours takes every red image for green; red and blue are seen by both as they are."""
+    seen = Classifier(TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
+    wrong = Classifier(TableEngine(lambda frame: frame.mean(axis=(0, 1))[[1, 0, 2]], input_size=(8, 8)), SMALL, LABELS)
+    ours, theirs = predict([wrong, seen], images)
+    subjects = Subject("ours.bundle", ours, None), Subject("theirs & co.bundle", theirs, None)
+    return Report("photos", *subjects, compare(ours, theirs))
+
+
+def pictures_in(text: str) -> list[Image.Image]:
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    return [Image.open(io.BytesIO(base64.b64decode(each))) for each in found]
+
+
+def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageSet) -> None:
+    report = report_on(images)
+    assert report.comparison is not None
+    sheet = contact_sheet(images, report.comparison.flips)
+    assert [each.flip.file for each in sheet] == [file for file in images.files if file.class_name == "red"]
+    text = to_html(report, sheet)
+    shown = pictures_in(text)
+    assert len(shown) == 3
+    for picture in shown:
+        assert max(picture.size) <= THUMBNAIL_PIXELS
+        red, green, blue = np.asarray(picture).mean(axis=(0, 1))
+        assert red > 2 * max(green, blue)
+    assert "<h2>Flips</h2><p>3, in the order of photos.</p>" in text
+    assert "flip rate" in text
+    assert "nats" in text
+
+
+def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageSet) -> None:
+    report = report_on(images)
+    assert report.comparison is not None
+    text = to_html(report, contact_sheet(images, report.comparison.flips))
+    assert "&lt;green&gt;" in text
+    assert "<green>" not in text
+    assert "theirs &amp; co.bundle" in text
+    assert r"red/&lt;i&gt;\x1b.png" in text
+    assert not re.search(r"https?://|<script|<link|<i>|\x1b", text)
+
+
+def test_of_many_flips_those_that_differ_most_are_shown_in_order(
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_page, "SHOWN_FLIPS", 2)
+    best = Candidate("red", 0, 0.5), Candidate("blue", 2, 0.5)
+    flips = [Flip(file, *best, divergence=each) for file, each in zip(images.files, (1, 5, 0, 3, 2), strict=True)]
+    sheet = contact_sheet(images, flips)
+    assert [each.flip for each in sheet] == [flips[1], flips[3]]
+    report = report_on(images)
+    subjects = report.ours, report.theirs
+    text = to_html(Report("photos", *subjects, Comparison(Share(0, 5), tuple(flips), 2.2, 5.0)), sheet)
+    assert "The 2 of 5 that differ most" in text
+
+
+def test_pages_without_flips_and_without_a_second_bundle(images: ImageSet) -> None:
+    report = report_on(images)
+    none = Report("photos", report.ours, report.theirs, Comparison(Share(5, 5), (), 0.0, 0.0))
+    assert "None: both choose the same class" in to_html(none)
+    assert "Flips" not in to_html(Report("photos", report.ours, None, None))

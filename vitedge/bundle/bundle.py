@@ -1,0 +1,371 @@
+"""The Bundle: a folder that a device needs and nothing else, every file of it a standard one.
+
+manifest.json        identity, preprocessing, labels, precision, hashes, measurements
+manifest.sig         signatures of the manifest; only in bundles that vitedge sign signed
+model.onnx           the graph in the precision asked for: uint8 NHWC frame in, float32 logits out
+model.fp16.onnx      its 16-bit twin, where a device builds both and keeps the faster
+openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
+tensorrt/            what a device built of the graphs for itself; no part of what was converted
+labels.txt           one label a line, in the order of the logits
+golden.npz           frames (N×H×W×3 uint8, in channel order of the network), logits (N×classes float32), and the
+                     twin's logits_fp16 where there is one
+report.html, .json   what --precision auto tried; only in bundles that it chose
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle.folder import DISTRUST, check_folder, check_listed, check_size
+from vitedge.bundle.folder import MANIFEST as MANIFEST
+from vitedge.bundle.folder import TENSORRT as TENSORRT
+from vitedge.bundle.manifest import Manifest, dump_manifest, parse_manifest
+from vitedge.bundle.signatures import Trust, trusted_keys, verify
+from vitedge.bundle.targets import TARGETS
+from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
+from vitedge.safety.arrays import read_arrays
+from vitedge.safety.external_data import ELSEWHERE, refused_parts
+from vitedge.safety.files import open_regular, read_bytes
+from vitedge.safety.limits import CHECKPOINT_BYTES, GOLDEN_BYTES, GRAPH_BYTES, MANIFEST_BYTES
+
+MODEL_ONNX = "model.onnx"
+MODEL_FP16_ONNX = "model.fp16.onnx"
+OPENVINO_XML = "openvino/model.xml"
+OPENVINO_BIN = "openvino/model.bin"
+TENSORRT_BUILD = f"{TENSORRT}/build.json"
+LABELS = "labels.txt"
+GOLDEN = "golden.npz"
+REPORT_HTML = "report.html"
+REPORT_JSON = "report.json"
+
+TWIN_LOGITS = "logits_fp16"
+
+INPUT_NAME = "frame"
+OUTPUT_NAME = "logits"
+
+_ARRAYS = {"frames": ("u1", 4), "logits": ("f4", 2), TWIN_LOGITS: ("f4", 2)}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs and the logits that an engine must reproduce.
+
+    Attributes:
+        frames: ``N×H×W×3`` uint8, preprocessed, in the network's channel order.
+        logits: ``N×classes`` float32, from ``model.onnx`` in ONNX Runtime.
+        fp16_logits: the same from ``model.fp16.onnx``; None where the bundle has none.
+    """
+
+    frames: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    fp16_logits: NDArray[np.float32] | None = None
+
+    def check(self) -> None:
+        """Refuse vectors against which an engine could not fail, or could not pass.
+
+        Raises:
+            ValueError: shapes or types differ from those above, there is no vector, a logit is not finite, or all
+                logits of a graph are equal.
+        """
+        frames = self.frames
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not frames.size:
+            raise ValueError(f"its frames are {_described(frames)}; expected (frames, height, width, 3) uint8")
+        for logits in (self.logits, self.fp16_logits):
+            if logits is not None:
+                _check_logits(logits, len(frames))
+
+    def write(self, path: Path) -> None:
+        """Write ``golden.npz``."""
+        twin = {} if self.fp16_logits is None else {TWIN_LOGITS: self.fp16_logits}
+        np.savez(path, frames=self.frames, logits=self.logits, **twin)  # type: ignore[arg-type]
+
+
+def _check_logits(logits: NDArray[Any], vectors: int) -> None:
+    if logits.dtype != np.float32 or logits.ndim != 2 or len(logits) != vectors or not logits.size:
+        raise ValueError(f"its logits are {_described(logits)}; expected ({vectors}, classes) float32")
+    if not np.all(np.isfinite(logits)):
+        raise ValueError("its logits are not finite: any engine would pass")
+    if not np.any(logits) or (logits.size > 1 and logits.min() == logits.max()):
+        raise ValueError(f"its logits are all {logits.flat[0]:g}: an engine that computes nothing would pass")
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{array.shape} {array.dtype}"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest has been read.
+
+    Files are read through ``read`` and ``read_into``, which check the very bytes that they return: whatever lies in the
+    folder by then, nothing is used that the manifest does not list.
+
+    Attributes:
+        path: its folder.
+        manifest: the parsed ``manifest.json``.
+        signed_by: id of the trusted key that signed the manifest; None where no signature was asked for.
+        manifest_sha256: of the bytes that were parsed; empty for a manifest that was not read.
+    """
+
+    path: Path
+    manifest: Manifest
+    signed_by: str | None = None
+    manifest_sha256: str = field(default="", compare=False)
+
+    @classmethod
+    def open(cls, path: str | Path, *, trust: Trust | None = None, contents: bool = True) -> Bundle:
+        """Read the manifest and check every file against its size and SHA-256.
+
+        Args:
+            path: the bundle's folder.
+            trust: public keys, of which one has to have signed the manifest; None asks for no signature.
+            contents: whether to check SHA-256 now; if not, the caller does so, with ``check`` or by reading.
+
+        Raises:
+            BundleError: there is no bundle at ``path``.
+            BundleSchemaError: the manifest is malformed or from a newer vitedge.
+            BundleIntegrityError: a file is missing, truncated or altered, or one lies there that is not listed.
+            BundleSignatureError: no trusted key has signed it, or it was altered after that.
+            UsageError: what is trusted is no key.
+        """
+        trusted = None if trust is None else trusted_keys(trust)
+        folder = Path(path)
+        where = folder / MANIFEST
+        try:
+            content = _read_manifest(folder)
+            signed_by = None if trusted is None else verify(content, folder, trusted)
+            manifest = parse_manifest(_decoded(content, where), where=str(where))
+            _check_meaning(manifest, where)
+            check_listed(where, manifest.files)
+            check_folder(folder, manifest.files)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{folder} cannot be read: {error}", fix="check its permissions and the disk") from error
+        bundle = cls(folder, manifest, signed_by, hashlib.sha256(content).hexdigest())
+        if contents:
+            bundle.check(manifest.files)
+        return bundle
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the manifest, which holds the hash of every file: that of everything in the bundle."""
+        return self.manifest_sha256 or hashlib.sha256(dump_manifest(self.manifest).encode()).hexdigest()
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of the sizes of its files, the manifest apart."""
+        return sum(record.bytes for record in self.manifest.files.values())
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists, for messages and for other programs; vitedge reads with ``read``.
+
+        Raises:
+            BundleError: the bundle has no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {name}", expected=f"one of {', '.join(self.manifest.files)}")
+        return self.path / name
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check the contents of files that the manifest lists.
+
+        Raises:
+            BundleError: as ``read``.
+        """
+        for name in names:
+            digest = hashlib.sha256()
+            with self._opened(name, GRAPH_BYTES) as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+            self._check_hash(name, digest.hexdigest())
+
+    def read(self, name: str, *, limit: int = GRAPH_BYTES) -> bytes:
+        """Read a file that the manifest lists, and check what was read.
+
+        Args:
+            name: of the file.
+            limit: largest size in bytes.
+
+        Raises:
+            BundleError: the bundle has no such file.
+            BundleIntegrityError: it is missing, truncated, altered or too large.
+        """
+        with self._opened(name, limit) as stream:
+            content = stream.read(self.manifest.files[name].bytes)
+        self._check_hash(name, hashlib.sha256(content).hexdigest())
+        return content
+
+    def read_into(self, name: str, allocate: Callable[[int], NDArray[np.uint8]]) -> None:
+        """Read a file into memory of the caller; for weights, of which there should be one copy.
+
+        Args:
+            name: of the file.
+            allocate: gives a writable buffer of so many bytes, once the file is known to have them.
+
+        Raises:
+            BundleError: as ``read``.
+        """
+        with self._opened(name, GRAPH_BYTES) as stream:
+            view = allocate(self.manifest.files[name].bytes).data
+            filled = 0
+            while filled < len(view) and (count := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+                filled += count
+        self._check_hash(name, hashlib.sha256(view[:filled]).hexdigest())
+
+    def read_graph(self, name: str) -> bytes:
+        """Read an ONNX graph, which no library may complete from other files, and which ends.
+
+        Raises:
+            BundleError: as ``read``.
+            BundleIntegrityError: it is no ONNX graph, a tensor has its data elsewhere, or it has loops or functions.
+        """
+        content = self.read(name)
+        try:
+            refused = next(refused_parts(content), "")
+        except ValueError as error:
+            raise BundleIntegrityError(
+                f"{self.path / name} is no ONNX graph: {error}", fix="convert the model again"
+            ) from error
+        if refused == ELSEWHERE:
+            raise BundleIntegrityError(
+                f"a tensor of {self.path / name} has its data in another file",
+                expected="a graph with all of its data in it",
+                fix=DISTRUST,
+            )
+        if refused:
+            raise BundleIntegrityError(
+                f"{self.path / name} has {refused}, which need not end",
+                expected="a graph without loops and functions, as vitedge convert writes it",
+                fix=DISTRUST,
+            )
+        return content
+
+    def golden(self) -> Golden:
+        """Read the golden vectors.
+
+        Raises:
+            BundleError: the bundle has none.
+            BundleIntegrityError: they are none that an engine could be held against: damaged, too large, of another
+                shape or type than the manifest says, not finite, or equal throughout.
+        """
+        path = self.file(GOLDEN)
+        try:
+            arrays = read_arrays(self.read(GOLDEN, limit=2 * GOLDEN_BYTES), _ARRAYS, limit=GOLDEN_BYTES)
+            golden = Golden(arrays["frames"], arrays["logits"], arrays.get(TWIN_LOGITS))
+            golden.check()
+            self._check_fit(golden)
+        except KeyError as error:
+            raise _unusable(path, f"it has no array {error}") from error
+        except ValueError as error:
+            raise _unusable(path, str(error)) from error
+        return golden
+
+    def _check_fit(self, golden: Golden) -> None:
+        """Hold golden vectors against the manifest; more of them than it says are welcome."""
+        model, least = self.manifest.model, self.manifest.golden.count
+        if len(golden.frames) < least:
+            raise ValueError(f"it has {len(golden.frames)} frames; the manifest says {least}")
+        if golden.frames.shape[1:] != (*model.preprocessing.input_size, 3):
+            raise ValueError(f"its frames have the shape {golden.frames.shape[1:]}, not that of the network's input")
+        if golden.logits.shape[1] != model.num_classes:
+            raise ValueError(f"it has {golden.logits.shape[1]} logits a frame; the model has {model.num_classes}")
+
+    @contextmanager
+    def _opened(self, name: str, limit: int) -> Iterator[BinaryIO]:
+        """A file of the size that the manifest says, at its beginning."""
+        path, record = self.file(name), self.manifest.files[name]
+        try:
+            with open_regular(path, limit=limit) as stream:
+                check_size(path, os.fstat(stream.fileno()).st_size, record)
+                yield stream
+        except FileNotFoundError as error:
+            raise BundleIntegrityError(f"{path} is missing", fix="copy the bundle again, or convert again") from error
+        except (OSError, ValueError) as error:
+            raise BundleIntegrityError(f"{path} cannot be read: {error}", fix=DISTRUST) from error
+
+    def _check_hash(self, name: str, found: str) -> None:
+        expected = self.manifest.files[name].sha256
+        if found != expected:
+            raise BundleIntegrityError(
+                f"{self.path / name} was altered: its SHA-256 differs from the manifest",
+                expected=expected,
+                fix=DISTRUST,
+            )
+
+
+def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, contents: bool = True) -> Bundle:
+    """The bundle itself, or one that is read from its path; one whose signature is asked for is always read.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        trust: as for ``Bundle.open``.
+        contents: as for ``Bundle.open``.
+
+    Raises:
+        BundleError: as ``Bundle.open``.
+        UsageError: what is trusted is no key.
+    """
+    if isinstance(bundle, Bundle) and trust is None:
+        return bundle
+    return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, trust=trust, contents=contents)
+
+
+def _check_meaning(manifest: Manifest, where: Path) -> None:
+    """Refuse what the schema lets pass and nothing can be done with."""
+    if manifest.target not in {target.name for target in TARGETS}:
+        raise BundleSchemaError(
+            f"{where} is for the target {manifest.target!r:.80}, which this vitedge does not know",
+            expected=f"one of {', '.join(target.name for target in TARGETS)}",
+            fix="upgrade vitedge on this machine: pip install --upgrade vitedge",
+        )
+    manifest.golden.check(where)
+
+
+def _read_manifest(folder: Path) -> bytes:
+    try:
+        return read_bytes(folder / MANIFEST, limit=MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}",
+            expected="a folder that vitedge convert wrote",
+            fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
+        ) from error
+
+
+def _unusable(path: Path, problem: str) -> BundleIntegrityError:
+    return BundleIntegrityError(
+        f"{path} cannot be read: {problem}",
+        expected="NumPy arrays frames and logits, as vitedge convert writes them",
+        fix="convert the model again",
+    )
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleSchemaError(
+            f"{path} is not UTF-8 text: {error}", fix="copy the bundle again, or convert again"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's contents.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path, limit=CHECKPOINT_BYTES) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

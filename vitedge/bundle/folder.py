@@ -1,0 +1,154 @@
+"""What may lie in a bundle's folder: the files that its manifest lists, and what vitedge itself puts beside them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from vitedge.bundle.manifest import FileRecord
+from vitedge.bundle.signatures import SIGNATURES
+from vitedge.errors import BundleIntegrityError
+from vitedge.files import is_partial
+from vitedge.safety.escape import shell
+from vitedge.safety.files import kind_of
+from vitedge.safety.limits import BUNDLE_FILES
+
+MANIFEST = "manifest.json"
+UNLISTED = (MANIFEST, SIGNATURES)
+"""Files that the manifest does not list."""
+TENSORRT = "tensorrt"
+BUILDING = ".tensorrt-"
+"""How the names of the folders begin in which ``tensorrt`` is made, and put back where that was killed."""
+
+DISTRUST = "copy the bundle again from a source that you trust"
+
+
+def check_listed(where: Path, files: Mapping[str, FileRecord]) -> None:
+    """Refuse names that a manifest must not list.
+
+    Args:
+        where: the manifest, for errors.
+        files: what it lists.
+
+    Raises:
+        BundleIntegrityError: there are too many; or a name leaves the bundle, is none that every file system can hold,
+            differs from another in case or normalization alone, or is one that is not listed.
+    """
+    if len(files) > BUNDLE_FILES:
+        raise BundleIntegrityError(
+            f"{where} lists {len(files)} files", expected=f"at most {BUNDLE_FILES}", fix="convert the model again"
+        )
+    seen: dict[str, str] = {}
+    for name in files:
+        expected = _expected(name, seen)
+        if expected:
+            raise BundleIntegrityError(f"{where} lists {name!r:.200}", expected=expected, fix=DISTRUST)
+        seen[_folded(name)] = name
+
+
+def _expected(name: str, seen: Mapping[str, str]) -> str:
+    """What would be right in the place of a name; empty if it is right."""
+    if not _is_inside(name):
+        return "paths inside the bundle"
+    if not name.isprintable() or "\\" in name:
+        return "names of printable characters, with / between folders"
+    if any(part.startswith(".") for part in PurePosixPath(name).parts):
+        return "no hidden files"
+    folded = _folded(name)
+    if folded in map(_folded, UNLISTED) or folded.split("/")[0] == TENSORRT:
+        return f"neither {', '.join(UNLISTED)} nor what a device builds into {TENSORRT}/"
+    if folded in seen:
+        return f"each file once; {seen[folded]!r:.200} is listed too"
+    return ""
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a listed name stays in the bundle, read as POSIX and as Windows reads paths."""
+    return all(".." not in kind(name).parts and not kind(name).anchor for kind in (PurePosixPath, PureWindowsPath))
+
+
+def _folded(name: str) -> str:
+    """What file systems that ignore case and normalization make of a name."""
+    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix()).casefold()
+
+
+def check_folder(folder: Path, files: Mapping[str, FileRecord]) -> None:
+    """Compare a folder with what its manifest lists; contents are not read.
+
+    ``tensorrt`` may lie there, which a device makes, and what killed programs of vitedge left: partly written files and
+    folders in which ``tensorrt`` was made. The next program that writes there removes these.
+
+    Raises:
+        BundleIntegrityError: a file is missing or has another size, something that is not listed lies there, or
+            something is no file or folder, such as a link.
+        OSError: the folder cannot be read.
+    """
+    for name, record in files.items():
+        _check_file(folder / name, record)
+    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
+    for number, (name, entry) in enumerate(_entries(folder, folders)):
+        if number >= BUNDLE_FILES:
+            raise BundleIntegrityError(f"{folder} holds more than {BUNDLE_FILES} files", fix=DISTRUST)
+        _check_entry(name, entry, files, folders)
+
+
+def _check_file(path: Path, record: FileRecord) -> None:
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleIntegrityError(f"{path} is missing", fix="copy the bundle again, or convert again") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleIntegrityError(
+            f"{path} is missing: {kind_of(status.st_mode)} is in its place",
+            expected="a file",
+            fix=f"copy a bundle of links with cp -rL; else {DISTRUST}",
+        )
+    check_size(path, status.st_size, record)
+
+
+def check_size(path: Path, size: int, record: FileRecord) -> None:
+    """Refuse a file whose size is not the one that is listed.
+
+    Raises:
+        BundleIntegrityError: it is not.
+    """
+    if size != record.bytes:
+        raise BundleIntegrityError(
+            f"{path} has {size} bytes",
+            expected=f"{record.bytes} bytes",
+            fix="the copy is cut off or altered: copy the bundle again",
+        )
+
+
+def _entries(folder: Path, folders: Collection[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All that lies in a bundle, by path relative to it; folders that hold no listed file are not entered."""
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                name = f"{below}/{entry.name}" if below else entry.name
+                yield name, entry
+                if name in folders:
+                    pending.append(name)
+
+
+def _check_entry(name: str, entry: os.DirEntry[str], files: Mapping[str, FileRecord], folders: Collection[str]) -> None:
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except FileNotFoundError:  # a build that ended meanwhile
+        return
+    if stat.S_ISDIR(mode):
+        known = name in folders or name == TENSORRT or name.startswith(BUILDING)
+    else:
+        known = stat.S_ISREG(mode) and (name in files or name in UNLISTED or is_partial(name, of=UNLISTED))
+    if not known:
+        what = "" if stat.S_ISREG(mode) else f", {kind_of(mode)}"
+        raise BundleIntegrityError(
+            f"{entry.path} is no part of the bundle{what}",
+            expected=f"what {MANIFEST} lists, and nothing else",
+            fix=f"if you put it there: rm -r {shell(entry.path)}; else {DISTRUST}",
+        )

@@ -1,0 +1,186 @@
+"""Keys and signatures of bundles, for those who publish them; ``vitedge.bundle.signatures`` checks them on devices."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from vitedge.bundle.bundle import MANIFEST, Bundle
+from vitedge.bundle.signatures import (
+    SIGNATURES,
+    VERSION,
+    Key,
+    PublicKey,
+    Signature,
+    Signatures,
+    key_id,
+    read_signatures,
+)
+from vitedge.errors import BundleError, BundleIntegrityError, UsageError
+from vitedge.extras import require
+from vitedge.files import check_report_path, write_report
+from vitedge.records import encode
+from vitedge.safety import escape
+from vitedge.safety.files import read_bytes
+from vitedge.safety.limits import BUNDLE_SIGNATURES, KEY_BYTES, MANIFEST_BYTES
+
+PRIVATE_MODE = 0o600
+EXPECTED_KEY = "an Ed25519 private key in PEM (PKCS 8), as vitedge sign --new-key or openssl genpkey writes it"
+
+
+def public_path(path: Path) -> Path:
+    """Where the public key of a new private one is written: ``fleet.pub.pem`` for ``fleet.pem``."""
+    return path.with_name(f"{path.name.removesuffix('.pem')}.pub.pem")
+
+
+def new_key(path: str | Path) -> PublicKey:
+    """Make a key pair: a private key, which signs, and beside it the public one, which devices trust.
+
+    Args:
+        path: of the private key, which must not exist: unencrypted PEM that its owner alone may read. The public key is
+            written to ``public_path(path)``.
+
+    Returns:
+        The public key.
+
+    Raises:
+        UsageError: one of the files exists or cannot be written.
+        MissingExtraError: the cryptography package is not installed.
+    """
+    private_file, public_file = Path(path), public_path(Path(path))
+    for file in (private_file, public_file):
+        if os.path.lexists(file):
+            raise UsageError(f"{file} exists; vitedge never overwrites a key", expected="a name that is free")
+        check_report_path(file)
+    serialization = _cryptography("serialization")
+    private = _cryptography("asymmetric.ed25519").Ed25519PrivateKey.generate()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    _create(private_file, private.private_bytes(pem, pkcs8, serialization.NoEncryption()), PRIVATE_MODE)
+    public = private.public_key()
+    try:
+        _create(public_file, public.public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo), 0o644)
+    except BaseException:
+        private_file.unlink(missing_ok=True)
+        raise
+    return _public(public)
+
+
+def _create(path: Path, content: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}", expected="a place for a key") from error
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error}", expected="a place for a key") from error
+
+
+def is_encrypted(key: Key) -> bool:
+    """Whether a private key needs a passphrase.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    return b"ENCRYPTED" in _content(key)
+
+
+def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None) -> PublicKey:
+    """Sign a bundle: write into its ``manifest.sig``, where a signature by the same key is replaced and others stay.
+
+    Everything that the manifest lists is checked first. A change of the manifest, such as ``vitedge eval
+    --fit-confidence``, ends the signature; what a device builds into ``tensorrt/`` is not covered.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        key: private key: a PEM file, or its bytes.
+        passphrase: of the key, if it is encrypted.
+
+    Returns:
+        The public key, whose id devices name in their errors.
+
+    Raises:
+        BundleError: the bundle cannot be read, or a file of it was altered.
+        BundleSignatureError: it has signatures that cannot be read.
+        UsageError: the key is none, or the passphrase is wrong; or the bundle cannot be written into.
+        MissingExtraError: the cryptography package is not installed.
+    """
+    private = _private_key(key, passphrase)
+    public = _public(private.public_key())
+    opened = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
+    manifest = _manifest(opened)
+    others = tuple(each for each in read_signatures(opened.path) if each.key != public.id)
+    if len(others) >= BUNDLE_SIGNATURES:
+        raise UsageError(
+            f"{opened.path} has {len(others)} signatures, which is the most that one may have",
+            fix=f"remove {opened.path / SIGNATURES}, and sign with the keys that are still trusted",
+        )
+    signature = Signature(public.id, base64.b64encode(private.sign(manifest)).decode("ascii"))
+    document = Signatures(VERSION, "ed25519", (*others, signature))
+    write_report(opened.path / SIGNATURES, escape.json(encode(document), indent=1) + "\n")
+    return public
+
+
+def _manifest(bundle: Bundle) -> bytes:
+    """The bytes of the manifest that was checked.
+
+    Raises:
+        BundleError: it changed since.
+    """
+    path = bundle.path / MANIFEST
+    try:
+        content = read_bytes(path, limit=MANIFEST_BYTES)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != bundle.digest:
+        raise BundleIntegrityError(f"{path} changed while it was signed", fix="sign it when nobody writes it")
+    return content
+
+
+def _private_key(key: Key, passphrase: str | None) -> Any:
+    content, where = _content(key), "the key that was given" if isinstance(key, bytes) else os.fspath(key)
+    try:
+        private = _cryptography("serialization").load_pem_private_key(
+            content, password=None if passphrase is None else passphrase.encode("utf-8")
+        )
+    except (ValueError, TypeError, _unsupported()) as error:
+        raise UsageError(
+            f"{where} is no private key that can be read: {error}", expected=EXPECTED_KEY, fix="check its passphrase"
+        ) from error
+    if not isinstance(private, _cryptography("asymmetric.ed25519").Ed25519PrivateKey):
+        raise UsageError(f"{where} is a key of another kind: {type(private).__name__}", expected=EXPECTED_KEY)
+    return private
+
+
+def _content(key: Key) -> bytes:
+    if isinstance(key, bytes):
+        return key
+    try:
+        return read_bytes(Path(key), limit=KEY_BYTES)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the key {os.fspath(key)} cannot be read: {error}",
+            expected=EXPECTED_KEY,
+            fix="vitedge sign --new-key FILE",
+        ) from error
+
+
+def _public(key: Any) -> PublicKey:
+    raw: bytes = key.public_bytes_raw()
+    return PublicKey(key_id(raw), raw)
+
+
+def _unsupported() -> type[Exception]:
+    kind: type[Exception] = require(
+        "cryptography.exceptions", extra="signing", purpose="signing bundles"
+    ).UnsupportedAlgorithm
+    return kind
+
+
+def _cryptography(module: str) -> Any:
+    return require(f"cryptography.hazmat.primitives.{module}", extra="signing", purpose="signing bundles")

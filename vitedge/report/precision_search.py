@@ -1,0 +1,131 @@
+"""What ``--precision auto`` tried, as JSON and as a page with its Pareto front; both lie in the bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitedge.bundle.bundle import REPORT_HTML, REPORT_JSON
+from vitedge.bundle.manifest import AutoRecord, CandidateRecord
+from vitedge.calib.sensitivity.sensitivity import Sensitivity
+from vitedge.records import encode
+from vitedge.report import sensitivity as sensitivity_report
+from vitedge.report.page import page
+from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, PLOT_STYLE, RIGHT, TOP, WIDTH, Axis, plot
+from vitedge.safety.escape import html, json
+from vitedge.version import VERSION
+
+JSON_VERSION = 1
+
+
+def write(folder: Path, model: str, record: AutoRecord, sensitivity: Sensitivity) -> None:
+    """Write both into a bundle's folder."""
+    document = json(to_json(record, sensitivity), indent=1)
+    (folder / REPORT_JSON).write_text(document + "\n", encoding="utf-8")
+    (folder / REPORT_HTML).write_text(to_html(model, record, sensitivity), encoding="utf-8")
+
+
+def to_json(record: AutoRecord, sensitivity: Sensitivity) -> dict[str, Any]:
+    """The contract, the candidates, with ``pareto`` for those on the front, and the layers.
+
+    Keys are added, never renamed.
+    """
+    front = pareto(record.candidates)
+    return {
+        "version": JSON_VERSION,
+        "vitedge_version": VERSION,
+        "contract": encode(record.contract),
+        "chosen": record.chosen,
+        "candidates": [{**encode(each), "pareto": each in front} for each in record.candidates],
+        "layers": sensitivity_report.to_json(sensitivity),
+    }
+
+
+def to_html(model: str, record: AutoRecord, sensitivity: Sensitivity) -> str:
+    """The whole page."""
+    sections = [
+        f"<p>{html(record.summary)}</p>",
+        "<h2>Latency and loss</h2><p>Every candidate whose loss was measured; the line joins those that no other one "
+        "beats in both. Dashed: the largest loss that the contract allows.</p>",
+        _front(record),
+        _table(record),
+        sensitivity_report.section(sensitivity),
+    ]
+    return page(f"How the precision of {model} was chosen", sections, style=PLOT_STYLE)
+
+
+def pareto(trials: Sequence[CandidateRecord]) -> tuple[CandidateRecord, ...]:
+    """Those of known loss that no other one beats in p50 and loss both, from the fastest on."""
+    known = [each for each in trials if each.loss is not None]
+    return tuple(each for each in known if not any(_beats(other, each) for other in known))
+
+
+def _front(record: AutoRecord) -> str:
+    known = [each for each in record.candidates if each.loss is not None]
+    losses = [0.0, record.contract.max_drop, *(_loss(each) for each in known)]
+    times = [each.p50_ms for each in known]
+    room = max(0.05 * (max(losses) - min(losses)), 0.05)
+    across = Axis(0.94 * min(times), 1.06 * max(times), LEFT, WIDTH - RIGHT)
+    upward = Axis(min(losses) - room, max(losses) + room, HEIGHT - BOTTOM, TOP)
+    limit = float(upward(record.contract.max_drop))
+    front = " ".join(_at(each, across, upward) for each in pareto(record.candidates))
+    content = (
+        f'<line class="mark series1" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{limit:.1f}" y2="{limit:.1f}"/>'
+        f'<polyline class="line series0" points="{front}"/>{"".join(_dots(record, across, upward))}'
+    )
+    return plot(across, upward, content, units=("p50 ms", record.contract.unit))
+
+
+def _dots(record: AutoRecord, across: Axis, upward: Axis) -> Iterator[str]:
+    """With the numbers that they have in the table."""
+    for number, each in enumerate(record.candidates, 1):
+        if each.loss is None:
+            continue
+        x, y = float(across(each.p50_ms)), float(upward(each.loss))
+        series = "series1" if each.name == record.chosen else "series0"
+        yield (
+            f'<circle class="{series}" fill="currentColor" cx="{x:.1f}" cy="{y:.1f}" r="5">'
+            f"<title>{html(each.name)}</title></circle>"
+            f'<text class="mark-name {series}" x="{x + 7:.1f}" y="{y - 7:.1f}">{number}</text>'
+        )
+
+
+def _at(candidate: CandidateRecord, across: Axis, upward: Axis) -> str:
+    return f"{float(across(candidate.p50_ms)):.1f},{float(upward(_loss(candidate))):.1f}"
+
+
+def _loss(candidate: CandidateRecord) -> float:
+    """Of a candidate whose loss was measured."""
+    assert candidate.loss is not None
+    return candidate.loss
+
+
+def _table(record: AutoRecord) -> str:
+    unit = record.contract.unit
+    head = "".join(f"<th>{name}</th>" for name in ("candidate", "no.", "p50 ms", "p99 ms", f"loss, {unit}"))
+    rows = "".join(_row(at, each, chosen=each.name == record.chosen) for at, each in enumerate(record.candidates, 1))
+    floats = "".join(
+        f"<p>{html(each.name)}: {html(', '.join(each.float_layers))}</p>"
+        for each in record.candidates
+        if each.float_layers
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{floats}"
+
+
+def _row(number: int, candidate: CandidateRecord, *, chosen: bool) -> str:
+    name = html(candidate.name)
+    cells = [
+        f'<span class="key series1">{name}</span>' if chosen else name,
+        str(number),
+        f"{candidate.p50_ms:.3f}",
+        f"{candidate.p99_ms:.3f}",
+        "not measured" if candidate.loss is None else f"{candidate.loss:.2f}",
+    ]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _beats(one: CandidateRecord, other: CandidateRecord) -> bool:
+    ours, theirs = ((each.p50_ms, math.inf if each.loss is None else each.loss) for each in (one, other))
+    return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]

@@ -1,0 +1,135 @@
+"""What each int8 layer costs: as JSON for scripts, as a table for people, as plots for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitedge.calib.sensitivity.sensitivity import Effect, LayerSensitivity, Sensitivity
+from vitedge.metrics import SQNR_CAP_DB
+from vitedge.records import encode
+from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot
+from vitedge.safety.escape import html
+
+SHOWN_LAYERS = 20
+NUMBERED_DOTS = 6
+HEADINGS = (
+    "layer",
+    "no.",
+    "million products",
+    "own output dB",
+    "only it dB",
+    "flips",
+    "KL",
+    "all but it dB",
+    "flips",
+    "KL",
+)
+
+
+def to_json(sensitivity: Sensitivity) -> dict[str, Any]:
+    """``images``, ``whole`` and ``layers``, worst first; the keys are those of the dataclasses."""
+    document: dict[str, Any] = encode(sensitivity)
+    return {**document, "layers": [encode(layer) for layer in sensitivity.worst_first()]}
+
+
+def lines(sensitivity: Sensitivity) -> Iterator[str]:
+    """The table for a terminal, worst first."""
+    yield f"layers on {sensitivity.images} images, logits against fp32: {_summary(sensitivity)}"
+    worst = sensitivity.worst_first()
+    numbers = _numbers(sensitivity)
+    rows = [HEADINGS, *(_cells(layer, numbers) for layer in worst[:SHOWN_LAYERS])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        yield "  ".join(
+            [f"{first:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(others, widths[1:], strict=True))]
+        )
+    if len(worst) > SHOWN_LAYERS:
+        yield f"and {len(worst) - SHOWN_LAYERS} layers that cost less; --json FILE lists all, --html FILE shows them"
+
+
+def section(sensitivity: Sensitivity) -> str:
+    """HTML: two plots in the order of the graph, and a table of all layers, worst first."""
+    head = "".join(f"<th>{name}</th>" for name in HEADINGS)
+    numbers = _numbers(sensitivity)
+    rows = "".join(_row(_cells(layer, numbers)) for layer in sensitivity.worst_first())
+    whole = sensitivity.whole.sqnr_db
+    return (
+        f"<h2>Layers in int8</h2><p>On {sensitivity.images} images, logits against fp32: "
+        f"{html(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
+        "<h2>Only this layer in int8</h2><p>SQNR of the logits: what lies low costs most, what lies on the "
+        "upper edge next to nothing.</p>"
+        f"{_plot(sensitivity.layers, lambda each: each.only.sqnr_db, base=None)}"
+        "<h2>All but this layer in int8</h2><p>SQNR of the logits, above that of all layers in int8: what "
+        "stands high gains most by staying in floating point.</p>"
+        f"{_plot(sensitivity.layers, lambda each: each.all_but.sqnr_db - whole, base=0.0)}"
+        f"<h2>All layers, worst first</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _summary(sensitivity: Sensitivity) -> str:
+    whole = sensitivity.whole
+    return (
+        f"with all {len(sensitivity.layers)} layers in int8 {_decibels(whole.sqnr_db)} dB, "
+        f"{whole.flips} flip{'' if whole.flips == 1 else 's'}, KL {whole.kl:.2g}"
+    )
+
+
+def _numbers(sensitivity: Sensitivity) -> dict[str, int]:
+    """Of the layers, from 1, in the order of the graph."""
+    return {layer.name: number for number, layer in enumerate(sensitivity.layers, 1)}
+
+
+def _cells(layer: LayerSensitivity, numbers: Mapping[str, int]) -> tuple[str, ...]:
+    return (
+        layer.name,
+        str(numbers[layer.name]),
+        f"{layer.multiplications / 1e6:.2f}",
+        _decibels(layer.output_sqnr_db),
+        *_effect(layer.only),
+        *_effect(layer.all_but),
+    )
+
+
+def _effect(effect: Effect) -> tuple[str, str, str]:
+    return _decibels(effect.sqnr_db), str(effect.flips), f"{effect.kl:.2g}"
+
+
+def _decibels(value: float) -> str:
+    return "exact" if value >= SQNR_CAP_DB else f"{value:.1f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _plot(layers: Sequence[LayerSensitivity], value: Callable[[LayerSensitivity], float], *, base: float | None) -> str:
+    """Dots over the layers' numbers; on stems from ``base`` where there is one. The outstanding ones are numbered."""
+    values = [value(layer) for layer in layers]
+    shown = np.array([each for each in values if abs(each) < SQNR_CAP_DB / 2] or [0.0])
+    low, high = float(min(shown.min(), shown.min() if base is None else base)), float(shown.max())
+    room = max(0.08 * (high - low), 0.1)
+    across = Axis(0.0, len(layers) + 1.0, LEFT, WIDTH - RIGHT)
+    upward = Axis(low - room, high + room, HEIGHT - BOTTOM, TOP)
+    outstanding = np.argsort(values)[:NUMBERED_DOTS] if base is None else np.argsort(values)[::-1][:NUMBERED_DOTS]
+    marks = []
+    for at, (layer, each) in enumerate(zip(layers, values, strict=True)):
+        x, y = float(across(at + 1.0)), float(upward(float(np.clip(each, low - room, high + room))))
+        marks.append(_dot(x, y, layer.name, each, None if base is None else float(upward(base))))
+        if at in outstanding:
+            marks.append(_number(x, y, at + 1))
+    return plot(across, upward, "".join(marks), units=("layer", "dB"))
+
+
+def _dot(x: float, y: float, name: str, value: float, base: float | None) -> str:
+    stem = (
+        "" if base is None else f'<line class="line series0" x1="{x:.1f}" x2="{x:.1f}" y1="{base:.1f}" y2="{y:.1f}"/>'
+    )
+    title = f"<title>{html(name)}: {value:.2f} dB</title>"
+    return f'{stem}<circle class="dot series0" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}</circle>'
+
+
+def _number(x: float, y: float, number: int) -> str:
+    return f'<text class="mark-name series1" x="{x + 7:.1f}" y="{y + 4:.1f}">{number}</text>'
