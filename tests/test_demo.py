@@ -31,7 +31,7 @@ from vitedge.errors import VitedgeError
 from vitedge.prediction import Candidate, Prediction, StageTimes
 from vitedge.progress import Silent
 from vitedge.runtime.classifier import Classifier
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 MEGABYTE = 1_000_000
 
@@ -228,7 +228,7 @@ class TestTraining:
 def answering(label: int) -> Classifier:
     """A classifier that answers the same whatever it sees."""
     logits = np.eye(len(LABELS))[label] * 8
-    engine = TableEngine(lambda _: logits, input_size=(16, 16))
+    engine = FakeEngine(lambda _: logits, input_size=(16, 16))
     return Classifier(engine, Preprocessing(input_size=(16, 16), resize_size=(16, 16)), LABELS)
 
 
@@ -246,7 +246,7 @@ class TestMeasurement:
         """A photo that is blue in BGR is blue in the engine's RGB frame."""
         (tmp_path / "7").mkdir()
         cv2.imwrite(str(tmp_path / "7" / "blue.png"), np.full((16, 16, 3), (255, 0, 0), dtype=np.uint8))
-        engine = TableEngine(lambda _: np.eye(10)[7], input_size=(16, 16))
+        engine = FakeEngine(lambda _: np.eye(10)[7], input_size=(16, 16))
         classifier = Classifier(engine, Preprocessing(input_size=(16, 16), resize_size=(16, 16)), LABELS)
         (accuracy,) = accuracy_of([classifier], tmp_path, Silent())
         assert accuracy.top1 == 100.0

@@ -7,14 +7,14 @@ import pytest
 
 from vitedge.errors import EngineError
 from vitedge.runtime.engines.base import Engine
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 DARK = np.zeros((2, 2, 3), dtype=np.uint8)
 BRIGHT = np.full((2, 2, 3), 255, dtype=np.uint8)
 
 
 def test_it_answers_by_the_content_of_the_frame() -> None:
-    engine: Engine = TableEngine({DARK.tobytes(): [1, 0], BRIGHT.tobytes(): [0, 1]}, input_size=(2, 2))
+    engine: Engine = FakeEngine({DARK.tobytes(): [1, 0], BRIGHT.tobytes(): [0, 1]}, input_size=(2, 2))
     answers = []
     for frame in (BRIGHT, DARK):
         engine.frame[...] = frame
@@ -24,27 +24,27 @@ def test_it_answers_by_the_content_of_the_frame() -> None:
 
 
 def test_it_answers_with_a_function() -> None:
-    engine = TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(2, 2))
+    engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(2, 2))
     engine.frame[...] = BRIGHT
     assert engine.run().tolist() == [255, 255, 255]
 
 
 def test_the_caller_owns_the_answer() -> None:
     answer = np.array([1, 2], dtype=np.float32)
-    engine = TableEngine(lambda _: answer, input_size=(2, 2))
+    engine = FakeEngine(lambda _: answer, input_size=(2, 2))
     engine.run()[0] = 9
     assert answer.tolist() == [1, 2]
 
 
 def test_a_frame_without_an_answer_is_an_error() -> None:
-    engine = TableEngine({DARK.tobytes(): [1, 0]}, input_size=(2, 2))
+    engine = FakeEngine({DARK.tobytes(): [1, 0]}, input_size=(2, 2))
     engine.frame[...] = BRIGHT
-    with pytest.raises(EngineError, match="no answer"):
+    with pytest.raises(EngineError, match="no logits"):
         engine.run()
 
 
 def test_it_remembers_copies_of_what_it_was_asked() -> None:
-    engine = TableEngine(lambda _: [0.0], input_size=(2, 2))
+    engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
     for frame in (DARK, BRIGHT):
         engine.frame[...] = frame
         engine.run()
@@ -52,7 +52,7 @@ def test_it_remembers_copies_of_what_it_was_asked() -> None:
 
 
 def test_it_raises_what_it_is_told_to_until_told_otherwise() -> None:
-    engine = TableEngine(lambda _: [0.0], input_size=(2, 2))
+    engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
     engine.error = EngineError("told to")
     for _ in range(2):
         with pytest.raises(EngineError, match="told to"):
@@ -62,7 +62,7 @@ def test_it_raises_what_it_is_told_to_until_told_otherwise() -> None:
 
 
 def test_it_refuses_when_closed() -> None:
-    engine = TableEngine(lambda _: [0.0], input_size=(2, 2))
+    engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="closed"):

@@ -14,7 +14,7 @@ from vitedge.runtime.engines.base import EngineInfo
 Answer = Callable[[NDArray[np.uint8]], ArrayLike]
 
 INFO = EngineInfo(
-    name="table",
+    name="fake",
     version="1",
     device="none",
     effective_precision="fp32",
@@ -22,11 +22,11 @@ INFO = EngineInfo(
 )
 
 
-class TableEngine:
+class FakeEngine:
     """Answers without computing.
 
-        engine = TableEngine({red.tobytes(): [4, 0, 0], blue.tobytes(): [0, 0, 4]}, input_size=(32, 32))
-        engine = TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(32, 32))
+        engine = FakeEngine({red.tobytes(): [4, 0, 0], blue.tobytes(): [0, 0, 4]}, input_size=(32, 32))
+        engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(32, 32))
         Classifier(engine, preprocessing, labels)
 
     Attributes:
@@ -54,7 +54,7 @@ class TableEngine:
             EngineError: the table has no answer, or the engine is closed; or what ``error`` holds.
         """
         if self.closed:
-            raise EngineError("this table engine is closed")
+            raise EngineError("this fake engine is closed")
         frame = self.frame.copy()
         self.calls.append(frame)
         if self.error is not None:
@@ -70,7 +70,7 @@ def _looked_up(table: Mapping[bytes, ArrayLike]) -> Answer:
     def answer(frame: NDArray[np.uint8]) -> Any:
         if frame.tobytes() not in table:
             raise EngineError(
-                f"the table has no answer for a frame of mean {frame.mean():.1f}",
+                f"the fake engine has no logits for a frame of mean {frame.mean():.1f}",
                 expected=f"one of the {len(table)} frames it was given",
             )
         return table[frame.tobytes()]

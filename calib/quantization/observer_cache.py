@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vitedge.calib.quantization.observers import Extremes, Observed, observe
 from vitedge.calib.quantization.range_estimators import BINS, Histogram
 from vitedge.progress import Progress
-from vitedge.runtime.system.cache import recall, remember
+from vitedge.runtime.system import cache
 
 if TYPE_CHECKING:
     import onnx
@@ -31,12 +31,12 @@ def observe_once(
 ) -> dict[str, Observed]:
     """As ``observe``, which runs only if the same graph and frames were not observed before."""
     key = observation_key(graph, channel_axes, frames, tried)
-    observed = _from_json(recall(KIND, key), channel_axes)
+    observed = _from_json(cache.get(KIND, key), channel_axes)
     if observed is not None:
         progress.step("these images were observed before")
         return observed
     observed = observe(graph, channel_axes, frames, tried, progress)
-    remember(KIND, key, _to_json(observed), most=KEPT)
+    cache.put(KIND, key, _to_json(observed), most=KEPT)
     return observed
 
 

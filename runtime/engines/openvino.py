@@ -17,14 +17,14 @@ from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.engines.ir_check import check_ir
-from vitedge.runtime.system.cache import recall, remember
+from vitedge.runtime.system import cache
 from vitedge.safety.limits import IR_BYTES, MODEL_ACTIVATION
 
 Hint: TypeAlias = Literal["LATENCY", "THROUGHPUT"]
 
 DEVICE = "CPU"
 CACHE_KIND = "graph-sizes"
-REMEMBERED = 1_000
+CACHED_GRAPHS = 1_000
 
 _PRECISIONS = {"u8": "int8", "i8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _NATIVE_16_BIT = ("bf16", "f16")
@@ -148,7 +148,7 @@ def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
     files = bundle.manifest.files
     hashes = f"{files[OPENVINO_XML].sha256} {files[OPENVINO_BIN].sha256} {version}"
     key = hashlib.sha256(hashes.encode()).hexdigest()
-    if recall(CACHE_KIND, key) is not None:
+    if cache.get(CACHE_KIND, key) is not None:
         return
     largest = max(MODEL_ACTIVATION, files[OPENVINO_BIN].bytes)
     for operator in model.get_ops():
@@ -158,7 +158,7 @@ def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
                     f"its layer of type {operator.get_type_name()} makes a tensor of the shape {shape}; a tensor of a "
                     f"fixed size of at most {largest} numbers was expected"
                 )
-    remember(CACHE_KIND, key, {"largest": largest}, most=REMEMBERED)
+    cache.put(CACHE_KIND, key, {"largest": largest}, most=CACHED_GRAPHS)
 
 
 def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""An engine proves itself against the bundle's golden vectors before it serves its first frame.
+"""The self-test of an engine: it must reproduce the bundle's golden vectors before it serves its first frame.
 
 A graph that was verified on the host can still be wrong on the device: int8 sums overflow on CPUs without VNNI, a
-16-bit type overflows, a driver or a library has an error. The result is remembered for this bundle, this engine, this
-library version and this processor.
+16-bit type overflows, a driver or a library has a bug. The result is cached per bundle, engine, library version and
+processor.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from vitedge.bundle.bundle import GOLDEN, MANIFEST, MODEL_ONNX, Bundle, Golden
 from vitedge.errors import BundleError, EngineError
 from vitedge.metrics import SQNR_CAP_DB, sqnr_db
 from vitedge.runtime.engines.base import Engine, EngineInfo
-from vitedge.runtime.system.cache import recall, remember
+from vitedge.runtime.system import cache
 
 CACHE_KIND = "self-test"
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What an engine reached on the golden vectors.
+    """How close an engine came to the golden logits.
 
     Attributes:
-        sqnr_db: of its logits against the golden ones, over all vectors together.
-        vectors: how many were run; 0 where an earlier result was remembered.
+        sqnr_db: SQNR of its logits against the golden ones, over all vectors together.
+        vectors: number of vectors that were run; 0 if the result came from the cache.
     """
 
     sqnr_db: float
@@ -37,18 +37,18 @@ class SelfTest:
 
 
 def ensure_self_test(bundle: Bundle, engine: Engine) -> SelfTest:
-    """Run the self-test, unless this machine remembers that this engine passed it on this bundle.
+    """Run the self-test, unless the cache says that this engine passed it on this bundle.
 
     Raises:
         EngineError: the engine's logits are not close enough to the golden ones.
-        BundleError: the golden vectors cannot be read, or too little is demanded.
+        BundleError: the golden vectors cannot be read, or the manifest demands too little.
     """
     key = cache_key(bundle, engine.info)
-    known = (recall(CACHE_KIND, key) or {}).get("sqnr_db")
+    known = (cache.get(CACHE_KIND, key) or {}).get("sqnr_db")
     if isinstance(known, float) and _demanded(bundle, engine.info.graph) <= known <= SQNR_CAP_DB:
         return SelfTest(sqnr_db=known, vectors=0)
     result = self_test(bundle, engine)
-    remember(CACHE_KIND, key, {"sqnr_db": result.sqnr_db, **asdict(engine.info)})
+    cache.put(CACHE_KIND, key, {"sqnr_db": result.sqnr_db, **asdict(engine.info)})
     return result
 
 
@@ -57,7 +57,7 @@ def self_test(bundle: Bundle, engine: Engine) -> SelfTest:
 
     Raises:
         EngineError: the logits have another shape, are not finite, or are not close enough to the golden ones.
-        BundleError: the golden vectors cannot be read or any engine would pass them, or too little is demanded.
+        BundleError: the golden vectors cannot be read, any engine would pass them, or the manifest demands too little.
     """
     golden = bundle.golden()
     expected, demanded = _reference(bundle, golden, engine.info.graph)
@@ -74,14 +74,14 @@ def self_test(bundle: Bundle, engine: Engine) -> SelfTest:
 
 
 def cache_key(bundle: Bundle, info: EngineInfo) -> str:
-    """Hex SHA-256 over the manifest, which holds the hash of every file, and over what the engine is."""
+    """Return the hex SHA-256 of the manifest, which holds the hash of every file, and of the engine's description."""
     digest = hashlib.sha256(bundle.digest.encode())
     digest.update(json.dumps(asdict(info), sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def _reference(bundle: Bundle, golden: Golden, graph: str) -> tuple[NDArray[np.float32], float]:
-    """The golden logits of a graph, and the SQNR that is demanded against them."""
+    """Return the golden logits of a graph, and the SQNR that an engine must reach against them."""
     if graph == MODEL_ONNX:
         return golden.logits, _demanded(bundle, graph)
     if golden.fp16_logits is None:
@@ -123,7 +123,7 @@ def _refusal(bundle: Bundle, engine: Engine, reached: str, expected: str) -> Eng
 
 def _advice(info: EngineInfo) -> str:
     if info.name == "tensorrt":
-        return "vitedge build --force builds the engine anew; else try another version of TensorRT"
+        return "build the engine again (vitedge build --force); else try another version of TensorRT"
     if info.effective_precision == "int8":
         return "int8 overflows on CPUs without VNNI: convert with --precision fp16; else try another engine version"
     if info.effective_precision in ("fp16", "bf16"):

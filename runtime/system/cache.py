@@ -1,8 +1,8 @@
-"""Small results that a machine remembers between runs, one JSON file each.
+"""A cache of small results between runs, one JSON file per result.
 
-The cache only ever saves work: what cannot be read counts as absent, and what cannot be written is not remembered. It
-is the user's own, since who can write it decides which engines pass for tested and which plans are run: a folder that
-another user owns, or may write into, is neither read nor written.
+The cache only saves work: an unreadable entry counts as absent, and a failed write is no error. It must belong to this
+user alone, because its entries decide which engines count as tested and which plans may run. A folder that another user
+owns, or may write into, is neither read nor written.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_folder() -> Path:
-    """``$VITEDGE_CACHE``, else ``$XDG_CACHE_HOME/vitedge``, else ``~/.cache/vitedge``.
+    """Return ``$VITEDGE_CACHE``, else ``$XDG_CACHE_HOME/vitedge``, else ``~/.cache/vitedge``.
 
     Raises:
-        RuntimeError: none of them is set and the user has no home folder.
+        RuntimeError: neither variable is set and the user has no home folder.
     """
     own = os.environ.get("VITEDGE_CACHE")
     if own:
@@ -39,12 +39,12 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "vitedge"
 
 
-def recall(kind: str, key: str) -> dict[str, Any] | None:
-    """What was remembered, or None.
+def get(kind: str, key: str) -> dict[str, Any] | None:
+    """Read an entry; None if there is none that can be used.
 
     Args:
         kind: folder within the cache, such as ``self-test``.
-        key: file name, such as a hex digest of all that the result depends on.
+        key: file name, such as a hex digest of everything that the result depends on.
     """
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         folder = cache_folder()
@@ -54,34 +54,34 @@ def recall(kind: str, key: str) -> dict[str, Any] | None:
     return None
 
 
-def remember(kind: str, key: str, value: dict[str, Any], *, most: int | None = None) -> bool:
-    """Remember a JSON object, whole or not at all; ``kind`` and ``key`` as for ``recall``.
+def put(kind: str, key: str, value: dict[str, Any], *, most: int | None = None) -> bool:
+    """Write a JSON object, whole or not at all.
 
     Args:
-        kind: folder within the cache.
-        key: file name.
-        value: what to remember; its numbers are finite.
-        most: how many of the kind stay, those written last; None for all.
+        kind: folder within the cache, as for ``get``.
+        key: file name, as for ``get``.
+        value: the entry; its numbers must be finite.
+        most: number of entries of this kind to keep, the newest ones; None keeps all.
 
     Returns:
-        Whether it was written.
+        Whether the entry was written.
     """
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         folder = make_private(kind)
         remove_abandoned(folder, is_partial)
         write_whole(folder / f"{key}.json", json.dumps(value, allow_nan=False))
         if most is not None:
-            _forget_oldest(folder, most)
+            _remove_oldest(folder, most)
         return True
     return False
 
 
 def make_private(kind: str) -> Path:
-    """A folder within the cache, made so that its owner alone may read and write it.
+    """Create a folder within the cache that only its owner may read and write, and return it.
 
     Raises:
-        OSError: it cannot be made, or others may write into it.
-        RuntimeError: as ``cache_folder``.
+        OSError: the folder cannot be created, or others may write into it.
+        RuntimeError: as for ``cache_folder``.
     """
     folder = cache_folder()
     for each in (*reversed(folder.parents), folder, folder / kind):
@@ -94,10 +94,10 @@ def make_private(kind: str) -> Path:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether this user owns a folder and nobody else may write into it; if not, a warning says so once.
+    """Check that this user owns a folder and nobody else may write into it; if not, warn once.
 
     Raises:
-        OSError: it does not exist or cannot be looked at.
+        OSError: the folder does not exist or its mode cannot be read.
     """
     status = folder.stat()
     private = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
@@ -109,14 +109,14 @@ def is_private(folder: Path) -> bool:
 @cache
 def _warn(folder: Path, reason: str) -> None:
     logger.warning(
-        "the cache %s is not used: %s, and what it remembers would be trusted. fix: remove it, or set VITEDGE_CACHE to "
+        "the cache %s is not used: %s, and its entries would be trusted. fix: remove it, or set VITEDGE_CACHE to "
         "a folder of your own",
         escape.terminal(str(folder)),
         reason,
     )
 
 
-def _forget_oldest(folder: Path, most: int) -> None:
+def _remove_oldest(folder: Path, most: int) -> None:
     written = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in written[most:]:
         path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from vitedge.report import evaluation as report_page
 from vitedge.report.evaluation import THUMBNAIL_PIXELS, contact_sheet, to_html
 from vitedge.report.evaluation_text import Report, Subject
 from vitedge.runtime.classifier import Classifier
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 LABELS = ("red", "<green>", "blue")
@@ -36,8 +36,8 @@ def images(tmp_path: Path) -> ImageSet:
 
 def report_on(images: ImageSet) -> Report:
     """Ours takes every red image for green; red and blue are seen by both as they are."""
-    seen = Classifier(TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
-    wrong = Classifier(TableEngine(lambda frame: frame.mean(axis=(0, 1))[[1, 0, 2]], input_size=(8, 8)), SMALL, LABELS)
+    seen = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
+    wrong = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1))[[1, 0, 2]], input_size=(8, 8)), SMALL, LABELS)
     ours, theirs = predict([wrong, seen], images)
     subjects = Subject("ours.bundle", ours, None), Subject("theirs & co.bundle", theirs, None)
     return Report("photos", *subjects, compare(ours, theirs))

@@ -18,7 +18,7 @@ from vitedge.metrics import wilson_interval
 from vitedge.progress import Silent
 from vitedge.report.evaluation_text import FLIPS_SHOWN, Report, Subject, measure, to_json, to_text, top1_drop
 from vitedge.runtime.classifier import Classifier
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 from vitedge.version import VERSION
 
 LABELS = ("cat", "dog", "newt", "owl", "pig", "rat")
@@ -213,7 +213,7 @@ class Steps(Silent):
 
 
 def classifier(labels: tuple[str, ...]) -> Classifier:
-    return Classifier(TableEngine(lambda _: range(len(labels)), input_size=(8, 8)), SMALL, labels)
+    return Classifier(FakeEngine(lambda _: range(len(labels)), input_size=(8, 8)), SMALL, labels)
 
 
 def test_labels_are_checked_before_images_are_read() -> None:

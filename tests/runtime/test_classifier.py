@@ -24,7 +24,7 @@ from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import Classifier, load
 from vitedge.runtime.engines.base import ENGINES
 from vitedge.runtime.stream.stream import LANES_PAY_FROM
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 COLOURS = ("red", "green", "blue")
 SMALL = Preprocessing(input_size=(2, 2), resize_size=(2, 2))
@@ -35,7 +35,7 @@ ColourFrame = Callable[..., Frame]
 
 
 def answering(logits: object, labels: int = 3) -> Classifier:
-    engine = TableEngine(lambda _: logits, input_size=(2, 2))  # type: ignore[arg-type,return-value]
+    engine = FakeEngine(lambda _: logits, input_size=(2, 2))  # type: ignore[arg-type,return-value]
     return Classifier(engine, SMALL, [f"class {index}" for index in range(labels)])
 
 
@@ -147,9 +147,7 @@ def test_ranking_is_a_stable_sort_of_the_softmax(logits: NDArray[np.float32], to
 @given(logits_of_some_length, st.sampled_from([0.25, 1.0, 3.0]))
 def test_scores_are_those_of_the_logits_over_the_temperature(logits: NDArray[np.float32], temperature: float) -> None:
     plain = answering(logits, labels=len(logits))
-    tempered = Classifier(
-        TableEngine(lambda _: logits, input_size=(2, 2)), SMALL, plain.labels, temperature=temperature
-    )
+    tempered = Classifier(FakeEngine(lambda _: logits, input_size=(2, 2)), SMALL, plain.labels, temperature=temperature)
     ranked = tempered.rank(logits, 5)
     assert [each.index for each in ranked] == [each.index for each in plain.rank(logits, 5)]
     expected = softmax(logits / np.float32(temperature))[[each.index for each in ranked]]
@@ -158,7 +156,7 @@ def test_scores_are_those_of_the_logits_over_the_temperature(logits: NDArray[np.
 
 @pytest.mark.parametrize(("threshold", "abstained"), [(0.0, False), (0.49, False), (0.5, False), (0.51, True)])
 def test_a_score_below_the_threshold_abstains(threshold: float, abstained: bool) -> None:
-    engine = TableEngine(lambda _: [1.0, 1.0], input_size=(2, 2))
+    engine = FakeEngine(lambda _: [1.0, 1.0], input_size=(2, 2))
     prediction = Classifier(engine, SMALL, "ab", threshold=threshold).classify(PIXEL)
     assert (prediction.score, prediction.abstained) == (0.5, abstained)
     assert prediction.to_json()["abstained"] is abstained
@@ -218,7 +216,7 @@ def test_a_closed_classifier_refuses_and_closes_again() -> None:
 
 
 def test_leaving_the_with_statement_closes_even_after_an_error() -> None:
-    engine = TableEngine(lambda _: [1, 2, 3], input_size=(2, 2))
+    engine = FakeEngine(lambda _: [1, 2, 3], input_size=(2, 2))
     engine.error = EngineError("told to")
     with pytest.raises(EngineError, match="told to"), Classifier(engine, SMALL, COLOURS) as classifier:
         classifier.classify(PIXEL)
@@ -248,7 +246,7 @@ def test_threads_never_meet_in_the_engine() -> None:
         inside.release()
         return [frame[0, 0, 0] == number for number in range(4)]
 
-    classifier = Classifier(TableEngine(answer, input_size=(2, 2)), SMALL, "abcd")
+    classifier = Classifier(FakeEngine(answer, input_size=(2, 2)), SMALL, "abcd")
 
     def work(shade: int) -> None:
         frame = np.full((2, 2, 3), shade, dtype=np.uint8)
@@ -289,14 +287,14 @@ def test_the_front_door_loads_the_same(tiny_bundle: Bundle, colour_frame: Colour
 
 class TestLanes:
     def test_they_are_opened_at_the_first_call_and_once(self) -> None:
-        opened: list[TableEngine] = []
+        opened: list[FakeEngine] = []
 
-        def open_lanes() -> list[TableEngine]:
-            opened.extend(TableEngine(lambda _: [0, 1, 2], input_size=(2, 2)) for _ in range(2))
+        def open_lanes() -> list[FakeEngine]:
+            opened.extend(FakeEngine(lambda _: [0, 1, 2], input_size=(2, 2)) for _ in range(2))
             return opened
 
         classifier = Classifier(
-            TableEngine(lambda _: [2, 1, 0], input_size=(2, 2)), SMALL, COLOURS, open_lanes=open_lanes
+            FakeEngine(lambda _: [2, 1, 0], input_size=(2, 2)), SMALL, COLOURS, open_lanes=open_lanes
         )
         assert classifier.classify(PIXEL).label == "red"
         assert opened == []
@@ -316,12 +314,12 @@ class TestLanes:
     def test_the_classifier_answers_while_they_open(self) -> None:
         opening, answered = threading.Event(), threading.Event()
 
-        def open_lanes() -> list[TableEngine]:
+        def open_lanes() -> list[FakeEngine]:
             opening.set()
             assert answered.wait(10)
             return []
 
-        engine = TableEngine(lambda _: [1, 2, 3], input_size=(2, 2))
+        engine = FakeEngine(lambda _: [1, 2, 3], input_size=(2, 2))
         classifier = Classifier(engine, SMALL, COLOURS, open_lanes=open_lanes)
         thread = threading.Thread(target=classifier.lanes)
         thread.start()
@@ -371,7 +369,7 @@ class TestLanes:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        wrong = [TableEngine(lambda _: [0, 0, 0], input_size=(32, 32)) for _ in range(2)]
+        wrong = [FakeEngine(lambda _: [0, 0, 0], input_size=(32, 32)) for _ in range(2)]
         monkeypatch.setattr(classifier_module, "open_lanes", lambda *_, **__: wrong)
         with load(tiny_bundle) as classifier:
             predictions = list(classifier.stream(colour_frame("green") for _ in range(3)))

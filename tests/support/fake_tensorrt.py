@@ -231,7 +231,7 @@ class FakeCuda:
             self.wrong.append(f"{kind} was freed twice")
 
 
-class FakeEngine:
+class FakeCudaEngine:
     """What a plan becomes."""
 
     def __init__(self, owner: FakeTensorrt, plan: bytes) -> None:
@@ -260,7 +260,7 @@ class FakeEngine:
 class FakeExecution:
     """Computes ``owner.answers`` of the plan, from and to the addresses that were set."""
 
-    def __init__(self, engine: FakeEngine) -> None:
+    def __init__(self, engine: FakeCudaEngine) -> None:
         self.engine = engine
         engine.owner.watch(self, "execution")
         self.addresses: dict[str, int] = {}
@@ -349,12 +349,12 @@ class FakeTensorrt:
         return SimpleNamespace(deserialize_cuda_engine=partial(_deserialize, self, logger))
 
 
-def _deserialize(owner: FakeTensorrt, logger: Any, plan: bytes) -> FakeEngine | None:
+def _deserialize(owner: FakeTensorrt, logger: Any, plan: bytes) -> FakeCudaEngine | None:
     owner.cuda._called("deserialize")
     if plan not in owner.answers:
         logger.log(Severity.ERROR, "Error Code 1: Serialization (magic tag does not match)")
         return None
-    return FakeEngine(owner, plan)
+    return FakeCudaEngine(owner, plan)
 
 
 def fake_device(module: FakeTensorrt) -> Device:

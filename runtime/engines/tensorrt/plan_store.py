@@ -29,7 +29,8 @@ from vitedge.errors import BundleIntegrityError, BundleSchemaError, EngineError,
 from vitedge.progress import Progress
 from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, dump_record, parse_record
 from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint, difference
-from vitedge.runtime.system.cache import cache_folder, make_private, recall, remember
+from vitedge.runtime.system import cache
+from vitedge.runtime.system.cache import cache_folder, make_private
 from vitedge.safety.files import read_bytes, read_text
 from vitedge.safety.limits import MANIFEST_BYTES, PLAN_BYTES, TIMINGS_BYTES
 
@@ -119,12 +120,12 @@ def remember_build(record: BuildRecord, timings: bytes) -> bool:
     """
     known = {"plan_sha256": record.plan_sha256, "timings_sha256": hashlib.sha256(timings).hexdigest()}
     _built_here[_key(record)] = known
-    return remember(BUILDS, _key(record), known)
+    return cache.put(BUILDS, _key(record), known)
 
 
 def _remembered(record: BuildRecord) -> dict[str, str]:
     key = _key(record)
-    return _built_here.get(key) or recall(BUILDS, key) or {}
+    return _built_here.get(key) or cache.get(BUILDS, key) or {}
 
 
 def _key(record: BuildRecord) -> str:

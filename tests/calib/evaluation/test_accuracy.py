@@ -21,7 +21,7 @@ from vitedge.metrics import kl_divergence, softmax, wilson_interval
 from vitedge.runtime.classifier import Classifier, load
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images import read_image
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 SEVEN = ("red", "green", "blue", "cyan", "magenta", "yellow", "black")
@@ -46,7 +46,7 @@ def answering(images: ImageSet, answers: Answers, labels: Sequence[str] = SEVEN)
     preprocess = Preprocessor(SMALL)
     table = {preprocess(read_image(images.folder / name), order="RGB").tobytes(): row for name, row in answers.items()}
     assert len(table) == len(answers)
-    return Classifier(TableEngine(table, input_size=SMALL.input_size), SMALL, labels)
+    return Classifier(FakeEngine(table, input_size=SMALL.input_size), SMALL, labels)
 
 
 def test_all_right(images: ImageSet) -> None:
@@ -91,7 +91,7 @@ def test_answers_are_image_by_image_in_order(images: ImageSet) -> None:
 
 
 def test_each_image_runs_once_through_each_classifier(images: ImageSet) -> None:
-    engines = [TableEngine(lambda _: [1, 0, 0], input_size=(8, 8)) for _ in range(2)]
+    engines = [FakeEngine(lambda _: [1, 0, 0], input_size=(8, 8)) for _ in range(2)]
     predict([Classifier(engine, SMALL, SEVEN[:3]) for engine in engines], images)
     assert [len(engine.calls) for engine in engines] == [4, 4]
     frames = images.load(SMALL).frames
@@ -105,7 +105,7 @@ def test_the_whole_way_with_a_real_engine(tiny_bundle: Bundle, tmp_path: Path) -
 
 
 def test_labels_are_checked_before_anything_runs(images: ImageSet) -> None:
-    engine = TableEngine({}, input_size=(8, 8))
+    engine = FakeEngine({}, input_size=(8, 8))
     with pytest.raises(CalibrationError, match="are no labels of the model"):
         evaluate(Classifier(engine, SMALL, ["cat", "dog"]), images)
     assert engine.calls == []
@@ -123,14 +123,14 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
 def test_nothing_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     (tmp_path / "red" / "0.png").write_bytes(b"no image")
-    engine = TableEngine({}, input_size=(8, 8))
+    engine = FakeEngine({}, input_size=(8, 8))
     with pytest.raises(CalibrationError, match="none of the 1 images"):
         evaluate(Classifier(engine, SMALL, SEVEN[:1]), ImageSet.from_folder(tmp_path))
 
 
 @pytest.mark.parametrize("error", [EngineError("broken"), KeyboardInterrupt()])
 def test_an_engine_that_fails_and_ctrl_c_pass(images: ImageSet, error: BaseException) -> None:
-    engine = TableEngine(lambda _: [1, 0], input_size=(8, 8))
+    engine = FakeEngine(lambda _: [1, 0], input_size=(8, 8))
     engine.error = error
     with pytest.raises(type(error)):
         evaluate(Classifier(engine, SMALL, ["red", "green"]), images)

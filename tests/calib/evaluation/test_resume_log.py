@@ -24,7 +24,7 @@ from vitedge.calib.evaluation.predictions import Batch, Row, Verdict
 from vitedge.calib.evaluation.resume_log import Journal, journal_key
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.runtime.classifier import Classifier
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 LABELS = ("red", "green", "blue")
@@ -211,9 +211,9 @@ def test_an_interrupted_evaluation_goes_on_and_answers_the_same(
     (folder / "green" / "broken.png").write_bytes(b"no image")
     images = ImageSet.from_folder(folder)
 
-    def classifiers() -> tuple[TableEngine, list[Classifier]]:
-        engine = TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
-        other = TableEngine(lambda frame: frame.mean(axis=(0, 1))[::-1] / 2, input_size=(8, 8))
+    def classifiers() -> tuple[FakeEngine, list[Classifier]]:
+        engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
+        other = FakeEngine(lambda frame: frame.mean(axis=(0, 1))[::-1] / 2, input_size=(8, 8))
         return engine, [Classifier(each, SMALL, LABELS) for each in (engine, other)]
 
     _, whole = classifiers()
@@ -262,6 +262,6 @@ def test_answers_about_something_else_are_refused(tmp_path: Path, start: int, ro
     images = ImageSet.from_folder(photos.write_photos(tmp_path / "photos", each=2))
     lines = [{"format": 1, "key": "key"}, {"start": start, "rows": rows}]
     (tmp_path / "j").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    engine = TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
+    engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
     with pytest.raises(UsageError, match="j is damaged"):
         predict([Classifier(engine, SMALL, LABELS)], images, journal=Journal(tmp_path / "j", "key"))

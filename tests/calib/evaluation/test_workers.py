@@ -19,7 +19,7 @@ from vitedge.calib.evaluation import workers as lanes
 from vitedge.calib.evaluation.accuracy import predict
 from vitedge.calib.evaluation.workers import AHEAD, Lanes
 from vitedge.runtime.classifier import Classifier, load
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 LABELS = ("red", "green", "blue")
@@ -55,7 +55,7 @@ def test_pictures_are_taken_as_they_are_used_up() -> None:
             taken += 1
             yield Picture(ImageFile(Path(), str(number), ""), np.full((8, 8, 3), number, np.uint8), f"{number:064x}")
 
-    classifier = Classifier(TableEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
+    classifier = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
     for number, row in enumerate(Lanes([classifier], 1).rows(pictures())):
         assert int(row.sha256, 16) == number
         assert taken <= number + 1 + AHEAD

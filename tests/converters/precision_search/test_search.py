@@ -49,7 +49,7 @@ from vitedge.progress import Silent, Terminal
 from vitedge.report.precision_search import pareto, to_html, to_json
 from vitedge.runtime.bench.measure import Samples
 from vitedge.runtime.classifier import Classifier
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 TINY = Preprocessing(input_size=(graphs.SIDE, graphs.SIDE), resize_size=(graphs.SIDE, graphs.SIDE))
 LABELS = tuple("abcde")
@@ -221,7 +221,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 def opened(candidate: Candidate, graph: Any) -> Iterator[Classifier]:
     """The graph in ONNX Runtime; the logits of its first token."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    engine = TableEngine(
+    engine = FakeEngine(
         lambda frame: session.run(None, {"frame": frame[None]})[0][0, 0], input_size=(graphs.SIDE, graphs.SIDE)
     )
     with Classifier(engine, TINY, LABELS) as classifier:
@@ -267,7 +267,7 @@ class TestSelect:
         def overflowing(candidate: Candidate, graph: Any) -> Iterator[Classifier]:
             with opened(candidate, graph) as classifier:
                 if candidate == FP16:
-                    engine = TableEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
+                    engine = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
                     classifier = Classifier(engine, TINY, LABELS)
                 yield classifier
 
@@ -277,8 +277,8 @@ class TestSelect:
         assert "fp16 is left out: its logits are not finite" in stream.getvalue()
 
     def test_the_judge_takes_an_engine_that_fails_for_all_wrong(self, noise: ImageSet) -> None:
-        right = TableEngine(lambda _: [1.0, 0, 0, 0, 0], input_size=(graphs.SIDE, graphs.SIDE))
-        failing = TableEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
+        right = FakeEngine(lambda _: [1.0, 0, 0, 0, 0], input_size=(graphs.SIDE, graphs.SIDE))
+        failing = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
         judge = auto.Judge.of(noise, Classifier(right, TINY, LABELS), Silent())
         assert judge.loss(Classifier(right, TINY, LABELS), Silent()) == 0.0
         assert judge.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0

@@ -23,7 +23,7 @@ from vitedge.metrics import sqnr_db
 from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import load
 from vitedge.runtime.engines.base import ENGINES, READS, Engine, open_engine, open_lanes
-from vitedge.testing import TableEngine
+from vitedge.testing import FakeEngine
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 FILES = (MODEL_ONNX, OPENVINO_XML, OPENVINO_BIN, LABELS, GOLDEN)
@@ -235,7 +235,7 @@ def test_an_altered_file_goes_before_an_engine_that_fails(copied: Bundle, monkey
 
 
 def test_an_engine_is_closed_where_another_file_was_altered(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = TableEngine(lambda _: [0, 0, 0], input_size=(32, 32))
+    engine = FakeEngine(lambda _: [0, 0, 0], input_size=(32, 32))
     monkeypatch.setattr(classifier_module, "open_engine", lambda *_, **__: engine)
     copied.file(LABELS).write_bytes(b"x" * copied.manifest.files[LABELS].bytes)
     with pytest.raises(BundleIntegrityError, match="was altered"):

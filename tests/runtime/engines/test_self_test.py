@@ -17,14 +17,15 @@ from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import load
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.self_test import cache_key, ensure_self_test, self_test
-from vitedge.runtime.system.cache import cache_folder, recall, remember
-from vitedge.testing import TableEngine
+from vitedge.runtime.system import cache
+from vitedge.runtime.system.cache import cache_folder
+from vitedge.testing import FakeEngine
 
 INFO = EngineInfo("openvino", "2026.4", "some CPU", "int8", "bf16")
 
 
-def engine_that(answer: Callable[[np.ndarray[Any, Any]], Any]) -> TableEngine:
-    return TableEngine(answer, input_size=(32, 32))
+def engine_that(answer: Callable[[np.ndarray[Any, Any]], Any]) -> FakeEngine:
+    return FakeEngine(answer, input_size=(32, 32))
 
 
 @pytest.fixture
@@ -33,17 +34,17 @@ def golden(tiny_bundle: Bundle) -> Golden:
 
 
 @pytest.fixture
-def truthful(golden: Golden) -> TableEngine:
+def truthful(golden: Golden) -> FakeEngine:
     """Answers every golden frame with its golden logits."""
     table = {frame.tobytes(): row for frame, row in zip(golden.frames, golden.logits, strict=True)}
-    return TableEngine(table, input_size=(32, 32))
+    return FakeEngine(table, input_size=(32, 32))
 
 
-def spoiled(truthful: TableEngine, spoil: Callable[[Any], Any]) -> TableEngine:
+def spoiled(truthful: FakeEngine, spoil: Callable[[Any], Any]) -> FakeEngine:
     return engine_that(lambda frame: spoil(np.array(truthful._answer(frame))))
 
 
-def test_an_engine_that_is_right_passes(tiny_bundle: Bundle, truthful: TableEngine, golden: Golden) -> None:
+def test_an_engine_that_is_right_passes(tiny_bundle: Bundle, truthful: FakeEngine, golden: Golden) -> None:
     result = self_test(tiny_bundle, truthful)
     assert result.sqnr_db == 200.0
     assert result.vectors == len(golden.frames) == len(truthful.calls)
@@ -62,20 +63,20 @@ def test_an_engine_that_is_right_passes(tiny_bundle: Bundle, truthful: TableEngi
     ids=["doubled", "zero", "negated", "swapped", "shifted", "5 % more"],
 )
 def test_an_engine_that_is_wrong_says_what_it_reached_and_what_was_expected(
-    tiny_bundle: Bundle, truthful: TableEngine, spoil: Callable[[Any], Any]
+    tiny_bundle: Bundle, truthful: FakeEngine, spoil: Callable[[Any], Any]
 ) -> None:
     with pytest.raises(EngineError, match=r"reached an SQNR of -?\d+\.\d dB") as caught:
         self_test(tiny_bundle, spoiled(truthful, spoil))
     assert "at least 30.0 dB" in caught.value.expected
-    assert "table 1 in fp32 on none" in caught.value.problem
+    assert "fake 1 in fp32 on none" in caught.value.problem
     assert caught.value.fix
 
 
-def test_little_noise_passes(tiny_bundle: Bundle, truthful: TableEngine) -> None:
+def test_little_noise_passes(tiny_bundle: Bundle, truthful: FakeEngine) -> None:
     assert 35 < self_test(tiny_bundle, spoiled(truthful, lambda logits: logits * 1.01)).sqnr_db < 45
 
 
-def test_one_wrong_vector_among_good_ones_is_enough(tiny_bundle: Bundle, truthful: TableEngine, golden: Golden) -> None:
+def test_one_wrong_vector_among_good_ones_is_enough(tiny_bundle: Bundle, truthful: FakeEngine, golden: Golden) -> None:
     last = golden.frames[-1].tobytes()
     engine = engine_that(lambda frame: truthful._answer(frame) * np.float32(0 if frame.tobytes() == last else 1))
     with pytest.raises(EngineError, match="SQNR"):
@@ -83,7 +84,7 @@ def test_one_wrong_vector_among_good_ones_is_enough(tiny_bundle: Bundle, truthfu
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_a_logit_that_is_no_number_is_refused(tiny_bundle: Bundle, truthful: TableEngine, poison: float) -> None:
+def test_a_logit_that_is_no_number_is_refused(tiny_bundle: Bundle, truthful: FakeEngine, poison: float) -> None:
     with pytest.raises(EngineError, match="not finite"):
         self_test(tiny_bundle, spoiled(truthful, lambda logits: np.where(logits == logits.max(), poison, logits)))
 
@@ -125,7 +126,7 @@ def test_golden_vectors_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])
 def test_golden_logits_that_say_nothing_pass_no_engine(
-    tiny_bundle: Bundle, golden: Golden, truthful: TableEngine, poison: float, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Bundle, golden: Golden, truthful: FakeEngine, poison: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However they came here: the metric itself does not let them."""
     spoiled = replace(golden, logits=np.full_like(golden.logits, poison))
@@ -136,18 +137,18 @@ def test_golden_logits_that_say_nothing_pass_no_engine(
 
 
 @pytest.mark.parametrize("demand", [np.nan, -np.inf, -300.0, 0.0, 4.9])
-def test_too_little_is_demanded_of_no_engine(tiny_bundle: Bundle, truthful: TableEngine, demand: float) -> None:
+def test_too_little_is_demanded_of_no_engine(tiny_bundle: Bundle, truthful: FakeEngine, demand: float) -> None:
     record = replace(tiny_bundle.manifest.golden, min_sqnr_db=demand)
     lax = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, golden=record))
     for check in (self_test, ensure_self_test):
         with pytest.raises(BundleError, match="min_sqnr_db"):
             check(lax, truthful)
-    remember("self-test", cache_key(lax, truthful.info), {"sqnr_db": 40.0})
+    cache.put("self-test", cache_key(lax, truthful.info), {"sqnr_db": 40.0})
     with pytest.raises(BundleError, match="min_sqnr_db"):
         ensure_self_test(lax, truthful)
 
 
-def test_a_bundle_without_golden_vectors_does_not_serve(tiny_bundle: Bundle, truthful: TableEngine) -> None:
+def test_a_bundle_without_golden_vectors_does_not_serve(tiny_bundle: Bundle, truthful: FakeEngine) -> None:
     without = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
     with pytest.raises(BundleError, match="has no golden"):
         ensure_self_test(without, truthful)
@@ -168,7 +169,7 @@ def test_a_bundle_that_demands_more_than_its_precision_gives_is_refused(
         load(make_bundle(tmp_path / "strict.bundle", min_sqnr_db=190.0))
 
 
-def test_passing_is_remembered(tiny_bundle: Bundle, truthful: TableEngine) -> None:
+def test_passing_is_remembered(tiny_bundle: Bundle, truthful: FakeEngine) -> None:
     first = ensure_self_test(tiny_bundle, truthful)
     calls = len(truthful.calls)
     again = ensure_self_test(tiny_bundle, truthful)
@@ -177,7 +178,7 @@ def test_passing_is_remembered(tiny_bundle: Bundle, truthful: TableEngine) -> No
     assert len(truthful.calls) == calls
 
 
-def test_failing_is_not_remembered(tiny_bundle: Bundle, truthful: TableEngine) -> None:
+def test_failing_is_not_remembered(tiny_bundle: Bundle, truthful: FakeEngine) -> None:
     wrong = engine_that(lambda _: [0, 0, 0])
     for _ in range(2):
         with pytest.raises(EngineError):
@@ -213,7 +214,7 @@ NOT_FINITE = ('{"sqnr_db": NaN}', '{"sqnr_db": Infinity}', '{"sqnr_db": 1e999}')
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", *NOT_FINITE, *(json.dumps({"sqnr_db": value}) for value in FORGED)]
 )
-def test_a_memory_that_does_not_say_passed_is_no_memory(tiny_bundle: Bundle, truthful: TableEngine, text: str) -> None:
+def test_a_memory_that_does_not_say_passed_is_no_memory(tiny_bundle: Bundle, truthful: FakeEngine, text: str) -> None:
     path = cache_folder() / "self-test" / f"{cache_key(tiny_bundle, truthful.info)}.json"
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
@@ -221,7 +222,7 @@ def test_a_memory_that_does_not_say_passed_is_no_memory(tiny_bundle: Bundle, tru
 
 
 def test_a_cache_that_cannot_be_written_fails_nothing(
-    tiny_bundle: Bundle, truthful: TableEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Bundle, truthful: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "file" / "cache"))
@@ -236,17 +237,17 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    remember("self-test", "key", {"sqnr_db": 40.0})
-    assert recall("self-test", "key") is None
+    cache.put("self-test", "key", {"sqnr_db": 40.0})
+    assert cache.get("self-test", "key") is None
     assert list((cache_folder() / "self-test").iterdir()) == []
 
 
 def test_what_is_remembered_is_recalled_by_kind_and_key() -> None:
-    remember("self-test", "a", {"x": 1})
-    remember("self-test", "a", {"x": 2})
-    assert recall("self-test", "a") == {"x": 2}
-    assert recall("self-test", "b") is None
-    assert recall("other", "a") is None
+    cache.put("self-test", "a", {"x": 1})
+    cache.put("self-test", "a", {"x": 2})
+    assert cache.get("self-test", "a") == {"x": 2}
+    assert cache.get("self-test", "b") is None
+    assert cache.get("other", "a") is None
     assert json.loads((cache_folder() / "self-test" / "a.json").read_text(encoding="utf-8")) == {"x": 2}
 
 
@@ -268,5 +269,5 @@ def test_without_a_home_nothing_is_remembered_and_nothing_fails(monkeypatch: pyt
     monkeypatch.delenv("VITEDGE_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    remember("self-test", "a", {"x": 1})
-    assert recall("self-test", "a") is None
+    cache.put("self-test", "a", {"x": 1})
+    assert cache.get("self-test", "a") is None

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.runtime.system.cache import cache_folder, is_private, make_private, recall, remember
+from vitedge.runtime.system import cache
+from vitedge.runtime.system.cache import cache_folder, is_private, make_private
 
 KIND = "self-test"
 
@@ -33,12 +34,12 @@ def mode_of(path: Path) -> int:
 def test_what_is_made_is_its_owners_alone(folder: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        assert remember(KIND, "a", {"x": 1})
+        assert cache.put(KIND, "a", {"x": 1})
     finally:
         os.umask(before)
     for made in (folder.parent.parent, folder.parent, folder, folder / KIND):
         assert mode_of(made) == 0o700
-    assert recall(KIND, "a") == {"x": 1}
+    assert cache.get(KIND, "a") == {"x": 1}
 
 
 @pytest.mark.parametrize("below", [True, False], ids=["the kind's folder", "the cache"])
@@ -46,12 +47,12 @@ def test_what_is_made_is_its_owners_alone(folder: Path, umask: int) -> None:
 def test_a_folder_that_others_may_write_into_is_not_used(
     folder: Path, below: bool, mode: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert remember(KIND, "a", {"x": 1})
+    assert cache.put(KIND, "a", {"x": 1})
     (folder / KIND if below else folder).chmod(mode)
     with caplog.at_level(logging.WARNING, "vitedge"):
-        assert recall(KIND, "a") is None
-        assert not remember(KIND, "b", {"x": 2})
-        assert recall(KIND, "a") is None
+        assert cache.get(KIND, "a") is None
+        assert not cache.put(KIND, "b", {"x": 2})
+        assert cache.get(KIND, "a") is None
     assert not (folder / KIND / "b.json").exists()
     (message,) = (record.getMessage() for record in caplog.records)
     assert "others may write into it" in message
@@ -60,20 +61,20 @@ def test_a_folder_that_others_may_write_into_is_not_used(
 
 def test_a_folder_that_others_may_read_is_used(folder: Path) -> None:
     """As an earlier vitedge made it."""
-    assert remember(KIND, "a", {"x": 1})
+    assert cache.put(KIND, "a", {"x": 1})
     folder.chmod(0o755)
-    assert recall(KIND, "a") == {"x": 1}
+    assert cache.get(KIND, "a") == {"x": 1}
 
 
 def test_a_folder_of_another_user_is_not_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert remember(KIND, "a", {"x": 1})
+    assert cache.put(KIND, "a", {"x": 1})
     us = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: us + 1)
     with caplog.at_level(logging.WARNING, "vitedge"):
-        assert recall(KIND, "a") is None
-        assert not remember(KIND, "b", {"x": 2})
+        assert cache.get(KIND, "a") is None
+        assert not cache.put(KIND, "b", {"x": 2})
     assert ["another user owns it" in record.getMessage() for record in caplog.records] == [True]
 
 
@@ -81,10 +82,10 @@ def test_a_link_to_a_folder_of_the_user_is_followed(folder: Path, tmp_path: Path
     (tmp_path / "disk").mkdir(mode=0o700)
     folder.parent.mkdir(parents=True)
     folder.symlink_to(tmp_path / "disk")
-    assert remember(KIND, "a", {"x": 1})
+    assert cache.put(KIND, "a", {"x": 1})
     assert (tmp_path / "disk" / KIND / "a.json").is_file()
     (tmp_path / "disk").chmod(0o777)
-    assert recall(KIND, "a") is None
+    assert cache.get(KIND, "a") is None
 
 
 def put(path: Path, content: str | bytes) -> None:
@@ -111,33 +112,33 @@ ENTRIES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("plant", ENTRIES.values(), ids=ENTRIES)
 def test_an_entry_of_any_kind_is_absent_or_right(folder: Path, plant: Callable[[Path], object]) -> None:
     plant(make_private(KIND) / "a.json")
-    assert recall(KIND, "a") is None
+    assert cache.get(KIND, "a") is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_not_remembered(folder: Path, value: float) -> None:
-    assert not remember(KIND, "a", {"x": value})
-    assert recall(KIND, "a") is None
+    assert not cache.put(KIND, "a", {"x": value})
+    assert cache.get(KIND, "a") is None
     assert list((folder / KIND).iterdir()) == []
 
 
 def test_only_the_last_ones_are_kept(folder: Path) -> None:
     for number in range(5):
-        assert remember(KIND, str(number), {"x": number}, most=3)
+        assert cache.put(KIND, str(number), {"x": number}, most=3)
         os.utime(folder / KIND / f"{number}.json", ns=(number, number))
-    assert remember(KIND, "5", {"x": 5}, most=3)
+    assert cache.put(KIND, "5", {"x": 5}, most=3)
     assert sorted(path.name for path in (folder / KIND).iterdir()) == ["3.json", "4.json", "5.json"]
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vitedge.runtime.cache import remember
+from vitedge.runtime.system import cache
 def killed(partial, text, **_):
     partial.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 Path.write_text = killed
-remember("self-test", "a", {"x": 1})
+cache.put("self-test", "a", {"x": 1})
 """
 
 
@@ -146,8 +147,8 @@ def test_what_a_killed_program_left_is_removed_by_the_next(folder: Path) -> None
     assert subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False).returncode == -9
     (left,) = (folder / KIND).iterdir()
     assert left.read_bytes() == b"half"
-    assert recall(KIND, "a") is None
-    assert remember(KIND, "b", {"x": 2})
+    assert cache.get(KIND, "a") is None
+    assert cache.put(KIND, "b", {"x": 2})
     assert [path.name for path in (folder / KIND).iterdir()] == ["b.json"]
     assert json.loads((folder / KIND / "b.json").read_text(encoding="utf-8")) == {"x": 2}
 
@@ -159,6 +160,6 @@ def test_a_folder_that_does_not_exist_is_not_private(tmp_path: Path) -> None:
 
 def test_without_a_place_nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITEDGE_CACHE", "/proc/none")
-    assert not remember(KIND, "a", {"x": 1})
-    assert recall(KIND, "a") is None
+    assert not cache.put(KIND, "a", {"x": 1})
+    assert cache.get(KIND, "a") is None
     assert cache_folder() == Path("/proc/none")
