@@ -12,7 +12,7 @@ from typing import Any
 
 from families import Listed
 
-from vitedge.calib.data.images import ImageSet
+from vitedge.calib.data.image_folder import ImageFolder
 
 
 class ChildFailedError(Exception):
@@ -55,7 +55,7 @@ def first_line(error: BaseException) -> str:
 
 def linked(source: Path, folder: Path, images: int) -> Path:
     """A folder of links to some of the photos, as many of each class."""
-    for file in ImageSet.from_folder(source, limit=images).files:
+    for file in ImageFolder.open(source, limit=images).files:
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.name).symlink_to(file.path.resolve())
     return folder

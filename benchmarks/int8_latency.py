@@ -30,7 +30,7 @@ from timing import Call, in_turns, median_ms
 
 import vitedge
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
-from vitedge.calib.data.images import ImageSet
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.converters.reference import normalized
 from vitedge.extras import require
 from vitedge.files import write_whole
@@ -113,7 +113,7 @@ def contenders(name: str, calib: Path, folder: Path, opened: ExitStack) -> dict[
         )
         for precision in ("int8", "fp16", "fp32")
     }
-    images = ImageSet.from_folder(calib, limit=CALIBRATION_IMAGES)
+    images = ImageFolder.open(calib, limit=CALIBRATION_IMAGES)
     frames = images.load(bundles["fp32"].manifest.model.preprocessing).frames
     return {
         OURS: engine_call(bundles["int8"], opened, "openvino"),

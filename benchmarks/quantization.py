@@ -33,7 +33,8 @@ from timing import Call, in_turns, median_ms
 
 import vitedge
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
-from vitedge.calib.data.images import CALIBRATION_IMAGES, ImageSet
+from vitedge.calib.data.dataset import CALIBRATION_IMAGES
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import normalized
 from vitedge.converters.rewrites.apply import apply_rewrites
@@ -237,12 +238,12 @@ def rows(case: Case, rounds: int, folder: Path) -> list[Row]:
         for name, precision in kinds.items()
     }
     model = bundles[FULL].manifest.model
-    calibration = ImageSet.from_folder(case.calibration, limit=CALIBRATION_IMAGES).load(model.preprocessing)
-    validation = ImageSet.from_folder(case.validation)
+    calibration = ImageFolder.open(case.calibration, limit=CALIBRATION_IMAGES).load(model.preprocessing)
+    validation = ImageFolder.open(case.validation)
     photos = validation.load(model.preprocessing)
     truth = None
     if validation.is_labelled(model.labels):
-        targets = validation.targets(model.labels)
+        targets = validation.class_to_idx(model.labels)
         truth = np.array([targets[file.class_name] for file in photos.files])
     with ExitStack() as opened:
         made = runners(case.source, bundles, calibration.frames, photos.frames, opened)

@@ -30,7 +30,8 @@ from tensorrt_matrix import PAGE
 
 import vitedge
 from vitedge.bundle.bundle import INPUT_NAME, MODEL_FP16_ONNX, MODEL_ONNX, Bundle
-from vitedge.calib.data.images import CALIBRATION_IMAGES, ImageSet
+from vitedge.calib.data.dataset import CALIBRATION_IMAGES
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.tensorrt.casts import Counts, counts
 from vitedge.converters.tensorrt.emulation import rounded
@@ -131,15 +132,15 @@ def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[Row
     """How every graph of a model does."""
     made, bundle = graphs(source, data, folder)
     model = bundle.manifest.model
-    calibration = ImageSet.from_folder(data / "flowers/calib", limit=CALIBRATION_IMAGES).load(model.preprocessing)
+    calibration = ImageFolder.open(data / "flowers/calib", limit=CALIBRATION_IMAGES).load(model.preprocessing)
     made[NNCF] = nncf_graph(made[FULL], calibration.frames)
     if python is not None:
         made[MODELOPT] = modelopt_graph(python, made[FULL], calibration.frames, folder)
-    validation = ImageSet.from_folder(data / "flowers/val")
+    validation = ImageFolder.open(data / "flowers/val")
     photos = validation.load(model.preprocessing)
     truth = None
     if validation.is_labelled(model.labels):
-        targets = validation.targets(model.labels)
+        targets = validation.class_to_idx(model.labels)
         truth = np.array([targets[file.class_name] for file in photos.files])
     logits = {name: graph_logits(rounded(each), photos.frames, model.preprocessing) for name, each in made.items()}
     return [row(name, logits[name], logits[FULL], truth, counts(each)) for name, each in made.items()]

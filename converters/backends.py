@@ -14,7 +14,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import CalibrationRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision, Target
-from vitedge.calib.data.images import Photos
+from vitedge.calib.data.dataset import CalibrationImages
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.ptq import QuantizedGraph, quantize
 from vitedge.converters.quiet import quiet
@@ -60,7 +60,7 @@ class Material:
     card: ModelCard
     frames: Frames
     golden: Frames
-    photos: Photos | None
+    photos: CalibrationImages | None
 
 
 class Backend(Protocol):

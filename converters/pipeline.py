@@ -28,12 +28,12 @@ from vitedge.bundle.manifest import (
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
-from vitedge.calib.data.images import CALIBRATION_IMAGES, ImageFile, ImageSet, Photos
-from vitedge.calib.data.images import Images as SomeImages
-from vitedge.calib.data.overlap import overlap
-from vitedge.calib.data.video import open_images
+from vitedge.calib.data.dataset import CALIBRATION_IMAGES, CalibrationImages, ImageDataset, ImageFile
+from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.data.leakage import count_shared_images
+from vitedge.calib.data.open import open_dataset
 from vitedge.calib.evaluation.accuracy import Evaluation, evaluate
-from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, check_enough, fit
+from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_scores, check_image_count
 from vitedge.calib.sensitivity.paired_graphs import find_twins
 from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of
@@ -84,9 +84,9 @@ class Images:
         judging: to judge candidates by, where the precision is to be chosen.
     """
 
-    calibration: SomeImages | None
-    evaluation: ImageSet | None
-    judging: SomeImages | None
+    calibration: ImageDataset | None
+    evaluation: ImageFolder | None
+    judging: ImageDataset | None
 
 
 @dataclass(frozen=True)
@@ -168,17 +168,17 @@ def run(request: Request, progress: Progress) -> Bundle:
 def _find_images(request: Request) -> Images:
     """List the folders first: a wrong one is known before a model is loaded."""
     limit = CALIBRATION_IMAGES if request.precision in ("int8", "fp8") else COMPARED_IMAGES
-    evaluation = None if request.eval_data is None else ImageSet.from_folder(request.eval_data)
+    evaluation = None if request.eval_data is None else ImageFolder.open(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
-        calibration, judging = split(open_images(request.calib), limit)
+        calibration, judging = split(open_dataset(request.calib), limit)
         return Images(calibration, None, judging)
     images = Images(
-        calibration=None if request.calib is None else open_images(request.calib, limit=limit),
+        calibration=None if request.calib is None else open_dataset(request.calib, limit=limit),
         evaluation=evaluation,
         judging=evaluation if request.contract is not None else None,
     )
     if images.evaluation is not None and request.abstain_error is not None:
-        check_enough(len(images.evaluation))
+        check_image_count(len(images.evaluation))
     return images
 
 
@@ -189,7 +189,7 @@ def _draft(request: Request, images: Images, progress: Progress) -> Draft:
     card = model.card
     progress.step(f"its images: {describe(card.preprocessing)}")
     if images.evaluation is not None and (request.contract is None or request.abstain_error is not None):
-        images.evaluation.targets(card.labels)
+        images.evaluation.class_to_idx(card.labels)
     photos = _photos(images.calibration, card.preprocessing, progress)
     probes = _probes(photos, card.preprocessing)
     full = _full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress)
@@ -260,14 +260,14 @@ def describe(preprocessing: Preprocessing) -> str:
     )
 
 
-def _photos(images: SomeImages | None, preprocessing: Preprocessing, progress: Progress) -> Photos | None:
+def _photos(images: ImageDataset | None, preprocessing: Preprocessing, progress: Progress) -> CalibrationImages | None:
     if images is None:
         return None
     progress.step(f"reading {len(images)} images of {images.path}")
     return images.load(preprocessing, progress)
 
 
-def _probes(photos: Photos | None, preprocessing: Preprocessing) -> Probes:
+def _probes(photos: CalibrationImages | None, preprocessing: Preprocessing) -> Probes:
     if photos is None:
         return Probes(synthetic_frames(preprocessing.input_size), "synthetic")
     return Probes(photos.frames[:COMPARED_IMAGES], "images")
@@ -340,11 +340,11 @@ def _with_precision(draft: Draft, precision: Precision) -> Draft:
     return replace(draft, request=replace(draft.request, precision=precision))
 
 
-def _shared(draft: Draft, images: SomeImages, progress: Progress) -> int:
+def _shared(draft: Draft, images: ImageDataset, progress: Progress) -> int:
     """How many images calibration used as well; a warning if there are some."""
     if draft.reduced.calibration is None:
         return 0
-    shared = overlap(draft.calibration, images.files)
+    shared = count_shared_images(draft.calibration, images.files)
     if shared:
         progress.step(
             f"warning: {shared} of the {len(images)} images to measure on served calibration too: what is measured on "
@@ -434,7 +434,7 @@ def _demanded(draft: Draft, golden: Golden, record: GoldenRecord, reached: Logit
     return replace(record, min_sqnr_db=least, fp16_min_sqnr_db=half)
 
 
-def _evaluation(classifier: Classifier, images: ImageSet | None, progress: Progress) -> Evaluation | None:
+def _evaluation(classifier: Classifier, images: ImageFolder | None, progress: Progress) -> Evaluation | None:
     if images is None or not images.is_labelled(classifier.labels):
         return None
     progress.step(f"measuring accuracy on {len(images)} images of {images.folder}")
@@ -442,14 +442,14 @@ def _evaluation(classifier: Classifier, images: ImageSet | None, progress: Progr
 
 
 def _accuracy(evaluation: Evaluation, shared: int) -> AccuracyRecord:
-    return AccuracyRecord(evaluation.top1, evaluation.top5, evaluation.images, evaluation.answers.sha256, shared)
+    return AccuracyRecord(evaluation.top1, evaluation.top5, evaluation.images, evaluation.predictions.sha256, shared)
 
 
 def _confidence(evaluation: Evaluation, abstain_error: float | None, progress: Progress) -> ConfidenceRecord | None:
     if evaluation.images < MIN_IMAGES and abstain_error is None:
         progress.step(f"scores stay as they are: a temperature needs {MIN_IMAGES} images, not {evaluation.images}")
         return None
-    record = fit(evaluation, abstain_error)
+    record = calibrate_scores(evaluation, abstain_error)
     progress.step(
         f"fitted temperature {record.temperature:.3f}: calibration error {record.ece_before:.2f} → "
         f"{record.ece_after:.2f} %"

@@ -1,4 +1,4 @@
-"""Images for calibration and evaluation: folders, lists, videos, and which images two sets share.
+"""Images for calibration and evaluation: folders, lists, videos, and the images that two datasets share.
 
-The rest of ``vitedge.calib`` and the converters import it. Start with ``images``.
+The rest of ``vitedge.calib``, the reports, the converters and the front door import it. Start with ``dataset``.
 """

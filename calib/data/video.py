@@ -1,4 +1,4 @@
-"""The frames of a video as images without classes, for what needs no labels."""
+"""Frames of a video as a dataset without classes, where no labels are needed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageFile, ImageSet, Photos, Picture, read_photos, shuffled
+from vitedge.calib.data.dataset import CalibrationImages, DecodedImage, ImageFile, load_calibration_images, shuffled
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.capture import open_video
-from vitedge.runtime.sources.images import IMAGE_SUFFIXES
-from vitedge.safety.files import is_file
-
-LIST_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True)
@@ -26,23 +22,23 @@ class VideoFrames:
 
     Attributes:
         path: the video.
-        files: its frames; each has the video's path and its own number.
+        files: the frames; each has the path of the video and its own number.
     """
 
     path: Path
     files: tuple[ImageFile, ...]
 
     @classmethod
-    def from_file(cls, path: str | Path, *, limit: int | None = None) -> VideoFrames:
-        """Find the frames of a video. It is read through once: containers only estimate how many they hold.
+    def open(cls, path: str | Path, *, limit: int | None = None) -> VideoFrames:
+        """Find the frames of a video. The video is read once, because containers only estimate the frame count.
 
         Args:
             path: a video that OpenCV can read.
-            limit: use at most so many, spread evenly from the first to the last.
+            limit: greatest number of frames, spread evenly from the first to the last.
 
         Raises:
             CalibrationError: ``limit`` is below 1.
-            FrameSourceError: OpenCV cannot read it, or it holds no frame.
+            FrameSourceError: OpenCV cannot read the video, or it holds no frame.
             MissingExtraError: OpenCV is not installed.
         """
         if limit is not None and limit < 1:
@@ -57,11 +53,11 @@ class VideoFrames:
         return len(self.files)
 
     def is_labelled(self, labels: Sequence[str]) -> bool:  # noqa: ARG002
-        """Never: frames have no classes."""
+        """Return False: frames have no classes."""
         return False
 
-    def targets(self, labels: Sequence[str]) -> Mapping[str, int]:  # noqa: ARG002
-        """Frames have no classes.
+    def class_to_idx(self, labels: Sequence[str]) -> Mapping[str, int]:  # noqa: ARG002
+        """Refuse: frames have no classes.
 
         Raises:
             CalibrationError: always.
@@ -72,8 +68,8 @@ class VideoFrames:
             fix="without classes, compare with another bundle: --against BUNDLE",
         )
 
-    def pictures(self) -> Generator[Picture, None, None]:
-        """Decode the frames in order; one that does not come has no pixels.
+    def decode(self) -> Generator[DecodedImage, None, None]:
+        """Decode the frames in order; a frame that the video does not give has no pixels.
 
         Raises:
             FrameSourceError: the video cannot be read.
@@ -85,44 +81,22 @@ class VideoFrames:
                 if frame.index != wanted[-1].frame:
                     continue
                 pixels = np.ascontiguousarray(frame.image[..., ::-1])
-                yield Picture(wanted.pop(), pixels, hashlib.sha256(pixels.data).hexdigest())
+                yield DecodedImage(wanted.pop(), pixels, hashlib.sha256(pixels.data).hexdigest())
                 if not wanted:
                     return
         for file in reversed(wanted):
-            yield Picture(file, None, "")
+            yield DecodedImage(file, None, "")
 
-    def only(self, files: Sequence[ImageFile]) -> VideoFrames:
-        """Some of the frames."""
+    def subset(self, files: Sequence[ImageFile]) -> VideoFrames:
+        """Return a dataset of some of the frames."""
         return replace(self, files=tuple(files))
 
-    def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> Photos:  # noqa: B008
-        """Read the frames in order, as ``read_photos``, and shuffle them: neighbours in a video are much alike."""
-        photos = read_photos(self, preprocessing, progress)
-        places = {file: place for place, file in enumerate(photos.files)}
-        files = shuffled(photos.files)
-        return replace(photos, frames=photos.frames[[places[file] for file in files]], files=tuple(files))
+    def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> CalibrationImages:  # noqa: B008
+        """Read the frames in order, then shuffle them, because neighbours in a video are much alike.
 
-
-def open_images(path: str | Path, *, limit: int | None = None) -> ImageSet | VideoFrames:
-    """The images of a folder or of a list, or the frames of a video.
-
-    Args:
-        path: of the folder, list (``.txt``) or video.
-        limit: use at most so many, spread evenly over the classes or over the video.
-
-    Raises:
-        CalibrationError: there is nothing of that name, no image in it, or it is a single image; or a line of the list
-            names no file.
-        FrameSourceError: it is a file, and no video that OpenCV can read.
-        MissingExtraError: it is a video, and OpenCV is not installed.
-    """
-    place = Path(path)
-    if place.suffix.lower() in IMAGE_SUFFIXES and is_file(place):
-        raise CalibrationError(
-            f"{place} is a single image",
-            expected="a folder of images, a list of them, or a video",
-            fix="give the folder it lies in",
-        )
-    if place.suffix.lower() == LIST_SUFFIX and is_file(place):
-        return ImageSet.from_list(place, limit=limit)
-    return VideoFrames.from_file(place, limit=limit) if is_file(place) else ImageSet.from_folder(place, limit=limit)
+        Arguments and errors are those of ``load_calibration_images``.
+        """
+        images = load_calibration_images(self, preprocessing, progress)
+        places = {file: place for place, file in enumerate(images.files)}
+        files = shuffled(images.files)
+        return replace(images, frames=images.frames[[places[file] for file in files]], files=tuple(files))

@@ -1,9 +1,9 @@
-"""Accuracy of any classifier on a set of images, and what changes from one classifier to another.
+"""Accuracy of any classifier on a dataset of images, and the differences between two classifiers.
 
-Images ─▶ predict ─▶ Answers ─┬▶ score (needs labels)  ─▶ Evaluation
-                              └▶ compare (needs none)  ─▶ Comparison
+    ImageDataset ─▶ predict ─▶ Predictions ─┬▶ score   (needs labels)    ─▶ Evaluation
+                                            └▶ compare (needs no labels) ─▶ Comparison
 
-``predict`` answers in this process; ``collect`` does the same with answers that are made elsewhere.
+``predict`` runs in this process; ``collect_predictions`` runs any predictor, such as a cluster's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.data.images import ImageFile, Images
-from vitedge.calib.evaluation.predictions import Answering, Answers, Batch, Model, Row, Table, batches_of
-from vitedge.calib.evaluation.resume_log import Journal
-from vitedge.calib.evaluation.workers import in_lanes
+from vitedge.calib.data.dataset import ImageDataset, ImageFile
+from vitedge.calib.evaluation.predictions import (
+    Batch,
+    ImageResult,
+    ModelInfo,
+    Predictions,
+    PredictionTable,
+    Predictor,
+    batches_of,
+)
+from vitedge.calib.evaluation.resume_log import ResumeLog
+from vitedge.calib.evaluation.workers import local_predictor
 from vitedge.errors import UsageError
 from vitedge.metrics import Interval, expected_calibration_error, wilson_interval
 from vitedge.prediction import Candidate
@@ -28,15 +36,15 @@ from vitedge.runtime.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class Share:
-    """How many of a number of images.
+class Proportion:
+    """A proportion of a number of images.
 
     Attributes:
-        hits: images that count.
-        images: all of them; at least one.
+        hits: the images that count.
+        images: all images; at least one.
 
     Raises:
-        ValueError: there are none, or more hits than images.
+        ValueError: there are no images, or more hits than images.
     """
 
     hits: int
@@ -48,12 +56,12 @@ class Share:
 
     @property
     def percent(self) -> float:
-        """The share, in percent."""
+        """The proportion, in percent."""
         return 100.0 * self.hits / self.images
 
     @property
     def ci95(self) -> Interval:
-        """Wilson's 95 % interval of it, in percent."""
+        """Wilson's 95 % interval of the proportion, in percent."""
         return wilson_interval(self.hits, self.images)
 
 
@@ -62,60 +70,60 @@ class Evaluation:
     """Accuracy on labelled images.
 
     Attributes:
-        answers: image by image.
-        targets: ``(images,)`` which logit the class of each image is.
-        first: images whose best class is right.
-        among_top: images whose class is among the best ``k``.
-        k: five, or the number of classes where there are fewer.
+        predictions: image by image.
+        targets: ``(images,)`` index of the true class of each image.
+        top1_proportion: images whose best class is correct.
+        topk_proportion: images whose true class is among the best ``k``.
+        k: five, or the number of classes if it is smaller.
     """
 
-    answers: Answers
+    predictions: Predictions
     targets: NDArray[np.intp]
-    first: Share
-    among_top: Share
+    top1_proportion: Proportion
+    topk_proportion: Proportion
     k: int
 
     @property
     def top1(self) -> float:
-        """Percent of images whose best class is right."""
-        return self.first.percent
+        """Top-1 accuracy, in percent."""
+        return self.top1_proportion.percent
 
     @property
     def top5(self) -> float:
-        """Percent of images whose class is among the best ``k``."""
-        return self.among_top.percent
+        """Top-``k`` accuracy, in percent."""
+        return self.topk_proportion.percent
 
     @property
     def images(self) -> int:
-        """How many images were evaluated."""
-        return len(self.answers)
+        """Number of images that were evaluated."""
+        return len(self.predictions)
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """``(images,)`` whether the best class is right."""
-        return np.asarray(self.answers.indices[:, 0] == self.targets)
+    def correct(self) -> NDArray[np.bool_]:
+        """``(images,)`` bool, whether the best class is correct."""
+        return np.asarray(self.predictions.indices[:, 0] == self.targets)
 
     @property
     def ece(self) -> float:
         """Expected calibration error of the scores, in percent."""
-        return expected_calibration_error(self.answers.scores[:, 0], self.right)
+        return expected_calibration_error(self.predictions.scores[:, 0], self.correct)
 
     @property
-    def accepted_first(self) -> Share | None:
-        """Of the images that the classifier stands by, those whose best class is right; None if there are none."""
-        accepted = self.right[self.answers.accepted]
-        return Share(int(accepted.sum()), len(accepted)) if len(accepted) else None
+    def accepted_top1(self) -> Proportion | None:
+        """Proportion of the accepted images whose best class is correct; None if no image is accepted."""
+        accepted = self.correct[self.predictions.accepted]
+        return Proportion(int(accepted.sum()), len(accepted)) if len(accepted) else None
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An image on which two classifiers choose different classes.
+    """An image for which two classifiers predict different classes.
 
     Attributes:
         file: the image.
-        ours: what one chose.
-        theirs: what the other chose.
-        divergence: how far apart all their probabilities are, as in ``Answers``.
+        ours: best class of the first classifier.
+        theirs: best class of the second classifier.
+        divergence: Kullback-Leibler divergence of their probabilities, as in ``Predictions``.
     """
 
     file: ImageFile
@@ -126,136 +134,147 @@ class Flip:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a classifier departs from another one.
+    """The differences between two classifiers.
 
     Attributes:
         agreement: images with the same best class.
-        flips: the others, in the order of the images.
-        kl_mean: mean Kullback-Leibler divergence of the softmax from the other's, in nats.
-        kl_p99: its 99th percentile over the images; both are infinite if that of an image is not finite.
+        flips: images with different best classes, in the order of the dataset.
+        kl_mean: mean Kullback-Leibler divergence of the first softmax from the second, in nats.
+        kl_p99: 99th percentile of the divergence over the images; like the mean, it is infinite if the divergence of
+            an image is not finite.
     """
 
-    agreement: Share
+    agreement: Proportion
     flips: tuple[Flip, ...]
     kl_mean: float
     kl_p99: float
 
     @property
-    def flipped(self) -> Share:
+    def flipped(self) -> Proportion:
         """Images with different best classes."""
-        return Share(len(self.flips), self.agreement.images)
+        return Proportion(len(self.flips), self.agreement.images)
 
 
 def predict(
     classifiers: Sequence[Classifier],
-    images: Images,
+    images: ImageDataset,
     progress: Progress = Silent(),  # noqa: B008
     *,
     keep_logits: bool = False,
-    journal: Journal | None = None,
-) -> tuple[Answers, ...]:
+    resume_log: ResumeLog | None = None,
+) -> tuple[Predictions, ...]:
     """Classify every image with every classifier, in this process; each image is decoded once, ahead of its turn.
 
     Args:
-        classifiers: one or more; the last one is what the others' divergences are from. Their lanes are used where
-            there are enough images.
-        images: those that cannot be read are skipped and named.
+        classifiers: one or more; divergences are measured from the last one. With enough images, each classifier runs
+            on several workers.
+        images: images that cannot be read are skipped and named.
         progress: told of every image.
-        keep_logits: of every image, for ``score_calibration``: 200 MB for 50 000 images of 1000 classes.
-        journal: holds the answers of an earlier run that was interrupted, and takes those of this one.
+        keep_logits: keep the logits of every image for ``score_calibration``: 200 MB for 50 000 images of 1000 classes.
+        resume_log: holds the results of an earlier run that was interrupted, and takes the results of this run.
 
     Returns:
-        The answers of each classifier, about the same images.
+        The predictions of each classifier, for the same images.
 
     Raises:
-        CalibrationError: none of the images can be read.
-        UsageError: the classifiers choose between different classes.
+        CalibrationError: no image can be read.
+        UsageError: the classifiers have different classes.
         EngineError: an engine failed.
         MissingExtraError: Pillow is not installed.
     """
-    answering = in_lanes(classifiers, images, keep_logits=keep_logits)
-    return collect(classifiers, images, answering, progress, keep_logits=keep_logits, journal=journal)
+    predictor = local_predictor(classifiers, images, keep_logits=keep_logits)
+    return collect_predictions(classifiers, images, predictor, progress, keep_logits=keep_logits, resume_log=resume_log)
 
 
-def collect(
-    models: Sequence[Model],
-    images: Images,
-    answering: Answering,
+def collect_predictions(
+    models: Sequence[ModelInfo],
+    images: ImageDataset,
+    predictor: Predictor,
     progress: Progress = Silent(),  # noqa: B008
     *,
     keep_logits: bool = False,
-    journal: Journal | None = None,
-) -> tuple[Answers, ...]:
-    """Have images answered about, wherever that happens, and put the answers in order.
+    resume_log: ResumeLog | None = None,
+) -> tuple[Predictions, ...]:
+    """Classify images with a predictor, wherever it runs, and put the predictions in order.
 
-    Arguments and errors are those of ``predict``, and those of ``answering``, which answers batches as each of the
-    models does.
+    Args:
+        models: labels and threshold of each classifier.
+        images: images that cannot be read are skipped and named.
+        predictor: classifies batches with every model.
+        progress: told of every image.
+        keep_logits: keep the logits of every image.
+        resume_log: holds the results of an earlier run that was interrupted, and takes the results of this run.
+
+    Raises:
+        CalibrationError: no image can be read.
+        UsageError: the models have different classes, or the log is damaged.
+        VitedgeError: whatever the predictor raises.
     """
     for each in models:
         check_same_labels(each.labels, models[-1].labels)
-    table = Table(models, images.files, keep_logits=keep_logits)
+    table = PredictionTable(models, images.files, keep_logits=keep_logits)
     missing = {batch.start: batch for batch in batches_of(images.files)}
-    if journal is not None:
-        _put_journal(journal, table, missing)
+    if resume_log is not None:
+        _put_resume_log(resume_log, table, missing)
     left = sum(map(len, missing.values()))
     if left < len(images):
         progress.step(f"{len(images) - left} of them were classified before the interrupt")
-    answered = _noted(answering(tuple(missing.values())), table, journal)
-    with closing(answered):
-        for _ in progress.track(answered, total=left, unit="images"):
+    results = _stored(predictor(tuple(missing.values())), table, resume_log)
+    with closing(results):
+        for _ in progress.track(results, total=left, unit="images"):
             pass
-    return table.answers()
+    return table.predictions()
 
 
 def evaluate(
     classifier: Classifier,
-    images: Images,
+    images: ImageDataset,
     progress: Progress = Silent(),  # noqa: B008
     *,
     keep_logits: bool = False,
 ) -> Evaluation:
-    """Top-1 and top-5 accuracy on images that lie in folders named by the classifier's labels.
+    """Measure top-1 and top-5 accuracy on images that lie in folders named by the classifier's labels.
 
     Raises:
         CalibrationError: a folder is no label, or no image can be read.
         EngineError: the engine failed.
         MissingExtraError: Pillow is not installed.
     """
-    images.targets(classifier.labels)
-    (answers,) = predict([classifier], images, progress, keep_logits=keep_logits)
-    return score(answers, images)
+    images.class_to_idx(classifier.labels)
+    (predictions,) = predict([classifier], images, progress, keep_logits=keep_logits)
+    return score(predictions, images)
 
 
-def score(answers: Answers, images: Images) -> Evaluation:
-    """Hold answers against the classes of the images' folders.
+def score(predictions: Predictions, images: ImageDataset) -> Evaluation:
+    """Compare predictions with the classes of the images' folders.
 
     Raises:
         CalibrationError: a folder is no label of the model.
     """
-    targets = images.targets(answers.labels)
-    wanted = np.array([targets[file.class_name] for file in answers.files])
-    right = answers.indices == wanted[:, np.newaxis]
-    first, among = int(right[:, 0].sum()), int(right.any(axis=1).sum())
-    return Evaluation(answers, wanted, Share(first, len(answers)), Share(among, len(answers)), right.shape[1])
+    class_to_idx, count = images.class_to_idx(predictions.labels), len(predictions)
+    targets = np.array([class_to_idx[file.class_name] for file in predictions.files])
+    correct = predictions.indices == targets[:, np.newaxis]
+    top1, topk = int(correct[:, 0].sum()), int(correct.any(axis=1).sum())
+    return Evaluation(predictions, targets, Proportion(top1, count), Proportion(topk, count), correct.shape[1])
 
 
-def compare(ours: Answers, theirs: Answers) -> Comparison:
-    """How far a classifier departs from another one on the same images; needs no labelled images.
+def compare(ours: Predictions, theirs: Predictions) -> Comparison:
+    """Compare the predictions of two classifiers for the same images; needs no labels.
 
     Args:
-        ours: of the one.
-        theirs: of the other: the last of the classifiers that were asked together.
+        ours: predictions of the first classifier.
+        theirs: predictions of the second classifier, the last one of the same run.
 
     Raises:
-        UsageError: they choose between different classes, or answered about different images.
+        UsageError: the classifiers have different classes, or classified different images.
     """
     check_same_labels(ours.labels, theirs.labels)
     if ours.sha256 != theirs.sha256:
-        raise UsageError("the answers are about different images", expected="answers about the same images")
+        raise UsageError("the predictions are for different images", expected="predictions for the same images")
     finite = bool(np.all(np.isfinite(ours.divergences)))
     flipped = np.flatnonzero(ours.indices[:, 0] != theirs.indices[:, 0]).tolist()
     return Comparison(
-        agreement=Share(len(ours) - len(flipped), len(ours)),
+        agreement=Proportion(len(ours) - len(flipped), len(ours)),
         flips=tuple(
             Flip(ours.files[at], ours[at].best, theirs[at].best, float(ours.divergences[at])) for at in flipped
         ),
@@ -265,7 +284,7 @@ def compare(ours: Answers, theirs: Answers) -> Comparison:
 
 
 def check_same_labels(ours: Sequence[str], theirs: Sequence[str]) -> None:
-    """Refuse to compare models that choose between different classes.
+    """Refuse to compare models that have different classes.
 
     Raises:
         UsageError: the labels differ; the message says where.
@@ -277,25 +296,27 @@ def check_same_labels(ours: Sequence[str], theirs: Sequence[str]) -> None:
         )
 
 
-def _put_journal(journal: Journal, table: Table, missing: dict[int, Batch]) -> None:
-    """Put the answers of an earlier run into the table, and take their batches out of those that are missing."""
-    for start, rows in journal.read():
+def _put_resume_log(resume_log: ResumeLog, table: PredictionTable, missing: dict[int, Batch]) -> None:
+    """Put the results of an earlier run into the table, and remove their batches from ``missing``."""
+    for start, results in resume_log.read():
         batch = missing.pop(start, None)
-        if batch is None or not table.takes(batch, rows):
-            raise UsageError(f"{journal.path} is damaged: it answers what was not asked", fix="remove it")
-        table.put(batch, rows)
+        if batch is None or not table.accepts(batch, results):
+            raise UsageError(f"{resume_log.path} is damaged: it holds results of other images", fix="remove it")
+        table.put(batch, results)
 
 
-def _noted(
-    answered: Generator[tuple[Batch, Sequence[Row]], None, None], table: Table, journal: Journal | None
-) -> Generator[Row, None, None]:
-    """The rows as they come, each batch noted once it is whole."""
-    with closing(answered):
-        for batch, rows in answered:
-            table.put(batch, rows)
-            if journal is not None:
-                journal.append(batch, rows)
-            yield from rows
+def _stored(
+    batches: Generator[tuple[Batch, Sequence[ImageResult]], None, None],
+    table: PredictionTable,
+    resume_log: ResumeLog | None,
+) -> Generator[ImageResult, None, None]:
+    """Store each batch as it arrives, and yield its results."""
+    with closing(batches):
+        for batch, results in batches:
+            table.put(batch, results)
+            if resume_log is not None:
+                resume_log.append(batch, results)
+            yield from results
 
 
 def _difference(ours: Sequence[str], theirs: Sequence[str]) -> str:

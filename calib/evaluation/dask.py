@@ -1,6 +1,6 @@
-"""Images answered about on a Dask cluster: batches go to its workers, which read images and bundles at the same paths.
+"""Predictions made on a Dask cluster, whose workers read images and bundles at the same paths as this machine.
 
-A worker that dies costs the batches that it had in work: the scheduler gives them to another one.
+When a worker dies, the scheduler gives its unfinished batches to another worker.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.calib.data.images import Images, ImageSet
-from vitedge.calib.evaluation.predictions import Answering, Batch, Row
-from vitedge.calib.evaluation.workers import Lanes
+from vitedge.calib.data.dataset import ImageDataset
+from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.evaluation.predictions import Batch, ImageResult, Predictor
+from vitedge.calib.evaluation.workers import WorkerPool
 from vitedge.errors import BundleError, CalibrationError, EngineError, UsageError
 from vitedge.extras import require
 from vitedge.runtime.classifier import load
@@ -27,18 +28,18 @@ from vitedge.runtime.stream.stream import LANES_PAY_FROM
 CONNECT_SECONDS = 20
 WORKER_SECONDS = 60
 IN_FLIGHT = 256
-"""Batches that the scheduler knows of at a time."""
+"""Greatest number of batches submitted at a time."""
 
 _opening = threading.Lock()
 
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """What is known here of a classifier that runs elsewhere.
+    """Labels and threshold of a classifier that runs on the cluster.
 
     Attributes:
         labels: one a logit.
-        threshold: it abstains from images with a lower score.
+        threshold: the classifier abstains from images with a lower score.
     """
 
     labels: tuple[str, ...]
@@ -46,134 +47,142 @@ class RemoteModel:
 
     @classmethod
     def of(cls, bundle: Bundle) -> RemoteModel:
-        """That of a bundle."""
+        """Read labels and threshold from a bundle's manifest."""
         confidence = bundle.manifest.confidence
         return cls(bundle.manifest.model.labels, 0.0 if confidence is None else confidence.threshold)
 
 
 @dataclass(frozen=True)
-class Place:
-    """A bundle as workers find it.
+class BundleLocation:
+    """Path and hash by which a worker finds a bundle.
 
     Attributes:
-        path: its absolute path.
-        sha256: of its manifest, which holds the hash of every file.
+        path: absolute path.
+        sha256: hex SHA-256 of the manifest, which holds the hash of every file.
     """
 
     path: str
     sha256: str
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Place:
-        """Where it is here."""
+    def of(cls, bundle: Bundle) -> BundleLocation:
+        """Return the location of a bundle on this machine."""
         path = bundle.path.resolve()
         return cls(str(path), bundle.digest)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a worker does at a time.
+class BatchTask:
+    """The work that a worker takes at a time.
 
     Attributes:
-        images: a batch of them, at absolute paths.
-        bundles: to classify each of them with.
-        engine: key in ``vitedge.runtime.engines.base.ENGINES``, or None for that of the bundle's target.
+        images: a batch of images, at absolute paths.
+        bundles: each image is classified with each bundle.
+        engine: key in ``vitedge.runtime.engines.base.ENGINES``, or None for the engine of the bundle's target.
     """
 
-    images: ImageSet
-    bundles: tuple[Place, ...]
+    images: ImageFolder
+    bundles: tuple[BundleLocation, ...]
     engine: str | None
 
 
-def on_cluster(scheduler: str, bundles: Sequence[Bundle], images: Images, engine: str | None = None) -> Answering:
-    """An answering on the workers of a Dask scheduler.
+def cluster_predictor(
+    scheduler: str, bundles: Sequence[Bundle], images: ImageDataset, engine: str | None = None
+) -> Predictor:
+    """Return a predictor that runs on the workers of a Dask scheduler.
 
     Args:
-        scheduler: its address, such as ``tcp://10.0.0.1:8786``.
-        bundles: one for each classifier; every worker finds the same at the same path.
-        images: of a folder that every worker finds at the same path.
-        engine: what runs the bundles.
+        scheduler: address of the scheduler, such as ``tcp://10.0.0.1:8786``.
+        bundles: one for each classifier; every worker finds the same bundle at the same path.
+        images: images of a folder that every worker finds at the same path.
+        engine: engine that runs the bundles; None for the engine of each bundle's target.
 
     Returns:
-        Raises when it is used: UsageError where the scheduler or a worker is missing, MissingExtraError without
-        dask.distributed, CalibrationError or BundleError where a worker does not find what it needs, EngineError where
-        an engine failed or batches kill their workers.
+        A predictor. When used, it raises UsageError if the scheduler or a worker is missing, MissingExtraError without
+        dask.distributed, CalibrationError or BundleError if a worker lacks an image or a bundle, and EngineError if an
+        engine fails or batches kill their workers.
 
     Raises:
-        UsageError: the images are not those of a folder.
+        UsageError: the images are frames of a video.
     """
-    if not isinstance(images, ImageSet):
+    if not isinstance(images, ImageFolder):
         raise UsageError(
             f"{images.path} is a video, which is read in order", expected="a folder of images for --scheduler"
         )
-    places, folder = tuple(Place.of(bundle) for bundle in bundles), images.folder.resolve()
+    locations, folder = tuple(BundleLocation.of(bundle) for bundle in bundles), images.folder.resolve()
 
-    def task(batch: Batch) -> Task:
-        return Task(
-            ImageSet(folder, tuple(replace(file, path=folder / file.name) for file in batch.files)), places, engine
+    def task(batch: Batch) -> BatchTask:
+        return BatchTask(
+            ImageFolder(folder, tuple(replace(file, path=folder / file.name) for file in batch.files)),
+            locations,
+            engine,
         )
 
-    def answering(batches: Sequence[Batch]) -> Generator[tuple[Batch, Sequence[Row]], None, None]:
+    def predictor(batches: Sequence[Batch]) -> Generator[tuple[Batch, Sequence[ImageResult]], None, None]:
         if batches:
-            with _connected(scheduler) as client, closing(_spread(client, task, batches)) as answered:
-                yield from answered
+            with _connected(scheduler) as client, closing(_submit_all(client, task, batches)) as results:
+                yield from results
 
-    return answering
+    return predictor
 
 
-def answer(task: Task) -> list[Row]:
-    """What a worker runs.
+def predict_batch(task: BatchTask) -> list[ImageResult]:
+    """Classify a batch, on a worker.
 
     Raises:
-        BundleError: the bundle is not here, or is another one.
-        CalibrationError: an image is not here.
+        BundleError: the worker has no such bundle, or another one at its path.
+        CalibrationError: the worker lacks an image.
         EngineError: an engine failed.
     """
-    lanes = _lanes(task.bundles, task.engine)
-    rows = list(lanes.rows(task.images.pictures()))
-    for file, row in zip(task.images.files, rows, strict=True):
-        if not row.sha256 and not file.path.exists():
+    pool = _worker_pool(task.bundles, task.engine)
+    results = list(pool.predict_all(task.images.decode()))
+    for file, result in zip(task.images.files, results, strict=True):
+        if not result.sha256 and not file.path.exists():
             raise CalibrationError(
                 f"the worker on {socket.gethostname()} has no {file.path}",
                 expected="the images at the same path on every worker",
                 fix="mount or copy the folder there",
             )
-    return rows
+    return results
 
 
-def _spread(client: Any, task: Any, batches: Sequence[Batch]) -> Generator[tuple[Batch, Sequence[Row]], None, None]:
-    """Keep so many batches in flight, and give out each as it is done."""
+def _submit_all(
+    client: Any, task: Any, batches: Sequence[Batch]
+) -> Generator[tuple[Batch, Sequence[ImageResult]], None, None]:
+    """Keep ``IN_FLIGHT`` batches submitted, and yield each as it is done."""
     distributed = _distributed()
     waiting, running, done = deque(batches), {}, distributed.as_completed(loop=client.loop)
 
     def submit() -> None:
         batch = waiting.popleft()
-        future = client.submit(answer, task(batch), pure=False)
+        future = client.submit(predict_batch, task(batch), pure=False)
         running[future.key] = batch
         done.add(future)
 
     for _ in range(min(IN_FLIGHT, len(batches))):
         submit()
     for future in done:
-        rows = _result(distributed, future)
+        results = _result(distributed, future)
         batch = running.pop(future.key)
         if waiting:
             submit()
-        yield batch, rows
+        yield batch, results
 
 
-def _result(distributed: Any, future: Any) -> list[Row]:
+def _result(distributed: Any, future: Any) -> list[ImageResult]:
     if future.cancelled():
-        raise EngineError("the scheduler has gone", fix="start it again, then the same command, which goes on")
+        raise EngineError(
+            "the scheduler has stopped", fix="start it again, then run the same command again: it resumes"
+        )
     try:
-        rows: list[Row] = future.result()
+        results: list[ImageResult] = future.result()
     except distributed.KilledWorker as error:
         raise EngineError(
-            f"workers die of the same images: {error}",
-            expected="workers that live",
-            fix="look into their logs; most often memory runs out",
+            f"several workers died while they classified the same images: {error}",
+            expected="workers that survive a batch",
+            fix="look into their logs; the most frequent cause is a lack of memory",
         ) from error
-    return rows
+    return results
 
 
 def _connected(scheduler: str) -> Any:
@@ -200,19 +209,19 @@ def _distributed() -> Any:
     return require("distributed", extra="cluster", purpose="--scheduler")
 
 
-def _lanes(bundles: tuple[Place, ...], engine: str | None) -> Lanes:
-    with _opening:  # the threads of a worker share them
+def _worker_pool(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:
+    with _opening:  # the threads of a Dask worker share one pool
         return _opened(bundles, engine)
 
 
 @lru_cache(maxsize=1)
-def _opened(bundles: tuple[Place, ...], engine: str | None) -> Lanes:
-    return Lanes([load(_bundle(place), engine=engine) for place in bundles], LANES_PAY_FROM)
+def _opened(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:
+    return WorkerPool([load(_bundle(location), engine=engine) for location in bundles], LANES_PAY_FROM)
 
 
-def _bundle(place: Place) -> Bundle:
-    bundle = Bundle.open(Path(place.path))
-    if bundle.digest != place.sha256:
+def _bundle(location: BundleLocation) -> Bundle:
+    bundle = Bundle.open(Path(location.path))
+    if bundle.digest != location.sha256:
         raise BundleError(
             f"{bundle.path} on {socket.gethostname()} is another bundle",
             expected="the same bundle at the same path on every worker",

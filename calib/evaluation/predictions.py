@@ -1,6 +1,6 @@
-"""What classifiers say of images: rows that come a batch at a time, in any order, and the table that they fill.
+"""Predictions of classifiers for a dataset: they arrive a batch at a time, in any order, and fill a table.
 
-files ─▶ batches_of ─▶ Answering (here, or elsewhere) ─▶ rows ─▶ Table ─▶ Answers
+files ─▶ batches_of ─▶ Predictor (in this process, or on a cluster) ─▶ ImageResult ─▶ PredictionTable ─▶ Predictions
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.data.images import ImageFile, Tally
+from vitedge.calib.data.dataset import DatasetDigest, ImageFile
 from vitedge.prediction import Candidate
 
 TOP = 5
@@ -20,12 +20,12 @@ BATCH_IMAGES = 64
 DIGEST_BYTES = 32
 
 
-class Model(Protocol):
-    """What a table needs to know of a classifier.
+class ModelInfo(Protocol):
+    """Labels and threshold of a classifier, wherever it runs.
 
     Attributes:
         labels: one a logit.
-        threshold: it abstains from images with a lower score.
+        threshold: the classifier abstains from images with a lower score.
     """
 
     @property
@@ -34,15 +34,15 @@ class Model(Protocol):
 
     @property
     def threshold(self) -> float:
-        """The least score of an answer that it stands by."""
+        """Lowest score that the classifier accepts."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that are answered about together.
+    """Images that are classified together.
 
     Attributes:
-        start: place of the first one among all.
+        start: position of the first image in the dataset.
         files: the images.
     """
 
@@ -54,13 +54,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one classifier said of one image.
+class TopK:
+    """The best classes that one classifier predicts for one image.
 
     Attributes:
         indices: the best classes, best first.
         scores: their probabilities.
-        divergence: as in ``Answers``.
+        divergence: Kullback-Leibler divergence, as in ``Predictions``.
         logits: ``(classes,)`` float32; None unless they are kept.
     """
 
@@ -71,29 +71,29 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What all classifiers said of one image.
+class ImageResult:
+    """The predictions of all classifiers for one image.
 
     Attributes:
-        sha256: of the file's contents, hex; empty if it could not be read.
-        verdicts: one for each classifier; none if it could not be read.
+        sha256: hex SHA-256 of the file's contents; empty if the file could not be read.
+        predictions: one for each classifier; empty if the file could not be read.
     """
 
     sha256: str
-    verdicts: tuple[Verdict, ...]
+    predictions: tuple[TopK, ...]
 
 
-Answering: TypeAlias = Callable[[Sequence[Batch]], Generator[tuple[Batch, Sequence[Row]], None, None]]
-"""Answers batches, each with a row for every image, in any order."""
+Predictor: TypeAlias = Callable[[Sequence[Batch]], Generator[tuple[Batch, Sequence[ImageResult]], None, None]]
+"""Classifies batches and yields them in any order, each with a result for every image."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a classifier said of one image.
+class ImagePrediction:
+    """The prediction of a classifier for one image.
 
     Attributes:
         file: the image.
-        topk: its best classes, best first.
+        topk: the best classes, best first.
     """
 
     file: ImageFile
@@ -101,26 +101,26 @@ class Answer:
 
     @property
     def best(self) -> Candidate:
-        """The class it chose."""
+        """The best class."""
         return self.topk[0]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a classifier said of a set of images, in a few bytes an image.
+class Predictions:
+    """The predictions of a classifier for a dataset, in a few bytes an image.
 
     Attributes:
-        labels: of the model, one a logit.
+        labels: labels of the model, one a logit.
         files: the images that could be read, in order.
-        indices: ``(images, k)`` int32, the best classes of each, best first; ``k`` is five, or the number of classes
-            where there are fewer.
+        indices: ``(images, k)`` int32, the best classes of each image, best first; ``k`` is five, or the number of
+            classes if it is smaller.
         scores: ``(images, k)`` float32, their probabilities.
-        divergences: ``(images,)`` float64, the Kullback-Leibler divergence of the softmax from that of the last of the
-            classifiers that were asked together, in nats; zeros for that one.
+        divergences: ``(images,)`` float64, Kullback-Leibler divergence of the softmax from the softmax of the last
+            classifier of the same run, in nats; zeros for the last classifier itself.
         skipped: names of the images that could not be read.
-        sha256: over the names and contents of the images that were read, in order.
+        sha256: hex SHA-256 of the names and contents of the images that were read, in order.
         threshold: the classifier abstains from images with a lower score.
-        logits: ``(images, classes)`` float32; None unless they were asked for.
+        logits: ``(images, classes)`` float32; None unless they are kept.
     """
 
     labels: tuple[str, ...]
@@ -135,31 +135,33 @@ class Answers:
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
-        """``(images,)`` whether the classifier stands by its answer."""
+        """``(images,)`` bool, whether the score reaches the threshold."""
         return np.asarray(self.scores[:, 0] >= self.threshold)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, position: int) -> Answer:
-        """The answer about one image."""
+    def __getitem__(self, position: int) -> ImagePrediction:
+        """Return the prediction for one image."""
         best = zip(self.indices[position].tolist(), self.scores[position].tolist(), strict=True)
-        return Answer(self.files[position], tuple(Candidate(self.labels[index], index, score) for index, score in best))
+        return ImagePrediction(
+            self.files[position], tuple(Candidate(self.labels[index], index, score) for index, score in best)
+        )
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[ImagePrediction]:
         return (self[position] for position in range(len(self)))
 
 
-class Table:
-    """The rows of all images, packed into arrays: at most 84 bytes an image and classifier without logits.
+class PredictionTable:
+    """The results of all images, packed into arrays: at most 84 bytes an image and classifier without logits.
 
     Args:
-        models: what answers.
+        models: the classifiers.
         files: the images.
-        keep_logits: make room for them.
+        keep_logits: reserve memory for the logits.
     """
 
-    def __init__(self, models: Sequence[Model], files: Sequence[ImageFile], *, keep_logits: bool = False) -> None:
+    def __init__(self, models: Sequence[ModelInfo], files: Sequence[ImageFile], *, keep_logits: bool = False) -> None:
         shape = (len(models), len(files))
         classes = len(models[-1].labels)
         top = min(TOP, classes)
@@ -172,46 +174,46 @@ class Table:
         self._divergences = np.zeros(shape, dtype=np.float64)
         self._logits = np.zeros((*shape, classes), dtype=np.float32) if keep_logits else None
 
-    def takes(self, batch: Batch, rows: Sequence[Row]) -> bool:
-        """Whether rows are about a batch, these models and their classes."""
+    def accepts(self, batch: Batch, results: Sequence[ImageResult]) -> bool:
+        """Return whether the results fit the batch, the number of models and their classes."""
         classes = len(self._models[-1].labels)
-        return len(rows) == len(batch) and all(
-            not row.sha256
+        return len(results) == len(batch) and all(
+            not result.sha256
             or (
-                len(row.verdicts) == len(self._models)
+                len(result.predictions) == len(self._models)
                 and all(
                     len(each.indices) == self._indices.shape[-1] and max(each.indices) < classes
-                    for each in row.verdicts
+                    for each in result.predictions
                 )
             )
-            for row in rows
+            for result in results
         )
 
-    def put(self, batch: Batch, rows: Sequence[Row]) -> None:
-        """Take in the rows of a batch."""
-        for place, row in enumerate(rows, batch.start):
-            self._readable[place] = bool(row.sha256)
-            self._contents[place] = np.void(bytes.fromhex(row.sha256 or "00" * DIGEST_BYTES))
-            for number, verdict in enumerate(row.verdicts):
-                self._indices[number, place] = verdict.indices
-                self._scores[number, place] = verdict.scores
-                self._divergences[number, place] = verdict.divergence
+    def put(self, batch: Batch, results: Sequence[ImageResult]) -> None:
+        """Store the results of a batch."""
+        for place, result in enumerate(results, batch.start):
+            self._readable[place] = bool(result.sha256)
+            self._contents[place] = np.void(bytes.fromhex(result.sha256 or "00" * DIGEST_BYTES))
+            for number, prediction in enumerate(result.predictions):
+                self._indices[number, place] = prediction.indices
+                self._scores[number, place] = prediction.scores
+                self._divergences[number, place] = prediction.divergence
                 if self._logits is not None:
-                    self._logits[number, place] = verdict.logits
+                    self._logits[number, place] = prediction.logits
 
-    def answers(self) -> tuple[Answers, ...]:
-        """Those of each classifier, about the images that could be read.
+    def predictions(self) -> tuple[Predictions, ...]:
+        """Return the predictions of each classifier for the images that could be read.
 
         Raises:
-            CalibrationError: none could be read.
+            CalibrationError: no image could be read.
         """
-        tally, readable = Tally(), self._readable
+        digest, readable = DatasetDigest(), self._readable
         for file, content, read in zip(self._files, self._contents, readable.tolist(), strict=True):
-            tally.note(file, content.tobytes().hex() if read else "")
-        tally.check()
-        files, skipped, sha256 = tuple(tally.files), tuple(tally.skipped), tally.sha256
+            digest.add(file, content.tobytes().hex() if read else "")
+        digest.check_not_empty()
+        files, skipped, sha256 = tuple(digest.files), tuple(digest.skipped), digest.sha256
         return tuple(
-            Answers(
+            Predictions(
                 labels=model.labels,
                 files=files,
                 indices=self._indices[number, readable],
@@ -227,7 +229,7 @@ class Table:
 
 
 def batches_of(files: Sequence[ImageFile]) -> tuple[Batch, ...]:
-    """The images in their order, some at a time."""
+    """Split the images into batches, in their order."""
     return tuple(
         Batch(start, tuple(files[start : start + BATCH_IMAGES])) for start in range(0, len(files), BATCH_IMAGES)
     )

@@ -1,6 +1,7 @@
-"""A file of answers beside a report that is not finished, so that an evaluation goes on where it was interrupted.
+"""A log of predictions beside an unfinished report, so that an evaluation resumes where it was interrupted.
 
-The first line says what the answers are about; each other one holds a batch. A line that was cut off is done again.
+The first line identifies models and dataset. Each other line holds the results of a batch. A line that was cut off is
+ignored, and its batch is classified again.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.calib.data.images import Images
-from vitedge.calib.evaluation.predictions import BATCH_IMAGES, Batch, Row, Verdict
+from vitedge.calib.data.dataset import ImageDataset
+from vitedge.calib.evaluation.predictions import BATCH_IMAGES, Batch, ImageResult, TopK
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.safety.files import open_regular, parse_json
-from vitedge.safety.limits import JOURNAL_BYTES, JSON_BYTES
+from vitedge.safety.limits import JSON_BYTES, RESUME_LOG_BYTES
 from vitedge.version import VERSION
 
 FORMAT = 1
 _DIGEST = re.compile("(?:[0-9a-f]{64})?")
 
 
-class Journal:
-    """The answers of batches, by their first image.
+class ResumeLog:
+    """The results of finished batches, in a JSON Lines file.
 
     Args:
-        path: of the file; it need not exist.
-        key: what the answers are about (``journal_key``). A file with another key is written anew.
+        path: path of the file; it need not exist.
+        key: identifies models and dataset (``resume_key``). A file with another key is overwritten.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -39,22 +40,22 @@ class Journal:
         self._header = {"format": FORMAT, "key": key}
         self._whole = 0
 
-    def read(self) -> Generator[tuple[int, list[Row]], None, None]:
-        """The batches that are whole, each with the place of its first image; none where the key differs.
+    def read(self) -> Generator[tuple[int, list[ImageResult]], None, None]:
+        """Yield the results of each complete batch with the position of its first image; nothing if the key differs.
 
         Raises:
-            UsageError: the file cannot be read, is no regular file, or is beyond a bound.
+            UsageError: the file cannot be read, is no regular file, or exceeds a limit.
         """
         self._whole = 0
         try:
-            with open_regular(self.path, limit=JOURNAL_BYTES) as stream:
+            with open_regular(self.path, limit=RESUME_LOG_BYTES) as stream:
                 yield from self._batches(_lines(stream))
         except FileNotFoundError:
             return
         except OSError as error:
             raise UsageError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def _batches(self, lines: Iterable[bytes]) -> Iterator[tuple[int, list[Row]]]:
+    def _batches(self, lines: Iterable[bytes]) -> Iterator[tuple[int, list[ImageResult]]]:
         for line in lines:
             value = _parsed(line)
             batch = _batch(value) if self._whole else None
@@ -64,14 +65,14 @@ class Journal:
                 yield batch
             self._whole += len(line)
 
-    def append(self, batch: Batch, rows: Sequence[Row]) -> None:
-        """Add a batch behind those that ``read`` found; what follows them is overwritten.
+    def append(self, batch: Batch, results: Sequence[ImageResult]) -> None:
+        """Add a batch after the batches that ``read`` found; anything after them is overwritten.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: the file cannot be written.
         """
         lines = [] if self._whole else [self._header]
-        lines.append({"start": batch.start, "rows": [_plain(row) for row in rows]})
+        lines.append({"start": batch.start, "rows": [_plain(result) for result in results]})
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
         try:
             with self._opened() as stream:
@@ -83,21 +84,21 @@ class Journal:
         self._whole += len(text)
 
     def _opened(self) -> BinaryIO:
-        """The file, to be written; a FIFO or device in its place is refused without waiting."""
+        """Open the file for writing; refuse a FIFO or device in its place without waiting."""
         if os.path.lexists(self.path):
-            open_regular(self.path, limit=JOURNAL_BYTES).close()
+            open_regular(self.path, limit=RESUME_LOG_BYTES).close()
         return self.path.open("r+b" if self._whole else "wb")
 
     def remove(self) -> None:
-        """Its report is written."""
+        """Delete the file, once the report is written."""
         self.path.unlink(missing_ok=True)
 
 
-def journal_key(bundles: Iterable[Bundle], images: Images, engine: str | None) -> str:
-    """Hex SHA-256 over what decides the answers: bundles, images by name, size and time of change, engine, vitedge.
+def resume_key(bundles: Iterable[Bundle], images: ImageDataset, engine: str | None) -> str:
+    """Return a hex SHA-256 over bundles, images (name, size, modification time), engine and version of vitedge.
 
     Raises:
-        CalibrationError: an image has gone.
+        CalibrationError: an image no longer exists.
     """
     digest = hashlib.sha256(f"{VERSION}\0{engine}\0{BATCH_IMAGES}\n".encode())
     for bundle in bundles:
@@ -119,43 +120,43 @@ def _stamp(path: Path) -> str:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; one that is too long comes without its end."""
+    """Yield the lines of a file; a line that is too long is cut off."""
     return iter(lambda: stream.readline(JSON_BYTES), b"")
 
 
 def _parsed(line: bytes) -> Any:
-    """The value of a whole line; None of one that is cut off."""
+    """Return the value of a complete line; None for a line that is cut off."""
     try:
         return parse_json(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
 
 
-def _plain(row: Row) -> list[Any]:
-    return [row.sha256, [[each.indices, each.scores, each.divergence] for each in row.verdicts]]
+def _plain(result: ImageResult) -> list[Any]:
+    return [result.sha256, [[each.indices, each.scores, each.divergence] for each in result.predictions]]
 
 
-def _batch(value: Any) -> tuple[int, list[Row]] | None:
-    """The place and rows of a line; None where it is not of this form."""
+def _batch(value: Any) -> tuple[int, list[ImageResult]] | None:
+    """Return position and results of a line; None if the line has another form."""
     try:
-        start, rows = value["start"], [_row(each) for each in value["rows"]]
+        start, results = value["start"], [_result(each) for each in value["rows"]]
     except (KeyError, TypeError, ValueError):
         return None
-    return (start, rows) if type(start) is int else None
+    return (start, results) if type(start) is int else None
 
 
-def _row(value: Any) -> Row:
-    sha256, verdicts = value
-    if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256) or bool(sha256) != bool(verdicts):
-        raise ValueError("a row of another form")
-    return Row(sha256, tuple(_verdict(*each) for each in verdicts))
+def _result(value: Any) -> ImageResult:
+    sha256, predictions = value
+    if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256) or bool(sha256) != bool(predictions):
+        raise ValueError("not the form of a result")
+    return ImageResult(sha256, tuple(_topk(*each) for each in predictions))
 
 
-def _verdict(indices: Any, scores: Any, divergence: Any) -> Verdict:
-    best, shares = tuple(map(_index, indices)), tuple(map(_number, scores))
-    if len(best) != len(shares):
-        raise ValueError("scores of other classes")
-    return Verdict(best, shares, _number(divergence))
+def _topk(indices: Any, scores: Any, divergence: Any) -> TopK:
+    best, probabilities = tuple(map(_index, indices)), tuple(map(_number, scores))
+    if len(best) != len(probabilities):
+        raise ValueError("not as many scores as classes")
+    return TopK(best, probabilities, _number(divergence))
 
 
 def _index(value: Any) -> int:

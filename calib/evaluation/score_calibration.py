@@ -1,8 +1,8 @@
-"""Scores that mean what they say: a temperature for the softmax, and a threshold below which to abstain.
+"""Calibration of scores: a temperature for the softmax, and a threshold below which the classifier abstains.
 
     logits, targets ─▶ fit_temperature ─▶ scores ─▶ fit_threshold ─▶ ConfidenceRecord ─▶ manifest ─▶ Classifier
 
-Neither changes which class is best, so accuracy stays as it was.
+Neither changes the best class, so accuracy stays the same.
 """
 
 from __future__ import annotations
@@ -23,87 +23,88 @@ from vitedge.files import write_report
 from vitedge.metrics import expected_calibration_error, log_softmax, softmax
 
 MIN_IMAGES = 100
-"""With fewer, a handful of wrong answers decides about temperature and threshold."""
+"""With fewer images, a few wrong predictions decide temperature and threshold."""
 
 TEMPERATURES = (1 / 64, 64.0)
 LOG_TOLERANCE = 1e-5
 BLOCK = 1024
-"""Images whose logits are in float64 at a time."""
+"""Number of images whose logits are converted to float64 at a time."""
 
 Logits = NDArray[np.float32]
 
 
 def check_abstain_error(error: float | None) -> None:
-    """Refuse what is no share.
+    """Refuse an error rate below 0, or of 1 and more.
 
     Raises:
-        UsageError: it is not in 0…1, or it is 1.
+        UsageError: the error rate is negative, 1 or more.
     """
     if error is not None and not 0 <= error < 1:
         raise UsageError(
-            f"the share of wrong answers is {error}", expected="0 or more and below 1, such as 0.05 for 5 %"
+            f"the share of wrong predictions is {error}", expected="0 or more and below 1, such as 0.05 for 5 %"
         )
 
 
-def check_enough(images: int) -> None:
-    """Refuse a set that is too small to fit anything on.
+def check_image_count(images: int) -> None:
+    """Refuse a dataset that is too small to fit temperature and threshold.
 
     Raises:
-        CalibrationError: it has fewer than ``MIN_IMAGES``.
+        CalibrationError: there are fewer than ``MIN_IMAGES`` images.
     """
     if images < MIN_IMAGES:
         raise CalibrationError(
             f"{images} images are too few to fit a temperature and a threshold on",
-            expected=f"at least {MIN_IMAGES} images with classes, unlike those of the training",
+            expected=f"at least {MIN_IMAGES} images with classes, none of them from the training",
         )
 
 
-def fit(evaluation: Evaluation, abstain_error: float | None = None) -> ConfidenceRecord:
-    """Fit a temperature on the answers to labelled images, and a threshold where a share of errors is given.
+def calibrate_scores(evaluation: Evaluation, abstain_error: float | None = None) -> ConfidenceRecord:
+    """Fit a temperature on labelled images and, if an error rate is given, a threshold.
 
     Args:
-        evaluation: of a classifier whose answers hold their logits.
-        abstain_error: share of wrong answers to stay within among those that are not abstained from, 0…1.
+        evaluation: evaluation of a classifier, with logits.
+        abstain_error: greatest error rate among the accepted predictions, 0…1.
 
     Raises:
-        UsageError: ``abstain_error`` is no share.
-        CalibrationError: the images are too few, or no threshold keeps the error within the share.
+        UsageError: ``abstain_error`` is not in 0…1, or is 1.
+        CalibrationError: there are too few images, or no threshold reaches the error rate.
+        ValueError: the predictions hold no logits.
     """
     check_abstain_error(abstain_error)
-    check_enough(evaluation.images)
-    logits, targets, right = evaluation.answers.logits, evaluation.targets, evaluation.right
+    check_image_count(evaluation.images)
+    logits, targets, correct = evaluation.predictions.logits, evaluation.targets, evaluation.correct
     if logits is None:
-        raise ValueError("these answers hold no logits")
+        raise ValueError("these predictions hold no logits")
     temperature = fit_temperature(logits, targets)
     scores = _best_scores(logits, temperature)
-    threshold = 0.0 if abstain_error is None else fit_threshold(scores, right, abstain_error)
+    threshold = 0.0 if abstain_error is None else fit_threshold(scores, correct, abstain_error)
     accepted = scores >= threshold
     return ConfidenceRecord(
         temperature=temperature,
         threshold=threshold,
         abstain_error=abstain_error,
         accepted=100.0 * float(accepted.mean()),
-        accepted_top1=100.0 * float(right[accepted].mean()),
-        ece_before=expected_calibration_error(_best_scores(logits, 1.0), right),
-        ece_after=expected_calibration_error(scores, right),
+        accepted_top1=100.0 * float(correct[accepted].mean()),
+        ece_before=expected_calibration_error(_best_scores(logits, 1.0), correct),
+        ece_after=expected_calibration_error(scores, correct),
         images=evaluation.images,
-        sha256=evaluation.answers.sha256,
+        sha256=evaluation.predictions.sha256,
     )
 
 
 def fit_temperature(logits: Logits, targets: NDArray[np.intp]) -> float:
-    """The temperature of the least mean negative log-likelihood (Guo et al., ICML 2017, section 4.2).
+    """Find the temperature with the lowest mean negative log-likelihood (Guo et al., ICML 2017, section 4.2).
 
-    The likelihood is convex in the inverse of the temperature, so it has one minimum, which a golden-section search
-    over the logarithm finds.
+    The negative log-likelihood is convex in the inverse of the temperature, so it has one minimum. A golden-section
+    search over the logarithm finds it.
 
     Args:
         logits: ``(images, classes)`` float32.
-        targets: ``(images,)`` the right class of each.
+        targets: ``(images,)`` index of the true class of each image.
 
     Returns:
-        The temperature; 1 where the images cannot tell it: all are classified right, which any smaller temperature
-        would make more likely, or the logits know nothing of the classes, so that any larger one would.
+        The temperature; 1 where the images do not determine a temperature: all of them are classified correctly, so
+        that the lowest temperature fits best, or the logits say nothing about the classes, so that the highest does.
 
     Raises:
         ValueError: there are no images, a logit is not finite, or a target is no class.
@@ -125,59 +126,62 @@ def _check_fittable(logits: Logits, targets: NDArray[np.intp]) -> None:
 
 
 def negative_log_likelihood(logits: Logits, targets: NDArray[np.intp], temperature: float) -> float:
-    """Mean of ``−ln p`` of the right classes, in nats; infinite where a logit is not finite.
+    """Return the mean of ``−ln p`` of the true classes, in nats; infinite if a logit is not finite.
 
-    Arguments are those of ``fit_temperature``.
+    Args:
+        logits: ``(images, classes)`` float32.
+        targets: ``(images,)`` index of the true class of each image.
+        temperature: the logits are divided by it.
     """
     total = 0.0
     for start in range(0, len(logits), BLOCK):
         block = slice(start, start + BLOCK)
-        likely = log_softmax(logits[block].astype(np.float64) / temperature)
-        total -= float(np.take_along_axis(likely, targets[block, np.newaxis], axis=1).sum())
+        log_probabilities = log_softmax(logits[block].astype(np.float64) / temperature)
+        total -= float(np.take_along_axis(log_probabilities, targets[block, np.newaxis], axis=1).sum())
     return total / len(logits) if math.isfinite(total) else math.inf
 
 
-def fit_threshold(scores: NDArray[np.floating], right: NDArray[np.bool_], error: float) -> float:
-    """The smallest threshold at which at most a share of the accepted answers is wrong.
+def fit_threshold(scores: NDArray[np.floating], correct: NDArray[np.bool_], error: float) -> float:
+    """Find the lowest threshold at which the error rate of the accepted predictions is at most ``error``.
 
     Args:
-        scores: ``(images,)`` of the best classes, 0…1.
-        right: ``(images,)`` whether each is the class of the image.
-        error: the share, 0…1.
+        scores: ``(images,)`` score of the best class, 0…1.
+        correct: ``(images,)`` bool, whether the best class is correct.
+        error: greatest error rate, 0…1.
 
     Returns:
-        Halfway between the lowest accepted score and the highest one below, so that rounding moves neither over it;
-        0 where all can be accepted.
+        The mean of the lowest accepted score and the highest rejected score, so that rounding moves neither across it;
+        0 if all predictions are accepted.
 
     Raises:
-        CalibrationError: there is none; the message says how low the share comes.
-        ValueError: scores are no probabilities, there are none, or ``right`` holds no truth values for them.
+        CalibrationError: no threshold reaches the error rate; the message tells the lowest one.
+        ValueError: there are no scores, a score is no probability, or ``correct`` has another shape or type.
     """
-    if scores.ndim != 1 or not scores.size or right.shape != scores.shape or right.dtype != np.bool_:
-        raise ValueError(f"scores of shape {scores.shape} for {right.dtype} answers of shape {right.shape}")
+    if scores.ndim != 1 or not scores.size or correct.shape != scores.shape or correct.dtype != np.bool_:
+        raise ValueError(f"scores of shape {scores.shape} for {correct.dtype} of shape {correct.shape}")
     if scores.dtype.kind != "f" or not np.all((scores >= 0.0) & (scores <= 1.0)):
         raise ValueError("scores that are no probabilities")
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order].astype(np.float64)
-    wrong = np.cumsum(~right[order]) / np.arange(1, len(ranked) + 1)
+    error_rates = np.cumsum(~correct[order]) / np.arange(1, len(ranked) + 1)
     ends = np.append(ranked[1:] < ranked[:-1], True)  # equal scores are accepted together
-    within = np.flatnonzero(ends & (wrong <= error))
+    within = np.flatnonzero(ends & (error_rates <= error))
     if not within.size:
         raise CalibrationError(
-            f"no threshold keeps the wrong answers among the accepted ones within {100 * error:g} %: the fewest are "
-            f"{100 * wrong[ends].min():.2f} %",
-            expected="a share of wrong answers that this model reaches on these images",
-            fix="allow more with --abstain-error",
+            f"no threshold keeps the error rate of the accepted predictions within {100 * error:g} %: the lowest is "
+            f"{100 * error_rates[ends].min():.2f} %",
+            expected="an error rate that this model reaches on these images",
+            fix="allow a higher --abstain-error",
         )
     last = int(within[-1])
     return 0.0 if last == len(ranked) - 1 else float(ranked[last] + ranked[last + 1]) / 2
 
 
-def store(bundle: Bundle, record: ConfidenceRecord) -> Bundle:
-    """Write a record into the manifest of a bundle on disk, in the place of an earlier one.
+def write_confidence(bundle: Bundle, record: ConfidenceRecord) -> Bundle:
+    """Write a record into the manifest of a bundle on disk; it replaces an earlier record.
 
     Raises:
-        UsageError: the manifest cannot be written; it stays as it was.
+        UsageError: the manifest cannot be written; the file stays unchanged.
     """
     manifest = replace(bundle.manifest, schema_version=SCHEMA_VERSION, confidence=record)
     text = dump_manifest(manifest)
@@ -186,13 +190,13 @@ def store(bundle: Bundle, record: ConfidenceRecord) -> Bundle:
 
 
 def _best_scores(logits: Logits, temperature: float) -> NDArray[np.float32]:
-    """``(images,)`` probabilities of the best classes, as the runtime computes them."""
+    """Return ``(images,)`` float32: the probability of each best class, as the runtime computes it."""
     blocks = range(0, len(logits), BLOCK)
     return np.concatenate([softmax(logits[at : at + BLOCK] / temperature).max(axis=1) for at in blocks])
 
 
 def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one minimum has it, to ``LOG_TOLERANCE`` (Kiefer, Proc. AMS 4, 1953)."""
+    """Find the minimum of a unimodal function, to ``LOG_TOLERANCE`` (Kiefer, Proc. AMS 4, 1953)."""
     ratio = (math.sqrt(5) - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     at_left, at_right = function(left), function(right)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import Images, Tally
+from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
 from vitedge.calib.quantization.layerwise import Stream
 from vitedge.calib.quantization.working_graph import Values, WorkingGraph, runner
 from vitedge.calib.sensitivity.paired_graphs import Region, Twins, find_twins
@@ -136,7 +136,7 @@ def measure_sensitivity(
     return Sensitivity(len(frames), _effect(reference, whole), layers)
 
 
-def bundle_sensitivity(bundle: Bundle, against: Bundle, images: Images, progress: Progress) -> Sensitivity:
+def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:
     """That of an int8 bundle's layers.
 
     Args:
@@ -182,7 +182,7 @@ def _graph(bundle: Bundle) -> onnx.ModelProto:
     return graph
 
 
-def layer_frames(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def layer_frames(images: ImageDataset, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Some of the images as network inputs, spread evenly over them: ``(N,H,W,3)`` uint8.
 
     Raises:
@@ -190,9 +190,9 @@ def layer_frames(images: Images, preprocessing: Preprocessing) -> NDArray[np.uin
         MissingExtraError: Pillow is not installed.
     """
     places = np.linspace(0, len(images) - 1, min(LAYER_IMAGES, len(images))).round().astype(int)
-    tally, preprocess = Tally(), Preprocessor(preprocessing)
-    with closing(images.only([images.files[place] for place in places]).pictures()) as pictures:
-        return np.stack([preprocess(pixels, order="RGB") for _, pixels in tally.readable(pictures)])
+    digest, preprocess = DatasetDigest(), Preprocessor(preprocessing)
+    with closing(images.subset([images.files[place] for place in places]).decode()) as pictures:
+        return np.stack([preprocess(pixels, order="RGB") for _, pixels in digest.readable(pictures)])
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.targets import Precision
-from vitedge.calib.data.images import Images
+from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.evaluation.accuracy import compare, predict, score
-from vitedge.calib.evaluation.predictions import Answers
+from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.paired_graphs import Twins, mixed
 from vitedge.calib.sensitivity.sensitivity import LayerSensitivity, Sensitivity, measure_sensitivity
 from vitedge.converters.convert import Contract
@@ -123,7 +123,7 @@ class Judged:
         calibration_images: how many of them calibration used as well.
     """
 
-    images: Images
+    images: ImageDataset
     calibration_images: int
 
 
@@ -137,12 +137,12 @@ class Judge:
         labelled: whether they have classes.
     """
 
-    images: Images
-    reference: Answers
+    images: ImageDataset
+    reference: Predictions
     labelled: bool
 
     @classmethod
-    def of(cls, images: Images, reference: Classifier, progress: Progress) -> Judge:
+    def of(cls, images: ImageDataset, reference: Classifier, progress: Progress) -> Judge:
         """Ask the reference."""
         progress.step(f"classifying {len(images)} images in fp32")
         (answers,) = predict([reference], images, progress)
@@ -216,7 +216,7 @@ def select(
     )
 
 
-def split(images: Images, most: int) -> tuple[Images, Images]:
+def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
     """Images to calibrate on, and others to judge by, where no folder is given for that.
 
     Args:
@@ -233,7 +233,7 @@ def split(images: Images, most: int) -> tuple[Images, Images]:
             expected=f"{4 * LEAST_JUDGED} or more, of which a quarter is held back",
             fix="--eval DIR, with images to judge by",
         )
-    return images.only(images.files[:calibration]), images.only(images.files[calibration:])
+    return images.subset(images.files[:calibration]), images.subset(images.files[calibration:])
 
 
 def candidates(sensitivity: Sensitivity) -> tuple[Candidate, ...]:

@@ -248,7 +248,7 @@ def test_a_bundle_that_abstains(
     ("arguments", "message"),
     [
         (["--abstain-error", "0.05"], "--abstain-error is for --fit-confidence"),
-        (["--fit-confidence", "--abstain-error", "5"], "the share of wrong answers is 5"),
+        (["--fit-confidence", "--abstain-error", "5"], "the share of wrong predictions is 5"),
         (["--fit-confidence"], "12 images are too few"),
         (["--fit-confidence", "--scheduler", "tcp://127.0.0.1:1"], "--fit-confidence runs on this machine alone"),
     ],
@@ -336,10 +336,10 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from vitedge.calib.evaluation import predictions as answers
+    from vitedge.calib.evaluation import predictions
     from vitedge.runtime.classifier import Classifier
 
-    monkeypatch.setattr(answers, "BATCH_IMAGES", 3)
+    monkeypatch.setattr(predictions, "BATCH_IMAGES", 3)
     expected = evaluate(tmp_path, tiny_bundle, colours)
     classified, infer = [0], Classifier.infer
 
@@ -353,16 +353,16 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_command(
     (tmp_path / "eval.json").unlink()
     command = ["eval", str(tiny_bundle.path), "--data", str(colours), "--json", str(tmp_path / "eval.json")]
     assert main(command) == EXIT_INTERRUPTED
-    journal = tmp_path / "eval.json.journal"
-    assert f"{journal} has what was done: the same command goes on" in capsys.readouterr().err
-    assert journal.exists()
+    resume_log = tmp_path / "eval.json.journal"
+    assert f"{resume_log} has what was done: the same command goes on" in capsys.readouterr().err
+    assert resume_log.exists()
     assert not (tmp_path / "eval.json").exists()
     classified[0] = 8
     assert main(command) == 0
     assert classified[0] == 8 + 12 - 6
     assert "6 of them were classified before the interrupt" in capsys.readouterr().err
     assert json.loads((tmp_path / "eval.json").read_text(encoding="utf-8")) == expected
-    assert not journal.exists()
+    assert not resume_log.exists()
 
 
 def test_a_cluster_gives_the_same_report(

@@ -314,7 +314,7 @@ class TestRefusals:
             ({"num_classes": 3}, "--num-classes is not for this source: shapes_vit has its own number of classes"),
             ({"input_size": (0, 32)}, r"the input size is \(0, 32\)"),
             ({"abstain_error": 0.05}, "--abstain-error needs images with classes"),
-            ({"abstain_error": 5.0, "eval_data": "val"}, "the share of wrong answers is 5"),
+            ({"abstain_error": 5.0, "eval_data": "val"}, "the share of wrong predictions is 5"),
         ],
     )
     def test_requests(self, small_folder: Path, tmp_path: Path, options: dict[str, Any], problem: str) -> None:
@@ -445,7 +445,7 @@ class TestRefusals:
 
 STAGES = (
     "pipeline.load_folder",
-    "pipeline.ImageSet.load",
+    "pipeline.ImageFolder.load",
     "pipeline.export",
     "pipeline.apply_rewrites",
     "pipeline.module_logits",

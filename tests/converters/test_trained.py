@@ -21,7 +21,7 @@ import outliers
 import vitedge
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.bundle.targets import Precision
-from vitedge.calib.data.images import ImageSet
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.converters import pipeline
 from vitedge.converters.reference import graph_logits
 from vitedge.metrics import sqnr_db
@@ -41,7 +41,7 @@ Logits: TypeAlias = NDArray[np.float32]
 def calibration(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few of the calibration photos, some of each class."""
     root = tmp_path_factory.mktemp("calibration")
-    for file in ImageSet.from_folder(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).files:
+    for file in ImageFolder.open(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).files:
         (root / file.class_name).mkdir(exist_ok=True)
         (root / file.name).symlink_to(file.path)
     return root
@@ -50,7 +50,7 @@ def calibration(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def photos(shared_data: Path) -> tuple[Path, ...]:
     """Photos that took no part in calibration."""
-    return tuple(file.path for file in ImageSet.from_folder(shared_data / "flowers" / "val", limit=100).files)
+    return tuple(file.path for file in ImageFolder.open(shared_data / "flowers" / "val", limit=100).files)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_outliers_planted_into_a_trained_model_do_not_matter(
     rough, changed = outliers.planted(graph)
     assert changed >= 20
     preprocessing = bundle.manifest.model.preprocessing
-    calibration = ImageSet.from_folder(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).load(preprocessing)
+    calibration = ImageFolder.open(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).load(preprocessing)
     preprocess = Preprocessor(preprocessing)
     frames = np.stack([preprocess(read_image(path), order="RGB").copy() for path in photos[:40]])
     full, same = (graph_logits(each, frames, preprocessing) for each in (graph, rough))

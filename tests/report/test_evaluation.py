@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageSet
-from vitedge.calib.evaluation.accuracy import Comparison, Flip, Share, compare, predict
+from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.evaluation.accuracy import Comparison, Flip, Proportion, compare, predict
 from vitedge.prediction import Candidate
 from vitedge.report import evaluation as report_page
 from vitedge.report.evaluation import THUMBNAIL_PIXELS, contact_sheet, to_html
@@ -27,14 +27,14 @@ LABELS = ("red", "<green>", "blue")
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> ImageSet:
+def images(tmp_path: Path) -> ImageFolder:
     """Two images each of red and blue, and a large one of red, whose name is wicked."""
     folder = photos.write_photos(tmp_path / "photos", ("red", "blue"))
     Image.fromarray(np.full((300, 600, 3), (200, 0, 0), np.uint8)).save(folder / "red" / "<i>\x1b.png")
-    return ImageSet.from_folder(folder)
+    return ImageFolder.open(folder)
 
 
-def report_on(images: ImageSet) -> Report:
+def report_on(images: ImageFolder) -> Report:
     """Ours takes every red image for green; red and blue are seen by both as they are."""
     seen = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
     wrong = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1))[[1, 0, 2]], input_size=(8, 8)), SMALL, LABELS)
@@ -48,7 +48,7 @@ def pictures_in(text: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(each))) for each in found]
 
 
-def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageSet) -> None:
+def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageFolder) -> None:
     report = report_on(images)
     assert report.comparison is not None
     sheet = contact_sheet(images, report.comparison.flips)
@@ -65,7 +65,7 @@ def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageSet) 
     assert "nats" in text
 
 
-def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageSet) -> None:
+def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageFolder) -> None:
     report = report_on(images)
     assert report.comparison is not None
     text = to_html(report, contact_sheet(images, report.comparison.flips))
@@ -77,7 +77,7 @@ def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageSet)
 
 
 def test_of_many_flips_those_that_differ_most_are_shown_in_order(
-    images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    images: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_page, "SHOWN_FLIPS", 2)
     best = Candidate("red", 0, 0.5), Candidate("blue", 2, 0.5)
@@ -86,12 +86,12 @@ def test_of_many_flips_those_that_differ_most_are_shown_in_order(
     assert [each.flip for each in sheet] == [flips[1], flips[3]]
     report = report_on(images)
     subjects = report.ours, report.theirs
-    text = to_html(Report("photos", *subjects, Comparison(Share(0, 5), tuple(flips), 2.2, 5.0)), sheet)
+    text = to_html(Report("photos", *subjects, Comparison(Proportion(0, 5), tuple(flips), 2.2, 5.0)), sheet)
     assert "The 2 of 5 that differ most" in text
 
 
-def test_pages_without_flips_and_without_a_second_bundle(images: ImageSet) -> None:
+def test_pages_without_flips_and_without_a_second_bundle(images: ImageFolder) -> None:
     report = report_on(images)
-    none = Report("photos", report.ours, report.theirs, Comparison(Share(5, 5), (), 0.0, 0.0))
+    none = Report("photos", report.ours, report.theirs, Comparison(Proportion(5, 5), (), 0.0, 0.0))
     assert "None: both choose the same class" in to_html(none)
     assert "Flips" not in to_html(Report("photos", report.ours, None, None))

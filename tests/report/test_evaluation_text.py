@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageFile, ImageSet
+from vitedge.calib.data.dataset import ImageFile
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.accuracy import compare, score
-from vitedge.calib.evaluation.predictions import Answers
+from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import wilson_interval
 from vitedge.progress import Silent
@@ -34,18 +35,20 @@ COMPARED = {
 }
 
 
-def image_set(count: int, class_name: str = "cat") -> ImageSet:
+def image_set(count: int, class_name: str = "cat") -> ImageFolder:
     files = (ImageFile(Path("data", class_name, f"{n}.png"), f"{class_name}/{n}.png", class_name) for n in range(count))
-    return ImageSet(Path("data"), tuple(files))
+    return ImageFolder(Path("data"), tuple(files))
 
 
-def answers(images: ImageSet, chosen: str, labels: tuple[str, ...] = LABELS, skipped: tuple[str, ...] = ()) -> Answers:
+def answers(
+    images: ImageFolder, chosen: str, labels: tuple[str, ...] = LABELS, skipped: tuple[str, ...] = ()
+) -> Predictions:
     """For each image, in order, the initial of the class that is chosen, with score 0.75; divergences 0, 1, 2, …"""
     by_initial = {label[0]: index for index, label in enumerate(labels)}
     best = [by_initial[initial] for initial in chosen]
     order = [[first, *(index for index in range(len(labels)) if index != first)][:5] for first in best]
     scores = [[0.75, *[0.05] * (len(row) - 1)] for row in order]
-    return Answers(
+    return Predictions(
         labels=labels,
         files=images.files,
         indices=np.array(order, np.int32),
@@ -72,7 +75,7 @@ def report(
 
     first = subject("int8.bundle", ours)
     second = None if theirs is None else subject("a-longer-name.bundle", theirs)
-    return Report("val", first, second, compare(first.answers, second.answers) if second else None)
+    return Report("val", first, second, compare(first.predictions, second.predictions) if second else None)
 
 
 def test_keys_of_labelled_images() -> None:

@@ -21,9 +21,9 @@ from vitedge.runtime.engines.base import ENGINES
 from vitedge.safety import escape
 
 if TYPE_CHECKING:
-    from vitedge.calib.data.images import Images
-    from vitedge.calib.evaluation.predictions import Model
-    from vitedge.calib.evaluation.resume_log import Journal
+    from vitedge.calib.data.dataset import ImageDataset
+    from vitedge.calib.evaluation.predictions import ModelInfo
+    from vitedge.calib.evaluation.resume_log import ResumeLog
     from vitedge.calib.sensitivity.sensitivity import Sensitivity
     from vitedge.report.evaluation_text import Report
 
@@ -95,19 +95,19 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
-    from vitedge.calib.data.video import open_images
-    from vitedge.calib.evaluation.score_calibration import check_enough
+    from vitedge.calib.data.open import open_dataset
+    from vitedge.calib.evaluation.score_calibration import check_image_count
     from vitedge.report.evaluation_text import to_text
 
-    images = open_images(arguments.data, limit=arguments.limit)
+    images = open_dataset(arguments.data, limit=arguments.limit)
     if arguments.fit_confidence:
-        check_enough(len(images))
-    journal = _journal(arguments, images)
+        check_image_count(len(images))
+    resume_log = _resume_log(arguments, images)
     layers = _layers(arguments, images) if arguments.layers else None
-    report = replace(_measured(arguments, images, journal), layers=layers)
+    report = replace(_measured(arguments, images, resume_log), layers=layers)
     _write(arguments, report, images)
-    if journal is not None:
-        journal.remove()
+    if resume_log is not None:
+        resume_log.remove()
     output.write(to_text(report))
     if arguments.fit_confidence:
         _fit_confidence(arguments, report)
@@ -126,48 +126,52 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--fit-confidence runs on this machine alone", fix="leave out --scheduler, or set a --limit")
 
 
-def _journal(arguments: argparse.Namespace, images: Images) -> Journal | None:
+def _resume_log(arguments: argparse.Namespace, images: ImageDataset) -> ResumeLog | None:
     """Where answers are kept until the report is written; none without a report, nor for logits."""
-    from vitedge.calib.evaluation.resume_log import Journal, journal_key
+    from vitedge.calib.evaluation.resume_log import ResumeLog, resume_key
 
     report: Path | None = arguments.json or arguments.html
     if report is None or arguments.fit_confidence:
         return None
     bundles = [Bundle.open(path) for path in _bundles(arguments)]
-    return Journal(report.with_name(f"{report.name}.journal"), journal_key(bundles, images, arguments.engine))
+    return ResumeLog(report.with_name(f"{report.name}.journal"), resume_key(bundles, images, arguments.engine))
 
 
 def _bundles(arguments: argparse.Namespace) -> list[Path]:
     return [arguments.bundle, *([arguments.against] if arguments.against else [])]
 
 
-def _measured(arguments: argparse.Namespace, images: Images, journal: Journal | None) -> Report:
+def _measured(arguments: argparse.Namespace, images: ImageDataset, resume_log: ResumeLog | None) -> Report:
     from vitedge.report.evaluation_text import measure
 
     with ExitStack() as opened:
         models, ask = _spread(arguments, images) if arguments.scheduler else _here(arguments, opened)
         ours, *theirs = zip(map(str, _bundles(arguments)), models, strict=True)
         if arguments.fit_confidence:
-            images.targets(models[0].labels)
+            images.class_to_idx(models[0].labels)
         try:
             return measure(
-                *ours, images, Terminal(), against=theirs[0] if theirs else None, ask=partial(ask, journal=journal)
+                *ours,
+                images,
+                Terminal(),
+                against=theirs[0] if theirs else None,
+                ask=partial(ask, resume_log=resume_log),
             )
         except KeyboardInterrupt:
-            if journal is not None and journal.path.exists():
-                said = f"{journal.path} has what was done: the same command goes on from there"
+            if resume_log is not None and resume_log.path.exists():
+                said = f"{resume_log.path} has what was done: the same command goes on from there"
                 output.note(escape.terminal_lines([said]))
             raise
 
 
-def _layers(arguments: argparse.Namespace, images: Images) -> Sensitivity:
+def _layers(arguments: argparse.Namespace, images: ImageDataset) -> Sensitivity:
     from vitedge.calib.sensitivity.sensitivity import bundle_sensitivity
 
     bundle, against = (Bundle.open(path) for path in _bundles(arguments))
     return bundle_sensitivity(bundle, against, images, Terminal())
 
 
-def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[Model], Callable[..., Any]]:
+def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[ModelInfo], Callable[..., Any]]:
     from vitedge.calib.evaluation import accuracy
     from vitedge.runtime.classifier import load
 
@@ -175,32 +179,32 @@ def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[Mo
     return classifiers, partial(accuracy.predict, keep_logits=arguments.fit_confidence)
 
 
-def _spread(arguments: argparse.Namespace, images: Images) -> tuple[Sequence[Model], Callable[..., Any]]:
-    from vitedge.calib.evaluation.accuracy import collect
-    from vitedge.calib.evaluation.dask import RemoteModel, on_cluster
+def _spread(arguments: argparse.Namespace, images: ImageDataset) -> tuple[Sequence[ModelInfo], Callable[..., Any]]:
+    from vitedge.calib.evaluation.accuracy import collect_predictions
+    from vitedge.calib.evaluation.dask import RemoteModel, cluster_predictor
 
     bundles = [Bundle.open(path) for path in _bundles(arguments)]
-    answering = on_cluster(arguments.scheduler, bundles, images, arguments.engine)
+    predictor = cluster_predictor(arguments.scheduler, bundles, images, arguments.engine)
 
-    def ask(models: Sequence[Model], images: Images, progress: Progress, journal: Journal | None) -> Any:
-        return collect(models, images, answering, progress, journal=journal)
+    def ask(models: Sequence[ModelInfo], images: ImageDataset, progress: Progress, resume_log: ResumeLog | None) -> Any:
+        return collect_predictions(models, images, predictor, progress, resume_log=resume_log)
 
     return [RemoteModel.of(bundle) for bundle in bundles], ask
 
 
 def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
-    from vitedge.calib.evaluation.score_calibration import fit, store
+    from vitedge.calib.evaluation.score_calibration import calibrate_scores, write_confidence
 
     assert report.ours.evaluation is not None
-    record = fit(report.ours.evaluation, arguments.abstain_error)
-    store(Bundle.open(arguments.bundle), record)
+    record = calibrate_scores(report.ours.evaluation, arguments.abstain_error)
+    write_confidence(Bundle.open(arguments.bundle), record)
     lines = [f"written into {arguments.bundle}: {trust(record)}"]
     if (arguments.bundle / SIGNATURES).exists():
         lines.append("its signatures were for the manifest before: vitedge sign makes one for this")
     output.write(escape.terminal_lines(lines))
 
 
-def _write(arguments: argparse.Namespace, report: Report, images: Images) -> None:
+def _write(arguments: argparse.Namespace, report: Report, images: ImageDataset) -> None:
     from vitedge.report.evaluation import contact_sheet, to_html
     from vitedge.report.evaluation_text import to_json
 

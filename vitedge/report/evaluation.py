@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from vitedge.calib.data.images import Frame, Images
+from vitedge.calib.data.dataset import ImageDataset, Pixels
 from vitedge.calib.evaluation.accuracy import Comparison, Flip
 from vitedge.extras import require
 from vitedge.report import sensitivity as sensitivity_report
@@ -42,7 +42,7 @@ class Thumbnail:
     jpeg: bytes
 
 
-def contact_sheet(images: Images, flips: Sequence[Flip]) -> tuple[Thumbnail, ...]:
+def contact_sheet(images: ImageDataset, flips: Sequence[Flip]) -> tuple[Thumbnail, ...]:
     """Thumbnails of the flips with the largest divergence, at most 60, in the order of the images.
 
     The images are decoded anew: nobody knows which of them flip before all were classified.
@@ -53,7 +53,7 @@ def contact_sheet(images: Images, flips: Sequence[Flip]) -> tuple[Thumbnail, ...
     chosen = sorted(flips, key=lambda flip: flip.divergence, reverse=True)[:SHOWN_FLIPS]
     by_name = {flip.file.name: flip for flip in chosen}
     files = [flip.file for flip in flips if flip.file.name in by_name]
-    with closing(images.only(files).pictures()) as pictures:
+    with closing(images.subset(files).decode()) as pictures:
         return tuple(
             Thumbnail(by_name[picture.file.name], _jpeg(picture.pixels))
             for picture in pictures
@@ -80,7 +80,7 @@ def to_html(report: Report, sheet: Sequence[Thumbnail] = ()) -> str:
 
 def _heading(report: Report) -> str:
     lines = [_subject(0, report.ours), *([] if report.theirs is None else [_subject(1, report.theirs)])]
-    return f"<p>{len(report.ours.answers)} images; 95 % intervals in brackets.</p>" + "\n".join(lines)
+    return f"<p>{len(report.ours.predictions)} images; 95 % intervals in brackets.</p>" + "\n".join(lines)
 
 
 def _subject(number: int, subject: Subject) -> str:
@@ -118,7 +118,7 @@ def _figure(thumbnail: Thumbnail) -> str:
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{said}{name}</figcaption></figure>'
 
 
-def _jpeg(pixels: Frame) -> bytes:
+def _jpeg(pixels: Pixels) -> bytes:
     pillow = require("PIL.Image", extra="camera", purpose="the contact sheet")
     picture = pillow.fromarray(pixels)
     picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

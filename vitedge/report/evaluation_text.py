@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vitedge.calib.data.images import NAMED, Images
+from vitedge.calib.data.dataset import NAMES_SHOWN, ImageDataset
 from vitedge.calib.evaluation.accuracy import (
     Comparison,
     Evaluation,
     Flip,
-    Share,
+    Proportion,
     check_same_labels,
     compare,
     predict,
     score,
 )
-from vitedge.calib.evaluation.predictions import Answers, Model
+from vitedge.calib.evaluation.predictions import ModelInfo, Predictions
 from vitedge.calib.sensitivity.sensitivity import Sensitivity
 from vitedge.metrics import Interval
 from vitedge.progress import Progress
@@ -25,7 +25,7 @@ from vitedge.report import sensitivity as sensitivity_report
 from vitedge.safety.escape import terminal_lines
 from vitedge.version import VERSION
 
-Ask: TypeAlias = Callable[[Sequence[Any], Images, Progress], tuple[Answers, ...]]
+Ask: TypeAlias = Callable[[Sequence[Any], ImageDataset, Progress], tuple[Predictions, ...]]
 
 JSON_VERSION = 1
 FLIPS_SHOWN = 10
@@ -37,12 +37,12 @@ class Subject:
 
     Attributes:
         bundle: its path.
-        answers: image by image.
+        predictions: image by image.
         evaluation: None where the images have no classes.
     """
 
     bundle: str
-    answers: Answers
+    predictions: Predictions
     evaluation: Evaluation | None
 
 
@@ -67,10 +67,10 @@ class Report:
 
 def measure(
     bundle: str,
-    classifier: Model,
-    images: Images,
+    classifier: ModelInfo,
+    images: ImageDataset,
     progress: Progress,
-    against: tuple[str, Model] | None = None,
+    against: tuple[str, ModelInfo] | None = None,
     *,
     ask: Ask = predict,
 ) -> Report:
@@ -91,7 +91,7 @@ def measure(
     """
     labelled = against is None or images.is_labelled(classifier.labels)
     if labelled:
-        images.targets(classifier.labels)
+        images.class_to_idx(classifier.labels)
     named = [(bundle, classifier), *([against] if against else [])]
     if against is not None:
         check_same_labels(classifier.labels, against[1].labels)
@@ -115,9 +115,9 @@ def to_json(report: Report) -> dict[str, Any]:
         "version": JSON_VERSION,
         "vitedge_version": VERSION,
         "data": report.data,
-        "images": len(report.ours.answers),
-        "skipped": list(report.ours.answers.skipped),
-        "sha256": report.ours.answers.sha256,
+        "images": len(report.ours.predictions),
+        "skipped": list(report.ours.predictions.skipped),
+        "sha256": report.ours.predictions.sha256,
         **_subject(report.ours),
     }
     if report.theirs is not None and report.comparison is not None:
@@ -148,19 +148,19 @@ def to_text(report: Report) -> str:
 
 
 def _subject(subject: Subject) -> dict[str, Any]:
-    evaluation, accepted = subject.evaluation, 100.0 * float(subject.answers.accepted.mean())
+    evaluation, accepted = subject.evaluation, 100.0 * float(subject.predictions.accepted.mean())
     if evaluation is None:
         return {"bundle": subject.bundle, "top1": None, "top5": None, "accepted": accepted}
     return {
         "bundle": subject.bundle,
         "top1": evaluation.top1,
-        "top1_ci95": _pair(evaluation.first.ci95),
+        "top1_ci95": _pair(evaluation.top1_proportion.ci95),
         "top5": evaluation.top5,
-        "top5_ci95": _pair(evaluation.among_top.ci95),
+        "top5_ci95": _pair(evaluation.topk_proportion.ci95),
         "top5_k": evaluation.k,
         "ece": evaluation.ece,
         "accepted": accepted,
-        "accepted_top1": None if evaluation.accepted_first is None else evaluation.accepted_first.percent,
+        "accepted_top1": None if evaluation.accepted_top1 is None else evaluation.accepted_top1.percent,
     }
 
 
@@ -181,15 +181,15 @@ def _pair(interval: Interval) -> list[float]:
 
 def _lines(report: Report) -> Iterator[str]:
     subjects = [report.ours, *([report.theirs] if report.theirs else [])]
-    yield f"{len(report.ours.answers)} images of {report.data}; 95 % intervals in brackets"
-    skipped = report.ours.answers.skipped
+    yield f"{len(report.ours.predictions)} images of {report.data}; 95 % intervals in brackets"
+    skipped = report.ours.predictions.skipped
     if skipped:
-        more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-        yield f"skipped, cannot be read: {', '.join(skipped[:NAMED])}{more}"
+        more = f" and {len(skipped) - NAMES_SHOWN} more" if len(skipped) > NAMES_SHOWN else ""
+        yield f"skipped, cannot be read: {', '.join(skipped[:NAMES_SHOWN])}{more}"
     width = max(len(subject.bundle) for subject in subjects)
     for subject in subjects:
         yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}"
-        if subject.answers.threshold:
+        if subject.predictions.threshold:
             yield f"{'':<{width}}  {_acceptance(subject)}"
     if report.comparison is not None:
         yield from _comparison_lines(report, report.comparison)
@@ -201,19 +201,20 @@ def accuracy_text(evaluation: Evaluation | None) -> str:
     """Top-1 and top-5 with their 95 % intervals and the calibration error, or that they are not known."""
     if evaluation is None:
         return "not all images have a class of the model, so accuracy is not known"
-    clamped = f" (there are {evaluation.k} classes)" if len(evaluation.answers.labels) <= evaluation.k else ""
+    clamped = f" (there are {evaluation.k} classes)" if len(evaluation.predictions.labels) <= evaluation.k else ""
     return (
-        f"top-1 {share_text(evaluation.first)}  top-{evaluation.k} {share_text(evaluation.among_top)}{clamped}  "
+        f"top-1 {share_text(evaluation.top1_proportion)}  "
+        f"top-{evaluation.k} {share_text(evaluation.topk_proportion)}{clamped}  "
         f"calibration error {evaluation.ece:.2f} %"
     )
 
 
 def _acceptance(subject: Subject) -> str:
-    answers = subject.answers
-    accepted = Share(int(answers.accepted.sum()), len(answers))
-    right = None if subject.evaluation is None else subject.evaluation.accepted_first
+    predictions = subject.predictions
+    accepted = Proportion(int(predictions.accepted.sum()), len(predictions))
+    right = None if subject.evaluation is None else subject.evaluation.accepted_top1
     of_them = "" if right is None else f", of them {share_text(right)} right"
-    return f"abstains below a score of {answers.threshold:.3f}: accepts {share_text(accepted)}{of_them}"
+    return f"abstains below a score of {predictions.threshold:.3f}: accepts {share_text(accepted)}{of_them}"
 
 
 def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:
@@ -231,6 +232,6 @@ def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:
         yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; --json FILE lists all, --html FILE shows them"
 
 
-def share_text(share: Share) -> str:
+def share_text(share: Proportion) -> str:
     """Percent, with the 95 % interval in brackets."""
     return f"{share.percent:.2f} % [{share.ci95.low:.2f}, {share.ci95.high:.2f}]"

@@ -75,7 +75,7 @@ VIDEO_BOXES = 1_000_000
 """Parts of an MP4; ten for each fragment."""
 INPUT_SIDE = 4_096
 """Longest side of a network's input and of the image that it is cropped from, in pixels."""
-JOURNAL_BYTES = 4 * GIB
+RESUME_LOG_BYTES = 4 * GIB
 """Answers of an evaluation that was interrupted."""
 FOLDER_DEPTH = 64
 """Folders within each other, below the folder that was named."""

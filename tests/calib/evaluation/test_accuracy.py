@@ -1,4 +1,4 @@
-"""Accuracy and agreement, held against answers made by hand."""
+"""Accuracy and agreement, compared with predictions made by hand."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import photos
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageSet
-from vitedge.calib.evaluation.accuracy import Share, compare, evaluate, predict, score
+from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.evaluation.accuracy import Proportion, compare, evaluate, predict, score
 from vitedge.errors import CalibrationError, EngineError, UsageError
 from vitedge.metrics import kl_divergence, softmax, wilson_interval
 from vitedge.runtime.classifier import Classifier, load
@@ -26,8 +26,8 @@ from vitedge.testing import FakeEngine
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 SEVEN = ("red", "green", "blue", "cyan", "magenta", "yellow", "black")
 
-Answers = Mapping[str, Sequence[float]]
-RIGHT: Answers = {
+Logits = Mapping[str, Sequence[float]]
+RIGHT: Logits = {
     "red/0.png": [9, 1, 2, 3, 4, 5, 6],
     "red/1.png": [9, 1, 2, 3, 4, 5, 6],
     "green/0.png": [0, 9, 2, 3, 4, 5, 6],
@@ -36,61 +36,61 @@ RIGHT: Answers = {
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     """Two images of red, two of green."""
-    return ImageSet.from_folder(photos.write_photos(tmp_path_factory.mktemp("photos") / "two", ("red", "green")))
+    return ImageFolder.open(photos.write_photos(tmp_path_factory.mktemp("photos") / "two", ("red", "green")))
 
 
-def answering(images: ImageSet, answers: Answers, labels: Sequence[str] = SEVEN) -> Classifier:
-    """A classifier that gives these logits for the image of each name."""
+def classifier(images: ImageFolder, logits: Logits, labels: Sequence[str] = SEVEN) -> Classifier:
+    """Return a classifier that gives these logits for the image of each name."""
     preprocess = Preprocessor(SMALL)
-    table = {preprocess(read_image(images.folder / name), order="RGB").tobytes(): row for name, row in answers.items()}
-    assert len(table) == len(answers)
+    table = {preprocess(read_image(images.folder / name), order="RGB").tobytes(): row for name, row in logits.items()}
+    assert len(table) == len(logits)
     return Classifier(FakeEngine(table, input_size=SMALL.input_size), SMALL, labels)
 
 
-def test_all_right(images: ImageSet) -> None:
-    evaluation = evaluate(answering(images, RIGHT), images)
+def test_all_right(images: ImageFolder) -> None:
+    evaluation = evaluate(classifier(images, RIGHT), images)
     assert (evaluation.top1, evaluation.top5, evaluation.images, evaluation.k) == (100.0, 100.0, 4, 5)
 
 
-def test_top_1_and_top_5_by_hand(images: ImageSet) -> None:
-    answers = {
+def test_top_1_and_top_5_by_hand(images: ImageFolder) -> None:
+    logits = {
         "red/0.png": [9, 1, 2, 3, 4, 5, 6],  # best
         "red/1.png": [3, 1, 2, 9, 6, 5, 4],  # fifth
         "green/0.png": [9, 4, 1, 2, 7, 6, 5],  # fifth
         "green/1.png": [9, 3, 4, 5, 6, 7, 2],  # sixth
     }
-    evaluation = evaluate(answering(images, answers), images)
-    assert evaluation.first == Share(1, 4)
-    assert evaluation.among_top == Share(3, 4)
+    evaluation = evaluate(classifier(images, logits), images)
+    assert evaluation.top1_proportion == Proportion(1, 4)
+    assert evaluation.topk_proportion == Proportion(3, 4)
     assert (evaluation.top1, evaluation.top5) == (25.0, 75.0)
 
 
-def test_with_fewer_than_five_classes_all_are_among_the_top(images: ImageSet) -> None:
+def test_with_fewer_than_five_classes_all_are_among_the_top(images: ImageFolder) -> None:
     wrong = {name: [0, 0, 9] for name in RIGHT}
-    evaluation = evaluate(answering(images, wrong, ("red", "green", "blue")), images)
+    evaluation = evaluate(classifier(images, wrong, ("red", "green", "blue")), images)
     assert (evaluation.k, evaluation.top1, evaluation.top5) == (3, 0.0, 100.0)
 
 
-def test_labels_decide_which_logit_is_right(images: ImageSet) -> None:
+def test_labels_decide_which_logit_is_right(images: ImageFolder) -> None:
     swapped = ("Green", "RED", *SEVEN[2:])
-    assert evaluate(answering(images, RIGHT, swapped), images).top1 == 0.0
+    assert evaluate(classifier(images, RIGHT, swapped), images).top1 == 0.0
 
 
-def test_answers_are_image_by_image_in_order(images: ImageSet) -> None:
-    (answers,) = predict([answering(images, RIGHT)], images)
-    assert [answer.file for answer in answers] == list(images.files)
-    assert (answers.labels, answers.skipped, len(answers)) == (SEVEN, (), 4)
-    assert answers.sha256 == images.load(SMALL).sha256
-    for answer in answers:
-        assert len(answer.topk) == 5
-        assert answer.best.label == answer.file.class_name
-        logits = np.array(RIGHT[answer.file.name], dtype=np.float32)
-        assert answer.best.score == pytest.approx(float(softmax(logits).max()))
+def test_predictions_are_image_by_image_in_order(images: ImageFolder) -> None:
+    (predictions,) = predict([classifier(images, RIGHT)], images)
+    assert [prediction.file for prediction in predictions] == list(images.files)
+    assert (predictions.labels, predictions.skipped, len(predictions)) == (SEVEN, (), 4)
+    assert predictions.sha256 == images.load(SMALL).sha256
+    for prediction in predictions:
+        assert len(prediction.topk) == 5
+        assert prediction.best.label == prediction.file.class_name
+        logits = np.array(RIGHT[prediction.file.name], dtype=np.float32)
+        assert prediction.best.score == pytest.approx(float(softmax(logits).max()))
 
 
-def test_each_image_runs_once_through_each_classifier(images: ImageSet) -> None:
+def test_each_image_runs_once_through_each_classifier(images: ImageFolder) -> None:
     engines = [FakeEngine(lambda _: [1, 0, 0], input_size=(8, 8)) for _ in range(2)]
     predict([Classifier(engine, SMALL, SEVEN[:3]) for engine in engines], images)
     assert [len(engine.calls) for engine in engines] == [4, 4]
@@ -99,12 +99,12 @@ def test_each_image_runs_once_through_each_classifier(images: ImageSet) -> None:
 
 
 def test_the_whole_way_with_a_real_engine(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    images = ImageSet.from_folder(photos.write_photos(tmp_path / "colours"))
-    with load(tiny_bundle) as classifier:
-        assert evaluate(classifier, images).top1 == 100.0
+    images = ImageFolder.open(photos.write_photos(tmp_path / "colours"))
+    with load(tiny_bundle) as loaded:
+        assert evaluate(loaded, images).top1 == 100.0
 
 
-def test_labels_are_checked_before_anything_runs(images: ImageSet) -> None:
+def test_labels_are_checked_before_anything_runs(images: ImageFolder) -> None:
     engine = FakeEngine({}, input_size=(8, 8))
     with pytest.raises(CalibrationError, match="are no labels of the model"):
         evaluate(Classifier(engine, SMALL, ["cat", "dog"]), images)
@@ -114,10 +114,10 @@ def test_labels_are_checked_before_anything_runs(images: ImageSet) -> None:
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     folder = photos.write_photos(tmp_path / "two", ("red", "green"))
     (folder / "red" / "2.png").write_bytes(b"no image")
-    images = ImageSet.from_folder(folder)
-    evaluation = evaluate(answering(images, RIGHT), images)
+    images = ImageFolder.open(folder)
+    evaluation = evaluate(classifier(images, RIGHT), images)
     assert (evaluation.images, evaluation.top1) == (4, 100.0)
-    assert evaluation.answers.skipped == ("red/2.png",)
+    assert evaluation.predictions.skipped == ("red/2.png",)
 
 
 def test_nothing_can_be_read(tmp_path: Path) -> None:
@@ -125,22 +125,22 @@ def test_nothing_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "red" / "0.png").write_bytes(b"no image")
     engine = FakeEngine({}, input_size=(8, 8))
     with pytest.raises(CalibrationError, match="none of the 1 images"):
-        evaluate(Classifier(engine, SMALL, SEVEN[:1]), ImageSet.from_folder(tmp_path))
+        evaluate(Classifier(engine, SMALL, SEVEN[:1]), ImageFolder.open(tmp_path))
 
 
 @pytest.mark.parametrize("error", [EngineError("broken"), KeyboardInterrupt()])
-def test_an_engine_that_fails_and_ctrl_c_pass(images: ImageSet, error: BaseException) -> None:
+def test_an_engine_that_fails_and_ctrl_c_pass(images: ImageFolder, error: BaseException) -> None:
     engine = FakeEngine(lambda _: [1, 0], input_size=(8, 8))
     engine.error = error
     with pytest.raises(type(error)):
         evaluate(Classifier(engine, SMALL, ["red", "green"]), images)
 
 
-def test_agreement_and_flips(images: ImageSet) -> None:
+def test_agreement_and_flips(images: ImageFolder) -> None:
     other = RIGHT | {"green/0.png": [9, 1, 0, 0, 0, 0, 0], "red/1.png": [9, 8, 8, 8, 8, 8, 8]}
-    ours, theirs = predict([answering(images, other), answering(images, RIGHT)], images)
+    ours, theirs = predict([classifier(images, other), classifier(images, RIGHT)], images)
     comparison = compare(ours, theirs)
-    assert comparison.agreement == Share(3, 4)
+    assert comparison.agreement == Proportion(3, 4)
     assert comparison.agreement.percent == 75.0
     (flip,) = comparison.flips
     assert (flip.file.name, flip.ours.label, flip.theirs.label) == ("green/0.png", "red", "green")
@@ -148,9 +148,9 @@ def test_agreement_and_flips(images: ImageSet) -> None:
     assert [flip.ours.score, flip.theirs.score] == pytest.approx(expected)
 
 
-def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: ImageSet) -> None:
+def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: ImageFolder) -> None:
     other = RIGHT | {"green/0.png": [9, 1, 0, 0, 0, 0, 0], "red/1.png": [9, 8, 8, 8, 8, 8, 8]}
-    ours, theirs = predict([answering(images, other), answering(images, RIGHT)], images)
+    ours, theirs = predict([classifier(images, other), classifier(images, RIGHT)], images)
     rows = [[np.array(table[file.name], np.float32) for file in images.files] for table in (RIGHT, other)]
     expected = kl_divergence(np.stack(rows[0]), np.stack(rows[1]))
     assert ours.divergences == pytest.approx(expected)
@@ -159,15 +159,15 @@ def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: Im
     comparison = compare(ours, theirs)
     assert (comparison.kl_mean, comparison.kl_p99) == pytest.approx((expected.mean(), np.percentile(expected, 99)))
     assert comparison.flips[0].divergence == pytest.approx(max(expected))
-    assert comparison.flipped == Share(1, 4)
+    assert comparison.flipped == Proportion(1, 4)
 
 
-def test_all_the_same_and_all_different(images: ImageSet) -> None:
+def test_all_the_same_and_all_different(images: ImageFolder) -> None:
     upside_down = {name: [-value for value in row] for name, row in RIGHT.items()}
-    same, right, wrong = predict([answering(images, each) for each in (RIGHT, RIGHT, upside_down)], images)
-    assert compare(same, right).agreement == Share(4, 4)
+    same, right, wrong = predict([classifier(images, each) for each in (RIGHT, RIGHT, upside_down)], images)
+    assert compare(same, right).agreement == Proportion(4, 4)
     assert compare(same, right).flips == ()
-    assert compare(wrong, right).agreement == Share(0, 4)
+    assert compare(wrong, right).agreement == Proportion(0, 4)
     assert [flip.file for flip in compare(wrong, right).flips] == list(images.files)
 
 
@@ -175,9 +175,9 @@ def test_all_the_same_and_all_different(images: ImageSet) -> None:
     ("labels", "message"),
     [(("red", "green", "blue"), "7 and 3"), (("red", "verde", *SEVEN[2:]), "class 1 is 'verde' in one and 'green'")],
 )
-def test_different_classes_cannot_be_compared(images: ImageSet, labels: tuple[str, ...], message: str) -> None:
+def test_different_classes_cannot_be_compared(images: ImageFolder, labels: tuple[str, ...], message: str) -> None:
     table = {name: row[: len(labels)] for name, row in RIGHT.items()}
-    other, right = answering(images, table, labels), answering(images, RIGHT)
+    other, right = classifier(images, table, labels), classifier(images, RIGHT)
     first, second = (right, other) if len(labels) == 3 else (other, right)
     with pytest.raises(UsageError, match=message):
         predict([first, second], images)
@@ -185,41 +185,41 @@ def test_different_classes_cannot_be_compared(images: ImageSet, labels: tuple[st
         compare(*(predict([each], images)[0] for each in (first, second)))
 
 
-def test_answers_about_different_images_cannot_be_compared(images: ImageSet) -> None:
-    classifier = answering(images, RIGHT)
-    (whole,) = predict([classifier], images)
-    (part,) = predict([classifier], ImageSet(images.folder, images.files[:3]))
+def test_predictions_for_different_images_cannot_be_compared(images: ImageFolder) -> None:
+    right = classifier(images, RIGHT)
+    (whole,) = predict([right], images)
+    (part,) = predict([right], ImageFolder(images.folder, images.files[:3]))
     with pytest.raises(UsageError, match="different images"):
         compare(whole, part)
 
 
-def test_scores_need_labels(images: ImageSet) -> None:
-    (answers,) = predict([answering(images, RIGHT, tuple("abcdefg"))], images)
+def test_scores_need_labels(images: ImageFolder) -> None:
+    (predictions,) = predict([classifier(images, RIGHT, tuple("abcdefg"))], images)
     with pytest.raises(CalibrationError):
-        score(answers, images)
+        score(predictions, images)
 
 
-def test_a_share_has_wilsons_interval() -> None:
-    assert Share(3, 4).ci95 == wilson_interval(3, 4)
+def test_a_proportion_has_wilsons_interval() -> None:
+    assert Proportion(3, 4).ci95 == wilson_interval(3, 4)
     # by hand: p = 0.9, n = 10, z² = 3.8415
-    assert (Share(9, 10).ci95.low, Share(9, 10).ci95.high) == pytest.approx((59.585, 98.212), abs=1e-3)
+    assert (Proportion(9, 10).ci95.low, Proportion(9, 10).ci95.high) == pytest.approx((59.585, 98.212), abs=1e-3)
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 0), (-1, 4), (5, 4), (float("nan"), 4), (1, -1)])
-def test_a_share_of_nothing_is_refused(hits: int, of: int) -> None:
+def test_a_proportion_of_nothing_is_refused(hits: int, of: int) -> None:
     with pytest.raises(ValueError, match="images"):
-        Share(hits, of)
+        Proportion(hits, of)
 
 
 @pytest.mark.parametrize("apart", [np.nan, np.inf])
-def test_a_divergence_that_is_not_finite_is_infinite(images: ImageSet, apart: float) -> None:
-    ours, theirs = predict([answering(images, each) for each in (RIGHT, RIGHT)], images)
+def test_a_divergence_that_is_not_finite_is_infinite(images: ImageFolder, apart: float) -> None:
+    ours, theirs = predict([classifier(images, each) for each in (RIGHT, RIGHT)], images)
     ours.divergences[1] = apart
     comparison = compare(ours, theirs)
     assert (comparison.kl_mean, comparison.kl_p99) == (np.inf, np.inf)
 
 
-def test_logits_that_are_not_finite_are_an_engines_error(images: ImageSet) -> None:
+def test_logits_that_are_not_finite_are_an_engines_error(images: ImageFolder) -> None:
     broken = {name: [np.nan] * 7 for name in RIGHT}
     with pytest.raises(EngineError):
-        evaluate(answering(images, broken), images)
+        evaluate(classifier(images, broken), images)

@@ -1,4 +1,4 @@
-"""A real Dask cluster of processes: the same answers as here, also when a worker is killed in the middle."""
+"""A real Dask cluster of processes: the same predictions as on one machine, even when a worker is killed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytest.importorskip("PIL")
 import photos  # noqa: E402
 
 from vitedge.bundle.bundle import Bundle  # noqa: E402
-from vitedge.calib.data.images import ImageSet  # noqa: E402
+from vitedge.calib.data.image_folder import ImageFolder  # noqa: E402
 from vitedge.calib.data.video import VideoFrames  # noqa: E402
 from vitedge.calib.evaluation import dask as cluster  # noqa: E402
-from vitedge.calib.evaluation import predictions as answers  # noqa: E402
-from vitedge.calib.evaluation.accuracy import collect, predict  # noqa: E402
-from vitedge.calib.evaluation.dask import Place, RemoteModel, on_cluster  # noqa: E402
-from vitedge.calib.evaluation.predictions import Answers  # noqa: E402
+from vitedge.calib.evaluation import predictions  # noqa: E402
+from vitedge.calib.evaluation.accuracy import collect_predictions, predict  # noqa: E402
+from vitedge.calib.evaluation.dask import BundleLocation, RemoteModel, cluster_predictor  # noqa: E402
+from vitedge.calib.evaluation.predictions import Predictions  # noqa: E402
 from vitedge.errors import BundleError, CalibrationError, UsageError  # noqa: E402
 from vitedge.progress import Silent  # noqa: E402
 from vitedge.runtime.classifier import load  # noqa: E402
@@ -41,28 +41,28 @@ def local() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     folder = photos.write_photos(tmp_path_factory.mktemp("photos") / "colours", each=20)
     (folder / "red" / "broken.png").write_bytes(b"no image")
-    return ImageSet.from_folder(folder)
+    return ImageFolder.open(folder)
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "BATCH_IMAGES", 4)
+    monkeypatch.setattr(predictions, "BATCH_IMAGES", 4)
 
 
-def here(bundle: Bundle, images: ImageSet) -> tuple[Answers, ...]:
+def here(bundle: Bundle, images: ImageFolder) -> tuple[Predictions, ...]:
     with load(bundle) as one, load(bundle) as other:
         return predict([one, other], images)
 
 
-def spread(address: str, bundle: Bundle, images: ImageSet, progress: Any = Silent()) -> tuple[Answers, ...]:  # noqa: B008
+def spread(address: str, bundle: Bundle, images: ImageFolder, progress: Any = Silent()) -> tuple[Predictions, ...]:  # noqa: B008
     models = [RemoteModel.of(bundle)] * 2
-    return collect(models, images, on_cluster(address, [bundle, bundle], images), progress)
+    return collect_predictions(models, images, cluster_predictor(address, [bundle, bundle], images), progress)
 
 
-def assert_same(ours: tuple[Answers, ...], theirs: tuple[Answers, ...]) -> None:
+def assert_same(ours: tuple[Predictions, ...], theirs: tuple[Predictions, ...]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         for name in ("indices", "scores", "divergences"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -70,7 +70,7 @@ def assert_same(ours: tuple[Answers, ...], theirs: tuple[Answers, ...]) -> None:
 
 
 class Killer(Silent):
-    """Kills a worker once some answers have come."""
+    """Kills a worker after some results have arrived."""
 
     def __init__(self, local: Any) -> None:
         self.local = local
@@ -84,8 +84,8 @@ class Killer(Silent):
             yield item
 
 
-def test_the_answers_are_those_of_one_machine_also_when_a_worker_is_killed(
-    local: Any, tiny_bundle: Bundle, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+def test_a_cluster_predicts_as_one_machine_even_when_a_worker_is_killed(
+    local: Any, tiny_bundle: Bundle, images: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "IN_FLIGHT", 6)  # so that there is work for the others when one dies
     expected = here(tiny_bundle, images)
@@ -97,21 +97,21 @@ def test_the_answers_are_those_of_one_machine_also_when_a_worker_is_killed(
 
 
 def test_what_a_worker_does_not_find_is_one_clear_error(
-    local: Any, tiny_bundle: Bundle, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Any, tiny_bundle: Bundle, images: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = photos.write_photos(tmp_path / "some")
-    gone = ImageSet.from_folder(folder)
+    gone = ImageFolder.open(folder)
     gone.files[1].path.unlink()
     with pytest.raises(CalibrationError, match=r"the worker on .* has no .*png"):
         spread(local.scheduler_address, tiny_bundle, gone)
-    monkeypatch.setattr(Place, "of", lambda bundle: Place(str(bundle.path), "0" * 64))
+    monkeypatch.setattr(BundleLocation, "of", lambda bundle: BundleLocation(str(bundle.path), "0" * 64))
     with pytest.raises(BundleError, match="is another bundle") as caught:
         spread(local.scheduler_address, tiny_bundle, images)
     assert "same bundle at the same path" in caught.value.expected
 
 
 def test_no_scheduler_and_no_workers(
-    local: Any, tiny_bundle: Bundle, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    local: Any, tiny_bundle: Bundle, images: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 1)
@@ -127,4 +127,4 @@ def test_no_scheduler_and_no_workers(
 
 def test_a_video_stays_here(tmp_path: Path, tiny_bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="is a video"):
-        on_cluster("tcp://127.0.0.1:1", [tiny_bundle], VideoFrames(tmp_path / "clip.mp4", ()))
+        cluster_predictor("tcp://127.0.0.1:1", [tiny_bundle], VideoFrames(tmp_path / "clip.mp4", ()))

@@ -1,4 +1,4 @@
-"""An evaluation that was interrupted goes on where it was, and comes to the same answers."""
+"""An evaluation that was interrupted resumes, and gives the same predictions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import photos
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageSet
-from vitedge.calib.evaluation import predictions as answers
-from vitedge.calib.evaluation import resume_log as journals
+from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.evaluation import predictions
+from vitedge.calib.evaluation import resume_log as resume_log_module
 from vitedge.calib.evaluation.accuracy import predict
-from vitedge.calib.evaluation.predictions import Batch, Row, Verdict
-from vitedge.calib.evaluation.resume_log import Journal, journal_key
+from vitedge.calib.evaluation.predictions import Batch, ImageResult, TopK
+from vitedge.calib.evaluation.resume_log import ResumeLog, resume_key
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
@@ -29,20 +29,23 @@ from vitedge.testing import FakeEngine
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
 LABELS = ("red", "green", "blue")
 ROWS = [
-    [Row("ab" * 32, (Verdict((1, 0), (0.1 + 0.2, 1e-30), 1 / 3), Verdict((0, 1), (0.75, 0.25), 0.0))), Row("", ())],
-    [Row("cd" * 32, (Verdict((0, 1), (0.5, 0.5), 2.0), Verdict((0, 1), (0.5, 0.5), 0.0)))],
+    [
+        ImageResult("ab" * 32, (TopK((1, 0), (0.1 + 0.2, 1e-30), 1 / 3), TopK((0, 1), (0.75, 0.25), 0.0))),
+        ImageResult("", ()),
+    ],
+    [ImageResult("cd" * 32, (TopK((0, 1), (0.5, 0.5), 2.0), TopK((0, 1), (0.5, 0.5), 0.0)))],
 ]
 
 
-def write(path: Path, key: str = "some") -> Journal:
-    journal = Journal(path, key)
+def write(path: Path, key: str = "some") -> ResumeLog:
+    resume_log = ResumeLog(path, key)
     for start, rows in zip((0, 2), ROWS, strict=True):
-        journal.append(Batch(start, ()), rows)
-    return journal
+        resume_log.append(Batch(start, ()), rows)
+    return resume_log
 
 
-def read(path: Path, key: str = "some") -> dict[int, list[Row]]:
-    return dict(Journal(path, key).read())
+def read(path: Path, key: str = "some") -> dict[int, list[ImageResult]]:
+    return dict(ResumeLog(path, key).read())
 
 
 def test_what_is_written_is_read_exactly(tmp_path: Path) -> None:
@@ -52,7 +55,7 @@ def test_what_is_written_is_read_exactly(tmp_path: Path) -> None:
 
 def test_another_key_begins_anew(tmp_path: Path) -> None:
     write(tmp_path / "j")
-    other = Journal(tmp_path / "j", "other")
+    other = ResumeLog(tmp_path / "j", "other")
     assert dict(other.read()) == {}
     other.append(Batch(0, ()), ROWS[1])
     assert read(tmp_path / "j", "other") == {0: ROWS[1]}
@@ -64,9 +67,9 @@ def test_a_line_that_was_cut_off_is_done_again(tmp_path: Path, cut: int) -> None
     write(tmp_path / "j")
     whole = (tmp_path / "j").read_bytes()
     (tmp_path / "j").write_bytes(whole[:-cut])
-    journal = Journal(tmp_path / "j", "some")
-    assert dict(journal.read()) == {0: ROWS[0]}
-    journal.append(Batch(2, ()), ROWS[1])
+    resume_log = ResumeLog(tmp_path / "j", "some")
+    assert dict(resume_log.read()) == {0: ROWS[0]}
+    resume_log.append(Batch(2, ()), ROWS[1])
     assert (tmp_path / "j").read_bytes() == whole
 
 
@@ -75,21 +78,21 @@ def test_what_follows_the_last_whole_line_is_gone(tmp_path: Path) -> None:
     whole = (tmp_path / "j").read_bytes()
     first_two = b"".join(whole.splitlines(keepends=True)[:2])
     (tmp_path / "j").write_bytes(first_two + b"x" * len(whole) + b"\n")
-    journal = Journal(tmp_path / "j", "some")
-    assert dict(journal.read()) == {0: ROWS[0]}
-    journal.append(Batch(2, ()), ROWS[1])
+    resume_log = ResumeLog(tmp_path / "j", "some")
+    assert dict(resume_log.read()) == {0: ROWS[0]}
+    resume_log.append(Batch(2, ()), ROWS[1])
     assert (tmp_path / "j").read_bytes() == whole
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"no json\n", b"{}\n", b"[1]\n", b"\xff\xfe\n"])
-def test_another_file_is_no_journal(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_no_resume_log(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "j").write_bytes(content)
     assert read(tmp_path / "j") == {}
 
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "sparse"])
-def test_a_journal_is_a_regular_file(tmp_path: Path, kind: str) -> None:
+def test_a_resume_log_is_a_regular_file(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "j"
     if kind == "fifo":
         os.mkfifo(path)
@@ -101,11 +104,11 @@ def test_a_journal_is_a_regular_file(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read(path)
     with pytest.raises(UsageError, match="cannot be written"):
-        Journal(path, "some").append(Batch(0, ()), [])
+        ResumeLog(path, "some").append(Batch(0, ()), [])
 
 
 def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journals, "JSON_BYTES", 1000)
+    monkeypatch.setattr(resume_log_module, "JSON_BYTES", 1000)
     write(tmp_path / "j")
     with (tmp_path / "j").open("ab") as stream:
         stream.write(b"[" * 10**6)
@@ -156,40 +159,40 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read(tmp_path)
     with pytest.raises(UsageError, match="cannot be written"):
-        Journal(tmp_path / "no" / "j", "some").append(Batch(0, ()), [])
+        ResumeLog(tmp_path / "no" / "j", "some").append(Batch(0, ()), [])
 
 
 def test_removing_it_twice_is_fine(tmp_path: Path) -> None:
-    journal = write(tmp_path / "j")
-    journal.remove()
-    journal.remove()
+    resume_log = write(tmp_path / "j")
+    resume_log.remove()
+    resume_log.remove()
     assert not (tmp_path / "j").exists()
 
 
 class TestKey:
     @pytest.fixture
-    def images(self, tmp_path: Path) -> ImageSet:
-        return ImageSet.from_folder(photos.write_photos(tmp_path / "photos"))
+    def images(self, tmp_path: Path) -> ImageFolder:
+        return ImageFolder.open(photos.write_photos(tmp_path / "photos"))
 
     def test_it_is_that_of_bundles_images_and_engine(
-        self, tiny_bundle: Bundle, images: ImageSet, tmp_path: Path
+        self, tiny_bundle: Bundle, images: ImageFolder, tmp_path: Path
     ) -> None:
-        first = journal_key([tiny_bundle], images, None)
-        assert journal_key([tiny_bundle], ImageSet.from_folder(images.folder), None) == first
+        first = resume_key([tiny_bundle], images, None)
+        assert resume_key([tiny_bundle], ImageFolder.open(images.folder), None) == first
         others = {
-            journal_key([tiny_bundle, tiny_bundle], images, None),
-            journal_key([tiny_bundle], images, "onnxruntime"),
-            journal_key([tiny_bundle], images.only(images.files[1:]), None),
-            journal_key([tiny_bundle], images.only(images.files[::-1]), None),
+            resume_key([tiny_bundle, tiny_bundle], images, None),
+            resume_key([tiny_bundle], images, "onnxruntime"),
+            resume_key([tiny_bundle], images.subset(images.files[1:]), None),
+            resume_key([tiny_bundle], images.subset(images.files[::-1]), None),
         }
         os.utime(images.files[0].path, ns=(0, 1))
-        others.add(journal_key([tiny_bundle], images, None))
+        others.add(resume_key([tiny_bundle], images, None))
         assert len(others | {first}) == 6
 
-    def test_an_image_that_has_gone(self, tiny_bundle: Bundle, images: ImageSet) -> None:
+    def test_an_image_that_has_gone(self, tiny_bundle: Bundle, images: ImageFolder) -> None:
         images.files[3].path.unlink()
         with pytest.raises(CalibrationError, match="cannot be read"):
-            journal_key([tiny_bundle], images, None)
+            resume_key([tiny_bundle], images, None)
 
     def test_frames_of_a_video(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
         pytest.importorskip("cv2")
@@ -197,19 +200,19 @@ class TestKey:
 
         from vitedge.calib.data.video import VideoFrames
 
-        video = VideoFrames.from_file(clips.write_clip(tmp_path / "clip.avi", 5))
-        keys = {journal_key([tiny_bundle], each, None) for each in (video, video.only(video.files[1:]))}
+        video = VideoFrames.open(clips.write_clip(tmp_path / "clip.avi", 5))
+        keys = {resume_key([tiny_bundle], each, None) for each in (video, video.subset(video.files[1:]))}
         os.utime(video.path, ns=(0, 1))
-        assert len(keys | {journal_key([tiny_bundle], video, None)}) == 3
+        assert len(keys | {resume_key([tiny_bundle], video, None)}) == 3
 
 
-def test_an_interrupted_evaluation_goes_on_and_answers_the_same(
+def test_an_interrupted_evaluation_resumes_and_predicts_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "BATCH_IMAGES", 4)
+    monkeypatch.setattr(predictions, "BATCH_IMAGES", 4)
     folder = photos.write_photos(tmp_path / "photos", each=7)
     (folder / "green" / "broken.png").write_bytes(b"no image")
-    images = ImageSet.from_folder(folder)
+    images = ImageFolder.open(folder)
 
     def classifiers() -> tuple[FakeEngine, list[Classifier]]:
         engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
@@ -229,12 +232,12 @@ def test_an_interrupted_evaluation_goes_on_and_answers_the_same(
 
     monkeypatch.setattr(engine, "_answer", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        predict(stopped, images, journal=Journal(tmp_path / "j", "key"))
+        predict(stopped, images, resume_log=ResumeLog(tmp_path / "j", "key"))
     kept = [json.loads(line)["start"] for line in (tmp_path / "j").read_text(encoding="utf-8").splitlines()[1:]]
     assert kept == [0, 4, 8]
 
     engine, again = classifiers()
-    found = predict(again, images, journal=Journal(tmp_path / "j", "key"))
+    found = predict(again, images, resume_log=ResumeLog(tmp_path / "j", "key"))
     assert len(engine.calls) == len(expected[0]) - sum(file.name != "green/broken.png" for file in images.files[:12])
     for one, other in zip(expected, found, strict=True):
         assert replace(one, **dict.fromkeys(ARRAYS)).__dict__ == (replace(other, **dict.fromkeys(ARRAYS)).__dict__)
@@ -258,10 +261,10 @@ ARRAYS = ("indices", "scores", "divergences")
     ],
     ids=["place", "later place", "images", "classifiers", "classes", "class", "large class"],
 )
-def test_answers_about_something_else_are_refused(tmp_path: Path, start: int, rows: list[object]) -> None:
-    images = ImageSet.from_folder(photos.write_photos(tmp_path / "photos", each=2))
+def test_results_of_something_else_are_refused(tmp_path: Path, start: int, rows: list[object]) -> None:
+    images = ImageFolder.open(photos.write_photos(tmp_path / "photos", each=2))
     lines = [{"format": 1, "key": "key"}, {"start": start, "rows": rows}]
     (tmp_path / "j").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8))
     with pytest.raises(UsageError, match="j is damaged"):
-        predict([Classifier(engine, SMALL, LABELS)], images, journal=Journal(tmp_path / "j", "key"))
+        predict([Classifier(engine, SMALL, LABELS)], images, resume_log=ResumeLog(tmp_path / "j", "key"))

@@ -14,18 +14,18 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.calib.data.images import ImageFile
-from vitedge.calib.evaluation.accuracy import Evaluation, Share
-from vitedge.calib.evaluation.predictions import Answers
+from vitedge.calib.data.dataset import ImageFile
+from vitedge.calib.evaluation.accuracy import Evaluation, Proportion
+from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.evaluation.score_calibration import (
     BLOCK,
     MIN_IMAGES,
+    calibrate_scores,
     check_abstain_error,
-    fit,
     fit_temperature,
     fit_threshold,
     negative_log_likelihood,
-    store,
+    write_confidence,
 )
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import softmax
@@ -47,9 +47,9 @@ def evaluation_of(logits: Logits, targets: Indices) -> Evaluation:
     indices = logits.argmax(axis=1).astype(np.int32)[:, np.newaxis]
     scores = softmax(logits).max(axis=1, keepdims=True)
     files = tuple(ImageFile(Path(f"{number}.png"), f"{number}.png", "") for number in range(len(logits)))
-    answers = Answers(("a",), files, indices, scores, np.zeros(len(logits)), (), "5ha", logits=logits)
-    first = Share(int((indices[:, 0] == targets).sum()), len(targets))
-    return Evaluation(answers, targets, first, first, 1)
+    predictions = Predictions(("a",), files, indices, scores, np.zeros(len(logits)), (), "5ha", logits=logits)
+    first = Proportion(int((indices[:, 0] == targets).sum()), len(targets))
+    return Evaluation(predictions, targets, first, first, 1)
 
 
 class TestTemperature:
@@ -104,7 +104,7 @@ class TestThreshold:
         assert fit_threshold(scores, right, 0.1) == pytest.approx(0.8)
 
     def test_there_may_be_none(self) -> None:
-        with pytest.raises(CalibrationError, match=r"within 10 %: the fewest are 50\.00 %") as caught:
+        with pytest.raises(CalibrationError, match=r"within 10 %: the lowest is 50\.00 %") as caught:
             fit_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.1)
         assert "--abstain-error" in caught.value.fix
 
@@ -126,7 +126,7 @@ class TestThreshold:
 class TestFit:
     def test_scores_come_closer_to_what_they_say_and_the_error_is_kept(self) -> None:
         logits, targets = drawn(4000, 2.0)
-        record = fit(evaluation_of(logits, targets), 0.1)
+        record = calibrate_scores(evaluation_of(logits, targets), 0.1)
         assert record.temperature == pytest.approx(2.0, rel=0.1)
         assert record.ece_after < 3 < 10 < record.ece_before
         assert record.accepted_top1 >= 90.0
@@ -137,17 +137,17 @@ class TestFit:
 
     def test_without_a_share_all_is_accepted(self) -> None:
         logits, targets = drawn(300, 1.0)
-        record = fit(evaluation_of(logits, targets))
+        record = calibrate_scores(evaluation_of(logits, targets))
         assert (record.threshold, record.abstain_error, record.accepted) == (0.0, None, 100.0)
         assert record.accepted_top1 == pytest.approx(100 * np.mean(logits.argmax(axis=1) == targets))
 
     def test_few_images_are_refused(self) -> None:
         with pytest.raises(CalibrationError, match=f"{MIN_IMAGES - 1} images are too few"):
-            fit(evaluation_of(*drawn(MIN_IMAGES - 1, 1.0)))
+            calibrate_scores(evaluation_of(*drawn(MIN_IMAGES - 1, 1.0)))
 
     @pytest.mark.parametrize("error", [-0.1, 1.0, 5.0, float("nan")])
     def test_what_is_no_share_is_refused(self, error: float) -> None:
-        with pytest.raises(UsageError, match="share of wrong answers"):
+        with pytest.raises(UsageError, match="share of wrong predictions"):
             check_abstain_error(error)
 
 
@@ -197,8 +197,8 @@ def test_what_is_stored_is_what_the_runtime_applies(
     tiny_bundle: Bundle, tmp_path: Path, colour_frame: Callable[..., NDArray[np.uint8]]
 ) -> None:
     shutil.copytree(tiny_bundle.path, tmp_path / "copy.bundle")
-    record = fit(evaluation_of(*drawn(300, 2.0)), 0.2)
-    stored = store(Bundle.open(tmp_path / "copy.bundle"), record)
+    record = calibrate_scores(evaluation_of(*drawn(300, 2.0)), 0.2)
+    stored = write_confidence(Bundle.open(tmp_path / "copy.bundle"), record)
     assert Bundle.open(stored.path) == stored
     assert stored.manifest.confidence == record
     assert stored.digest == Bundle.open(stored.path).digest
@@ -215,5 +215,5 @@ def test_a_manifest_that_cannot_be_written_stays(tiny_bundle: Bundle, monkeypatc
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UsageError, match="disk full"):
-        store(tiny_bundle, fit(evaluation_of(*drawn(300, 2.0))))
+        write_confidence(tiny_bundle, calibrate_scores(evaluation_of(*drawn(300, 2.0))))
     assert Bundle.open(tiny_bundle.path) == tiny_bundle

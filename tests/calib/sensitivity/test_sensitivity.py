@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageSet
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.sensitivity.paired_graphs import Twins, find_twins, mixed
 from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES, Sensitivity, layer_frames, measure_sensitivity
@@ -125,10 +125,10 @@ def test_a_quantized_last_layer(images: graphs.Frames) -> None:
 
 
 def test_frames_are_spread_over_the_images(tmp_path: Path) -> None:
-    images = ImageSet.from_folder(photos.write_photos(tmp_path / "photos", ("red", "blue"), each=20))
+    images = ImageFolder.open(photos.write_photos(tmp_path / "photos", ("red", "blue"), each=20))
     preprocessing = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
     every = images.load(preprocessing).frames
     frames = layer_frames(images, preprocessing)
     assert len(frames) == LAYER_IMAGES
     np.testing.assert_array_equal(frames[[0, -1]], every[[0, -1]])
-    np.testing.assert_array_equal(layer_frames(images.only(images.files[:3]), preprocessing), every[:3])
+    np.testing.assert_array_equal(layer_frames(images.subset(images.files[:3]), preprocessing), every[:3])

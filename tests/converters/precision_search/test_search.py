@@ -26,7 +26,7 @@ import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data.images import ImageSet
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.sensitivity.paired_graphs import Twins, find_twins
 from vitedge.calib.sensitivity.sensitivity import Effect, LayerSensitivity, Sensitivity
@@ -209,12 +209,12 @@ def planted() -> Twins:
 
 
 @pytest.fixture(scope="module")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def noise(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     """Two hundred images without classes."""
     folder = tmp_path_factory.mktemp("noise")
     for number, frame in enumerate(graphs.frames(200, seed=1)):
         Image.fromarray(frame).save(folder / f"{number}.png")
-    return ImageSet.from_folder(folder)
+    return ImageFolder.open(folder)
 
 
 @contextmanager
@@ -238,7 +238,7 @@ class TestSelect:
     def given_latencies(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auto, "measured_latencies", by_size)
 
-    def test_a_layer_that_int8_destroys_stays_in_floating_point(self, planted: Twins, noise: ImageSet) -> None:
+    def test_a_layer_that_int8_destroys_stays_in_floating_point(self, planted: Twins, noise: ImageFolder) -> None:
         choice = select(planted, graphs.frames(16), Judged(noise, 0), Contract(5.0, None), opened, Silent())
         (harmful,) = [layer.name for layer in planted.layers if layer.result == "narrow1"]
         assert harmful in choice.candidate.float_layers
@@ -252,7 +252,9 @@ class TestSelect:
         assert (choice.record.contract.loss, choice.record.contract.images) == ("flip_rate", 200)
         assert by_name["fp16"].loss is None
 
-    def test_a_contract_that_nothing_keeps_says_by_how_much_each_fails(self, planted: Twins, noise: ImageSet) -> None:
+    def test_a_contract_that_nothing_keeps_says_by_how_much_each_fails(
+        self, planted: Twins, noise: ImageFolder
+    ) -> None:
         with pytest.raises(ConversionError, match="no precision meets the contract on 200 images") as caught:
             select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 1.5), opened, Silent())
         assert "int8: p99 is 2.00 ms, 0.50 ms too long" in caught.value.problem
@@ -262,7 +264,7 @@ class TestSelect:
             select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 2.5), opened, Silent())
         assert re.search(r"int8: loses (\d+\.\d\d) %, \1 % too much\n", caught.value.problem)
 
-    def test_a_candidate_that_computes_no_numbers_is_left_out(self, planted: Twins, noise: ImageSet) -> None:
+    def test_a_candidate_that_computes_no_numbers_is_left_out(self, planted: Twins, noise: ImageFolder) -> None:
         @contextmanager
         def overflowing(candidate: Candidate, graph: Any) -> Iterator[Classifier]:
             with opened(candidate, graph) as classifier:
@@ -276,7 +278,7 @@ class TestSelect:
         assert "fp16" not in [each.name for each in choice.record.candidates]
         assert "fp16 is left out: its logits are not finite" in stream.getvalue()
 
-    def test_the_judge_takes_an_engine_that_fails_for_all_wrong(self, noise: ImageSet) -> None:
+    def test_the_judge_takes_an_engine_that_fails_for_all_wrong(self, noise: ImageFolder) -> None:
         right = FakeEngine(lambda _: [1.0, 0, 0, 0, 0], input_size=(graphs.SIDE, graphs.SIDE))
         failing = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
         judge = auto.Judge.of(noise, Classifier(right, TINY, LABELS), Silent())
@@ -286,13 +288,13 @@ class TestSelect:
         assert judge.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
 
 
-def test_images_are_held_back_to_judge_by(noise: ImageSet) -> None:
+def test_images_are_held_back_to_judge_by(noise: ImageFolder) -> None:
     calibration, judging = auto.split(noise, 300)
     assert (len(calibration), len(judging)) == (150, 50)
     assert not {each.path for each in calibration.files} & {each.path for each in judging.files}
     assert [len(each) for each in auto.split(noise, 100)] == [100, 100]
     with pytest.raises(CalibrationError, match="196 images are too few"):
-        auto.split(noise.only(noise.files[:196]), 300)
+        auto.split(noise.subset(noise.files[:196]), 300)
 
 
 @pytest.fixture(scope="module")

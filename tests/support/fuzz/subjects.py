@@ -408,7 +408,7 @@ def _put_links(path: Path) -> None:
 
 def _use(folder: Path, place: str) -> None:
     import vitedge
-    from vitedge.calib.data.video import open_images
+    from vitedge.calib.data.open import open_dataset
     from vitedge.converters.sources.labels import read_labels
     from vitedge.converters.sources.timm.config import read_config
     from vitedge.runtime.sources.open import open_source
@@ -416,13 +416,13 @@ def _use(folder: Path, place: str) -> None:
     path = folder / place
     if place in ("image.png", "video.mp4"):
         with contextlib.suppress(VitedgeError):
-            open_images(folder)
+            open_dataset(folder)
         with open_source(path) as source:
             next(iter(source))
     elif place == "labels":
         read_labels(path)
     elif place == "list.txt":
-        open_images(path)
+        open_dataset(path)
     elif place == "config":
         read_config(path)
     else:

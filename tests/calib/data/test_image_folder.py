@@ -20,8 +20,9 @@ import photos
 from PIL import Image
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.calib.data import images as calib_images
-from vitedge.calib.data.images import ImageFile, ImageSet, Photos, _take_turns
+from vitedge.calib.data import image_folder
+from vitedge.calib.data.dataset import CalibrationImages, ImageFile
+from vitedge.calib.data.image_folder import ImageFolder, _take_turns
 from vitedge.errors import CalibrationError
 from vitedge.progress import Silent
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
@@ -46,18 +47,18 @@ def colours(tmp_path: Path) -> Path:
     return photos.write_photos(tmp_path / "colours", each=3)
 
 
-def names(images: ImageSet) -> list[str]:
+def names(images: ImageFolder) -> list[str]:
     return [file.name for file in images.files]
 
 
-def load(folder: Path) -> Photos:
-    return ImageSet.from_folder(folder).load(SMALL)
+def load(folder: Path) -> CalibrationImages:
+    return ImageFolder.open(folder).load(SMALL)
 
 
 def test_files_know_their_class_and_name(tmp_path: Path) -> None:
     for name in ("red/deep/down/0.png", "green/1.png", "2.png"):
         photos.write_photo(tmp_path / name, "red")
-    images = ImageSet.from_folder(tmp_path)
+    images = ImageFolder.open(tmp_path)
     assert {file.name: file.class_name for file in images.files} == {
         "red/deep/down/0.png": "red",
         "green/1.png": "green",
@@ -72,12 +73,12 @@ def test_the_order_follows_from_the_names_alone(colours: Path, tmp_path: Path) -
     moved = tmp_path / "elsewhere"
     for name in sorted((each.relative_to(colours) for each in colours.rglob("*.png")), reverse=True):
         photos.write_photo(moved / name, "blue", seed=5)  # other contents, written in another order
-    assert names(ImageSet.from_folder(colours)) == names(ImageSet.from_folder(str(moved)))
+    assert names(ImageFolder.open(colours)) == names(ImageFolder.open(str(moved)))
 
 
 def test_the_order_is_this_one_on_every_machine(colours: Path) -> None:
     """By the first digits of ``sha256sum`` of the names, class after class in turn."""
-    assert names(ImageSet.from_folder(colours)) == [
+    assert names(ImageFolder.open(colours)) == [
         "blue/1.png",
         "green/2.png",
         "red/2.png",
@@ -106,21 +107,21 @@ def test_a_class_is_shuffled(tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     for index in range(30):
         (tmp_path / "red" / f"{index:02}.png").touch()
-    ordered = names(ImageSet.from_folder(tmp_path))
+    ordered = names(ImageFolder.open(tmp_path))
     assert ordered != sorted(ordered)
 
 
 def test_a_limit_is_the_beginning_and_even(colours: Path) -> None:
-    whole, part = ImageSet.from_folder(colours), ImageSet.from_folder(colours, limit=6)
+    whole, part = ImageFolder.open(colours), ImageFolder.open(colours, limit=6)
     assert part.files == whole.files[:6]
     assert set(Counter(file.class_name for file in part.files).values()) == {2}
-    assert len(ImageSet.from_folder(colours, limit=100)) == 9
+    assert len(ImageFolder.open(colours, limit=100)) == 9
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_that_leaves_nothing(colours: Path, limit: int) -> None:
     with pytest.raises(CalibrationError, match=f"{limit} images were asked for"):
-        ImageSet.from_folder(colours, limit=limit)
+        ImageFolder.open(colours, limit=limit)
 
 
 @pytest.mark.parametrize(
@@ -128,40 +129,40 @@ def test_a_limit_that_leaves_nothing(colours: Path, limit: int) -> None:
     [("blue", "red", "green"), ("Blue", "RED", "green"), ("blue", "red", "green", "never seen")],
 )
 def test_folders_match_labels_whatever_the_case(colours: Path, labels: tuple[str, ...]) -> None:
-    images = ImageSet.from_folder(colours)
-    assert images.targets(labels) == {"blue": 0, "red": 1, "green": 2}
+    images = ImageFolder.open(colours)
+    assert images.class_to_idx(labels) == {"blue": 0, "red": 1, "green": 2}
     assert images.is_labelled(labels)
 
 
 @pytest.mark.parametrize("label", ["Bald Eagle", "bald-eagle", "bald_eagle", " bald  eagle"])
 def test_underscores_and_hyphens_are_spaces(tmp_path: Path, label: str) -> None:
     photos.write_photo(tmp_path / "bald_eagle" / "0.png", "red")
-    assert ImageSet.from_folder(tmp_path).targets(["crane", label]) == {"bald_eagle": 1}
+    assert ImageFolder.open(tmp_path).class_to_idx(["crane", label]) == {"bald_eagle": 1}
 
 
 def test_an_exact_match_goes_before_a_near_one(tmp_path: Path) -> None:
     for name in ("crane", "Crane"):
         photos.write_photo(tmp_path / name / "0.png", "red")
-    assert ImageSet.from_folder(tmp_path).targets(["Crane", "crane"]) == {"Crane": 0, "crane": 1}
+    assert ImageFolder.open(tmp_path).class_to_idx(["Crane", "crane"]) == {"Crane": 0, "crane": 1}
 
 
 @pytest.mark.parametrize("labels", [("crane", "crane"), ("CRANE", "Crane")])
 def test_a_folder_that_may_mean_two_classes(tmp_path: Path, labels: tuple[str, ...]) -> None:
     photos.write_photo(tmp_path / "crane" / "0.png", "red")
     with pytest.raises(CalibrationError, match="'crane' may mean several classes of the model: 0, 1") as caught:
-        ImageSet.from_folder(tmp_path).targets(labels)
+        ImageFolder.open(tmp_path).class_to_idx(labels)
     assert "--labels" in caught.value.fix
 
 
 def test_a_folder_that_is_no_label(colours: Path) -> None:
     photos.write_photo(colours / "violet" / "0.png", "red")
-    images = ImageSet.from_folder(colours)
+    images = ImageFolder.open(colours)
     labels = ("red", "green", "blue", "violets")
     assert not images.is_labelled(labels)
     with pytest.raises(
         CalibrationError, match=r"1 of the 4 folders in .* are no labels of the model: 'violet'"
     ) as caught:
-        images.targets(labels)
+        images.class_to_idx(labels)
     assert caught.value.fix == "'violet' is close to 'violets'"
     assert "'red', 'green', 'blue'" in caught.value.expected
 
@@ -170,16 +171,16 @@ def test_many_folders_that_are_no_labels_are_counted(tmp_path: Path) -> None:
     for index in range(12):
         photos.write_photo(tmp_path / f"n{index:08}" / "0.png", "red")
     with pytest.raises(CalibrationError, match=r"12 of the 12 folders .* and 4 more") as caught:
-        ImageSet.from_folder(tmp_path).targets(["tench", "goldfish"])
+        ImageFolder.open(tmp_path).class_to_idx(["tench", "goldfish"])
     assert caught.value.fix
 
 
 def test_images_beside_the_folders_have_no_class(colours: Path) -> None:
     photos.write_photo(colours / "loose.png", "red")
-    images = ImageSet.from_folder(colours)
+    images = ImageFolder.open(colours)
     assert not images.is_labelled(photos.COLOURS)
     with pytest.raises(CalibrationError, match=r"1 images of .* lie in no class's folder: 'loose.png'"):
-        images.targets(photos.COLOURS)
+        images.class_to_idx(photos.COLOURS)
 
 
 def test_frames_are_those_of_the_runtime(colours: Path) -> None:
@@ -189,7 +190,7 @@ def test_frames_are_those_of_the_runtime(colours: Path) -> None:
     preprocess = Preprocessor(SMALL)
     for file, frame in zip(loaded.files, loaded.frames, strict=True):
         assert np.array_equal(frame, preprocess(read_image(file.path), order="RGB"))
-    assert loaded.files == ImageSet.from_folder(colours).files
+    assert loaded.files == ImageFolder.open(colours).files
     assert len(loaded) == 9
     assert loaded.skipped == ()
 
@@ -197,17 +198,17 @@ def test_frames_are_those_of_the_runtime(colours: Path) -> None:
 def test_frames_are_in_the_networks_channel_order(colours: Path) -> None:
     size = (16, 16)
     rgb, bgr = (
-        ImageSet.from_folder(colours).load(Preprocessing(size, size, channel_order=order)).frames
+        ImageFolder.open(colours).load(Preprocessing(size, size, channel_order=order)).frames
         for order in ("RGB", "BGR")
     )
     assert np.array_equal(rgb, bgr[..., ::-1])
     assert not np.array_equal(rgb, bgr)
 
 
-def test_pictures_are_in_order_and_whole(tmp_path: Path) -> None:
+def test_images_are_decoded_in_order_and_whole(tmp_path: Path) -> None:
     pixels = {f"{index}.png": photos.write_photo(tmp_path / f"{index}.png", "red", seed=index) for index in range(40)}
-    images = ImageSet.from_folder(tmp_path)
-    pictures = list(images.pictures())
+    images = ImageFolder.open(tmp_path)
+    pictures = list(images.decode())
     assert [picture.file for picture in pictures] == list(images.files)
     for picture in pictures:
         assert picture.pixels is not None
@@ -218,9 +219,9 @@ def test_large_images_are_decoded_in_their_turn(tmp_path: Path, monkeypatch: pyt
     """Sixteen of 100 megapixels would be ahead otherwise."""
     for index in range(6):
         photos.write_photo(tmp_path / f"{index}.png", "red", seed=index)
-    whole = [picture.pixels for picture in ImageSet.from_folder(tmp_path).pictures()]
+    whole = [picture.pixels for picture in ImageFolder.open(tmp_path).decode()]
     decoded_by: list[str] = []
-    decode = calib_images._decode
+    decode = image_folder._decode
 
     def noted(file: ImageFile, most: int) -> object:
         picture = decode(file, most)
@@ -228,9 +229,9 @@ def test_large_images_are_decoded_in_their_turn(tmp_path: Path, monkeypatch: pyt
             decoded_by.append(threading.current_thread().name)
         return picture
 
-    monkeypatch.setattr(calib_images, "_decode", noted)
-    monkeypatch.setattr(calib_images, "AHEAD_PIXELS", 100)
-    pictures = list(ImageSet.from_folder(tmp_path).pictures())
+    monkeypatch.setattr(image_folder, "_decode", noted)
+    monkeypatch.setattr(image_folder, "PREFETCH_PIXELS", 100)
+    pictures = list(ImageFolder.open(tmp_path).decode())
     assert decoded_by == [threading.current_thread().name] * 6
     for picture, pixels in zip(pictures, whole, strict=True):
         assert picture.pixels is not None
@@ -239,18 +240,18 @@ def test_large_images_are_decoded_in_their_turn(tmp_path: Path, monkeypatch: pyt
 
 def test_the_hash_is_of_the_bytes_that_were_decoded(tmp_path: Path) -> None:
     photos.write_photo(tmp_path / "0.png", "red")
-    (picture,) = ImageSet.from_folder(tmp_path).pictures()
+    (picture,) = ImageFolder.open(tmp_path).decode()
     assert picture.sha256 == hashlib.sha256((tmp_path / "0.png").read_bytes()).hexdigest()
 
 
 @pytest.mark.timeout(30)
 def test_what_is_put_in_the_place_of_an_image_is_skipped(colours: Path) -> None:
-    images = ImageSet.from_folder(colours)
+    images = ImageFolder.open(colours)
     for name in ("red/0.png", "red/1.png"):
         (colours / name).unlink()
     os.mkfifo(colours / "red/0.png")
     (colours / "red/1.png").symlink_to("/dev/zero")
-    skipped = {picture.file.name for picture in images.pictures() if picture.pixels is None}
+    skipped = {picture.file.name for picture in images.decode() if picture.pixels is None}
     assert skipped == {"red/0.png", "red/1.png"}
 
 
@@ -259,13 +260,13 @@ def test_images_that_do_not_fit_the_memory(colours: Path, monkeypatch: pytest.Mo
         raise MemoryError
 
     monkeypatch.setattr(np, "empty", full)
-    with pytest.raises(CalibrationError, match="9 images of 16x16 pixels do not fit the memory"):
+    with pytest.raises(CalibrationError, match="9 images of 16x16 pixels do not fit into memory"):
         load(colours)
 
 
-def test_leaving_the_pictures_early_ends_the_readers(tmp_path: Path) -> None:
+def test_leaving_the_decoder_early_ends_its_threads(tmp_path: Path) -> None:
     photos.write_photos(tmp_path, each=20)
-    pictures = ImageSet.from_folder(tmp_path).pictures()
+    pictures = ImageFolder.open(tmp_path).decode()
     next(pictures)
     pictures.close()  # type: ignore[attr-defined]
     readers = [thread for thread in threading.enumerate() if thread.name.startswith("vitedge-images")]
@@ -279,7 +280,7 @@ def test_images_that_cannot_be_read_are_skipped_and_named(colours: Path) -> None
     (colours / "red" / "0.png").write_bytes(whole[: len(whole) // 2])
     (colours / "blue" / "1.png").write_bytes(b"")
     steps = Steps()
-    loaded = ImageSet.from_folder(colours).load(SMALL, steps)
+    loaded = ImageFolder.open(colours).load(SMALL, steps)
     assert sorted(loaded.skipped) == ["blue/1.png", "red/0.png"]
     assert len(loaded) == len(loaded.frames) == 7
     assert not {file.name for file in loaded.files} & set(loaded.skipped)
@@ -299,16 +300,16 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / ".hidden.png").touch()
     with pytest.raises(CalibrationError, match="holds no images") as caught:
-        ImageSet.from_folder(tmp_path)
+        ImageFolder.open(tmp_path)
     assert ".png" in caught.value.expected
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="there is no folder"):
-        ImageSet.from_folder(tmp_path / "missing")
+        ImageFolder.open(tmp_path / "missing")
     photos.write_photo(tmp_path / "0.png", "red")
     with pytest.raises(CalibrationError, match=r"0\.png is not a folder"):
-        ImageSet.from_folder(tmp_path / "0.png")
+        ImageFolder.open(tmp_path / "0.png")
 
 
 def test_a_folder_that_cannot_be_listed(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +322,7 @@ def test_a_folder_that_cannot_be_listed(colours: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(CalibrationError, match="green cannot be listed: Permission denied") as caught:
-        ImageSet.from_folder(colours)
+        ImageFolder.open(colours)
     assert caught.value.fix
 
 
@@ -331,9 +332,9 @@ def test_the_hash_depends_on_names_contents_and_order_alone(colours: Path, tmp_p
     copy = tmp_path / "copy"
     shutil.copytree(colours, copy)
     assert load(copy).sha256 == first
-    images = ImageSet.from_folder(copy)
-    assert ImageSet(copy, images.files[::-1]).load(SMALL).sha256 != first
-    assert ImageSet.from_folder(copy, limit=8).load(SMALL).sha256 != first
+    images = ImageFolder.open(copy)
+    assert ImageFolder(copy, images.files[::-1]).load(SMALL).sha256 != first
+    assert ImageFolder.open(copy, limit=8).load(SMALL).sha256 != first
     photos.write_photo(copy / "red" / "0.png", "red", seed=99)
     assert load(copy).sha256 != first
     shutil.copy(colours / "red" / "0.png", copy / "red" / "0.png")
@@ -351,7 +352,7 @@ def test_the_hash_is_of_what_was_used(colours: Path) -> None:
 def test_a_single_image_gives_a_warning(tmp_path: Path) -> None:
     photos.write_photo(tmp_path / "0.png", "red")
     steps = Steps()
-    assert len(ImageSet.from_folder(tmp_path).load(SMALL, steps)) == 1
+    assert len(ImageFolder.open(tmp_path).load(SMALL, steps)) == 1
     assert steps.texts == ["warning: a single image; 300 give dependable ranges"]
 
 
@@ -359,13 +360,13 @@ def test_the_same_image_over_and_over_gives_a_warning(tmp_path: Path) -> None:
     for index in range(4):
         photos.write_photo(tmp_path / f"{index}.png", "red", seed=max(index, 2))
     steps = Steps()
-    ImageSet.from_folder(tmp_path).load(SMALL, steps)
-    assert steps.texts == ["warning: 3 of 4 images are the same file over and over"]
+    ImageFolder.open(tmp_path).load(SMALL, steps)
+    assert steps.texts == ["warning: 3 of 4 images are copies of one file"]
 
 
 def test_different_images_give_no_warning(colours: Path) -> None:
     steps = Steps()
-    ImageSet.from_folder(colours).load(SMALL, steps)
+    ImageFolder.open(colours).load(SMALL, steps)
     assert steps.texts == []
 
 
@@ -381,7 +382,7 @@ def test_a_list_names_images_relative_to_its_own_folder(colours: Path, tmp_path:
     photos.write_photo(tmp_path / "loose.png", "red")
     listing = tmp_path / "list.txt"
     listing.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
-    images = ImageSet.from_list(listing)
+    images = ImageFolder.from_list(listing)
     assert {file.name: file.class_name for file in images.files} == {
         "colours/red/0.png": "red",
         "colours/green/1.png": "green",
@@ -397,22 +398,22 @@ def test_a_list_names_images_relative_to_its_own_folder(colours: Path, tmp_path:
 def test_a_list_is_used_as_evenly_as_a_folder(colours: Path, tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     listing.write_text("\n".join(str(path) for path in sorted(colours.rglob("*.png"))), encoding="utf-8")
-    part = ImageSet.from_list(listing, limit=6)
+    part = ImageFolder.from_list(listing, limit=6)
     assert Counter(file.class_name for file in part.files) == {"red": 2, "green": 2, "blue": 2}
-    assert part.files == ImageSet.from_list(listing).files[:6]
+    assert part.files == ImageFolder.from_list(listing).files[:6]
     with pytest.raises(CalibrationError, match="0 images were asked for"):
-        ImageSet.from_list(listing, limit=0)
+        ImageFolder.from_list(listing, limit=0)
 
 
 def test_a_file_that_a_list_names_and_that_is_not_there_is_told_with_its_line(colours: Path) -> None:
     listing = colours / "list.txt"
     listing.write_text("red/0.png\n\nred/7.png\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"line 3 of .*list\.txt: there is no file .*7\.png") as caught:
-        ImageSet.from_list(listing)
+        ImageFolder.from_list(listing)
     assert "relative to" in caught.value.expected
     listing.write_text("red\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"line 1 of .*: there is no file .*red"):
-        ImageSet.from_list(listing)
+        ImageFolder.from_list(listing)
 
 
 @pytest.mark.timeout(30)
@@ -422,7 +423,7 @@ def test_what_is_no_regular_file_is_told_with_its_line(colours: Path, entry: str
     listing = colours / "list.txt"
     listing.write_text(f"red/0.png\n{entry}\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match=r"line 2 of .*list\.txt: there is no file"):
-        ImageSet.from_list(listing)
+        ImageFolder.from_list(listing)
 
 
 def test_only_line_breaks_separate_the_entries_of_a_list(tmp_path: Path) -> None:
@@ -430,7 +431,7 @@ def test_only_line_breaks_separate_the_entries_of_a_list(tmp_path: Path) -> None
     for name in names:
         photos.write_photo(tmp_path / name, "red")
     (tmp_path / "list.txt").write_bytes("\r".join(names[:2]).encode() + b"\r\n" + "\n".join(names[2:]).encode())
-    assert {file.name for file in ImageSet.from_list(tmp_path / "list.txt").files} == set(names)
+    assert {file.name for file in ImageFolder.from_list(tmp_path / "list.txt").files} == set(names)
 
 
 @pytest.mark.timeout(30)
@@ -445,10 +446,10 @@ def test_a_list_beyond_its_bounds(kind: str, tmp_path: Path, monkeypatch: pytest
         listing.touch()
         os.truncate(listing, 100 << 30)
     else:
-        monkeypatch.setattr(calib_images, "LISTED_IMAGES", 10)
+        monkeypatch.setattr(image_folder, "LISTED_IMAGES", 10)
         listing.write_text("a.png\n" * 11)
     with pytest.raises(CalibrationError, match=r"list\.txt cannot be read: it (is|has)"):
-        ImageSet.from_list(listing)
+        ImageFolder.from_list(listing)
 
 
 @pytest.mark.timeout(30)
@@ -456,21 +457,21 @@ def test_links_to_folders_are_not_followed(colours: Path, tmp_path: Path) -> Non
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "red").symlink_to(colours / "red")
     with pytest.raises(CalibrationError, match="holds no images") as caught:
-        ImageSet.from_folder(tmp_path / "linked")
+        ImageFolder.open(tmp_path / "linked")
     assert "links to folders" in caught.value.fix
 
 
 @pytest.mark.timeout(30)
 def test_many_classes_and_labels_are_compared_quickly(tmp_path: Path) -> None:
     files = tuple(ImageFile(tmp_path, f"{index}/0.png", f"folder {index}") for index in range(5000))
-    images = ImageSet(tmp_path, files)
-    assert images.targets([f"Folder_{index}" for index in range(5000)])["folder 4321"] == 4321
+    images = ImageFolder(tmp_path, files)
+    assert images.class_to_idx([f"Folder_{index}" for index in range(5000)])["folder 4321"] == 4321
     with pytest.raises(CalibrationError, match="5000 of the 5000 folders"):
-        images.targets([f"label number {index}" for index in range(5000)])
+        images.class_to_idx([f"label number {index}" for index in range(5000)])
 
 
 @pytest.mark.parametrize(("content", "problem"), [(b"\n \n", "names no images"), (b"\xff\xfe\0", "cannot be read")])
 def test_a_list_without_images(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(CalibrationError, match=problem):
-        ImageSet.from_list(tmp_path / "list.txt")
+        ImageFolder.from_list(tmp_path / "list.txt")

@@ -1,4 +1,4 @@
-"""Images that serve for calibration and for evaluation both: what is measured on them flatters."""
+"""Images that calibration and evaluation share: accuracy on them is too optimistic."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import cache
 from pathlib import Path
 
 from vitedge.bundle.bundle import sha256_of
-from vitedge.calib.data.images import ImageFile
+from vitedge.calib.data.dataset import ImageFile
 
 
-def overlap(calibration: Sequence[ImageFile], evaluation: Sequence[ImageFile]) -> int:
-    """How many images of the evaluation calibration used as well, by their contents, whatever their names.
+def count_shared_images(calibration: Sequence[ImageFile], evaluation: Sequence[ImageFile]) -> int:
+    """Count the evaluation images that calibration also used, by their contents, whatever their names.
 
-    Only files whose size occurs on both sides are read. Frames are the same if number and video are.
+    Only files whose size occurs on both sides are read. Two frames are the same if number and video are the same.
     """
     sizes = [{_size(each.path) for each in files} for files in (calibration, evaluation)]
     common = (sizes[0] & sizes[1]) - {-1}
@@ -27,7 +27,7 @@ def overlap(calibration: Sequence[ImageFile], evaluation: Sequence[ImageFile]) -
 
 
 def _size(path: Path) -> int:
-    """In bytes; −1 if it cannot be read."""
+    """Return the size in bytes; −1 if it cannot be read."""
     try:
         return path.stat().st_size
     except OSError:
