@@ -24,7 +24,7 @@ from vitedge.runtime.engines.tensorrt.cuda import current
 from vitedge.runtime.engines.tensorrt.device import Device, open_device
 from vitedge.runtime.engines.tensorrt.engine import open_plan
 from vitedge.runtime.engines.tensorrt.plan import Plan
-from vitedge.runtime.engines.tensorrt.plan_store import Stored, tensorrt_of
+from vitedge.runtime.engines.tensorrt.plan_store import StoredPlan, tensorrt_of
 
 MOST = 1.05
 ROUNDS = 20
@@ -32,7 +32,7 @@ CALLS = 200
 
 
 @contextmanager
-def bare_loop(device: Device, stored: Stored) -> Iterator[Call]:
+def bare_loop(device: Device, stored: StoredPlan) -> Iterator[Call]:
     """One inference, as short as it can be written in Python without a graph."""
     cuda = device.cuda
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ from vitedge.bundle.bundle import INPUT_NAME, LABELS, MODEL_ONNX, OPENVINO_BIN, 
 from vitedge.bundle.manifest import Manifest
 from vitedge.bundle.targets import target_named
 from vitedge.converters.integrations.built import built_plan
-from vitedge.runtime.engines.tensorrt.plan_store import MODEL_PLAN, Stored
+from vitedge.runtime.engines.tensorrt.plan_store import MODEL_PLAN, StoredPlan
 from vitedge.safety.escape import pbtxt, terminal_lines
 
 CONFIGURATION = "config.pbtxt"
@@ -73,20 +73,20 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     )
 
 
-def _plan_note(plan: Stored) -> str:
+def _plan_note(plan: StoredPlan) -> str:
     note = f"the plan runs on {plan.record.fingerprint.described}, and on nothing else"
-    if plan.is_remembered:
+    if plan.is_built_here:
         return note
     return f"{note}; this machine does not remember building it, and a plan is code: serve it only if you know who did"
 
 
-def _served_plan(bundle: Bundle) -> Stored | None:
+def _served_plan(bundle: Bundle) -> StoredPlan | None:
     """Its plan, if Triton can run it: plans of TensorRT for RTX are another kind."""
     plan = built_plan(bundle)
     return plan if plan is not None and plan.record.fingerprint.module == "tensorrt" else None
 
 
-def _backend(bundle: Bundle, plan: Stored | None) -> Backend:
+def _backend(bundle: Bundle, plan: StoredPlan | None) -> Backend:
     if plan is not None:
         return TENSORRT
     return OPENVINO if target_named(bundle.manifest.target).backend == "openvino" else ONNX_RUNTIME

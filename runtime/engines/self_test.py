@@ -123,7 +123,7 @@ def _refusal(bundle: Bundle, engine: Engine, reached: str, expected: str) -> Eng
 
 def _advice(info: EngineInfo) -> str:
     if info.name == "tensorrt":
-        return "build the engine again (vitedge build --force); else try another version of TensorRT"
+        return "build the engine again with force; else try another version of TensorRT"
     if info.effective_precision == "int8":
         return "int8 overflows on CPUs without VNNI: convert with --precision fp16; else try another engine version"
     if info.effective_precision in ("fp16", "bf16"):

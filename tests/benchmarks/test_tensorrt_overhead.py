@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_tensorrt import RECORD, FakeCuda, FakeTensorrt, fake_device
 
-from vitedge.runtime.engines.tensorrt.plan_store import Stored
+from vitedge.runtime.engines.tensorrt.plan_store import StoredPlan
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -31,8 +31,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_bare_loop(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = FakeCuda()
     module = FakeTensorrt(cuda, {b"plan": lambda frame: frame.mean(axis=(0, 1), dtype=np.float32)})
-    monkeypatch.setattr(Stored, "read", lambda self: b"plan")
-    with script.bare_loop(fake_device(module), Stored(Path("nowhere"), RECORD)) as call:
+    monkeypatch.setattr(StoredPlan, "read", lambda self: b"plan")
+    with script.bare_loop(fake_device(module), StoredPlan(Path("nowhere"), RECORD)) as call:
         before = len(cuda.calls)
         call()
         assert cuda.calls[before:] == ["copy_in", "execute_async_v3", "copy_out", "synchronize"]

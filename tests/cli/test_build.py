@@ -19,7 +19,7 @@ from vitedge.cli.build import attention_text, record_lines
 from vitedge.runtime.engines.tensorrt import device as device_module
 from vitedge.runtime.engines.tensorrt import plan_store as store
 from vitedge.runtime.engines.tensorrt.build import build as build_module
-from vitedge.runtime.engines.tensorrt.build.worker import Request
+from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest
 from vitedge.runtime.engines.tensorrt.layers import AttentionBlock
 
 OPEN_DEVICE = device_module.open_device
@@ -45,7 +45,7 @@ def module(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> FakeTensorrt:
     for name, value in {"ROUNDS": 2, "RUNS_A_ROUND": 2, "WARM_UP_RUNS": 1}.items():
         monkeypatch.setattr(build_module, name, value)
 
-    def build_apart(request: Request, progress: Any) -> None:
+    def build_apart(request: BuildRequest, progress: Any) -> None:
         Path(request.plan).write_bytes(f"plan of {Path(request.graph).name}".encode())
 
     monkeypatch.setattr(build_module, "build_apart", build_apart)
@@ -87,7 +87,7 @@ def test_inspect_tells_an_engine_that_came_with_the_bundle(
 ) -> None:
     assert main(["build", str(bundle.path)]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(store, "_built_here", {})
+    monkeypatch.setattr(store, "_built_in_this_process", {})
     assert inspected(bundle, capsys)["state"] == "built"
     monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "another-machine"))
     assert inspected(bundle, capsys)["state"] == "built elsewhere"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.errors import EngineError
-from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, Candidate, Latency
+from vitedge.runtime.engines.tensorrt.build_record import BuildCandidate, BuildRecord, InferenceLatency
 from vitedge.runtime.engines.tensorrt.cuda import Gpu
 from vitedge.runtime.engines.tensorrt.device import Device
 from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint
@@ -53,8 +53,8 @@ RECORD = BuildRecord(
     plan_bytes=3,
     workspace_bytes=1 << 28,
     candidates=(
-        Candidate("model.onnx", 3.5, 4, "int8", None, None, "self-test failed"),
-        Candidate("model.fp16.onnx", 2.5, 3, "fp16", 55.5, Latency(1.5, 1.25, 2.0, 200), ""),
+        BuildCandidate("model.onnx", 3.5, 4, "int8", None, None, "self-test failed"),
+        BuildCandidate("model.fp16.onnx", 2.5, 3, "fp16", 55.5, InferenceLatency(1.5, 1.25, 2.0, 200), ""),
     ),
     attention=(AttentionBlock("mha", ("softmax",), "fp16", fused=True, reason=""),),
 )

@@ -16,7 +16,7 @@ from fake_tensorrt import Answer, FakeCuda, FakeTensorrt
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import GOLDEN, MODEL_FP16_ONNX, MODEL_ONNX, OPENVINO_XML, TENSORRT, Bundle, Golden
-from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, Candidate, Latency, dump_record
+from vitedge.runtime.engines.tensorrt.build_record import BuildCandidate, BuildRecord, InferenceLatency, dump_record
 from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint
 from vitedge.runtime.engines.tensorrt.plan_store import graphs_of
 from vitedge.version import VERSION
@@ -44,7 +44,7 @@ def write_build(bundle: Bundle, *, kept: str, **changes: Any) -> None:
     """Write ``tensorrt/`` as a build on an Orin leaves it; ``changes`` are to the fingerprint."""
     plan = {MODEL_ONNX: INT8_PLAN, MODEL_FP16_ONNX: FP16_PLAN}[kept]
     fingerprint = Fingerprint("tensorrt", "10.3.0", "Orin", "8.7", "L4T 36.4.3", graphs_of(bundle), ())
-    candidate = Candidate(kept, 1.0, len(plan), "fp16", 40.0, Latency(1.0, 1.0, 1.0, 10), "")
+    candidate = BuildCandidate(kept, 1.0, len(plan), "fp16", 40.0, InferenceLatency(1.0, 1.0, 1.0, 10), "")
     record = BuildRecord(
         schema_version=1,
         vitedge_version=VERSION,

@@ -17,9 +17,9 @@ from vitedge.progress import Terminal
 from vitedge.safety.escape import shell, terminal_lines
 
 if TYPE_CHECKING:
-    from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, Candidate
+    from vitedge.runtime.engines.tensorrt.build_record import BuildRecord, BuildCandidate
     from vitedge.runtime.engines.tensorrt.layers import AttentionBlock
-    from vitedge.runtime.engines.tensorrt.plan_store import Stored
+    from vitedge.runtime.engines.tensorrt.plan_store import StoredPlan
 
 EPILOG = """\
 The graph and its 16-bit twin are both built and timed, and the faster one that passes the bundle's self-test is kept,
@@ -78,7 +78,7 @@ def record_lines(record: BuildRecord) -> list[str]:
     return [*lines, f"attention   {attention_text(record.attention)}"]
 
 
-def _candidate(candidate: Candidate, *, kept: bool) -> str:
+def _candidate(candidate: BuildCandidate, *, kept: bool) -> str:
     if candidate.refusal or candidate.latency is None:
         return f"refused: {candidate.refusal.splitlines()[0] if candidate.refusal else 'not timed'}"
     latency = candidate.latency
@@ -126,7 +126,7 @@ def engine_state(bundle: Bundle) -> EngineState | None:
     return min(states, key=lambda each: each.state != "built")
 
 
-def _state(bundle: Bundle, found: Stored | BundleSchemaError) -> EngineState:
+def _state(bundle: Bundle, found: StoredPlan | BundleSchemaError) -> EngineState:
     if isinstance(found, BundleSchemaError):
         return EngineState("unreadable", found.problem, None)
     try:
@@ -136,7 +136,7 @@ def _state(bundle: Bundle, found: Stored | BundleSchemaError) -> EngineState:
     return _fit(bundle, found)
 
 
-def _fit(bundle: Bundle, found: Stored) -> EngineState:
+def _fit(bundle: Bundle, found: StoredPlan) -> EngineState:
     from vitedge.runtime.engines.tensorrt.device import open_device
     from vitedge.runtime.engines.tensorrt.fingerprint import difference, fingerprint_of
     from vitedge.runtime.engines.tensorrt.plan_store import graphs_of, tensorrt_of
@@ -149,7 +149,7 @@ def _fit(bundle: Bundle, found: Stored) -> EngineState:
     changed = difference(found.record.fingerprint, here)
     if changed:
         return EngineState("built for another device", changed, found.record)
-    if not found.is_remembered:
+    if not found.is_built_here:
         reason = "not by this user on this machine, where it is built anew"
         return EngineState("built elsewhere", reason, found.record)
     return EngineState("built", "", found.record)

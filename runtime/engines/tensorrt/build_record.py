@@ -1,4 +1,4 @@
-"""``tensorrt/build.json``: what was built on this device, of what, for what, and how it did."""
+"""``tensorrt/build.json``: which graphs were built on this device, for what, and how each performed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Of single inferences in a build, in milliseconds, the two copies included.
+class InferenceLatency:
+    """Latency of single inferences after a build, in milliseconds, including both copies.
 
     Attributes:
-        median: over the rounds.
-        low: the tenth of them that is fastest is faster.
-        high: the tenth that is slowest is slower.
-        runs: how many were timed.
+        median: median over all runs.
+        low: 10th percentile.
+        high: 90th percentile.
+        runs: number of inferences that were timed.
     """
 
     median: float
@@ -32,17 +32,17 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One graph of the bundle, built.
+class BuildCandidate:
+    """One graph of the bundle that was built.
 
     Attributes:
-        graph: its name in the bundle.
-        seconds: that the build took.
+        graph: name of the graph in the bundle.
+        seconds: duration of the build.
         bytes: size of the plan.
-        precision: what the plan multiplies in; ``unavailable`` where TensorRT does not say.
-        sqnr_db: of its logits against the golden ones; None if it did not come that far.
+        precision: precision of its matrix products; ``unavailable`` if TensorRT does not report it.
+        sqnr_db: SQNR of its logits against the golden ones; None if it was not tested.
         latency: None if it was not timed.
-        refusal: why it was not kept, other than that another one is faster; empty if nothing speaks against it.
+        refusal: why it cannot be used; empty if it can.
     """
 
     graph: str
@@ -50,25 +50,25 @@ class Candidate:
     bytes: int
     precision: str
     sqnr_db: float | None
-    latency: Latency | None
+    latency: InferenceLatency | None
     refusal: str
 
 
 @dataclass(frozen=True)
 class BuildRecord:
-    """The whole of ``build.json``.
+    """The contents of ``build.json``.
 
     Attributes:
-        schema_version: of this layout.
-        vitedge_version: what wrote it.
+        schema_version: version of this layout.
+        vitedge_version: version of vitedge that wrote it.
         created_at: ISO 8601, UTC.
-        fingerprint: what the plan depends on.
+        fingerprint: everything that the plan depends on.
         kept: the graph whose plan was kept.
-        plan_sha256: of ``model.plan``.
-        plan_bytes: its size.
-        workspace_bytes: most scratch memory that a layer was allowed.
-        candidates: every graph that was tried, that which was asked for first.
-        attention: the attention blocks of the plan; empty where TensorRT does not describe its layers.
+        plan_sha256: SHA-256 of ``model.plan``.
+        plan_bytes: size of ``model.plan``.
+        workspace_bytes: scratch memory limit of a layer.
+        candidates: every graph that was tried; the graph in the requested precision comes first.
+        attention: attention blocks of the plan; empty if TensorRT does not describe its layers.
     """
 
     schema_version: int
@@ -79,18 +79,18 @@ class BuildRecord:
     plan_sha256: str
     plan_bytes: int
     workspace_bytes: int
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[BuildCandidate, ...]
     attention: tuple[AttentionBlock, ...]
 
     @property
-    def chosen(self) -> Candidate:
+    def chosen(self) -> BuildCandidate:
         """The candidate that was kept."""
         (found,) = (each for each in self.candidates if each.graph == self.kept)
         return found
 
 
 def dump_record(record: BuildRecord) -> str:
-    """The record as indented JSON text."""
+    """Serialize the record as indented JSON text."""
     return json.dumps(encode(record), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -102,18 +102,18 @@ def parse_record(text: str, *, where: str) -> BuildRecord:
         where: path for errors.
 
     Raises:
-        BundleSchemaError: not JSON, of another version, or a key is missing or wrong.
+        BundleSchemaError: the text is not JSON or has another version, or a key is missing or wrong.
     """
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise BundleSchemaError(f"{where} is not JSON: {error}", fix="vitedge build --force") from error
+        raise BundleSchemaError(f"{where} is not JSON: {error}", fix="build it again with force") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleSchemaError(
-            f"{where} has schema version {version}", expected=str(SCHEMA_VERSION), fix="vitedge build --force"
+            f"{where} has schema version {version}", expected=str(SCHEMA_VERSION), fix="build it again with force"
         )
     record = decode(BuildRecord, value, where=where)
     if record.kept not in {each.graph for each in record.candidates}:
-        raise BundleSchemaError(f"{where} keeps {record.kept!r}, which is none of its candidates")
+        raise BundleSchemaError(f"{where} keeps {record.kept!r}, which is not one of its candidates")
     return record

@@ -1,7 +1,7 @@
-"""CUDA's driver, as much of it as an engine needs: a small Protocol, and its implementation with ``cuda-bindings``.
+"""The part of the CUDA driver API that an engine needs: a Protocol, and its implementation with ``cuda-bindings``.
 
-Handles and addresses are plain integers, 0 is none. Every call but those that retain, release and enter the context
-needs it to be current in the calling thread.
+Handles and addresses are plain integers; 0 means none. Every call needs the context to be current in the calling
+thread, except those that retain, release or push it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vitedge.errors import EngineError
 from vitedge.extras import require
 
 GPU = 0
-"""The GPU that is used: the first of those that ``CUDA_VISIBLE_DEVICES`` leaves."""
+"""Index of the GPU that is used: the first one in ``CUDA_VISIBLE_DEVICES``."""
 
 _FIX = "vitedge doctor shows what this machine has"
 
@@ -25,7 +25,7 @@ class Gpu:
     """A GPU and its driver.
 
     Attributes:
-        name: as the driver gives it.
+        name: name from the driver.
         compute_capability: such as ``8.7``.
         driver: the newest CUDA that the driver supports, such as ``12.6``.
     """
@@ -36,67 +36,67 @@ class Gpu:
 
 
 class Cuda(Protocol):
-    """What an engine needs of CUDA. Each call raises EngineError where the driver refuses."""
+    """The calls of CUDA that an engine needs. Each raises EngineError if the driver fails."""
 
     def gpu(self) -> Gpu:
-        """The GPU that is used."""
+        """Return the GPU that is used."""
 
     def retain_context(self) -> int:
-        """Take a share in the primary context, which all CUDA code of the process uses."""
+        """Retain the primary context, which all CUDA code of the process uses, and return it."""
 
     def release_context(self) -> None:
-        """Give the share back."""
+        """Release the primary context."""
 
     def push(self, context: int) -> None:
-        """Make it current in this thread, above what is current there."""
+        """Push a context on this thread's stack, which makes it current."""
 
     def pop(self) -> None:
-        """Restore what was current in this thread."""
+        """Pop the current context from this thread's stack."""
 
     def new_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+        """Create a stream that does not wait for the default stream."""
 
     def free_stream(self, stream: int) -> None:
-        """Destroy it once its work is done."""
+        """Destroy a stream once its work is done."""
 
     def pin(self, size: int) -> int:
-        """Allocate host memory that the GPU copies from and to directly."""
+        """Allocate pinned host memory, which the GPU copies from and to directly."""
 
     def unpin(self, address: int) -> None:
-        """Free it."""
+        """Free pinned host memory."""
 
     def allocate(self, size: int) -> int:
-        """Allocate memory of the GPU, aligned to 256 bytes."""
+        """Allocate GPU memory, aligned to 256 bytes."""
 
     def free(self, address: int) -> None:
-        """Free it."""
+        """Free GPU memory."""
 
     def copy_in(self, device: int, host: int, size: int, stream: int) -> None:
-        """Queue a copy to the GPU."""
+        """Queue a copy to the GPU, of ``size`` bytes."""
 
     def copy_out(self, host: int, device: int, size: int, stream: int) -> None:
-        """Queue a copy from the GPU."""
+        """Queue a copy from the GPU, of ``size`` bytes."""
 
     def synchronize(self, stream: int) -> None:
-        """Wait for all that was queued."""
+        """Wait for all work that was queued on a stream."""
 
     def begin_capture(self, stream: int) -> None:
-        """From now on this thread's calls on the stream are recorded, not run."""
+        """Start to record this thread's calls on a stream instead of running them."""
 
     def end_capture(self, stream: int) -> int:
-        """The graph that was recorded."""
+        """Stop recording and return the graph."""
 
     def instantiate(self, graph: int) -> int:
-        """What can be launched of a graph."""
+        """Make an executable of a graph."""
 
     def free_graph(self, graph: int) -> None:
-        """Free what was recorded."""
+        """Free a graph."""
 
     def free_executable(self, executable: int) -> None:
-        """Free what can be launched."""
+        """Free an executable."""
 
     def launch(self, executable: int, stream: int) -> None:
-        """Queue a whole graph."""
+        """Queue an executable on a stream."""
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def load_cuda(extra: str = "jetson") -> Cuda:
     """Start CUDA's driver.
 
     Args:
-        extra: of vitedge, that brings ``cuda-bindings``.
+        extra: extra of vitedge that installs ``cuda-bindings``.
 
     Raises:
         MissingExtraError: the package is not installed.

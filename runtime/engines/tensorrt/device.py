@@ -1,4 +1,4 @@
-"""What this device runs plans with: TensorRT's module, CUDA's driver, a GPU."""
+"""The TensorRT module, CUDA driver and GPU that run a plan on this device."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EXTRAS: dict[TensorrtModule, str] = {"tensorrt": "jetson", "tensorrt_rtx": "rtx"
 
 @dataclass(frozen=True)
 class Device:
-    """Opened once for each engine.
+    """TensorRT and a GPU; opened once per engine.
 
     Attributes:
         module: ``tensorrt`` or ``tensorrt_rtx``.
-        api: how it is to be used.
-        cuda: the driver.
-        gpu: what plans run on.
+        api: how this version of the module is used.
+        cuda: the CUDA driver.
+        gpu: the GPU that runs plans.
     """
 
     module: Any
@@ -35,8 +35,8 @@ def open_device(name: TensorrtModule) -> Device:
     """Import TensorRT and start CUDA.
 
     Raises:
-        MissingExtraError: a package is not installed that vitedge's extras bring.
-        EngineError: TensorRT is not there or too old; no driver, one that is too old, or no GPU.
+        MissingExtraError: a package of vitedge's extras is not installed.
+        EngineError: TensorRT or the driver is missing or too old, or there is no GPU.
     """
     module = import_tensorrt(name)
     api = api_of(module)
@@ -49,7 +49,7 @@ def import_tensorrt(name: TensorrtModule) -> Any:
 
     Raises:
         MissingExtraError: ``tensorrt_rtx`` is not installed.
-        EngineError: ``tensorrt`` is not there, or the libraries of either do not load.
+        EngineError: ``tensorrt`` is not installed, or the libraries of either do not load.
     """
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""A plan at work: the engine that runs it, replayed as one CUDA graph.
+"""The engine that runs a plan, replayed as one CUDA graph.
 
 frame (pinned) ─▶ copy ─▶ enqueueV3 ─▶ copy ─▶ logits (pinned)
 """
@@ -19,7 +19,7 @@ from vitedge.errors import EngineError
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.engines.tensorrt.cuda import Cuda, current
 from vitedge.runtime.engines.tensorrt.device import Device
-from vitedge.runtime.engines.tensorrt.layers import Layer, effective_precision, rest_precision
+from vitedge.runtime.engines.tensorrt.layers import EngineLayer, effective_precision, rest_precision
 from vitedge.runtime.engines.tensorrt.plan import Execution, Plan
 from vitedge.runtime.system.machine import UNAVAILABLE
 
@@ -29,16 +29,17 @@ LEAST_SCRATCH = 256
 
 
 class TensorrtEngine:
-    """A plan with an execution context, a stream and memory of its own.
+    """A plan with its own execution context, CUDA stream and memory.
 
-    ``frame`` is pinned memory, which the GPU reads; after ``close`` nothing may hold on to it.
+    ``frame`` is pinned memory, which the GPU reads. It must not be used after ``close``.
 
     Attributes:
-        layers: what the plan consists of; empty where TensorRT does not say.
-        graph_refusal: why inferences are queued one by one and not replayed as a CUDA graph; empty where they are.
+        layers: layers of the plan; empty if TensorRT does not describe them.
+        graph_refusal: why inferences are queued one by one instead of replayed as a CUDA graph; empty if they are
+            replayed.
     """
 
-    def __init__(self, device: Device, plan: Plan, info: EngineInfo, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, device: Device, plan: Plan, info: EngineInfo, layers: tuple[EngineLayer, ...]) -> None:
         self.info = info
         self.layers = layers
         self.frame: NDArray[np.uint8] = np.empty((0, 0, 3), dtype=np.uint8)
@@ -76,7 +77,7 @@ class TensorrtEngine:
         return np.array(self._logits)
 
     def close(self) -> None:
-        """Free everything, the plan too where no other engine shares it; a second call does nothing."""
+        """Free everything, and the plan unless another engine shares it; a second call does nothing."""
         resources, self._resources = self._resources, None
         self.frame = np.empty((0, 0, 3), dtype=np.uint8)
         self._logits = np.empty(0, dtype=np.float32)
@@ -88,7 +89,7 @@ class TensorrtEngine:
             held.close()
 
     def _reserve(self, held: ExitStack, plan: Plan) -> None:
-        """All that an inference needs; what was reserved last is freed first."""
+        """Reserve what an inference needs; ``held`` frees it in reverse order."""
         cuda = self._cuda
         held.callback(plan.share().release)
         self._stream = cuda.new_stream()
@@ -110,7 +111,7 @@ class TensorrtEngine:
         self._logits = _array_at(self._host_logits, logits)[0]
 
     def _warm_up(self, held: ExitStack) -> None:
-        """Run once, for TensorRT prepares itself then and could not while it is captured; then capture."""
+        """Run once, because TensorRT cannot prepare itself during a capture; then capture."""
         self._executable = 0
         self._enqueue()
         self._cuda.synchronize(self._stream)
@@ -131,7 +132,7 @@ class TensorrtEngine:
             self._cuda.free_graph(graph)
 
     def _captured(self) -> int:
-        """A graph of one inference. A capture that was begun is ended, or the stream would be of no use."""
+        """Capture one inference. End the capture on every way out; the stream could not be used otherwise."""
         self._cuda.begin_capture(self._stream)
         try:
             self._enqueue()
@@ -143,7 +144,7 @@ class TensorrtEngine:
     def _abandon_capture(self) -> None:
         try:
             graph = self._cuda.end_capture(self._stream)
-        except EngineError:  # it says that the capture was invalidated
+        except EngineError:  # the capture was invalidated
             return
         if graph:
             self._cuda.free_graph(graph)
@@ -168,18 +169,18 @@ def _array_at(address: int, like: NDArray[Any]) -> NDArray[Any]:
 def open_plan(
     device: Device, bundle: Bundle, content: bytes, path: Path, *, graph: str, lanes: int = 1
 ) -> list[TensorrtEngine]:
-    """Open engines on a plan, which was checked to be the one that was built.
+    """Open engines on a plan whose hash was checked.
 
     Args:
-        device: what it runs on.
-        bundle: says what its input and output must be.
+        device: the device that runs it.
+        bundle: bundle whose model says what the input and output must be.
         content: the plan.
-        path: where it was read, for errors.
-        graph: of the bundle, that it was built from.
-        lanes: how many engines are to share it.
+        path: file that it was read from, for errors.
+        graph: name of the graph that it was built from.
+        lanes: number of engines that share the plan.
 
     Raises:
-        EngineError: TensorRT or CUDA refuses, or the plan is not of this bundle's model; nothing stays open.
+        EngineError: TensorRT or CUDA fails, or the plan does not belong to this bundle's model; nothing stays open.
     """
     with ExitStack() as opening:
         context = device.cuda.retain_context()
@@ -210,7 +211,7 @@ def _check(bundle: Bundle, plan: Plan) -> None:
     check_contract(bundle, plan.path, frame=tensors[INPUT_NAME][0], logits=tensors[OUTPUT_NAME][0])
 
 
-def _info(device: Device, layers: tuple[Layer, ...], graph: str, lanes: int) -> EngineInfo:
+def _info(device: Device, layers: tuple[EngineLayer, ...], graph: str, lanes: int) -> EngineInfo:
     effective = effective_precision(layers) or UNAVAILABLE
     whole = effective not in ("int8", "fp8")
     return EngineInfo(

@@ -1,4 +1,4 @@
-"""What a plan was built for: it runs on nothing else."""
+"""The fingerprint of a build: a plan runs only where its fingerprint matches."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Fingerprint:
 
     Attributes:
         module: ``tensorrt`` or ``tensorrt_rtx``.
-        version: of that module.
+        version: version of that module.
         gpu: name of the GPU.
-        compute_capability: of the GPU, such as ``8.7``.
+        compute_capability: compute capability of the GPU, such as ``8.7``.
         system: ``L4T 36.4.3`` on a Jetson, else ``driver for CUDA 12.6``.
         graphs: SHA-256 of each graph that was built, by its name in the bundle.
-        flags: what the builder was told beside the graph.
+        flags: builder flags.
     """
 
     module: str
@@ -42,16 +42,16 @@ class Fingerprint:
 
     @property
     def described(self) -> str:
-        """For people, on one line."""
+        """Description for people, on one line."""
         return f"{self.module} {self.version}, {self.gpu} (compute capability {self.compute_capability}), {self.system}"
 
 
 def fingerprint_of(module: Any, gpu: Gpu, graphs: dict[str, str]) -> Fingerprint:
-    """What a plan that is built here and now depends on.
+    """Return the fingerprint of a plan that is built on this device now.
 
     Args:
         module: ``tensorrt`` or ``tensorrt_rtx``.
-        gpu: that it is built on.
+        gpu: the GPU that the plan is built on.
         graphs: SHA-256 of each graph, by its name in the bundle.
 
     Raises:
@@ -71,7 +71,7 @@ def fingerprint_of(module: Any, gpu: Gpu, graphs: dict[str, str]) -> Fingerprint
 
 
 def read_l4t(path: Path = L4T_RELEASE) -> str | None:
-    """Version of Jetson Linux, such as ``36.4.3``; None on any other machine."""
+    """Read the version of Jetson Linux, such as ``36.4.3``; None on any other machine."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -81,7 +81,7 @@ def read_l4t(path: Path = L4T_RELEASE) -> str | None:
 
 
 def difference(built: Fingerprint, here: Fingerprint) -> str:
-    """What changed since a plan was built, as ``name old → new``, each change after a comma; empty if nothing did."""
+    """Describe what changed since a plan was built, as ``name old → new, …``; empty if nothing changed."""
     return ", ".join(_changes(built, here))
 
 

@@ -1,6 +1,6 @@
-"""The layers of a plan: what TensorRT fused, what each layer computes in, and whether attention is one kernel.
+"""The layers of a plan: which nodes TensorRT fused, in which precision each layer computes, and how attention runs.
 
-The engine inspector gives them as JSON, on a device; the builder logs the same as text, on a machine without a GPU too.
+On a device, the engine inspector describes the layers as JSON. The builder logs the same as text, also without a GPU.
 TensorRT writes the type of a tensor into ``Format/Datatype``, TensorRT for RTX into ``Datatype``.
 """
 
@@ -35,18 +35,18 @@ _TENSOR = re.compile(
 )
 _SOFTMAX_KERNEL = re.compile(r"softmax|Max\w*Sub\w*Exp\w*Sum", re.IGNORECASE)
 
-# TensorRT documentation, "Fused Attention": heads and sequences that its kernels take.
+# TensorRT documentation, "Fused Attention": head sizes and sequence lengths that its kernels support.
 _INT8_HEADS = (16, 32, 64)
 _INT8_SEQUENCE = 512
 _FP16_HEADS = range(16, 257)
 
 
 @dataclass(frozen=True)
-class Tensor:
+class LayerTensor:
     """A tensor between layers.
 
     Attributes:
-        name: TensorRT's name of it.
+        name: name that TensorRT gave it.
         shape: its dimensions.
         dtype: ``fp32``, ``fp16``, ``bf16``, ``fp8`` or ``int8``; empty for any other.
     """
@@ -57,36 +57,36 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer of a plan: one kernel, or a few.
+class EngineLayer:
+    """A layer of a plan: one kernel or a few.
 
     Attributes:
-        name: TensorRT's name of it.
+        name: name that TensorRT gave it.
         kind: its ``LayerType``, such as ``gemm`` or ``kgen``.
-        tactic: name of the kernel; empty where it is not told.
-        inputs: what it reads, constants apart.
-        outputs: what it writes.
-        nodes: names of the ONNX nodes that it computes, or parts of which it computes.
+        tactic: name of the kernel; empty if it is not reported.
+        inputs: tensors that it reads, without constants.
+        outputs: tensors that it writes.
+        nodes: names of the ONNX nodes that it computes, wholly or in part.
     """
 
     name: str
     kind: str
     tactic: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[LayerTensor, ...]
+    outputs: tuple[LayerTensor, ...]
     nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """One attention of the network.
+    """One attention block of the network.
 
     Attributes:
-        layer: the layer that computes its softmax.
+        layer: name of the layer that computes its softmax.
         nodes: the ONNX nodes of that layer.
-        dtype: what that layer reads.
+        dtype: type of the tensors that the layer reads.
         fused: whether one kernel computes both products and the softmax.
-        reason: why it is not fused; empty where it is.
+        reason: why it is not fused; empty if it is.
     """
 
     layer: str
@@ -96,11 +96,11 @@ class AttentionBlock:
     reason: str
 
 
-def parse_inspection(text: str) -> tuple[Layer, ...]:
-    """The layers of ``EngineInspector.get_engine_information(JSON)``.
+def parse_inspection(text: str) -> tuple[EngineLayer, ...]:
+    """Parse the result of ``EngineInspector.get_engine_information(JSON)``.
 
     Returns:
-        Those that it describes; none where the text is no such JSON, or the plan keeps the names alone.
+        The layers; empty if the text is not such JSON, or the plan has only the names of its layers.
     """
     try:
         value = json.loads(text)
@@ -110,8 +110,8 @@ def parse_inspection(text: str) -> tuple[Layer, ...]:
     return tuple(_layer(each) for each in found if isinstance(each, dict)) if isinstance(found, list) else ()
 
 
-def _layer(value: dict[str, Any]) -> Layer:
-    return Layer(
+def _layer(value: dict[str, Any]) -> EngineLayer:
+    return EngineLayer(
         name=str(value.get("Name", "")),
         kind=str(value.get("LayerType", "")),
         tactic=str(value.get("TacticName", "")),
@@ -121,11 +121,11 @@ def _layer(value: dict[str, Any]) -> Layer:
     )
 
 
-def _tensors(values: object) -> tuple[Tensor, ...]:
+def _tensors(values: object) -> tuple[LayerTensor, ...]:
     if not isinstance(values, list):
         return ()
     return tuple(
-        Tensor(
+        LayerTensor(
             name=str(each.get("Name", "")),
             shape=tuple(size for size in each.get("Dimensions") or () if isinstance(size, int)),
             dtype=_dtype(str(each.get("Datatype") or each.get("Format/Datatype") or "")),
@@ -135,8 +135,8 @@ def _tensors(values: object) -> tuple[Tensor, ...]:
     )
 
 
-def parse_log(message: str) -> tuple[Layer, ...]:
-    """The layers that the builder logs, verbosely, under ``Layers:``; none for any other message."""
+def parse_log(message: str) -> tuple[EngineLayer, ...]:
+    """Parse the layers that a verbose builder logs under ``Layers:``; empty for any other message."""
     header, _, body = message.partition("\n")
     if header.strip() != LOG_HEADER:
         return ()
@@ -151,13 +151,15 @@ def _logged_layer(
     outputs: str,
     tactic: str,
     metadata: str,
-) -> Layer:
-    return Layer(name, kind, tactic, _logged_tensors(inputs), _logged_tensors(outputs), tuple(_NODE.findall(metadata)))
+) -> EngineLayer:
+    return EngineLayer(
+        name, kind, tactic, _logged_tensors(inputs), _logged_tensors(outputs), tuple(_NODE.findall(metadata))
+    )
 
 
-def _logged_tensors(text: str) -> tuple[Tensor, ...]:
+def _logged_tensors(text: str) -> tuple[LayerTensor, ...]:
     return tuple(
-        Tensor(name, tuple(int(size) for size in shape.split(",") if size), _dtype(dtype))
+        LayerTensor(name, tuple(int(size) for size in shape.split(",") if size), _dtype(dtype))
         for name, shape, dtype in _TENSOR.findall(text)
     )
 
@@ -166,38 +168,38 @@ def _dtype(text: str) -> str:
     return next((name for pattern, name in _DTYPES if pattern.search(text)), "")
 
 
-def effective_precision(layers: Iterable[Layer]) -> str | None:
-    """What most matrix products and convolutions read; on a tie, the more exact; None where no layer tells."""
+def effective_precision(layers: Iterable[EngineLayer]) -> str | None:
+    """Return the type that most matrix products and convolutions read; on a tie, the more precise; None if unknown."""
     counted = Counter(each.inputs[0].dtype for each in layers if _is_product(each) and each.inputs[0].dtype)
     return max(counted, key=lambda name: (counted[name], _EXACTNESS.index(name)), default=None)
 
 
-def rest_precision(layers: Iterable[Layer]) -> str | None:
-    """What most tensors between layers are in, 8 bits apart; on a tie, the more exact; None where no layer tells."""
+def rest_precision(layers: Iterable[EngineLayer]) -> str | None:
+    """Return the type of most tensors between layers, 8 bits excluded; on a tie, the more precise; None if unknown."""
     written = (tensor.dtype for layer in layers for tensor in layer.outputs)
     counted = Counter(dtype for dtype in written if dtype in ("fp16", "bf16", "fp32"))
     return max(counted, key=lambda name: (counted[name], _EXACTNESS.index(name)), default=None)
 
 
-def _is_product(layer: Layer) -> bool:
+def _is_product(layer: EngineLayer) -> bool:
     return bool(layer.inputs) and any(kind in layer.kind.lower() for kind in _PRODUCT_KINDS)
 
 
-def attention_blocks(layers: Iterable[Layer]) -> tuple[AttentionBlock, ...]:
-    """Every attention, in order: in one kernel (``…_mha_…``), or as a softmax between two products."""
+def attention_blocks(layers: Iterable[EngineLayer]) -> tuple[AttentionBlock, ...]:
+    """Find every attention block, in order: one kernel (``…_mha_…``), or a softmax between two products."""
     found = tuple(layers)
     return tuple(_block(layer, found) for layer in found if _is_fused(layer) or _SOFTMAX_KERNEL.search(_kernel(layer)))
 
 
-def _kernel(layer: Layer) -> str:
+def _kernel(layer: EngineLayer) -> str:
     return f"{layer.name} {layer.kind} {layer.tactic}"
 
 
-def _is_fused(layer: Layer) -> bool:
+def _is_fused(layer: EngineLayer) -> bool:
     return "mha" in f"{layer.name} {layer.tactic}".lower()
 
 
-def _block(layer: Layer, layers: tuple[Layer, ...]) -> AttentionBlock:
+def _block(layer: EngineLayer, layers: tuple[EngineLayer, ...]) -> AttentionBlock:
     fused = _is_fused(layer)
     products = [each for each in layers if _is_product(each) and _feeds(each, layer)]
     read = (layer if fused or not products else products[0]).inputs
@@ -210,12 +212,12 @@ def _block(layer: Layer, layers: tuple[Layer, ...]) -> AttentionBlock:
     )
 
 
-def _feeds(producer: Layer, consumer: Layer) -> bool:
+def _feeds(producer: EngineLayer, consumer: EngineLayer) -> bool:
     return bool({each.name for each in producer.outputs} & {each.name for each in consumer.inputs})
 
 
-def _why_not(read: tuple[Tensor, ...]) -> str:
-    """What is known to rule a fused kernel out, from the operands of the first product: rows×head, head×columns."""
+def _why_not(read: tuple[LayerTensor, ...]) -> str:
+    """Say why there is no fused kernel, from the operands of the first product: rows×head and head×columns."""
     if len(read) < 2 or len(read[0].shape) < 2 or len(read[1].shape) < 2:
         return "TensorRT chose separate kernels; the layers do not say why"
     sequence, head, dtype = read[1].shape[-1], read[0].shape[-1], read[0].dtype

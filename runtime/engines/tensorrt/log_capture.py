@@ -1,6 +1,6 @@
-"""What TensorRT logs, kept for the errors that vitedge raises.
+"""TensorRT's log messages, captured for the errors that vitedge raises.
 
-TensorRT takes the first logger of a process for all that follow, so there is one for each module.
+TensorRT keeps the first logger of a process for everything that follows, so there is one logger per module.
 """
 
 from __future__ import annotations
@@ -13,83 +13,83 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from vitedge.runtime.engines.tensorrt.layers import LOG_HEADER, Layer, parse_log
+from vitedge.runtime.engines.tensorrt.layers import LOG_HEADER, EngineLayer, parse_log
 from vitedge.safety.escape import terminal
 
 log = logging.getLogger("vitedge.tensorrt")
 
-WORDS = 300
+REASON_CHARACTERS = 300
 
 
 @dataclass
-class Journal:
-    """What was logged while it was open.
+class LogCapture:
+    """The messages that were logged while the capture was open.
 
     Attributes:
-        errors: messages of errors, in order.
-        layers: those of the plan that was built, where the builder listed them.
+        errors: error messages, in order.
+        layers: layers of the plan that was built, if the builder listed them.
     """
 
     errors: list[str] = field(default_factory=list)
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[EngineLayer, ...] = ()
 
     @property
     def reason(self) -> str:
         """The last error, on one line; empty if there was none."""
-        return " ".join(self.errors[-1].split())[:WORDS] if self.errors else ""
+        return " ".join(self.errors[-1].split())[:REASON_CHARACTERS] if self.errors else ""
 
 
-class _Listeners:
-    """The journals that are open, and whom to tell."""
+class _LogRouter:
+    """Passes each message to the captures that are open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: list[Journal] = []
+        self._open: list[LogCapture] = []
 
     @contextmanager
-    def journal(self) -> Iterator[Journal]:
-        journal = Journal()
+    def capture(self) -> Iterator[LogCapture]:
+        opened = LogCapture()
         with self._lock:
-            self._open.append(journal)
+            self._open.append(opened)
         try:
-            yield journal
+            yield opened
         finally:
             with self._lock:
-                self._open[:] = [each for each in self._open if each is not journal]
+                self._open[:] = [each for each in self._open if each is not opened]
 
-    def hear(self, message: str, *, error: bool) -> None:
+    def route(self, message: str, *, error: bool) -> None:
         layers = parse_log(message) if message.startswith(LOG_HEADER) else ()
         log.debug("%s", terminal(message))
         with self._lock:
-            for journal in self._open:
+            for capture in self._open:
                 if error:
-                    journal.errors.append(message)
+                    capture.errors.append(message)
                 if layers:
-                    journal.layers = layers
+                    capture.layers = layers
 
 
 @cache
-def _listeners(module: Any) -> tuple[Any, _Listeners]:
-    listeners = _Listeners()
-    worst_tolerable = int(module.ILogger.Severity.ERROR)
+def _logger_and_router(module: Any) -> tuple[Any, _LogRouter]:
+    router = _LogRouter()
+    error_severity = int(module.ILogger.Severity.ERROR)  # smaller numbers are more severe
 
     class Logger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             module.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            listeners.hear(message, error=int(severity) <= worst_tolerable)
+            router.route(message, error=int(severity) <= error_severity)
 
-    return Logger(), listeners
+    return Logger(), router
 
 
 def logger_of(module: Any) -> Any:
-    """The ``ILogger`` of that module in this process."""
-    return _listeners(module)[0]
+    """Return the ``ILogger`` that this process uses for a TensorRT module."""
+    return _logger_and_router(module)[0]
 
 
 @contextmanager
-def journal(module: Any) -> Iterator[Journal]:
-    """Keep what that module logs, from any thread, until the end of the ``with`` statement."""
-    with _listeners(module)[1].journal() as opened:
-        yield opened
+def capture_log(module: Any) -> Iterator[LogCapture]:
+    """Capture what a TensorRT module logs, from any thread, until the end of the ``with`` statement."""
+    with _logger_and_router(module)[1].capture() as captured:
+        yield captured

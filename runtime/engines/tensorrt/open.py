@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU: the plan that was built on this device; ``runtime/tensorrt`` builds and runs it."""
+"""Open the plan of a bundle that was built on this device; build it first if there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitedge.runtime.engines.tensorrt.build.build import ensure_built
 from vitedge.runtime.engines.tensorrt.device import Device, open_device
 from vitedge.runtime.engines.tensorrt.engine import TensorrtEngine, open_plan
 from vitedge.runtime.engines.tensorrt.fingerprint import fingerprint_of
-from vitedge.runtime.engines.tensorrt.plan_store import Stored, find_plan, graphs_of, tensorrt_of
+from vitedge.runtime.engines.tensorrt.plan_store import StoredPlan, find_plan, graphs_of, tensorrt_of
 from vitedge.safety.escape import terminal
 
 logger = logging.getLogger("vitedge")
@@ -20,16 +20,16 @@ LANES = 2
 
 
 def open_engine(bundle: Bundle, *, threads: int | None = None) -> TensorrtEngine:  # noqa: ARG001
-    """Open the plan that was built for this device; where there is none, build it first, which takes minutes.
+    """Open the plan that was built for this device; if there is none, build it first, which takes minutes.
 
     Args:
-        bundle: what to run.
-        threads: of the CPU, which has nothing to compute here.
+        bundle: the bundle to run.
+        threads: ignored; the CPU has nothing to compute.
 
     Raises:
         MissingExtraError: a package is not installed.
         UsageError: the bundle is for another backend.
-        EngineError: no TensorRT, driver or GPU; the build failed; or the plan is not of this bundle's model.
+        EngineError: no TensorRT, driver or GPU; the build failed; or the plan does not belong to this bundle's model.
         BundleIntegrityError: the plan was altered.
     """
     (engine,) = _open(bundle, lanes=1)
@@ -47,10 +47,10 @@ def _open(bundle: Bundle, lanes: int) -> list[TensorrtEngine]:
     return open_plan(device, bundle, plan.read(), plan.path, graph=plan.record.kept, lanes=lanes)
 
 
-def _plan(bundle: Bundle, device: Device) -> Stored:
+def _plan(bundle: Bundle, device: Device) -> StoredPlan:
     found = find_plan(bundle, fingerprint_of(device.module, device.gpu, graphs_of(bundle)))
-    if isinstance(found, Stored):
+    if isinstance(found, StoredPlan):
         return found
-    said = f"{bundle.path}: {found}; building it now, which vitedge build does beforehand"
-    logger.warning("%s", terminal(said))
+    message = f"{bundle.path}: {found}; building it now; vitedge build does that beforehand"
+    logger.warning("%s", terminal(message))
     return ensure_built(bundle, device)

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from vitedge.errors import EngineError
 from vitedge.runtime.engines.tensorrt.device import Device
-from vitedge.runtime.engines.tensorrt.layers import Layer, parse_inspection
-from vitedge.runtime.engines.tensorrt.log_capture import journal, logger_of
+from vitedge.runtime.engines.tensorrt.layers import EngineLayer, parse_inspection
+from vitedge.runtime.engines.tensorrt.log_capture import capture_log, logger_of
 
 _DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FLOAT": np.dtype(np.float32)}
 
 
 class Plan:
-    """A deserialized engine. Whoever opens, inspects or closes it has the CUDA context current.
+    """A deserialized engine. The CUDA context must be current when it is opened, inspected or closed.
 
-    It stays until each of its users has released it; TensorRT's own objects are held here alone, so that no traceback
-    keeps them beyond the context.
+    It lives until its last user releases it. Only this object refers to TensorRT's own objects, so that no traceback
+    keeps them alive longer than the context.
 
     Attributes:
-        path: where it was read, for errors.
+        path: file that it was read from, for errors.
     """
 
     def __init__(self, device: Device, content: bytes, path: Path) -> None:
@@ -33,11 +33,11 @@ class Plan:
         self._asks_capturable = device.api.capture_flag is not None
         self._lock = threading.Lock()
         self._users = 1
-        with journal(device.module) as heard:
+        with capture_log(device.module) as captured:
             try:
                 self._runtime: Any = device.module.Runtime(logger_of(device.module))
-            except TypeError as error:  # the bindings' word for an object that the library does not make
-                said = heard.reason or str(error)
+            except TypeError as error:  # how the bindings report that the library returned no object
+                said = captured.reason or str(error)
                 raise EngineError(
                     f"{device.api.title} does not start: {said}", fix="vitedge doctor shows the driver"
                 ) from error
@@ -45,18 +45,18 @@ class Plan:
         if self._engine is None:
             self._runtime = None
             raise EngineError(
-                f"{device.api.title} cannot load {path}: {heard.reason or 'no reason given'}",
-                fix="vitedge build --force builds it anew; vitedge doctor shows TensorRT and the driver",
+                f"{device.api.title} cannot load {path}: {captured.reason or 'no reason given'}",
+                fix="build it again with force; vitedge doctor shows TensorRT and the driver",
             )
 
     def share(self) -> Plan:
-        """One more user, who will release it."""
+        """Add a user, who must call ``release``."""
         with self._lock:
             self._users += 1
         return self
 
     def release(self) -> None:
-        """One user less; the last frees the plan."""
+        """Remove a user; the last one frees the plan."""
         with self._lock:
             self._users -= 1
             if not self._users:
@@ -64,7 +64,7 @@ class Plan:
                 self._runtime = None
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """An empty array like each input and output, by name, with the batch axis."""
+        """Return an empty array like each input and output, by name, with the batch axis."""
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         return {name: np.empty(self._shape(name), self._dtype(name)) for name in names}
 
@@ -80,40 +80,40 @@ class Plan:
             raise EngineError(f"{self.path}: {name} is {kind}", expected="a uint8 frame and float32 logits")
         return _DTYPES[kind]
 
-    def layers(self) -> tuple[Layer, ...]:
-        """What it consists of; none where TensorRT does not say."""
+    def layers(self) -> tuple[EngineLayer, ...]:
+        """Return the layers of the engine; empty if TensorRT does not describe them."""
         inspector = self._engine.create_engine_inspector()
         return parse_inspection(inspector.get_engine_information(self._module.LayerInformationFormat.JSON))
 
     @property
     def scratch_bytes(self) -> int:
-        """Memory of the GPU that an execution needs for itself."""
+        """GPU memory that an execution context needs, in bytes."""
         return int(self._engine.device_memory_size_v2)
 
     def new_execution(self) -> Execution:
-        """A context to run it in, with no memory yet.
+        """Create an execution context, which has no memory yet.
 
         Raises:
             EngineError: TensorRT refuses.
         """
-        with journal(self._module) as heard:
+        with capture_log(self._module) as captured:
             context = self._engine.create_execution_context(
                 self._module.ExecutionContextAllocationStrategy.USER_MANAGED
             )
         if context is None:
-            raise EngineError(f"{self.path} cannot be run: {heard.reason or 'no reason given'}")
+            raise EngineError(f"{self.path} cannot be run: {captured.reason or 'no reason given'}")
         return Execution(context, asks_capturable=self._asks_capturable)
 
 
 class Execution:
-    """An execution context: one thread's. ``close`` drops it while the CUDA context is current."""
+    """An execution context, for one thread. The CUDA context must be current when it is closed."""
 
     def __init__(self, context: Any, *, asks_capturable: bool) -> None:
         self._context = context
         self._asks_capturable = asks_capturable
 
     def bind(self, addresses: dict[str, int], scratch: int, scratch_bytes: int) -> None:
-        """Set where its tensors and its scratch memory lie on the GPU.
+        """Set the GPU addresses of its tensors and of its scratch memory.
 
         Raises:
             EngineError: TensorRT refuses.
@@ -121,7 +121,7 @@ class Execution:
         self._context.set_device_memory(scratch, scratch_bytes)
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise EngineError(f"TensorRT takes no memory for {name}")
+                raise EngineError(f"TensorRT refuses the memory for {name}")
 
     def enqueue(self, stream: int) -> None:
         """Queue one inference.
@@ -135,10 +135,10 @@ class Execution:
             )
 
     def check_capturable(self, stream: int) -> None:
-        """Refuse what TensorRT says that it cannot be captured into a CUDA graph.
+        """Check that TensorRT can capture this execution into a CUDA graph.
 
         Raises:
-            EngineError: it says so.
+            EngineError: TensorRT says that it cannot.
         """
         if self._asks_capturable and not self._context.is_stream_capturable(stream):
             raise EngineError("TensorRT cannot capture this plan into a CUDA graph")

@@ -1,12 +1,12 @@
-"""Where plans are kept: ``tensorrt/`` in the bundle, or, where that cannot be written, the user's cache.
+"""The folder that holds a plan: ``tensorrt/`` in the bundle or, if the bundle is read-only, in the user's cache.
 
-model.plan     the engine
-timing.cache   what was timed for it; makes the next build faster
-build.json     what it was built of and for, with its hash: ``records.BuildRecord``
+model.plan     the serialized engine
+timing.cache   timings of kernels, which make the next build faster
+build.json     what the plan was built from and for, with its hash: ``BuildRecord``
 
-A folder appears whole or not at all. Plans are executable, and TensorRT does not tell one that was tampered with, so a
-plan is run only if this user built it here: the build is remembered in the user's own cache, by the hash of its record,
-with the hash of the plan. A bundle that was built elsewhere is built again.
+A folder appears whole or not at all. A plan is executable code, and TensorRT does not detect tampering. A plan is
+therefore run only if this user built it on this machine: each build is registered in the user's own cache, under the
+hash of its record, with the hash of the plan. A bundle that was built elsewhere is built again.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ MODEL_PLAN = "model.plan"
 TIMING_CACHE = "timing.cache"
 BUILD_JSON = "build.json"
 BUILDS = "tensorrt-builds"
-"""Kind of the cache in which builds are remembered."""
+"""Kind of the cache entries that register builds."""
 NOTHING_YET = "it has no engine yet"
-READABLE = 0o755
+FOLDER_MODE = 0o755
 
 _PREVIOUS = f"{BUILDING}previous"
 
-_built_here: dict[str, dict[str, str]] = {}
-"""What this process built, by the key of its record: it may run it even where there is no cache."""
+_built_in_this_process: dict[str, dict[str, str]] = {}
+"""Builds by the key of their record: this process may run its own plans even without a cache."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredPlan:
     """A plan on disk.
 
     Attributes:
-        folder: where it lies.
-        record: its ``build.json``.
+        folder: folder that holds it.
+        record: contents of ``build.json``.
     """
 
     folder: Path
@@ -62,21 +62,21 @@ class Stored:
 
     @property
     def path(self) -> Path:
-        """The plan."""
+        """Path of the plan."""
         return self.folder / MODEL_PLAN
 
     @property
-    def is_remembered(self) -> bool:
-        """Whether this user built it, on this machine."""
-        return _remembered(self.record).get("plan_sha256") == self.record.plan_sha256
+    def is_built_here(self) -> bool:
+        """Whether this user built it on this machine."""
+        return _registered(self.record).get("plan_sha256") == self.record.plan_sha256
 
     def read(self) -> bytes:
-        """The plan, checked; what is returned is what was hashed.
+        """Read the plan and check the bytes that are returned against the hash in its record.
 
         Raises:
-            BundleIntegrityError: it is missing, cut off or altered.
+            BundleIntegrityError: the plan is missing, truncated or altered.
         """
-        fix = "if you did not do that, distrust the copy; vitedge build --force builds it anew from the graph"
+        fix = "if you did not change it, distrust the copy; build it again from the graph with force"
         try:
             content = read_bytes(self.path, limit=PLAN_BYTES)
         except (OSError, ValueError) as error:
@@ -94,50 +94,50 @@ class Stored:
         return content
 
     def timings(self) -> bytes:
-        """What was timed for it; nothing where this user did not build it here, as TensorRT parses that too."""
+        """Read the timing cache; empty unless this user built the plan here, because TensorRT parses it."""
         content = timings_in(self.folder)
-        expected = _remembered(self.record).get("timings_sha256")
+        expected = _registered(self.record).get("timings_sha256")
         return content if hashlib.sha256(content).hexdigest() == expected else b""
 
 
 def timings_in(folder: Path) -> bytes:
-    """The timing cache of a folder, whoever wrote it; empty where there is none."""
+    """Read the timing cache of a folder, whoever wrote it; empty if there is none."""
     try:
         return read_bytes(folder / TIMING_CACHE, limit=TIMINGS_BYTES)
     except (OSError, ValueError):
         return b""
 
 
-def remember_build(record: BuildRecord, timings: bytes) -> bool:
-    """Remember that this user built a plan here.
+def register_build(record: BuildRecord, timings: bytes) -> bool:
+    """Register that this user built a plan on this machine.
 
     Args:
-        record: of the build.
-        timings: its timing cache.
+        record: record of the build.
+        timings: contents of its timing cache.
 
     Returns:
-        Whether other processes will know; this one does.
+        Whether other processes will know of it; this process always does.
     """
-    known = {"plan_sha256": record.plan_sha256, "timings_sha256": hashlib.sha256(timings).hexdigest()}
-    _built_here[_key(record)] = known
-    return cache.put(BUILDS, _key(record), known)
+    hashes = {"plan_sha256": record.plan_sha256, "timings_sha256": hashlib.sha256(timings).hexdigest()}
+    _built_in_this_process[_key(record)] = hashes
+    return cache.put(BUILDS, _key(record), hashes)
 
 
-def _remembered(record: BuildRecord) -> dict[str, str]:
+def _registered(record: BuildRecord) -> dict[str, str]:
     key = _key(record)
-    return _built_here.get(key) or cache.get(BUILDS, key) or {}
+    return _built_in_this_process.get(key) or cache.get(BUILDS, key) or {}
 
 
 def _key(record: BuildRecord) -> str:
-    """Hex SHA-256 over all that is said of a build: none of it can be altered."""
+    """Return the hex SHA-256 of the whole record, so that no part of it can be altered."""
     return hashlib.sha256(dump_record(record).encode()).hexdigest()
 
 
 def tensorrt_of(bundle: Bundle) -> TensorrtDevice:
-    """What the bundle's target needs of TensorRT.
+    """Return which TensorRT the bundle's target runs.
 
     Raises:
-        UsageError: it is for another backend.
+        UsageError: the bundle is for another backend.
     """
     target = target_named(bundle.manifest.target)
     if target.tensorrt is None:
@@ -150,13 +150,13 @@ def tensorrt_of(bundle: Bundle) -> TensorrtDevice:
 
 
 def graphs_of(bundle: Bundle) -> dict[str, str]:
-    """SHA-256 of each graph that is built, by its name; that which was asked for comes first."""
+    """Return the SHA-256 of each graph to build, by name; the graph in the requested precision comes first."""
     files = bundle.manifest.files
     return {name: files[name].sha256 for name in (MODEL_ONNX, MODEL_FP16_ONNX) if name in files}
 
 
-def places(bundle: Bundle) -> tuple[Path, ...]:
-    """The folders that may hold its plan, the bundle's own first."""
+def plan_dirs(bundle: Bundle) -> tuple[Path, ...]:
+    """Return the folders that may hold the bundle's plan, the bundle's own folder first."""
     inside = bundle.path / TENSORRT
     try:
         cached = cache_folder() / TENSORRT / bundle.digest
@@ -165,46 +165,46 @@ def places(bundle: Bundle) -> tuple[Path, ...]:
     return (inside, cached)
 
 
-def place_to_write(bundle: Bundle) -> Path:
-    """The first of its places that takes files.
+def writable_plan_dir(bundle: Bundle) -> Path:
+    """Return the first of the bundle's plan folders that can be written.
 
     Raises:
-        EngineError: none does.
+        EngineError: none can be written.
     """
-    inside, *cached = places(bundle)
+    inside, *cached = plan_dirs(bundle)
     if os.access(inside.parent, os.W_OK):
         return inside
-    for place in cached:
+    for folder in cached:
         with contextlib.suppress(OSError):
             if os.access(make_private(TENSORRT), os.W_OK):
-                return place
+                return folder
     raise EngineError(
         f"the engine of {bundle.path} can be written nowhere",
-        expected="a bundle or a cache folder that takes files",
+        expected="a bundle or a cache folder that can be written",
         fix="set VITEDGE_CACHE to a folder of your own that you may write to",
     )
 
 
-def stored_plans(bundle: Bundle) -> list[Stored | BundleSchemaError]:
-    """What lies in its places, whoever built it for whatever; an error for a record that cannot be read."""
-    found: list[Stored | BundleSchemaError] = []
-    for place in places(bundle):
-        path = place / BUILD_JSON
+def stored_plans(bundle: Bundle) -> list[StoredPlan | BundleSchemaError]:
+    """Return every plan in the bundle's plan folders, whoever built it; an error for each record that is unreadable."""
+    found: list[StoredPlan | BundleSchemaError] = []
+    for folder in plan_dirs(bundle):
+        path = folder / BUILD_JSON
         try:
-            found.append(Stored(place, parse_record(read_text(path, limit=MANIFEST_BYTES), where=str(path))))
+            found.append(StoredPlan(folder, parse_record(read_text(path, limit=MANIFEST_BYTES), where=str(path))))
         except BundleSchemaError as error:
             found.append(error)
         except UnicodeDecodeError as error:
-            found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="vitedge build --force"))
+            found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="build it again with force"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="vitedge build --force"))
+            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="build it again with force"))
     return found
 
 
-def find_plan(bundle: Bundle, here: Fingerprint) -> Stored | str:
-    """The plan of the bundle that this user built for this device; or why there is none, as a phrase."""
+def find_plan(bundle: Bundle, here: Fingerprint) -> StoredPlan | str:
+    """Find the plan that this user built for this device; if there is none, return the reason as a phrase."""
     reasons = []
     for found in stored_plans(bundle):
         if isinstance(found, BundleSchemaError):
@@ -213,31 +213,31 @@ def find_plan(bundle: Bundle, here: Fingerprint) -> Stored | str:
         changed = difference(found.record.fingerprint, here)
         if changed:
             reasons.append(f"its engine was built for something else: {changed}")
-        elif not found.is_remembered:
+        elif not found.is_built_here:
             reasons.append("its engine is not one that this user built on this machine, and is not run")
         else:
             return found
     return reasons[0] if reasons else NOTHING_YET
 
 
-def known_timings(place: Path, bundle: Bundle) -> bytes:
-    """What earlier builds of a bundle in that place timed; nothing if this user did not build them here."""
-    plans = (found for found in stored_plans(bundle) if isinstance(found, Stored) and found.folder == place)
+def known_timings(folder: Path, bundle: Bundle) -> bytes:
+    """Read the timing cache of an earlier build in a plan folder; empty unless this user built it here."""
+    plans = (found for found in stored_plans(bundle) if isinstance(found, StoredPlan) and found.folder == folder)
     return next((found.timings() for found in plans), b"")
 
 
 @contextmanager
-def building(place: Path, progress: Progress) -> Iterator[Path]:
-    """Have the place to oneself, while others wait; a folder beside it to work in, which is removed at the end.
+def build_lock(plan_dir: Path, progress: Progress) -> Iterator[Path]:
+    """Lock a plan folder while others wait, and yield a temporary folder beside it, which is removed at the end.
 
-    The lock is on the folder that holds the place, so that nothing is left in it. Where the file system has no locks,
-    two may build at once, and the last keeps its plan.
+    The lock is on the parent folder, so that no lock file is left behind. On a file system without locks two processes
+    may build at once; the last one keeps its plan.
     """
-    descriptor = os.open(place.parent, os.O_RDONLY)
+    descriptor = os.open(plan_dir.parent, os.O_RDONLY)
     try:
-        if _lock(descriptor, place, progress):
-            _recover(place)
-        work = Path(tempfile.mkdtemp(prefix=BUILDING, dir=place.parent))
+        if _lock(descriptor, plan_dir, progress):
+            _recover(plan_dir)
+        work = Path(tempfile.mkdtemp(prefix=BUILDING, dir=plan_dir.parent))
         try:
             yield work
         finally:
@@ -246,38 +246,38 @@ def building(place: Path, progress: Progress) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, place: Path, progress: Progress) -> bool:
-    """Whether the file system has locks; then this process holds it."""
+def _lock(descriptor: int, plan_dir: Path, progress: Progress) -> bool:
+    """Lock the descriptor, waiting for it; False if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        progress.step(f"another process is building {place}: waiting for it")
+        progress.step(f"another process is building {plan_dir}: waiting for it")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:
         return False
     return True
 
 
-def _recover(place: Path) -> None:
-    """Put back what a process that was killed while it published had moved away; remove what killed ones left."""
-    previous = place.parent / _PREVIOUS
-    if previous.is_dir() and not place.exists():
-        previous.rename(place)
-    for left in place.parent.glob(f"{BUILDING}*"):
+def _recover(plan_dir: Path) -> None:
+    """Restore the plan folder that a killed process had moved away, and remove the temporary folders it left."""
+    previous = plan_dir.parent / _PREVIOUS
+    if previous.is_dir() and not plan_dir.exists():
+        previous.rename(plan_dir)
+    for left in plan_dir.parent.glob(f"{BUILDING}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def publish(whole: Path, place: Path) -> None:
-    """Put a folder in the place of another one; whatever happens, one of the two is there, or ``_recover`` finds it."""
-    previous = place.parent / _PREVIOUS
-    whole.chmod(READABLE)
-    replaced = place.exists()
+def replace_plan_dir(finished: Path, plan_dir: Path) -> None:
+    """Move a finished folder over a plan folder; after an interrupt one of them is there or ``_recover`` finds it."""
+    previous = plan_dir.parent / _PREVIOUS
+    finished.chmod(FOLDER_MODE)
+    replaced = plan_dir.exists()
     if replaced:
-        place.rename(previous)
+        plan_dir.rename(previous)
     try:
-        whole.rename(place)
+        finished.rename(plan_dir)
     except BaseException:
         if replaced:
-            previous.rename(place)
+            previous.rename(plan_dir)
         raise
     shutil.rmtree(previous, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""What differs between the versions of TensorRT, in one table; all else that vitedge calls is the same in each.
+"""The differences between the versions of TensorRT, in one table; everything else that vitedge calls is the same.
 
-The table was read off the bindings of TensorRT 10.3, 10.13 and 11.4 and of TensorRT for RTX 1.7, and
-``tests/runtime/engines/tensorrt/test_bindings.py`` holds every name that vitedge uses against them.
+The table comes from the bindings of TensorRT 10.3, 10.13 and 11.4 and of TensorRT for RTX 1.7, and
+``tests/runtime/engines/tensorrt/test_bindings.py`` checks every name that vitedge uses against them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from vitedge.errors import EngineError
 
 @dataclass(frozen=True)
 class Api:
-    """How one version of ``tensorrt`` or ``tensorrt_rtx`` is to be used.
+    """How one version of ``tensorrt`` or ``tensorrt_rtx`` is used.
 
     Attributes:
-        title: the product's name and version, for people.
+        title: name and version of the product, for people.
         version: such as ``(10, 3, 0)``.
         network_flags: argument of ``Builder.create_network`` that makes a network strongly typed.
-        timing_cache: whether building times kernels, so that a timing cache saves time. TensorRT for RTX times none
-            and deprecates the cache.
-        capture_flag: member of ``BuilderFlag`` without which an engine cannot be captured into a CUDA graph; where
-            there is one, ``IExecutionContext.is_stream_capturable`` says whether this engine can be. None where any
-            engine of static shapes can be.
+        timing_cache: whether building times kernels, so that a timing cache saves time. TensorRT for RTX times no
+            kernels and deprecates the cache.
+        capture_flag: member of ``BuilderFlag`` that an engine needs to be captured into a CUDA graph;
+            ``IExecutionContext.is_stream_capturable`` then says whether it can be. None if every engine with static
+            shapes can be captured.
     """
 
     title: str
@@ -36,10 +36,10 @@ class Api:
 
 
 def api_of(module: Any) -> Api:
-    """How that module, ``tensorrt`` or ``tensorrt_rtx``, is to be used.
+    """Return how a module, ``tensorrt`` or ``tensorrt_rtx``, is used.
 
     Raises:
-        EngineError: its TensorRT is too old for strongly typed networks as vitedge writes them.
+        EngineError: its TensorRT is too old for the strongly typed networks that vitedge writes.
     """
     return _rtx(module) if module.__name__.startswith("tensorrt_rtx") else _tensorrt(module)
 
@@ -73,7 +73,7 @@ def _tensorrt(module: Any) -> Api:
 
 
 def _version(module: Any) -> tuple[int, ...]:
-    """The leading numbers of ``module.__version__``, such as ``(10, 13, 3, 9)``."""
+    """Parse the leading numbers of ``module.__version__``, such as ``(10, 13, 3, 9)``."""
     numbers = []
     for part in str(module.__version__).split("."):
         if not part.isdecimal():

@@ -108,13 +108,13 @@ def test_a_plan_that_was_built(tmp_path: Path) -> None:
 def test_a_plan_that_this_machine_built(tmp_path: Path) -> None:
     from tensorrt_bundles import make_tensorrt_bundle, write_build
 
-    from vitedge.runtime.engines.tensorrt.plan_store import Stored, remember_build, stored_plans
+    from vitedge.runtime.engines.tensorrt.plan_store import StoredPlan, register_build, stored_plans
 
     bundle = make_tensorrt_bundle(tmp_path / "colour.bundle", target="nvidia-gpu")
     write_build(bundle, kept=MODEL_FP16_ONNX)
     (built,) = stored_plans(bundle)
-    assert isinstance(built, Stored)
-    assert remember_build(built.record, b"")
+    assert isinstance(built, StoredPlan)
+    assert register_build(built.record, b"")
     exported = export(bundle, tool="triton", output=tmp_path / "repository")
     assert exported.notes[-1].endswith("and on nothing else")
 

@@ -175,8 +175,8 @@ import sys
 events = []
 calls = ("socket.", "urllib.", "os.fork", "os.exec", "os.posix_spawn", "subprocess.")
 sys.addaudithook(lambda name, _: events.append(name) if name.startswith(calls) else None)
-from vitedge.bundle import Bundle
-from vitedge.runtime.engines import open_engine
+from vitedge.bundle.bundle import Bundle
+from vitedge.runtime.engines.base import open_engine
 open_engine(Bundle.open(sys.argv[1]), "openvino").close()
 import threading
 assert threading.active_count() == 1, threading.enumerate()

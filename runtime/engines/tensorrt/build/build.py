@@ -1,15 +1,15 @@
-"""``build``: compile a bundle's graphs on this device, time them, keep the faster one that passes its self-test.
+"""``build``: compile a bundle's graphs on this device, time them, and keep the fastest that passes its self-test.
 
-    lock ─▶ memory ─▶ each graph in a process of its own ─▶ self-test ─▶ timed in turns ─▶ published as one folder
+    lock ─▶ check memory ─▶ build each graph in its own process ─▶ self-test ─▶ time in turns ─▶ replace the plan folder
 
-Until the last step the plan that was there before stays as it was.
+The previous plan stays in place until the last step.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -18,31 +18,52 @@ from pathlib import Path
 import numpy as np
 
 from vitedge.bundle.bundle import Bundle, open_bundle
+from vitedge.bundle.signatures import Trust
 from vitedge.errors import EngineError, UsageError
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.system.machine import read_memory
 from vitedge.runtime.engines.self_test import self_test
+from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest, build_apart
+from vitedge.runtime.engines.tensorrt.build_record import (
+    SCHEMA_VERSION,
+    BuildCandidate,
+    BuildRecord,
+    InferenceLatency,
+    dump_record,
+)
 from vitedge.runtime.engines.tensorrt.device import Device, open_device
 from vitedge.runtime.engines.tensorrt.engine import TensorrtEngine, open_plan
 from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint, fingerprint_of
 from vitedge.runtime.engines.tensorrt.layers import attention_blocks
-from vitedge.runtime.engines.tensorrt.build_record import SCHEMA_VERSION, BuildRecord, Candidate, Latency, dump_record
-from vitedge.runtime.engines.tensorrt.plan_store import (BUILD_JSON, MODEL_PLAN, NOTHING_YET, TIMING_CACHE, Stored, building, find_plan, graphs_of, known_timings, place_to_write, publish, remember_build, tensorrt_of, timings_in)
-from vitedge.runtime.engines.tensorrt.build.worker import Request, build_apart
-from vitedge.bundle.signatures import Trust
+from vitedge.runtime.engines.tensorrt.plan_store import (
+    BUILD_JSON,
+    MODEL_PLAN,
+    NOTHING_YET,
+    TIMING_CACHE,
+    StoredPlan,
+    build_lock,
+    find_plan,
+    graphs_of,
+    known_timings,
+    register_build,
+    replace_plan_dir,
+    tensorrt_of,
+    timings_in,
+    writable_plan_dir,
+)
+from vitedge.runtime.system.machine import read_memory
 from vitedge.version import VERSION
 
 MEBIBYTE = 1 << 20
 MOST_WORKSPACE = 1024 * MEBIBYTE
 LEAST_WORKSPACE = 64 * MEBIBYTE
 WORKSPACE_SHARE = 4
-"""The workspace is a quarter of the memory that is available, up to the most."""
+"""The workspace is a quarter of the available memory, up to ``MOST_WORKSPACE``."""
 BASE_BYTES = 1024 * MEBIBYTE
-"""For CUDA and TensorRT's libraries themselves. An estimate, like the next: what a build takes is not documented."""
+"""Memory of the CUDA and TensorRT libraries. An estimate, as is ``GRAPH_FACTOR``: NVIDIA does not document it."""
 GRAPH_FACTOR = 4
-"""Copies of the weights that a build holds: the file, the network's, the kernels', the plan's."""
+"""Copies of the weights that a build holds: in the file, the network, the kernels and the plan."""
 
-FORGOTTEN = (
+NOT_REGISTERED = (
     "warning: the cache cannot be written, so other programs do not know that this engine was built here and build it "
     "anew; set VITEDGE_CACHE to a folder of your own"
 )
@@ -53,16 +74,16 @@ RUNS_A_ROUND = 20
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """A candidate on its way."""
+class _Candidate:
+    """A graph that was built, with its plan and the engine that runs it; None if it was refused."""
 
-    candidate: Candidate
+    record: BuildCandidate
     plan: Path
-    runner: TensorrtEngine | None = None
+    engine: TensorrtEngine | None = None
 
     @property
     def median(self) -> float:
-        return float("inf") if self.candidate.latency is None else self.candidate.latency.median
+        return float("inf") if self.record.latency is None else self.record.latency.median
 
 
 def build(
@@ -76,23 +97,24 @@ def build(
     """Build a bundle's engine, unless it has one for this device.
 
     Args:
-        bundle: a bundle for a Jetson, nvidia-gpu or rtx, or the path of one.
-        workspace_mb: most scratch memory of a layer, in MiB; by default a quarter of what is available, up to 1024.
+        bundle: a bundle for a Jetson, nvidia-gpu or rtx, or its path.
+        workspace_mb: scratch memory limit of a layer, in MiB; by default a quarter of the available memory, at most
+            1024.
         force: build even if there is an engine for this device.
-        trust: public keys, of which one has to have signed the bundle.
+        trust: public keys, one of which must have signed the bundle.
         progress: receives the steps.
 
     Returns:
-        What was built, or is there.
+        The record of the build, or of the engine that was already there.
 
     Raises:
         BundleError: the bundle cannot be read, or no trusted key has signed it.
-        UsageError: it is for another backend, ``workspace_mb`` is less than 1, or what is trusted is no key.
+        UsageError: the bundle is for another backend, ``workspace_mb`` is less than 1, or ``trust`` is not a key.
         MissingExtraError: a package is not installed.
         EngineError: no TensorRT, driver or GPU; too little memory; a build failed; or no engine passes its self-test.
-            The engine that was there before is still there.
-        BundleIntegrityError: a graph has another hash than the manifest says; or the engine that is there was altered:
-            ``force`` builds it anew.
+            The previous engine stays in place.
+        BundleIntegrityError: a graph differs from its hash in the manifest, or the existing engine was altered;
+            ``force`` builds it again.
     """
     opened = open_bundle(bundle, trust=trust)
     if workspace_mb is not None and workspace_mb < 1:
@@ -109,34 +131,36 @@ def ensure_built(
     workspace: int | None = None,
     force: bool = False,
     progress: Progress = Silent(),  # noqa: B008
-) -> Stored:
-    """The plan of a bundle for a device, which is built if it is not there; ``workspace`` is in bytes."""
+) -> StoredPlan:
+    """Return the bundle's plan for a device and build it if there is none; ``workspace`` is in bytes."""
     here = fingerprint_of(device.module, device.gpu, graphs_of(bundle))
-    place = place_to_write(bundle)
+    plan_dir = writable_plan_dir(bundle)
     try:
-        with building(place, progress) as work:
+        with build_lock(plan_dir, progress) as work:
             found = find_plan(bundle, here)
-            if isinstance(found, Stored) and not force:
-                found.read()  # an altered plan is not what was built
+            if isinstance(found, StoredPlan) and not force:
+                found.read()  # raises if the plan was altered
                 return found
             if isinstance(found, str) and found != NOTHING_YET:
                 progress.step(f"building anew: {found}")
             allowed = check_memory(bundle, workspace)
-            record = _build(bundle, device, here, work, known_timings(place, bundle), allowed, progress)
+            record = _build(bundle, device, here, work, known_timings(plan_dir, bundle), allowed, progress)
             timings = timings_in(work)
-            publish(work, place)
-            if not remember_build(record, timings):
-                progress.step(FORGOTTEN)
-            return Stored(place, record)
+            replace_plan_dir(work, plan_dir)
+            if not register_build(record, timings):
+                progress.step(NOT_REGISTERED)
+            return StoredPlan(plan_dir, record)
     except OSError as error:
-        raise EngineError(f"{place} cannot be written: {error}", fix="free some space, or check permissions") from error
+        raise EngineError(
+            f"{plan_dir} cannot be written: {error}", fix="free some space, or check permissions"
+        ) from error
 
 
 def check_memory(bundle: Bundle, workspace: int | None) -> int:
-    """The workspace in bytes; refuses to begin what the system would kill.
+    """Return the workspace in bytes, and refuse a build that the system would kill for its memory.
 
     Raises:
-        EngineError: less memory is available than the build of the largest graph is estimated to take.
+        EngineError: the build of the largest graph is estimated to take more memory than is available.
     """
     available = read_memory().available
     if available is None:
@@ -151,8 +175,8 @@ def check_memory(bundle: Bundle, workspace: int | None) -> int:
             "are available",
             expected=f"{BASE_BYTES // MEBIBYTE} MiB for TensorRT, {GRAPH_FACTOR} times the graph of "
             f"{largest // MEBIBYTE} MiB, {allowed // MEBIBYTE} MiB of workspace; this is an estimate",
-            fix="close other programs (on a Jetson, sudo init 3 ends the desktop), add swap, or give --workspace-mb "
-            "a smaller number",
+            fix="close other programs (on a Jetson, sudo init 3 ends the desktop), add swap, or give a smaller "
+            "workspace_mb",
         )
     return allowed
 
@@ -162,47 +186,47 @@ def _build(
     device: Device,
     here: Fingerprint,
     work: Path,
-    timed: bytes,
+    timings: bytes,
     workspace: int,
     progress: Progress,
 ) -> BuildRecord:
-    """Build and choose; leaves exactly the files of a published folder in ``work``."""
-    if timed:
-        (work / TIMING_CACHE).write_bytes(timed)
-    trials = [_built(bundle, device, name, work, workspace, progress) for name in here.graphs]
-    with ExitStack() as opened:
-        trials = [_tested(bundle, device, trial, opened, progress) for trial in trials]
-        trials = _timed(trials, progress)
-        best = min(trials, key=lambda trial: trial.median)
-        if best.runner is None:
-            raise _refused(bundle, trials)
-        attention = attention_blocks(best.runner.layers)
+    """Build every graph and choose one; ``work`` then holds exactly the files of a plan folder."""
+    if timings:
+        (work / TIMING_CACHE).write_bytes(timings)
+    candidates = [_built(bundle, device, name, work, workspace, progress) for name in here.graphs]
+    with ExitStack() as engines:
+        candidates = [_tested(bundle, device, each, engines, progress) for each in candidates]
+        candidates = _timed(candidates, progress)
+        best = min(candidates, key=lambda each: each.median)
+        if best.engine is None:
+            raise _none_passed(bundle, candidates)
+        attention = attention_blocks(best.engine.layers)
     best.plan.rename(work / MODEL_PLAN)
-    for trial in trials:
-        trial.plan.unlink(missing_ok=True)
+    for candidate in candidates:
+        candidate.plan.unlink(missing_ok=True)
     content = (work / MODEL_PLAN).read_bytes()
     record = BuildRecord(
         schema_version=SCHEMA_VERSION,
         vitedge_version=VERSION,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         fingerprint=here,
-        kept=best.candidate.graph,
+        kept=best.record.graph,
         plan_sha256=hashlib.sha256(content).hexdigest(),
         plan_bytes=len(content),
         workspace_bytes=workspace,
-        candidates=tuple(trial.candidate for trial in trials),
+        candidates=tuple(candidate.record for candidate in candidates),
         attention=attention,
     )
     (work / BUILD_JSON).write_text(dump_record(record), encoding="utf-8")
     return record
 
 
-def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int, progress: Progress) -> _Trial:
-    """One graph; that it cannot be built is no reason not to try the other."""
+def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int, progress: Progress) -> _Candidate:
+    """Build one graph; if that fails, return a refused candidate, because another graph may succeed."""
     progress.step(f"building {name} with {device.api.title} on {device.gpu.name}; the first build takes minutes")
     plan, graph = work / f"{name}.plan", work / name
-    graph.write_bytes(bundle.read_graph(name))  # what the other process reads is what was hashed here
-    request = Request(
+    graph.write_bytes(bundle.read_graph(name))  # the worker reads the very bytes that were hashed
+    request = BuildRequest(
         module=tensorrt_of(bundle).module,
         graph=str(graph),
         plan=str(plan),
@@ -218,52 +242,54 @@ def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int
     seconds = time.monotonic() - begun
     graph.unlink()
     size = plan.stat().st_size if plan.is_file() else 0
-    return _Trial(Candidate(name, seconds, size, "unavailable", None, None, refusal), plan)
+    return _Candidate(BuildCandidate(name, seconds, size, "unavailable", None, None, refusal), plan)
 
 
-def _tested(bundle: Bundle, device: Device, trial: _Trial, opened: ExitStack, progress: Progress) -> _Trial:
-    """Open what was built and have it prove itself."""
-    candidate = trial.candidate
-    if candidate.refusal:
-        return trial
-    progress.step(f"self-test of {candidate.graph}")
+def _tested(
+    bundle: Bundle, device: Device, candidate: _Candidate, engines: ExitStack, progress: Progress
+) -> _Candidate:
+    """Open the engine of a candidate, which ``engines`` closes, and run its self-test."""
+    record = candidate.record
+    if record.refusal:
+        return candidate
+    progress.step(f"self-test of {record.graph}")
     try:
-        (runner,) = open_plan(device, bundle, trial.plan.read_bytes(), trial.plan, graph=candidate.graph)
-        opened.callback(runner.close)
-        precision = runner.info.effective_precision
-        candidate = replace(candidate, precision=precision, sqnr_db=self_test(bundle, runner).sqnr_db)
+        (engine,) = open_plan(device, bundle, candidate.plan.read_bytes(), candidate.plan, graph=record.graph)
+        engines.callback(engine.close)
+        reached = self_test(bundle, engine).sqnr_db
+        record = replace(record, precision=engine.info.effective_precision, sqnr_db=reached)
     except EngineError as error:
-        return replace(trial, candidate=replace(candidate, refusal=str(error)))
-    return replace(trial, candidate=candidate, runner=runner)
+        return replace(candidate, record=replace(record, refusal=str(error)))
+    return replace(candidate, record=record, engine=engine)
 
 
-def _timed(trials: list[_Trial], progress: Progress) -> list[_Trial]:
-    """Latency of those that passed, measured in turns, so that heat and other programs meet them alike."""
-    runners = {trial.candidate.graph: trial.runner for trial in trials if trial.runner is not None}
-    for runner in runners.values():
+def _timed(candidates: list[_Candidate], progress: Progress) -> list[_Candidate]:
+    """Time the candidates that passed, in turns, so that heat and other programs affect all of them alike."""
+    engines = {each.record.graph: each.engine for each in candidates if each.engine is not None}
+    for engine in engines.values():
         for _ in range(WARM_UP_RUNS):
-            runner.run()
-    progress.step("timing, in turns" if len(runners) > 1 else "timing")
-    taken: Mapping[str, list[int]] = {name: [] for name in runners}
+            engine.run()
+    progress.step("timing, in turns" if len(engines) > 1 else "timing")
+    nanoseconds: dict[str, list[int]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
-        for name, runner in runners.items():
+        for name, engine in engines.items():
             for _ in range(RUNS_A_ROUND):
                 begun = time.perf_counter_ns()
-                runner.run()
-                taken[name].append(time.perf_counter_ns() - begun)
-    return [
-        replace(trial, candidate=replace(trial.candidate, latency=_latency(taken[trial.candidate.graph])))
-        if trial.runner is not None
-        else trial
-        for trial in trials
-    ]
+                engine.run()
+                nanoseconds[name].append(time.perf_counter_ns() - begun)
+    return [_with_latency(each, nanoseconds) if each.engine is not None else each for each in candidates]
 
 
-def _latency(nanoseconds: list[int]) -> Latency:
+def _with_latency(candidate: _Candidate, nanoseconds: Mapping[str, Sequence[int]]) -> _Candidate:
+    latency = _latency(nanoseconds[candidate.record.graph])
+    return replace(candidate, record=replace(candidate.record, latency=latency))
+
+
+def _latency(nanoseconds: Sequence[int]) -> InferenceLatency:
     low, median, high = np.percentile(nanoseconds, (10, 50, 90)) / 1e6
-    return Latency(median=float(median), low=float(low), high=float(high), runs=len(nanoseconds))
+    return InferenceLatency(median=float(median), low=float(low), high=float(high), runs=len(nanoseconds))
 
 
-def _refused(bundle: Bundle, trials: list[_Trial]) -> EngineError:
-    reasons = "\n".join(f"  {trial.candidate.graph}: {trial.candidate.refusal}" for trial in trials)
+def _none_passed(bundle: Bundle, candidates: list[_Candidate]) -> EngineError:
+    reasons = "\n".join(f"  {each.record.graph}: {each.record.refusal}" for each in candidates)
     return EngineError(f"no engine of {bundle.path} could be built\n{reasons}")

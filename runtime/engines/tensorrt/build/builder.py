@@ -1,4 +1,4 @@
-"""ONNX graph ─▶ plan, by any TensorRT: the module is passed in, and ``versions`` says what differs."""
+"""Build an ONNX graph into a plan with any TensorRT; ``versions`` holds the differences between them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any
 
 from vitedge.errors import EngineError
 from vitedge.progress import Counters, Progress, Silent
-from vitedge.runtime.engines.tensorrt.layers import Layer
-from vitedge.runtime.engines.tensorrt.log_capture import Journal, journal, logger_of
+from vitedge.runtime.engines.tensorrt.layers import EngineLayer
+from vitedge.runtime.engines.tensorrt.log_capture import LogCapture, capture_log, logger_of
 from vitedge.runtime.engines.tensorrt.versions import Api, api_of
 from vitedge.safety.files import read_bytes
 from vitedge.safety.limits import GRAPH_BYTES
 
 SHOWN_ERRORS = 5
 
-# What TensorRT says where it fails, and what to do about it.
+# Words in TensorRT's error messages, and what to do about them.
 _REMEDIES = (
-    ("out of memory", "close other programs, or give --workspace-mb a smaller number"),
-    ("outofmemory", "close other programs, or give --workspace-mb a smaller number"),
-    ("could not find any implementation", "give --workspace-mb a larger number, or convert with another precision"),
+    ("out of memory", "close other programs, or give a smaller workspace_mb"),
+    ("outofmemory", "close other programs, or give a smaller workspace_mb"),
+    ("could not find any implementation", "give a larger workspace_mb, or convert with another precision"),
 )
 _REMEDY = "update TensorRT, or convert the model again with this vitedge"
 
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """What the builder made.
+    """The result of a build.
 
     Attributes:
         plan: the serialized engine.
-        timing_cache: what was timed, for the next build; empty where this TensorRT times nothing.
-        layers: those of the plan, as the builder logged them.
+        timing_cache: timings for the next build; empty if this TensorRT times nothing.
+        layers: layers of the plan, as the builder logged them.
     """
 
     plan: bytes
     timing_cache: bytes
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
 
 
 def build_plan(
@@ -50,26 +50,26 @@ def build_plan(
     timing_cache: bytes = b"",
     progress: Progress = Silent(),  # noqa: B008
 ) -> BuiltPlan:
-    """Build a strongly typed graph: its precision is in its nodes, and no flag changes it. fp32 is not rounded to TF32.
+    """Build a strongly typed graph. Its nodes set the precision, no flag changes it, and fp32 is not rounded to TF32.
 
     Args:
         module: ``tensorrt`` or ``tensorrt_rtx``.
         graph: an ONNX file without external data.
-        workspace_bytes: most that a layer may use as scratch memory; by default what the GPU has.
-        timing_cache: what an earlier build timed; ignored where it does not fit.
+        workspace_bytes: scratch memory limit of a layer; by default all memory of the GPU.
+        timing_cache: timings of an earlier build; ignored if they do not fit.
         progress: receives the builder's phases.
 
     Raises:
-        EngineError: the file is not an ONNX graph, this TensorRT cannot build a node or a layer of it, or memory
-            did not suffice; the message names the node.
+        EngineError: the file is not an ONNX graph, this TensorRT cannot build one of its nodes or layers, which the
+            message names, or there is too little memory.
     """
     api = api_of(module)
     content = _content(graph)
-    with journal(module) as heard:
+    with capture_log(module) as captured:
         try:
             builder = module.Builder(logger_of(module))
-        except TypeError as error:  # the bindings' word for an object that the library does not make
-            said = heard.reason or str(error)
+        except TypeError as error:  # how the bindings report that the library returned no object
+            said = captured.reason or str(error)
             raise EngineError(f"{api.title} does not start: {said}", fix="vitedge doctor shows the driver") from error
         network = builder.create_network(api.network_flags)
         _parse(module, api, network, content, graph)
@@ -78,16 +78,16 @@ def build_plan(
             config.progress_monitor = _monitor(module, counters)
             serialized = builder.build_serialized_network(network, config)
         if serialized is None:
-            raise _failed(api, graph, heard)
+            raise _failed(api, graph, captured)
         return BuiltPlan(
             plan=bytes(memoryview(serialized)),
             timing_cache=bytes(memoryview(config.get_timing_cache().serialize())) if api.timing_cache else b"",
-            layers=heard.layers,
+            layers=captured.layers,
         )
 
 
 def flags_of(api: Api) -> tuple[str, ...]:
-    """What a plan is built with beside its graph, as part of its fingerprint."""
+    """Return the builder flags, which are part of the fingerprint."""
     capture = () if api.capture_flag is None else (api.capture_flag.name,)
     return ("STRONGLY_TYPED", "no TF32", *capture)
 
@@ -111,13 +111,13 @@ def _parse(module: Any, api: Api, network: Any, content: bytes, graph: Path) -> 
     if not nodes:
         said = "; ".join(each.desc() for each in errors) or "no reason given"
         raise EngineError(
-            f"{graph} is no ONNX graph that {api.title} can read: {said}",
-            fix="the file is cut off or altered: copy the bundle again, or convert again",
+            f"{graph} is not an ONNX graph that {api.title} can read: {said}",
+            fix="the file is truncated or altered: copy the bundle again, or convert again",
         )
     more = f"; and {len(nodes) - SHOWN_ERRORS} more" if len(nodes) > SHOWN_ERRORS else ""
     raise EngineError(
         f"{api.title} cannot build {graph}: {'; '.join(map(_node_error, nodes[:SHOWN_ERRORS]))}{more}",
-        expected="operators that this TensorRT has, in the types that it takes",
+        expected="operators that this TensorRT supports, with types that it supports",
         fix="convert for this target with this vitedge; else update TensorRT, or change the model at that node",
     )
 
@@ -128,7 +128,7 @@ def _node_error(error: Any) -> str:
 
 def _configured(module: Any, api: Api, builder: Any, workspace_bytes: int | None, timing_cache: bytes) -> Any:
     config = builder.create_builder_config()
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # else the inspector knows no precision
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # otherwise the inspector reports no precision
     config.clear_flag(module.BuilderFlag.TF32)
     if api.capture_flag is not None:
         config.set_flag(api.capture_flag)
@@ -140,19 +140,19 @@ def _configured(module: Any, api: Api, builder: Any, workspace_bytes: int | None
 
 
 def _timing_cache(config: Any, content: bytes) -> Any:
-    """A damaged cache saves no time and does no harm."""
+    """Create the timing cache; a damaged one is ignored."""
     return config.create_timing_cache(content) or config.create_timing_cache(b"")
 
 
-def _failed(api: Api, graph: Path, heard: Journal) -> EngineError:
-    said = heard.reason or "no reason given"
-    everything = " ".join(heard.errors).lower()
+def _failed(api: Api, graph: Path, captured: LogCapture) -> EngineError:
+    said = captured.reason or "no reason given"
+    everything = " ".join(captured.errors).lower()
     fix = next((remedy for sign, remedy in _REMEDIES if sign in everything), _REMEDY)
     return EngineError(f"{api.title} could not build {graph}: {said}", fix=fix)
 
 
 def _monitor(module: Any, counters: Counters) -> Any:
-    """An ``IProgressMonitor`` that moves counters; TensorRT calls it from its own threads."""
+    """Make an ``IProgressMonitor`` that advances counters; TensorRT calls it from its own threads."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -171,7 +171,7 @@ def _monitor(module: Any, counters: Counters) -> Any:
             self._guarded(partial(counters.end, phase_name))
 
         def _guarded(self, call: Callable[[], None]) -> None:
-            """An error must not pass through TensorRT, where it would end the process; it ends the build instead."""
+            """Cancel the build if the call fails: an exception in TensorRT's thread would end the process."""
             try:
                 call()
             except Exception:  # noqa: BLE001

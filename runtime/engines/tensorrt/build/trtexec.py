@@ -1,4 +1,4 @@
-"""The command of NVIDIA's own tools that builds the engine of a graph, for those who build by hand."""
+"""The command line of NVIDIA's own tools that builds an engine by hand."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ RTX_TOOL = "tensorrt_rtx"
 
 
 def build_command(target: Target, graph: Path, plan: Path) -> str:
-    """The command that builds ``plan`` from a strongly typed ``graph``.
+    """Return the command that builds ``plan`` from a strongly typed ``graph``.
 
-    TensorRT 10 has to be told that the graph is strongly typed; TensorRT 11 takes the option and ignores it, and
-    TensorRT for RTX knows no other kind. fp32 is not rounded to TF32, as in ``vitedge build``.
+    TensorRT 10 needs the option for strongly typed graphs, TensorRT 11 ignores it, and TensorRT for RTX builds every
+    graph strongly typed. As in ``vitedge.build``, fp32 is not rounded to TF32.
 
     Args:
-        target: one of those that run on TensorRT.
-        graph: ONNX file.
-        plan: the file to write.
+        target: a target that runs on TensorRT.
+        graph: path of the ONNX file.
+        plan: path of the plan to write.
     """
     files = [f"--onnx={graph}", f"--saveEngine={plan}"]
     if target.tensorrt is not None and target.tensorrt.module == "tensorrt_rtx":

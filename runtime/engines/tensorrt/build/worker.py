@@ -1,7 +1,7 @@
-"""One build in a process of its own: ``python -m vitedge.runtime.engines.tensorrt.build.worker REQUEST``.
+"""A build in its own process: ``python -m vitedge.runtime.engines.tensorrt.build.worker REQUEST``.
 
-TensorRT needs much memory to build, and the system may kill it for that: then it takes nothing else along. The process
-tells its progress and its errors in lines of JSON on standard output.
+A build needs much memory, and the system may kill it; in its own process, it takes nothing else with it. The process
+reports progress and errors as lines of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO, TypeVar
 
+from vitedge.bundle.targets import TensorrtModule
 from vitedge.errors import EngineError, VitedgeError
 from vitedge.progress import Counters, Progress
 from vitedge.runtime.engines.tensorrt.build.builder import build_plan
 from vitedge.runtime.engines.tensorrt.device import import_tensorrt
 from vitedge.safety import child
-from vitedge.bundle.targets import TensorrtModule
 
 Item = TypeVar("Item")
 
@@ -31,15 +31,15 @@ LAST_WORDS = 300
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to build.
+class BuildRequest:
+    """The arguments of a build.
 
     Attributes:
         module: ``tensorrt`` or ``tensorrt_rtx``.
-        graph: ONNX file.
-        plan: file to write.
-        timing_cache: file to read, if it is there, and to write.
-        workspace_bytes: most scratch memory of a layer.
+        graph: path of the ONNX file.
+        plan: path of the plan to write.
+        timing_cache: path of the timing cache to read, if it exists, and to write.
+        workspace_bytes: scratch memory limit of a layer.
     """
 
     module: TensorrtModule
@@ -49,8 +49,8 @@ class Request:
     workspace_bytes: int
 
 
-def build_apart(request: Request, progress: Progress) -> None:
-    """Build in another process, and wait; if this one is interrupted, the other is killed.
+def build_apart(request: BuildRequest, progress: Progress) -> None:
+    """Build in another process and wait for it; kill it if this process is interrupted.
 
     Raises:
         EngineError: the build failed, or its process was killed.
@@ -81,10 +81,10 @@ def build_apart(request: Request, progress: Progress) -> None:
 
 
 def _replay(lines: Iterable[str], progress: Progress) -> None:
-    """Report what the other process reports.
+    """Forward the progress that the other process reports.
 
     Raises:
-        EngineError: it reported one.
+        EngineError: the other process reported an error.
     """
     with Counters(progress) as counters:
         for line in lines:
@@ -107,12 +107,12 @@ def _apply(event: dict[str, Any], counters: Counters) -> None:
         counters.advance(number)
 
 
-def _died(request: Request, status: int, words: IO[str]) -> EngineError:
+def _died(request: BuildRequest, status: int, words: IO[str]) -> EngineError:
     if status == -signal.SIGKILL:
         return EngineError(
             f"the build of {request.graph} was killed",
-            expected="enough memory: the system kills what takes too much",
-            fix="close other programs, add swap, or give --workspace-mb a smaller number",
+            expected="enough memory: the system kills a process that takes too much",
+            fix="close other programs, add swap, or give a smaller workspace_mb",
         )
     words.seek(0)
     said = " ".join(words.read()[-LAST_WORDS:].split())
@@ -120,7 +120,7 @@ def _died(request: Request, status: int, words: IO[str]) -> EngineError:
     return EngineError(f"the build of {request.graph} {end}: {said or 'it said nothing'}", fix="vitedge doctor")
 
 
-class Lines:
+class JsonProgress:
     """A ``Progress`` that writes lines of JSON."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -128,10 +128,10 @@ class Lines:
         self._counters = 0
 
     def step(self, text: str) -> None:
-        """The process that waits has said what is done here."""
+        """Ignore it: the waiting process has reported the step."""
 
     def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
-        """A line at the beginning, at each item, and at the end."""
+        """Write a line at the beginning, for each item, and at the end."""
         self._counters += 1
         return self._tracked(items, self._counters, total, unit)
 
@@ -145,17 +145,17 @@ class Lines:
             self.write({"counter": number, "ended": True})
 
     def write(self, event: dict[str, Any]) -> None:
-        """One line, at once.
+        """Write one line and flush it.
 
         Raises:
-            BrokenPipeError: the process that waited has gone.
+            BrokenPipeError: the waiting process has gone.
         """
         self._stream.write(json.dumps(event) + "\n")
         self._stream.flush()
 
 
-def work(request: Request, lines: Lines) -> int:
-    """Build and write; the exit code."""
+def work(request: BuildRequest, lines: JsonProgress) -> int:
+    """Build, write the plan, and return the exit code."""
     cache = Path(request.timing_cache)
     known = cache.read_bytes() if cache.is_file() else b""
     try:
@@ -176,11 +176,11 @@ def work(request: Request, lines: Lines) -> int:
 
 
 def main() -> int:
-    """Serve one request. TensorRT and CUDA may print, which must not get between the lines."""
+    """Serve one request; what TensorRT and CUDA print goes to standard error, not between the lines of JSON."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)
         with contextlib.suppress(BrokenPipeError):
-            return work(Request(**json.loads(sys.argv[1])), Lines(stream))
+            return work(BuildRequest(**json.loads(sys.argv[1])), JsonProgress(stream))
     return 1
 
 

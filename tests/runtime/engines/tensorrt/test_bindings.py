@@ -61,7 +61,7 @@ def sources() -> dict[str, str]:
     return {
         str(file.relative_to(ROOT)): text
         for file, text in files.items()
-        if file.is_relative_to(ROOT / "runtime" / "tensorrt") or "vitedge.runtime.tensorrt" in text
+        if file.is_relative_to(ROOT / "runtime" / "engines" / "tensorrt") or "vitedge.runtime.engines.tensorrt" in text
     }
 
 

@@ -24,16 +24,24 @@ from tensorrt_bundles import AnyPlan, Steps, answers_of, fake_module, make_tenso
 import vitedge
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
 from vitedge.errors import BundleIntegrityError, EngineError, UsageError
-from vitedge.runtime.system.cache import cache_folder
 from vitedge.runtime.engines.tensorrt import open as engine_module
-from vitedge.runtime.system.machine import Memory
-from vitedge.runtime.engines.tensorrt.build import build as build_module
 from vitedge.runtime.engines.tensorrt import plan_store as store
+from vitedge.runtime.engines.tensorrt.build import build as build_module
 from vitedge.runtime.engines.tensorrt.build.build import build, check_memory, ensure_built
-from vitedge.runtime.engines.tensorrt.fingerprint import fingerprint_of
+from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest
 from vitedge.runtime.engines.tensorrt.build_record import dump_record
-from vitedge.runtime.engines.tensorrt.plan_store import (MODEL_PLAN, TIMING_CACHE, Stored, find_plan, graphs_of, places, stored_plans)
-from vitedge.runtime.engines.tensorrt.build.worker import Request
+from vitedge.runtime.engines.tensorrt.fingerprint import fingerprint_of
+from vitedge.runtime.engines.tensorrt.plan_store import (
+    MODEL_PLAN,
+    TIMING_CACHE,
+    StoredPlan,
+    find_plan,
+    graphs_of,
+    plan_dirs,
+    stored_plans,
+)
+from vitedge.runtime.system.cache import cache_folder
+from vitedge.runtime.system.machine import Memory
 
 GIBIBYTE = 1 << 30
 
@@ -47,7 +55,7 @@ class Builder:
         self.errors: dict[str, BaseException] = {}
         self.hook: Callable[[], None] = lambda: None
 
-    def __call__(self, request: Request, progress: Any) -> None:
+    def __call__(self, request: BuildRequest, progress: Any) -> None:
         name, cache = Path(request.graph).name, Path(request.timing_cache)
         self.built.append(name)
         self.known_timings.append(cache.read_bytes() if cache.is_file() else b"")
@@ -88,9 +96,9 @@ def module(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> FakeTensorrt:
     return made
 
 
-def here(bundle: Bundle, module: FakeTensorrt) -> Stored:
+def here(bundle: Bundle, module: FakeTensorrt) -> StoredPlan:
     found = find_plan(bundle, fingerprint_of(module, module.cuda.gpu(), graphs_of(bundle)))
-    assert isinstance(found, Stored), found
+    assert isinstance(found, StoredPlan), found
     return found
 
 
@@ -214,7 +222,7 @@ def test_an_altered_plan_never_reaches_tensorrt(
     for attempt in (engine_module.open_engine, engine_module.open_lanes, build):
         with pytest.raises(BundleIntegrityError, match=problem) as caught:
             attempt(bundle)
-        assert "vitedge build --force" in caught.value.fix
+        assert "with force" in caught.value.fix
     assert module.cuda.calls.count("deserialize") == loaded
     build(bundle, force=True)
     engine_module.open_engine(bundle).close()
@@ -225,7 +233,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], N
     """Go to another machine of the same kind: nothing that was built here is known there."""
 
     def go() -> None:
-        monkeypatch.setattr(store, "_built_here", {})
+        monkeypatch.setattr(store, "_built_in_this_process", {})
         monkeypatch.setenv("VITEDGE_CACHE", str(tmp_path / "another-machine"))
 
     return go
@@ -275,7 +283,7 @@ def test_a_record_of_another_build_is_not_remembered(
 ) -> None:
     slow(module, b"plan of model.onnx")
     record = build(bundle)
-    assert here(bundle, module).is_remembered
+    assert here(bundle, module).is_built_here
     path = bundle.path / "tensorrt" / "build.json"
     path.write_text(dump_record(replace(record, **change)), encoding="utf-8")
     found = find_plan(bundle, fingerprint_of(module, module.cuda.gpu(), graphs_of(bundle)))
@@ -288,9 +296,9 @@ def test_a_memory_that_names_another_plan_is_none(
     bundle: Bundle, module: FakeTensorrt, builder: Builder, entry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(bundle)
-    monkeypatch.setattr(store, "_built_here", {})
+    monkeypatch.setattr(store, "_built_in_this_process", {})
     (path,) = (cache_folder() / store.BUILDS).iterdir()
-    assert here(bundle, module).is_remembered
+    assert here(bundle, module).is_built_here
     path.write_text(entry, encoding="utf-8")
     build(bundle)
     assert len(builder.built) == 4
@@ -317,7 +325,7 @@ def test_without_a_cache_this_process_alone_knows(
     assert "VITEDGE_CACHE" in steps.steps[-1]
     engine_module.open_engine(bundle).close()
     assert len(builder.built) == 2
-    monkeypatch.setattr(store, "_built_here", {})
+    monkeypatch.setattr(store, "_built_in_this_process", {})
     assert isinstance(find_plan(bundle, fingerprint_of(module, module.cuda.gpu(), graphs_of(bundle))), str)
 
 
@@ -327,7 +335,7 @@ def test_the_graph_that_is_built_is_the_one_that_was_hashed(
     """Whatever is put in its place while the other process starts."""
     seen: list[bytes] = []
 
-    def swapped(request: Request, progress: Any) -> None:
+    def swapped(request: BuildRequest, progress: Any) -> None:
         bundle.file(Path(request.graph).name).write_bytes(b"evil")
         seen.append(Path(request.graph).read_bytes())
         assert Path(request.graph).parent.stat().st_mode & 0o777 == 0o700
@@ -446,7 +454,7 @@ def test_a_bundle_that_cannot_be_written(
     access = os.access
     monkeypatch.setattr(store.os, "access", lambda path, mode: path != bundle.path and access(path, mode))
     build(bundle)
-    _, cached = places(bundle)
+    _, cached = plan_dirs(bundle)
     assert here(bundle, module).folder == cached
     assert files(bundle.path) == {"manifest.json", *bundle.manifest.files}
     engine_module.open_engine(bundle).close()
@@ -460,7 +468,7 @@ def test_an_engine_in_the_bundle_for_another_device_gives_way_to_that_in_the_cac
     bundle: Bundle, module: FakeTensorrt, builder: Builder
 ) -> None:
     build(bundle)
-    _, cached = places(bundle)
+    _, cached = plan_dirs(bundle)
     cached.parent.mkdir(parents=True)
     shutil.copytree(bundle.path / "tensorrt", cached)
     record = bundle.path / "tensorrt" / "build.json"
@@ -478,7 +486,7 @@ def test_too_little_memory(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> N
         check_memory(bundle, None)
     assert "1024 MiB for TensorRT" in caught.value.expected
     assert "estimate" in caught.value.expected
-    assert "--workspace-mb" in caught.value.fix
+    assert "workspace_mb" in caught.value.fix
     available(2 * GIBIBYTE)
     assert check_memory(bundle, None) == GIBIBYTE // 2
     with pytest.raises(EngineError, match="takes about"):

@@ -16,11 +16,13 @@ from tensorrt_bundles import Steps
 
 from vitedge.errors import EngineError
 from vitedge.runtime.engines.tensorrt.build import worker
-from vitedge.runtime.engines.tensorrt.build.worker import Lines, Request, build_apart
+from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest, JsonProgress, build_apart
 
 
-def request(folder: Path) -> Request:
-    return Request("tensorrt_rtx", str(folder / "model.onnx"), str(folder / "plan"), str(folder / "cache"), 64 << 20)
+def request(folder: Path) -> BuildRequest:
+    return BuildRequest(
+        "tensorrt_rtx", str(folder / "model.onnx"), str(folder / "plan"), str(folder / "cache"), 64 << 20
+    )
 
 
 def becomes(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +38,7 @@ def test_killed_by_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(EngineError, match="was killed") as caught:
         build_apart(request(tmp_path), Steps())
     assert "memory" in caught.value.expected
-    assert "--workspace-mb" in caught.value.fix
+    assert "workspace_mb" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_what_is_no_event_is_passed_over(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_counters_survive_the_pipe() -> None:
     stream, steps = io.StringIO(), Steps()
-    lines = Lines(stream)
+    lines = JsonProgress(stream)
     outer = lines.track("abc", total=3, unit="outer")
     next(outer)
     assert list(lines.track("de", total=2, unit="inner")) == ["d", "e"]
