@@ -1,4 +1,4 @@
-"""Start workers, give them cases, and count what becomes of them; a case that takes too long ends its worker."""
+"""Start workers, give them cases, and count the outcomes; a case that hangs ends its worker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from typing import IO, Any
 
 WORKER = Path(__file__).with_name("worker.py")
 SECONDS = 10.0
+PATIENCE = 6.0
+"""No answer in so many times ``SECONDS`` is a hang, however busy the machine is."""
 MEGABYTES = 1024
 START_SECONDS = 180.0
 GOOD = ("refused", "answered")
@@ -106,12 +108,13 @@ class Worker:
 
     def run(self, name: str, case: int, seconds: float) -> dict[str, Any]:
         """The outcome of a case; ``hang`` or ``crash`` where the worker gives none."""
-        answer = self._ask([name, case], seconds)
+        answer = self._ask([name, case], PATIENCE * seconds)
         if answer:
             (found,) = json.loads(answer)
-            return dict(found)
+            slow = {"kind": "slow", "what": f"{found['seconds']:.1f} s"} if found["seconds"] > seconds else {}
+            return {**found, **slow}
         if answer is None:
-            return {"kind": "hang", "what": f"more than {seconds:g} s", "megabytes": 0}
+            return {"kind": "hang", "what": f"more than {PATIENCE * seconds:g} s", "megabytes": 0}
         return {"kind": "crash", "what": f"the process ended with {self._process.wait()}", "megabytes": 0}
 
     def _ask(self, question: list[Any], seconds: float) -> str | None:
@@ -167,7 +170,7 @@ def fuzz(worker: Worker, name: str, cases: int, kept: Path | None = None, *, sec
         name: of the format.
         cases: how many.
         kept: folder for the mutated files of findings; None to keep none.
-        seconds: after which a case hangs.
+        seconds: of time and of processor time both, after which a case is too slow.
     """
     tally = Tally()
     worker.prepare(name)

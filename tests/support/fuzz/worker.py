@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -50,12 +51,14 @@ class Outcome:
         kind: ``refused`` by a VitedgeError, ``answered`` rightly; or ``raised``, ``wrong``, ``code``, ``connection``.
         what: the error's type and first line, or where another exception was raised.
         megabytes: of memory over the baseline.
+        seconds: that it took, or processor time if that is less: a busy machine makes no case slow.
     """
 
     case: int
     kind: str
     what: str
     megabytes: int
+    seconds: float
 
 
 class Watch:
@@ -122,6 +125,12 @@ def children_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
+def processor_seconds() -> float:
+    """Of this process, and of the children that it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 class Runner:
     """Runs cases.
 
@@ -158,11 +167,13 @@ class Runner:
         self._watch.seen.clear()
         forget_peak()
         before = resident_megabytes()
+        begun = time.monotonic(), processor_seconds()
         kind, what, place = self._attempt(content)
+        seconds = min(time.monotonic() - begun[0], processor_seconds() - begun[1])
         self._corpus.learn(content, place)
         own = max(0.0, peak_megabytes() - before)
         children = max(0.0, children_megabytes() - self._children)
-        return Outcome(case, *self._judged(kind, what), int(max(own, children)))
+        return Outcome(case, *self._judged(kind, what), int(max(own, children)), seconds)
 
     def _mutated(self, random: Random) -> bytes:
         content = self._corpus.choose(random)
