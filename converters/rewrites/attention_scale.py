@@ -17,7 +17,8 @@ import onnx_ir as ir
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.multipliers import Fold, Multiplier, fold, fold_at, multiplier_of
 from vitedge.converters.rewrites.places import Places, refusal
-from vitedge.graph.layers import MOVES, constant
+from vitedge.graph.operators import DATA_MOVEMENT_OPERATORS
+from vitedge.graph.values import constant
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
@@ -54,7 +55,7 @@ def _scales(graph: ir.Graph) -> Iterator[tuple[ir.Node, Multiplier]]:
 
 def _multiplier_behind(value: ir.Value | None) -> Multiplier | None:
     producer = value.producer() if value is not None else None
-    if producer is not None and producer.op_type in MOVES:
+    if producer is not None and producer.op_type in DATA_MOVEMENT_OPERATORS:
         return _multiplier_behind(producer.inputs[0])
     return multiplier_of(producer)
 

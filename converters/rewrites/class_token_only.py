@@ -18,8 +18,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places
-from vitedge.graph.bounds import RESHAPES, SELECTIONS, Needs, cut, everything, needs, needs_everything, shape_of
-from vitedge.graph.layers import add_tensor
+from vitedge.graph.bounds import RESHAPES, SELECTIONS, Needs, cut, everything, needs, needs_everything, static_shape
+from vitedge.graph.edit import add_tensor
 from vitedge.graph.regions import Region, contains, extent, relative, worth_computing
 
 Pieces = dict[ir.Value, list[Region]]
@@ -65,7 +65,7 @@ def required_pieces(graph: ir.Graph) -> Pieces:
 def _pieces_of(node: ir.Node, read: dict[ir.Value, list[Region]]) -> Pieces:
     """An operator that makes an output of the graph, or has no rule for the regions, computes all that it can."""
     live = [output for output in node.outputs if output in read or output.is_graph_output()]
-    pieces = {output: worth_computing(read[output], shape_of(output)) for output in live}
+    pieces = {output: worth_computing(read[output], static_shape(output)) for output in live}
     if any(
         output.is_graph_output() or any(needs(output, region) is None for region in pieces[output]) for output in live
     ):
@@ -134,7 +134,7 @@ class _Narrowing:
 
     def _reshape(self, node: ir.Node, source: ir.Value, output: ir.Value, region: Region) -> ir.Value:
         """A selection has been made where its input was computed; what is left of it is the shape."""
-        if shape_of(source) == extent(region):
+        if static_shape(source) == extent(region):
             return source
         shape = add_tensor(self._graph, f"{output.name}_shape", np.array(extent(region), np.int64))
         return self._add(node, ir.node("Reshape", [source, shape]), output, region)

@@ -16,10 +16,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.converters.rewrites.scalars import made_by, scalar
+from vitedge.converters.rewrites.scalars import scalar
 from vitedge.graph.bounds import cut, everything, selected
-from vitedge.graph.layers import Layer, add_constant, add_tensor, constant, layer_behind, shape_of
+from vitedge.graph.edit import add_constant, add_tensor
+from vitedge.graph.layers import Layer, layer_behind
 from vitedge.graph.regions import Region, extent, joined
+from vitedge.graph.values import constant, producer_of, shape_of
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _heads(value: ir.Value | None, factor: float) -> list[_Head] | None:
     layer = layer_behind(value)
     if value is None or layer is not None:
         return [_Head(layer, factor)] if layer is not None and _is_head(layer) else None
-    sums = made_by(value, "Add", "Sum", "Mean")
+    sums = producer_of(value, "Add", "Sum", "Mean")
     if sums is not None:
         share = len(sums.inputs) if sums.op_type == "Mean" else 1
         return _joined([_heads(each, factor / share) for each in sums.inputs])
@@ -117,7 +119,7 @@ def _is_head(layer: Layer) -> bool:
 
 def _scaled(value: ir.Value) -> tuple[ir.Value, float] | None:
     """A value and the number that it is multiplied by or divided by."""
-    node = made_by(value, "Mul", "Div")
+    node = producer_of(value, "Mul", "Div")
     if node is None:
         return None
     left, right = node.inputs
@@ -131,11 +133,11 @@ def _scaled(value: ir.Value) -> tuple[ir.Value, float] | None:
 
 def _stacked(value: ir.Value) -> list[ir.Value]:
     """The values that are stacked along a new first axis, and averaged over it."""
-    mean = made_by(value, "ReduceMean")
+    mean = producer_of(value, "ReduceMean")
     axes = None if mean is None or len(mean.inputs) < 2 else constant(mean.inputs[1])
     if mean is None or axes is None or axes.tolist() != [0] or mean.attributes.get_int("keepdims", 1):
         return []
-    stack = made_by(mean.inputs[0], "Concat")
+    stack = producer_of(mean.inputs[0], "Concat")
     rows = [] if stack is None or stack.attributes.get_int("axis", 0) != 0 else [*stack.inputs]
-    unsqueezed = [made_by(row, "Unsqueeze", "Reshape") for row in rows]
+    unsqueezed = [producer_of(row, "Unsqueeze", "Reshape") for row in rows]
     return [each.inputs[0] for each in unsqueezed if each is not None and each.inputs[0] is not None]

@@ -14,18 +14,10 @@ import onnx_ir as ir
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
-from vitedge.graph.layers import (
-    Array,
-    Channels,
-    Layer,
-    bypass,
-    constant,
-    input_columns,
-    layer_source,
-    numbered,
-    trace,
-    traced_layer,
-)
+from vitedge.graph.channels import Channels, input_columns, layer_source, numbered, trace, traced_layer
+from vitedge.graph.edit import bypass
+from vitedge.graph.layers import Layer
+from vitedge.graph.values import Array, constant
 
 CHANNEL_AXIS = 1
 COMPUTED = "the parameters of a BatchNormalization are computed"

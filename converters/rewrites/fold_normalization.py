@@ -17,7 +17,9 @@ import onnx_ir as ir
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.graph.layers import Array, Layer, add_constant, layer_of
+from vitedge.graph.edit import add_constant
+from vitedge.graph.layers import Layer, layer_of
+from vitedge.graph.values import Array
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001

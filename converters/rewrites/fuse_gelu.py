@@ -14,8 +14,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
-from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, product
-from vitedge.graph.layers import put_in_place
+from vitedge.converters.rewrites.scalars import is_close, plus_scalar, product
+from vitedge.graph.edit import replace_value
+from vitedge.graph.values import producer_of
 
 CUBIC = 0.044715
 MAX_PRODUCTS = 3
@@ -37,7 +38,7 @@ class _Gelu:
     approximate: str
 
     def apply(self, model: ir.Model) -> None:
-        put_in_place(model, self.result, "Gelu", [self.source], approximate=self.approximate)
+        replace_value(model, self.result, "Gelu", [self.source], approximate=self.approximate)
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
@@ -71,7 +72,7 @@ def _sources(node: ir.Node) -> Iterator[ir.Value]:
     """The ``x`` for which the argument of Erf or Tanh is that of a GELU; none if there is no such ``x``."""
     argument = node.inputs[0]
     if node.op_type == "Erf":
-        scaling = made_by(argument, "Mul", "Div")
+        scaling = producer_of(argument, "Mul", "Div")
         candidates = [] if scaling is None else [each for each in scaling.inputs if each is not None]
         yield from (each for each in candidates if product(argument, within=(each,)).is_of(1 / sqrt(2), each))
         return
@@ -83,7 +84,7 @@ def _sources(node: ir.Node) -> Iterator[ir.Value]:
 def _cubic_sources(factors: tuple[ir.Value, ...]) -> Iterator[ir.Value]:
     """``x`` of ``x + c·x³``, or of ``x · (1 + c·x²)``."""
     for index, total in enumerate(factors):
-        add, rest = made_by(total, "Add"), (*factors[:index], *factors[index + 1 :])
+        add, rest = producer_of(total, "Add"), (*factors[:index], *factors[index + 1 :])
         if add is None:
             continue
         for one, other in (add.inputs, reversed(add.inputs)):

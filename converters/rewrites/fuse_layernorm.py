@@ -15,8 +15,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
-from vitedge.converters.rewrites.scalars import is_close, made_by, plus_scalar, scalar
-from vitedge.graph.layers import Array, add_constant, constant, put_in_place, shape_of
+from vitedge.converters.rewrites.scalars import is_close, plus_scalar, scalar
+from vitedge.graph.edit import add_constant, replace_value
+from vitedge.graph.values import Array, constant, producer_of, shape_of
 
 OTHER_AXES = "a normalization is not over the last axis alone"
 
@@ -51,7 +52,7 @@ class _LayerNorm:
         inputs = [self.source, add_constant(model, f"{name}_scale", self.scale)]
         if self.bias is not None:
             inputs.append(add_constant(model, f"{name}_bias", self.bias))
-        put_in_place(model, self.result, "LayerNormalization", inputs, axis=-1, epsilon=self.epsilon)
+        replace_value(model, self.result, "LayerNormalization", inputs, axis=-1, epsilon=self.epsilon)
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
@@ -76,7 +77,7 @@ def _norm_of(node: ir.Node) -> _LayerNorm | None:
     """The normalization whose quotient a node makes."""
     if node.op_type not in ("Div", "Mul"):
         return None
-    centered, variance = made_by(node.inputs[0], "Sub"), _variance_under_root(node)
+    centered, variance = producer_of(node.inputs[0], "Sub"), _variance_under_root(node)
     if centered is None or variance is None:
         return None
     source, (mean, axes) = centered.inputs[0], _mean(centered.inputs[1])
@@ -95,23 +96,23 @@ def _variance_under_root(node: ir.Node) -> tuple[ir.Value, float] | None:
     """``v`` and ``ε`` of ``d / sqrt(v + ε)``."""
     divisor, power = node.inputs[1], 0.5
     if node.op_type == "Mul":
-        inverse = made_by(divisor, "Reciprocal", "Div")
+        inverse = producer_of(divisor, "Reciprocal", "Div")
         if inverse is None:
             power = -0.5
         elif inverse.op_type == "Reciprocal" or is_close(scalar(inverse.inputs[0]), 1):
             divisor = inverse.inputs[-1]
         else:
             return None
-    root = made_by(divisor, "Sqrt", "Pow")
+    root = producer_of(divisor, "Sqrt", "Pow")
     if root is None:
         return None
     exponent = 0.5 if root.op_type == "Sqrt" else scalar(root.inputs[1])
-    return plus_scalar(made_by(root.inputs[0], "Add")) if exponent == power else None
+    return plus_scalar(producer_of(root.inputs[0], "Add")) if exponent == power else None
 
 
 def _mean(value: ir.Value | None) -> tuple[ir.Value | None, tuple[int, ...]]:
     """What a ReduceMean that keeps its axes reads, and the axes."""
-    node = made_by(value, "ReduceMean")
+    node = producer_of(value, "ReduceMean")
     axes = None if node is None or len(node.inputs) < 2 else constant(node.inputs[1])
     if node is None or axes is None or node.attributes.get_int("keepdims", 1) != 1:
         return None, ()
@@ -119,7 +120,7 @@ def _mean(value: ir.Value | None) -> tuple[ir.Value | None, tuple[int, ...]]:
 
 
 def _is_square(value: ir.Value | None, base: ir.Value) -> bool:
-    node = made_by(value, "Mul", "Pow")
+    node = producer_of(value, "Mul", "Pow")
     if node is None or node.inputs[0] is not base:
         return False
     return node.inputs[1] is base if node.op_type == "Mul" else scalar(node.inputs[1]) == 2

@@ -11,7 +11,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.graph.layers import add_tensor, shape_of
+from vitedge.graph.edit import add_tensor
+from vitedge.graph.values import shape_of
 
 
 def flatten_gathers(model: ir.Model) -> None:

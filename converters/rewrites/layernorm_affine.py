@@ -14,7 +14,9 @@ import onnx_ir as ir
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, all_of, apply_all, refusal
-from vitedge.graph.layers import ZERO, Array, Channels, Layer, Reading, input_columns, layer_of, traced_layer
+from vitedge.graph.channels import ZERO, Channels, Reading, input_columns, traced_layer
+from vitedge.graph.layers import Layer, layer_of
+from vitedge.graph.values import Array
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.multipliers import multiplier_of
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
-from vitedge.converters.rewrites.scalars import made_by, scalar
-from vitedge.graph.layers import bypass, constant, shape_of
+from vitedge.converters.rewrites.scalars import scalar
+from vitedge.graph.edit import bypass
+from vitedge.graph.values import constant, producer_of, shape_of
 
 HIDES = "the scores may be infinite: a mask can hide all keys of a query"
 
@@ -52,23 +53,23 @@ def _found(graph: ir.Graph) -> Iterator[_Bypass | str]:
         if softmax is not None:
             yield _Bypass(node, softmax.outputs[0]) if _is_finite(softmax.inputs[0]) else HIDES
         elif node.op_type == "Softmax":
-            yield from _zero_mask(made_by(node.inputs[0], "Add"))
+            yield from _zero_mask(producer_of(node.inputs[0], "Add"))
 
 
 def _guarded(node: ir.Node) -> ir.Node | None:
     """The softmax that a Where guards."""
-    test = made_by(node.inputs[0], "IsNaN") if node.op_type == "Where" and not node.domain else None
-    softmax = None if test is None else made_by(test.inputs[0], "Softmax")
+    test = producer_of(node.inputs[0], "IsNaN") if node.op_type == "Where" and not node.domain else None
+    softmax = None if test is None else producer_of(test.inputs[0], "Softmax")
     guards = softmax is not None and node.inputs[2] is softmax.outputs[0] and scalar(node.inputs[1]) == 0
     return softmax if guards else None
 
 
 def _is_finite(scores: ir.Value | None) -> bool:
     """Whether scores are a product of two matrices, with finite constants added or multiplied only."""
-    product = made_by(scores, "MatMul")
+    product = producer_of(scores, "MatMul")
     if product is not None:
         return True
-    node = made_by(scores, "Add")
+    node = producer_of(scores, "Add")
     if node is None:
         scale = multiplier_of(scores.producer()) if scores is not None else None
         return scale is not None and bool(np.isfinite(scale.factors).all()) and _is_finite(scale.value)

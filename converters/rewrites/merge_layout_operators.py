@@ -18,7 +18,8 @@ import onnx_ir as ir
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
-from vitedge.graph.layers import add_tensor, bypass, is_read_once, shape_of
+from vitedge.graph.edit import add_tensor, bypass
+from vitedge.graph.values import is_read_once, shape_of
 
 TO_CHANNELS_LAST, TO_CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.graph.layers import OTHER, ZERO, Array, Layer, Reading, bypass, constant, layer_source, traced_layer
+from vitedge.graph.channels import OTHER, ZERO, Reading, layer_source, traced_layer
+from vitedge.graph.edit import bypass
+from vitedge.graph.layers import Layer
+from vitedge.graph.values import Array, constant
 
 
 @dataclass(frozen=True)

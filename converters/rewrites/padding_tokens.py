@@ -22,7 +22,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.places import Places, apply_all, refusal
 from vitedge.graph.bounds import POINTWISE, RESHAPES, SELECTIONS, cut, everything, needs
-from vitedge.graph.layers import add_tensor, shape_of
+from vitedge.graph.edit import add_tensor
+from vitedge.graph.values import shape_of
 
 MULTIPLES = (8, 4, 2)
 LARGEST_SHARE = 0.02

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.graph.layers import add_constant
+from vitedge.graph.edit import add_constant
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001

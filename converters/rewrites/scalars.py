@@ -8,15 +8,9 @@ from math import isclose
 
 import onnx_ir as ir
 
-from vitedge.graph.layers import constant
+from vitedge.graph.values import constant, producer_of
 
 RELATIVE_TOLERANCE = 1e-6  # what is left of a constant after float32
-
-
-def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The operator that makes a value, if it is one of these."""
-    node = None if value is None else value.producer()
-    return node if node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx") else None
 
 
 def scalar(value: ir.Value | None) -> float | None:
@@ -77,7 +71,7 @@ def product(value: ir.Value | None, within: Collection[ir.Value] = ()) -> Produc
 
 def _factors(value: ir.Value | None, within: Collection[ir.Value]) -> Iterator[ir.Value | float]:
     number = scalar(value)
-    node = None if value in within else made_by(value, "Mul", "Div", "Pow")
+    node = None if value in within else producer_of(value, "Mul", "Div", "Pow")
     exponent = scalar(node.inputs[1]) if node is not None and node.op_type != "Mul" else None
     if number is not None:
         yield number

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.tensorrt.float32_placement import MOVERS
-from vitedge.graph.layers import add_tensor, drop_unused
+from vitedge.graph.edit import add_tensor, drop_unused
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 

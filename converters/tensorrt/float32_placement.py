@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitedge.converters.tensorrt.halves import holds, holds_scales
-from vitedge.graph.layers import MOVES
+from vitedge.graph.operators import DATA_MOVEMENT_OPERATORS
 
 LARGEST = float(np.finfo(np.float16).max) / 4
 """Unseen images may exceed what calibration has seen by a factor of four."""
@@ -24,7 +24,7 @@ SUMS = frozenset(
 )
 ILL_CONDITIONED = frozenset({"CumSum", "Exp", "Log", "Pow", "Reciprocal", "Sqrt"})
 POINTWISE = frozenset({"Add", "Div", "Mul", "Sub"})
-MOVERS = MOVES | {"DepthToSpace", "Expand", "SpaceToDepth", "Tile"}
+MOVERS = DATA_MOVEMENT_OPERATORS | {"DepthToSpace", "Expand", "SpaceToDepth", "Tile"}
 ADDED: Mapping[str, tuple[int, ...]] = {
     "Add": (0, 1),
     "Concat": tuple(range(16)),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass
 
 from vitedge.converters.tensorrt.halves import half_scales
-from vitedge.graph.layers import add_tensor, drop_unused
+from vitedge.graph.edit import add_tensor, drop_unused
 
 LARGEST_LEVEL = 448.0
 

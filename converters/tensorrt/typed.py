@@ -15,7 +15,7 @@ from onnx_ir.passes.common import NameFixPass
 from vitedge.converters.tensorrt.float32_placement import QUANTIZERS, float32_nodes, is_float
 from vitedge.converters.tensorrt.halves import half_scales, holds_scales, rescaled
 from vitedge.errors import ConversionError
-from vitedge.graph.layers import add_tensor, drop_unused
+from vitedge.graph.edit import add_tensor, drop_unused
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 SUFFIXES: Mapping[ir.DataType, str] = {HALF: "_half", FULL: "_full"}

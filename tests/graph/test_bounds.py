@@ -62,7 +62,7 @@ def test_a_region_is_computed_from_the_regions_of_the_inputs_alone(name: str, da
     (output,) = graph.graph.outputs
     node = output.producer()
     assert needs(output, everything(output)) is not None
-    region = region_of(data, bounds.shape_of(output))
+    region = region_of(data, bounds.static_shape(output))
     needed = needs(output, region)
     if needed is None:
         return
@@ -79,7 +79,7 @@ def test_a_region_is_computed_from_the_regions_of_the_inputs_alone(name: str, da
 def values_of(graph: ir.Model, value: ir.Value) -> NDArray[np.generic]:
     if value.const_value is not None:
         return np.array(value.const_value.numpy())
-    return graphs.random(*bounds.shape_of(value), seed=len(graph.graph))
+    return graphs.random(*bounds.static_shape(value), seed=len(graph.graph))
 
 
 def run(node: ir.Node, inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitedge.graph.layers import (
-    OTHER,
-    ZERO,
-    input_columns,
-    layer_behind,
-    layer_of,
-    layer_source,
-    numbered,
-    traced_layer,
-)
+from vitedge.graph.channels import OTHER, ZERO, input_columns, layer_source, numbered, traced_layer
+from vitedge.graph.layers import layer_behind, layer_of
 
 MOVES = {
     "Transpose<perm = [0, 2, 1]>(made)": lambda values: values.transpose(0, 2, 1),

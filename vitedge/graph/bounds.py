@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from vitedge.graph import layers as graph
-from vitedge.graph.layers import add_tensor
+from vitedge.graph.edit import add_tensor
+from vitedge.graph.operators import is_standard
 from vitedge.graph.regions import Region, Span, reshaped, whole
+from vitedge.graph.values import constant_array, shape_of
 
 Needs = dict[int, Region]
 """Index of an input → the region of it that is read; other inputs are not read."""
@@ -23,43 +24,43 @@ RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 SELECTIONS = frozenset({"Gather", "Slice", "Split"})
 
 
-def shape_of(value: ir.Value) -> list[int]:
-    """The static shape of a value.
+def static_shape(value: ir.Value) -> list[int]:
+    """Give the static shape of a value.
 
     Raises:
-        ValueError: it is not static.
+        ValueError: the shape is not known.
     """
-    shape = graph.shape_of(value)
+    shape = shape_of(value)
     if shape is None:
         raise ValueError(f"{value.name} has no static shape")
     return list(shape)
 
 
 def everything(value: ir.Value) -> Region:
-    """The whole of a value."""
-    return whole(shape_of(value))
+    """Give the region that is all of a value."""
+    return whole(static_shape(value))
 
 
 def needs(output: ir.Value, region: Region) -> Needs | None:
-    """What a region of an operator's output is computed from.
+    """Give the regions of an operator's inputs that a region of its output is computed from.
 
     Returns:
         None where the operator has no rule, or can compute only its whole output.
     """
     node = output.producer()
-    if node is None or node.domain not in ("", "ai.onnx"):
+    if node is None or not is_standard(node.domain):
         return None
     rule = RULES.get(node.op_type)
     return None if rule is None else rule(node, output, region)
 
 
 def selected(value: ir.Value) -> tuple[ir.Value, Region]:
-    """The value that reshapes and selections lead back from, and the region of it whose elements they pass on."""
+    """Follow a value back through reshapes and selections: where they begin, and the region that they pass on."""
     region = everything(value)
     node = value.producer()
     while node is not None and node.op_type in RESHAPES | SELECTIONS:
         source = node.inputs[0]
-        found = None if source is None or graph.shape_of(source) is None else needs(value, region)
+        found = None if source is None or shape_of(source) is None else needs(value, region)
         if source is None or found is None:
             break
         value, region, node = source, found[0], source.producer()
@@ -67,7 +68,7 @@ def selected(value: ir.Value) -> tuple[ir.Value, Region]:
 
 
 def cut(owner: ir.Graph, source: ir.Value, region: Region) -> ir.Node:
-    """A Slice, not yet in the graph that owns the value, that gives a region of it."""
+    """Make a Slice that gives a region of a value; the caller inserts it into the graph."""
     axes = [axis for axis, (span, all_) in enumerate(zip(region, everything(source), strict=True)) if span != all_]
     spans = np.array([region[axis] for axis in axes], np.int64)
     bounds = {"starts": spans[:, 0], "ends": spans[:, 1], "axes": np.array(axes, np.int64)}
@@ -77,12 +78,14 @@ def cut(owner: ir.Graph, source: ir.Value, region: Region) -> ir.Node:
 
 
 def needs_everything(node: ir.Node) -> Needs:
-    """All of all inputs."""
+    """Give all of all inputs."""
     return {index: everything(value) for index, value in enumerate(node.inputs) if value is not None}
 
 
 def _pointwise(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  # noqa: ARG001
-    return {index: _broadcast(region, shape_of(value)) for index, value in enumerate(node.inputs) if value is not None}
+    return {
+        index: _broadcast(region, static_shape(value)) for index, value in enumerate(node.inputs) if value is not None
+    }
 
 
 def _broadcast(region: Region, shape: list[int]) -> Region:
@@ -94,7 +97,7 @@ def _broadcast(region: Region, shape: list[int]) -> Region:
 
 def _normalization(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
     """LayerNormalization works along all axes from ``axis`` on, Softmax along one."""
-    shape = shape_of(output)
+    shape = static_shape(output)
     axis = node.attributes.get_int("axis", -1) % len(shape)
     end = axis + 1 if node.op_type in ("Softmax", "LogSoftmax") else len(shape)
     if region[axis:end] != whole(shape)[axis:end] or len(node.outputs) > 1:
@@ -103,7 +106,7 @@ def _normalization(node: ir.Node, output: ir.Value, region: Region) -> Needs | N
 
 
 def _matmul(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  # noqa: ARG001
-    left, right = (shape_of(value) for value in node.inputs if value is not None)
+    left, right = (static_shape(value) for value in node.inputs if value is not None)
     if min(len(left), len(right)) < 2:
         return None
     inner = (0, left[-1])
@@ -115,7 +118,7 @@ def _matmul(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  #
 
 def _gemm(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  # noqa: ARG001
     rows, columns = region
-    shapes = [None if value is None else shape_of(value) for value in node.inputs]
+    shapes = [None if value is None else static_shape(value) for value in node.inputs]
     transposed = [bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")]
     inner: Span = (0, (shapes[0] or [])[0 if transposed[0] else 1])
     result: Needs = {
@@ -134,12 +137,12 @@ def _transpose(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
 
 
 def _reshape(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
-    source = reshaped(region, shape_of(output), _input_shape(node, 0))
+    source = reshaped(region, static_shape(output), _input_shape(node, 0))
     return None if source is None else {0: source}
 
 
 def _concat(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
-    axis = node.attributes.get_int("axis", 0) % len(shape_of(output))
+    axis = node.attributes.get_int("axis", 0) % len(static_shape(output))
     result: Needs = {}
     offset = 0
     for index in range(len(node.inputs)):
@@ -165,7 +168,7 @@ def _slice(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  # 
     for first, axis in zip(start, axes, strict=True):
         size = shape[axis]
         offset = min(max(first + size if first < 0 else first, 0), size)
-        region = _with_span(region, axis % len(shape), _moved(region[axis], offset))
+        region = _with_span(region, axis % len(shape), _offset_by(region[axis], offset))
     return {0: region}
 
 
@@ -179,15 +182,15 @@ def _gather(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  #
     run = [int(index) % shape[axis] for index in indices.flatten()]
     if run != list(range(run[0], run[0] + len(run))):
         return None
-    span = (run[0], run[0] + 1) if indices.ndim == 0 else _moved(region[axis], run[0])
+    span = (run[0], run[0] + 1) if indices.ndim == 0 else _offset_by(region[axis], run[0])
     return {0: (*region[:axis], span, *region[axis + indices.ndim :])}
 
 
 def _split(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
     axis = node.attributes.get_int("axis", 0) % len(region)
     before = node.outputs[: node.outputs.index(output)]
-    offset = sum(shape_of(each)[axis] for each in before)
-    return {0: _with_span(region, axis, _moved(region[axis], offset))}
+    offset = sum(static_shape(each)[axis] for each in before)
+    return {0: _with_span(region, axis, _offset_by(region[axis], offset))}
 
 
 RULES: dict[str, Callable[[ir.Node, ir.Value, Region], Needs | None]] = {
@@ -210,7 +213,7 @@ def _with_span(region: Region, axis: int, span: Span) -> Region:
     return (*region[:axis], span, *region[axis + 1 :])
 
 
-def _moved(span: Span, offset: int) -> Span:
+def _offset_by(span: Span, offset: int) -> Span:
     return span[0] + offset, span[1] + offset
 
 
@@ -218,12 +221,11 @@ def _input_shape(node: ir.Node, index: int) -> list[int]:
     value = node.inputs[index]
     if value is None:
         raise ValueError(f"input {index} of {node.name} is absent")
-    return shape_of(value)
+    return static_shape(value)
 
 
 def _constant(node: ir.Node, index: int) -> np.ndarray | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    return None if value is None or value.const_value is None else np.asarray(value.const_value.numpy())
+    return constant_array(node.inputs[index]) if index < len(node.inputs) else None
 
 
 def _integers(node: ir.Node, index: int) -> list[int] | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vitedge.converters.rewrites import padding_tokens as spare_tokens
 from vitedge.converters.rewrites.apply import is_exact
 from vitedge.converters.rewrites.padding_tokens import HIDDEN, LARGEST_SHARE, MULTIPLES, spare
-from vitedge.graph.layers import shape_of
+from vitedge.graph.values import shape_of
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.engines.openvino import native_float
 
