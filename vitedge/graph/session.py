@@ -1,5 +1,10 @@
 """ONNX Runtime sessions for everything that runs a graph on the host.
 
+Weights are handed to ONNX Runtime beside the graph and not within it, because a serialized graph holds 2 GB at most.
+Q/DQ pairs are computed as written, in floating point: the integer kernels of ONNX Runtime saturate on CPUs without
+VNNI, and then differ from machine to machine. The device runtime opens its session by itself
+(``vitedge.runtime.engines.onnxruntime``), because it has neither onnx nor onnx_ir.
+"""
 
 from __future__ import annotations
 
