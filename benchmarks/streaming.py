@@ -2,7 +2,7 @@
 
 Each round times, one after the other over the same clip: decoding alone, preprocessing alone, inference alone, the
 three in one thread, and the pipeline. Inference alone is what the classifier does for one frame after the other, with
-all processors on each; "in lanes" is the same number of frames with a lane on each processor, and nothing else to do.
+all processors on each; "in workers" is the same number of frames with a worker on each processor and nothing else.
 Ratios are taken within each round, so that what slows the machine for a minute slows both of their sides.
 
 Core-ms are the milliseconds that a frame costs, summed over all threads. The stages share the processors, so that no
@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.files import write_whole
-from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.load import load
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.system.machine import machine_state, processor_name
@@ -37,7 +38,7 @@ from vitedge.version import VERSION
 
 TARGET = 0.95
 KEPT_FRAMES = 32
-DECODE, PREPROCESS, INFER, IN_LANES = "decode", "preprocess", "infer", "infer, in lanes"
+DECODE, PREPROCESS, INFER, IN_WORKERS = "decode", "preprocess", "infer", "infer, in workers"
 SERIAL, PIPELINE = "serial", "pipeline"
 
 Pixels = NDArray[np.uint8]
@@ -97,31 +98,31 @@ def cases(classifier: Classifier, clip: Path, count: int) -> dict[str, Case]:
     """What is timed, by name: each gives ``count`` items."""
     kept = [frame.image for frame in frames_of(clip, KEPT_FRAMES)]
     prepared = [classifier.prepare(image) for image in kept]
-    lanes = classifier.lanes() or (classifier,)
+    workers = classifier.workers() or (classifier,)
     return {
         DECODE: lambda: frames_of(clip, count),
         PREPROCESS: lambda: map(classifier.prepare, islice(cycle(kept), count)),
         INFER: lambda: map(classifier.infer, islice(cycle(prepared), count)),
-        IN_LANES: lambda: in_lanes(lanes, islice(cycle(prepared), count)),
+        IN_WORKERS: lambda: in_workers(workers, islice(cycle(prepared), count)),
         SERIAL: lambda: (classifier.infer(classifier.prepare(frame.image)) for frame in frames_of(clip, count)),
         PIPELINE: lambda: classifier.stream(frames_of(clip, count), policy="every"),
     }
 
 
-def in_lanes(lanes: Sequence[Classifier], prepared: Iterable[Pixels]) -> Iterator[object]:
-    """Logits of prepared frames, a thread for each lane."""
+def in_workers(workers: Sequence[Classifier], prepared: Iterable[Pixels]) -> Iterator[object]:
+    """Logits of prepared frames, a thread for each worker."""
     free: SimpleQueue[Classifier] = SimpleQueue()
-    for lane in lanes:
-        free.put(lane)
+    for worker in workers:
+        free.put(worker)
 
     def infer(pixels: Pixels) -> Logits:
-        lane = free.get()
+        worker = free.get()
         try:
-            return lane.infer(pixels)
+            return worker.infer(pixels)
         finally:
-            free.put(lane)
+            free.put(worker)
 
-    with ThreadPoolExecutor(len(lanes)) as pool:
+    with ThreadPoolExecutor(len(workers)) as pool:
         yield from pool.map(infer, prepared)
 
 
@@ -152,10 +153,10 @@ def row(name: str, rates: Sequence[Rate]) -> str:
 
 
 def shares(rounds: Sequence[Round], cpus: int) -> list[Share]:
-    """The pipeline against its slowest stage alone, against inference in lanes, and against what is possible."""
+    """The pipeline against its slowest stage alone, against inference in workers, and against what is possible."""
     against: dict[str, Callable[[Round], float]] = {
         "the slowest stage alone": lambda each: min(each[name].fps for name in (DECODE, PREPROCESS, INFER)),
-        "inference alone, in lanes": lambda each: each[IN_LANES].fps,
+        "inference alone, in workers": lambda each: each[IN_WORKERS].fps,
         f"what {cpus} processors allow": lambda each: allowed_fps(each, cpus),
     }
     return [
@@ -166,7 +167,7 @@ def shares(rounds: Sequence[Round], cpus: int) -> list[Share]:
 
 def allowed_fps(rates: Round, cpus: int) -> float:
     """Frames per second if all processors did nothing but the work of the three stages, at its cheapest."""
-    inferring = min(rates[INFER].core_ms, rates[IN_LANES].core_ms)
+    inferring = min(rates[INFER].core_ms, rates[IN_WORKERS].core_ms)
     return 1000 * cpus / (rates[DECODE].core_ms + rates[PREPROCESS].core_ms + inferring)
 
 
@@ -182,11 +183,11 @@ def main() -> int:
     arguments = parser.parse_args()
     with load(arguments.bundle, threads=arguments.threads) as classifier:
         rounds = measure(cases(classifier, arguments.clip, arguments.frames), arguments.rounds)
-        info, lanes = classifier.info, len(classifier.lanes())
+        info, workers = classifier.info, len(classifier.workers())
     state = machine_state()
     compared = shares(rounds, state.cpus)
     print(
-        f"{info.name} {info.version}, {info.effective_precision}, {lanes} lanes, {processor_name()}, "
+        f"{info.name} {info.version}, {info.effective_precision}, {workers} workers, {processor_name()}, "
         f"{state.cpus} CPUs, load {state.load_average}; {arguments.clip.name}, {arguments.frames} frames, "
         f"{arguments.rounds} rounds\n"
     )
@@ -203,7 +204,7 @@ def main() -> int:
             "clip": arguments.clip.name,
             "frames": arguments.frames,
             "threads": arguments.threads,
-            "lanes": lanes,
+            "lanes": workers,
             "fps": {name: [each[name].fps for each in rounds] for name in rounds[0]},
             "core_ms": {name: [each[name].core_ms for each in rounds] for name in rounds[0]},
             "shares": {each.name: each.rounds for each in compared},

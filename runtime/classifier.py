@@ -1,63 +1,63 @@
-"""The classifier: preprocessing, an engine, labels.
+"""The classifier: preprocessing, an engine and labels.
 
-    load ─▶ Bundle (hashes checked) ─▶ engine ─▶ golden self-test ─▶ Classifier
+    classify: preprocess ─▶ engine ─▶ rank ─▶ Prediction
 
-``Classifier.classify`` goes through three stages, which streams call one by one: ``prepare`` (any thread), ``infer``
-(one at a time) and ``rank`` (any thread). Streams that want every frame do so in the classifier's ``lanes``.
+``Stream`` calls ``classify`` for every frame, in the classifier or in its ``workers``. ``vitedge.runtime.load`` opens a
+classifier on a bundle.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.bundle import Bundle, open_bundle
 from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
-from vitedge.bundle.signatures import Trust
-from vitedge.errors import BundleError, EngineError, UsageError
-from vitedge.prediction import Candidate, Prediction, StageTimes
-from vitedge.runtime.engines.base import READS, Engine, EngineInfo, open_engine, open_lanes
-from vitedge.runtime.engines.self_test import ensure_self_test
+from vitedge.errors import EngineError, UsageError
+from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
+from vitedge.runtime.engines.base import Engine, EngineInfo
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
+from vitedge.runtime.sources.open import Source
+from vitedge.runtime.stream.stream import Policy, Stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-    from vitedge.runtime.sources.open import Source
-    from vitedge.runtime.stream.stream import Policy
-
-    Image = NDArray[np.uint8] | PillowImage
-
-logger = logging.getLogger("vitedge")
+AnyImage: TypeAlias = Union[Image, "PillowImage"]
 
 NANOSECONDS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class _Inference:
+    """The logits of one frame, ``(classes,)`` float32, and the milliseconds of the stages before them."""
+
+    logits: NDArray[np.float32]
+    preprocess_ms: float
+    infer_ms: float
 
 
 class Classifier:
     """Classifies images with one engine.
 
-    Calls from several threads are safe and run one after the other; the ones that should overlap need a classifier
-    each.
+    Calls from several threads are safe: one frame is preprocessed while another is inferred. For more throughput, give
+    each thread one of the ``workers``.
 
     Args:
-        engine: what runs the graph; the classifier owns it and closes it.
+        engine: runs the graph; the classifier owns it and closes it.
         preprocessing: how an image becomes the engine's input.
         labels: one for each logit.
-        temperature: what logits are divided by before the softmax.
-        threshold: abstain from predictions with a lower score, 0…1.
-        open_lanes: opens the engines of ``lanes``, which the classifier then owns as well; called once at most.
+        temperature: the logits are divided by it before the softmax.
+        threshold: predictions with a lower score abstain, 0…1.
+        open_workers: opens the engines of ``workers``, which the classifier owns as well; called at most once.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Classifier:
         *,
         temperature: float = 1.0,
         threshold: float = 0.0,
-        open_lanes: Callable[[], Sequence[Engine]] = tuple,
+        open_workers: Callable[[], Sequence[Engine]] = tuple,
     ) -> None:
         self.preprocessing = preprocessing
         self.labels = tuple(labels)
@@ -77,79 +77,72 @@ class Classifier:
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
         self._engine: Engine | None = engine
-        self._lock = threading.Lock()
-        self._open_lanes = open_lanes
-        self._lanes: tuple[Classifier, ...] | None = None
-        self._lanes_lock = threading.Lock()
+        self._preprocess_lock = threading.Lock()
+        self._engine_lock = threading.Lock()
+        self._open_workers = open_workers
+        self._workers: tuple[Classifier, ...] | None = None
+        self._workers_lock = threading.Lock()
 
-    def classify(self, image: Image, *, topk: int = 5) -> Prediction:
+    def classify(self, image: AnyImage, *, topk: int = 5, order: ChannelOrder = "BGR") -> Prediction:
         """Classify one image.
 
         Args:
-            image: ``H×W×3`` uint8 BGR, as OpenCV gives it, or a Pillow image of any mode.
-            topk: how many classes to return; all of them where there are fewer.
+            image: ``H×W×3`` uint8, or a Pillow image of any mode.
+            topk: number of classes to return; all classes if there are fewer.
+            order: order of the channels of an array: ``BGR``, as in OpenCV, or ``RGB``.
 
         Returns:
-            The best classes, the time in each stage, and as ``age_ms`` the milliseconds since the call.
+            The best classes, the time of each stage, and as ``age_ms`` the milliseconds since the call.
 
         Raises:
             FrameSourceError: the image is empty, grey, or not uint8.
-            EngineError: the engine failed, gave logits that are not numbers, or is closed.
+            UsageError: ``topk`` is less than 1.
+            EngineError: the engine failed, returned logits that are not finite, or is closed.
         """
         captured_at = time.time()
         begun = time.perf_counter_ns()
-        with self._lock:
-            engine = self._opened()
-            entered = time.perf_counter_ns()
-            self._fill(engine.frame, image)
-            prepared = time.perf_counter_ns()
-            logits = engine.run()
-            inferred = time.perf_counter_ns()
-        candidates = self.rank(logits, topk)
-        abstained = candidates[0].score < self.threshold
+        inference = self._infer(image, order)
+        inferred = time.perf_counter_ns()
+        best = self.rank(inference.logits, topk)
+        abstained = best[0].score < self.threshold
         done = time.perf_counter_ns()
         return Prediction(
-            topk=candidates,
+            topk=best,
             frame=0,
             captured_at=captured_at,
             age_ms=(done - begun) / NANOSECONDS_PER_MS,
             stages_ms=StageTimes(
-                preprocess=(prepared - entered) / NANOSECONDS_PER_MS,
-                infer=(inferred - prepared) / NANOSECONDS_PER_MS,
+                preprocess=inference.preprocess_ms,
+                infer=inference.infer_ms,
                 postprocess=(done - inferred) / NANOSECONDS_PER_MS,
             ),
             abstained=abstained,
         )
 
-    def logits(self, image: Image) -> NDArray[np.float32]:
-        """The ``(classes,)`` float32 logits of one image; arguments and errors as for ``classify``."""
-        with self._lock:
-            engine = self._opened()
-            self._fill(engine.frame, image)
-            return engine.run()
+    def logits(self, image: AnyImage, *, order: ChannelOrder = "BGR") -> NDArray[np.float32]:
+        """Return the ``(classes,)`` float32 logits of one image; arguments and errors as for ``classify``."""
+        return self._infer(image, order).logits
 
     def stream(
         self, source: Source, *, policy: Policy | None = None, max_frames: int | None = None, topk: int = 5
-    ) -> Generator[Prediction, None, None]:
-        """Classify the frames of a camera, video, folder or iterable; see ``vitedge.runtime.stream.stream``."""
-        from vitedge.runtime.stream.stream import stream
+    ) -> Stream:
+        """Classify the frames of a camera, video, folder or iterable; arguments and errors as for ``Stream``."""
+        return Stream(self, source, policy=policy, max_frames=max_frames, topk=topk)
 
-        return stream(self, source, policy=policy, max_frames=max_frames, topk=topk)
+    def workers(self) -> tuple[Classifier, ...]:
+        """Return classifiers for one thread each, which together reach a higher throughput; often there are none.
 
-    def lanes(self) -> tuple[Classifier, ...]:
-        """Classifiers for a thread each, which together classify more frames a second than this one; often none.
-
-        They give the same logits and share the processors, so that one frame takes longer. The first call opens them,
-        which compiles the graph once more and takes as long as ``load``; they belong to this classifier, which closes
-        them. Other calls to it go on meanwhile.
+        They give the same logits and share the processors, so that a single frame takes longer. The first call opens
+        them, which compiles the graph once more and takes as long as ``load``; calls to this classifier go on
+        meanwhile. They belong to this classifier, which closes them.
         """
-        with self._lanes_lock:
-            if self._lanes is None:
-                self._lanes = tuple(self._beside(engine) for engine in self._open_lanes())
-            return self._lanes
+        with self._workers_lock:
+            if self._workers is None:
+                self._workers = tuple(self._worker(engine) for engine in self._open_workers())
+            return self._workers
 
-    def prepare(self, image: Image, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
-        """The engine's ``h×w×3`` uint8 input for an image; safe in any thread.
+    def prepare(self, image: AnyImage, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
+        """Preprocess an image into the engine's ``h×w×3`` uint8 input; safe in any thread.
 
         Raises:
             FrameSourceError: the image is empty, grey, or not uint8.
@@ -158,24 +151,24 @@ class Classifier:
         return self._preprocess(pixels, order=order)
 
     def infer(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The ``(classes,)`` float32 logits of a frame that ``prepare`` returned.
+        """Return the ``(classes,)`` float32 logits of a frame that ``prepare`` returned.
 
         Raises:
             EngineError: the engine failed, or is closed.
         """
-        with self._lock:
+        with self._engine_lock:
             engine = self._opened()
             engine.frame[...] = prepared
             return engine.run()
 
-    def rank(self, logits: NDArray[np.float32], topk: int) -> tuple[Candidate, ...]:
-        """The ``topk`` best classes of ``(classes,)`` logits, best first; equal ones in the order of their index.
+    def rank(self, logits: NDArray[np.float32], topk: int) -> tuple[ClassScore, ...]:
+        """Return the ``topk`` best classes of ``(classes,)`` logits, best first; ties in the order of their index.
 
-        Scores are the softmax of the logits over the temperature.
+        The scores are the softmax of the logits over the temperature.
 
         Raises:
             UsageError: ``topk`` is less than 1.
-            EngineError: the logits are not finite, or are not one for each label.
+            EngineError: the logits are not finite, or there is not one for each label.
         """
         peak, least = float(logits.max(initial=-math.inf)), float(logits.min(initial=math.inf))
         if topk < 1 or not math.isfinite(peak - least) or logits.size != len(self.labels):
@@ -184,17 +177,17 @@ class Classifier:
         best = _best(logits, min(topk, logits.size))
         scores = weights[best] / weights.sum()
         return tuple(
-            Candidate(self.labels[index], index, score)
+            ClassScore(self.labels[index], index, score)
             for index, score in zip(best.tolist(), scores.tolist(), strict=True)
         )
 
     def close(self) -> None:
-        """Free the engine and the lanes, each once no call is using it; a second call does nothing."""
-        with self._lanes_lock:
-            for lane in self._lanes or ():
-                lane.close()
-            self._lanes = ()
-        with self._lock:
+        """Free the engine and the workers, each once no call uses it; a second call does nothing."""
+        with self._workers_lock:
+            for worker in self._workers or ():
+                worker.close()
+            self._workers = ()
+        with self._engine_lock:
             if self._engine is not None:
                 self._engine.close()
             self._engine = None
@@ -207,8 +200,8 @@ class Classifier:
     ) -> None:
         self.close()
 
-    def _beside(self, engine: Engine) -> Classifier:
-        """A classifier like this one, with another engine."""
+    def _worker(self, engine: Engine) -> Classifier:
+        """Make a classifier like this one on another engine."""
         return Classifier(
             engine, self.preprocessing, self.labels, temperature=self.temperature, threshold=self.threshold
         )
@@ -218,9 +211,31 @@ class Classifier:
             raise EngineError("this classifier is closed", fix="open the bundle again with vitedge.load")
         return self._engine
 
-    def _fill(self, target: NDArray[np.uint8], image: Image) -> None:
-        pixels, order = _pixels(image, "BGR")
-        self._preprocess(pixels, order=order, out=target)
+    def _infer(self, image: AnyImage, order: ChannelOrder) -> _Inference:
+        """Preprocess and infer; a stage's time begins with the thread's turn, not with its wait for the other threads.
+
+        If the engine is free, the image is preprocessed straight into its input. If another thread uses the engine, the
+        image is preprocessed meanwhile and copied into the input afterwards.
+        """
+        if self._engine_lock.acquire(blocking=False):
+            try:
+                engine = self._opened()
+                preprocess_ms = self._fill(engine.frame, image, order)
+                return _timed_run(engine, preprocess_ms)
+            finally:
+                self._engine_lock.release()
+        prepared = np.empty((*self.preprocessing.input_size, 3), np.uint8)
+        preprocess_ms = self._fill(prepared, image, order)
+        with self._engine_lock:
+            return _timed_run(self._opened(), preprocess_ms, prepared)
+
+    def _fill(self, prepared: NDArray[np.uint8], image: AnyImage, order: ChannelOrder) -> float:
+        """Preprocess an image into ``prepared`` and return the milliseconds that it took."""
+        with self._preprocess_lock:
+            begun = time.perf_counter_ns()
+            pixels, order = _pixels(image, order)
+            self._preprocess(pixels, order=order, out=prepared)
+            return (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
 
     def _unrankable(self, logits: NDArray[np.float32], topk: int) -> UsageError | EngineError:
         if topk < 1:
@@ -236,102 +251,26 @@ class Classifier:
         )
 
 
+def _timed_run(engine: Engine, preprocess_ms: float, prepared: NDArray[np.uint8] | None = None) -> _Inference:
+    """Run an engine on its input, or on ``prepared``, which is copied into it."""
+    begun = time.perf_counter_ns()
+    if prepared is not None:
+        engine.frame[...] = prepared
+    logits = engine.run()
+    return _Inference(logits, preprocess_ms, (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS)
+
+
 def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Indices of the ``count`` largest, in descending order, without sorting all."""
+    """Return the indices of the ``count`` largest logits in descending order, without sorting all of them."""
     threshold = np.partition(logits, logits.size - count)[logits.size - count]
     candidates = np.flatnonzero(logits >= threshold)
     order = np.argsort(-logits[candidates], kind="stable")
     return candidates[order[:count]]
 
 
-def _pixels(image: Image, order: ChannelOrder) -> tuple[NDArray[np.uint8], ChannelOrder]:
-    """An image as an array, and the order of its channels; Pillow images become RGB as in timm."""
-    pillow = sys.modules.get("PIL.Image")  # nobody has a Pillow image who has not imported it
+def _pixels(image: AnyImage, order: ChannelOrder) -> tuple[Image, ChannelOrder]:
+    """Return an image as an array and the order of its channels; Pillow images become RGB as in timm."""
+    pillow = sys.modules.get("PIL.Image")  # a caller with a Pillow image has imported Pillow
     if pillow is not None and isinstance(image, pillow.Image):
         return np.asarray(image.convert("RGB")), "RGB"
-    return cast("NDArray[np.uint8]", image), order
-
-
-def load(
-    bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None, trust: Trust | None = None
-) -> Classifier:
-    """Open a bundle for classification: check its hashes, compile it, have the engine prove itself.
-
-    Args:
-        bundle: a bundle, or the path of one.
-        engine: key in ``vitedge.runtime.engines.base.ENGINES``; by default the one of the bundle's target.
-        threads: CPU threads to use; by default the engine decides.
-        trust: public keys, of which one has to have signed the bundle.
-
-    Raises:
-        BundleError: the bundle cannot be read, a file of it was altered, or no trusted key has signed it.
-        UsageError: no engine of that name, fewer than one thread, or no key.
-        MissingExtraError: the engine's library is not installed.
-        EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
-    """
-    opened = open_bundle(bundle, trust=trust, contents=False)
-    unread = () if opened is bundle else opened.manifest.files.keys() - set(READS.get(engine, ()))
-    with ExitStack() as failed:
-        with _checked_meanwhile(opened, unread):
-            opened_engine = open_engine(opened, engine, threads=threads)
-            failed.callback(opened_engine.close)
-        ensure_self_test(opened, opened_engine)
-        model, confidence = opened.manifest.model, opened.manifest.confidence
-        classifier = Classifier(
-            opened_engine,
-            model.preprocessing,
-            model.labels,
-            temperature=1.0 if confidence is None else confidence.temperature,
-            threshold=0.0 if confidence is None else confidence.threshold,
-            open_lanes=partial(_proven_lanes, opened, engine, threads),
-        )
-        failed.pop_all()
-    return classifier
-
-
-@contextmanager
-def _checked_meanwhile(bundle: Bundle, names: Iterable[str]) -> Generator[None, None, None]:
-    """Check files in a thread while those that an engine reads, which checks them, are compiled.
-
-    Raises:
-        BundleError: one was altered; this goes before an error from inside.
-    """
-    errors: list[Exception] = []
-
-    def check() -> None:
-        try:
-            bundle.check(names)
-        except Exception as error:  # noqa: BLE001  # raised below, in the thread that waits
-            errors.append(error)
-
-    thread = threading.Thread(target=check, name="vitedge-check")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-        if errors:
-            raise errors[0]
-
-
-def _proven_lanes(bundle: Bundle, engine: str | None, threads: int | None) -> Sequence[Engine]:
-    """The lanes, if they pass the self-test; else none, for the classifier works without them."""
-    try:
-        _check_unchanged(bundle)
-        with ExitStack() as failed:
-            lanes = open_lanes(bundle, engine, threads=threads)
-            for lane in lanes:
-                failed.callback(lane.close)
-            for lane in lanes[:1]:  # the others are requests to the same compiled graph
-                ensure_self_test(bundle, lane)
-            failed.pop_all()
-    except (BundleError, EngineError) as error:
-        logger.warning("streams of every frame go on with one engine, more slowly: %s", error)
-        return ()
-    return lanes
-
-
-def _check_unchanged(bundle: Bundle) -> None:
-    """An application may run for months, and somebody may put another bundle in the place of the one it loaded."""
-    if Bundle.open(bundle.path, contents=False).manifest != bundle.manifest:
-        raise BundleError(f"{bundle.path} holds another bundle than when it was loaded", fix="load it again")
+    return cast("Image", image), order

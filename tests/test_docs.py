@@ -45,4 +45,4 @@ def test_embed(
     assert "attempt 2: there is no" in said
     assert (tmp_path / "annotated.mp4").stat().st_size > 0
     assert len((tmp_path / "labels.jsonl").read_text().splitlines()) == 12
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("vitedge-grab", "vitedge-lane"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("vitedge-reader", "vitedge-worker"))]

@@ -1,21 +1,24 @@
-"""What comes out for a frame."""
+"""``Prediction``: the classes of a frame, with its age and the time of each stage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+Image: TypeAlias = NDArray[np.uint8]
+"""Height, width, 3 channels; uint8."""
+
 
 @dataclass(frozen=True)
-class Candidate:
-    """One class and its probability.
+class ClassScore:
+    """A class and its probability.
 
     Attributes:
         label: name of the class.
-        index: position of its logit.
+        index: index of its logit.
         score: softmax probability, 0…1.
     """
 
@@ -26,7 +29,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Milliseconds that one frame spent in each stage."""
+    """Milliseconds that a frame spent in each stage, without waiting."""
 
     preprocess: float
     infer: float
@@ -43,24 +46,24 @@ class Prediction:
     """The classes of one frame, best first.
 
     Attributes:
-        topk: candidates in descending order of score; at least one.
-        frame: number of the frame in its source, from 0.
-        captured_at: when the frame was grabbed, seconds since the Unix epoch.
-        age_ms: how old the frame was when its prediction was ready.
-        stages_ms: where the time went.
-        dropped: frames that the source delivered and nobody classified since the last prediction.
-        image: the frame itself, ``H×W×3`` uint8 BGR, where it came from a stream; not part of ``to_json``.
-        file: path of the image, where the source is a file or folder of images.
-        abstained: the score is below the threshold that the bundle was fitted with: the best class is a guess.
+        topk: classes in descending order of score; at least one.
+        frame: index of the frame in its source, from 0.
+        captured_at: time of capture, seconds since the Unix epoch.
+        age_ms: milliseconds from the capture of the frame to its prediction.
+        stages_ms: milliseconds in each stage.
+        dropped: number of frames that were dropped since the previous prediction.
+        image: the frame, ``H×W×3`` uint8 BGR, if it came from a stream; not part of ``to_json``.
+        file: path of the image, if the source is a file or folder of images.
+        abstained: whether the score is below the bundle's threshold, so that the best class is a guess.
     """
 
-    topk: tuple[Candidate, ...]
+    topk: tuple[ClassScore, ...]
     frame: int
     captured_at: float
     age_ms: float
     stages_ms: StageTimes
     dropped: int = 0
-    image: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    image: Image | None = field(default=None, repr=False, compare=False)
     file: str | None = None
     abstained: bool = False
 
@@ -80,7 +83,7 @@ class Prediction:
         return self.topk[0].score
 
     def to_json(self) -> dict[str, Any]:
-        """The line that ``vitedge run --jsonl`` writes, as a dict of plain values; keys are added, never renamed."""
+        """Return the prediction as a dict of plain values, one JSON line of a stream; keys are added, never renamed."""
         stages = self.stages_ms
         line: dict[str, Any] = {
             "version": 1,

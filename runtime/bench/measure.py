@@ -27,8 +27,9 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.errors import UsageError
 from vitedge.prediction import StageTimes
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.base import EngineInfo
+from vitedge.runtime.load import load
 from vitedge.runtime.system.machine import MachineState, machine_state
 from vitedge.safety import child
 
@@ -380,7 +381,7 @@ COLD_START = """\
 import sys
 import time
 stamps = [time.perf_counter_ns()]
-from vitedge.runtime.classifier import load
+from vitedge.runtime.load import load
 import numpy
 stamps.append(time.perf_counter_ns())
 path, engine, threads, height, width = sys.argv[1:]

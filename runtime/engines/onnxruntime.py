@@ -89,7 +89,7 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
     return OnnxruntimeEngine(session, frame, info)
 
 
-def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[OnnxruntimeEngine]:  # noqa: ARG001
+def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OnnxruntimeEngine]:  # noqa: ARG001
     """None: the reference is there to be compared with, in one configuration."""
     return ()
 

@@ -84,7 +84,7 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine
     return engine
 
 
-def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[OpenvinoEngine]:
+def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OpenvinoEngine]:
     """Compile the bundle's IR for throughput: engines that share the compiled graph, as many as OpenVINO finds best.
 
     Arguments and errors are those of ``open_engine``.
@@ -94,8 +94,8 @@ def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[Openvi
     """
     if (threads or os.cpu_count()) == 1:
         return ()
-    lanes = _open(bundle, "THROUGHPUT", threads)
-    return lanes if len(lanes) > 1 else ()
+    workers = _open(bundle, "THROUGHPUT", threads)
+    return workers if len(workers) > 1 else ()
 
 
 def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngine]:
@@ -110,9 +110,9 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         del weights  # the model shares them, so that they go with it
         compiled = core.compile_model(model, DEVICE, configuration)
         del model
-        lanes = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
-        info = _info(openvino, core, compiled, lanes)
-        engines = [OpenvinoEngine(compiled.create_infer_request(), info) for _ in range(lanes)]
+        workers = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
+        info = _info(openvino, core, compiled, workers)
+        engines = [OpenvinoEngine(compiled.create_infer_request(), info) for _ in range(workers)]
     except (RuntimeError, ValueError) as error:
         raise _failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
     check_contract(bundle, path, frame=engines[0].frame, logits=engines[0]._logits)
@@ -183,7 +183,7 @@ def native_float(core: Any) -> str:
     return default if default in _NATIVE_16_BIT else "f32"
 
 
-def _info(openvino: Any, core: Any, compiled: Any, lanes: int) -> EngineInfo:
+def _info(openvino: Any, core: Any, compiled: Any, workers: int) -> EngineInfo:
     rest = _PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
     effective = effective_precision(executed_layers(compiled)) or rest
     return EngineInfo(
@@ -192,7 +192,7 @@ def _info(openvino: Any, core: Any, compiled: Any, lanes: int) -> EngineInfo:
         device=core.get_property(DEVICE, "FULL_DEVICE_NAME").strip(),
         effective_precision=effective,
         rest_precision=rest if effective == "int8" else effective,
-        lanes=lanes,
+        workers=workers,
     )
 
 

@@ -1,4 +1,4 @@
-"""What sources deliver: the nouns between a source and the stream that consumes it."""
+"""``Frame`` and ``FrameSource``: what every source of frames implements."""
 
 from __future__ import annotations
 
@@ -7,27 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import ChannelOrder
-
-Image: TypeAlias = NDArray[np.uint8]
+from vitedge.prediction import Image
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture, and when it was taken.
+    """An image, and when it was captured.
 
     Attributes:
-        image: ``H×W×3`` uint8; nobody writes into it any more.
-        index: number of the frame in its source, from 0.
-        captured_at: when it was grabbed, seconds since the Unix epoch.
+        image: ``H×W×3`` uint8; nobody may write into it any more.
+        index: index of the frame in its source, from 0.
+        captured_at: time of capture, seconds since the Unix epoch.
         captured_ns: the same moment on ``time.monotonic_ns``, from which ages are measured.
         order: order of the channels.
-        file: path of the image, where the source is a file or folder of images.
+        file: path of the image, if the source is a file or folder of images.
     """
 
     image: Image
@@ -39,13 +34,13 @@ class Frame:
 
 
 class FrameSource(ABC):
-    """Frames in order, to be iterated once; a context manager that closes itself.
+    """Frames in order, to be iterated once, in one thread; a context manager that closes the source.
 
     Attributes:
-        name: what to call it in messages; passwords in addresses are blanked.
-        live: frames come when they come, and those that nobody fetches are lost: a camera or a network stream.
-        fps: frames per second, or None where it is not known.
-        length: how many frames there are, about; None where it is not known.
+        name: name in messages, without the password of an address.
+        live: whether frames that nobody reads are lost, as with a camera or a network stream.
+        fps: frames per second; None if unknown.
+        length: approximate number of frames; None if unknown.
     """
 
     name: str
@@ -55,15 +50,15 @@ class FrameSource(ABC):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What went wrong without ending the stream: skipped images, a video that is cut off. Also logged."""
+        """Problems that did not end the stream, such as skipped images or a truncated video. They are also logged."""
         return ()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """The frames.
+        """Yield the frames.
 
         Raises:
-            FrameSourceError: there are none, or a live source stopped delivering.
+            FrameSourceError: the source has no frame, or a live source stopped delivering.
         """
 
     @abstractmethod

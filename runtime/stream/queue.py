@@ -1,4 +1,4 @@
-"""Hands items from one thread to the next, and never leaves one waiting for another that has gone."""
+"""A bounded queue between two threads that never leaves one waiting for the other after that one has gone."""
 
 from __future__ import annotations
 
@@ -8,117 +8,117 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Letter(Generic[Item]):
-    """One item out of a mailbox.
+class Item(Generic[T]):
+    """An item out of a queue.
 
     Attributes:
-        item: what the writer put in.
-        passed_over: how many items were replaced by newer ones since the letter before.
+        value: the value that the writer put in.
+        dropped: number of values that were dropped since the previous item.
     """
 
-    item: Item
-    passed_over: int
+    value: T
+    dropped: int
 
 
-class Mailbox(Generic[Item]):
-    """A queue between a writing thread and one or more that read, with an end that all sides see.
+class BoundedQueue(Generic[T]):
+    """A queue from one writing thread to one or more reading threads, with an end that all of them see.
 
-    Either side may leave at any time: the writer with ``finish``, optionally with the error that ended it, which a
-    reader gets after the items that came before it; the readers with ``stop``, after which ``put`` refuses.
+    Either side may leave at any time. The writer calls ``finish``, with the error that ended it if there was one; a
+    reader gets that error after the values that came before it. The readers call ``stop``, after which ``put`` refuses.
 
     Args:
-        capacity: how many items wait at most.
-        replace: what ``put`` does when it is full: False waits for the reader (back-pressure, nothing is lost), True
-            throws the oldest item away (the reader always finds the newest).
+        capacity: largest number of values that wait.
+        drop_oldest: what ``put`` does when the queue is full. False waits for a reader, so that nothing is lost. True
+            drops the oldest value, so that a reader finds the newest.
     """
 
-    def __init__(self, capacity: int, *, replace: bool) -> None:
+    def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
         self._capacity = capacity
-        self._replace = replace
-        self._items: deque[Item] = deque()
-        self._passed_over = 0
+        self._drop_oldest = drop_oldest
+        self._values: deque[T] = deque()
+        self._dropped = 0
         self._changed = threading.Condition()
         self._finished = False
         self._stopped = False
         self._error: BaseException | None = None
 
-    def put(self, item: Item) -> bool:
-        """Add an item, waiting for room unless the mailbox replaces; False where the reader has gone."""
+    def put(self, value: T) -> bool:
+        """Add a value, waiting for room unless the queue drops the oldest; False if the readers have gone."""
         with self._changed:
-            if not self._replace:
-                self._changed.wait_for(lambda: self._stopped or len(self._items) < self._capacity)
-            elif len(self._items) == self._capacity:
-                self._items.popleft()
-                self._passed_over += 1
+            if not self._drop_oldest:
+                self._changed.wait_for(lambda: self._stopped or len(self._values) < self._capacity)
+            elif len(self._values) == self._capacity:
+                self._values.popleft()
+                self._dropped += 1
             if self._stopped:
                 return False
-            self._items.append(item)
+            self._values.append(value)
             self._changed.notify_all()
             return True
 
     def finish(self, error: BaseException | None = None) -> None:
-        """The writer is done; ``error`` is raised in the reader once it has taken what is left."""
+        """End the queue as its writer; a reader that has taken what is left then gets ``error``."""
         with self._changed:
             self._finished = True
             self._error = error
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """The reader has gone: what is left is thrown away, and a writer that waits in ``put`` returns."""
+        """End the queue as a reader: discard what is left, and wake a writer that waits in ``put``."""
         with self._changed:
             self._stopped = True
-            self._items.clear()
+            self._values.clear()
             self._changed.notify_all()
 
-    def get(self, timeout: float | None = None) -> Letter[Item] | None:
-        """The next item, waiting for it; None at the end.
+    def get(self, timeout: float | None = None) -> Item[T] | None:
+        """Wait for the next item and return it; None at the end.
 
         Args:
-            timeout: seconds to wait; None waits for ever, which ends when the writer finishes or somebody stops.
+            timeout: seconds to wait; None waits until there is an item, the writer finishes or a reader stops.
 
         Raises:
-            TimeoutError: nothing came in time.
-            BaseException: what the writer finished with.
+            TimeoutError: no item came in time.
+            BaseException: the error that the writer finished with.
         """
         with self._changed:
-            if not self._changed.wait_for(self._settled, timeout):
+            if not self._changed.wait_for(self._has_something, timeout):
                 raise TimeoutError
-            if self._items and not self._stopped:
+            if self._values and not self._stopped:
                 return self._take()
             error, self._error = self._error, None
         if error is not None and not self._stopped:
             raise error
         return None
 
-    def __iter__(self) -> Iterator[Item]:
-        """The items until the end, raising what the writer finished with."""
-        while (letter := self.get()) is not None:
-            yield letter.item
+    def __iter__(self) -> Iterator[T]:
+        """Yield the values until the end, and raise the error that the writer finished with."""
+        while (item := self.get()) is not None:
+            yield item.value
 
-    def _settled(self) -> bool:
-        return bool(self._items) or self._finished or self._stopped
+    def _has_something(self) -> bool:
+        return bool(self._values) or self._finished or self._stopped
 
-    def _take(self) -> Letter[Item]:
-        letter = Letter(self._items.popleft(), self._passed_over)
-        self._passed_over = 0
+    def _take(self) -> Item[T]:
+        item = Item(self._values.popleft(), self._dropped)
+        self._dropped = 0
         self._changed.notify_all()
-        return letter
+        return item
 
 
-def pump(items: Iterable[Item], mailbox: Mailbox[Item]) -> None:
-    """Put every item into a mailbox and finish it, with the error that the items end in, if they do.
+def feed(values: Iterable[T], queue: BoundedQueue[T]) -> None:
+    """Put every value into a queue and finish it, with the error if the values end in one.
 
-    This is what a thread of a pipeline runs; it returns early when the reader has gone.
+    A thread of the stream runs this; it returns early when the readers have gone.
     """
     try:
-        for item in items:
-            if not mailbox.put(item):
+        for value in values:
+            if not queue.put(value):
                 return
-    except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the reader, not to this thread
-        mailbox.finish(error)
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the reader gets it, not this thread
+        queue.finish(error)
     else:
-        mailbox.finish()
+        queue.finish()

@@ -19,7 +19,7 @@ import pytest
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
 from vitedge.cli.run import StatusLine, Tally
-from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.prediction import ClassScore, Prediction, StageTimes
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("openvino")
@@ -269,7 +269,7 @@ def test_a_terminal_shows_the_last_prediction_on_one_line(tiny_bundle: Bundle, c
 
 def prediction(label: str = "red", *, age: float = 1.0, dropped: int = 0, abstained: bool = False) -> Prediction:
     stages = StageTimes(1.0, 2.0, 3.0)
-    return Prediction((Candidate(label, 0, 0.5),), 0, 0.0, age, stages, dropped, abstained=abstained)
+    return Prediction((ClassScore(label, 0, 0.5),), 0, 0.0, age, stages, dropped, abstained=abstained)
 
 
 class TestTally:

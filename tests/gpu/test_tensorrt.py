@@ -14,7 +14,7 @@ import vitedge
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.errors import BundleIntegrityError
 from vitedge.metrics import parity
-from vitedge.runtime.engines.base import open_engine, open_lanes
+from vitedge.runtime.engines.open import open_engine, open_workers
 from vitedge.runtime.engines.tensorrt.build.build import ensure_built
 from vitedge.runtime.engines.tensorrt.device import Device
 from vitedge.runtime.engines.tensorrt.engine import TensorrtEngine
@@ -103,22 +103,22 @@ def test_a_graph_is_replayed_and_gives_what_it_gave(engine: TensorrtEngine) -> N
     assert len(np.unique(first, axis=0)) == len(frames)
 
 
-def test_lanes_in_threads_give_what_one_gives(bundle: Bundle, engine: TensorrtEngine) -> None:
+def test_workers_in_threads_give_what_one_gives(bundle: Bundle, engine: TensorrtEngine) -> None:
     frames = noise(500)
     expected = run_all(engine, frames)
-    lanes = open_lanes(bundle)
+    workers = open_workers(bundle)
     found: dict[int, np.ndarray] = {}
 
     def work(number: int) -> None:
-        found[number] = run_all(lanes[number], frames)  # type: ignore[arg-type]
+        found[number] = run_all(workers[number], frames)  # type: ignore[arg-type]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(lanes))]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(workers))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for lane in lanes:
-        lane.close()
+    for worker in workers:
+        worker.close()
     assert len(found) == 2
     for logits in found.values():
         np.testing.assert_array_equal(logits, expected)

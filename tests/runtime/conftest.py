@@ -23,7 +23,7 @@ def no_thread_survives() -> Iterator[None]:
 
 @pytest.fixture
 def reader():
-    """Stages that read a frame's number."""
+    """A classifier that reads a frame's number."""
     from streams import NumberReader
 
     return NumberReader()

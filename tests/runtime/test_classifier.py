@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +17,16 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.errors import BundleError, BundleIntegrityError, EngineError, FrameSourceError, UsageError
+from vitedge.errors import EngineError, FrameSourceError, UsageError
 from vitedge.metrics import softmax
-from vitedge.runtime import classifier as classifier_module
-from vitedge.runtime.classifier import Classifier, load
-from vitedge.runtime.engines.base import ENGINES
-from vitedge.runtime.stream.stream import LANES_PAY_FROM
+from vitedge.runtime import load as load_module
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.engines.open import ENGINES
+from vitedge.runtime.load import load
+from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
 from vitedge.testing import FakeEngine
 
 COLOURS = ("red", "green", "blue")
@@ -169,13 +172,13 @@ def test_a_bundle_brings_its_temperature_and_threshold(
     frame = colour_frame("red")
     with load(make_bundle(tmp_path / "fitted.bundle", confidence=record), threads=2) as classifier:
         expected = softmax(classifier.logits(frame) / np.float32(8.0)).max()
-        for each in (classifier, *classifier.lanes()):
+        for each in (classifier, *classifier.workers()):
             prediction = each.classify(frame)
             assert prediction.label == "red"
             assert prediction.score == pytest.approx(float(expected))
             assert prediction.abstained
         assert [each.abstained for each in classifier.stream([frame] * 2)] == [True, True]
-        assert len(classifier.lanes()) == 2
+        assert len(classifier.workers()) == 2
 
 
 def test_all_scores_sum_to_one_and_are_plain_numbers() -> None:
@@ -262,66 +265,90 @@ def test_threads_never_meet_in_the_engine() -> None:
     assert wrong == []
 
 
-def test_load_checks_hashes_before_anything_runs(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    folder = tmp_path / "copy.bundle"
-    shutil.copytree(tiny_bundle.path, folder)
-    load(folder).close()
-    content = bytearray((folder / MODEL_ONNX).read_bytes())
-    content[-1] ^= 1
-    (folder / MODEL_ONNX).write_bytes(content)
-    with pytest.raises(BundleIntegrityError, match="was altered"):
-        load(folder)
+class TestThreads:
+    @pytest.mark.timeout(60)
+    def test_one_frame_is_preprocessed_while_another_is_inferred(self) -> None:
+        """The first inference ends only once the second frame has been preprocessed."""
+        inferring, preprocessed = threading.Event(), threading.Event()
+        started: list[int] = []
+
+        def answer(_: Frame) -> list[float]:
+            started.append(1)
+            if len(started) == 1:
+                inferring.set()
+                assert preprocessed.wait(10)
+            return [1, 2, 3]
+
+        classifier = Classifier(FakeEngine(answer, input_size=(2, 2)), SMALL, COLOURS)
+        preprocess = classifier._preprocess
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            done = preprocess(*arguments, **options)
+            if inferring.is_set():
+                preprocessed.set()
+            return done
+
+        classifier._preprocess = watched  # type: ignore[assignment]
+        first = threading.Thread(target=classifier.classify, args=(PIXEL,))
+        first.start()
+        assert inferring.wait(10)
+        assert classifier.classify(PIXEL).label == "blue"
+        first.join()
+
+    @pytest.mark.timeout(60)
+    def test_the_time_of_a_stage_does_not_include_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The clock advances only in the engine, so that waiting for another thread's turn would add its time."""
+        now = 0
+
+        def answer(_: Frame) -> list[float]:
+            nonlocal now
+            time.sleep(0.005)  # until the other thread waits for the engine
+            now += 7_000_000
+            return [1, 2, 3]
+
+        classifier = Classifier(FakeEngine(answer, input_size=(2, 2)), SMALL, COLOURS)
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: now)
+        times = [each.stages_ms.infer for each in classifier.stream([PIXEL] * 8, policy="every")]
+        assert times == [7.0] * 8
 
 
-def test_load_of_nothing_is_a_bundle_error(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not a bundle"):
-        load(tmp_path / "none.bundle")
-
-
-def test_the_front_door_loads_the_same(tiny_bundle: Bundle, colour_frame: ColourFrame) -> None:
-    import vitedge
-
-    with vitedge.load(tiny_bundle, threads=1) as classifier:
-        assert classifier.classify(colour_frame("green"), topk=1).label == "green"
-
-
-class TestLanes:
+class TestWorkers:
     def test_they_are_opened_at_the_first_call_and_once(self) -> None:
         opened: list[FakeEngine] = []
 
-        def open_lanes() -> list[FakeEngine]:
+        def open_workers() -> list[FakeEngine]:
             opened.extend(FakeEngine(lambda _: [0, 1, 2], input_size=(2, 2)) for _ in range(2))
             return opened
 
         classifier = Classifier(
-            FakeEngine(lambda _: [2, 1, 0], input_size=(2, 2)), SMALL, COLOURS, open_lanes=open_lanes
+            FakeEngine(lambda _: [2, 1, 0], input_size=(2, 2)), SMALL, COLOURS, open_workers=open_workers
         )
         assert classifier.classify(PIXEL).label == "red"
         assert opened == []
-        lanes = classifier.lanes()
-        assert [lane.classify(PIXEL).label for lane in lanes] == ["blue", "blue"]
-        assert classifier.lanes() is lanes
+        workers = classifier.workers()
+        assert [worker.classify(PIXEL).label for worker in workers] == ["blue", "blue"]
+        assert classifier.workers() is workers
         assert len(opened) == 2
         classifier.close()
         assert all(engine.closed for engine in opened)
-        assert classifier.lanes() == ()
+        assert classifier.workers() == ()
         with pytest.raises(EngineError, match="classifier is closed"):
-            lanes[0].classify(PIXEL)
+            workers[0].classify(PIXEL)
 
     def test_a_classifier_has_none_unless_told(self) -> None:
-        assert answering([1, 2, 3]).lanes() == ()
+        assert answering([1, 2, 3]).workers() == ()
 
     def test_the_classifier_answers_while_they_open(self) -> None:
         opening, answered = threading.Event(), threading.Event()
 
-        def open_lanes() -> list[FakeEngine]:
+        def open_workers() -> list[FakeEngine]:
             opening.set()
             assert answered.wait(10)
             return []
 
         engine = FakeEngine(lambda _: [1, 2, 3], input_size=(2, 2))
-        classifier = Classifier(engine, SMALL, COLOURS, open_lanes=open_lanes)
-        thread = threading.Thread(target=classifier.lanes)
+        classifier = Classifier(engine, SMALL, COLOURS, open_workers=open_workers)
+        thread = threading.Thread(target=classifier.workers)
         thread.start()
         assert opening.wait(10)
         assert classifier.classify(PIXEL).label == "blue"
@@ -335,23 +362,23 @@ class TestLanes:
         frames = [colour_frame(colour, height=48, width=64, seed=seed) for seed in range(3) for colour in COLOURS]
         with load(tiny_bundle, engine=name, threads=2) as classifier:
             expected = [classifier.logits(frame) for frame in frames]
-            for lane in classifier.lanes():
-                assert all(np.array_equal(lane.logits(f), e) for f, e in zip(frames, expected, strict=True))
+            for worker in classifier.workers():
+                assert all(np.array_equal(worker.logits(f), e) for f, e in zip(frames, expected, strict=True))
 
-    def test_a_stream_in_lanes_gives_what_classify_gives_also_beside_it(
+    def test_a_stream_in_workers_gives_what_classify_gives_also_beside_it(
         self, tiny_bundle: Bundle, colour_frame: ColourFrame
     ) -> None:
-        frames = [colour_frame(COLOURS[seed % 3], height=40, width=50, seed=seed) for seed in range(LANES_PAY_FROM)]
+        frames = [colour_frame(COLOURS[seed % 3], height=40, width=50, seed=seed) for seed in range(WORKERS_PAY_FROM)]
         with load(tiny_bundle, threads=2) as classifier:
             predictions = []
             for prediction in classifier.stream(frames):
                 predictions.append(prediction)
                 beside = classifier.classify(frames[prediction.frame])
                 assert beside.topk == prediction.topk
-            assert len(classifier.lanes()) == 2
-        assert [prediction.frame for prediction in predictions] == list(range(LANES_PAY_FROM))
+            assert len(classifier.workers()) == 2
+        assert [prediction.frame for prediction in predictions] == list(range(WORKERS_PAY_FROM))
 
-    def test_closing_the_classifier_ends_a_stream_in_lanes_with_an_error(
+    def test_closing_the_classifier_ends_a_stream_in_workers_with_an_error(
         self, tiny_bundle: Bundle, colour_frame: ColourFrame
     ) -> None:
         frame = colour_frame("red")
@@ -370,7 +397,7 @@ class TestLanes:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         wrong = [FakeEngine(lambda _: [0, 0, 0], input_size=(32, 32)) for _ in range(2)]
-        monkeypatch.setattr(classifier_module, "open_lanes", lambda *_, **__: wrong)
+        monkeypatch.setattr(load_module, "open_workers", lambda *_, **__: wrong)
         with load(tiny_bundle) as classifier:
             predictions = list(classifier.stream(colour_frame("green") for _ in range(3)))
         assert [prediction.label for prediction in predictions] == ["green"] * 3
@@ -386,5 +413,5 @@ class TestLanes:
         with load(bundle, threads=2) as classifier:
             shutil.rmtree(bundle.path)
             make_bundle(bundle.path, labels=("rouge", "vert", "bleu"))
-            assert classifier.lanes() == ()
+            assert classifier.workers() == ()
             assert "holds another bundle than when it was loaded" in caplog.text

@@ -1,4 +1,4 @@
-"""Stages, sources and checks for tests of streams."""
+"""A classifier, sources and checks for tests of streams."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import clips
 import numpy as np
 import pytest
 
-from vitedge.prediction import Candidate, Prediction
+from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.stream.stream import POLICIES
 
 PATIENCE = 10.0
-LANES = 2
+WORKERS = 2
 EITHER = pytest.mark.parametrize("policy", POLICIES)
-STREAM_THREADS = ("vitedge-grab", "vitedge-lane")
+STREAM_THREADS = ("vitedge-reader", "vitedge-worker")
 
 
 def our_threads() -> list[threading.Thread]:
@@ -26,41 +26,32 @@ def our_threads() -> list[threading.Thread]:
 
 
 class NumberReader:
-    """Stages that read a frame's number; each can be made to fail, at one number or at all."""
+    """A classifier that reads a frame's number off it, and can be made to fail, at one number or at all."""
 
-    def __init__(self, *lanes: NumberReader) -> None:
-        self.own_lanes = lanes
+    def __init__(self, *workers: NumberReader) -> None:
+        self.own_workers = workers
+        self.workers_error: BaseException | None = None
         self.threshold = 0.0
-        self.lanes_error: BaseException | None = None
-        self.fails_at: int | None = None
         self.pause = 0.0
-        self.prepare_error: BaseException | None = None
-        self.infer_error: BaseException | None = None
-        self.prepared_in: set[str] = set()
-        self.inferred_in: set[str] = set()
-        self.inferred: list[int] = []
+        self.error: BaseException | None = None
+        self.fails_at: int | None = None
+        self.threads: set[str] = set()
+        self.classified: list[int] = []
 
-    def prepare(self, image, *, order):
-        self.prepared_in.add(threading.current_thread().name)
-        if self.prepare_error is not None and self.fails_at in (None, clips.number_of(image)):
-            raise self.prepare_error
-        return image
-
-    def infer(self, prepared):
-        self.inferred_in.add(threading.current_thread().name)
-        if self.infer_error is not None and self.fails_at in (None, clips.number_of(prepared)):
-            raise self.infer_error
+    def classify(self, image, *, topk, order):
+        number = clips.number_of(image)
+        self.threads.add(threading.current_thread().name)
+        if self.error is not None and self.fails_at in (None, number):
+            raise self.error
         time.sleep(self.pause)
-        self.inferred.append(clips.number_of(prepared))
-        return np.array([clips.number_of(prepared)], dtype=np.float32)
+        self.classified.append(number)
+        best = tuple(ClassScore(str(number), place, 1.0) for place in range(topk))
+        return Prediction(best, 0, 0.0, 0.0, StageTimes(0.0, 0.0, 0.0), abstained=self.threshold > 1.0)
 
-    def rank(self, logits, topk):
-        return tuple(Candidate(str(int(logits[0])), place, 1.0) for place in range(topk))
-
-    def lanes(self):
-        if self.lanes_error is not None:
-            raise self.lanes_error
-        return self.own_lanes
+    def workers(self):
+        if self.workers_error is not None:
+            raise self.workers_error
+        return self.own_workers
 
 
 def numbered(count: int) -> Iterator[np.ndarray]:

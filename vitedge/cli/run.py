@@ -19,14 +19,12 @@ import numpy as np
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, output
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.prediction import Prediction
-from vitedge.runtime.engines.base import ENGINES
+from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety.escape import terminal, terminal_lines
 
 if TYPE_CHECKING:
-    from vitedge.runtime.classifier import Classifier
     from vitedge.runtime.outputs.sinks import Sink
-    from vitedge.runtime.sources.base import FrameSource
-    from vitedge.runtime.stream.stream import Policy
+    from vitedge.runtime.stream.stream import Stream
 
 DESCRIPTION = "Classify what a camera, a video or a folder of images shows."
 EPILOG = """\
@@ -74,8 +72,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends, the window is closed, or Ctrl-C; then print a summary on stderr."""
-    from vitedge.runtime.classifier import load
-    from vitedge.runtime.sources.open import open_source
+    from vitedge.runtime.load import load
 
     _check_outputs(arguments)
     trust = trusted(arguments)
@@ -83,9 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
         _quiet_libraries(),
         _terminated_as_interrupted(),
         load(arguments.bundle, engine=arguments.engine, trust=trust) as classifier,
-        open_source(arguments.source) as source,  # last: what a camera queues while a model loads is old
+        classifier.stream(  # last, because frames that a camera queues while a model loads are old
+            arguments.source, policy=arguments.policy, max_frames=arguments.max_frames, topk=arguments.topk
+        ) as stream,
     ):
-        return _stream(arguments, classifier, source)
+        return _deliver(arguments, stream)
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
@@ -97,29 +96,27 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         check_output(arguments.save, "--save")
 
 
-def _stream(arguments: argparse.Namespace, classifier: Classifier, source: FrameSource) -> int:
+def _deliver(arguments: argparse.Namespace, stream: Stream) -> int:
     from vitedge.runtime.outputs.sinks import deliver
 
-    policy: Policy = arguments.policy or ("latest" if source.live else "every")
     tally = Tally()
-    sinks = [*_sinks(arguments, source, policy), tally]
+    sinks = [*_sinks(arguments, stream), tally]
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
         sinks.append(StatusLine(sys.stderr))
-    predictions = classifier.stream(source, policy=policy, max_frames=arguments.max_frames, topk=arguments.topk)
     exit_code = 0
     try:
-        deliver(predictions, sinks)
+        deliver(stream, sinks)
     except KeyboardInterrupt:
         exit_code = EXIT_INTERRUPTED
     except BrokenPipeError:
         output.abandon(sys.stdout)
         exit_code = EXIT_ERROR
     finally:
-        output.note(tally.summary(source.notices))
+        output.note(tally.summary(stream.source.notices))
     return exit_code
 
 
-def _sinks(arguments: argparse.Namespace, source: FrameSource, policy: str) -> list[Sink]:
+def _sinks(arguments: argparse.Namespace, stream: Stream) -> list[Sink]:
     from vitedge.runtime.outputs.sinks import AnnotatedVideo, JsonLines, Window
     from vitedge.runtime.sources.open import ImageFiles
 
@@ -127,8 +124,8 @@ def _sinks(arguments: argparse.Namespace, source: FrameSource, policy: str) -> l
     if arguments.jsonl is not None:
         sinks.append(JsonLines(sys.stdout if arguments.jsonl == "-" else arguments.jsonl))
     if arguments.save is not None:
-        fps = SLIDE_FPS if isinstance(source, ImageFiles) else source.fps
-        sinks.append(AnnotatedVideo(arguments.save, fps=fps, realtime=policy == "latest"))
+        fps = SLIDE_FPS if isinstance(stream.source, ImageFiles) else stream.source.fps
+        sinks.append(AnnotatedVideo(arguments.save, fps=fps, realtime=stream.policy == "latest"))
     if arguments.show:
         sinks.append(Window())
     return sinks

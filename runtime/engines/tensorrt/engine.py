@@ -167,7 +167,7 @@ def _array_at(address: int, like: NDArray[Any]) -> NDArray[Any]:
 
 
 def open_plan(
-    device: Device, bundle: Bundle, content: bytes, path: Path, *, graph: str, lanes: int = 1
+    device: Device, bundle: Bundle, content: bytes, path: Path, *, graph: str, workers: int = 1
 ) -> list[TensorrtEngine]:
     """Open engines on a plan whose hash was checked.
 
@@ -177,7 +177,7 @@ def open_plan(
         content: the plan.
         path: file that it was read from, for errors.
         graph: name of the graph that it was built from.
-        lanes: number of engines that share the plan.
+        workers: number of engines that share the plan.
 
     Raises:
         EngineError: TensorRT or CUDA fails, or the plan does not belong to this bundle's model; nothing stays open.
@@ -190,10 +190,10 @@ def open_plan(
         opening.callback(plan.release)
         _check(bundle, plan)
         layers = plan.layers()
-        info = _info(device, layers, graph, lanes)
+        info = _info(device, layers, graph, workers)
         with ExitStack() as opened:
             engines = []
-            for _ in range(lanes):
+            for _ in range(workers):
                 engines.append(TensorrtEngine(device, plan, info, layers))
                 opened.callback(engines[-1].close)
             opened.pop_all()
@@ -211,7 +211,7 @@ def _check(bundle: Bundle, plan: Plan) -> None:
     check_contract(bundle, plan.path, frame=tensors[INPUT_NAME][0], logits=tensors[OUTPUT_NAME][0])
 
 
-def _info(device: Device, layers: tuple[EngineLayer, ...], graph: str, lanes: int) -> EngineInfo:
+def _info(device: Device, layers: tuple[EngineLayer, ...], graph: str, workers: int) -> EngineInfo:
     effective = effective_precision(layers) or UNAVAILABLE
     whole = effective not in ("int8", "fp8")
     return EngineInfo(
@@ -220,6 +220,6 @@ def _info(device: Device, layers: tuple[EngineLayer, ...], graph: str, lanes: in
         device=device.gpu.name,
         effective_precision=effective,
         rest_precision=effective if whole else rest_precision(layers) or UNAVAILABLE,
-        lanes=lanes,
+        workers=workers,
         graph=graph,
     )

@@ -15,7 +15,7 @@ from vitedge.safety.escape import terminal
 
 logger = logging.getLogger("vitedge")
 
-LANES = 2
+WORKERS = 2
 """While one computes, the other copies."""
 
 
@@ -32,19 +32,19 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> TensorrtEngine
         EngineError: no TensorRT, driver or GPU; the build failed; or the plan does not belong to this bundle's model.
         BundleIntegrityError: the plan was altered.
     """
-    (engine,) = _open(bundle, lanes=1)
+    (engine,) = _open(bundle, workers=1)
     return engine
 
 
-def open_lanes(bundle: Bundle, *, threads: int | None = None) -> Sequence[TensorrtEngine]:  # noqa: ARG001
+def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[TensorrtEngine]:  # noqa: ARG001
     """Two engines on one plan: one copies while the other computes. Arguments and errors as for ``open_engine``."""
-    return _open(bundle, lanes=LANES)
+    return _open(bundle, workers=WORKERS)
 
 
-def _open(bundle: Bundle, lanes: int) -> list[TensorrtEngine]:
+def _open(bundle: Bundle, workers: int) -> list[TensorrtEngine]:
     device = open_device(tensorrt_of(bundle).module)
     plan = _plan(bundle, device)
-    return open_plan(device, bundle, plan.read(), plan.path, graph=plan.record.kept, lanes=lanes)
+    return open_plan(device, bundle, plan.read(), plan.path, graph=plan.record.kept, workers=workers)
 
 
 def _plan(bundle: Bundle, device: Device) -> StoredPlan:

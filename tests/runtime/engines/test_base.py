@@ -20,9 +20,10 @@ from vitedge.bundle.targets import Precision
 from vitedge.errors import BundleError, BundleIntegrityError, EngineError, MissingExtraError, UsageError, VitedgeError
 from vitedge.extras import require
 from vitedge.metrics import sqnr_db
-from vitedge.runtime import classifier as classifier_module
-from vitedge.runtime.classifier import load
-from vitedge.runtime.engines.base import ENGINES, READS, Engine, open_engine, open_lanes
+from vitedge.runtime import load as load_module
+from vitedge.runtime.engines.base import Engine
+from vitedge.runtime.engines.open import ENGINES, open_engine, open_workers
+from vitedge.runtime.load import load
 from vitedge.testing import FakeEngine
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -193,11 +194,11 @@ USED = [("openvino", OPENVINO_XML), ("openvino", OPENVINO_BIN), ("onnxruntime", 
 
 @pytest.mark.parametrize(("name", "file"), USED)
 def test_a_file_that_changes_after_it_was_checked_is_not_used(copied: Bundle, name: str, file: str) -> None:
-    assert file in READS[name]
+    assert file in ENGINES[name].reads
     path = copied.file(file)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    for use in (open_engine, open_lanes) if name == "openvino" else (open_engine,):
+    for use in (open_engine, open_workers) if name == "openvino" else (open_engine,):
         with pytest.raises(BundleIntegrityError, match="was altered"):
             use(copied, name)
 
@@ -226,7 +227,7 @@ def test_an_altered_file_goes_before_an_engine_that_fails(copied: Bundle, monkey
     def failing(*_: object, **__: object) -> Engine:
         raise EngineError("no engine")
 
-    monkeypatch.setattr(classifier_module, "open_engine", failing)
+    monkeypatch.setattr(load_module, "open_engine", failing)
     with pytest.raises(EngineError, match="no engine"):
         load(copied.path)
     copied.file(LABELS).write_bytes(b"x" * copied.manifest.files[LABELS].bytes)
@@ -236,7 +237,7 @@ def test_an_altered_file_goes_before_an_engine_that_fails(copied: Bundle, monkey
 
 def test_an_engine_is_closed_where_another_file_was_altered(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine(lambda _: [0, 0, 0], input_size=(32, 32))
-    monkeypatch.setattr(classifier_module, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(load_module, "open_engine", lambda *_, **__: engine)
     copied.file(LABELS).write_bytes(b"x" * copied.manifest.files[LABELS].bytes)
     with pytest.raises(BundleIntegrityError, match="was altered"):
         load(copied.path)
@@ -248,7 +249,7 @@ def test_an_ir_that_would_crash_openvino_does_not_reach_it(copied: Bundle) -> No
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('type="Const"', 'type="Broadcast"', 1), encoding="utf-8")
     opened = rehashed(copied)
-    for use in (open_engine, open_lanes):
+    for use in (open_engine, open_workers):
         with pytest.raises(EngineError, match=f"cannot run {path}: its layer of type Broadcast has no inputs"):
             use(opened, "openvino")
 
@@ -286,23 +287,23 @@ def test_a_file_that_the_manifest_does_not_vouch_for_is_not_used(tiny_bundle: Bu
         open_engine(bundle, name)
 
 
-def test_no_lanes_where_there_is_one_thread(tiny_bundle: Bundle, name: str) -> None:
-    assert len(open_lanes(tiny_bundle, name, threads=1)) == 0
+def test_no_workers_where_there_is_one_thread(tiny_bundle: Bundle, name: str) -> None:
+    assert len(open_workers(tiny_bundle, name, threads=1)) == 0
 
 
-def test_lanes_each_have_a_buffer_of_their_own_and_reproduce_the_golden_logits(bundle: Bundle) -> None:
-    lanes = open_lanes(bundle, "openvino", threads=2)
+def test_workers_each_have_a_buffer_of_their_own_and_reproduce_the_golden_logits(bundle: Bundle) -> None:
+    workers = open_workers(bundle, "openvino", threads=2)
     golden = bundle.golden()
-    assert len(lanes) == 2
-    assert not np.shares_memory(lanes[0].frame, lanes[1].frame)
-    for lane in lanes:
-        assert sqnr_db(golden.logits, run_all(lane, golden.frames)) >= MIN_SQNR_DB[bundle.manifest.precision.asked]
-    for lane in lanes:
-        lane.close()
+    assert len(workers) == 2
+    assert not np.shares_memory(workers[0].frame, workers[1].frame)
+    for worker in workers:
+        assert sqnr_db(golden.logits, run_all(worker, golden.frames)) >= MIN_SQNR_DB[bundle.manifest.precision.asked]
+    for worker in workers:
+        worker.close()
 
 
-def test_a_lane_closes_alone(tiny_bundle: Bundle) -> None:
-    first, second = open_lanes(tiny_bundle, "openvino", threads=2)
+def test_a_worker_closes_alone(tiny_bundle: Bundle) -> None:
+    first, second = open_workers(tiny_bundle, "openvino", threads=2)
     first.close()
     with pytest.raises(EngineError, match="is closed"):
         first.run()
@@ -311,6 +312,6 @@ def test_a_lane_closes_alone(tiny_bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"name": "openvin"}, {"threads": 0}])
-def test_lanes_are_refused_as_engines_are(tiny_bundle: Bundle, arguments: dict[str, object]) -> None:
+def test_workers_are_refused_as_engines_are(tiny_bundle: Bundle, arguments: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        open_lanes(tiny_bundle, **arguments)  # type: ignore[arg-type]
+        open_workers(tiny_bundle, **arguments)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from vitedge.runtime.engines.openvino import (
     executed_layers,
     native_float,
     open_engine,
-    open_lanes,
+    open_workers,
 )
 
 onnx = pytest.importorskip("onnx")
@@ -65,21 +65,21 @@ def test_threads_that_were_counted_may_run_on_any_core(tiny_bundle: Bundle) -> N
     engine.close()
 
 
-def test_one_thread_compiles_nothing_to_find_that_it_has_no_lanes(tiny_bundle: Bundle) -> None:
+def test_one_thread_compiles_nothing_to_find_that_it_has_no_workers(tiny_bundle: Bundle) -> None:
     nothing_to_compile = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, files={}))
-    assert open_lanes(nothing_to_compile, threads=1) == ()
+    assert open_workers(nothing_to_compile, threads=1) == ()
 
 
-def test_lanes_are_requests_to_one_graph_that_is_compiled_for_throughput(tiny_bundle: Bundle) -> None:
-    lanes = open_lanes(tiny_bundle, threads=2)
-    for lane in lanes:
-        compiled = compiled_of(lane)
+def test_workers_are_requests_to_one_graph_that_is_compiled_for_throughput(tiny_bundle: Bundle) -> None:
+    workers = open_workers(tiny_bundle, threads=2)
+    for worker in workers:
+        compiled = compiled_of(worker)
         assert compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
-        assert compiled.get_property("NUM_STREAMS") == lane.info.lanes == len(lanes) == 2
+        assert compiled.get_property("NUM_STREAMS") == worker.info.workers == len(workers) == 2
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
     engine = open_engine(tiny_bundle, threads=2)
-    assert replace(lanes[0].info, lanes=1) == engine.info
-    for each in (engine, *lanes):
+    assert replace(workers[0].info, workers=1) == engine.info
+    for each in (engine, *workers):
         each.close()
 
 
@@ -176,7 +176,7 @@ events = []
 calls = ("socket.", "urllib.", "os.fork", "os.exec", "os.posix_spawn", "subprocess.")
 sys.addaudithook(lambda name, _: events.append(name) if name.startswith(calls) else None)
 from vitedge.bundle.bundle import Bundle
-from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.open import open_engine
 open_engine(Bundle.open(sys.argv[1]), "openvino").close()
 import threading
 assert threading.active_count() == 1, threading.enumerate()

@@ -13,10 +13,10 @@ import pytest
 
 from vitedge.bundle.bundle import Bundle, Golden
 from vitedge.errors import BundleError, EngineError
-from vitedge.runtime import classifier as classifier_module
-from vitedge.runtime.classifier import load
+from vitedge.runtime import load as load_module
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.self_test import cache_key, ensure_self_test, self_test
+from vitedge.runtime.load import load
 from vitedge.runtime.system import cache
 from vitedge.runtime.system.cache import cache_folder
 from vitedge.testing import FakeEngine
@@ -156,7 +156,7 @@ def test_a_bundle_without_golden_vectors_does_not_serve(tiny_bundle: Bundle, tru
 
 def test_load_refuses_and_closes_an_engine_that_is_wrong(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_that(lambda _: [0, 0, 0])
-    monkeypatch.setattr(classifier_module, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(load_module, "open_engine", lambda *_, **__: engine)
     with pytest.raises(EngineError, match="self-test"):
         load(tiny_bundle)
     assert engine.closed

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.outputs import overlay
 from vitedge.runtime.outputs.overlay import BAR, MUTED, TEXT, RateMeter, annotate, layout_for
 
@@ -18,7 +18,7 @@ SIZES = [(480, 640), (720, 1280), (2160, 3840), (1920, 1080), (240, 320), (100, 
 
 
 def prediction(*scores: float, label: str = "tulips") -> Prediction:
-    topk = tuple(Candidate(label, index, score) for index, score in enumerate(scores))
+    topk = tuple(ClassScore(label, index, score) for index, score in enumerate(scores))
     return Prediction(topk, frame=0, captured_at=0.0, age_ms=12.4, stages_ms=StageTimes(1, 2, 3))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from vitedge.errors import MissingExtraError, UsageError, VitedgeError
-from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.outputs import sinks
 from vitedge.runtime.outputs.sinks import AnnotatedVideo, Callback, JsonLines, ViewerClosed, Window, deliver
 
@@ -29,7 +29,7 @@ import clips  # noqa: E402 - needs OpenCV
 
 def prediction(number: int, *, captured_at: float = 0.0, height: int = 240, width: int = 320) -> Prediction:
     return Prediction(
-        topk=(Candidate("tulips", 2, 0.75), Candidate("Gänseblümchen", 0, 0.25)),
+        topk=(ClassScore("tulips", 2, 0.75), ClassScore("Gänseblümchen", 0, 0.25)),
         frame=number,
         captured_at=captured_at,
         age_ms=12.5,
@@ -116,7 +116,7 @@ class TestDeliver:
 class TestJsonLines:
     def test_a_hostile_name_is_one_line_of_strict_json(self, tmp_path: Path):
         hostile = dataclasses.replace(
-            prediction(0), topk=(Candidate("\x1b[2J\n\u2028{", 0, float("nan")),), file="photo\udcff.png"
+            prediction(0), topk=(ClassScore("\x1b[2J\n\u2028{", 0, float("nan")),), file="photo\udcff.png"
         )
         deliver([hostile], [JsonLines(tmp_path / "out.jsonl")])
         (line,) = (tmp_path / "out.jsonl").read_text(encoding="ascii").splitlines()

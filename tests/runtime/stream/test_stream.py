@@ -15,7 +15,7 @@ from vitedge.errors import FrameSourceError, UsageError
 from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.open import FrameIterable
-from vitedge.runtime.stream.stream import QUEUED_FRAMES, stream
+from vitedge.runtime.stream.stream import QUEUED_FRAMES, Stream
 
 pytest.importorskip("cv2")
 pytest.importorskip("PIL.Image")
@@ -23,8 +23,8 @@ pytest.importorskip("PIL.Image")
 import clips
 from streams import (
     EITHER,
-    LANES,
     PATIENCE,
+    WORKERS,
     HeldSource,
     NumberReader,
     numbered,
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_surviv
 
 class TestEvery:
     def test_no_frame_is_lost_and_none_overtakes(self, reader: NumberReader):
-        predictions = list(stream(reader, numbered(200), policy="every"))
+        predictions = list(Stream(reader, numbered(200), policy="every"))
         assert numbers(predictions) == list(range(200))
         assert [prediction.frame for prediction in predictions] == list(range(200))
         assert {prediction.dropped for prediction in predictions} == {0}
@@ -50,25 +50,25 @@ class TestEvery:
                 taken.append(number)
                 yield clips.numbered_frame(number)
 
-        in_flight = LANES + QUEUED_FRAMES + 3  # the queue, one in the grabber's hands, one here and one asked for
-        with contextlib.closing(stream(reader, frames(), policy="every")) as predictions:
+        in_flight = WORKERS + QUEUED_FRAMES + 3  # the queue, one in the grabber's hands, one here and one asked for
+        with contextlib.closing(Stream(reader, frames(), policy="every")) as predictions:
             for consumed, _ in enumerate(predictions, start=1):
                 time.sleep(0.002)
                 assert len(taken) <= consumed + in_flight
 
     def test_all_work_leaves_the_consumers_thread(self, reader: NumberReader):
-        list(stream(reader, numbered(5), policy="every"))
-        assert reader.prepared_in == reader.inferred_in == {"vitedge-lane"}
+        list(Stream(reader, numbered(5), policy="every"))
+        assert reader.threads == {"vitedge-worker"}
 
     def test_a_whole_clip(self, reader: NumberReader, tmp_path: Path):
         clip = clips.write_clip(tmp_path / "clip.avi", 80)
-        assert numbers(stream(reader, clip)) == list(range(80))
+        assert numbers(Stream(reader, clip)) == list(range(80))
 
 
 class TestLatest:
     def test_the_newest_frame_is_classified_and_the_others_counted(self, reader: NumberReader):
         source = HeldSource()
-        predictions = stream(reader, source, policy="latest")
+        predictions = Stream(reader, source, policy="latest")
         source.arrived.release()
         first = next(predictions)
         assert (first.label, first.dropped) == ("0", 0)
@@ -82,7 +82,7 @@ class TestLatest:
             list(predictions)
 
     def test_every_frame_is_either_classified_or_counted(self, reader: NumberReader):
-        predictions = list(stream(reader, numbered(150), policy="latest"))
+        predictions = list(Stream(reader, numbered(150), policy="latest"))
         frames = [prediction.frame for prediction in predictions]
         assert frames == sorted(set(frames))
         assert frames == numbers(predictions)
@@ -92,7 +92,7 @@ class TestLatest:
     def test_a_video_is_played_at_its_own_speed(self, reader: NumberReader, tmp_path: Path):
         clip = clips.write_clip(tmp_path / "clip.avi", 11, fps=50.0)
         begun = time.monotonic()
-        predictions = list(stream(reader, clip, policy="latest"))
+        predictions = list(Stream(reader, clip, policy="latest"))
         assert time.monotonic() - begun >= 10 / 50
         assert predictions[-1].frame == 10
         elapsed = predictions[-1].captured_at - predictions[0].captured_at
@@ -100,40 +100,39 @@ class TestLatest:
 
     def test_closing_does_not_wait_for_the_next_frame_of_a_video(self, reader: NumberReader, tmp_path: Path):
         clip = clips.write_clip(tmp_path / "clip.avi", 3, fps=0.01)
-        predictions = stream(reader, clip, policy="latest")
+        predictions = Stream(reader, clip, policy="latest")
         next(predictions)
         predictions.close()
         assert our_threads() == []
 
 
 class TestChoice:
-    @pytest.mark.parametrize(("live", "prepared_in"), [(True, "MainThread"), (False, "vitedge-lane")])
-    def test_live_sources_give_the_latest_and_others_every_frame(
-        self, reader: NumberReader, live: bool, prepared_in: str
-    ):
-        predictions = list(stream(reader, FrameIterable(list(numbered(3)), live=live)))
-        assert predictions[-1].frame == 2
-        assert reader.prepared_in == {prepared_in}
+    @pytest.mark.parametrize(("live", "thread"), [(True, "MainThread"), (False, "vitedge-worker")])
+    def test_live_sources_give_the_latest_and_others_every_frame(self, reader: NumberReader, live: bool, thread: str):
+        stream = Stream(reader, FrameIterable(list(numbered(3)), live=live))
+        assert stream.policy == ("latest" if live else "every")
+        assert list(stream)[-1].frame == 2
+        assert reader.threads == {thread}
 
     def test_an_unknown_policy_is_an_error_at_the_call(self, reader: NumberReader):
         with pytest.raises(UsageError, match="unknown policy 'lates'") as raised:
-            stream(reader, [], policy="lates")
+            Stream(reader, [], policy="lates")
         assert raised.value.fix == "did you mean latest?"
 
     @pytest.mark.parametrize("wrong", [{"max_frames": 0}, {"topk": 0}])
     def test_counts_below_one_are_an_error_at_the_call(self, reader: NumberReader, wrong: dict[str, int]):
         with pytest.raises(UsageError, match="is 0"):
-            stream(reader, [], **wrong)
+            Stream(reader, [], **wrong)
 
     def test_a_missing_source_is_an_error_at_the_call(self, reader: NumberReader):
         with pytest.raises(FrameSourceError, match="there is no source"):
-            stream(reader, "nowhere.mp4")
+            Stream(reader, "nowhere.mp4")
 
 
 class TestPredictions:
     @EITHER
     def test_carry_image_times_and_candidates(self, reader: NumberReader, policy: str):
-        (prediction,) = stream(reader, numbered(1), policy=policy, topk=3)
+        (prediction,) = Stream(reader, numbered(1), policy=policy, topk=3)
         assert prediction.image is not None
         assert clips.number_of(prediction.image) == 0
         assert len(prediction.topk) == 3
@@ -145,14 +144,14 @@ class TestPredictions:
     def test_age_counts_from_the_capture(self, reader: NumberReader, policy: str):
         second_ago = time.monotonic_ns() - 1_000_000_000
         frame = Frame(clips.numbered_frame(0), 7, captured_at=123.0, captured_ns=second_ago)
-        (prediction,) = stream(reader, [frame], policy=policy)
+        (prediction,) = Stream(reader, [frame], policy=policy)
         assert prediction.age_ms >= 1000
         assert (prediction.frame, prediction.captured_at) == (7, 123.0)
 
     def test_images_are_bgr_whatever_the_source_gives(self, reader: NumberReader):
         red = np.zeros((8, 16, 3), dtype=np.uint8)
         red[..., 0] = 255
-        (prediction,) = stream(reader, [Frame(red, 0, order="RGB", file="red.png")])
+        (prediction,) = Stream(reader, [Frame(red, 0, order="RGB", file="red.png")])
         assert prediction.image is not None
         assert prediction.image[0, 0].tolist() == [0, 0, 255]
         assert prediction.image.flags.c_contiguous
@@ -162,18 +161,18 @@ class TestPredictions:
     def test_scores_below_the_threshold_abstain(self, reader: NumberReader, policy: str):
         for threshold, abstained in ((1.0, False), (1.5, True)):
             reader.threshold = threshold
-            (prediction,) = stream(reader, [clips.numbered_frame(3)], policy=policy)
+            (prediction,) = Stream(reader, [clips.numbered_frame(3)], policy=policy)
             assert (prediction.label, prediction.abstained) == ("3", abstained)
 
     @EITHER
     def test_max_frames(self, reader: NumberReader, policy: str):
-        assert len(list(stream(reader, numbered(100), policy=policy, max_frames=1))) == 1
+        assert len(list(Stream(reader, numbered(100), policy=policy, max_frames=1))) == 1
         if policy == "every":
-            assert numbers(stream(reader, numbered(100), policy=policy, max_frames=4)) == [0, 1, 2, 3]
+            assert numbers(Stream(reader, numbered(100), policy=policy, max_frames=4)) == [0, 1, 2, 3]
 
     @EITHER
     def test_an_empty_source_gives_none(self, reader: NumberReader, policy: str):
-        assert list(stream(reader, [], policy=policy)) == []
+        assert list(Stream(reader, [], policy=policy)) == []
 
 
 @pytest.mark.parametrize("name", ["numbered-720p.mp4", "numbered-360p.mkv"])
@@ -181,7 +180,7 @@ def test_real_clips_lose_no_frame(name: str, reader: NumberReader, shared_data: 
     clip = shared_data / "video" / name
     expected = clips.read_clip(clip)
     count = 0
-    for prediction in stream(reader, clip, policy="every"):
+    for prediction in Stream(reader, clip, policy="every"):
         assert prediction.frame == count
         assert prediction.image is not None
         assert np.array_equal(prediction.image, expected[count])
@@ -192,7 +191,7 @@ def test_real_clips_lose_no_frame(name: str, reader: NumberReader, shared_data: 
 def test_a_real_clip_as_a_camera(reader: NumberReader, shared_data: Path):
     clip = shared_data / "video" / "numbered-360p.mkv"
     expected = clips.read_clip(clip)
-    predictions = list(stream(reader, clip, policy="latest", max_frames=20))
+    predictions = list(Stream(reader, clip, policy="latest", max_frames=20))
     for prediction in predictions:
         assert np.array_equal(prediction.image, expected[prediction.frame])
     seen = [prediction.frame for prediction in predictions]
@@ -201,7 +200,7 @@ def test_a_real_clip_as_a_camera(reader: NumberReader, shared_data: Path):
 
 
 def test_a_real_bundle(tiny_bundle: Bundle, colour_frame):
-    from vitedge.runtime.classifier import load
+    from vitedge.runtime.load import load
 
     colours = ["red", "green", "blue", "green"]
     with load(tiny_bundle) as classifier:

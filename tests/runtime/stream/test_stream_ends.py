@@ -15,7 +15,7 @@ import pytest
 
 from vitedge.errors import EngineError, FrameSourceError
 from vitedge.runtime.stream import stream as stream_module
-from vitedge.runtime.stream.stream import stream
+from vitedge.runtime.stream.stream import Stream
 
 pytest.importorskip("cv2")
 pytest.importorskip("PIL.Image")
@@ -38,18 +38,18 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_surviv
 
 def leaves_anywhere(chance: random.Random) -> None:
     """One stream that ends somewhere by something; what came until then is a beginning of the frames, in order."""
-    lanes = [NumberReader() for _ in range(chance.randint(0, 3))]
-    reader = NumberReader(*lanes)
+    workers = [NumberReader() for _ in range(chance.randint(0, 3))]
+    reader = NumberReader(*workers)
     count, at = chance.randint(0, 12), chance.randint(0, 12)
-    for each in (reader, *lanes):
+    for each in (reader, *workers):
         each.pause = chance.choice([0.0, 0.0, 0.0005])
         each.fails_at = at
-    way = chance.choice(["prepare_error", "infer_error", "source", "consumer", "close", "drop", "max_frames", "end"])
-    for each in (reader, *lanes):
-        if way.endswith("error"):
-            setattr(each, way, OSError("somewhere"))
+    way = chance.choice(["error", "source", "consumer", "close", "drop", "max_frames", "end"])
+    for each in (reader, *workers):
+        if way == "error":
+            each.error = OSError("somewhere")
     frames = unplugged_after(at) if way == "source" else numbered(count)
-    predictions = stream(
+    predictions = Stream(
         reader, frames, policy="every", max_frames=chance.randint(1, 12) if way == "max_frames" else None
     )
     seen: list[int] = []
@@ -61,7 +61,7 @@ def leaves_anywhere(chance: random.Random) -> None:
     if way == "close":
         predictions.close()
     assert seen == list(range(len(seen)))
-    if way.endswith("error"):
+    if way == "error":
         assert len(seen) == min(at, count)
     if way in ("source", "end"):
         assert len(seen) == (at if way == "source" else count)
@@ -80,13 +80,13 @@ def test_no_way_out_hangs_or_disorders(seed: int):
 
 class TestErrors:
     def test_of_the_source_come_after_its_good_frames(self, reader: NumberReader):
-        seen, error = until_error(stream(reader, unplugged_after(20), policy="every"))
+        seen, error = until_error(Stream(reader, unplugged_after(20), policy="every"))
         assert seen == list(range(20))
         assert isinstance(error, OSError)
         assert "unplugged_after" in [entry.name for entry in traceback.extract_tb(error.__traceback__)]
 
     def test_of_a_live_source_come_after_its_newest_frame(self, reader: NumberReader):
-        seen, error = until_error(stream(reader, unplugged_after(20), policy="latest"))
+        seen, error = until_error(Stream(reader, unplugged_after(20), policy="latest"))
         assert seen[-1] == 19
         assert isinstance(error, OSError)
 
@@ -94,28 +94,22 @@ class TestErrors:
     @pytest.mark.parametrize("shape", [(0, 8, 3), (8, 8)], ids=["zero-size", "grey"])
     def test_of_a_frame_come_after_the_good_ones(self, reader: NumberReader, policy: str, shape: tuple[int, ...]):
         frames = [*numbered(3), np.zeros(shape, dtype=np.uint8), *numbered(3)]
-        seen, error = until_error(stream(reader, frames, policy=policy))
+        seen, error = until_error(Stream(reader, frames, policy=policy))
         assert seen[-1] == 2
         assert isinstance(error, FrameSourceError)
         assert error.problem.startswith("frame 3 of the iterable")
 
     @EITHER
-    def test_of_preprocessing(self, reader: NumberReader, policy: str):
-        reader.prepare_error = FrameSourceError("too small")
-        with pytest.raises(FrameSourceError, match="too small"):
-            list(stream(reader, numbered(50), policy=policy))
-
-    @EITHER
-    @pytest.mark.parametrize("error", [EngineError("out of memory"), KeyboardInterrupt()])
-    def test_of_inference_and_ctrl_c(self, reader: NumberReader, policy: str, error: BaseException):
-        reader.infer_error = error
+    @pytest.mark.parametrize("error", [FrameSourceError("too small"), EngineError("overflow"), KeyboardInterrupt()])
+    def test_of_classification_and_ctrl_c(self, reader: NumberReader, policy: str, error: BaseException):
+        reader.error = error
         with pytest.raises(type(error)):
-            list(stream(reader, numbered(500), policy=policy))
+            list(Stream(reader, numbered(500), policy=policy))
 
     @EITHER
     def test_of_the_consumer(self, reader: NumberReader, policy: str):
         def consume() -> None:
-            for _ in stream(reader, numbered(500), policy=policy):
+            for _ in Stream(reader, numbered(500), policy=policy):
                 raise ValueError("the callback failed")
 
         with contextlib.suppress(ValueError):
@@ -125,7 +119,7 @@ class TestErrors:
 
     @EITHER
     def test_after_an_error_the_iterator_is_at_its_end(self, reader: NumberReader, policy: str):
-        predictions = stream(reader, unplugged_after(1), policy=policy)
+        predictions = Stream(reader, unplugged_after(1), policy=policy)
         with pytest.raises(OSError, match="unplugged"):
             list(predictions)
         assert list(predictions) == []
@@ -134,7 +128,7 @@ class TestErrors:
 class TestLeaving:
     @EITHER
     def test_a_break_ends_the_threads(self, reader: NumberReader, policy: str):
-        for _ in stream(reader, numbered(500), policy=policy):
+        for _ in Stream(reader, numbered(500), policy=policy):
             assert our_threads() != []
             break
         gc.collect()
@@ -142,7 +136,7 @@ class TestLeaving:
 
     @EITHER
     def test_a_close_ends_the_threads_while_the_source_is_ahead(self, reader: NumberReader, policy: str):
-        predictions = stream(reader, numbered(500), policy=policy)
+        predictions = Stream(reader, numbered(500), policy=policy)
         next(predictions)
         time.sleep(0.05)
         predictions.close()
@@ -150,7 +144,7 @@ class TestLeaving:
         assert list(predictions) == []
 
     def test_a_stream_that_nobody_asked_starts_nothing(self, reader: NumberReader):
-        predictions = stream(reader, numbered(5))
+        predictions = Stream(reader, numbered(5))
         assert our_threads() == []
         predictions.close()
 
@@ -160,11 +154,27 @@ class TestLeaving:
         source = HeldSource()
         source.arrived.release(3)
         monkeypatch.setattr(stream_module, "open_source", lambda _: source)
-        assert len(list(stream(reader, "clip.mp4", policy=policy, max_frames=1))) == 1
+        assert len(list(Stream(reader, "clip.mp4", policy=policy, max_frames=1))) == 1
         source.arrived.release()
         for thread in our_threads():
             thread.join(PATIENCE)
         assert source.closed == 1
+
+    def test_what_the_stream_opened_it_closes_also_when_it_never_started(
+        self, reader: NumberReader, monkeypatch: pytest.MonkeyPatch
+    ):
+        source = HeldSource()
+        monkeypatch.setattr(stream_module, "open_source", lambda _: source)
+        with Stream(reader, "clip.mp4"):
+            assert source.closed == 0
+        assert source.closed == 1
+
+    @EITHER
+    def test_leaving_the_with_statement_ends_the_threads(self, reader: NumberReader, policy: str):
+        with Stream(reader, numbered(500), policy=policy) as stream:
+            next(stream)
+            assert our_threads() != []
+        assert our_threads() == []
 
     @EITHER
     def test_what_was_passed_in_open_stays_open(
@@ -173,7 +183,7 @@ class TestLeaving:
         monkeypatch.setattr(stream_module, "JOIN_SECONDS", 0.1)
         source = HeldSource()
         source.arrived.release(3)
-        assert len(list(stream(reader, source, policy=policy, max_frames=1))) == 1
+        assert len(list(Stream(reader, source, policy=policy, max_frames=1))) == 1
         source.arrived.release()
         assert source.closed == 0
 
@@ -190,14 +200,14 @@ class TestStall:
     ):
         source = HeldSource()
         source.arrived.release()
-        predictions = stream(reader, source, policy=policy)
+        predictions = Stream(reader, source, policy=policy)
         next(predictions)
         with (
             caplog.at_level(logging.WARNING, "vitedge"),
             pytest.raises(FrameSourceError, match=r"the held source delivered nothing for 0\.2 s"),
         ):
             next(predictions)
-        assert "vitedge-grab still waits" in caplog.text
+        assert "vitedge-reader still waits" in caplog.text
         source.arrived.release()
 
     def test_a_file_may_take_its_time(self, reader: NumberReader):
@@ -206,4 +216,4 @@ class TestStall:
             time.sleep(0.5)
             yield clips.numbered_frame(1)
 
-        assert numbers(stream(reader, slow())) == [0, 1]
+        assert numbers(Stream(reader, slow())) == [0, 1]

@@ -37,8 +37,8 @@ def module(cuda: FakeCuda) -> FakeTensorrt:
     return FakeTensorrt(cuda, {PLAN: mean_colour})
 
 
-def opened(module: FakeTensorrt, bundle: Bundle, *, lanes: int = 1, plan: bytes = PLAN) -> list[TensorrtEngine]:
-    return open_plan(fake_device(module), bundle, plan, Path("model.plan"), graph="model.onnx", lanes=lanes)
+def opened(module: FakeTensorrt, bundle: Bundle, *, workers: int = 1, plan: bytes = PLAN) -> list[TensorrtEngine]:
+    return open_plan(fake_device(module), bundle, plan, Path("model.plan"), graph="model.onnx", workers=workers)
 
 
 def frames(count: int) -> NDArray[np.uint8]:
@@ -102,10 +102,10 @@ def test_closed(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
     assert (module.cuda.left, module.alive) == ([], [])
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_whatever_call_fails_nothing_is_left(lanes: int, module: FakeTensorrt, tiny_bundle: Bundle) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whatever_call_fails_nothing_is_left(workers: int, module: FakeTensorrt, tiny_bundle: Bundle) -> None:
     """Every call of opening fails in turn, with an error and with Ctrl-C; what opens all the same must run."""
-    for engine in opened(module, tiny_bundle, lanes=lanes):
+    for engine in opened(module, tiny_bundle, workers=workers):
         engine.close()
     calls = list(module.cuda.calls[: module.cuda.calls.index("free_executable")])
     assert len(calls) > 20
@@ -116,7 +116,7 @@ def test_whatever_call_fails_nothing_is_left(lanes: int, module: FakeTensorrt, t
             cuda.fail_at, cuda.failure = index, failure
             again = FakeTensorrt(cuda, module.answers)
             try:
-                engines = opened(again, tiny_bundle, lanes=lanes)
+                engines = opened(again, tiny_bundle, workers=workers)
             except type(failure):
                 failed += 1
             else:
@@ -228,11 +228,11 @@ def test_a_plan_of_another_model(
     assert (module.cuda.left, module.alive) == ([], [])
 
 
-def test_lanes_share_the_plan_until_the_last_is_closed(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
-    first, second = opened(module, tiny_bundle, lanes=2)
+def test_workers_share_the_plan_until_the_last_is_closed(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
+    first, second = opened(module, tiny_bundle, workers=2)
     assert module.alive.count("engine") == 1
     assert module.alive.count("execution") == 2
-    assert first.info.lanes == 2
+    assert first.info.workers == 2
     first.close()
     second.frame[...] = 9
     assert second.run().tolist() == [9, 9, 9]
@@ -240,9 +240,9 @@ def test_lanes_share_the_plan_until_the_last_is_closed(module: FakeTensorrt, tin
     assert (module.cuda.left, module.alive) == ([], [])
 
 
-def test_lanes_in_threads(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
+def test_workers_in_threads(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
     """Each in a thread of its own, which has no context of its own, and closed in another one."""
-    lanes = opened(module, tiny_bundle, lanes=2)
+    workers = opened(module, tiny_bundle, workers=2)
     wrong: list[object] = []
 
     def work(engine: TensorrtEngine, value: int) -> None:
@@ -252,12 +252,12 @@ def test_lanes_in_threads(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
             if made.tolist() != [value] * 3:
                 wrong.append(made)
 
-    threads = [threading.Thread(target=work, args=(lane, value)) for value, lane in enumerate(lanes, start=1)]
+    threads = [threading.Thread(target=work, args=(worker, value)) for value, worker in enumerate(workers, start=1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
     assert wrong == []
-    for lane in lanes:
-        lane.close()
+    for worker in workers:
+        worker.close()
     assert (module.cuda.left, module.alive) == ([], [])

@@ -219,7 +219,7 @@ def test_an_altered_plan_never_reaches_tensorrt(
     build(bundle)
     damage(bundle.path / "tensorrt" / MODEL_PLAN)
     loaded = module.cuda.calls.count("deserialize")
-    for attempt in (engine_module.open_engine, engine_module.open_lanes, build):
+    for attempt in (engine_module.open_engine, engine_module.open_workers, build):
         with pytest.raises(BundleIntegrityError, match=problem) as caught:
             attempt(bundle)
         assert "with force" in caught.value.fix
@@ -535,7 +535,7 @@ def test_load_builds_and_classifies(
         assert "has no engine yet; building it now" in message
         golden = bundle.golden()
         assert [int(np.argmax(classifier.infer(frame))) for frame in golden.frames] == [0, 1, 2]
-        assert len(classifier.lanes()) == 2
+        assert len(classifier.workers()) == 2
         assert classifier.info.graph == here(bundle, module).record.kept
     assert (module.cuda.left, module.alive, module.cuda.wrong) == ([], [], [])
 

@@ -1,0 +1,90 @@
+"""The table of engines, and how one is opened on a bundle.
+
+An engine is a module with two functions and a line in ``ENGINES``. ``open_engine(bundle, threads=)`` opens one for the
+lowest latency, and ``open_workers(bundle, threads=)`` opens several for the highest throughput.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
+from vitedge.bundle.targets import target_named
+from vitedge.errors import UsageError, did_you_mean
+from vitedge.runtime.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """A line in the table of engines.
+
+    Attributes:
+        module: module that opens it, imported when it is needed.
+        reads: files of the bundle that it reads when it is opened, and whose hashes it checks.
+    """
+
+    module: str
+    reads: tuple[str, ...] = ()
+
+
+ENGINES: Mapping[str, EngineEntry] = {
+    "openvino": EngineEntry("vitedge.runtime.engines.openvino", reads=(OPENVINO_XML, OPENVINO_BIN)),
+    "onnxruntime": EngineEntry("vitedge.runtime.engines.onnxruntime", reads=(MODEL_ONNX,)),
+    "tensorrt": EngineEntry("vitedge.runtime.engines.tensorrt.open"),
+}
+
+
+def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None = None) -> Engine:
+    """Open an engine on a bundle, for the lowest latency of one frame.
+
+    Args:
+        bundle: the bundle to run.
+        name: key in ``ENGINES``; by default the engine of the bundle's target.
+        threads: number of CPU threads; by default the engine decides.
+
+    Raises:
+        UsageError: there is no engine of that name, or ``threads`` is less than 1.
+        MissingExtraError: its library is not installed.
+        EngineError: its library cannot run this bundle.
+    """
+    engine: Engine = _module(bundle, name, threads).open_engine(bundle, threads=threads)
+    return engine
+
+
+def open_workers(bundle: Bundle, name: str | None = None, *, threads: int | None = None) -> Sequence[Engine]:
+    """Open engines that together run a bundle for the highest throughput, each in a thread of its own.
+
+    A single frame takes longer than in the engine of ``open_engine``, because the workers share the processors.
+    Arguments and errors are those of ``open_engine``.
+
+    Returns:
+        Two or more engines; none if the library has no faster way than one engine.
+    """
+    workers: Sequence[Engine] = _module(bundle, name, threads).open_workers(bundle, threads=threads)
+    return workers
+
+
+def files_read(bundle: Bundle, name: str | None = None) -> tuple[str, ...]:
+    """Return the files of a bundle that an engine reads and checks when it is opened; none for an unknown engine."""
+    entry = ENGINES.get(_name(bundle, name))
+    return () if entry is None else entry.reads
+
+
+def _name(bundle: Bundle, name: str | None) -> str:
+    return target_named(bundle.manifest.target).backend if name is None else name
+
+
+def _module(bundle: Bundle, name: str | None, threads: int | None) -> Any:
+    chosen = _name(bundle, name)
+    if chosen not in ENGINES:
+        raise UsageError(
+            f"unknown engine {chosen!r}",
+            expected=f"one of {', '.join(ENGINES)}",
+            fix=did_you_mean(chosen, ENGINES),
+        )
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}", expected="1 or more", fix="leave it out to let the engine decide")
+    return importlib.import_module(ENGINES[chosen].module)
