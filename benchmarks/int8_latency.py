@@ -34,7 +34,7 @@ from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.converters.reference import normalized
 from vitedge.extras import require
 from vitedge.files import write_whole
-from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 

@@ -34,7 +34,7 @@ import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.files import write_whole
-from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.system.machine import machine_state, processor_name
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,7 +27,8 @@ from timing import Call, median_ms
 
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.files import write_whole
-from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.load import load
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 

@@ -47,7 +47,7 @@ from vitedge.extras import require
 from vitedge.files import write_whole
 from vitedge.metrics import Parity, parity, wilson_interval
 from vitedge.progress import Silent
-from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 

@@ -28,7 +28,7 @@ from vitedge.demo.measure import Streamed, accuracy_of, latencies_of, streamed
 from vitedge.demo.photos import sample, write_photos
 from vitedge.demo.scenes import MATERIALS, Scene, random_scene, render
 from vitedge.errors import VitedgeError
-from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.progress import Silent
 from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
@@ -274,7 +274,7 @@ class TestMeasurement:
 class TestAnnotation:
     @staticmethod
     def prediction(label: str) -> Prediction:
-        candidates = (Candidate(label, int(label), 0.9), Candidate("0", 0, 0.1))
+        candidates = (ClassScore(label, int(label), 0.9), ClassScore("0", 0, 0.1))
         return Prediction(topk=candidates, frame=0, captured_at=0.0, age_ms=1.0, stages_ms=StageTimes(0.1, 0.1, 0.1))
 
     def test_every_frame_is_drawn_beside_its_answer(self, tmp_path: Path) -> None:

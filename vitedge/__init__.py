@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.errors import VitedgeError
-from vitedge.prediction import Candidate, Prediction, StageTimes
+from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.progress import Progress, Silent
 from vitedge.safety import telemetry
 from vitedge.version import VERSION
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
-    "Candidate",
+    "ClassScore",
     "Prediction",
     "StageTimes",
     "VitedgeError",
@@ -208,6 +208,6 @@ def load(
         MissingExtraError: the engine's library, or the package that checks signatures, is not installed.
         EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
     """
-    from vitedge.runtime.classifier import load as load_classifier
+    from vitedge.runtime.load import load as load_classifier
 
     return load_classifier(bundle, engine=engine, threads=threads, trust=trust)

@@ -30,7 +30,7 @@ from vitedge.calib.evaluation.resume_log import ResumeLog
 from vitedge.calib.evaluation.workers import local_predictor
 from vitedge.errors import UsageError
 from vitedge.metrics import Interval, expected_calibration_error, wilson_interval
-from vitedge.prediction import Candidate
+from vitedge.prediction import ClassScore
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.classifier import Classifier
 
@@ -127,8 +127,8 @@ class Flip:
     """
 
     file: ImageFile
-    ours: Candidate
-    theirs: Candidate
+    ours: ClassScore
+    theirs: ClassScore
     divergence: float
 
 

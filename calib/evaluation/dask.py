@@ -22,8 +22,8 @@ from vitedge.calib.evaluation.predictions import Batch, ImageResult, Predictor
 from vitedge.calib.evaluation.workers import WorkerPool
 from vitedge.errors import BundleError, CalibrationError, EngineError, UsageError
 from vitedge.extras import require
-from vitedge.runtime.classifier import load
-from vitedge.runtime.stream.stream import LANES_PAY_FROM
+from vitedge.runtime.load import load
+from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
 
 CONNECT_SECONDS = 20
 WORKER_SECONDS = 60
@@ -216,7 +216,7 @@ def _worker_pool(bundles: tuple[BundleLocation, ...], engine: str | None) -> Wor
 
 @lru_cache(maxsize=1)
 def _opened(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:
-    return WorkerPool([load(_bundle(location), engine=engine) for location in bundles], LANES_PAY_FROM)
+    return WorkerPool([load(_bundle(location), engine=engine) for location in bundles], WORKERS_PAY_FROM)
 
 
 def _bundle(location: BundleLocation) -> Bundle:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.data.dataset import DatasetDigest, ImageFile
-from vitedge.prediction import Candidate
+from vitedge.prediction import ClassScore
 
 TOP = 5
 BATCH_IMAGES = 64
@@ -97,10 +97,10 @@ class ImagePrediction:
     """
 
     file: ImageFile
-    topk: tuple[Candidate, ...]
+    topk: tuple[ClassScore, ...]
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> ClassScore:
         """The best class."""
         return self.topk[0]
 
@@ -145,7 +145,7 @@ class Predictions:
         """Return the prediction for one image."""
         best = zip(self.indices[position].tolist(), self.scores[position].tolist(), strict=True)
         return ImagePrediction(
-            self.files[position], tuple(Candidate(self.labels[index], index, score) for index, score in best)
+            self.files[position], tuple(ClassScore(self.labels[index], index, score) for index, score in best)
         )
 
     def __iter__(self) -> Iterator[ImagePrediction]:

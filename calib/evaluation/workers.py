@@ -13,7 +13,7 @@ from vitedge.calib.data.dataset import DecodedImage, ImageDataset
 from vitedge.calib.evaluation.predictions import TOP, Batch, ImageResult, Predictor, TopK
 from vitedge.metrics import kl_divergence
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.stream.stream import LANES_PAY_FROM
+from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
 
 PREFETCH = 2
 """Decoded images that wait for each worker."""
@@ -31,7 +31,7 @@ class WorkerPool:
     """
 
     def __init__(self, classifiers: Sequence[Classifier], images: int, *, keep_logits: bool = False) -> None:
-        opened = [each.lanes() if images >= LANES_PAY_FROM else () for each in classifiers]
+        opened = [each.workers() if images >= WORKERS_PAY_FROM else () for each in classifiers]
         columns = [workers or (classifier,) for workers, classifier in zip(opened, classifiers, strict=True)]
         self.count = max(map(len, columns))
         self._keep_logits = keep_logits

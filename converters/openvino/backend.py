@@ -23,7 +23,8 @@ from vitedge.converters.rewrites import padding_tokens as spare_tokens
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import ConversionError
 from vitedge.progress import Progress
-from vitedge.runtime.engines.base import Engine, open_engine
+from vitedge.runtime.engines.base import Engine
+from vitedge.runtime.engines.open import open_engine
 from vitedge.safety.escape import terminal
 
 WRITES = "ONNX and OpenVINO IR"

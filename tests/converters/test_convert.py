@@ -30,7 +30,7 @@ from vitedge.converters.sources.timm.models import TorchModel
 from vitedge.errors import CalibrationError, CheckpointError, ConversionError, FrameSourceError, UsageError
 from vitedge.metrics import sqnr_db
 from vitedge.progress import Terminal
-from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.engines.self_test import self_test
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

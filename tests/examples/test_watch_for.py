@@ -30,7 +30,7 @@ def watch_for() -> ModuleType:
 
 
 def seen(label: str, score: float, moment: float) -> vitedge.Prediction:
-    return vitedge.Prediction((vitedge.Candidate(label, 0, score),), 0, moment, 1.0, vitedge.StageTimes(1, 1, 1))
+    return vitedge.Prediction((vitedge.ClassScore(label, 0, score),), 0, moment, 1.0, vitedge.StageTimes(1, 1, 1))
 
 
 def changes(presence, sightings: list[tuple[str, float]]) -> list[int]:

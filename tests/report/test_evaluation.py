@@ -15,7 +15,7 @@ from PIL import Image
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.accuracy import Comparison, Flip, Proportion, compare, predict
-from vitedge.prediction import Candidate
+from vitedge.prediction import ClassScore
 from vitedge.report import evaluation as report_page
 from vitedge.report.evaluation import THUMBNAIL_PIXELS, contact_sheet, to_html
 from vitedge.report.evaluation_text import Report, Subject
@@ -80,7 +80,7 @@ def test_of_many_flips_those_that_differ_most_are_shown_in_order(
     images: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_page, "SHOWN_FLIPS", 2)
-    best = Candidate("red", 0, 0.5), Candidate("blue", 2, 0.5)
+    best = ClassScore("red", 0, 0.5), ClassScore("blue", 2, 0.5)
     flips = [Flip(file, *best, divergence=each) for file, each in zip(images.files, (1, 5, 0, 3, 2), strict=True)]
     sheet = contact_sheet(images, flips)
     assert [each.flip for each in sheet] == [flips[1], flips[3]]

@@ -11,7 +11,7 @@ from typing import Any
 from vitedge.cli import output
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
-from vitedge.runtime.engines.base import ENGINES
+from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety import escape
 
 DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."

@@ -17,7 +17,7 @@ from vitedge.cli.inspect import trust
 from vitedge.errors import UsageError
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Progress, Terminal
-from vitedge.runtime.engines.base import ENGINES
+from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety import escape
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _layers(arguments: argparse.Namespace, images: ImageDataset) -> Sensitivity:
 
 def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[ModelInfo], Callable[..., Any]]:
     from vitedge.calib.evaluation import accuracy
-    from vitedge.runtime.classifier import load
+    from vitedge.runtime.load import load
 
     classifiers = [opened.enter_context(load(path, engine=arguments.engine)) for path in _bundles(arguments)]
     return classifiers, partial(accuracy.predict, keep_logits=arguments.fit_confidence)

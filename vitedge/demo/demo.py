@@ -27,7 +27,8 @@ from vitedge.demo.measure import Accuracy, Latency, Streamed, accuracy_of, laten
 from vitedge.demo.photos import sample, write_photos
 from vitedge.progress import Progress
 from vitedge.records import encode
-from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.load import load
 
 CHECKPOINT = Path(__file__).with_name("digits_vit")
 TARGET = target_named("cpu")

@@ -18,7 +18,8 @@ from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.accuracy import Proportion, compare, evaluate, predict, score
 from vitedge.errors import CalibrationError, EngineError, UsageError
 from vitedge.metrics import kl_divergence, softmax, wilson_interval
-from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.load import load
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images import read_image
 from vitedge.testing import FakeEngine

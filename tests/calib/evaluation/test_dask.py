@@ -26,7 +26,7 @@ from vitedge.calib.evaluation.dask import BundleLocation, RemoteModel, cluster_p
 from vitedge.calib.evaluation.predictions import Predictions  # noqa: E402
 from vitedge.errors import BundleError, CalibrationError, UsageError  # noqa: E402
 from vitedge.progress import Silent  # noqa: E402
-from vitedge.runtime.classifier import load  # noqa: E402
+from vitedge.runtime.load import load  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

@@ -29,7 +29,7 @@ from vitedge.calib.evaluation.score_calibration import (
 )
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import softmax
-from vitedge.runtime.classifier import load
+from vitedge.runtime.load import load
 
 Logits = NDArray[np.float32]
 Indices = NDArray[np.intp]

@@ -19,7 +19,8 @@ from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation import workers
 from vitedge.calib.evaluation.accuracy import predict
 from vitedge.calib.evaluation.workers import PREFETCH, WorkerPool
-from vitedge.runtime.classifier import Classifier, load
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.load import load
 from vitedge.testing import FakeEngine
 
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))
@@ -34,8 +35,8 @@ def test_workers_predict_as_one_engine_does(
     images = ImageFolder.open(folder)
     with load(tiny_bundle, threads=2) as ours, load(tiny_bundle, engine="onnxruntime") as theirs:
         serial = predict([ours, theirs], images, keep_logits=True)
-        monkeypatch.setattr(workers, "LANES_PAY_FROM", 1)
-        assert WorkerPool([ours, theirs], 1).count == len(ours.lanes()) == 2
+        monkeypatch.setattr(workers, "WORKERS_PAY_FROM", 1)
+        assert WorkerPool([ours, theirs], 1).count == len(ours.workers()) == 2
         parallel = predict([ours, theirs], images, keep_logits=True)
     for one, other in zip(serial, parallel, strict=True):
         for name in ("indices", "scores", "divergences", "logits"):
@@ -46,7 +47,7 @@ def test_workers_predict_as_one_engine_does(
 
 def test_few_images_open_no_workers(tiny_bundle: Bundle) -> None:
     with load(tiny_bundle, threads=2) as classifier:
-        assert WorkerPool([classifier], workers.LANES_PAY_FROM - 1).count == 1
+        assert WorkerPool([classifier], workers.WORKERS_PAY_FROM - 1).count == 1
 
 
 def test_images_are_decoded_as_they_are_classified() -> None:

@@ -22,7 +22,7 @@ from vitedge.converters.tensorrt import backend
 from vitedge.converters.tensorrt.typed import half_graph
 from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
-from vitedge.runtime.engines.base import open_engine
+from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.engines.self_test import self_test
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
