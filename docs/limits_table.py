@@ -15,13 +15,13 @@ BINARY = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")
 
 
 def table() -> str:
-    """One row for each constant: its name, its bound, and what it bounds."""
-    rows = [f"| `{name}` | {bound(name, getattr(limits, name))} | {meaning} |" for name, meaning in meanings().items()]
-    return "\n".join(["| limit | bound | of |", "|---|---|---|", *rows])
+    """Return one row for each constant: its name, its value, and what it limits."""
+    rows = [f"| `{name}` | {formatted(name, getattr(limits, name))} | {text} |" for name, text in meanings().items()]
+    return "\n".join(["| constant | limit | meaning |", "|---|---|---|", *rows])
 
 
 def meanings() -> dict[str, str]:
-    """What each constant's own text says, in the order of the module."""
+    """Read the text of each constant, in the order of the module."""
     body = ast.parse(Path(limits.__file__).read_text(encoding="utf-8")).body
     found: dict[str, str] = {}
     for statement, following in zip(body, [*body[1:], None], strict=True):
@@ -38,8 +38,8 @@ def _text(statement: ast.stmt | None) -> str:
     return ""
 
 
-def bound(name: str, value: float) -> str:
-    """A constant as people read it."""
+def formatted(name: str, value: float) -> str:
+    """Format a value with its unit."""
     if isinstance(value, float) or name.endswith("SECONDS"):
         return f"{value:g} s"
     if name.endswith(("_BYTES", "_MEMORY", "_SPARE", "_RATE")) and value >= BINARY[-1][0]:
@@ -49,7 +49,7 @@ def bound(name: str, value: float) -> str:
 
 
 def written(page: str) -> str:
-    """The page with the table of this version."""
+    """Return the page with the table of this version."""
     text, count = re.subn(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table()}\n{END}", page, flags=re.DOTALL)
     if count != 1:
         raise ValueError(f"{PAGE} has no place for the limits")

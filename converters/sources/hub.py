@@ -194,7 +194,7 @@ def _bar_for(progress: Progress, name: str) -> type[Any]:
             super().__init__(*args, **{**options, "disable": True})
             self._most = min(most, int(self.total or most))
             if int(self.total or 0) > most:
-                raise TooLargeError(f"{name} has {self.total} bytes; {most} are the most")
+                raise TooLargeError(f"{name} has {self.total} bytes; the limit is {most}")
             self._meter = Meter(progress, int(self.total or 0))
             self._meter.add(int(options.get("initial") or 0))
 

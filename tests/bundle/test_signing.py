@@ -340,7 +340,7 @@ class TestKeys:
         folder.mkdir()
         for number in range(TRUSTED_KEYS + 1):
             (folder / f"{number}.pem").symlink_to(public_path(key))
-        with pytest.raises(UsageError, match="1001 keys; 1000 are the most"):
+        with pytest.raises(UsageError, match="1001 keys; the limit is 1000"):
             trusted_keys(folder)
 
     def test_no_half_of_a_pair_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def test_a_regular_file_is_read_through_links(tmp_path: Path) -> None:
 
 def test_more_than_the_limit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
-    with pytest.raises(UnsafeFileError, match="7 bytes; 6 are the most"):
+    with pytest.raises(UnsafeFileError, match="7 bytes; vitedge reads at most 6"):
         read_bytes(tmp_path / "file", limit=6)
 
 

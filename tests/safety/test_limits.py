@@ -46,4 +46,4 @@ def test_the_page_has_the_limits_of_this_version(limits_table: ModuleType) -> No
     ],
 )
 def test_how_a_limit_is_written(limits_table: ModuleType, name: str, value: float, text: str) -> None:
-    assert limits_table.bound(name, value) == text
+    assert limits_table.formatted(name, value) == text

@@ -1,4 +1,4 @@
-"""A child that reads a stranger's model: what it cannot do, and what the parent makes of how it ends."""
+"""A sandbox that reads an untrusted model: what it cannot do, and how the parent reports its end."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vitedge.errors import CheckpointError, ConversionError, VitedgeError
 from vitedge.safety import confinement, sandbox
 from vitedge.safety.child import code_command, environment
 from vitedge.safety.limits import JSON_BYTES, SANDBOX_FILES
-from vitedge.safety.sandbox import Bounds, run_sandboxed
+from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 MIB = 1 << 20
-BOUNDS = Bounds(memory_bytes=256 * MIB, seconds=30, file_bytes=32 * MIB)
-LAYERS = confinement.available()
-SECCOMP = pytest.mark.skipif(not LAYERS.seccomp, reason="this kernel has no seccomp filters")
-LANDLOCK = pytest.mark.skipif(not LAYERS.landlock, reason="this kernel has no Landlock")
-LIMITS = pytest.mark.skipif(not LAYERS.limits, reason="this system does not tell a process's memory")
+SMALL = SandboxLimits(memory_bytes=256 * MIB, seconds=30, file_bytes=32 * MIB)
+RESTRICTIONS = confinement.available()
+SECCOMP = pytest.mark.skipif(not RESTRICTIONS.seccomp, reason="this kernel has no seccomp filters")
+LANDLOCK = pytest.mark.skipif(not RESTRICTIONS.landlock, reason="this kernel has no Landlock")
+LIMITS = pytest.mark.skipif(not RESTRICTIONS.limits, reason="this system does not tell a process's memory")
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -41,13 +41,13 @@ def scratch(tmp_path: Path) -> Path:
     return folder
 
 
-def run(do: str, *arguments: Any, folder: Path, bounds: Bounds = BOUNDS, **options: Any) -> Any:
-    return run_sandboxed("misbehaving", {"do": do, "with": arguments}, folder, bounds, **options)
+def run(do: str, *arguments: Any, folder: Path, limits: SandboxLimits = SMALL, **options: Any) -> Any:
+    return run_sandboxed("misbehaving", {"do": do, "with": arguments}, folder, limits, **options)
 
 
-def run_in(folder: Path, do: str, *arguments: Any, bounds: Bounds = BOUNDS) -> Any:
+def run_in(folder: Path, do: str, *arguments: Any, limits: SandboxLimits = SMALL) -> Any:
     """The same for what writes to its folder."""
-    return run_sandboxed("misbehaving", {"do": do, "with": arguments, "folder": True}, folder, bounds)
+    return run_sandboxed("misbehaving", {"do": do, "with": arguments, "folder": True}, folder, limits)
 
 
 def test_a_result_comes_back(scratch: Path) -> None:
@@ -56,9 +56,9 @@ def test_a_result_comes_back(scratch: Path) -> None:
 
 
 def test_a_child_that_may_write_nothing_has_a_result(scratch: Path) -> None:
-    assert run("echo", "x" * 10_000, folder=scratch, bounds=Bounds(file_bytes=0)) == "x" * 10_000
+    assert run("echo", "x" * 10_000, folder=scratch, limits=SandboxLimits(file_bytes=0)) == "x" * 10_000
     with pytest.raises(CheckpointError, match="wrote more than 0 MiB"):
-        run_in(scratch, "write_many", 1, 8, bounds=Bounds(file_bytes=0))
+        run_in(scratch, "write_many", 1, 8, limits=SandboxLimits(file_bytes=0))
 
 
 def test_libraries_threads_work(scratch: Path) -> None:
@@ -105,7 +105,7 @@ def test_every_other_end_is_one_error(scratch: Path, do: str, arguments: tuple[A
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "null", "{}", '{"result": 1, "error": 2}', '{"other": 1}', '{"error": []}', '{"error": {}}',
-     '{"error": {"kind": "VitedgeError.mro", "problem": [], "fix": 3}}', '{"bound": []}', "[" * 100_000, "NaN"],
+     '{"error": {"kind": "VitedgeError.mro", "problem": [], "fix": 3}}', '{"limit": []}', "[" * 100_000, "NaN"],
 )  # fmt: skip
 def test_a_forged_result_is_an_error(scratch: Path, text: str) -> None:
     with pytest.raises(VitedgeError):
@@ -114,7 +114,7 @@ def test_a_forged_result_is_an_error(scratch: Path, text: str) -> None:
 
 def test_a_module_that_cannot_be_imported(scratch: Path) -> None:
     with pytest.raises(CheckpointError, match="ended with exit code 1 before it began: ModuleNotFoundError"):
-        run_sandboxed("no_such_module", {}, scratch, BOUNDS)
+        run_sandboxed("no_such_module", {}, scratch, SMALL)
 
 
 @LIMITS
@@ -132,19 +132,19 @@ def test_shared_memory_is_bounded(scratch: Path) -> None:
 
 @pytest.mark.parametrize("do", ["spin", "sleep"])
 def test_time_is_bounded(scratch: Path, do: str) -> None:
-    bounds = Bounds(BOUNDS.memory_bytes, 1.0, BOUNDS.file_bytes)
+    limits = SandboxLimits(SMALL.memory_bytes, 1.0, SMALL.file_bytes)
     with pytest.raises(CheckpointError, match="took longer than 1 s"):
-        run_sandboxed("misbehaving", {"do": do, "folder": do == "sleep"}, scratch, bounds)
+        run_sandboxed("misbehaving", {"do": do, "folder": do == "sleep"}, scratch, limits)
 
 
 @LIMITS
 def test_the_kernel_keeps_limits(scratch: Path) -> None:
-    limits = run("limits", folder=scratch)
-    assert limits["RLIMIT_CORE"] == 0
-    assert limits["RLIMIT_FSIZE"] == BOUNDS.file_bytes
-    assert 30 <= limits["RLIMIT_CPU"] <= 30 * (os.cpu_count() or 1) + 60
-    assert 256 * MIB < limits["RLIMIT_DATA"] < 1024 * MIB
-    assert 0 < limits["RLIMIT_NOFILE"] <= 512
+    kernel = run("limits", folder=scratch)
+    assert kernel["RLIMIT_CORE"] == 0
+    assert kernel["RLIMIT_FSIZE"] == SMALL.file_bytes
+    assert 30 <= kernel["RLIMIT_CPU"] <= 30 * (os.cpu_count() or 1) + 60
+    assert 256 * MIB < kernel["RLIMIT_DATA"] < 1024 * MIB
+    assert 0 < kernel["RLIMIT_NOFILE"] <= 512
 
 
 @SECCOMP
@@ -170,7 +170,7 @@ def test_the_number_of_files_is_bounded(scratch: Path) -> None:
         run_in(scratch, "many_files", SANDBOX_FILES + 1)
 
 
-@pytest.mark.skipif(not (LAYERS.seccomp or LAYERS.landlock), reason="this kernel holds no child")
+@pytest.mark.skipif(not (RESTRICTIONS.seccomp or RESTRICTIONS.landlock), reason="this kernel restricts no child")
 def test_it_makes_no_folders(scratch: Path) -> None:
     """Deep ones could not be removed again."""
     assert run_in(scratch, "make_folder") in ("EACCES", "EPERM")
@@ -235,7 +235,7 @@ def test_calls_that_the_filter_does_not_know_are_refused(scratch: Path) -> None:
 
 
 def test_a_link_that_it_leaves_is_refused(scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a layer lets it make one, nor would the parent follow it."""
+    """No restriction lets the child make a link, and the parent would not follow it."""
     with pytest.raises(CheckpointError):
         run_in(scratch, "leave_symlink", str(tmp_path / "secret"))
     (scratch / "planted").symlink_to(tmp_path)
@@ -265,7 +265,7 @@ def test_an_interrupted_parent_leaves_no_child(scratch: Path, monkeypatch: pytes
         if (scratch / "pid").exists():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sandbox, "_check_bounds", interrupted)
+    monkeypatch.setattr(sandbox, "_check_limits", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_in(scratch, "sleep")
     assert not is_alive(pid_in(scratch))
@@ -275,7 +275,7 @@ def test_an_interrupted_parent_leaves_no_child(scratch: Path, monkeypatch: pytes
 def test_a_killed_parent_leaves_no_child(scratch: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from vitedge.safety.sandbox import *\n"
-        "run_sandboxed('misbehaving', {'do': 'sleep', 'folder': True}, Path(sys.argv[1]), Bounds())"
+        "run_sandboxed('misbehaving', {'do': 'sleep', 'folder': True}, Path(sys.argv[1]), SandboxLimits())"
     )
     parent = subprocess.Popen(code_command(code, str(scratch)), env=environment())
     child = pid_in(scratch)
@@ -296,6 +296,6 @@ def test_a_module_of_the_current_folder_is_not_imported(
     assert not (tmp_path / "ran").exists()
 
 
-def test_layers_are_told() -> None:
-    assert json.dumps(vars(LAYERS))
-    assert set(vars(LAYERS).values()) <= {True, False}
+def test_the_restrictions_are_told() -> None:
+    assert json.dumps(vars(RESTRICTIONS))
+    assert set(vars(RESTRICTIONS).values()) <= {True, False}

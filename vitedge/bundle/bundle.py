@@ -32,10 +32,10 @@ from vitedge.bundle.manifest import Manifest, dump_manifest, parse_manifest
 from vitedge.bundle.signatures import Trust, trusted_keys, verify
 from vitedge.bundle.targets import TARGETS
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
-from vitedge.safety.arrays import read_arrays
-from vitedge.safety.external_data import ELSEWHERE, refused_parts
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import CHECKPOINT_BYTES, GOLDEN_BYTES, GRAPH_BYTES, MANIFEST_BYTES
+from vitedge.safety.npz import read_npz
+from vitedge.safety.onnx_scan import EXTERNAL, refused_parts
 
 MODEL_ONNX = "model.onnx"
 MODEL_FP16_ONNX = "model.fp16.onnx"
@@ -235,7 +235,7 @@ class Bundle:
             raise BundleIntegrityError(
                 f"{self.path / name} is no ONNX graph: {error}", fix="convert the model again"
             ) from error
-        if refused == ELSEWHERE:
+        if refused == EXTERNAL:
             raise BundleIntegrityError(
                 f"a tensor of {self.path / name} has its data in another file",
                 expected="a graph with all of its data in it",
@@ -259,7 +259,7 @@ class Bundle:
         """
         path = self.file(GOLDEN)
         try:
-            arrays = read_arrays(self.read(GOLDEN, limit=2 * GOLDEN_BYTES), _ARRAYS, limit=GOLDEN_BYTES)
+            arrays = read_npz(self.read(GOLDEN, limit=2 * GOLDEN_BYTES), _ARRAYS, limit=GOLDEN_BYTES)
             golden = Golden(arrays["frames"], arrays["logits"], arrays.get(TWIN_LOGITS))
             golden.check()
             self._check_fit(golden)

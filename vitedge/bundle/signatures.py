@@ -109,7 +109,7 @@ def _keys_of(named: Key) -> list[PublicKey]:
 def _key_files(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if file.suffix == ".pem" and not file.name.startswith("."))
     if len(files) > TRUSTED_KEYS:
-        raise ValueError(f"it has {len(files)} keys; {TRUSTED_KEYS} are the most")
+        raise ValueError(f"it has {len(files)} keys; the limit is {TRUSTED_KEYS}")
     return files
 
 

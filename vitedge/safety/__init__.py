@@ -1,7 +1,8 @@
-"""What stands between vitedge and files that strangers made.
+"""Protection against files from untrusted sources.
 
-Start with ``limits``, which states every bound. ``files`` reads files and JSON within them, ``archives``
-zip archives. ``escape`` writes their text into other languages. ``child`` starts interpreters that see no module of the
-current folder. ``sandbox`` runs what must be run of a stranger's model in a child without network. ``telemetry`` turns
-off what libraries report. Every room may import this one; it imports ``vitedge.errors`` alone.
+Start with ``limits``, which states every limit. ``files``, ``archives``, ``npz`` and ``onnx_scan`` read files, JSON,
+zip archives, arrays and ONNX files within these limits. ``escape`` escapes text for terminals, HTML, JSON, shells and
+configuration files. ``child`` starts interpreters that import no module from the current folder. ``sandbox`` reads an
+untrusted model in a child process without network (``confinement``, ``landlock``, ``seccomp``). ``telemetry`` turns off
+usage reports of libraries. Every room may import this one; it imports ``vitedge.errors`` alone.
 """

@@ -1,4 +1,4 @@
-"""Zip archives that strangers made, of files that are stored as they are."""
+"""Zip archives from untrusted sources, whose entries are stored without compression."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ENCRYPTED = 0x1
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a file lies in its archive.
+    """Position of a file in its archive.
 
     Attributes:
-        offset: of its first byte.
-        size: in bytes.
+        offset: position of its first byte.
+        size: size in bytes.
     """
 
     offset: int
@@ -29,18 +29,18 @@ class Entry:
 
 
 def stored_entries(stream: BinaryIO) -> dict[str, Entry]:
-    """Find the files of an archive that compresses none of them, as PyTorch and ``numpy.savez`` write it.
+    """Find the files of an archive without compression, as PyTorch and ``numpy.savez`` write it.
 
     Args:
-        stream: of the archive; at any position.
+        stream: the archive, at any position.
 
     Returns:
         Files by name; they do not overlap, and lie within the archive.
 
     Raises:
-        ValueError: it is no archive, it is cut off, its directory is too large, or a file is compressed, encrypted,
-            named twice, or overlaps another.
-        OSError: it cannot be read.
+        ValueError: the stream is no archive or is cut off, the directory is too large, or a file is compressed,
+            encrypted, named twice, or overlaps another.
+        OSError: the stream cannot be read.
     """
     try:
         infos = zipfile.ZipFile(_Bounded(stream)).infolist()
@@ -62,10 +62,10 @@ def read_entry(stream: BinaryIO, entry: Entry, *, limit: int) -> bytes:
     """Read a file of an archive.
 
     Raises:
-        ValueError: it has more than ``limit`` bytes, or the archive is cut off.
+        ValueError: the file has more than ``limit`` bytes, or the archive is cut off.
     """
     if entry.size > limit:
-        raise ValueError(f"an entry has {entry.size} bytes; {limit} are the most")
+        raise ValueError(f"an entry has {entry.size} bytes; the limit is {limit}")
     stream.seek(entry.offset)
     content = stream.read(entry.size)
     if len(content) != entry.size:
@@ -74,7 +74,7 @@ def read_entry(stream: BinaryIO, entry: Entry, *, limit: int) -> bytes:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ``zipfile`` cannot read more of at once than a directory may have."""
+    """A stream that gives ``zipfile`` at most ``ARCHIVE_DIRECTORY_BYTES`` at once."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -94,7 +94,7 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         wanted = size if size is not None and size >= 0 else _size(self._stream) - self._stream.tell()
         if wanted > ARCHIVE_DIRECTORY_BYTES:
-            raise ValueError(f"its directory has {wanted} bytes; {ARCHIVE_DIRECTORY_BYTES} are the most")
+            raise ValueError(f"its directory has {wanted} bytes; the limit is {ARCHIVE_DIRECTORY_BYTES}")
         return self._stream.read(wanted)
 
 
@@ -110,7 +110,7 @@ def _check_stored(info: zipfile.ZipInfo) -> None:
 
 
 def _data_offset(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """First byte after an entry's own header, whose extra field pads the data."""
+    """Return the position after an entry's own header, whose extra field pads the data."""
     stream.seek(info.header_offset)
     header = stream.read(_LOCAL_HEADER.size)
     if len(header) != _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):

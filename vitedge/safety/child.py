@@ -1,4 +1,4 @@
-"""Child interpreters that import no module and load no library of the current folder."""
+"""Child interpreters that import no module and load no library from the current folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _RUN_MODULE = (
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """Command that runs a module of vitedge in this interpreter, as ``python -m`` does, without the current folder.
+    """Return a command that runs a module with this interpreter, like ``python -m`` but without the current folder.
 
-    ``python -m`` and ``python -c`` put the current folder first on ``sys.path``: a ``numpy.py`` there would run. From
-    3.11 on ``-P`` prevents it; ``-I`` would leave out the user's site-packages too, where vitedge may be installed.
-    Give the child ``environment()``.
+    ``python -m`` and ``python -c`` put the current folder first on ``sys.path``; a ``numpy.py`` there would run. From
+    Python 3.11, ``-P`` prevents this. ``-I`` would also leave out the user's site-packages, where vitedge may be
+    installed. Give the child ``environment()``.
     """
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", module, *arguments]
@@ -29,19 +29,20 @@ def module_command(module: str, *arguments: str) -> list[str]:
 
 
 def code_command(code: str, *arguments: str) -> list[str]:
-    """Command that runs Python source in this interpreter, as ``python -c`` does, without the current folder."""
+    """Return a command that runs source with this interpreter, like ``python -c`` but without the current folder."""
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-c", code, *arguments]
     return [sys.executable, "-c", f"{_LEAVE_OUT}\n{code}", *arguments]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment of a child: this process's, with paths to search that do not depend on the current folder.
+    """Return a child's environment: this process's environment, with absolute search paths only.
 
-    An empty entry stands for the current folder. OpenCV appends one to ``LD_LIBRARY_PATH`` when it is imported.
+    An empty entry of a search path stands for the current folder. OpenCV appends one to ``LD_LIBRARY_PATH`` when it is
+    imported.
 
     Args:
-        extra: variables that are set besides.
+        extra: additional variables.
     """
     variables = {**os.environ, **(extra or {})}
     for name in SEARCH_PATHS:

@@ -1,4 +1,4 @@
-"""How a child gives up what it does not need, in two steps: before it imports libraries, and before it reads a file."""
+"""Restrictions that a child process imposes on itself: before it imports libraries, and before it reads files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _CAPABILITIES_3 = 0x20080522
 _KEPT_CAPABILITIES = 1 << 1 | 1 << 2
-"""Reading and writing files of others, which Landlock restricts; a container's root needs it for mounted files."""
+"""Access to files of other users, which Landlock restricts; root in a container needs it for mounted files."""
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 OPEN_FILES = 512
 
@@ -33,13 +33,13 @@ _SYSTEM_FILES = (
 
 
 @dataclass(frozen=True)
-class Layers:
-    """What holds a child, beside its time limit and the watch on its memory.
+class Restrictions:
+    """Restrictions that a kernel offers, beside the parent's limits on time and memory.
 
     Attributes:
-        limits: of memory, processor time and size of files, kept by the kernel.
+        limits: the kernel limits memory, processor time and size of files.
         seccomp: no network, no programs, no other processes.
-        landlock: no writing outside its folder, reading only of libraries and what it was given.
+        landlock: writing only in one folder, reading only of libraries and named files.
     """
 
     limits: bool
@@ -47,15 +47,15 @@ class Layers:
     landlock: bool
 
 
-def available() -> Layers:
-    """What this machine's kernel can hold a child with."""
-    return Layers(
+def available() -> Restrictions:
+    """Return the restrictions that this machine's kernel offers."""
+    return Restrictions(
         limits=sys.platform.startswith("linux"), seccomp=seccomp.is_available(), landlock=landlock.version() > 0
     )
 
 
 def die_with(parent: int) -> None:
-    """Have this process killed when the thread that started it ends; end now if it has ended."""
+    """Ask the kernel to kill this process when its parent's thread ends; exit at once if the parent has ended."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -63,24 +63,31 @@ def die_with(parent: int) -> None:
 
 
 def forbid_writing(folder: Path) -> bool:
-    """First step, while there is one thread: give up privileges, programs, TCP and writing outside a folder.
+    """Take the first step, while there is one thread: no privileges, programs, TCP or writing outside a folder.
 
     Returns:
-        Whether Landlock holds; privileges are dropped in any case.
+        Whether Landlock applies; privileges are dropped in any case.
     """
     _drop_capabilities()
     return landlock.forbid_writing(folder)
 
 
-def lock(readable: Sequence[Path], *, memory_bytes: int, seconds: float, file_bytes: int) -> None:
-    """Second step, once the libraries are imported: reading, network, processes, memory, time and size of files."""
+def restrict(readable: Sequence[Path], *, memory_bytes: int, seconds: float, file_bytes: int) -> None:
+    """Take the second step, after the libraries are imported: restrict reading, network, processes and resources.
+
+    Args:
+        readable: files and folders that may be read, beside Python's own.
+        memory_bytes: memory above the current use.
+        seconds: processor time on each core, above the current use.
+        file_bytes: greatest size of a file.
+    """
     landlock.forbid_reading([*readable, *_software(), *map(Path, _SYSTEM_FILES)])
     _limit(memory_bytes, seconds, file_bytes)
     seccomp.apply()
 
 
 def _drop_capabilities() -> None:
-    """Give up all capabilities but those on files, which root has; others have none."""
+    """Give up all capabilities except root's access to files of other users."""
     number = _CAPSET.get(os.uname().machine) if sys.platform.startswith("linux") else None
     if number is None:
         return
@@ -112,7 +119,7 @@ def _set(limit: int, value: int) -> None:
 
 
 def anonymous_bytes(process: int | Literal["self"] = "self") -> int:
-    """Memory of a process that is no file's, in bytes; 0 where the system does not tell."""
+    """Return the memory of a process that no file backs, in bytes; 0 if the system does not tell."""
     status = read_fields(Path(f"/proc/{process}/status"))
     return sum(_bytes(status, name) for name in ("RssAnon", "RssShmem", "VmSwap"))
 
@@ -126,7 +133,7 @@ def _status() -> dict[str, str]:
 
 
 def read_fields(path: Path) -> dict[str, str]:
-    """Fields of a file of ``/proc`` about a process; none where the system has no such file."""
+    """Read the fields of a file of ``/proc``; return an empty mapping if the system has no such file."""
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -136,7 +143,7 @@ def read_fields(path: Path) -> dict[str, str]:
 
 
 def _software() -> Iterator[Path]:
-    """Folders that Python's modules and the shared libraries of this process come from."""
+    """Yield the folders of Python's modules and of the shared libraries that this process has loaded."""
     named = [*sysconfig.get_paths().values(), *sys.path]
     yield from (path for path in map(Path, named) if path.is_absolute() and not _holds_home(path))
     yield from _module_folders()
@@ -144,10 +151,10 @@ def _software() -> Iterator[Path]:
 
 
 def _module_folders() -> set[Path]:
-    """The folder of each package that is imported, and the file of each module outside of packages."""
+    """Return the folder of each imported package, and the file of each imported module outside packages."""
     found = set()
     for name, module in list(sys.modules.items()):
-        own = getattr(module, "__dict__", {})  # some modules make up any attribute
+        own = getattr(module, "__dict__", {})  # some modules invent attributes in __getattr__
         file = own.get("__file__")
         if "__path__" in own:
             found |= {os.path.realpath(each) for each in own["__path__"]}
@@ -167,7 +174,7 @@ def _library_folders() -> set[Path]:
 
 
 def _holds_home(path: Path) -> bool:
-    """Whether a folder is a home or holds one, so that allowing it would allow everything of a user."""
+    """Return whether a folder is or holds a home folder, so that allowing it would allow all files of a user."""
     return any(path == home or path in home.parents for home in _homes())
 
 

@@ -1,7 +1,7 @@
-r"""Strangers' text, written into other languages: one function each. Control characters never pass.
+r"""Escaping of untrusted text, with one function for each output language. Control characters never pass.
 
-Labels, names, paths and the messages of other libraries come from checkpoints, bundles, folders and networks. Every
-place that writes them into one of these languages goes through its function here.
+Labels, names, paths and messages of libraries come from checkpoints, bundles, folders and networks. Code that writes
+them to a terminal, HTML, JSON and so on calls the function of that language.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONTROLS = re.compile(
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
     "\ud800-\udfff]"  # halves of surrogate pairs: bytes of file names that are not UTF-8
 )
-"""Joiners (U+200C, U+200D) are not among them: Persian words and emoji are made with them."""
+"""Joiners (U+200C, U+200D) are missing on purpose: Persian words and emoji need them."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NO_FILE_NAME = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _FILE_NAMES = ("utf-8", "surrogateescape")
@@ -28,19 +28,19 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def terminal(text: str) -> str:
-    r"""One line: what moves the cursor, colours, hides or reorders text becomes its escape, such as ``\x1b``."""
+    r"""Escape one line for a terminal: characters that move the cursor, colour, hide or reorder text, as ``\x1b``."""
     return _CONTROLS.sub(_code, text)
 
 
 def terminal_lines(lines: Iterable[str]) -> str:
-    """Lines of a terminal, each escaped by ``terminal`` and ended by a line break."""
+    """Escape each line by ``terminal``, and end each with a line break."""
     return "".join(f"{terminal(line)}\n" for line in lines)
 
 
 def message(text: str) -> str:
-    """The text of an error: ``terminal``, except that it may have more lines, which are indented below the first.
+    """Escape the text of an error, which may have several lines; they are indented below the first.
 
-    No text can forge the line that follows it, such as another ``fix:``, or fill the screen.
+    Therefore no text can forge a following line, such as another ``fix:``. Text over ``MESSAGE_CHARACTERS`` is cut off.
     """
     cut = text if len(text) <= MESSAGE_CHARACTERS else f"{text[: MESSAGE_CHARACTERS - 1]}…"
     return "\n    ".join(filter(None, (terminal(line.strip()) for line in cut.splitlines())))
@@ -55,15 +55,15 @@ def _code(match: re.Match[str]) -> str:
 
 
 def html(text: str) -> str:
-    """Text of an HTML or SVG element, or of an attribute in quotes; its line breaks stay, for ``<pre>``."""
+    """Escape text for an HTML or SVG element or a quoted attribute; line breaks stay, for ``<pre>``."""
     return _html.escape("\n".join(map(terminal, text.split("\n"))), quote=True)
 
 
 def json(value: object, *, indent: int | None = None) -> str:
-    """JSON in ASCII, which every locale can print, without the line break at its end.
+    """Write a value as JSON in ASCII, which every locale can print, without a final line break.
 
-    JSON knows no NaN and no infinity: they become null. Bytes of a file name that are not UTF-8 become their escape, as
-    on a terminal; readers refuse halves of surrogate pairs.
+    NaN and infinity become null, because JSON has neither. Bytes of a file name that are not UTF-8 are escaped as on a
+    terminal, because readers refuse halves of surrogate pairs.
     """
     return _json.dumps(_plain(value), ensure_ascii=True, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
 
@@ -81,15 +81,15 @@ def _plain(value: object) -> object:
 
 
 def ini(text: str) -> str:
-    r"""The value of a key of GLib's key files, which DeepStream reads; or a comment in one.
+    r"""Escape a value or a comment of a GLib key file, which DeepStream reads.
 
-    A semicolon would make a list of it, and becomes a comma; white space at the ends goes.
+    A semicolon becomes a comma, because it would turn the value into a list. White space at the ends is removed.
     """
     return terminal(text).replace("\\", "\\\\").replace(";", ",").strip()
 
 
 def pbtxt(text: str) -> str:
-    """The inside of a double-quoted string of protobuf's text format."""
+    """Escape the inside of a double-quoted string of protobuf's text format."""
     return "".join(_pbtxt_character(character) for character in text)
 
 
@@ -102,18 +102,18 @@ def _pbtxt_character(character: str) -> str:
 
 
 def prometheus(text: str) -> str:
-    """The inside of a double-quoted label value of Prometheus' text format."""
+    """Escape the inside of a double-quoted label value of Prometheus' text format."""
     return terminal(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def shell(text: str) -> str:
-    """One word of a command line that people copy into a shell."""
+    """Quote one word of a command line that people copy into a shell."""
     if terminal(text) == text:
         return shlex.quote(text)
     return "$'" + "".join(_shell_byte(byte) for byte in _NO_FILE_NAME.sub(_code, text).encode(*_FILE_NAMES)) + "'"
 
 
 def _shell_byte(byte: int) -> str:
-    """As bash, zsh and ksh read it between ``$'`` and ``'``."""
+    """Write a byte as bash, zsh and ksh read it between ``$'`` and ``'``."""
     character = chr(byte)
     return character if character.isascii() and character.isprintable() and character not in "'\\" else f"\\{byte:03o}"

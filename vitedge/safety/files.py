@@ -1,8 +1,8 @@
-"""Files that strangers made, read within ``vitedge.safety.limits``.
+"""Files from untrusted sources, read within ``vitedge.safety.limits``.
 
-A file is opened once, without waiting: a FIFO, a socket or a device is refused by ``fstat`` of what was opened, so that
-nothing can be put in its place in between. Refusals are ``OSError`` or ``ValueError``, which callers translate into
-their own errors as they translate those of the system.
+A file is opened once, without waiting. ``fstat`` of the open file refuses a FIFO, a socket or a device, so that nobody
+can exchange the file between check and use. Refusals are ``OSError`` or ``ValueError``; callers translate them into
+their own errors, like errors of the system.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 class UnsafeFileError(OSError):
-    """A file or folder that is refused: not a regular file, or beyond a bound."""
+    """A file or folder that is refused: not a regular file, or beyond a limit."""
 
     def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(errno.EINVAL, problem, os.fspath(path))
@@ -35,16 +35,15 @@ def open_regular(path: str | Path, *, limit: int) -> BinaryIO:
     """Open a regular file for reading.
 
     Args:
-        path: of the file; links are followed.
+        path: path of the file; links are followed.
         limit: largest size in bytes.
 
     Returns:
         A binary stream at its beginning; the caller closes it.
 
     Raises:
-        UnsafeFileError: a FIFO, socket, device or folder; larger than ``limit``; or a sparse file, whose size says more
-            than it holds.
-        OSError: it does not exist, may not be read, or is one of too many links.
+        UnsafeFileError: the path is a FIFO, socket, device or folder, is larger than ``limit``, or is a sparse file.
+        OSError: the file does not exist, may not be read, or stands behind too many links.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -56,10 +55,10 @@ def open_regular(path: str | Path, *, limit: int) -> BinaryIO:
 
 
 def check_regular(path: str | Path, *, limit: int) -> int:
-    """Refuse what ``open_regular`` refuses, for a file that a library opens by its name; the size in bytes.
+    """Check a file that a library will open by name, and return its size in bytes.
 
     Raises:
-        OSError: as ``open_regular``.
+        OSError: ``open_regular`` would refuse the file.
     """
     with open_regular(path, limit=limit) as stream:
         return os.fstat(stream.fileno()).st_size
@@ -70,14 +69,14 @@ def _check(path: str | Path, descriptor: int, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeFileError(path, f"it is {kind_of(status.st_mode)}, not a file")
     if status.st_size > limit:
-        raise UnsafeFileError(path, f"it has {status.st_size} bytes; {limit} are the most that vitedge reads of one")
+        raise UnsafeFileError(path, f"it has {status.st_size} bytes; vitedge reads at most {limit}")
     stored = status.st_blocks * _BLOCK
     if status.st_size > _CHUNK and stored < status.st_size // 100 and _has_hole(descriptor, status.st_size):
         raise UnsafeFileError(path, f"it is sparse: {status.st_size} bytes, of which {stored} are on the disk")
 
 
 def _has_hole(descriptor: int, size: int) -> bool:
-    """Whether the file system knows a hole; some count no blocks, and know none either."""
+    """Return whether the file has a hole; some file systems count no blocks and know no holes."""
     try:
         return os.lseek(descriptor, 0, os.SEEK_HOLE) < size
     except OSError:
@@ -87,7 +86,7 @@ def _has_hole(descriptor: int, size: int) -> bool:
 
 
 def kind_of(mode: int) -> str:
-    """What a mode of ``stat`` says that something is, in words, if it is no file."""
+    """Name the kind of a file that is not regular, from its mode in ``stat``."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -100,35 +99,37 @@ def kind_of(mode: int) -> str:
 
 
 def read_bytes(path: str | Path, *, limit: int) -> bytes:
-    """Read a whole regular file of at most ``limit`` bytes; errors as ``open_regular``.
+    """Read a whole regular file of at most ``limit`` bytes.
 
-    A file that grows while it is read is refused too.
+    Raises:
+        UnsafeFileError: ``open_regular`` refuses the file, or it grows while it is read.
+        OSError: the file cannot be opened or read.
     """
     with open_regular(path, limit=limit) as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = stream.read(size + 1)  # what is asked for is allocated, whatever there is
+        content = stream.read(size + 1)  # read() allocates the size that is asked for
     if len(content) > size:
         raise UnsafeFileError(path, "it grew while it was read")
     return content
 
 
 def read_text(path: str | Path, *, limit: int, encoding: str = "utf-8") -> str:
-    """Read a text file.
+    """Read a text file of at most ``limit`` bytes.
 
     Raises:
-        OSError: as ``open_regular``.
-        UnicodeDecodeError: it is not text in this encoding.
+        OSError: ``read_bytes`` refuses the file.
+        UnicodeDecodeError: the file is not text in this encoding.
     """
     return read_bytes(path, limit=limit).decode(encoding)
 
 
 def read_lines(path: str | Path, *, limit: int, lines: int) -> list[str]:
-    """Read the lines of a text file in UTF-8, blank ones too. CR, LF or both end a line, and nothing else does.
+    """Read the lines of a text file in UTF-8, including blank lines. Only CR, LF or both end a line.
 
     Raises:
-        UnsafeFileError: as ``open_regular``, or it has more than so many lines.
-        OSError: as ``open_regular``.
-        UnicodeDecodeError: it is not UTF-8.
+        UnsafeFileError: ``read_bytes`` refuses the file, or it has more than ``lines`` lines.
+        OSError: the file cannot be opened or read.
+        UnicodeDecodeError: the file is not UTF-8.
     """
     text = read_text(path, limit=limit, encoding="utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\n") > lines:
@@ -137,10 +138,10 @@ def read_lines(path: str | Path, *, limit: int, lines: int) -> list[str]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse strict JSON of at most ``JSON_DEPTH`` levels: no NaN, no infinity, no half of a surrogate pair.
+    """Parse strict JSON of at most ``JSON_DEPTH`` levels, without NaN, infinity or halves of surrogate pairs.
 
     Raises:
-        ValueError: it is none; the message says why.
+        ValueError: the text is no such JSON; the message says why.
     """
     try:
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
@@ -154,8 +155,8 @@ def read_json(path: str | Path, *, limit: int = JSON_BYTES) -> Any:
     """Read and parse a JSON file.
 
     Raises:
-        OSError: as ``open_regular``.
-        ValueError: as ``parse_json``, or it is not UTF-8.
+        OSError: ``read_bytes`` refuses the file.
+        ValueError: the file is not UTF-8, or ``parse_json`` refuses it.
     """
     return parse_json(read_text(path, limit=limit, encoding="utf-8-sig"))
 
@@ -172,7 +173,7 @@ def _finite(text: str) -> float:
 
 
 def _check_values(value: object) -> None:
-    """Refuse depth and lone surrogates, without recursion."""
+    """Refuse deep nesting and halves of surrogate pairs, without recursion."""
     level: list[object] = [value]
     for _ in range(JSON_DEPTH + 1):
         below: list[object] = []
@@ -191,40 +192,41 @@ def _check_values(value: object) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8; a file name that is not UTF-8 cannot, and OpenCV crashes on it."""
+    """Return whether text can be encoded as UTF-8; OpenCV crashes on a file name that cannot."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether a path leads to a regular file. Unlike ``Path.is_file``, no path is refused with an error."""
+    """Return whether a path leads to a regular file; unlike ``Path.is_file``, never raise."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a path leads to a folder. Unlike ``Path.is_dir``, no path is refused with an error."""
+    """Return whether a path leads to a folder; unlike ``Path.is_dir``, never raise."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with ``~`` replaced. Unlike ``Path.expanduser``, a user that does not exist is no error."""
+    """Replace ``~`` in a path; unlike ``Path.expanduser``, accept a user that does not exist."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Regular files of a folder and of the folders below it, in no order; hidden ones are left out.
+    """Yield the regular files of a folder and of the folders below it, in no order, without hidden ones.
 
-    Links to files are followed, links to folders are not: 22 of them can make four million paths of one folder.
-    FIFOs, sockets and devices are left out.
+    Links to files are followed. Links to folders are not: 22 of them can make four million paths of one folder. FIFOs,
+    sockets and devices are left out.
 
     Raises:
-        UnsafeFileError: folders lie deeper than ``FOLDER_DEPTH``, or there are more than ``FOLDER_ENTRIES`` entries.
+        UnsafeFileError: folders are nested deeper than ``FOLDER_DEPTH``, or there are more than ``FOLDER_ENTRIES``
+            entries.
         OSError: the folder does not exist or cannot be listed.
     """
     pending, seen = [(os.fspath(folder), 0)], 0
     while pending:
         here, depth = pending.pop()
         if depth > FOLDER_DEPTH:
-            raise UnsafeFileError(here, f"it lies {depth} folders deep; {FOLDER_DEPTH} are the most")
+            raise UnsafeFileError(here, f"it lies {depth} folders deep; the limit is {FOLDER_DEPTH}")
         with os.scandir(here) as entries:
             for entry in entries:
                 seen += 1

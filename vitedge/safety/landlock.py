@@ -1,4 +1,4 @@
-"""Landlock: a process gives up files that it does not need, without privileges. Linux 5.13 and newer."""
+"""Landlock: an unprivileged process restricts its own access to files. Linux 5.13 and newer."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _WRITE = _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
 
 
 def version() -> int:
-    """Version of Landlock in this kernel; 0 for none."""
+    """Return the version of Landlock in this kernel; 0 without Landlock."""
     if not sys.platform.startswith("linux"):
         return 0
     return max(0, _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION)))
 
 
 def forbid_writing(folder: Path) -> bool:
-    """Give up writing outside a folder, running programs, TCP, and signals to other processes; False where it fails.
+    """Forbid writing outside a folder, running programs, TCP, and signals to other processes; return whether it worked.
 
-    It holds for the calling thread and for those that it starts.
+    The restriction applies to the calling thread and to threads that it starts later.
     """
     known = version()
     handled = _known(_WRITE | _REMOVE_DIR | _MAKE_DIR | _REFER | _EXECUTE | _SPECIAL_FILES | _IOCTL_DEV, known)
@@ -47,21 +47,21 @@ def forbid_writing(folder: Path) -> bool:
 
 
 def forbid_reading(folders: Iterable[Path]) -> bool:
-    """Give up reading but for these folders and files; False where it fails. Paths that do not exist are left out.
+    """Forbid reading outside these folders and files; return whether it worked. Missing paths are skipped.
 
-    It holds for the calling thread and for those that it starts.
+    The restriction applies to the calling thread and to threads that it starts later.
     """
     return _restrict(version(), _READ, [(path, _READ) for path in folders], beyond=False)
 
 
 def _known(rights: int, version: int) -> int:
-    """The rights that a version knows."""
+    """Return the rights that a version of Landlock knows."""
     newer = (_REFER if version < 2 else 0) | (_TRUNCATE if version < 3 else 0) | (_IOCTL_DEV if version < 5 else 0)
     return rights & ~newer
 
 
 def _restrict(version: int, handled: int, allowed: Iterable[tuple[Path, int]], *, beyond: bool) -> bool:
-    """Give up the handled rights but where they are allowed, and what Landlock knows beyond files."""
+    """Restrict the handled rights to the allowed paths; with ``beyond``, forbid TCP, abstract sockets and signals."""
     if version == 0 or not no_new_privileges():
         return False
     network = _TCP if beyond and version >= 4 else 0

@@ -1,4 +1,4 @@
-"""Native libraries, loaded where the current folder offers none."""
+"""Loading of native libraries without searching the current folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 def away_from_current_folder() -> Iterator[None]:
     """Make ``/`` the current folder while libraries are imported.
 
-    The search path of NVIDIA's libcusparseLt, which PyTorch for CUDA loads, has an empty entry, which stands for the
-    current folder: a ``libcuda.so.1`` in it would run. Nothing is done where other threads run: they may open files.
+    PyTorch for CUDA loads NVIDIA's libcusparseLt, whose search path has an empty entry. The entry stands for the
+    current folder, so that a ``libcuda.so.1`` there would run. While other threads run, the folder stays, because they
+    may open files by relative paths.
     """
     if threading.active_count() > 1:
         yield

@@ -1,8 +1,8 @@
-"""Code that reads a stranger's model runs in a child interpreter without network, within bounds.
+"""Run code that reads an untrusted model in a child interpreter without network, within limits.
 
-Start with ``run_sandboxed``. The child gives up writing, network and programs by itself (``confinement``) once its
-libraries are imported and before it opens the file. The parent watches its memory, its time and what it writes. What
-comes back is JSON, and files in a folder of the caller; nothing is unpickled, and no link is followed.
+Start with ``run_sandboxed``. After the child has imported its libraries, and before it opens the file, it gives up
+writing, network and programs (``confinement``). The parent watches memory, time and written bytes. The result is JSON,
+and files in a folder of the caller. Nothing is unpickled, and no link is followed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from vitedge.safety.limits import (
     SANDBOX_SECONDS,
     SANDBOX_START_SECONDS,
 )
-from vitedge.safety.sandboxed import RESULT
+from vitedge.safety.sandbox_child import RESULT
 
 _POLL_SECONDS = 0.05
 _LAST_WORDS = 4096
 _LAST_READS = 64
 _SAID_CHARACTERS = 200
 _SLACK = 4 * MIB
-"""What the child may write beyond its bound: its result, and what it prints."""
+"""Bytes that the child may write beyond its limit, for its result and its output."""
 
 _ERRORS = (
     "VitedgeError",
@@ -61,13 +61,13 @@ _VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What a child may use.
+class SandboxLimits:
+    """Limits of a child process.
 
     Attributes:
-        memory_bytes: above the interpreter with its libraries.
-        seconds: of waiting, once its libraries are imported; of processor time, this many on each core.
-        file_bytes: written, all files together.
+        memory_bytes: memory, in addition to the interpreter with its libraries.
+        seconds: elapsed time after the libraries are imported, and processor time on each core.
+        file_bytes: size of all written files together.
     """
 
     memory_bytes: int = SANDBOX_MEMORY
@@ -79,7 +79,7 @@ def run_sandboxed(
     module: str,
     request: Mapping[str, Any],
     folder: Path,
-    bounds: Bounds,
+    limits: SandboxLimits,
     *,
     readable: Sequence[Path] = (),
     subject: str = "the file",
@@ -87,22 +87,22 @@ def run_sandboxed(
     """Call ``module.serve(request, folder)`` in a child interpreter, and wait for its result.
 
     Args:
-        module: importable by its full name; it imports what it needs at its top, before the child gives up reading.
-            Its ``serve`` takes the request and the folder, and returns what JSON has; a ``VitedgeError`` that it raises
-            is raised here.
-        request: what JSON has.
-        folder: a folder without folders that the caller owns, the only one that the child may write to. Every file in
-            it is the child's word: it is a regular file when this function returns, and no more than that is certain.
-        bounds: what the child may use.
-        readable: files and folders that the child reads, beside Python's own and ``folder``.
-        subject: names the stranger's file in errors.
+        module: full name of a module. It imports its libraries at the top, before the child gives up reading. Its
+            ``serve`` takes the request and the folder, and returns a JSON value. A ``VitedgeError`` that it raises is
+            raised here.
+        request: a JSON object.
+        folder: a folder of the caller, without folders in it; the child may write nowhere else. When this function
+            returns, every file in it is a regular file. Its content comes from the child and is not to be trusted.
+        limits: limits of the child.
+        readable: files and folders that the child may read, in addition to Python's own and ``folder``.
+        subject: name of the untrusted file, for errors.
 
     Returns:
-        What ``serve`` returned, of at most ``JSON_BYTES`` and ``JSON_DEPTH``.
+        The result of ``serve``, within ``JSON_BYTES`` and ``JSON_DEPTH``.
 
     Raises:
-        VitedgeError: what ``serve`` raised, with its class, or a ``CheckpointError`` that names the bound that was
-            reached, or says how the child ended.
+        VitedgeError: ``serve`` raised this error.
+        CheckpointError: the child reached a limit, which the message names, or ended without a result.
     """
     order = {
         "module": module,
@@ -110,32 +110,32 @@ def run_sandboxed(
         "folder": str(folder.absolute()),
         "readable": [str(each.absolute()) for each in readable],
         "parent": os.getpid(),
-        **asdict(bounds),
-        "file_bytes": max(bounds.file_bytes, JSON_BYTES),  # the result is a file too
+        **asdict(limits),
+        "file_bytes": max(limits.file_bytes, JSON_BYTES),  # the result is a file too
     }
     with _started(order) as running:
-        _watch(running, bounds, subject)
+        _watch(running, limits, subject)
         status = running.process.wait()
     _check_leavings(folder, subject)
     if status:
         _fail_ended(status, running, subject)
-    return _result(folder, subject, bounds)
+    return _result(folder, subject, limits)
 
 
 @dataclass
 class _Child:
-    """A child that runs.
+    """A running child process.
 
     Attributes:
-        process: it.
-        folder: the one that it may write to.
-        output: what it prints.
-        ready: where it tells that its libraries are imported.
-        words: the last that it printed.
-        printed: bytes that it printed.
-        memory: bytes that it held when its libraries were imported; None before.
-        written: bytes that it had written by then.
-        began: when that was.
+        process: the process.
+        folder: the only folder that it may write to.
+        output: its standard output and error.
+        ready: pipe on which it reports that its libraries are imported.
+        words: end of its output.
+        printed: number of bytes of its output.
+        memory: its memory in bytes when its libraries were imported; None before.
+        written: bytes that it had written when its libraries were imported.
+        began: time when its libraries were imported, or when it was started.
     """
 
     process: subprocess.Popen[bytes]
@@ -151,14 +151,14 @@ class _Child:
 
 @contextlib.contextmanager
 def _started(order: dict[str, Any]) -> Iterator[_Child]:
-    """Start a child; it and all of its session are killed on the way out."""
+    """Start a child, and kill it with its whole session at the end."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as ready, tempfile.TemporaryFile() as orders:
         try:
             orders.write(json.dumps({**order, "ready": writing}, allow_nan=False).encode())
             orders.seek(0)
             process = subprocess.Popen(
-                child.module_command("vitedge.safety.sandboxed"),
+                child.module_command("vitedge.safety.sandbox_child"),
                 stdin=orders,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -166,7 +166,7 @@ def _started(order: dict[str, Any]) -> Iterator[_Child]:
                 cwd="/",
                 env=_variables(Path(order["folder"])),
                 pass_fds=[writing],
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then kills the child
+                start_new_session=True,  # Ctrl-C reaches only this process, which kills the child
             )
         finally:
             os.close(writing)
@@ -182,24 +182,24 @@ def _started(order: dict[str, Any]) -> Iterator[_Child]:
 
 
 def _variables(folder: Path) -> dict[str, str]:
-    """The child's environment: no token or password of the user's, and caches nowhere but in its folder."""
+    """Return the child's environment, without the user's tokens and passwords, and with caches in its folder."""
     inherited = child.environment()
     known = {name: inherited[name] for name in _VARIABLES if name in inherited}
     own = {
         "HOME": os.fspath(folder),
         "TMPDIR": os.fspath(folder),
-        "TORCHINDUCTOR_CACHE_DIR": os.fspath(folder),  # PyTorch makes it when it is imported
-        "PYTHONUSERBASE": site.getuserbase(),  # the true home's packages stay importable
+        "TORCHINDUCTOR_CACHE_DIR": os.fspath(folder),  # PyTorch creates this folder on import
+        "PYTHONUSERBASE": site.getuserbase(),  # packages in the user's home stay importable
         "PYTHONDONTWRITEBYTECODE": "1",
-        "OPENBLAS_NUM_THREADS": "1",  # it starts threads when it is loaded, which Landlock would not hold
+        "OPENBLAS_NUM_THREADS": "1",  # it starts threads on load, which Landlock would not restrict
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
     return {**known, **own}
 
 
-def _watch(running: _Child, bounds: Bounds, subject: str) -> None:
-    """Wait until the child ends, and raise when it reaches a bound."""
+def _watch(running: _Child, limits: SandboxLimits, subject: str) -> None:
+    """Wait until the child ends, and raise when it reaches a limit."""
     with selectors.DefaultSelector() as selector:
         for stream in (running.output, running.ready):
             os.set_blocking(stream.fileno(), False)
@@ -210,15 +210,15 @@ def _watch(running: _Child, bounds: Bounds, subject: str) -> None:
                     selector.unregister(key.fileobj)
             if not selector.get_map():
                 time.sleep(_POLL_SECONDS)
-            _check_bounds(running, bounds, subject)
-        _check_bounds(running, bounds, subject)
+            _check_limits(running, limits, subject)
+        _check_limits(running, limits, subject)
         for _ in range(_LAST_READS):
             if not _take(running, running.output):
                 break
 
 
 def _take(running: _Child, stream: Any) -> bool:
-    """Read what has come; False at the end of the stream."""
+    """Read the available bytes; return False at the end of the stream."""
     piece: bytes | None = stream.read(1 << 16)
     if stream is running.ready and piece:
         running.memory = int(json.loads(piece)["memory"])
@@ -229,21 +229,21 @@ def _take(running: _Child, stream: Any) -> bool:
     return piece != b""
 
 
-def _check_bounds(running: _Child, bounds: Bounds, subject: str) -> None:
+def _check_limits(running: _Child, limits: SandboxLimits, subject: str) -> None:
     passed = time.monotonic() - running.began
     if running.memory is None:
         if passed > SANDBOX_START_SECONDS:
             raise CheckpointError(
-                f"the child interpreter that reads {subject} had not started after {SANDBOX_START_SECONDS:g} s",
+                f"the child interpreter that reads {subject} did not start within {SANDBOX_START_SECONDS:g} s",
                 fix="close other programs",
             )
         return
-    if passed > bounds.seconds:
-        raise _stopped(subject, f"took longer than {bounds.seconds:g} s")
-    if _memory(running) - running.memory > bounds.memory_bytes:
-        raise _out_of_memory(subject, bounds)
-    if _written(running) - running.written > bounds.file_bytes + _SLACK:
-        raise _too_large(subject, bounds)
+    if passed > limits.seconds:
+        raise _stopped(subject, f"took longer than {limits.seconds:g} s")
+    if _memory(running) - running.memory > limits.memory_bytes:
+        raise _out_of_memory(subject, limits)
+    if _written(running) - running.written > limits.file_bytes + _SLACK:
+        raise _too_large(subject, limits)
     if _files(running.folder) > SANDBOX_FILES:
         raise _stopped(subject, f"made more than {SANDBOX_FILES} files")
 
@@ -253,13 +253,13 @@ def _memory(running: _Child) -> int:
 
 
 def _written(running: _Child) -> int:
-    """Bytes that the child wrote to files; 0 where the system does not tell."""
+    """Return the bytes that the child wrote to files; 0 if the system does not tell."""
     fields = confinement.read_fields(Path(f"/proc/{running.process.pid}/io"))
     return max(int(fields.get("wchar", 0)) - running.printed, int(fields.get("write_bytes", 0)))
 
 
 def _files(folder: Path) -> int:
-    """Number of files in a folder, counted as far as the bound."""
+    """Count the files in a folder, up to one more than the limit."""
     with os.scandir(folder) as entries:
         return sum(1 for _ in itertools.islice(entries, SANDBOX_FILES + 1))
 
@@ -267,31 +267,31 @@ def _files(folder: Path) -> int:
 def _stopped(subject: str, what: str) -> CheckpointError:
     return CheckpointError(
         f"reading {subject} {what}, and was stopped",
-        expected="a model that can be read within the bounds that its size justifies",
-        fix="do not use this file, unless you know who made it",
+        expected="a model that can be read within limits that fit its size",
+        fix="do not use this file unless you trust its source",
     )
 
 
-def _out_of_memory(subject: str, bounds: Bounds) -> CheckpointError:
-    return _stopped(subject, f"took more than {bounds.memory_bytes / MIB:.0f} MiB of memory")
+def _out_of_memory(subject: str, limits: SandboxLimits) -> CheckpointError:
+    return _stopped(subject, f"took more than {limits.memory_bytes / MIB:.0f} MiB of memory")
 
 
-def _too_large(subject: str, bounds: Bounds) -> CheckpointError:
-    return _stopped(subject, f"wrote more than {bounds.file_bytes / MIB:.0f} MiB")
+def _too_large(subject: str, limits: SandboxLimits) -> CheckpointError:
+    return _stopped(subject, f"wrote more than {limits.file_bytes / MIB:.0f} MiB")
 
 
 def _fail_ended(status: int, running: _Child, subject: str) -> NoReturn:
-    """Raise for a child that ended without a result."""
+    """Raise the error for a child that ended without a result."""
     words = running.words.decode("utf-8", "replace").strip().splitlines()
     said = words[-1][:_SAID_CHARACTERS] if words else "it said nothing"
     if status == -signal.SIGXCPU:
         raise _stopped(subject, "took too much processor time")
     how = f"was ended by {_signal(-status)}" if status < 0 else f"ended with exit code {status}"
-    when = "before it began" if running.memory is None else "at it"
+    when = "before it began" if running.memory is None else "while it read"
     raise CheckpointError(
         f"the child interpreter that reads {subject} {how} {when}: {said}",
         expected="a model that the installed libraries can read",
-        fix="do not use this file, unless you know who made it" if running.memory is not None else "vitedge doctor",
+        fix="do not use this file unless you trust its source" if running.memory is not None else "vitedge doctor",
     )
 
 
@@ -303,7 +303,7 @@ def _signal(number: int) -> str:
 
 
 def _check_leavings(folder: Path, subject: str) -> None:
-    """Refuse links, FIFOs and the like in what the child wrote; the child has ended."""
+    """Refuse links, folders and special files that the child left; the child has ended."""
     with os.scandir(folder) as entries:
         for entry in entries:
             status = entry.stat(follow_symlinks=False)
@@ -311,7 +311,7 @@ def _check_leavings(folder: Path, subject: str) -> None:
                 raise _stopped(subject, "made a folder, a link or a special file")
 
 
-def _result(folder: Path, subject: str, bounds: Bounds) -> Any:
+def _result(folder: Path, subject: str, limits: SandboxLimits) -> Any:
     try:
         outcome = read_json(folder / RESULT, limit=JSON_BYTES)
         (kind, value), *others = outcome.items()
@@ -321,12 +321,12 @@ def _result(folder: Path, subject: str, bounds: Bounds) -> Any:
         return value
     if kind == "error" and isinstance(value, dict):
         raise _translated(value)
-    if kind == "bound":
-        raise _too_large(subject, bounds) if value == "file" else _out_of_memory(subject, bounds)
+    if kind == "limit":
+        raise _too_large(subject, limits) if value == "file" else _out_of_memory(subject, limits)
     raise CheckpointError(
         f"{subject} cannot be read: {value}",
         expected="a model that the installed libraries can read",
-        fix="save the model again, with the versions that are installed here",
+        fix="save the model again with the installed versions",
     )
 
 

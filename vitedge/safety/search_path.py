@@ -1,12 +1,12 @@
-"""Takes the current folder off the search path of ``python -m vitedge``, as soon as it is imported.
+"""Remove the current folder from the search path of ``python -m vitedge``, on import.
 
-``python -m`` puts the current folder first: a ``numpy.py`` or ``tensorrt/`` there, in a folder that came with a bundle,
-would run in place of the library. ``vitedge`` imports this module before any other, and this module imports nothing but
-what every interpreter has loaded when a program begins. Python itself finds ``vitedge`` before it can act: in a
-stranger's folder use the command ``vitedge``, or ``python -P -m vitedge`` (3.11).
+``python -m`` puts the current folder first, so that a ``numpy.py`` or ``tensorrt/`` in a folder that came with a bundle
+would run instead of the library. ``vitedge`` imports this module before any other. The module itself imports only
+modules that every interpreter has loaded at the start of a program. Python finds ``vitedge`` itself before this module
+can act: in an untrusted folder use the command ``vitedge``, or ``python -P -m vitedge`` (Python 3.11).
 
-Nothing changes for an application that imports vitedge, and ``PYTHONPATH`` is the user's word: Python has run
-``sitecustomize`` from it before any program begins. Its children get no relative entry of it (``child``).
+Nothing changes for an application that imports vitedge. ``PYTHONPATH`` is trusted, because Python runs
+``sitecustomize`` from it before any program begins. Children get no relative entry of it (``child``).
 """
 
 import os
@@ -14,21 +14,21 @@ import sys
 
 
 def started_as_module(package: str) -> bool:
-    """Whether ``python -m`` was told to run this package or a module of it, and is importing it now."""
-    if sys.argv[:1] != ["-m"]:  # what runpy leaves there until it has found the module
+    """Return whether ``python -m`` is now importing this package or a module of it."""
+    if sys.argv[:1] != ["-m"]:  # runpy leaves "-m" there until it has found the module
         return False
-    word = sys.orig_argv[-len(sys.argv)]  # the last before the program's arguments: NAME, -mNAME or -XmNAME
+    word = sys.orig_argv[-len(sys.argv)]  # the word before the program's arguments: NAME, -mNAME or -XmNAME
     name = word.split("m", 1)[-1] if word.startswith("-") else word
     return name.split(".")[0] == package
 
 
 def leave_out_current_folder() -> None:
-    """Remove the first entry of the search path, if it is the current folder and ``python -m`` put it there."""
+    """Remove the first entry of the search path if ``python -m`` put the current folder there."""
     if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
         return
     try:
-        here = os.getcwd()  # noqa: PTH109  # pathlib could be one of the folder's
-    except OSError:  # it was removed
+        here = os.getcwd()  # noqa: PTH109  # the current folder could hold a pathlib
+    except OSError:  # the folder was deleted
         return
     if sys.path[:1] in ([here], [""]):
         del sys.path[0]

@@ -1,7 +1,7 @@
-"""A filter of system calls for a child that reads a stranger's model: no network, no programs, no other process.
+"""A seccomp filter for a child that reads an untrusted model: no network, no programs, no other processes.
 
-Linux on x86-64 and AArch64. The filter lists what it refuses, because PyTorch and ONNX Runtime use hundreds of calls
-and each version of them uses others; calls that are newer than the list are refused too. Files are Landlock's part.
+Linux on x86-64 and AArch64. The filter is a deny list, because PyTorch and ONNX Runtime use hundreds of system calls,
+and each version uses others. Calls that are newer than the list are refused too. Landlock restricts files.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _TIOCSTI = 0x5412
 
 @dataclass(frozen=True)
 class _Machine:
-    """One processor: how its system calls are named and numbered.
+    """System call numbers of a processor.
 
     Attributes:
-        audit: its number in the filter's input.
-        column: its place in the pairs of ``_REFUSED``.
-        seccomp: number of ``seccomp``.
+        audit: number of the processor in the filter's input.
+        column: index into the pairs of ``_REFUSED``.
+        seccomp: number of the call ``seccomp``.
     """
 
     audit: int
@@ -50,22 +50,22 @@ _MACHINES: Mapping[str, _Machine] = {
 }
 
 _FIRST_UNKNOWN = 463
-"""Calls from this number on are newer than these lists; the numbers of the x32 ABI are larger too."""
+"""First call number that is newer than these lists; the numbers of the x32 ABI are larger too."""
 
 _REFUSED: Mapping[str, tuple[int | None, int | None]] = {
     # network
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269),
-    # programs and processes; threads are decided by the flags of clone
+    # programs and processes; the flags of clone decide about threads
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
     "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "ptrace": (101, 117),
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
     "process_mrelease": (448, 448), "kcmp": (312, 272), "migrate_pages": (256, 238), "move_pages": (279, 239),
-    # memory that no limit counts
+    # memory that escapes the limits
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
     "semget": (64, 190), "mq_open": (240, 180),
-    # what kernels were broken through
+    # calls through which kernels were attacked
     "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "keyctl": (250, 219),
     "add_key": (248, 217), "request_key": (249, 218), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "unshare": (272, 97), "setns": (308, 268), "modify_ldt": (154, None),
@@ -79,7 +79,7 @@ _REFUSED: Mapping[str, tuple[int | None, int | None]] = {
     "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "settimeofday": (164, 170),
     "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171), "sethostname": (170, 161),
     "setdomainname": (171, 162), "syslog": (103, 116), "vhangup": (153, 58),
-    # what Landlock does not restrict of files; links and folders, for kernels without Landlock
+    # file operations that Landlock does not restrict; links and folders, for kernels without Landlock
     "mkdir": (83, None), "mkdirat": (258, 34),
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
@@ -102,7 +102,7 @@ _IOCTL = (16, 29)
 
 
 def is_available() -> bool:
-    """Whether this kernel and processor can have the filter; nothing changes."""
+    """Return whether this kernel and processor support the filter; change nothing."""
     machine = _machine()
     if machine is None:
         return False
@@ -111,7 +111,7 @@ def is_available() -> bool:
 
 
 def apply() -> bool:
-    """Put the filter on every thread of this process, for good; False where there can be none."""
+    """Install the filter on every thread of this process, irrevocably; return False if it is not supported."""
     machine = _machine()
     if machine is None or not no_new_privileges():
         return False
@@ -122,7 +122,7 @@ def apply() -> bool:
 
 
 def no_new_privileges() -> bool:
-    """Make this process unable to gain privileges by running a program; False where the system has no such thing."""
+    """Forbid this process to gain privileges by running a program; return whether the system supports it."""
     if not sys.platform.startswith("linux"):
         return False
     return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
@@ -142,10 +142,10 @@ def program(machine: _Machine, own: int) -> bytes:
 
     Args:
         machine: the processor.
-        own: process that may be signalled.
+        own: ID of the process that may be signalled.
 
     Returns:
-        Instructions of classic BPF, 8 bytes each.
+        Classic BPF instructions, 8 bytes each.
     """
     column = machine.column
     refused = [numbers[column] for numbers in _REFUSED.values()]
@@ -154,7 +154,7 @@ def program(machine: _Machine, own: int) -> bytes:
             *_unless(machine.audit, at=_ARCHITECTURE, action=_KILL_PROCESS),
             _instruction(_LOAD, _NUMBER),
             *_when(_AT_LEAST, _FIRST_UNKNOWN, _ERRNO | errno.ENOSYS),
-            *_when(_EQUAL, _CLONE3, _ERRNO | errno.ENOSYS),  # its flags cannot be seen; libraries fall back to clone
+            *_when(_EQUAL, _CLONE3, _ERRNO | errno.ENOSYS),  # filters cannot see its flags; libraries use clone
             *_each(number for number in refused if number is not None),
             *_where(_CLONE[column], _test(0, _ANY_BIT, _CLONE_THREAD)),
             *[part for calls in _ONLY_SELF.values() for part in _where(calls[column], _test(0, _EQUAL, own))],
@@ -183,7 +183,7 @@ def _each(numbers: Iterable[int]) -> list[bytes]:
 
 
 def _test(argument: int, test: int, value: int, *, refuse: bool = False) -> list[bytes]:
-    """Allow a call by the low half of an argument, or refuse it by that."""
+    """Allow a call if the low half of an argument passes a test, or refuse it then."""
     passed, failed = (_ERRNO | errno.EPERM, _ALLOW) if refuse else (_ALLOW, _ERRNO | errno.EPERM)
     return [
         _instruction(_LOAD, _ARGUMENTS + 8 * argument),

@@ -1,7 +1,7 @@
-"""Usage reports of the libraries that vitedge imports, turned off before they are imported.
+"""Turn off usage reports of libraries before vitedge imports them.
 
-ONNX Runtime 1.32 queues events with a device ID and looks up a collector's host; OpenVINO's and NNCF's Python packages
-report to Google Analytics; Hugging Face's libraries add the caller's versions to each request.
+ONNX Runtime 1.32 queues events with a device ID and looks up a collector's host. OpenVINO's and NNCF's Python packages
+report to Google Analytics. Hugging Face's libraries add the caller's versions to each request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ VARIABLES: Mapping[str, str] = {
 
 
 def disable() -> None:
-    """Set the variables by which the libraries are told, unless the application has set them, and hide a reporter.
+    """Set the environment variables that turn reports off, unless the application has set them.
 
-    ``openvino_telemetry`` cannot be told; it is made unavailable to this process, unless it was imported already.
+    ``openvino_telemetry`` obeys no variable; it becomes unavailable to this process, unless it was imported before.
     """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)

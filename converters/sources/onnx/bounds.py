@@ -231,7 +231,7 @@ def _check_names(names: Iterable[str | bytes]) -> None:
             raise GraphError(f"the name {name!r:.200} of it is no text")
         if len(name) > GRAPH_NAME_CHARACTERS:
             raise GraphError(
-                f"the name {name[:60]!r}… of it has {len(name)} characters; {GRAPH_NAME_CHARACTERS} are the most"
+                f"the name {name[:60]!r}… of it has {len(name)} characters; the limit is {GRAPH_NAME_CHARACTERS}"
             )
         if not name.isprintable() and terminal(name) != name:
             raise GraphError(f"the name {name!r:.200} of it has control characters")
@@ -243,7 +243,7 @@ def _check_values(values: Iterable[ValueInfoProto]) -> None:
             raise GraphError("an input or output of it has no name")
         shape = value.type.tensor_type.shape.dim
         if len(shape) > TENSOR_DIMENSIONS:
-            raise GraphError(f"{value.name:.200} of it has {len(shape)} dimensions; {TENSOR_DIMENSIONS} are the most")
+            raise GraphError(f"{value.name:.200} of it has {len(shape)} dimensions; the limit is {TENSOR_DIMENSIONS}")
         _check_names([value.name, *(dimension.dim_param for dimension in shape)])
 
 

@@ -19,9 +19,9 @@ import onnx
 from onnx import TensorProto
 
 from vitedge.converters.sources.onnx.bounds import GraphError, check_graph, tensor_bytes, tensors_of
-from vitedge.safety.external_data import fields
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
+from vitedge.safety.onnx_scan import fields
 
 
 class MissingWeightsError(GraphError):

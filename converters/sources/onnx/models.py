@@ -35,7 +35,7 @@ from vitedge.errors import CheckpointError
 from vitedge.progress import Progress, Silent
 from vitedge.safety.files import is_file, read_text
 from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MANIFEST_BYTES, MIB, SANDBOX_MEMORY
-from vitedge.safety.sandbox import Bounds, run_sandboxed
+from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
 
 MIN_CLASSES = 2
 WORKER = "vitedge.converters.sources.onnx.worker"
@@ -312,13 +312,13 @@ def _checked(facts: _Facts, image: NDArray[Any], path: Path) -> tuple[onnx.Model
         "dtype": str(image.dtype),
         "opset": OPSET,
     }
-    bounds = Bounds(
+    limits = SandboxLimits(
         memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * facts.size, file_bytes=64 * MIB + 2 * (facts.size + image.nbytes)
     )
     with tempfile.TemporaryDirectory(prefix="vitedge-onnx-") as scratch:
         folder = Path(scratch)
         image.tofile(folder / IMAGE)
-        told = run_sandboxed(WORKER, request, folder, bounds, readable=[path, *facts.outside], subject=str(path))
+        told = run_sandboxed(WORKER, request, folder, limits, readable=[path, *facts.outside], subject=str(path))
         logits = _count_logits(told, path)
         graph = _read(folder / GRAPH).model
     if has_weights_beside(graph):

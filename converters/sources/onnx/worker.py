@@ -27,7 +27,7 @@ from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.graph.folding import fold_constants
 from vitedge.safety.limits import GIB, GRAPH_GIB_TIMES, GRAPH_NODES_A_TIME, GRAPH_TIMES
-from vitedge.safety.sandboxed import OUT_OF_MEMORY
+from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
 GRAPH = "graph.onnx"
 IMAGE = "image"

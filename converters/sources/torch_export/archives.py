@@ -155,7 +155,7 @@ def _read(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name
     if name not in members:
         raise MalformedError(f"it has no {name}")
     if members[name].file_size > PROGRAM_BYTES:
-        raise MalformedError(f"{name} has {members[name].file_size} bytes; {PROGRAM_BYTES} are the most")
+        raise MalformedError(f"{name} has {members[name].file_size} bytes; the limit is {PROGRAM_BYTES}")
     return archive.read(members[name])
 
 

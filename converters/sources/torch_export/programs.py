@@ -33,7 +33,7 @@ from vitedge.safety.limits import (
     SANDBOX_MEMORY,
     SANDBOX_SECONDS,
 )
-from vitedge.safety.sandbox import Bounds, run_sandboxed
+from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
 
 ARCHITECTURE = "torch.export"
 WORKER = "vitedge.converters.sources.torch_export.worker"
@@ -121,7 +121,7 @@ def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
         raise CheckpointError(
             f"{path} cannot be read: {error}", expected="a file that torch.export.save wrote"
         ) from error
-    bounds = Bounds(
+    limits = SandboxLimits(
         memory_bytes=SANDBOX_MEMORY + PROGRAM_MEMORY * size,
         seconds=SANDBOX_SECONDS + size / PROGRAM_RATE,
         file_bytes=CHECKPOINT_SPARE + PROGRAM_COPIES * size,
@@ -130,7 +130,7 @@ def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
         WORKER,
         {"path": str(path.absolute()), "name": str(path), **request},
         folder,
-        bounds,
+        limits,
         readable=[path],
         subject=str(path),
     )

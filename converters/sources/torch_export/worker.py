@@ -24,7 +24,7 @@ from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.converters.sources.torch_export.archives import CONTRACT, rewrite_archive
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.graph.folding import fold_constants
-from vitedge.safety.sandboxed import OUT_OF_MEMORY
+from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
 MIN_CLASSES = 2
 GRAPH = "model.onnx"

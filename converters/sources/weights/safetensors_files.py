@@ -37,7 +37,7 @@ def check_header(stream: BinaryIO, size: int) -> None:
     described = _header(stream)
     tensors = {key: value for key, value in described.items() if key != _METADATA}
     if len(tensors) > CHECKPOINT_TENSORS:
-        raise ValueError(f"it has {len(tensors)} tensors; {CHECKPOINT_TENSORS} are the most")
+        raise ValueError(f"it has {len(tensors)} tensors; the limit is {CHECKPOINT_TENSORS}")
     for key, value in tensors.items():
         _check_tensor(key, value, CHECKPOINT_SHARING * size + CHECKPOINT_SPARE)
 
@@ -48,7 +48,7 @@ def _header(stream: BinaryIO) -> dict[str, Any]:
         raise ValueError("it has no header")
     (size,) = _LENGTH.unpack(length)
     if size > JSON_BYTES:
-        raise ValueError(f"its header has {size} bytes; {JSON_BYTES} are the most")
+        raise ValueError(f"its header has {size} bytes; the limit is {JSON_BYTES}")
     header = stream.read(size)
     if len(header) < size:
         raise ValueError("its header is cut off")

@@ -101,7 +101,7 @@ class Saved:
         described = ((key, _tensor_of(key, value)) for key, value in named.items())
         found = {_name(key): tensor for key, tensor in described if tensor is not None}
         if len(found) > CHECKPOINT_TENSORS:
-            raise ValueError(f"it has {len(found)} tensors; {CHECKPOINT_TENSORS} are the most")
+            raise ValueError(f"it has {len(found)} tensors; the limit is {CHECKPOINT_TENSORS}")
         self._check_sizes(found)
         self._check_memory({tensor.storage: self._entry(key, tensor).size for key, tensor in found.items()})
         storages: dict[str, Tensor] = {}

@@ -18,10 +18,10 @@ from hub_server import COMMIT, Hub
 
 import vitedge
 from vitedge.bundle.bundle import sha256_of
-from vitedge.converters import pipeline
 from vitedge.converters.sources import hub as hub_module
 from vitedge.converters.sources.hub import Meter, Snapshot, fetch
 from vitedge.converters.sources.parse import HubRepo
+from vitedge.converters.stages import exporting
 from vitedge.errors import CheckpointError
 from vitedge.progress import Silent, Terminal
 
@@ -152,7 +152,7 @@ class TestRefusals:
         self, hub: Hub, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
     ) -> None:
         monkeypatch.setattr(hub_module, "JSON_BYTES" if name.endswith(".json") else "CHECKPOINT_BYTES", 100)
-        with pytest.raises(CheckpointError, match=rf"is not downloaded: {name} has [0-9]+ bytes; 100 are the most"):
+        with pytest.raises(CheckpointError, match=rf"is not downloaded: {name} has [0-9]+ bytes; the limit is 100"):
             fetch(HubRepo(REPO), Silent())
         assert sum(path.stat().st_size for path in tmp_path.rglob("*.incomplete")) == 0
 
@@ -251,7 +251,7 @@ class TestMeter:
 def test_a_hub_name_becomes_a_bundle(
     hub: Hub, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_export: Any
 ) -> None:
-    monkeypatch.setattr(pipeline, "export", lambda module, input_size: small_export)
+    monkeypatch.setattr(exporting, "export", lambda module, input_size: small_export)
     bundle = vitedge.convert(f"hf:{REPO}@main", target="cpu", precision="fp32", output=tmp_path / "vit.bundle")
     model = bundle.manifest.model
     assert (model.name, model.source, model.revision) == ("vit", f"hf:{REPO}@main", COMMIT)

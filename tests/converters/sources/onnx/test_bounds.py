@@ -246,7 +246,7 @@ def test_names(place: str, name: str) -> None:
             graph.functions[0].name = name
         case "graph":
             graph.graph.name = name
-    with pytest.raises(GraphError, match=r"control characters|characters; 4096 are the most"):
+    with pytest.raises(GraphError, match=r"control characters|characters; the limit is 4096"):
         check_graph(graph)
 
 

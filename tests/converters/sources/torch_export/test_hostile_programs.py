@@ -22,7 +22,7 @@ from vitedge.converters.sources.torch_export.programs import load_program
 from vitedge.converters.sources.torch_export.schema import TEXT, dumped, read_payloads, read_program
 from vitedge.errors import CheckpointError, VitedgeError
 from vitedge.safety.confinement import available
-from vitedge.safety.sandbox import Bounds, run_sandboxed
+from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
 
 GRAPH = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -305,7 +305,7 @@ def test_code_that_ran_would_stay_in_the_sandbox(
     for mark in (inside, outside):
         path = hostile_archive(archive, tmp_path / "net.pt2", BREAKOUT.replace("'MARK'", repr(str(mark))))
         with contextlib.suppress(CheckpointError):
-            run_sandboxed("trusting_worker", {"path": str(path)}, scratch, Bounds(), readable=[path])
+            run_sandboxed("trusting_worker", {"path": str(path)}, scratch, SandboxLimits(), readable=[path])
     assert inside.exists()
     assert not outside.exists()
 

@@ -1,7 +1,7 @@
-"""Arrays of an ``.npz`` file that a stranger made, as ``numpy.savez`` and ``numpy.savez_compressed`` write it.
+"""Arrays of an ``.npz`` file from an untrusted source.
 
-NumPy's own reader evaluates headers as Python, inflates what it is told to and believes shapes. Here a header is held
-against the one form that NumPy writes, and types, shapes and sizes against a bound before any data is read.
+NumPy's own reader evaluates headers as Python, inflates any amount of data and trusts shapes. This reader accepts only
+the form of header that NumPy writes, and checks types, shapes and sizes before it reads data.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ _HEADER = re.compile(
 )
 
 
-def read_arrays(content: bytes, kinds: Mapping[str, tuple[str, int]], *, limit: int) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an ``.npz`` file.
+def read_npz(content: bytes, kinds: Mapping[str, tuple[str, int]], *, limit: int) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an ``.npz`` file that ``numpy.savez`` or ``numpy.savez_compressed`` wrote.
 
     Args:
-        content: of the file.
-        kinds: of the arrays that it may hold, by name: type, such as ``f4`` in either byte order, and number of axes.
-        limit: bytes that all arrays together may have.
+        content: content of the file.
+        kinds: for each array that the file may hold, by name: type, such as ``f4`` in either byte order, and number of
+            axes.
+        limit: greatest size of all arrays together, in bytes.
 
     Returns:
-        Those that it holds, in this machine's byte order; they may be read-only.
+        The arrays of the file, in this machine's byte order; they may be read-only.
 
     Raises:
-        ValueError: it is no such file, is cut off or damaged, holds another array or one array twice, or an array has
-            another type or number of axes, or more bytes than ``limit``; or it is compressed in another way.
+        ValueError: the file is no such file, is cut off or damaged, holds another array or one array twice, or is
+            compressed in another way; or an array has another type or number of axes, or exceeds ``limit``.
     """
     try:
         with zipfile.ZipFile(_Bounded(content)) as archive:
@@ -57,12 +58,12 @@ def read_arrays(content: bytes, kinds: Mapping[str, tuple[str, int]], *, limit: 
 
 
 class _Bounded(io.BytesIO):
-    """A file whose central directory ``zipfile`` reads only within bounds: it believes the size that is declared."""
+    """A file that limits what ``zipfile`` reads at once, because ``zipfile`` trusts the declared directory size."""
 
     def read(self, size: int | None = -1) -> bytes:
         content = super().read(size)
         if len(content) > ARRAYS_DIRECTORY_BYTES:
-            raise ValueError(f"its directory has {len(content)} bytes; {ARRAYS_DIRECTORY_BYTES} are the most")
+            raise ValueError(f"its directory has {len(content)} bytes; the limit is {ARRAYS_DIRECTORY_BYTES}")
         return content
 
 
@@ -79,7 +80,7 @@ def _entries(archive: zipfile.ZipFile, kinds: Mapping[str, tuple[str, int]], lim
         found[name] = info
     declared = sum(info.file_size for info in found.values())
     if declared > limit:
-        raise ValueError(f"its arrays have {declared} bytes; {limit} are the most")
+        raise ValueError(f"its arrays have {declared} bytes; the limit is {limit}")
     return found
 
 
@@ -90,11 +91,11 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: str, axes: int
             raise ValueError(f"{info.filename} is no array: it begins with {magic!r}")
         (size,) = length.unpack(stream.read(length.size))
         if size > ARRAY_HEADER_BYTES:
-            raise ValueError(f"{info.filename} has a header of {size} bytes; {ARRAY_HEADER_BYTES} are the most")
+            raise ValueError(f"{info.filename} has a header of {size} bytes; the limit is {ARRAY_HEADER_BYTES}")
         dtype, order, shape = _parsed(info.filename, stream.read(size), kind, axes)
         wanted = math.prod(shape) * dtype.itemsize
         if _MAGIC_BYTES + length.size + size + wanted != info.file_size:
-            raise ValueError(f"{info.filename} has {info.file_size} bytes, which is not what its shape {shape} takes")
+            raise ValueError(f"{info.filename} has {info.file_size} bytes, which does not fit its shape {shape}")
         data = b"".join(iter(lambda: stream.read(ARRAYS_DIRECTORY_BYTES), b""))  # to the end, where its CRC is checked
     if len(data) != wanted:
         raise ValueError(f"{info.filename} is cut off")
@@ -103,7 +104,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: str, axes: int
 
 
 def _parsed(name: str, header: bytes, kind: str, axes: int) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Type, whether the first axis varies fastest, and shape."""
+    """Return type, Fortran order and shape."""
     found = _HEADER.fullmatch(header)
     if found is None:
         raise ValueError(f"{name} has a header that NumPy does not write: {header!r:.80}")

@@ -1,4 +1,4 @@
-"""The child of ``sandbox``: ``python -m vitedge.safety.sandboxed`` with an order on its standard input."""
+"""The child process of ``sandbox``: ``python -m vitedge.safety.sandbox_child``, with an order on standard input."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memor
 
 
 def main() -> None:
-    """Carry out one order, write what came of it, and end."""
+    """Carry out one order, write its result, and exit."""
     order = json.load(sys.stdin)
     confinement.die_with(order["parent"])
     folder = Path(order["folder"])
     landlocked = confinement.forbid_writing(folder)
     serve = importlib.import_module(order["module"]).serve
-    confinement.lock(
+    confinement.restrict(
         [folder, *map(Path, order["readable"])],
         **{name: order[name] for name in ("memory_bytes", "seconds", "file_bytes")},
     )
@@ -46,12 +46,12 @@ def _outcome(serve: Any, request: Any, folder: Path) -> dict[str, Any]:
     except VitedgeError as error:
         return {"error": {"kind": type(error).__name__, **_texts(error)}}
     except MemoryError:
-        return {"bound": "memory"}
-    except Exception as error:  # noqa: BLE001  # whatever a library makes of a stranger's file
+        return {"limit": "memory"}
+    except Exception as error:  # noqa: BLE001  # libraries raise anything on an untrusted file
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
-            return {"bound": "file"}
+            return {"limit": "file"}
         if any(words in str(error) for words in OUT_OF_MEMORY):
-            return {"bound": "memory"}
+            return {"limit": "memory"}
         return {"crash": f"{type(error).__name__}: {error}"[:1000]}
 
 

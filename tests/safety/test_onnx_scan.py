@@ -12,8 +12,8 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from vitedge.safety import external_data  # noqa: E402
-from vitedge.safety.external_data import endless_part, has_external_data  # noqa: E402
+from vitedge.safety import onnx_scan  # noqa: E402
+from vitedge.safety.onnx_scan import has_external_data, unbounded_part  # noqa: E402
 
 
 def weight() -> TensorProto:
@@ -128,7 +128,7 @@ def test_lengths_in_more_bytes_than_they_need_hide_nothing() -> None:
 
 
 def test_a_graph_with_more_fields_than_any_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(external_data, "GRAPH_FIELDS", 5)
+    monkeypatch.setattr(onnx_scan, "GRAPH_FIELDS", 5)
     with pytest.raises(ValueError, match="more than 5 fields"):
         has_external_data(model(weight()).SerializeToString())
 
@@ -156,14 +156,14 @@ def graph_with(*nodes: onnx.NodeProto) -> bytes:
 def test_loops_are_found_within_branches_too(kind: str) -> None:
     inner = onnx.helper.make_graph([onnx.helper.make_node(kind, [], ["x"])], "inner", [], [])
     branch = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
-    assert endless_part(graph_with(onnx.helper.make_node(kind, [], ["x"]))) == f"a {kind}"
-    assert endless_part(graph_with(branch)) == f"a {kind}"
+    assert unbounded_part(graph_with(onnx.helper.make_node(kind, [], ["x"]))) == f"a {kind}"
+    assert unbounded_part(graph_with(branch)) == f"a {kind}"
 
 
 def test_functions_are_found() -> None:
     model = onnx.ModelProto()
     model.functions.add(name="f")
-    assert endless_part(model.SerializeToString()) == "a function"
+    assert unbounded_part(model.SerializeToString()) == "a function"
 
 
 @pytest.mark.parametrize("hidden", [b"\x20\x00", b"\x22\x04Relu", b"\x22\x02If", b"\xa2\x00\x04Relu"])
@@ -171,14 +171,14 @@ def test_a_loop_that_another_field_hides_is_found(hidden: bytes) -> None:
     """Of several fields protobuf takes the last; a number in the place of the text it leaves out."""
     node = b"\x22\x84\x00Loop" + hidden
     graph = bytes([0x0A, len(node)]) + node
-    assert endless_part(bytes([0x3A, len(graph)]) + graph) == "a Loop"
+    assert unbounded_part(bytes([0x3A, len(graph)]) + graph) == "a Loop"
 
 
 def test_names_are_no_operators() -> None:
-    assert endless_part(graph_with(onnx.helper.make_node("Relu", ["Loop"], ["Scan"], name="Loop"))) == ""
+    assert unbounded_part(graph_with(onnx.helper.make_node("Relu", ["Loop"], ["Scan"], name="Loop"))) == ""
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"no graph at all", b"\x3a\xff\xff\xff\xff\x0f"])
 def test_what_is_no_graph_ends_nowhere(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"cut off|no ONNX graph|wire type"):
-        endless_part(content)
+        unbounded_part(content)

@@ -1,9 +1,9 @@
-"""What a bundle's ONNX graph has none of: data elsewhere, loops, and functions.
+"""Scan a serialized ONNX graph for parts that bundles must not have: external data, loops and functions.
 
-External data are tensors that name another file, or an address in memory, in the place of their data. ONNX Runtime and
-TensorRT would open what a tensor names; of a graph that they are given as bytes they look for it in the current folder.
-A loop need not end, and functions that call each other twice grow without end when they are inlined. This finds them
-without the onnx package, which a device lacks.
+A tensor with external data names another file, or an address in memory, instead of holding its data. ONNX Runtime and
+TensorRT would open the named file; for a graph given as bytes they look for it in the current folder. A loop may never
+end, and functions that call each other twice grow exponentially when they are inlined. The scan works without the onnx
+package, which a device lacks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from vitedge.safety.limits import GRAPH_FIELDS
 
-ELSEWHERE = "a tensor with data elsewhere"
+EXTERNAL = "a tensor with external data"
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING, _FUNCTION = range(8)
 _CHILDREN: dict[int, dict[int, int]] = {
@@ -25,26 +25,26 @@ _CHILDREN: dict[int, dict[int, int]] = {
     _TRAINING: {1: _GRAPH, 2: _GRAPH},
     _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
 }
-"""Numbers of the fields of each message that lead to tensors and nodes, as in onnx.proto."""
+"""Field numbers in onnx.proto that lead from each message to tensors and nodes."""
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _OPERATOR = 4
 _LOOPS = {b"Loop", b"Scan", b"SequenceMap", b"BeamSearch", b"GreedySearch", b"Sampling", b"WhisperBeamSearch"}
-"""The last four are ONNX Runtime's own, which run a graph until it says that it is done."""
+"""The last four belong to ONNX Runtime; they run a graph until its result says stop."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _VARINT_BYTES = 10
 
 
 def refused_parts(model: bytes) -> Iterator[str]:
-    """What of a serialized ``ModelProto`` no bundle has, in whatever subgraph or function.
+    """Find the refused parts of a serialized ``ModelProto``, in all subgraphs and functions.
 
     Yields:
-        ``ELSEWHERE`` for a tensor whose data is in a file or in memory; for what need not end its name, such as
+        ``EXTERNAL`` for each tensor with external data, and the name of each part that may run forever, such as
         ``a Loop`` or ``a function``.
 
     Raises:
-        ValueError: it is no ``ModelProto``, or has more than ``GRAPH_FIELDS`` fields.
+        ValueError: the bytes are no ``ModelProto``, or have more than ``GRAPH_FIELDS`` fields.
     """
     pending, left = [(_MODEL, 0, len(model))], GRAPH_FIELDS
     while pending:
@@ -58,32 +58,40 @@ def refused_parts(model: bytes) -> Iterator[str]:
                 if children[field] == _FUNCTION:
                     yield "a function"
                 pending.append((children[field], begin, stop))
-            elif message == _NODE and field == _OPERATOR:  # of several the last counts, and this reads no wire types
+            elif message == _NODE and field == _OPERATOR:  # protobuf takes the last of several; this checks all
                 if model[begin:stop] in _LOOPS:
                     yield f"a {model[begin:stop].decode('ascii')}"
-            elif message == _TENSOR and _is_elsewhere(field, model[begin:stop] if field == _DATA_LOCATION else b""):
-                yield ELSEWHERE
+            elif message == _TENSOR and _is_external(field, model[begin:stop] if field == _DATA_LOCATION else b""):
+                yield EXTERNAL
 
 
-def _is_elsewhere(field: int, location: bytes) -> bool:
+def _is_external(field: int, location: bytes) -> bool:
     return field == _EXTERNAL_DATA or bool(location.strip(b"\x80\x00"))
 
 
 def has_external_data(model: bytes) -> bool:
-    """Whether a tensor of a serialized ``ModelProto`` has data elsewhere; errors as ``refused_parts``."""
-    return ELSEWHERE in refused_parts(model)
+    """Return whether a tensor of a serialized ``ModelProto`` has external data.
+
+    Raises:
+        ValueError: the bytes are no ``ModelProto``, or have more than ``GRAPH_FIELDS`` fields.
+    """
+    return EXTERNAL in refused_parts(model)
 
 
-def endless_part(model: bytes) -> str:
-    """What of a serialized ``ModelProto`` need not end; empty for nothing. Errors as ``refused_parts``."""
-    return next((part for part in refused_parts(model) if part != ELSEWHERE), "")
+def unbounded_part(model: bytes) -> str:
+    """Name the first part of a serialized ``ModelProto`` that may run forever; empty if there is no such part.
+
+    Raises:
+        ValueError: the bytes are no ``ModelProto``, or have more than ``GRAPH_FIELDS`` fields.
+    """
+    return next((part for part in refused_parts(model) if part != EXTERNAL), "")
 
 
 def fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Give the number of each field of a serialized message, and where its value begins and ends.
+    """Yield number, start and end of each field of a serialized message.
 
     Raises:
-        ValueError: it is no message, or cut off.
+        ValueError: the bytes are no message, or are cut off.
     """
     while position < end:
         tag, position = _varint(content, position, end)
@@ -104,7 +112,7 @@ def fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
-    if position < end and content[position] < 0x80:  # most of them
+    if position < end and content[position] < 0x80:  # the most frequent case
         return content[position], position + 1
     value = 0
     for shift, byte in enumerate(content[position : min(position + _VARINT_BYTES, end)]):
