@@ -23,8 +23,8 @@ from vitedge.cli import VERBS
 from vitedge.errors import EngineError, VitedgeError
 from vitedge.progress import Silent
 from vitedge.runtime.bench.measure import cold_start
-from vitedge.runtime.engines.tensorrt.build.worker import Request, build_apart
-from vitedge.runtime.outputs import sinks
+from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest, build_apart
+from vitedge.runtime.outputs import window
 from vitedge.safety import child
 
 STARTED_BY_PYTHON = "sitecustomize", "usercustomize"
@@ -149,7 +149,9 @@ def test_a_cold_start(stranger: Path, ran: Path, inputs: verbs.Inputs) -> None:
 
 
 def test_a_build_of_its_own(stranger: Path, ran: Path, inputs: verbs.Inputs, tmp_path: Path) -> None:
-    request = Request("tensorrt", str(inputs.jetson / "model.onnx"), str(tmp_path / "x"), str(tmp_path / "y"), 1 << 26)
+    request = BuildRequest(
+        "tensorrt", str(inputs.jetson / "model.onnx"), str(tmp_path / "x"), str(tmp_path / "y"), 1 << 26
+    )
     with pytest.raises(EngineError):
         build_apart(request, Silent())
     assert files(ran) == []
@@ -157,5 +159,5 @@ def test_a_build_of_its_own(stranger: Path, ran: Path, inputs: verbs.Inputs, tmp
 
 def test_the_trial_of_a_window(stranger: Path, ran: Path) -> None:
     with pytest.raises(VitedgeError, match="cannot open a window"):
-        sinks.check_window(type("Build", (), {"getBuildInformation": lambda: "GUI: QT5"}))
+        window.check_window(type("Build", (), {"getBuildInformation": lambda: "GUI: QT5"}))
     assert files(ran) == []

@@ -1,4 +1,14 @@
 """Outputs of a stream: lines of JSON, an annotated video, a window, a function.
 
-The command line, the demo and applications import it. Start with ``sinks``.
+Public as ``vitedge.outputs``; the command line and the demo import it as well. Start with ``base``: an output has
+``write`` and ``close``, and ``deliver`` writes predictions to several outputs. ``overlay`` draws them onto frames.
 """
+
+from vitedge.runtime.outputs.base import Output, ViewerClosed, deliver
+from vitedge.runtime.outputs.callback import Callback
+from vitedge.runtime.outputs.jsonl import JsonLines
+from vitedge.runtime.outputs.overlay import annotate
+from vitedge.runtime.outputs.video import AnnotatedVideo
+from vitedge.runtime.outputs.window import Window
+
+__all__ = ["AnnotatedVideo", "Callback", "JsonLines", "Output", "ViewerClosed", "Window", "annotate", "deliver"]

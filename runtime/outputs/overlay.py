@@ -1,4 +1,4 @@
-"""Draws a prediction onto its frame: a panel with the label, the best three classes, frame rate and age."""
+"""A prediction drawn onto its frame: a panel with the best three classes, the frame rate and the age."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitedge.extras import require
-from vitedge.prediction import Prediction
+from vitedge.prediction import Image, Prediction
 from vitedge.safety.escape import terminal
 
 SHOWN_CLASSES = 3
@@ -21,11 +20,11 @@ SMALLEST_SIDE = 240
 PANEL_OPACITY = 0.78
 RATE_WINDOW = 30
 LONGEST_TEXT = 500
-"""Characters of a label that are considered: more fit on no frame."""
+"""Characters of a label that are considered; no frame has room for more."""
 
 Colour = tuple[int, int, int]
 
-# In the frames' own order, BGR: Pillow draws into them as they are.
+# BGR, the channel order of the frames, which Pillow draws into as they are.
 BACKGROUND: Colour = (22, 18, 18)
 TEXT: Colour = (255, 255, 255)
 MUTED: Colour = (188, 180, 176)
@@ -35,7 +34,7 @@ BAR: Colour = (140, 190, 64)
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the panel in pixels, all multiples of one unit.
+    """Sizes of the panel in pixels, multiples of one unit.
 
     Attributes:
         unit: height of small text.
@@ -74,18 +73,18 @@ class Layout:
 
 
 def layout_for(height: int, width: int, rows: int) -> Layout:
-    """A panel that is readable on a frame of that size and leaves most of it free."""
+    """Lay out a panel that is readable on a frame and leaves most of it free."""
     unit = max(11, round(min(height, 0.75 * width) / 30))
     return Layout(unit=unit, width=min(width, 21 * unit), rows=rows)
 
 
-def annotate(prediction: Prediction, image: NDArray[np.uint8], *, fps: float | None = None) -> NDArray[np.uint8]:
-    """The frame with the prediction drawn into its upper left corner; one that abstains is marked as unsure.
+def annotate(prediction: Prediction, image: Image, *, fps: float | None = None) -> Image:
+    """Draw a prediction into the upper left corner of a copy of its frame; mark an abstaining one as unsure.
 
     Args:
-        prediction: what to show.
-        image: ``H×W×3`` uint8 BGR; it is not written into. One too small for text is enlarged by a whole factor.
-        fps: predictions per second, shown with the age of the frame.
+        prediction: the prediction to draw.
+        image: ``H×W×3`` uint8 BGR, which is not modified. An image too small for text is enlarged by a whole factor.
+        fps: predictions per second, shown beside the age of the frame.
 
     Returns:
         A new ``H×W×3`` uint8 BGR array.
@@ -100,29 +99,29 @@ def annotate(prediction: Prediction, image: NDArray[np.uint8], *, fps: float | N
     return canvas
 
 
-def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _enlarged(image: Image) -> Image:
     factor = -(-SMALLEST_SIDE // min(image.shape[:2]))
     if factor <= 1:
         return np.array(image)
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _panel(background: NDArray[np.uint8], layout: Layout, prediction: Prediction, footer: str) -> NDArray[np.uint8]:
-    """The panel over its background."""
+def _panel(background: Image, layout: Layout, prediction: Prediction, footer: str) -> Image:
+    """Draw the panel over its background."""
     pillow = _pillow("Image")
     below = pillow.fromarray(np.ascontiguousarray(background))
     picture = pillow.blend(below, pillow.new("RGB", below.size, BACKGROUND), PANEL_OPACITY)
     draw = _pillow("ImageDraw").Draw(picture)
     top = layout.padding
-    for place, candidate in enumerate(prediction.topk[:SHOWN_CLASSES]):
-        size, block = (layout.unit, layout.row) if place else (layout.title, layout.heading)
-        unsure = prediction.abstained and not place
-        name, colour = (f"unsure: {candidate.label}", MUTED) if unsure else (candidate.label, TEXT)
-        _line(draw, layout, top, size, name, _percent(candidate.score), colour)
-        _bar(draw, layout, top + round(1.3 * size), candidate.score, MUTED if unsure else BAR)
+    for rank, each in enumerate(prediction.topk[:SHOWN_CLASSES]):
+        size, block = (layout.unit, layout.row) if rank else (layout.title, layout.heading)
+        unsure = prediction.abstained and not rank
+        name, colour = (f"unsure: {each.label}", MUTED) if unsure else (each.label, TEXT)
+        _line(draw, layout, top, size, name, _percent(each.score), colour)
+        _bar(draw, layout, top + round(1.3 * size), each.score, MUTED if unsure else BAR)
         top += block
     _line(draw, layout, top, round(0.9 * layout.unit), footer, "", MUTED)
-    drawn: NDArray[np.uint8] = np.asarray(picture)
+    drawn: Image = np.asarray(picture)
     return drawn
 
 
@@ -147,7 +146,7 @@ def _bar(draw: Any, layout: Layout, top: int, score: float, colour: Colour) -> N
 
 
 def _fitted(text: str, font: Any, room: float) -> str:
-    """The text on one line, cut with dots where it is too long; letters that the font lacks are left out."""
+    """Shorten text to one line, with dots if it is too long, and leave out letters that the font lacks."""
     shown = terminal(text[:LONGEST_TEXT])
     plain = unicodedata.normalize("NFKD", shown).encode("ascii", "ignore").decode()[:LONGEST_TEXT] or "?"
     if font.getlength(plain) <= room:
@@ -176,13 +175,13 @@ def _pillow(module: str) -> Any:
 
 
 class RateMeter:
-    """Events per second over the last few of them."""
+    """Events per second, over the last few events."""
 
     def __init__(self) -> None:
         self._ticks: deque[int] = deque(maxlen=RATE_WINDOW)
 
     def tick(self) -> float | None:
-        """Note an event; the rate, or None before there are two. N ticks are N−1 intervals."""
+        """Count an event and return the rate; None before the second event. N ticks are N−1 intervals."""
         self._ticks.append(time.perf_counter_ns())
         elapsed = self._ticks[-1] - self._ticks[0]
         return (len(self._ticks) - 1) * 1e9 / elapsed if elapsed > 0 else None

@@ -23,7 +23,7 @@ from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety.escape import terminal, terminal_lines
 
 if TYPE_CHECKING:
-    from vitedge.runtime.outputs.sinks import Sink
+    from vitedge.runtime.outputs import Output
     from vitedge.runtime.stream.stream import Stream
 
 DESCRIPTION = "Classify what a camera, a video or a folder of images shows."
@@ -88,24 +88,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    from vitedge.runtime.outputs.sinks import check_output
+    from vitedge.runtime.outputs.base import check_new_file
 
     if arguments.jsonl not in (None, "-"):
-        check_output(arguments.jsonl, "--jsonl")
+        check_new_file(arguments.jsonl)
     if arguments.save is not None:
-        check_output(arguments.save, "--save")
+        check_new_file(arguments.save)
 
 
 def _deliver(arguments: argparse.Namespace, stream: Stream) -> int:
-    from vitedge.runtime.outputs.sinks import deliver
+    from vitedge.runtime.outputs import deliver
 
     tally = Tally()
-    sinks = [*_sinks(arguments, stream), tally]
+    outputs = [*_outputs(arguments, stream), tally]
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
-        sinks.append(StatusLine(sys.stderr))
+        outputs.append(StatusLine(sys.stderr))
     exit_code = 0
     try:
-        deliver(stream, sinks)
+        deliver(stream, outputs)
     except KeyboardInterrupt:
         exit_code = EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -116,19 +116,19 @@ def _deliver(arguments: argparse.Namespace, stream: Stream) -> int:
     return exit_code
 
 
-def _sinks(arguments: argparse.Namespace, stream: Stream) -> list[Sink]:
-    from vitedge.runtime.outputs.sinks import AnnotatedVideo, JsonLines, Window
+def _outputs(arguments: argparse.Namespace, stream: Stream) -> list[Output]:
+    from vitedge.runtime.outputs import AnnotatedVideo, JsonLines, Window
     from vitedge.runtime.sources.open import ImageFiles
 
-    sinks: list[Sink] = []
+    outputs: list[Output] = []
     if arguments.jsonl is not None:
-        sinks.append(JsonLines(sys.stdout if arguments.jsonl == "-" else arguments.jsonl))
+        outputs.append(JsonLines(sys.stdout if arguments.jsonl == "-" else arguments.jsonl))
     if arguments.save is not None:
         fps = SLIDE_FPS if isinstance(stream.source, ImageFiles) else stream.source.fps
-        sinks.append(AnnotatedVideo(arguments.save, fps=fps, realtime=stream.policy == "latest"))
+        outputs.append(AnnotatedVideo(arguments.save, fps=fps, realtime=stream.policy == "latest"))
     if arguments.show:
-        sinks.append(Window())
-    return sinks
+        outputs.append(Window())
+    return outputs
 
 
 def _named(prediction: Prediction) -> str:

@@ -1,0 +1,62 @@
+"""``Output``: the Protocol that every output implements, and ``deliver``, which writes predictions to outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from vitedge.errors import UsageError
+from vitedge.files import check_report_path
+from vitedge.prediction import Prediction
+
+
+class Output(Protocol):
+    """Takes predictions, one at a time and in order."""
+
+    def write(self, prediction: Prediction) -> None:
+        """Take one prediction."""
+
+    def close(self) -> None:
+        """Finish the output; a second call does nothing."""
+
+
+class ViewerClosed(Exception):  # noqa: N818  # a request to stop, not an error
+    """Raised by an output when the person at its window wants the stream to end."""
+
+
+def deliver(predictions: Iterable[Prediction], outputs: Sequence[Output]) -> None:
+    """Write every prediction to every output, until the predictions end or a viewer closes the window.
+
+    All outputs, and the predictions if they are a stream, are closed on every way out, including Ctrl-C and exceptions
+    of the source or of an output.
+
+    Args:
+        predictions: a stream, or any iterable of predictions.
+        outputs: outputs, each written to in this order.
+    """
+    with contextlib.ExitStack() as stack:
+        for output in outputs:
+            stack.callback(output.close)
+        close = getattr(predictions, "close", None)
+        if close is not None:
+            stack.callback(close)
+        with contextlib.suppress(ViewerClosed):
+            for prediction in predictions:
+                for output in outputs:
+                    output.write(prediction)
+
+
+def check_new_file(path: str | Path) -> Path:
+    """Check that a file can be created, and return its path.
+
+    Raises:
+        UsageError: the path exists, or its folder does not exist or cannot be written.
+    """
+    chosen = Path(path)
+    if os.path.lexists(chosen):
+        raise UsageError(f"{chosen} exists", expected="the name of a new file", fix=f"remove {chosen} first")
+    check_report_path(chosen)
+    return chosen
