@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
@@ -95,7 +95,7 @@ def main() -> int:
             "precision": arguments.precision,
             "runs": [asdict(cost) for cost in costs],
         }
-        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+        write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
     return 0 if statistics.median(seconds) <= SECONDS_TARGET and peak <= MEMORY_TARGET_GB else 1
 
 

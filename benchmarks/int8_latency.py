@@ -33,7 +33,7 @@ from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.converters.reference import normalized
 from vitedge.extras import require
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
@@ -171,7 +171,7 @@ def main() -> int:
             "machine": asdict(machine_state()),
             "p50_ms": {model: {each.name: each.rounds for each in times} for model, times in results.items()},
         }
-        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+        write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
     slower = [model for model, (ours, default, *_) in results.items() if statistics.median(default.ratios(ours)) < 1]
     return 1 if slower else 0
 

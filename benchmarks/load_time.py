@@ -26,7 +26,7 @@ from typing import cast
 import numpy as np
 from timing import Call, in_turns
 
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.system.machine import machine_state, processor_name
 
 TARGET = 1.03
@@ -112,7 +112,7 @@ def main() -> int:
     print(f"{arguments.bundle} on {processor_name()}: {described(times)}; target {TARGET}")
     if arguments.json is not None:
         report = {"bundle": str(arguments.bundle), "machine": asdict(machine_state()), "milliseconds": times}
-        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+        write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
     ratio = statistics.median(new / old for new, old in zip(times["new"], times["old"], strict=True))
     return 0 if ratio <= TARGET else 1
 

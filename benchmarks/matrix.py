@@ -33,7 +33,7 @@ from timing import in_turns, median_ms
 import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.system.machine import machine_state, processor_name
 
@@ -261,7 +261,7 @@ def write_rows(path: Path, rows: Sequence[Row], images: int) -> None:
         "images": images,
         "rows": [asdict(row) for row in rows],
     }
-    write_whole(path, json.dumps(report, indent=1) + "\n")
+    write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
 def by_family(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
@@ -402,8 +402,8 @@ def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
 def write_page(path: Path) -> None:
     """The page and the packaged data, from the JSON."""
     report = json.loads(path.read_text(encoding="utf-8"))
-    write_whole(PAGE, page(report))
-    write_whole(DATA, json.dumps(packaged(report), indent=1) + "\n")
+    write_atomic(PAGE, page(report))
+    write_atomic(DATA, json.dumps(packaged(report), indent=1) + "\n")
 
 
 def main() -> int:

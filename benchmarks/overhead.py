@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from timing import Call, median_ms
 
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
 from vitedge.runtime.system.machine import machine_state, processor_name
@@ -153,7 +153,7 @@ def main() -> int:
             "bare_ms": pair.bare,
             "import_s": imports,
         }
-        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+        write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
     return 0 if ratio <= CLASSIFY_TARGET and importing <= IMPORT_TARGET_SECONDS else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 
 
 def write_between(page: Path, name: str, text: str) -> None:
@@ -20,4 +20,4 @@ def write_between(page: Path, name: str, text: str) -> None:
     )
     if count != 1:
         raise ValueError(f"{page} has no place for {name}")
-    write_whole(page, whole)
+    write_atomic(page, whole)

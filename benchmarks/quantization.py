@@ -44,7 +44,7 @@ from vitedge.converters.verify import GOLDEN_FRAMES
 from vitedge.demo.demo import CALIBRATION, CHECKPOINT, HELD_OUT, write_all_photos
 from vitedge.demo.digits import load_split
 from vitedge.extras import require
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.metrics import Parity, parity, wilson_interval
 from vitedge.progress import Silent
 from vitedge.runtime.engines.open import open_engine
@@ -320,7 +320,7 @@ def main() -> int:
             "machine": asdict(machine_state()),
             "models": {model: [asdict(each) for each in found] for model, found in results.items()},
         }
-        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+        write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
     return 1 if notes else 0
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.system.machine import machine_state, processor_name
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -122,7 +122,7 @@ def main() -> int:
         if arguments.only is None or section.name in arguments.only:
             texts[section.title] = measured(section)
             ordered = [texts[each.title] for each in listed if each.title in texts]
-            write_whole(arguments.output, "\n".join([header(), *ordered]))
+            write_atomic(arguments.output, "\n".join([header(), *ordered]))
     return 0
 
 

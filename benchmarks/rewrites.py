@@ -35,7 +35,7 @@ from vitedge.converters.sources.parse import TimmName
 from vitedge.converters.sources.timm.models import TorchModel, load_named
 from vitedge.converters.verify import synthetic_frames
 from vitedge.extras import require
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.engines.openvino import native_float
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
@@ -125,7 +125,7 @@ def make_graphs(name: str, folder: Path) -> None:
         if without != whole.graph:
             write(without, left_out)
             alone[left_out] = places.changed
-    write_whole(folder / "places.json", json.dumps(alone))
+    write_atomic(folder / "places.json", json.dumps(alone))
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def write_page(work: Path, page: Path) -> None:
     results = {model: json.loads(file.read_text()) for model, file in files.items() if file.is_file()}
     if results:
         before, *_ = page.read_text(encoding="utf-8").partition(HEADING)
-        write_whole(page, before + section(results))
+        write_atomic(page, before + section(results))
 
 
 def main() -> int:
@@ -281,7 +281,7 @@ def main() -> int:
                 "machine_name": f"{processor_name()}, {machine_state().cpus} CPUs",
                 "effects": [asdict(each) for each in effects],
             }
-            write_whole(folder / "effects.json", json.dumps(report, indent=2) + "\n")
+            write_atomic(folder / "effects.json", json.dumps(report, indent=2) + "\n")
             write_page(arguments.work, arguments.output)
     return 0
 

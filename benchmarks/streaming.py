@@ -28,7 +28,7 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
 from vitedge.runtime.sources.base import Frame
@@ -209,7 +209,7 @@ def main() -> int:
             "core_ms": {name: [each[name].core_ms for each in rounds] for name in rounds[0]},
             "shares": {each.name: each.rounds for each in compared},
         }
-        write_whole(arguments.json, json.dumps(report, indent=2) + "\n")
+        write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
     return 0 if compared[0].median >= TARGET else 1
 
 

@@ -36,7 +36,7 @@ from vitedge.converters.reference import graph_logits
 from vitedge.converters.tensorrt.casts import Counts, counts
 from vitedge.converters.tensorrt.emulation import rounded
 from vitedge.extras import require
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.metrics import Parity, parity, wilson_interval
 from vitedge.runtime.system.machine import processor_name
 
@@ -225,7 +225,7 @@ def write_report(path: Path, results: Mapping[str, Sequence[Row]], python: str |
         "models": {model: [asdict(each) for each in found] for model, found in ordered.items()},
         "missed": [f"{model}: {note}" for model, found in ordered.items() for note in missed(found)],
     }
-    write_whole(path, json.dumps(report, indent=1) + "\n")
+    write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ from quick import search_on_one_image
 import vitedge
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
 from vitedge.converters.tensorrt.casts import Counts, counts
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.metrics import Parity
 from vitedge.runtime.engines.tensorrt.build.builder import build_plan
 from vitedge.runtime.engines.tensorrt.layers import attention_blocks, effective_precision
@@ -179,7 +179,7 @@ def write_rows(path: Path, rows: Sequence[Row], images: int) -> None:
         "images": images,
         "rows": [asdict(row) for row in sorted(rows, key=lambda row: order.index(row.name))],
     }
-    write_whole(path, json.dumps(report, indent=1) + "\n")
+    write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
 HEADINGS = ("family", "model", "", "products in", "SQNR dB", "Q/DQ a block", "switches a block", "one-kernel attention")

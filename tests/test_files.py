@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from vitedge.errors import UsageError
-from vitedge.files import check_report_path, holding, is_partial, remove_abandoned, write_report, write_whole
+from vitedge.files import check_report_path, holding, is_partial, remove_abandoned, write_atomic, write_report
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    write_whole(path, "first")
-    write_whole(path, "zweiter — ü")
+    write_atomic(path, "first")
+    write_atomic(path, "zweiter — ü")
     assert path.read_text(encoding="utf-8") == "zweiter — ü"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -28,7 +28,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     path = tmp_path / "report.json"
-    write_whole(path, "old")
+    write_atomic(path, "old")
 
     def fail(partial: Path, text: str, **_: object) -> int:
         partial.write_bytes(text[:1].encode())
@@ -36,7 +36,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(type(error)):
-        write_whole(path, "new")
+        write_atomic(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -53,7 +53,7 @@ def test_a_place_for_a_report_is_checked_before_the_work(tmp_path: Path) -> None
 
 def test_a_folder_that_takes_no_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(UsageError, match="takes no files"):
+    with pytest.raises(UsageError, match="cannot be written to"):
         check_report_path(tmp_path / "new.json")
 
 
@@ -134,7 +134,7 @@ def test_a_write_that_is_overtaken_begins_again(tmp_path: Path, monkeypatch: pyt
         (tmp_path / ".report.json.partial-00000000").unlink(missing_ok=True)
 
     monkeypatch.setattr("vitedge.files.os.close", overtaken)
-    write_whole(tmp_path / "report.json", "text")
+    write_atomic(tmp_path / "report.json", "text")
     assert names == []
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
@@ -149,7 +149,7 @@ def test_only_what_was_left_of_this_file_is_removed(tmp_path: Path) -> None:
     )
     for name in (ours, *others):
         (tmp_path / name).touch()
-    write_whole(tmp_path / "report.json", "text")
+    write_atomic(tmp_path / "report.json", "text")
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", *others}
 
 
@@ -159,7 +159,7 @@ def test_where_nothing_can_be_locked_everything_stays(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     (tmp_path / ".report.json.partial-0a1b2c3d").touch()
-    write_whole(tmp_path / "report.json", "text")
+    write_atomic(tmp_path / "report.json", "text")
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == "text"
     assert (tmp_path / ".report.json.partial-0a1b2c3d").exists()
 
@@ -169,12 +169,12 @@ def test_where_nothing_can_be_locked_everything_stays(tmp_path: Path, monkeypatc
 def test_no_link_is_followed(tmp_path: Path, target: str) -> None:
     left = tmp_path / ".report.json.partial-0a1b2c3d"
     left.symlink_to(target)
-    write_whole(tmp_path / "report.json", "text")
+    write_atomic(tmp_path / "report.json", "text")
     assert left.is_symlink()
 
 
 @pytest.mark.timeout(20)
 def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".report.json.partial-0a1b2c3d")
-    write_whole(tmp_path / "report.json", "text")
+    write_atomic(tmp_path / "report.json", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

@@ -1,7 +1,7 @@
 """Every error that vitedge raises on purpose.
 
     VitedgeError
-    ├── UsageError              a request that cannot be met as it was put: unknown name, existing output
+    ├── UsageError              a request that cannot be met: unknown name, existing output
     ├── MissingExtraError       an optional package is not installed
     ├── CheckpointError         weights, configuration or labels that do not fit together
     ├── ConversionError         export, rewrite, compilation or verification failed
@@ -9,7 +9,7 @@
     ├── BundleError             a bundle that cannot be read
     │   ├── BundleIntegrityError    a file is missing, truncated or altered
     │   ├── BundleSchemaError       the manifest is malformed or from a newer vitedge
-    │   └── BundleSignatureError    no trusted key has signed it, or it was altered after that
+    │   └── BundleSignatureError    no trusted key has signed it, or it was altered after signing
     ├── EngineError             an engine that does not load, run or pass its self-test
     └── FrameSourceError        a camera, video or image that yields no usable frame
 
@@ -29,12 +29,12 @@ from vitedge.safety.limits import NAME_CHARACTERS, NAMES_COMPARED
 class VitedgeError(Exception):
     """Base of all errors of this package.
 
-    The texts may quote strangers: control characters become their escapes here, for terminals, logs and tracebacks.
+    The texts may quote untrusted text. Control characters are escaped here, for terminals, logs and tracebacks.
 
     Args:
-        problem: what was wrong, naming the thing.
-        expected: what would have been right.
-        fix: what to do about it.
+        problem: what is wrong, and where.
+        expected: what would be right.
+        fix: what to do.
     """
 
     def __init__(self, problem: str, *, expected: str = "", fix: str = "") -> None:
@@ -57,16 +57,16 @@ class VitedgeError(Exception):
 
 
 class UsageError(VitedgeError):
-    """A request that cannot be met as it was put."""
+    """A request that cannot be met."""
 
 
 class MissingExtraError(VitedgeError):
     """An optional package is not installed.
 
     Args:
-        package: the import name that is missing.
-        extra: the extra of vitedge that brings it.
-        purpose: what it was needed for.
+        package: import name of the missing package.
+        extra: extra of vitedge that installs it.
+        purpose: what needs the package; begins the message.
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
@@ -100,7 +100,7 @@ class BundleSchemaError(BundleError):
 
 
 class BundleSignatureError(BundleError):
-    """No trusted key has signed the bundle, or it was altered after one did."""
+    """No trusted key has signed the bundle, or it was altered after signing."""
 
 
 class EngineError(VitedgeError):
@@ -118,9 +118,9 @@ def _restored(kind: type[VitedgeError], arguments: tuple[object, ...], state: di
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
-    """The known names closest to a mistyped one, as a phrase for an error's ``fix``; empty if none is close.
+    """Suggest the known names closest to a mistyped one, as a phrase for an error's ``fix``; empty without close names.
 
-    Texts that are too long for names are left alone, and so are names after the first ``NAMES_COMPARED``.
+    Names longer than ``NAME_CHARACTERS``, and names after the first ``NAMES_COMPARED``, are not compared.
 
     >>> did_you_mean("deit_tinny", ["deit_tiny", "swin_tiny"], limit=1)
     'did you mean deit_tiny?'

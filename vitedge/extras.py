@@ -1,4 +1,4 @@
-"""Optional packages, imported at the place of use, with an error that says how to install them."""
+"""Import optional packages at the place of use, with an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vitedge.safety import telemetry
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, without the usage reports that some of them send (``vitedge.safety.telemetry``).
+    """Import an optional package, with its usage reports turned off (``vitedge.safety.telemetry``).
 
     Args:
         module: dotted import name, such as ``"openvino"``.
         extra: the extra of vitedge that installs it.
-        purpose: what needs it; begins the error message.
+        purpose: what needs the package; begins the error message.
 
     Raises:
         MissingExtraError: the package, or a package that it needs, is not installed.

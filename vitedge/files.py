@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, and what killed programs left of them.
+"""Write files atomically, and remove partial files that killed programs left.
 
-Whoever writes holds a lock on the partial file or folder, which the system takes away when the program ends in whatever
-way. So the next one can tell what is left from what is being written, in another container too.
+A writer holds a lock on its partial file or folder. The system releases the lock when the program ends for any reason.
+Therefore another program, even in another container, can tell abandoned files from files that are being written.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _PARTIAL_NAME = re.compile(rf"\.(.+){re.escape(PARTIAL)}[a-z0-9_]{{8}}", re.DOTA
 _ATTEMPTS = 100
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write UTF-8 text beside its name and rename it, so that nobody finds half of it.
+def write_atomic(path: Path, text: str) -> None:
+    """Write UTF-8 text to a partial file and rename it, so that no reader finds half of it.
 
     Raises:
-        OSError: it cannot be written; nothing is left.
+        OSError: the file cannot be written; nothing is left.
     """
     remove_abandoned(path.parent, lambda name: is_partial(name, of=(path.name,)))
     with _partial_file(path) as partial:
@@ -37,19 +37,19 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def partial_prefix(path: Path) -> str:
-    """How the names of partial files and folders of a path begin; eight letters or digits follow."""
+    """Return the prefix of the names of a path's partial files and folders; eight letters or digits follow it."""
     return f".{path.name}{PARTIAL}"
 
 
 def is_partial(name: str, *, of: Collection[str] | None = None) -> bool:
-    """Whether a name is that of a partial file or folder, of certain names or of any."""
+    """Return whether a name belongs to a partial file or folder, of the given names or of any name."""
     found = _PARTIAL_NAME.fullmatch(name)
     return found is not None and (of is None or found[1] in of)
 
 
 @contextlib.contextmanager
 def _partial_file(path: Path) -> Iterator[Path]:
-    """An empty file beside a path, held by this process; removed unless it was renamed."""
+    """Create an empty file beside a path, and lock it; remove it at the end unless it was renamed."""
     with contextlib.ExitStack() as held:
         for _ in range(_ATTEMPTS):
             partial = path.with_name(f"{partial_prefix(path)}{secrets.token_hex(4)}")
@@ -62,10 +62,10 @@ def _partial_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def holding(path: Path) -> Iterator[bool]:
-    """Show other processes that this one writes a file or folder that it made just now.
+    """Lock a file or folder that this process has just created, so that other processes leave it alone.
 
     Yields:
-        False if another process took it for abandoned first: then it is gone, or will be.
+        False if another process has already removed it, or is about to.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -79,7 +79,7 @@ def holding(path: Path) -> Iterator[bool]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Whether this process has the lock now; None where the file system has none."""
+    """Try to lock; return whether this process has the lock, or None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -90,11 +90,11 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def remove_abandoned(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Remove files and folders that nobody holds; where they cannot be locked or removed, they stay.
+    """Remove files and folders that no process has locked; leave those that cannot be locked or removed.
 
     Args:
-        folder: that holds them.
-        is_ours: whether a name is one that vitedge gives.
+        folder: the folder to search.
+        is_ours: returns whether vitedge gives such names.
     """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -117,24 +117,24 @@ def _remove_unless_held(path: Path) -> None:
 
 
 def write_report(path: Path, text: str) -> None:
-    """Write a file that a user asked for; as ``write_whole``.
+    """Write a file that a user asked for, atomically.
 
     Raises:
-        UsageError: it cannot be written; nothing is left.
+        UsageError: the file cannot be written; nothing is left.
     """
     try:
-        write_whole(path, text)
+        write_atomic(path, text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error}", fix="free some space, or name another place") from error
 
 
 def check_report_path(path: Path) -> None:
-    """Refuse a place that a report cannot be written to, before the work that it reports is done.
+    """Refuse a path that no report can be written to, before the work begins.
 
-    A device or a FIFO is such a place: the report would replace it.
+    A device or a FIFO is refused, because the report would replace it.
 
     Raises:
-        UsageError: something that is no file is there, or its folder does not exist or takes no files.
+        UsageError: the path leads to something other than a file, or its folder does not exist or is read-only.
     """
     folder = path.parent
     mode = _mode(path)
@@ -148,11 +148,11 @@ def check_report_path(path: Path) -> None:
             fix=f"mkdir -p {shell(str(folder))}",
         )
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder} takes no files", expected="a folder that you may write to")
+        raise UsageError(f"{folder} cannot be written to", expected="a folder that you may write to")
 
 
 def _mode(path: Path) -> int | None:
-    """Of what is at the path; None if nothing is."""
+    """Return the mode of a file; None if the path does not exist."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Numbers that compare outputs: error, signal-to-quantization-noise ratio, agreement, intervals.
+"""Metrics that compare outputs: error, signal-to-quantization-noise ratio, agreement, intervals.
 
-No input passes a comparison for free. What is no array of real numbers, is empty, or differs in shape raises
-ValueError; NaN, infinity and a reference of nothing but zeros give the worst value that there is.
+No input passes a comparison for free. Inputs that are no arrays of real numbers, are empty, or differ in shape raise
+ValueError. NaN, infinity and an all-zero reference give the worst value.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Parity:
     """How close one set of logits is to its reference.
 
     Attributes:
-        max_abs_error: largest absolute difference of any logit; infinite where one is not finite.
-        relative_error: ``max_abs_error`` over the reference's range (largest minus smallest logit), or over the
-            logit where there is but one; infinite where that is 0 or not finite.
+        max_abs_error: largest absolute difference of any logit; infinite if a logit is not finite.
+        relative_error: ``max_abs_error`` divided by the reference's range (largest minus smallest logit), or by a
+            single logit; infinite if the divisor is 0 or not finite.
         sqnr_db: ``10·log10(Σ reference² / Σ (reference − actual)²)``, capped at 200.
-        agreement: percent of images with the same top-1; an image whose logits are all equal has none.
-        images: how many were compared.
+        agreement: percent of images with the same top-1; an image whose logits are all equal never agrees.
+        images: number of compared images.
     """
 
     max_abs_error: float
@@ -50,10 +50,10 @@ def parity(reference: Logits, actual: Logits) -> Parity:
     """Compare logits of shape ``(images, classes)``.
 
     Returns:
-        With errors of infinity, −200 dB and an agreement of 0 where a logit is not finite or the reference is zero.
+        The parity; if a logit is not finite or the reference is zero, infinite errors, −200 dB and an agreement of 0.
 
     Raises:
-        ValueError: shapes differ, the reference is empty, or one of them holds no real numbers.
+        ValueError: shapes differ, the reference is empty, or an input holds no real numbers.
     """
     if np.shape(reference) != np.shape(actual) or np.ndim(reference) != 2 or np.size(reference) == 0:
         raise ValueError(
@@ -75,23 +75,23 @@ def parity(reference: Logits, actual: Logits) -> Parity:
 
 
 def _agreeing(ours: Doubles, theirs: Doubles) -> NDArray[np.bool_]:
-    """``(images,)`` whether both prefer one class, and the same."""
+    """Return ``(images,)`` bool: whether both prefer the same class."""
     return np.asarray((ours.argmax(axis=1) == theirs.argmax(axis=1)) & _decided(ours) & _decided(theirs))
 
 
 def _decided(logits: Doubles) -> NDArray[np.bool_]:
-    """``(images,)`` whether a class is preferred: with but one class, whether it has a logit other than 0."""
+    """Return ``(images,)`` bool: whether a class is preferred; a single class is, if its logit is not 0."""
     return np.asarray(np.any(logits != (logits[:, :1] if logits.shape[1] > 1 else 0.0), axis=1))
 
 
 def sqnr_db(reference: Logits, actual: Logits) -> float:
-    """Signal-to-quantization-noise ratio in dB, capped at ±200.
+    """Return the signal-to-quantization-noise ratio in dB, capped at ±200.
 
     Returns:
-        −200 where a number is not finite or the reference is nothing but zeros, else 200 where both are equal.
+        −200 if a number is not finite or the reference is all zero; 200 if both are equal.
 
     Raises:
-        ValueError: shapes differ, both are empty, or one of them holds no real numbers.
+        ValueError: shapes differ, both are empty, or an input holds no real numbers.
     """
     if np.shape(reference) != np.shape(actual) or np.size(reference) == 0:
         raise ValueError(f"numbers of shape {np.shape(actual)} against {np.shape(reference)}; expected two equal ones")
@@ -103,7 +103,7 @@ def sqnr_db(reference: Logits, actual: Logits) -> float:
         ours, theirs = ours / peak, theirs / peak
     signal = float(np.sum(np.square(ours)))
     noise = float(np.sum(np.square(ours - theirs)))
-    if signal == 0.0:  # beside the other, the reference is too small for a square
+    if signal == 0.0:  # next to the other, the squared reference underflows
         return -SQNR_CAP_DB
     if noise == 0.0:
         return SQNR_CAP_DB
@@ -115,10 +115,10 @@ def _usable(reference: Doubles, actual: Doubles) -> bool:
 
 
 def _doubles(values: ArrayLike) -> Doubles:
-    """Real numbers as float64.
+    """Convert real numbers to float64.
 
     Raises:
-        ValueError: they are complex, truth values, text, dates or objects.
+        ValueError: the values are complex, bool, text, dates or objects.
     """
     array: NDArray[Any] = np.asarray(values)
     if array.dtype.kind not in _REAL:
@@ -128,10 +128,10 @@ def _doubles(values: ArrayLike) -> Doubles:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities over the last axis, same shape and dtype; NaN in each row in which a logit is NaN or infinite.
+    """Return probabilities over the last axis, same shape, float32; NaN in each row with a logit that is not finite.
 
     Raises:
-        ValueError: they are no real numbers, or there are no classes.
+        ValueError: the logits are no real numbers, or there are no classes.
     """
     _check_classes(logits)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -140,18 +140,18 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def kl_divergence(reference: Logits, actual: Logits) -> Doubles:
-    """Kullback-Leibler divergence of softmax distributions, ``Σ p·ln(p/q)`` with ``p`` of the reference.
+    """Return the Kullback-Leibler divergence of softmax distributions, ``Σ p·ln(p/q)`` with ``p`` of the reference.
 
     Args:
         reference: logits; classes on the last axis.
         actual: logits of the same shape.
 
     Returns:
-        Float64 without the last axis, in nats; 0 where both give every class the same probability. Infinity where a
-        logit is not finite, or all of both are 0, which says nothing.
+        Float64 without the last axis, in nats; 0 if both give every class the same probability. Infinity if a logit is
+        not finite, or if all logits of both are 0, which says nothing.
 
     Raises:
-        ValueError: shapes differ, there are no classes, or one of them holds no real numbers.
+        ValueError: shapes differ, there are no classes, or an input holds no real numbers.
     """
     if np.shape(reference) != np.shape(actual):
         raise ValueError(f"logits of shape {np.shape(actual)} against {np.shape(reference)}")
@@ -160,14 +160,14 @@ def kl_divergence(reference: Logits, actual: Logits) -> Doubles:
         divergence = np.sum(np.exp(expected) * (expected - given), axis=-1)
     silent = ~(np.any(np.asarray(reference) != 0, axis=-1) | np.any(np.asarray(actual) != 0, axis=-1))
     divergence = np.where(np.isfinite(divergence) & ~silent, divergence, math.inf)
-    return np.asarray(np.maximum(divergence, 0.0))  # sums of rounding errors can lie below
+    return np.asarray(np.maximum(divergence, 0.0))  # rounding errors can make it negative
 
 
 def log_softmax(logits: Logits) -> Doubles:
-    """Logarithms of the probabilities over the last axis, same shape, in float64; NaN as in ``softmax``.
+    """Return the logarithm of the softmax over the last axis, same shape, float64; NaN as in ``softmax``.
 
     Raises:
-        ValueError: they are no real numbers, or there are no classes.
+        ValueError: the logits are no real numbers, or there are no classes.
     """
     _check_classes(logits)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -182,33 +182,33 @@ def _check_classes(logits: NDArray[Any]) -> None:
 
 
 def _shifted(logits: NDArray[Any]) -> NDArray[Any]:
-    """Logits less the largest of their row; NaN in the whole row where one is not finite."""
+    """Subtract the largest logit from each row; NaN in the whole row if a logit is not finite."""
     finite = np.all(np.isfinite(logits), axis=-1, keepdims=True)
     return np.asarray(np.where(finite, logits - logits.max(axis=-1, keepdims=True), np.nan))
 
 
 def expected_calibration_error(
-    scores: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = ECE_BINS
+    scores: NDArray[np.floating], correct: NDArray[np.bool_], *, bins: int = ECE_BINS
 ) -> float:
-    """How far scores are from the share of right answers, in percent (Guo et al., ICML 2017, equation 3).
+    """Return the expected calibration error of scores, in percent (Guo et al., ICML 2017, equation 3).
 
     Args:
-        scores: ``(images,)`` probabilities of the best classes, 0…1.
-        right: ``(images,)`` whether each is the class of the image.
-        bins: of equal width, each closed above.
+        scores: ``(images,)`` probability of the best class, 0…1.
+        correct: ``(images,)`` bool, whether the best class is correct.
+        bins: number of bins of equal width, each closed above.
 
     Raises:
-        ValueError: shapes differ, there are no images or no bins, scores are no probabilities, or answers are no
-            truth values.
+        ValueError: shapes differ, there are no images or no bins, a score is no probability, or ``correct`` is not
+            bool.
     """
-    if np.shape(scores) != np.shape(right) or np.ndim(scores) != 1 or not np.size(scores):
-        raise ValueError(f"scores of shape {np.shape(scores)} for answers of shape {np.shape(right)}")
-    shares = _doubles(scores)
-    if np.asarray(right).dtype != np.bool_ or not np.all((shares >= 0.0) & (shares <= 1.0)) or bins < 1:
-        raise ValueError("scores that are no probabilities, answers that are no truth values, or no bins")
-    bin_of = np.clip(np.ceil(shares * bins).astype(np.intp) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=shares - right, minlength=bins)
-    return 100.0 * float(np.abs(gaps).sum()) / shares.size
+    if np.shape(scores) != np.shape(correct) or np.ndim(scores) != 1 or not np.size(scores):
+        raise ValueError(f"scores of shape {np.shape(scores)} for predictions of shape {np.shape(correct)}")
+    probabilities = _doubles(scores)
+    if np.asarray(correct).dtype != np.bool_ or not np.all((probabilities >= 0.0) & (probabilities <= 1.0)) or bins < 1:
+        raise ValueError("scores that are no probabilities, predictions that are not bool, or no bins")
+    bin_of = np.clip(np.ceil(probabilities * bins).astype(np.intp) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=probabilities - correct, minlength=bins)
+    return 100.0 * float(np.abs(gaps).sum()) / probabilities.size
 
 
 @dataclass(frozen=True)
@@ -220,10 +220,10 @@ class Interval:
 
 
 def wilson_interval(successes: int, trials: int, *, z: float = Z_95) -> Interval:
-    """Wilson score interval of a proportion, in percent (E. B. Wilson, JASA 22, 1927; 95 % by default).
+    """Return Wilson's score interval of a proportion, in percent (E. B. Wilson, JASA 22, 1927; 95 % by default).
 
     Raises:
-        ValueError: no trials, successes outside 0…trials, or counts that are no integers.
+        ValueError: there are no trials, successes are outside 0…trials, or a count is no integer.
     """
     counts = (successes, trials)
     if not all(isinstance(each, (int, np.integer)) for each in counts) or trials < 1 or not 0 <= successes <= trials:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, checked; and the JSON schema that describes them."""
+"""Convert frozen dataclasses to JSON and back, with checks, and write their JSON schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _JSON_TYPES: dict[type, str] = {str: "string", int: "integer", float: "number", 
 
 
 def encode(record: object) -> Any:
-    """A dataclass as plain JSON values: dicts, lists, strings, numbers, booleans, None."""
+    """Convert a dataclass to JSON values: dicts, lists, strings, numbers, booleans, None."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {field.name: encode(getattr(record, field.name)) for field in dataclasses.fields(record)}
     if isinstance(record, dict):
@@ -25,15 +25,15 @@ def encode(record: object) -> Any:
 
 
 def decode(kind: type[Record], value: object, *, where: str) -> Record:
-    """Build a dataclass from JSON values; unknown keys are ignored, so that newer writers may add some.
+    """Build a dataclass from JSON values; ignore unknown keys, so that newer writers may add keys.
 
     Args:
-        kind: a dataclass made of str, int, float, bool, None, Literal, tuple, dict[str, …] and such dataclasses.
-        value: what ``json.loads`` returned.
-        where: names the document in errors.
+        kind: a dataclass of str, int, float, bool, None, Literal, tuple, dict[str, …] and such dataclasses.
+        value: a JSON value.
+        where: name of the document, for errors.
 
     Raises:
-        BundleSchemaError: a key is missing or a value has the wrong type; the message names the place.
+        BundleSchemaError: a key is missing or a value has the wrong type; the message names the key.
     """
     return _decode(kind, value, where)  # type: ignore[no-any-return]
 
@@ -57,7 +57,7 @@ def _decode(kind: Any, value: object, where: str) -> Any:
 
 
 def _decode_number(kind: type[int] | type[float], value: Any, where: str) -> Any:
-    """A number as JSON Schema sees it: ``1.0`` is an integer, and no boolean is a number."""
+    """Decode a number as JSON Schema defines it: ``1.0`` is an integer, and a boolean is no number."""
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     number = not isinstance(value, bool) and (whole if kind is int else isinstance(value, (int, float)))
     _expect(number, value, where, "an integer" if kind is int else "a number")
@@ -117,7 +117,7 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of such a dataclass."""
+    """Return the JSON schema (draft 2020-12) of a dataclass."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         fields = dataclasses.fields(kind)

@@ -1,3 +1,3 @@
-"""The version, in one place for code; ``pyproject.toml`` repeats it and a test compares the two."""
+"""The version of vitedge. ``pyproject.toml`` repeats it, and a test compares both."""
 
 VERSION = "0.1.0"

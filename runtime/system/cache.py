@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitedge.files import is_partial, remove_abandoned, write_whole
+from vitedge.files import is_partial, remove_abandoned, write_atomic
 from vitedge.safety import escape
 from vitedge.safety.files import read_json
 
@@ -69,7 +69,7 @@ def put(kind: str, key: str, value: dict[str, Any], *, most: int | None = None) 
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         folder = make_private(kind)
         remove_abandoned(folder, is_partial)
-        write_whole(folder / f"{key}.json", json.dumps(value, allow_nan=False))
+        write_atomic(folder / f"{key}.json", json.dumps(value, allow_nan=False))
         if most is not None:
             _remove_oldest(folder, most)
         return True

@@ -17,7 +17,7 @@ from vitedge.bundle.bundle import GOLDEN, LABELS, MANIFEST, MODEL_ONNX, OPENVINO
 from vitedge.bundle.folder import check_folder, check_listed
 from vitedge.bundle.manifest import FileRecord
 from vitedge.errors import BundleIntegrityError
-from vitedge.files import write_whole
+from vitedge.files import write_atomic
 from vitedge.safety.limits import BUNDLE_FILES
 
 RECORD = FileRecord(sha256="0" * 64, bytes=0)
@@ -120,7 +120,7 @@ def test_what_vitedge_puts_there_is_no_stranger(copied: Path) -> None:
     for name in (MANIFEST, "manifest.sig"):
         (copied / f".{name}.partial-0a1b2c3d").write_text("{", encoding="utf-8")
     assert set(Bundle.open(copied).manifest.files) == {MODEL_ONNX, OPENVINO_XML, "openvino/model.bin", LABELS, GOLDEN}
-    write_whole(copied / MANIFEST, (copied / MANIFEST).read_text(encoding="utf-8"))
+    write_atomic(copied / MANIFEST, (copied / MANIFEST).read_text(encoding="utf-8"))
     assert not (copied / f".{MANIFEST}.partial-0a1b2c3d").exists()
 
 

@@ -1,15 +1,15 @@
-"""The Bundle: a folder that a device needs and nothing else, every file of it a standard one.
+"""The Bundle: a folder with everything that a device needs, in standard file formats.
 
 manifest.json        identity, preprocessing, labels, precision, hashes, measurements
-manifest.sig         signatures of the manifest; only in bundles that vitedge sign signed
-model.onnx           the graph in the precision asked for: uint8 NHWC frame in, float32 logits out
-model.fp16.onnx      its 16-bit twin, where a device builds both and keeps the faster
-openvino/model.xml   OpenVINO IR of that graph, with model_info; weights in openvino/model.bin
-tensorrt/            what a device built of the graphs for itself; no part of what was converted
+manifest.sig         signatures of the manifest; only in signed bundles
+model.onnx           the graph in the requested precision: uint8 NHWC frame in, float32 logits out
+model.fp16.onnx      its 16-bit twin, for devices that build both graphs and keep the faster one
+openvino/model.xml   OpenVINO IR of model.onnx, with model_info; weights in openvino/model.bin
+tensorrt/            plans that a device built for itself; not part of the converted bundle
 labels.txt           one label a line, in the order of the logits
-golden.npz           frames (N×H×W×3 uint8, in channel order of the network), logits (N×classes float32), and the
-                     twin's logits_fp16 where there is one
-report.html, .json   what --precision auto tried; only in bundles that it chose
+golden.npz           frames (N×H×W×3 uint8, in the network's channel order), logits (N×classes float32), and
+                     logits_fp16 of the twin, if the bundle has one
+report.html, .json   report of the automatic choice of precision; only in bundles that it chose
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs and the logits that an engine must reproduce.
+    """Golden vectors: inputs, and the logits that an engine must reproduce.
 
     Attributes:
         frames: ``N×H×W×3`` uint8, preprocessed, in the network's channel order.
         logits: ``N×classes`` float32, from ``model.onnx`` in ONNX Runtime.
-        fp16_logits: the same from ``model.fp16.onnx``; None where the bundle has none.
+        fp16_logits: the same from ``model.fp16.onnx``; None if the bundle has no such graph.
     """
 
     frames: NDArray[np.uint8]
@@ -71,11 +71,11 @@ class Golden:
     fp16_logits: NDArray[np.float32] | None = None
 
     def check(self) -> None:
-        """Refuse vectors against which an engine could not fail, or could not pass.
+        """Refuse vectors that every engine would pass, or no engine could.
 
         Raises:
-            ValueError: shapes or types differ from those above, there is no vector, a logit is not finite, or all
-                logits of a graph are equal.
+            ValueError: a shape or type is wrong, there is no vector, a logit is not finite, or all logits of a graph
+                are equal.
         """
         frames = self.frames
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not frames.size:
@@ -107,14 +107,14 @@ def _described(array: NDArray[Any]) -> str:
 class Bundle:
     """A bundle on disk whose manifest has been read.
 
-    Files are read through ``read`` and ``read_into``, which check the very bytes that they return: whatever lies in the
-    folder by then, nothing is used that the manifest does not list.
+    ``read`` and ``read_into`` check the bytes that they return. Even if the folder changes later, nothing is used that
+    the manifest does not list.
 
     Attributes:
-        path: its folder.
+        path: the bundle's folder.
         manifest: the parsed ``manifest.json``.
-        signed_by: id of the trusted key that signed the manifest; None where no signature was asked for.
-        manifest_sha256: of the bytes that were parsed; empty for a manifest that was not read.
+        signed_by: ID of the trusted key that signed the manifest; None if no signature was required.
+        manifest_sha256: hex SHA-256 of the parsed bytes; empty for a manifest that was not read from disk.
     """
 
     path: Path
@@ -128,15 +128,15 @@ class Bundle:
 
         Args:
             path: the bundle's folder.
-            trust: public keys, of which one has to have signed the manifest; None asks for no signature.
+            trust: public keys; one of them must have signed the manifest. None requires no signature.
             contents: whether to check SHA-256 now; if not, the caller does so, with ``check`` or by reading.
 
         Raises:
             BundleError: there is no bundle at ``path``.
             BundleSchemaError: the manifest is malformed or from a newer vitedge.
-            BundleIntegrityError: a file is missing, truncated or altered, or one lies there that is not listed.
-            BundleSignatureError: no trusted key has signed it, or it was altered after that.
-            UsageError: what is trusted is no key.
+            BundleIntegrityError: a file is missing, truncated or altered, or the folder holds an unlisted file.
+            BundleSignatureError: no trusted key has signed the bundle, or it was altered after signing.
+            UsageError: ``trust`` holds no public key.
         """
         trusted = None if trust is None else trusted_keys(trust)
         folder = Path(path)
@@ -145,7 +145,7 @@ class Bundle:
             content = _read_manifest(folder)
             signed_by = None if trusted is None else verify(content, folder, trusted)
             manifest = parse_manifest(_decoded(content, where), where=str(where))
-            _check_meaning(manifest, where)
+            _check_supported(manifest, where)
             check_listed(where, manifest.files)
             check_folder(folder, manifest.files)
         except (OSError, ValueError) as error:
@@ -157,16 +157,16 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the manifest, which holds the hash of every file: that of everything in the bundle."""
+        """Hex SHA-256 of the manifest. It identifies the whole bundle, because the manifest holds each file's hash."""
         return self.manifest_sha256 or hashlib.sha256(dump_manifest(self.manifest).encode()).hexdigest()
 
     @property
     def size_bytes(self) -> int:
-        """Sum of the sizes of its files, the manifest apart."""
+        """Size of all files without the manifest, in bytes."""
         return sum(record.bytes for record in self.manifest.files.values())
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists, for messages and for other programs; vitedge reads with ``read``.
+        """Return the path of a listed file, for messages and other programs; use ``read`` to read it.
 
         Raises:
             BundleError: the bundle has no such file.
@@ -176,10 +176,11 @@ class Bundle:
         return self.path / name
 
     def check(self, names: Iterable[str]) -> None:
-        """Check the contents of files that the manifest lists.
+        """Check the contents of listed files.
 
         Raises:
-            BundleError: as ``read``.
+            BundleError: the bundle has no such file.
+            BundleIntegrityError: a file is missing, truncated, altered or too large.
         """
         for name in names:
             digest = hashlib.sha256()
@@ -189,15 +190,15 @@ class Bundle:
             self._check_hash(name, digest.hexdigest())
 
     def read(self, name: str, *, limit: int = GRAPH_BYTES) -> bytes:
-        """Read a file that the manifest lists, and check what was read.
+        """Read a listed file, and check its bytes.
 
         Args:
-            name: of the file.
+            name: name of the file.
             limit: largest size in bytes.
 
         Raises:
             BundleError: the bundle has no such file.
-            BundleIntegrityError: it is missing, truncated, altered or too large.
+            BundleIntegrityError: the file is missing, truncated, altered or too large.
         """
         with self._opened(name, limit) as stream:
             content = stream.read(self.manifest.files[name].bytes)
@@ -205,14 +206,15 @@ class Bundle:
         return content
 
     def read_into(self, name: str, allocate: Callable[[int], NDArray[np.uint8]]) -> None:
-        """Read a file into memory of the caller; for weights, of which there should be one copy.
+        """Read a listed file into the caller's memory, so that weights are held once.
 
         Args:
-            name: of the file.
-            allocate: gives a writable buffer of so many bytes, once the file is known to have them.
+            name: name of the file.
+            allocate: returns a writable buffer of so many bytes; called after the size of the file is checked.
 
         Raises:
-            BundleError: as ``read``.
+            BundleError: the bundle has no such file.
+            BundleIntegrityError: the file is missing, truncated, altered or too large.
         """
         with self._opened(name, GRAPH_BYTES) as stream:
             view = allocate(self.manifest.files[name].bytes).data
@@ -222,11 +224,12 @@ class Bundle:
         self._check_hash(name, hashlib.sha256(view[:filled]).hexdigest())
 
     def read_graph(self, name: str) -> bytes:
-        """Read an ONNX graph, which no library may complete from other files, and which ends.
+        """Read an ONNX graph; refuse external data, loops and functions.
 
         Raises:
-            BundleError: as ``read``.
-            BundleIntegrityError: it is no ONNX graph, a tensor has its data elsewhere, or it has loops or functions.
+            BundleError: the bundle has no such file.
+            BundleIntegrityError: the file is missing, truncated, altered or too large, is no ONNX graph, or has
+                external data, loops or functions.
         """
         content = self.read(name)
         try:
@@ -243,7 +246,7 @@ class Bundle:
             )
         if refused:
             raise BundleIntegrityError(
-                f"{self.path / name} has {refused}, which need not end",
+                f"{self.path / name} has {refused}, which may never end",
                 expected="a graph without loops and functions, as vitedge convert writes it",
                 fix=DISTRUST,
             )
@@ -253,9 +256,9 @@ class Bundle:
         """Read the golden vectors.
 
         Raises:
-            BundleError: the bundle has none.
-            BundleIntegrityError: they are none that an engine could be held against: damaged, too large, of another
-                shape or type than the manifest says, not finite, or equal throughout.
+            BundleError: the bundle has no golden vectors.
+            BundleIntegrityError: the vectors are damaged, too large, of another shape or type than the manifest says,
+                not finite, or all equal.
         """
         path = self.file(GOLDEN)
         try:
@@ -270,7 +273,7 @@ class Bundle:
         return golden
 
     def _check_fit(self, golden: Golden) -> None:
-        """Hold golden vectors against the manifest; more of them than it says are welcome."""
+        """Compare golden vectors with the manifest; more vectors than it says are accepted."""
         model, least = self.manifest.model, self.manifest.golden.count
         if len(golden.frames) < least:
             raise ValueError(f"it has {len(golden.frames)} frames; the manifest says {least}")
@@ -281,7 +284,7 @@ class Bundle:
 
     @contextmanager
     def _opened(self, name: str, limit: int) -> Iterator[BinaryIO]:
-        """A file of the size that the manifest says, at its beginning."""
+        """Open a listed file at its beginning, and check its size."""
         path, record = self.file(name), self.manifest.files[name]
         try:
             with open_regular(path, limit=limit) as stream:
@@ -303,24 +306,24 @@ class Bundle:
 
 
 def open_bundle(bundle: Bundle | str | Path, *, trust: Trust | None = None, contents: bool = True) -> Bundle:
-    """The bundle itself, or one that is read from its path; one whose signature is asked for is always read.
+    """Return a bundle as it is, or open it from its path; with ``trust`` it is always read from disk.
 
     Args:
-        bundle: a bundle, or the path of one.
+        bundle: a bundle, or the path of a bundle.
         trust: as for ``Bundle.open``.
         contents: as for ``Bundle.open``.
 
     Raises:
-        BundleError: as ``Bundle.open``.
-        UsageError: what is trusted is no key.
+        BundleError: ``Bundle.open`` refuses the bundle.
+        UsageError: ``trust`` holds no public key.
     """
     if isinstance(bundle, Bundle) and trust is None:
         return bundle
     return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, trust=trust, contents=contents)
 
 
-def _check_meaning(manifest: Manifest, where: Path) -> None:
-    """Refuse what the schema lets pass and nothing can be done with."""
+def _check_supported(manifest: Manifest, where: Path) -> None:
+    """Refuse values that the schema allows and this version cannot use."""
     if manifest.target not in {target.name for target in TARGETS}:
         raise BundleSchemaError(
             f"{where} is for the target {manifest.target!r:.80}, which this vitedge does not know",
@@ -359,10 +362,10 @@ def _decoded(content: bytes, path: Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's contents.
+    """Return the hex SHA-256 of a file's contents.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: the file cannot be read, or is no regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path, limit=CHECKPOINT_BYTES) as stream:

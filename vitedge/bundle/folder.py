@@ -1,4 +1,4 @@
-"""What may lie in a bundle's folder: the files that its manifest lists, and what vitedge itself puts beside them."""
+"""Check a bundle's folder: it holds the files that the manifest lists, and files that vitedge itself adds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vitedge.safety.limits import BUNDLE_FILES
 
 MANIFEST = "manifest.json"
 UNLISTED = (MANIFEST, SIGNATURES)
-"""Files that the manifest does not list."""
+"""Files of a bundle that the manifest does not list."""
 TENSORRT = "tensorrt"
 BUILDING = ".tensorrt-"
-"""How the names of the folders begin in which ``tensorrt`` is made, and put back where that was killed."""
+"""Prefix of the folders in which ``tensorrt`` is built, and from which it is restored after a killed build."""
 
 DISTRUST = "copy the bundle again from a source that you trust"
 
@@ -30,12 +30,12 @@ def check_listed(where: Path, files: Mapping[str, FileRecord]) -> None:
     """Refuse names that a manifest must not list.
 
     Args:
-        where: the manifest, for errors.
-        files: what it lists.
+        where: path of the manifest, for errors.
+        files: the listed files.
 
     Raises:
-        BundleIntegrityError: there are too many; or a name leaves the bundle, is none that every file system can hold,
-            differs from another in case or normalization alone, or is one that is not listed.
+        BundleIntegrityError: there are too many files; or a name leads out of the bundle, is invalid on some file
+            system, differs from another only in case or normalization, or belongs to an unlisted file of vitedge.
     """
     if len(files) > BUNDLE_FILES:
         raise BundleIntegrityError(
@@ -50,7 +50,7 @@ def check_listed(where: Path, files: Mapping[str, FileRecord]) -> None:
 
 
 def _expected(name: str, seen: Mapping[str, str]) -> str:
-    """What would be right in the place of a name; empty if it is right."""
+    """Describe the names that are allowed instead of this one; empty if the name is allowed."""
     if not _is_inside(name):
         return "paths inside the bundle"
     if not name.isprintable() or "\\" in name:
@@ -66,24 +66,24 @@ def _expected(name: str, seen: Mapping[str, str]) -> str:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a listed name stays in the bundle, read as POSIX and as Windows reads paths."""
+    """Return whether a listed name stays in the bundle, as a POSIX path and as a Windows path."""
     return all(".." not in kind(name).parts and not kind(name).anchor for kind in (PurePosixPath, PureWindowsPath))
 
 
 def _folded(name: str) -> str:
-    """What file systems that ignore case and normalization make of a name."""
+    """Return a name as file systems see it that ignore case and Unicode normalization."""
     return unicodedata.normalize("NFC", PurePosixPath(name).as_posix()).casefold()
 
 
 def check_folder(folder: Path, files: Mapping[str, FileRecord]) -> None:
-    """Compare a folder with what its manifest lists; contents are not read.
+    """Compare a folder with the manifest's list, without reading contents.
 
-    ``tensorrt`` may lie there, which a device makes, and what killed programs of vitedge left: partly written files and
-    folders in which ``tensorrt`` was made. The next program that writes there removes these.
+    The folder may also hold ``tensorrt``, which a device builds, and leftovers of killed programs of vitedge: partly
+    written files, and folders in which ``tensorrt`` was built. The next program that writes there removes them.
 
     Raises:
-        BundleIntegrityError: a file is missing or has another size, something that is not listed lies there, or
-            something is no file or folder, such as a link.
+        BundleIntegrityError: a file is missing or has another size, the folder holds something unlisted, or an entry is
+            neither a file nor a folder, such as a link.
         OSError: the folder cannot be read.
     """
     for name, record in files.items():
@@ -110,10 +110,10 @@ def _check_file(path: Path, record: FileRecord) -> None:
 
 
 def check_size(path: Path, size: int, record: FileRecord) -> None:
-    """Refuse a file whose size is not the one that is listed.
+    """Refuse a file whose size differs from the listed size.
 
     Raises:
-        BundleIntegrityError: it is not.
+        BundleIntegrityError: the sizes differ.
     """
     if size != record.bytes:
         raise BundleIntegrityError(
@@ -124,7 +124,7 @@ def check_size(path: Path, size: int, record: FileRecord) -> None:
 
 
 def _entries(folder: Path, folders: Collection[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All that lies in a bundle, by path relative to it; folders that hold no listed file are not entered."""
+    """Yield the entries of a bundle with their relative paths; do not enter folders without listed files."""
     pending = [""]
     while pending:
         below = pending.pop()
@@ -139,7 +139,7 @@ def _entries(folder: Path, folders: Collection[str]) -> Iterator[tuple[str, os.D
 def _check_entry(name: str, entry: os.DirEntry[str], files: Mapping[str, FileRecord], folders: Collection[str]) -> None:
     try:
         mode = entry.stat(follow_symlinks=False).st_mode
-    except FileNotFoundError:  # a build that ended meanwhile
+    except FileNotFoundError:  # a build ended meanwhile
         return
     if stat.S_ISDIR(mode):
         known = name in folders or name == TENSORRT or name.startswith(BUILDING)

@@ -16,29 +16,30 @@ from vitedge.safety.files import parse_json
 from vitedge.safety.limits import MANIFEST_BYTES
 
 SCHEMA_VERSION = 2
-"""Written by this vitedge. A version is raised where an older runtime that ignores a new key would answer wrongly:
-2 brought ``confidence``. What is said of a 16-bit twin came without: a runtime that ignores it knows no TensorRT."""
+"""Version that this vitedge writes. It increases when an older runtime that ignores a new key would predict wrongly:
+version 2 added ``confidence``. The keys of the 16-bit twin needed no new version, because a runtime without them has no
+TensorRT."""
 
 READ_VERSIONS = (1, 2)
 
 LEAST_SQNR_DB = 5.0
-"""Least that a bundle may demand of an engine. Zeros reach 0 dB; what is converted from random weights demands 5."""
+"""Lowest SQNR that a bundle may demand of an engine. Zeros reach 0 dB; a bundle with random weights demands 5 dB."""
 TEMPERATURES = (1e-3, 1e3)
-"""Beyond them, logits over the temperature are 0 or infinite in float32."""
+"""Outside this range, logits divided by the temperature are 0 or infinite in float32."""
 CONVERT_AGAIN = "convert the model again"
 
 
 @dataclass(frozen=True)
 class PrecisionRecord:
-    """Precision asked for and what the converting host ran.
+    """Requested precision, and the precision that the converting host ran.
 
     Attributes:
-        asked: what ``--precision`` said; with ``auto``, what was chosen: ``Manifest.auto`` is there then.
-        effective: what the compiled engine computes its matrix products in on the host that converted
-            (``fp32``, ``bf16``, ``fp16``, ``int8``); ``bench`` reports the same of the device it runs on. Where the
-            host cannot compile for the target, it is what ONNX Runtime computed the graph in there, with every
-            value rounded as the graph says.
-        rest: precision of everything that is not int8 in an int8 bundle; else equal to ``effective``.
+        asked: requested precision; with ``auto``, the chosen precision, which ``Manifest.auto`` explains.
+        effective: precision of the matrix products in the compiled engine on the converting host (``fp32``, ``bf16``,
+            ``fp16``, ``int8``); ``bench`` reports the same for the device it runs on. If the host cannot compile for
+            the target, it is the precision in which ONNX Runtime computed the graph, with every value rounded as the
+            graph says.
+        rest: in an int8 bundle, the precision of everything else; otherwise equal to ``effective``.
     """
 
     asked: Precision
@@ -48,12 +49,12 @@ class PrecisionRecord:
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """The images that ranges were taken from, and the recipe.
+    """Calibration images, and the recipe of the quantizer.
 
     Attributes:
-        images: how many were used.
-        skipped: files that could not be read.
-        sha256: hash over the names and contents of the images used, in order.
+        images: number of images that were used.
+        skipped: names of files that could not be read.
+        sha256: hash of the names and contents of the used images, in order.
         recipe: name of the quantizer and its settings.
     """
 
@@ -65,14 +66,14 @@ class CalibrationRecord:
 
 @dataclass(frozen=True)
 class GoldenRecord:
-    """How golden vectors were made, and what an engine must reach on them.
+    """Origin of the golden vectors, and the SQNR that an engine must reach on them.
 
     Attributes:
-        inputs: ``images`` if they are preprocessed photos, ``synthetic`` if no photos were given.
+        inputs: ``images`` for preprocessed photos, ``synthetic`` if no photos were given.
         count: number of vectors.
-        min_sqnr_db: an engine whose logits are worse than this against the golden ones refuses to serve.
-        fp16_min_sqnr_db: the same of an engine of ``model.fp16.onnx`` against the twin's own golden logits; None where
-            the bundle has none.
+        min_sqnr_db: lowest SQNR of an engine's logits against the golden logits; below it, the engine refuses to serve.
+        fp16_min_sqnr_db: the same for an engine of ``model.fp16.onnx``, against the twin's golden logits; None if the
+            bundle has no twin.
     """
 
     inputs: Literal["images", "synthetic"]
@@ -81,13 +82,13 @@ class GoldenRecord:
     fp16_min_sqnr_db: float | None = None
 
     def check(self, where: Path) -> None:
-        """Refuse a demand that every engine meets.
+        """Refuse a demand that every engine would meet.
 
         Args:
             where: path of the manifest, for errors.
 
         Raises:
-            BundleSchemaError: there are no vectors, or less is demanded than of any bundle.
+            BundleSchemaError: there are no vectors, or the demand is below ``LEAST_SQNR_DB``.
         """
         if self.count < 1:
             raise BundleSchemaError(f"{where}: golden.count is {self.count}", expected="1 or more", fix=CONVERT_AGAIN)
@@ -103,12 +104,12 @@ class GoldenRecord:
 
 @dataclass(frozen=True)
 class VerificationRecord:
-    """Measured at conversion, on the golden inputs and, where given, the calibration images.
+    """Parity measured at conversion, on the golden inputs and on calibration images, if there are any.
 
     Attributes:
-        fp32_against_source: the FP32 graph against the framework's own forward pass; None for ONNX sources.
+        fp32_against_source: FP32 graph against the framework's forward pass; None for ONNX sources.
         precision_against_fp32: the bundle's engine against the FP32 graph.
-        fp16_against_fp32: the 16-bit twin against the FP32 graph, on the golden inputs; None where there is no twin.
+        fp16_against_fp32: 16-bit twin against the FP32 graph, on the golden inputs; None if there is no twin.
     """
 
     fp32_against_source: Parity | None
@@ -118,14 +119,14 @@ class VerificationRecord:
 
 @dataclass(frozen=True)
 class AccuracyRecord:
-    """Measured on the labelled images given to ``--eval``.
+    """Accuracy measured on labelled images at conversion.
 
     Attributes:
-        top1: percent.
-        top5: percent.
-        images: how many were evaluated.
-        sha256: hash over the names and contents of the images, in order.
-        calibration_images: how many of them calibration used as well.
+        top1: top-1 accuracy, in percent.
+        top5: top-5 accuracy, in percent.
+        images: number of evaluated images.
+        sha256: hash of the names and contents of the images, in order.
+        calibration_images: number of evaluated images that calibration also used.
     """
 
     top1: float
@@ -137,19 +138,19 @@ class AccuracyRecord:
 
 @dataclass(frozen=True)
 class ConfidenceRecord:
-    """How scores are made to mean what they say, fitted on labelled images (``calib.evaluation.score_calibration``).
+    """Calibration of scores, fitted on labelled images (``vitedge.calib.evaluation.score_calibration``).
 
     Attributes:
-        temperature: the runtime divides logits by it before the softmax; 1 leaves them as they are.
-        threshold: the runtime abstains from a prediction with a lower score, 0…1; at 0 it never does.
-        abstain_error: the share of wrong answers among the accepted ones that the threshold was chosen for, 0…1;
-            None where none was asked for.
+        temperature: the runtime divides logits by it before the softmax; 1 changes nothing.
+        threshold: the runtime abstains from a prediction with a lower score, 0…1; at 0 it never abstains.
+        abstain_error: error rate among the accepted predictions that the threshold was fitted to, 0…1; None if no error
+            rate was requested.
         accepted: percent of the images whose score reaches the threshold.
-        accepted_top1: percent of those whose best class is right.
+        accepted_top1: percent of the accepted images whose best class is correct.
         ece_before: expected calibration error of the scores without the temperature, in percent.
-        ece_after: with it.
-        images: how many it was fitted on.
-        sha256: hash over the names and contents of the images, in order.
+        ece_after: expected calibration error with the temperature, in percent.
+        images: number of images that it was fitted on.
+        sha256: hash of the names and contents of the images, in order.
     """
 
     temperature: float
@@ -172,16 +173,16 @@ class ConfidenceRecord:
 
 @dataclass(frozen=True)
 class ContractRecord:
-    """What ``--precision auto`` was held to, and on which images.
+    """Limits for the automatic choice of precision, and the images on which the loss was measured.
 
     Attributes:
-        max_drop: largest loss that is allowed.
-        max_p99_ms: largest p99 of a classification, in milliseconds; None for any.
-        loss: what is lost against fp32: ``top1_drop`` in points, or ``flip_rate`` in percent where the images have no
+        max_drop: greatest loss that is allowed.
+        max_p99_ms: greatest p99 of a classification, in milliseconds; None allows any.
+        loss: measure of the loss against fp32: ``top1_drop`` in points, or ``flip_rate`` in percent for images without
             classes.
-        images: how many it was measured on.
-        sha256: hash over their names and contents, in order.
-        calibration_images: how many of them calibration used as well.
+        images: number of images.
+        sha256: hash of their names and contents, in order.
+        calibration_images: number of images that calibration also used.
     """
 
     max_drop: float
@@ -193,27 +194,27 @@ class ContractRecord:
 
     @property
     def loss_name(self) -> str:
-        """What is lost, in words."""
+        """The measure of the loss, in words."""
         return "drop in top-1" if self.loss == "top1_drop" else "flip rate"
 
     @property
     def unit(self) -> str:
-        """Of the loss."""
+        """The unit of the loss."""
         return "points" if self.loss == "top1_drop" else "%"
 
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """What ``--precision auto`` tried, measured on the host that converted.
+    """A candidate of the automatic choice of precision, measured on the converting host.
 
     Attributes:
-        name: for people.
-        precision: of its graph.
-        float_layers: layers that its int8 graph leaves in floating point, by name.
-        p50_ms: median time of a classification.
-        p99_ms: 99th percentile.
-        loss: as in ``ContractRecord``; None where it was not measured, because a faster candidate was chosen or p99 is
-            too long.
+        name: name for people.
+        precision: precision of its graph.
+        float_layers: names of the layers that its int8 graph keeps in floating point.
+        p50_ms: median time of a classification, in milliseconds.
+        p99_ms: 99th percentile of the time of a classification, in milliseconds.
+        loss: as in ``ContractRecord``; None if it was not measured, because a faster candidate was chosen or p99 is too
+            long.
     """
 
     name: str
@@ -226,12 +227,12 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class AutoRecord:
-    """How ``--precision auto`` chose.
+    """Result of the automatic choice of precision.
 
     Attributes:
-        contract: what it was held to.
-        chosen: name of the candidate that the bundle is.
-        candidates: from the fastest on.
+        contract: the limits.
+        chosen: name of the candidate that the bundle contains.
+        candidates: all candidates, the fastest first.
     """
 
     contract: ContractRecord
@@ -240,7 +241,7 @@ class AutoRecord:
 
     @property
     def summary(self) -> str:
-        """What was chosen, and held to what, as a phrase."""
+        """The chosen candidate and the limits, as a phrase."""
         contract, chosen = self.contract, {each.name: each for each in self.candidates}.get(self.chosen)
         if chosen is None or chosen.loss is None:
             return self.chosen
@@ -265,21 +266,21 @@ class Manifest:
     """The whole manifest.
 
     Attributes:
-        schema_version: version of this layout; those in ``READ_VERSIONS`` are read.
-        vitedge_version: what wrote it.
+        schema_version: version of the schema; this vitedge reads ``READ_VERSIONS``.
+        vitedge_version: version of vitedge that wrote the manifest.
         created_at: ISO 8601, UTC.
         model: identity, labels, preprocessing.
-        precision: asked for and effective.
+        precision: requested and effective precision.
         target: name of the target.
         calibration: None if nothing was calibrated.
-        golden: how the golden vectors were made.
+        golden: origin of the golden vectors.
         verification: parity measured at conversion.
         accuracy: None if not measured.
         tools: versions of the packages that made the bundle, by name.
         host: processor of the machine that converted.
-        files: every file of the bundle but the manifest, by its path relative to the bundle, with ``/``.
-        confidence: None if it was not fitted.
-        auto: None unless the precision was chosen by ``--precision auto``.
+        files: every file of the bundle except the manifest, by its path relative to the bundle, with ``/``.
+        confidence: None if scores were not calibrated.
+        auto: None unless the precision was chosen automatically.
     """
 
     schema_version: int
@@ -300,7 +301,7 @@ class Manifest:
 
 
 def manifest_schema() -> dict[str, Any]:
-    """The JSON schema that ``vitedge/bundle/manifest.schema.json`` publishes."""
+    """Return the JSON schema that ``vitedge/bundle/manifest.schema.json`` publishes."""
     schema = json_schema(Manifest)
     schema["properties"]["schema_version"] = {"enum": list(READ_VERSIONS)}
     return {
@@ -311,10 +312,10 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """The manifest as indented JSON text, in ASCII.
+    """Write a manifest as indented JSON text, in ASCII.
 
     Raises:
-        UsageError: it is larger than any manifest that is read.
+        UsageError: the text exceeds ``MANIFEST_BYTES``.
     """
     text = escape.json(encode(manifest), indent=1) + "\n"
     if len(text) > MANIFEST_BYTES:
@@ -331,10 +332,10 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
 
     Args:
         text: contents of ``manifest.json``.
-        where: path for errors.
+        where: path of the manifest, for errors.
 
     Raises:
-        BundleSchemaError: not JSON, from a newer vitedge, or a key is missing or wrong.
+        BundleSchemaError: the text is not JSON or comes from a newer vitedge, or a key is missing or wrong.
     """
     try:
         value = parse_json(text)
@@ -348,7 +349,7 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
 
 
 def _check_version(version: object, where: str) -> None:
-    """Before anything else is read: the other keys of another version may mean something else."""
+    """Refuse another version before other keys are read, because they may have another meaning there."""
     if not isinstance(version, (int, float)) or isinstance(version, bool) or version in READ_VERSIONS:
         return
     newer = version > SCHEMA_VERSION

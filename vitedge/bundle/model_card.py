@@ -1,4 +1,4 @@
-"""What is known of a model besides its graph."""
+"""The model card: identity, labels and preprocessing of a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class ModelCard:
 
     Attributes:
         name: short name for people and file names, such as ``deit_tiny_patch16_224``.
-        source: where it came from, as the user wrote it, such as ``timm:deit_tiny_patch16_224``.
+        source: the source as the user wrote it, such as ``timm:deit_tiny_patch16_224``.
         architecture: timm's architecture name, the class of Transformers or of a user's module, or ``onnx`` or
-            ``torch.export`` where only a graph is known.
-        labels: one name per logit, in order.
-        preprocessing: how images become inputs.
-        weights_sha256: hash of the weight file, or of all weights in order; empty if weights are random.
+            ``torch.export`` if only a graph is known.
+        labels: one label for each logit, in order.
+        preprocessing: turns images into inputs.
+        weights_sha256: hash of the weights file, or of all weights in order; empty if weights are random.
         pretrained: whether the weights come from training; random weights say nothing about accuracy.
-        revision: commit of the hub's repository that was downloaded; empty if nothing was.
+        revision: commit of the repository that was downloaded from the hub; empty if nothing was downloaded.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""What happens to an image between the camera and the first layer: the noun, and its geometry.
+"""Preprocessing between the camera and the first layer: its parameters and its geometry.
 
-The runtime carries it out (``vitedge.runtime.preprocess``); converters read it from a checkpoint's own configuration.
+``vitedge.runtime.preprocess`` executes it. Converters read the parameters from a checkpoint's own configuration.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 CROP_ROUNDINGS: tuple[CropRounding, ...] = get_args(CropRounding)
 
 LEAST_STD, LARGEST_STD = 1e-6, 1e6
-"""Beyond them, normalized pixels overflow 16-bit floats or vanish."""
+"""Outside this range, normalized pixels overflow 16-bit floats or vanish."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the pixels of the network's input come from, for frames of one size.
+    """Resize and crop for frames of one size.
 
-    The frame is resized to ``resized`` and the window of the input size whose corner is ``offset`` is cut out of
-    it; ``offset`` is negative where the resized frame is smaller than the input and is padded.
+    The frame is resized to ``resized``. Then the window of the input's size is cut out at ``offset``. ``offset`` is
+    negative if the resized frame is smaller than the input and is padded.
 
     Attributes:
         resized: (height, width) in pixels after resizing.
@@ -55,9 +55,9 @@ class Preprocessing:
         interpolation: resampling filter, in Pillow's definition (antialiased).
         mean: per channel, on the 0…1 scale, in ``channel_order``.
         std: per channel, on the 0…1 scale, in ``channel_order``.
-        channel_order: the order in which the network was trained to read the channels.
-        crop_rounding: where the crop begins if its margin is odd: ``half_even`` rounds half of it as torchvision and
-            timm do, ``floor`` as Transformers does.
+        channel_order: order of the channels in the network's input.
+        crop_rounding: rounding of half an odd margin: ``half_even`` as in torchvision and timm, ``floor`` as in
+            Transformers.
     """
 
     input_size: tuple[int, int]
@@ -86,20 +86,21 @@ class Preprocessing:
 
     @property
     def padding(self) -> tuple[int, int, int]:
-        """Colour around a frame that does not cover the input, in ``channel_order``.
+        """Colour around a frame that does not cover the input, in ``channel_order``, 0…255.
 
-        The mean in ``border`` mode (timm's ``transforms_imagenet_eval``), else black (torchvision's ``CenterCrop``).
+        In ``border`` mode it is the mean (timm's ``transforms_imagenet_eval``), else black (torchvision's
+        ``CenterCrop``).
         """
         if self.resize_mode == "border":
             return (round(255 * self.mean[0]), round(255 * self.mean[1]), round(255 * self.mean[2]))
         return (0, 0, 0)
 
     def geometry(self, height: int, width: int) -> Geometry:
-        """Sizes and offsets for frames of ``height`` × ``width`` pixels.
+        """Return the geometry for frames of ``height`` × ``width`` pixels.
 
         Rounding follows torchvision's ``Resize`` and ``CenterCrop`` and timm's ``ResizeKeepRatio`` and
-        ``CenterCropOrPad`` (timm/data/transforms.py), or ``center_crop`` of Transformers (image_transforms.py); a side
-        that rounds to nothing, which timm refuses, is 1 pixel.
+        ``CenterCropOrPad`` (timm/data/transforms.py), or ``center_crop`` of Transformers (image_transforms.py). A side
+        that rounds to 0, which timm refuses, becomes 1 pixel.
         """
         resized = self._resized(height, width)
         centered = _centered if self.crop_rounding == "half_even" else _centered_down
@@ -154,10 +155,10 @@ def _centered_down(size: int, window: int) -> int:
 
 
 def resize_size_for(input_size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
-    """timm's size before the crop: ``floor(side / crop_pct)`` for each side.
+    """Return timm's size before the crop: ``floor(side / crop_pct)`` for each side.
 
     Raises:
-        UsageError: ``input_size`` is beyond a bound, or ``crop_pct`` is no positive number or vanishes.
+        UsageError: ``input_size`` exceeds ``INPUT_SIDE``, or ``crop_pct`` is not positive or too small.
     """
     _check_sizes(input_size)
     if not max(input_size) / sys.maxsize < crop_pct < math.inf:

@@ -1,4 +1,4 @@
-"""Prints the JSON schema of the manifest: ``python -m vitedge.bundle.schema > vitedge/bundle/manifest.schema.json``."""
+"""Print the JSON schema of the manifest: ``python -m vitedge.bundle.schema > vitedge/bundle/manifest.schema.json``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitedge.bundle.manifest import manifest_schema
 
 
 def schema_text() -> str:
-    """The text of ``vitedge/bundle/manifest.schema.json``."""
+    """Return the text of ``vitedge/bundle/manifest.schema.json``."""
     return json.dumps(manifest_schema(), indent=2) + "\n"
 
 

@@ -1,7 +1,8 @@
 """Signatures of bundles: Ed25519 over the exact bytes of ``manifest.json``, which holds the hash of every other file.
 
-They stand beside it in ``manifest.sig``, one for each key, and are checked against public keys that the device has from
-elsewhere. ``openssl pkeyutl -verify -rawin`` checks them too. ``vitedge.bundle.signing`` makes keys and signatures.
+``manifest.sig`` beside it holds one signature for each key. A device checks them against public keys that it has from
+another source. ``openssl pkeyutl -verify -rawin`` checks them too. ``vitedge.bundle.signing`` makes keys and
+signatures.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ _PUBLIC_KEYS = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY---
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A key that is trusted.
+    """A trusted public key.
 
     Attributes:
-        id: the first 16 hex digits of the SHA-256 of ``raw``.
-        raw: its 32 bytes.
+        id: first 16 hex digits of the SHA-256 of ``raw``.
+        raw: the 32 bytes of the key.
     """
 
     id: str
@@ -51,10 +52,10 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class Signature:
-    """One of ``manifest.sig``.
+    """One signature of ``manifest.sig``.
 
     Attributes:
-        key: id of the key that made it.
+        key: ID of the key that made the signature.
         signature: 64 bytes in base64.
     """
 
@@ -64,7 +65,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Signatures:
-    """The whole ``manifest.sig``."""
+    """The content of ``manifest.sig``."""
 
     version: int
     algorithm: Literal["ed25519"]
@@ -72,15 +73,15 @@ class Signatures:
 
 
 def key_id(raw: bytes) -> str:
-    """What names a key to people and in ``manifest.sig``; it proves nothing."""
+    """Return the ID of a key, for people and for ``manifest.sig``; an ID proves nothing."""
     return hashlib.sha256(raw).hexdigest()[:KEY_ID_DIGITS]
 
 
 def trusted_keys(trust: Trust) -> tuple[PublicKey, ...]:
-    """Read the public keys that are trusted; at least one.
+    """Read the trusted public keys; at least one.
 
     Raises:
-        UsageError: there is none, or something that was named is no Ed25519 public key.
+        UsageError: there is no key, or something is no Ed25519 public key.
         MissingExtraError: the cryptography package is not installed.
     """
     named = [trust] if isinstance(trust, (str, bytes, os.PathLike)) else list(trust)
@@ -142,16 +143,16 @@ def verify(manifest: bytes, folder: Path, trusted: Sequence[PublicKey]) -> str:
     """Check that a trusted key has signed a manifest.
 
     Args:
-        manifest: the very bytes that are parsed afterwards.
-        folder: the bundle's, with ``manifest.sig``.
-        trusted: keys, of which one has to have signed it.
+        manifest: the bytes that the caller will parse.
+        folder: the bundle's folder, with ``manifest.sig``.
+        trusted: keys; one of them must have signed the manifest.
 
     Returns:
-        The id of the key.
+        The ID of the key.
 
     Raises:
-        BundleSignatureError: it is not signed, or by keys that are not trusted; it was altered after it was signed; or
-            the signatures cannot be read.
+        BundleSignatureError: the manifest is not signed or only by keys that are not trusted, was altered after
+            signing, or the signatures cannot be read.
         MissingExtraError: the cryptography package is not installed.
     """
     found, known = read_signatures(folder), {key.id: key for key in trusted}
@@ -165,7 +166,7 @@ def verify(manifest: bytes, folder: Path, trusted: Sequence[PublicKey]) -> str:
         raise BundleSignatureError(
             f"{folder} is signed by {', '.join(each.key for each in found)}, which is not trusted here",
             expected=expected,
-            fix="take the bundle from whom you trust; or trust that key, if it is theirs",
+            fix="get the bundle from a source that you trust; or trust this key, if it belongs to them",
         )
     for each in signers:
         if _is_valid(each, known[each.key], manifest):
@@ -186,10 +187,10 @@ def _is_valid(signature: Signature, key: PublicKey, manifest: bytes) -> bool:
 
 
 def read_signatures(folder: Path) -> tuple[Signature, ...]:
-    """The signatures of a bundle, unverified; none if it has no ``manifest.sig``.
+    """Read the signatures of a bundle, without verifying them; empty if it has no ``manifest.sig``.
 
     Raises:
-        BundleSignatureError: they cannot be read.
+        BundleSignatureError: the signatures cannot be read.
     """
     path = folder / SIGNATURES
     try:
@@ -207,10 +208,10 @@ def read_signatures(folder: Path) -> tuple[Signature, ...]:
 
 
 def _check(signature: Signature) -> None:
-    """Refuse what no key can have made.
+    """Refuse a malformed signature.
 
     Raises:
-        ValueError: it is no base64 of 64 bytes, or the key's id is none.
+        ValueError: the signature is no base64 of 64 bytes, or the key's ID is malformed.
     """
     if not re.fullmatch(f"[0-9a-f]{{{KEY_ID_DIGITS}}}", signature.key):
         raise ValueError(f"{signature.key!r} is no id of a key")

@@ -1,4 +1,4 @@
-"""Keys and signatures of bundles, for those who publish them; ``vitedge.bundle.signatures`` checks them on devices."""
+"""Make keys and sign bundles, before publishing; ``vitedge.bundle.signatures`` checks signatures on devices."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ EXPECTED_KEY = "an Ed25519 private key in PEM (PKCS 8), as vitedge sign --new-ke
 
 
 def public_path(path: Path) -> Path:
-    """Where the public key of a new private one is written: ``fleet.pub.pem`` for ``fleet.pem``."""
+    """Return the path of the public key that belongs to a new private key: ``fleet.pub.pem`` for ``fleet.pem``."""
     return path.with_name(f"{path.name.removesuffix('.pem')}.pub.pem")
 
 
 def new_key(path: str | Path) -> PublicKey:
-    """Make a key pair: a private key, which signs, and beside it the public one, which devices trust.
+    """Make a key pair: a private key for signing, and beside it the public key, which devices trust.
 
     Args:
-        path: of the private key, which must not exist: unencrypted PEM that its owner alone may read. The public key is
-            written to ``public_path(path)``.
+        path: path of the private key; it must not exist. The key is written as unencrypted PEM that only its owner may
+            read. The public key is written to ``public_path(path)``.
 
     Returns:
         The public key.
@@ -82,32 +82,32 @@ def _create(path: Path, content: bytes, mode: int) -> None:
 
 
 def is_encrypted(key: Key) -> bool:
-    """Whether a private key needs a passphrase.
+    """Return whether a private key needs a passphrase.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the key cannot be read.
     """
     return b"ENCRYPTED" in _content(key)
 
 
 def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None) -> PublicKey:
-    """Sign a bundle: write into its ``manifest.sig``, where a signature by the same key is replaced and others stay.
+    """Sign a bundle: add a signature to its ``manifest.sig``, in place of an earlier one by the same key.
 
-    Everything that the manifest lists is checked first. A change of the manifest, such as ``vitedge eval
-    --fit-confidence``, ends the signature; what a device builds into ``tensorrt/`` is not covered.
+    All listed files are checked first. A change of the manifest, such as calibrated scores, invalidates the signature.
+    The signature does not cover plans that a device builds into ``tensorrt/``.
 
     Args:
-        bundle: a bundle, or the path of one.
+        bundle: a bundle, or the path of a bundle.
         key: private key: a PEM file, or its bytes.
-        passphrase: of the key, if it is encrypted.
+        passphrase: passphrase of the key, if it is encrypted.
 
     Returns:
-        The public key, whose id devices name in their errors.
+        The public key; devices name its ID in their errors.
 
     Raises:
         BundleError: the bundle cannot be read, or a file of it was altered.
-        BundleSignatureError: it has signatures that cannot be read.
-        UsageError: the key is none, or the passphrase is wrong; or the bundle cannot be written into.
+        BundleSignatureError: existing signatures of the bundle cannot be read.
+        UsageError: the key is no private key, the passphrase is wrong, or the bundle cannot be written.
         MissingExtraError: the cryptography package is not installed.
     """
     private = _private_key(key, passphrase)
@@ -117,7 +117,7 @@ def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None
     others = tuple(each for each in read_signatures(opened.path) if each.key != public.id)
     if len(others) >= BUNDLE_SIGNATURES:
         raise UsageError(
-            f"{opened.path} has {len(others)} signatures, which is the most that one may have",
+            f"{opened.path} has {len(others)} signatures, the most that a bundle may have",
             fix=f"remove {opened.path / SIGNATURES}, and sign with the keys that are still trusted",
         )
     signature = Signature(public.id, base64.b64encode(private.sign(manifest)).decode("ascii"))
@@ -127,10 +127,10 @@ def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None
 
 
 def _manifest(bundle: Bundle) -> bytes:
-    """The bytes of the manifest that was checked.
+    """Return the bytes of the manifest that was checked.
 
     Raises:
-        BundleError: it changed since.
+        BundleError: the manifest cannot be read, or changed since the check.
     """
     path = bundle.path / MANIFEST
     try:
@@ -138,7 +138,9 @@ def _manifest(bundle: Bundle) -> bytes:
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != bundle.digest:
-        raise BundleIntegrityError(f"{path} changed while it was signed", fix="sign it when nobody writes it")
+        raise BundleIntegrityError(
+            f"{path} changed while it was signed", fix="sign it while no other program writes it"
+        )
     return content
 
 

@@ -1,6 +1,6 @@
-"""The hardware that vitedge compiles for, and what is known of it: one entry each.
+"""The targets: kinds of hardware that vitedge compiles for, with their facts.
 
-Memory and DLA cores are those of NVIDIA's module data sheets; the JetPack table follows NVIDIA's release notes.
+Memory and DLA cores come from NVIDIA's module data sheets. The JetPack table follows NVIDIA's release notes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FP8_COMPUTE_CAPABILITY = "8.9"
 
 @dataclass(frozen=True)
 class JetpackRelease:
-    """What one JetPack brings to a device.
+    """Versions in one JetPack.
 
     Attributes:
-        jetpack: its version, or the range of versions that have the same.
+        jetpack: version of JetPack, or a range of versions with the same contents.
         l4t: version of Jetson Linux, as in ``/etc/nv_tegra_release``.
         tensorrt: version of TensorRT.
         cuda: version of CUDA.
@@ -37,7 +37,7 @@ class JetpackRelease:
 
     @property
     def supported(self) -> bool:
-        """Whether its TensorRT builds strongly typed networks as vitedge writes them."""
+        """Whether its TensorRT builds the strongly typed networks that vitedge writes."""
         return tuple(int(part) for part in self.tensorrt.split(".")) >= MINIMUM_TENSORRT
 
 
@@ -47,10 +47,10 @@ class TensorrtDevice:
 
     Attributes:
         module: the Python module that builds and runs.
-        compute_capabilities: of its GPUs, such as ``8.7``; empty where any will do that the TensorRT at hand supports.
-        memory_gb: the sizes it is sold with, shared by CPU and GPU; empty for GPUs with memory of their own.
-        dla_cores: most deep-learning accelerators that one has.
-        releases: the JetPacks that run on it, oldest first; empty for what is no Jetson.
+        compute_capabilities: compute capabilities of its GPUs, such as ``8.7``; empty for any that TensorRT supports.
+        memory_gb: memory sizes on sale, shared by CPU and GPU; empty for GPUs with memory of their own.
+        dla_cores: greatest number of deep-learning accelerators.
+        releases: JetPacks that run on it, oldest first; empty if it is no Jetson.
     """
 
     module: TensorrtModule
@@ -65,14 +65,14 @@ class Target:
     """A kind of device.
 
     Attributes:
-        name: what ``--target`` takes.
+        name: name of the target, for ``convert``.
         description: one line for people.
-        backend: what compiles for it and runs on it.
-        precisions: what ``--precision`` may ask for.
-        notes: what to know before choosing a precision.
-        tensorrt: what is known of it where the backend is TensorRT.
-        refusal: why vitedge does not convert for it; empty where it does.
-        runs_here: whether the machine that converts can run and time it, which ``--precision auto`` does.
+        backend: backend that compiles for it and runs on it.
+        precisions: supported precisions.
+        notes: advice for the choice of a precision.
+        tensorrt: facts for the TensorRT backend; None for other backends.
+        refusal: reason why vitedge does not convert for it; empty if it does.
+        runs_here: whether the converting machine can run and time it, as the automatic choice of precision needs.
     """
 
     name: str
@@ -154,10 +154,10 @@ TARGETS: tuple[Target, ...] = (
 
 
 def target_named(name: str) -> Target:
-    """The target of that name, refused ones included.
+    """Return the target of a name, even one that vitedge refuses to convert for.
 
     Raises:
-        UsageError: no target has it; the message suggests close names, or says why a DLA is none.
+        UsageError: there is no such target; the message suggests close names, or says why a DLA is no target.
     """
     for target in TARGETS:
         if target.name == name:
