@@ -1,5 +1,6 @@
 """Sources of frames: images, videos, cameras, network streams, iterables.
 
-The stream, the command line and applications import it. Start with ``open``, which decides by what it is given;
-``base`` holds the Protocol.
+The stream, the command line and ``vitedge.calib.data`` import it. Start with ``base``, which defines a source, and
+``open``, which opens a source by what it is given. ``capture`` reads cameras, videos and network streams with OpenCV;
+``images`` decodes image files.
 """

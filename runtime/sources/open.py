@@ -1,27 +1,23 @@
-"""Where frames come from: ``open_source`` decides by what it is given.
-
-Every source is iterated once, by one thread, and closed by whoever opened it.
-"""
+"""``open_source``: opens a camera, file, folder, network stream or iterable, by what it is given."""
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
-from vitedge.runtime.preprocess.preprocessor import check_frame
-from vitedge.runtime.sources.base import Frame, FrameSource, Image
+from vitedge.prediction import Image
+from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.capture import open_camera, open_stream, open_video
-from vitedge.runtime.sources.images import IMAGE_SUFFIXES, list_images, read_image
+from vitedge.runtime.sources.image_files import ImageFiles, open_folder
+from vitedge.runtime.sources.images import IMAGE_SUFFIXES
+from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.safety.files import is_file, is_folder
-
-logger = logging.getLogger("vitedge")
 
 ACCEPTED = (
     "a camera number (0), a video file, an image, a folder of images, an rtsp:// or http:// address, "
@@ -29,105 +25,23 @@ ACCEPTED = (
 )
 LONGEST_NUMBER = 10
 VIDEO4LINUX = 81
-"""Major number of the devices that are cameras, such as those of ``/dev/v4l/by-id``."""
+"""Major number of camera devices, such as those in ``/dev/v4l/by-id``."""
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
-SKIPPED_NAMED = 5
-
-
-class ImageFiles(FrameSource):
-    """Image files, in the order given, through Pillow; unreadable ones are skipped, counted and named.
-
-    Args:
-        paths: the files.
-        name: what to call them in messages.
-    """
-
-    def __init__(self, paths: tuple[Path, ...], name: str) -> None:
-        self.name = name
-        self.length = len(paths)
-        self._paths = paths
-        self._skipped: list[Path] = []
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """The images that were skipped."""
-        if not self._skipped:
-            return ()
-        names = ", ".join(str(path) for path in self._skipped[:SKIPPED_NAMED])
-        more = len(self._skipped) - SKIPPED_NAMED
-        tail = f" and {more} more" if more > 0 else ""
-        return (f"{self.name}: skipped {len(self._skipped)} unreadable of {self.length} images: {names}{tail}",)
-
-    def __iter__(self) -> Iterator[Frame]:
-        """The images that can be read."""
-        for index, path in enumerate(self._paths):
-            try:
-                image = read_image(path)
-            except FrameSourceError as error:
-                self._skip(path, error)
-                continue
-            yield Frame(image, index, order="RGB", file=str(path))
-
-    def close(self) -> None:
-        """Nothing is held open between images."""
-
-    def _skip(self, path: Path, error: FrameSourceError) -> None:
-        if len(self._paths) == 1:
-            raise error
-        self._skipped.append(path)
-        logger.warning("skipped: %s", error.problem)
-        if len(self._skipped) == len(self._paths):
-            raise FrameSourceError(
-                f"none of the {len(self._paths)} images of {self.name} can be read; the last: {error.problem}",
-                expected=error.expected or "whole image files",
-                fix=error.fix,
-            ) from error
-
-
-class FrameIterable(FrameSource):
-    """Frames that the caller makes: ``H×W×3`` uint8 BGR arrays, or ``Frame`` objects with a time of their own.
-
-    Args:
-        frames: what to iterate; it is not closed.
-        live: whether frames that nobody fetches are lost, as with a camera.
-    """
-
-    def __init__(self, frames: Iterable[Image | Frame], *, live: bool = False) -> None:
-        self.name = "the iterable of frames"
-        self.live = live
-        self.length = len(frames) if isinstance(frames, Sized) else None
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[Frame]:
-        """The frames, each checked."""
-        for index, item in enumerate(self._frames):
-            frame = item if isinstance(item, Frame) else Frame(item, index)
-            try:
-                check_frame(frame.image)
-            except FrameSourceError as error:
-                raise FrameSourceError(
-                    f"frame {index} of {self.name}: {error.problem}", expected=error.expected, fix=error.fix
-                ) from error
-            yield frame
-
-    def close(self) -> None:
-        """The caller's iterable is the caller's to close."""
-
 
 Source: TypeAlias = int | str | Path | FrameSource | Iterable[Image | Frame]
 
 
 def open_source(source: Source) -> FrameSource:
-    """Open what frames are to come from.
+    """Open a source of frames. The caller closes it.
 
     Args:
-        source: a camera number (also as a string of digits, or ``/dev/video0``), the path of a video file, of an
-            image or of a folder of images, an ``rtsp://`` or ``http://`` address, an iterable of ``H×W×3`` uint8
-            BGR arrays or of ``Frame`` objects, or a source that is open already, which is returned as it is.
+        source: a camera number (also as a string of digits, or ``/dev/video0``); the path of a video file, of an image
+            or of a folder of images; an ``rtsp://`` or ``http://`` address; an iterable of ``H×W×3`` uint8 BGR arrays
+            or of ``Frame`` objects; or an open source, which is returned as it is.
 
     Raises:
-        FrameSourceError: it does not exist, does not open, or holds no frame.
-        UsageError: it is of another kind.
+        FrameSourceError: the source does not exist, cannot be opened, or has no frame.
+        UsageError: ``source`` is something else.
         MissingExtraError: OpenCV or Pillow is needed and not installed.
     """
     if isinstance(source, FrameSource):
@@ -166,18 +80,18 @@ def _open_named(source: str) -> FrameSource:
 
 def _open_path(path: Path) -> FrameSource:
     if is_folder(path):
-        return _open_folder(path)
+        return open_folder(path)
     if is_file(path):
         return ImageFiles((path,), str(path)) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
     if _is_camera(path):
         return open_camera(path)
     if os.path.lexists(path):
-        raise FrameSourceError(f"{path} is no file, folder or camera that can be opened", expected=ACCEPTED)
+        raise FrameSourceError(f"{path} is not a file, folder or camera that can be opened", expected=ACCEPTED)
     raise _missing(path)
 
 
 def _is_camera(path: Path) -> bool:
-    """Whether a path is of a camera, one that is not attached too."""
+    """Whether a path names a camera, attached or not."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -195,14 +109,3 @@ def _missing(path: Path) -> FrameSourceError:
         expected=ACCEPTED,
         fix=did_you_mean(path.name, siblings),
     )
-
-
-def _open_folder(folder: Path) -> ImageFiles:
-    paths = list_images(folder)
-    if not paths:
-        raise FrameSourceError(
-            f"the folder {folder} holds no images",
-            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}, in it or in folders below it",
-            fix="links to folders are not followed",
-        )
-    return ImageFiles(paths, str(folder))

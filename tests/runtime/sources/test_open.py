@@ -14,7 +14,8 @@ import pytest
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError
 from vitedge.runtime.sources import open as sources
 from vitedge.runtime.sources.base import Frame
-from vitedge.runtime.sources.open import FrameIterable, open_source
+from vitedge.runtime.sources.iterables import FrameIterable
+from vitedge.runtime.sources.open import open_source
 
 pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -160,7 +161,7 @@ class TestWrongSources:
             os.mkfifo(path)
         else:
             path.symlink_to(path if kind == "loop" else kind)
-        with pytest.raises(FrameSourceError, match="is no file, folder or camera"):
+        with pytest.raises(FrameSourceError, match="is not a file, folder or camera"):
             open_source(path)
 
     @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "9" * 5000, "/dev/zero/a", ""])

@@ -14,7 +14,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.errors import FrameSourceError, UsageError
 from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame
-from vitedge.runtime.sources.open import FrameIterable
+from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.runtime.stream.stream import QUEUED_FRAMES, Stream
 
 pytest.importorskip("cv2")
