@@ -1,4 +1,4 @@
-"""What differs between backends on the road to a bundle: a module each, and a line in ``BACKENDS``."""
+"""The interface of backends: each is a module, and a line in ``BACKENDS``."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from vitedge.runtime.engines.base import Engine
 
 @dataclass(frozen=True)
 class Reduced:
-    """A graph in the precision asked for.
+    """A graph in the precision of a bundle.
 
     Attributes:
         graph: ``model.onnx``.
         calibration: how it was calibrated; None if it was not.
-        unrounded: logits of the golden frames with all but the quantizers in float32, where the graph itself rounds to
-            16 bits: an engine may round otherwise, and differ by as much. None where the compiled engine, which the
-            host has, shows how much it differs.
-        twin: the 16-bit graph that goes with an 8-bit one; None where none does.
+        unrounded: logits of the golden frames with everything but the quantizers in float32, if the graph rounds to 16
+            bits. An engine may round otherwise, and differ as much as these. None if this host can measure the compiled
+            engine instead.
+        twin: the 16-bit graph that accompanies an 8-bit graph; None if there is none.
     """
 
     graph: onnx.ModelProto
@@ -46,14 +46,14 @@ class Reduced:
 
 @dataclass(frozen=True)
 class Material:
-    """What a graph is reduced with.
+    """The input of ``Backend.reduce``.
 
     Attributes:
-        graph: FP32; uint8 ``frame`` in, ``logits`` out.
-        card: its preprocessing.
+        graph: FP32 graph; uint8 ``frame`` in, ``logits`` out.
+        card: the model.
         frames: ``(N,H,W,3)`` uint8, photos or synthetic.
-        golden: the first of them, which the bundle keeps.
-        photos: all of them; None without ``--calib``.
+        golden: the first frames, which the bundle keeps.
+        photos: all calibration images; None without ``calib``.
     """
 
     graph: onnx.ModelProto
@@ -64,12 +64,12 @@ class Material:
 
 
 class Backend(Protocol):
-    """A module that compiles graphs, or makes them for a device that compiles them.
+    """A module that compiles graphs, or prepares graphs that the device compiles.
 
     Attributes:
-        WRITES: what it writes, for people.
-        COMPARES: what stands for the device on this host, for people.
-        REWRITES: exact rewrites that pay with its engine alone; they come after those for all.
+        WRITES: describes the files that it writes.
+        COMPARES: describes what stands for the device on this host.
+        REWRITES: exact rewrites that pay with its engine alone; they are applied after the common rewrites.
     """
 
     WRITES: str
@@ -80,16 +80,16 @@ class Backend(Protocol):
         """Refuse a graph that it cannot compile, before more work goes into it; raises ConversionError."""
 
     def reduce(self, material: Material, precision: Precision, progress: Progress) -> Reduced:
-        """The graph in a precision."""
+        """Bring the graph to a precision."""
 
     def computed(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        """The graph in the form in which ONNX Runtime computes what it says: golden logits are taken from that."""
+        """Return the graph in the form that ONNX Runtime computes as the engine does; it gives the golden logits."""
 
     def write(self, folder: Path, card: ModelCard, precision: Precision) -> None:
-        """Write what it compiled beside ``model.onnx`` and all else that the bundle's folder holds already."""
+        """Write the compiled files beside ``model.onnx`` in the folder of the bundle."""
 
     def open_host_engine(self, bundle: Bundle) -> Engine:
-        """What the bundle is verified and evaluated with on this host."""
+        """Open the engine that verifies and evaluates the bundle on this host."""
 
 
 BACKENDS: Mapping[str, str] = {
@@ -99,21 +99,21 @@ BACKENDS: Mapping[str, str] = {
 
 
 def backend_of(target: Target) -> Backend:
-    """The backend that compiles for a target."""
+    """Import the backend of a target."""
     backend: Backend = importlib.import_module(BACKENDS[target.backend])
     return backend
 
 
 def quantized(material: Material, scheme: Scheme, progress: Progress) -> tuple[QuantizedGraph, CalibrationRecord]:
-    """The graph in int8, and the record of how.
+    """Quantize the graph to int8, and record how.
 
     Raises:
-        UsageError: there are no photos.
+        UsageError: there are no calibration images.
         CalibrationError: see ``quantize``.
     """
     photos = material.photos
     if photos is None:
-        raise UsageError("int8 needs images to calibrate with", fix="--calib DIR")
+        raise UsageError("int8 needs images to calibrate with", fix="calib=IMAGES")
     progress.step(f"calibrating on {len(photos)} images")
     with quiet():
         found = quantize(material.graph, photos.frames, scheme=scheme, progress=progress)

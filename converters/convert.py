@@ -1,4 +1,4 @@
-"""``convert``: a checkpoint to a Bundle. Checks the request before anything heavy is imported or computed."""
+"""``convert``: from a checkpoint to a bundle. Checks the request before anything heavy is imported or computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 from vitedge.calib.evaluation.score_calibration import check_abstain_error
 from vitedge.converters.publish import check_output
-from vitedge.converters.sources.parse import Factory, HubFolder, HubRepo, Source, TimmName, VariantName, parse_source
+from vitedge.converters.request import Contract, ModelOptions, Request
+from vitedge.converters.sources.parse import Factory, HubFolder, HubRepo, Source, TimmName, CswinPvtName, parse_source
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -23,86 +24,32 @@ from vitedge.safety.loading import away_from_current_folder
 
 AUTO = "auto"
 COMPILED = "torchinductor"
-"""Folder of the cache in which PyTorch would keep what it compiles."""
+"""Folder of the cache for the code that PyTorch compiles."""
 PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "safetensors", "PIL")
 
 
 @dataclass(frozen=True)
-class Contract:
-    """What ``--precision auto`` must keep.
-
-    Attributes:
-        max_drop: largest loss against fp32: points of top-1, or percent of images with another best class where the
-            images have no classes.
-        max_p99_ms: largest p99 of a classification, in milliseconds; None for any.
-    """
-
-    max_drop: float
-    max_p99_ms: float | None
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to convert, checked.
-
-    Attributes:
-        source: where the model comes from.
-        target: what it will run on.
-        precision: what it will run in; with a contract, the cheapest that is tried.
-        contract: by which the precision is chosen; None where it was named.
-        weights: weight file for a name or a factory; None for timm's own download, or the factory's weights.
-        random_weights: give a name random weights.
-        calib: folder, list or video of images like those the camera will see.
-        eval_data: folder of labelled images to measure accuracy on.
-        abstain_error: share of wrong answers, 0…1, that the threshold for abstaining is fitted to; None for none.
-        labels: text file with one label a line; None for those of the checkpoint.
-        preprocessing: JSON file, or ``timm:NAME``; None for what the checkpoint says.
-        num_classes: number of logits that a named model is built with; None for that of its weights.
-        input_size: (height, width) in pixels; None for the size that the model was trained at.
-        output: the bundle to write; does not exist.
-    """
-
-    source: Source
-    target: Target
-    precision: Precision
-    contract: Contract | None
-    weights: Path | None
-    random_weights: bool
-    calib: Path | None
-    eval_data: Path | None
-    abstain_error: float | None
-    labels: Path | None
-    preprocessing: str | None
-    num_classes: int | None
-    input_size: tuple[int, int] | None
-    output: Path
-
-
-@dataclass(frozen=True)
-class _Option:
+class _SourceOption:
     """An option that only some sources take.
 
     Attributes:
-        name: as on the command line.
-        field: of the request.
-        sources: that take it.
-        otherwise: what another source has instead; follows its name.
+        name: of the parameter.
+        sources: the sources that take it.
+        otherwise: what another source has instead; follows its name in the error.
     """
 
     name: str
-    field: str
     sources: tuple[type[Source], ...]
     otherwise: str
 
 
-_OPTIONS = (
-    _Option("--weights", "weights", (TimmName, VariantName, Factory), "has its own weights"),
-    _Option("--random-weights", "random_weights", (TimmName, VariantName), "has its own weights"),
-    _Option("--num-classes", "num_classes", (TimmName, VariantName), "has its own number of classes"),
-    _Option(
-        "--input-size",
+_SOURCE_OPTIONS = (
+    _SourceOption("weights", (TimmName, CswinPvtName, Factory), "has its own weights"),
+    _SourceOption("random_weights", (TimmName, CswinPvtName), "has its own weights"),
+    _SourceOption("num_classes", (TimmName, CswinPvtName), "has its own number of classes"),
+    _SourceOption(
         "input_size",
-        (TimmName, VariantName, HubFolder, HubRepo, Factory),
+        (TimmName, CswinPvtName, HubFolder, HubRepo, Factory),
         "has the input size that it was exported with: export it again at the size that you want",
     ),
 )
@@ -127,26 +74,68 @@ def convert(
     output: str | Path | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> Bundle:
-    """Check a request and carry it out; arguments, result and errors are those of ``vitedge.convert``."""
-    found = parse_source(str(source))
-    aim = _target(target)
-    contract = _contract(precision, aim, max_drop, max_p99_ms)
-    asked: Precision = "int8" if contract is not None else _precision(precision, aim)
+    """Convert a checkpoint into a bundle for a target.
+
+    Args:
+        source: ``timm:NAME`` (a bare name means timm, or a CSWin or PVT that vitedge has), ``hf:OWNER/NAME`` of the
+            Hugging Face hub, a folder in the layout of timm or Transformers, an ``.onnx`` file, a ``.pt2`` file of
+            ``torch.export.save``, or ``package.module:factory``, a callable that returns an ``nn.Module``.
+        target: name of a target, such as ``cpu``; ``vitedge.targets()`` lists them.
+        precision: ``fp32``, ``fp16``, ``int8`` or, on some targets, ``fp8``; or ``auto``, the fastest precision that
+            meets a contract on this machine.
+        weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a
+            factory.
+        random_weights: give a name random weights, which is enough to measure latency.
+        calib: images like those that the camera will see: a folder, a text file that lists one image a line, or a
+            video. ``int8``, ``fp8`` and ``auto`` need it; other precisions take their golden vectors from it.
+        eval_data: folder of images, one folder a label, to measure accuracy on. With 100 images or more, the
+            temperature of the softmax is fitted on them.
+        abstain_error: largest share of wrong predictions, 0…1, among those that reach the score threshold. The smallest
+            such threshold is fitted on ``eval_data``; ``Prediction.abstained`` marks the predictions below it.
+        max_drop: with ``auto``, the largest loss against fp32: points of top-1 on ``eval_data``, or percent of images
+            with another best class if the images have no classes. Without ``eval_data``, a quarter of ``calib`` is
+            held back to measure it on.
+        max_p99_ms: with ``auto``, the largest p99 of a classification in milliseconds.
+        labels: text file with one label a line, instead of the checkpoint's labels.
+        preprocessing: how images become inputs, if the source does not say it or says it wrongly: a JSON file with
+            timm's keys, the manifest of a bundle, or ``timm:NAME`` for the preprocessing of a timm model.
+        num_classes: number of logits of a named model, if it differs from the pretraining.
+        input_size: side, or (height, width), in pixels, if it differs from the training; position embeddings and
+            relative-position tables are interpolated.
+        output: path of the new bundle, which must not exist; by default ``NAME-PRECISION.bundle`` in the current
+            folder.
+        progress: receives the steps; ``vitedge.Terminal()`` prints them.
+
+    Returns:
+        The bundle, which was verified before it was published. If anything fails, nothing is left on the disk.
+
+    Raises:
+        UsageError: the arguments contradict each other, or ``output`` exists.
+        MissingExtraError: an optional package is missing.
+        CheckpointError: weights, configuration or labels do not fit together.
+        CalibrationError: the images cannot be used.
+        FrameSourceError: the video to calibrate on cannot be read.
+        ConversionError: export, quantization, compilation or verification failed, or no precision meets the contract.
+    """
+    parsed, checked_target = parse_source(str(source)), _target(target)
+    contract = _contract(precision, checked_target, max_drop, max_p99_ms)
     request = Request(
-        source=found,
-        target=aim,
-        precision=asked,
+        source=parsed,
+        target=checked_target,
+        precision="int8" if contract is not None else _precision(precision, checked_target),
         contract=contract,
-        weights=_path(weights),
-        random_weights=random_weights,
+        model=ModelOptions(
+            weights=_path(weights),
+            random_weights=random_weights,
+            labels=_path(labels),
+            preprocessing=None if preprocessing is None else str(preprocessing),
+            num_classes=num_classes,
+            input_size=(input_size, input_size) if isinstance(input_size, int) else input_size,
+        ),
         calib=_path(calib),
         eval_data=_path(eval_data),
         abstain_error=abstain_error,
-        labels=_path(labels),
-        preprocessing=None if preprocessing is None else str(preprocessing),
-        num_classes=num_classes,
-        input_size=(input_size, input_size) if isinstance(input_size, int) else input_size,
-        output=_path(output) or Path(f"{found.name}-{precision}.bundle"),
+        output=_path(output) or Path(f"{parsed.name}-{precision}.bundle"),
     )
     _check(request)
     _import_packages()
@@ -181,23 +170,23 @@ def _target(name: str) -> Target:
 
 
 def _contract(precision: str, target: Target, max_drop: float | None, max_p99_ms: float | None) -> Contract | None:
-    """That of ``--precision auto``; None for every other precision."""
-    limits = {"--max-drop": max_drop, "--max-p99": max_p99_ms}
+    """Return the contract of the precision ``auto``; None for every other precision."""
+    limits = {"max_drop=": max_drop, "max_p99_ms=": max_p99_ms}
     if precision != AUTO:
         for name, value in limits.items():
             if value is not None:
-                raise UsageError(f"{name} is for --precision auto", fix=f"--precision auto, or leave out {name}")
+                raise UsageError(f"{name} is for precision='auto'", fix=f"precision='auto', or leave out {name}")
         return None
     if not target.runs_here:
         raise UsageError(
-            f"--precision auto measures latency, and {target.name} cannot run where it is converted",
+            f"precision='auto' measures latency, and {target.name} cannot run where it is converted",
             expected=f"one of {', '.join(target.precisions)}",
         )
     if max_drop is None:
-        raise UsageError("--precision auto needs to know what may be lost", fix="--max-drop 0.5, for half a point")
+        raise UsageError("precision='auto' needs to know what may be lost", fix="max_drop=0.5, for half a point")
     for name, value in limits.items():
         if value is not None and not 0 <= value < math.inf:
-            raise UsageError(f"{name} is {value}", expected="a number, not below 0")
+            raise UsageError(f"{name}{value}", expected="a number, not below 0")
     return Contract(max_drop, max_p99_ms)
 
 
@@ -210,7 +199,7 @@ def _precision(name: str, target: Target) -> Precision:
         raise UsageError(
             _no_fp8(target),
             expected=f"one of {', '.join(names)}",
-            fix="--precision fp16, or int8 with --calib DIR",
+            fix="precision='fp16', or precision='int8' with calib=DIR",
         )
     raise UsageError(
         f"target {target.name} has no precision {name!r}",
@@ -234,19 +223,23 @@ def _check(request: Request) -> None:
         raise UsageError(
             f"{request.precision if request.contract is None else 'auto'} needs images to calibrate with",
             expected="a folder of about 300 images like those the camera will see",
-            fix="--calib IMAGES; without images, --precision fp16 needs none",
+            fix="calib=IMAGES; without images, precision='fp16' needs none",
         )
     check_abstain_error(request.abstain_error)
     if request.abstain_error is not None and request.eval_data is None:
-        raise UsageError("--abstain-error needs images with classes", fix="--eval DIR, one folder of images a label")
-    for option in _OPTIONS:
-        if getattr(request, option.field) not in (None, False) and not isinstance(request.source, option.sources):
-            raise UsageError(f"{option.name} is not for this source: {request.source.name} {option.otherwise}")
-    if request.weights is not None and request.random_weights:
-        raise UsageError("both --weights and --random-weights are given", expected="at most one of them")
-    if request.num_classes is not None and not 1 <= request.num_classes <= LABELS:
-        raise UsageError(f"the number of classes is {request.num_classes}", expected=f"1 to {LABELS}")
-    if request.input_size is not None and not all(1 <= side <= INPUT_SIDE for side in request.input_size):
+        raise UsageError("abstain_error= needs images with classes", fix="eval_data=DIR, one folder of images a label")
+    _check_model_options(request.source, request.model)
+
+
+def _check_model_options(source: Source, model: ModelOptions) -> None:
+    for option in _SOURCE_OPTIONS:
+        if getattr(model, option.name) not in (None, False) and not isinstance(source, option.sources):
+            raise UsageError(f"{option.name}= is not for this source: {source.name} {option.otherwise}")
+    if model.weights is not None and model.random_weights:
+        raise UsageError("both weights= and random_weights= are given", expected="at most one of them")
+    if model.num_classes is not None and not 1 <= model.num_classes <= LABELS:
+        raise UsageError(f"the number of classes is {model.num_classes}", expected=f"1 to {LABELS}")
+    if model.input_size is not None and not all(1 <= side <= INPUT_SIDE for side in model.input_size):
         raise UsageError(
-            f"the input size is {request.input_size}", expected=f"height and width, each 1 to {INPUT_SIDE} pixels"
+            f"the input size is {model.input_size}", expected=f"height and width, each 1 to {INPUT_SIDE} pixels"
         )

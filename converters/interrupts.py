@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM that nobody can swallow.
+"""Ctrl-C and SIGTERM that no library can swallow.
 
-Python raises KeyboardInterrupt wherever the program happens to be; libraries catch it, or turn it into an error of
-their own. Here a signal is also remembered, and raised again at the next step.
+Python raises KeyboardInterrupt at any line; libraries catch it, or turn it into an error of their own. So a signal is
+also stored here, and raised again at the next step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Interrupts:
         self._arrived: signal.Signals | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002
-        """Remember the signal and raise its exception."""
+        """Store the signal and raise its exception."""
         self._arrived = signal.Signals(number)
         self.check()
         raise AssertionError
@@ -49,9 +49,9 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Take over SIGINT and SIGTERM inside, where this is the main thread and the application left them alone.
+    """Handle SIGINT and SIGTERM inside, in the main thread, unless the application handles them itself.
 
-    An error that comes out after a signal is the signal's doing: the signal's exception replaces it.
+    An error after a signal is a consequence of the signal: the exception of the signal replaces it.
     """
     interrupts = Interrupts()
     with _handlers(interrupts.handle):
@@ -89,7 +89,7 @@ def _may_replace(handler: Any, number: signal.Signals) -> bool:
 
 
 class Watched:
-    """Progress that raises the exception of a signal that a library swallowed, at the next step or item."""
+    """Progress that raises the exception of a swallowed signal at the next step or item."""
 
     def __init__(self, progress: Progress, interrupts: Interrupts) -> None:
         self._progress = progress

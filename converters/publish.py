@@ -41,9 +41,9 @@ NAMES = (
     REPORT_JSON,
     MANIFEST,
 )
-"""What a partial bundle may hold."""
+"""Names that a partial bundle may hold."""
 CANDIDATES = "candidates-"
-"""How the name of the folder begins in which ``--precision auto`` tries bundles."""
+"""Prefix of the folder in which the precision ``auto`` compiles its candidates."""
 
 
 def check_output(output: Path) -> None:
@@ -56,7 +56,7 @@ def check_output(output: Path) -> None:
         raise UsageError(
             f"{output} exists already; vitedge never overwrites a bundle",
             expected="a name that is free",
-            fix="choose another name with -o, or remove it first",
+            fix="choose another name with output=, or remove it first",
         )
     if not is_folder(output.parent):
         raise UsageError(f"the folder {output.parent} does not exist", fix=f"mkdir -p {shell(str(output.parent))}")
@@ -64,10 +64,10 @@ def check_output(output: Path) -> None:
 
 @contextlib.contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` to write a bundle into; it is removed unless ``publish`` renamed it.
+    """Make a folder beside ``output`` to write a bundle into, and remove it unless ``publish`` renamed it.
 
-    It is removed after any exception; ``vitedge.converters.interrupts`` makes Ctrl-C and SIGTERM into one. A process
-    that is killed outright leaves it behind; the next that writes a bundle into this folder removes it.
+    It is removed after any exception; ``vitedge.converters.interrupts`` turns Ctrl-C and SIGTERM into exceptions. A
+    killed process leaves the folder behind, and the next conversion into the same folder removes it.
 
     Raises:
         UsageError: ``output`` exists, or its folder is missing or not writable.
@@ -82,13 +82,13 @@ def staged(output: Path) -> Iterator[Path]:
 
 
 def _made_partial(output: Path, held: contextlib.ExitStack) -> Path:
-    """A new folder, which other processes see to be in use until ``held`` closes; then it is removed."""
+    """Make a folder that other processes see to be in use until ``held`` closes, which also removes it."""
     while True:
         try:
             folder = Path(tempfile.mkdtemp(prefix=partial_prefix(output), dir=output.parent))
         except OSError as error:
             raise UsageError(
-                f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with -o"
+                f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with output="
             ) from error
         if held.enter_context(holding(folder)):
             held.callback(_remove, folder)
@@ -101,7 +101,7 @@ def _remove(folder: Path) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder has the name of a partial bundle, and holds what one does and nothing else."""
+    """Tell whether a folder has the name of a partial bundle, and holds only files of one."""
     if not is_partial(folder.name):
         return False
     with contextlib.suppress(OSError):
@@ -118,8 +118,8 @@ def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
         manifest: lists the others.
 
     Raises:
-        UsageError: ``output`` exists by now, or the manifest is larger than any that is read.
-        BundleSchemaError: the manifest is none that can be read again.
+        UsageError: ``output`` exists by now, or the manifest is larger than the limit for reading.
+        BundleSchemaError: the manifest cannot be read again.
     """
     text = dump_manifest(manifest)
     parse_manifest(text, where=str(output / MANIFEST))
@@ -135,7 +135,7 @@ def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
 
 
 def file_records(folder: Path) -> dict[str, FileRecord]:
-    """Hash and size of every file of a bundle but its manifest, by relative path."""
+    """Hash every file of a bundle but its manifest, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): FileRecord(sha256=sha256_of(path), bytes=path.stat().st_size)
@@ -154,7 +154,7 @@ def _flush(path: Path) -> None:
 
 @contextlib.contextmanager
 def _disk_errors(partial: Path, output: Path) -> Iterator[None]:
-    """Name a full disk, which libraries report in many ways, or not at all until the file is read again."""
+    """Turn the errors of a full disk into one; libraries report it in many ways, or only when they read the file."""
     try:
         yield
     except (OSError, RuntimeError, ConversionError) as error:

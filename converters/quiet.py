@@ -1,4 +1,4 @@
-"""Keeps what conversion libraries print away from the user's terminal."""
+"""Keep the output of conversion libraries off the terminal of the user."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discard warnings, log records, prints and progress bars of the code inside: they quote what strangers wrote.
+    """Discard warnings, log records, prints and progress bars of the code inside: they quote untrusted text.
 
-    Progress reporters hold their own stream and still write. What fails raises.
+    Progress reporters hold their own stream and still write. Errors are raised as usual.
     """
     disabled = logging.root.manager.disable
     with (

@@ -1,4 +1,4 @@
-"""Nothing is published that was not compared: the graph with its source, the engine with the graph, int8 with fp32."""
+"""Checks before a bundle is published: graph against source, engine against graph, reduced precision against fp32."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Logits = NDArray[np.float32]
 
 GOLDEN_FRAMES = 8
 LOGITS_BYTES = 4 * MIB
-"""Room for the logits of the golden frames: those of 65,000 classes and of the 16-bit twin."""
+"""Space for the logits of the golden frames, also of the 16-bit twin: enough for 65,000 classes."""
 SYNTHETIC_SEED = 2026
 CONTRAST = 64.0
 
 
 @dataclass(frozen=True)
 class EngineGate:
-    """What an engine must reach against ``model.onnx`` in ONNX Runtime, in dB of SQNR over the golden vectors.
+    """The SQNR that an engine must reach against ``model.onnx`` in ONNX Runtime, in dB over the golden vectors.
 
     Attributes:
-        floor: least that the converting host must reach. Swapped channels give less than this on trained ViTs.
-        cap: most that is ever demanded of a device, since its CPU may round otherwise than the host's.
-        random_floor: the floor for random weights, which amplify rounding as no trained network does.
+        floor: the SQNR that the converting host must reach. With swapped channels, trained ViTs reach less.
+        cap: the highest SQNR that is demanded of a device, because its CPU may round otherwise than the host's.
+        random_floor: the floor for random weights, which amplify rounding more than trained weights.
     """
 
     floor: float
@@ -54,7 +54,7 @@ HOPELESS_AGREEMENT = 50.0
 
 
 def golden_frames(frames: Frames) -> Frames:
-    """The first of some frames: as many as the golden vectors may have, at most ``GOLDEN_FRAMES``.
+    """Take the first frames, as many as fit into the golden vectors, at most ``GOLDEN_FRAMES``.
 
     Args:
         frames: ``(N,H,W,3)`` uint8.
@@ -67,13 +67,13 @@ def golden_frames(frames: Frames) -> Frames:
         raise ConversionError(
             f"an input of {frames.shape[1]}x{frames.shape[2]} is too large for a bundle",
             expected=f"at most {GOLDEN_BYTES - LOGITS_BYTES} bytes, 3 a pixel",
-            fix="convert with a smaller --input-size",
+            fix="convert with a smaller input_size=",
         )
     return frames[: min(GOLDEN_FRAMES, fitting)]
 
 
 def synthetic_frames(input_size: tuple[int, int], count: int = GOLDEN_FRAMES) -> Frames:
-    """Deterministic frames for models that came without photos: 1/f noise, as in natural images, in every channel.
+    """Make deterministic frames for models without photos: 1/f noise, as in natural images, in every channel.
 
     Args:
         input_size: (H, W) in pixels.
@@ -98,11 +98,11 @@ def check_source(source: Logits, graph: Logits) -> Parity:
     """Compare the FP32 graph with the framework's own forward pass.
 
     Args:
-        source: ``(N, classes)``, of the framework.
-        graph: ``(N, classes)``, of the graph.
+        source: ``(N, classes)`` logits of the framework.
+        graph: ``(N, classes)`` logits of the graph.
 
     Raises:
-        ConversionError: they differ by more than rounding, or the source's are not finite or all equal.
+        ConversionError: they differ by more than rounding, or the logits of the source are not finite or all equal.
     """
     check_reference(source, "the model")
     difference = parity(source, graph)
@@ -117,13 +117,13 @@ def check_source(source: Logits, graph: Logits) -> Parity:
 
 
 def demanded_sqnr(golden: Logits, reached: Logits, precision: Precision, *, random_weights: bool = False) -> float:
-    """The SQNR in dB that the bundle will demand of every engine: what this host reached, less a margin.
+    """Compute the SQNR in dB that the bundle demands of every engine: the SQNR on this host, less a margin.
 
     Args:
-        golden: ``(N, classes)``, of ``model.onnx`` in ONNX Runtime.
-        reached: ``(N, classes)``, of the engine that was compiled from it.
+        golden: ``(N, classes)`` logits of ``model.onnx`` in ONNX Runtime.
+        reached: ``(N, classes)`` logits of the engine that was compiled from it.
         precision: of the bundle.
-        random_weights: whether the model's weights are random; then little is demanded.
+        random_weights: whether the weights of the model are random; then little is demanded.
 
     Raises:
         ConversionError: the engine does not compute what the graph says, or golden logits are not finite or all equal.
@@ -136,7 +136,7 @@ def demanded_sqnr(golden: Logits, reached: Logits, precision: Precision, *, rand
         raise ConversionError(
             f"the engine differs from its graph in {precision}: SQNR {sqnr:.1f} dB",
             expected=f"at least {floor:.0f} dB",
-            fix="try --precision fp32, or another version of the engine's library",
+            fix="try precision='fp32', or another version of the engine's library",
         )
     return max(floor, min(sqnr - MARGIN_DB, gate.cap))
 
@@ -145,12 +145,12 @@ def check_precision(full: Logits, reduced: Logits, precision: Precision) -> Pari
     """Compare the bundle's engine with the FP32 graph.
 
     Args:
-        full: ``(N, classes)``, of the FP32 graph.
-        reduced: ``(N, classes)``, of the bundle's engine.
+        full: ``(N, classes)`` logits of the FP32 graph.
+        reduced: ``(N, classes)`` logits of the bundle's engine.
         precision: of the bundle.
 
     Raises:
-        ConversionError: little of the model is left, or the graph's logits are not finite or all equal.
+        ConversionError: the precision destroys the model, or the logits of the graph are not finite or all equal.
     """
     check_reference(full, "the fp32 graph")
     difference = parity(full, reduced)
@@ -160,6 +160,6 @@ def check_precision(full: Logits, reduced: Logits, precision: Precision) -> Pari
             f"{precision} destroys this model: SQNR {difference.sqnr_db:.1f} dB, the same best class as fp32 on "
             f"{difference.agreement:.0f} % of {difference.images} images",
             expected=f"at least {HOPELESS_SQNR_DB:.0f} dB or {HOPELESS_AGREEMENT:.0f} %",
-            fix="convert with --precision fp16, or calibrate with images like those the camera will see",
+            fix="convert with precision='fp16', or calibrate with images like those the camera will see",
         )
     return difference

@@ -4,210 +4,189 @@
     with vitedge.load(bundle) as classifier:
         classifier.classify(frame)
 
-Importing this package imports numpy and no inference library; each verb imports what it needs when it is called.
+The public API is ``__all__``. Each name is imported when it is first used, and brings no library but numpy: functions
+import what they need when they are called. Modules of ``vitedge`` whose names are not in ``__all__`` are internal.
 """
 
 from vitedge.safety import search_path as _search_path  # noqa: F401  # first: see there
 
 # isort: split
-from pathlib import Path
+import importlib as _importlib
 from typing import TYPE_CHECKING
 
-from vitedge.bundle.bundle import Bundle
-from vitedge.errors import VitedgeError
-from vitedge.prediction import ClassScore, Prediction, StageTimes
-from vitedge.progress import Progress, Silent
-from vitedge.safety import telemetry
+from vitedge import _hints
+from vitedge.safety import telemetry as _telemetry
 from vitedge.version import VERSION
 
 __version__ = VERSION
 
-telemetry.disable()  # before any library is imported
+_hints.check_installed(str(__path__[0]).rpartition("/")[0])
+_telemetry.disable()  # before any library is imported
 
 if TYPE_CHECKING:
-    from vitedge.bundle.signatures import Key, PublicKey, Trust
+    from vitedge import errors, testing
+    from vitedge.bundle.bundle import Bundle
+    from vitedge.bundle.preprocessing import Preprocessing
+    from vitedge.bundle.signatures import PublicKey
+    from vitedge.bundle.signing import new_key, sign
+    from vitedge.bundle.targets import Target
+    from vitedge.converters.convert import convert
+    from vitedge.converters.integrations.export import Export, export
+    from vitedge.errors import (
+        BundleError,
+        BundleIntegrityError,
+        BundleSchemaError,
+        BundleSignatureError,
+        CalibrationError,
+        CheckpointError,
+        ConversionError,
+        EngineError,
+        FrameSourceError,
+        MissingExtraError,
+        UsageError,
+        VitedgeError,
+    )
+    from vitedge.prediction import ClassScore, Prediction, StageTimes
+    from vitedge.progress import Progress, Silent, Terminal
+    from vitedge.report.evaluation_text import EvaluationReport
+    from vitedge.runtime import outputs
+    from vitedge.runtime.bench.measure import BenchReport, bench
     from vitedge.runtime.classifier import Classifier
+    from vitedge.runtime.engines.tensorrt.build.build import build
     from vitedge.runtime.engines.tensorrt.build_record import BuildRecord
+    from vitedge.runtime.load import load
+    from vitedge.runtime.sources.base import Frame, FrameSource
+    from vitedge.runtime.sources.iterables import FrameIterable
+    from vitedge.runtime.sources.open import open_source
+    from vitedge.runtime.stream.stream import Stream
+    from vitedge.verbs.doctor import Diagnosis, doctor
+    from vitedge.verbs.evaluate import evaluate
+    from vitedge.verbs.inspect import Inspection, inspect
+    from vitedge.verbs.models import KnownModel, models
+    from vitedge.verbs.targets import targets
 
 __all__ = [
+    "BenchReport",
+    "BuildRecord",
     "Bundle",
+    "BundleError",
+    "BundleIntegrityError",
+    "BundleSchemaError",
+    "BundleSignatureError",
+    "CalibrationError",
+    "CheckpointError",
     "ClassScore",
+    "Classifier",
+    "ConversionError",
+    "Diagnosis",
+    "EngineError",
+    "EvaluationReport",
+    "Export",
+    "Frame",
+    "FrameIterable",
+    "FrameSource",
+    "FrameSourceError",
+    "Inspection",
+    "KnownModel",
+    "MissingExtraError",
     "Prediction",
+    "Preprocessing",
+    "Progress",
+    "PublicKey",
+    "Silent",
     "StageTimes",
+    "Stream",
+    "Target",
+    "Terminal",
+    "UsageError",
     "VitedgeError",
     "__version__",
+    "bench",
     "build",
     "convert",
+    "doctor",
+    "errors",
+    "evaluate",
+    "export",
+    "inspect",
     "load",
+    "models",
+    "new_key",
+    "open_source",
+    "outputs",
     "sign",
+    "targets",
+    "testing",
 ]
 
-
-def convert(
-    source: str | Path,
-    *,
-    target: str,
-    precision: str,
-    weights: str | Path | None = None,
-    random_weights: bool = False,
-    calib: str | Path | None = None,
-    eval_data: str | Path | None = None,
-    abstain_error: float | None = None,
-    max_drop: float | None = None,
-    max_p99_ms: float | None = None,
-    labels: str | Path | None = None,
-    preprocessing: str | Path | None = None,
-    num_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    output: str | Path | None = None,
-    progress: Progress = Silent(),  # noqa: B008
-) -> Bundle:
-    """Convert a checkpoint into a bundle for a target.
-
-    Args:
-        source: ``timm:NAME`` (a bare name means timm, or a CSWin or PVT that vitedge has), ``hf:OWNER/NAME`` of the
-            Hugging Face hub, a folder in timm's or Transformers' layout, an ``.onnx`` file, a ``.pt2`` file of
-            ``torch.export.save``, or ``package.module:factory``, a callable that gives an ``nn.Module``.
-        target: name of a target, such as ``cpu``; ``vitedge targets`` lists them.
-        precision: ``fp32``, ``fp16`` or ``int8``; or ``auto``, the fastest that keeps a contract on this machine.
-        weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a
-            factory.
-        random_weights: give a name random weights, which is enough to measure latency.
-        calib: images like those the camera will see: a folder, a text file that names one a line, or a video. int8 and
-            auto need it; other precisions take their golden vectors from it.
-        eval_data: folder of images, one folder a label, to measure accuracy on; with 100 or more, the temperature of
-            the softmax is fitted on them.
-        abstain_error: fit on ``eval_data`` the smallest threshold at which at most this share of the answers that reach
-            it is wrong, 0…1; ``Prediction.abstained`` tells those that do not.
-        max_drop: with ``auto``, the largest loss against fp32: points of top-1 on ``eval_data``, or percent of images
-            with another best class where the images have no classes. Without ``eval_data``, a quarter of ``calib`` is
-            held back to judge by.
-        max_p99_ms: with ``auto``, the largest p99 of a classification in milliseconds.
-        labels: text file with one label a line, instead of the checkpoint's.
-        preprocessing: how images become inputs, where the source does not say or says it wrongly: a JSON file with
-            timm's keys, the manifest of a bundle, or ``timm:NAME`` for that of a timm model.
-        num_classes: number of logits of a named model, where it is not that of its pretraining.
-        input_size: side, or (height, width), in pixels, where it is not that of the training; position embeddings
-            and relative-position tables are interpolated.
-        output: the bundle's folder, which must not exist; by default ``NAME-PRECISION.bundle`` here.
-        progress: receives the steps; ``vitedge.progress.Terminal()`` prints them.
-
-    Returns:
-        The bundle, which was verified before it was published. If anything fails, nothing is left on the disk.
-
-    Raises:
-        UsageError: a request that cannot be met as it was put.
-        MissingExtraError: an optional package is missing.
-        CheckpointError: weights, configuration or labels do not fit together.
-        CalibrationError: images that cannot be used.
-        FrameSourceError: the file to calibrate on is no video that can be read.
-        ConversionError: export, quantization, compilation or verification failed, or nothing keeps the contract.
-    """
-    from vitedge.converters.convert import convert as convert_checkpoint
-
-    return convert_checkpoint(
-        source,
-        target=target,
-        precision=precision,
-        weights=weights,
-        random_weights=random_weights,
-        calib=calib,
-        eval_data=eval_data,
-        abstain_error=abstain_error,
-        max_drop=max_drop,
-        max_p99_ms=max_p99_ms,
-        labels=labels,
-        preprocessing=preprocessing,
-        num_classes=num_classes,
-        input_size=input_size,
-        output=output,
-        progress=progress,
-    )
+_WHERE = {
+    "BenchReport": "vitedge.runtime.bench.measure",
+    "BuildRecord": "vitedge.runtime.engines.tensorrt.build_record",
+    "Bundle": "vitedge.bundle.bundle",
+    "BundleError": "vitedge.errors",
+    "BundleIntegrityError": "vitedge.errors",
+    "BundleSchemaError": "vitedge.errors",
+    "BundleSignatureError": "vitedge.errors",
+    "CalibrationError": "vitedge.errors",
+    "ClassScore": "vitedge.prediction",
+    "CheckpointError": "vitedge.errors",
+    "Classifier": "vitedge.runtime.classifier",
+    "ConversionError": "vitedge.errors",
+    "Diagnosis": "vitedge.verbs.doctor",
+    "EngineError": "vitedge.errors",
+    "EvaluationReport": "vitedge.report.evaluation_text",
+    "Export": "vitedge.converters.integrations.export",
+    "Frame": "vitedge.runtime.sources.base",
+    "FrameIterable": "vitedge.runtime.sources.iterables",
+    "FrameSource": "vitedge.runtime.sources.base",
+    "FrameSourceError": "vitedge.errors",
+    "Inspection": "vitedge.verbs.inspect",
+    "KnownModel": "vitedge.verbs.models",
+    "MissingExtraError": "vitedge.errors",
+    "Prediction": "vitedge.prediction",
+    "Preprocessing": "vitedge.bundle.preprocessing",
+    "Progress": "vitedge.progress",
+    "PublicKey": "vitedge.bundle.signatures",
+    "Silent": "vitedge.progress",
+    "StageTimes": "vitedge.prediction",
+    "Stream": "vitedge.runtime.stream.stream",
+    "Target": "vitedge.bundle.targets",
+    "Terminal": "vitedge.progress",
+    "UsageError": "vitedge.errors",
+    "VitedgeError": "vitedge.errors",
+    "bench": "vitedge.runtime.bench.measure",
+    "build": "vitedge.runtime.engines.tensorrt.build.build",
+    "convert": "vitedge.converters.convert",
+    "doctor": "vitedge.verbs.doctor",
+    "errors": "vitedge.errors:",
+    "evaluate": "vitedge.verbs.evaluate",
+    "export": "vitedge.converters.integrations.export",
+    "inspect": "vitedge.verbs.inspect",
+    "load": "vitedge.runtime.load",
+    "models": "vitedge.verbs.models",
+    "new_key": "vitedge.bundle.signing",
+    "open_source": "vitedge.runtime.sources.open",
+    "outputs": "vitedge.runtime.outputs:",
+    "sign": "vitedge.bundle.signing",
+    "targets": "vitedge.verbs.targets",
+    "testing": "vitedge.testing:",
+}
+"""The module of each public name; after a colon, its name there if that differs, or nothing for the module itself."""
 
 
-def build(
-    bundle: Bundle | str | Path,
-    *,
-    workspace_mb: int | None = None,
-    force: bool = False,
-    trust: "Trust | None" = None,
-    progress: Progress = Silent(),  # noqa: B008
-) -> "BuildRecord":
-    """Compile a bundle for TensorRT on this device, unless that was done; ``load`` does it too where it was not.
-
-    The graph and its 16-bit twin are both built and timed; the faster one that passes the golden self-test is kept.
-
-    Args:
-        bundle: a bundle for a Jetson, nvidia-gpu or rtx, or the path of one.
-        workspace_mb: most scratch memory of a layer, in MiB; by default a quarter of what is available, up to 1024.
-        force: build even if there is an engine for this device.
-        trust: public keys, of which one has to have signed the bundle; as for ``load``.
-        progress: receives the steps; ``vitedge.progress.Terminal()`` prints them.
-
-    Returns:
-        What was built, for what, and how fast each candidate is.
-
-    Raises:
-        BundleError: the bundle cannot be read, or its engine was altered.
-        UsageError: it is for another backend, ``workspace_mb`` is less than 1, or what is trusted is no key.
-        MissingExtraError: a package is not installed.
-        EngineError: no TensorRT, driver or GPU; too little memory; or no engine could be built that passes its
-            self-test. The engine that was there before is still there.
-    """
-    from vitedge.runtime.engines.tensorrt.build.build import build as build_bundle
-
-    return build_bundle(bundle, workspace_mb=workspace_mb, force=force, trust=trust, progress=progress)
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'vitedge' has no attribute {name!r}; {_hints.unknown_name(name, __all__)}")
+    module, colon, attribute = _WHERE[name].partition(":")
+    imported = _importlib.import_module(module)
+    value: object = imported if colon and not attribute else getattr(imported, attribute or name)
+    globals()[name] = value
+    return value
 
 
-def sign(bundle: Bundle | str | Path, *, key: "Key", passphrase: str | None = None) -> "PublicKey":
-    """Sign a bundle for devices that trust a key: ``load`` with ``trust`` takes no other bundle.
-
-    The signature is over the manifest, which has the hash of every file. It is written into ``manifest.sig``, where one
-    by the same key is replaced and others stay. ``vitedge.bundle.signing.new_key`` makes a key.
-
-    Args:
-        bundle: a bundle, or the path of one.
-        key: Ed25519 private key: a PEM file, or its bytes.
-        passphrase: of the key, if it is encrypted.
-
-    Returns:
-        The public key of the signature.
-
-    Raises:
-        BundleError: the bundle cannot be read, or a file of it was altered.
-        UsageError: the key is none, the passphrase is wrong, or the bundle cannot be written into.
-        MissingExtraError: the cryptography package is not installed.
-    """
-    from vitedge.bundle.signing import sign as sign_bundle
-
-    return sign_bundle(bundle, key=key, passphrase=passphrase)
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
-def load(
-    bundle: Bundle | str | Path,
-    *,
-    engine: str | None = None,
-    threads: int | None = None,
-    trust: "Trust | None" = None,
-) -> "Classifier":
-    """Open a bundle for classification.
-
-    Args:
-        bundle: a bundle, or the path of one.
-        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the one of the bundle's target.
-        threads: CPU threads to use; by default the engine decides.
-        trust: public keys, of which one has to have signed the bundle: a PEM file, a folder of them, the bytes of one,
-            or several of these. Without it, the bundle needs no signature.
-
-    Returns:
-        A classifier; use it in a ``with`` statement, or call its ``close``.
-
-    Raises:
-        BundleError: the bundle cannot be read, a file of it was altered, or no trusted key has signed it.
-        UsageError: no such engine, or what is trusted is no key.
-        MissingExtraError: the engine's library, or the package that checks signatures, is not installed.
-        EngineError: the engine does not load, or does not reproduce the bundle's golden vectors.
-    """
-    from vitedge.runtime.load import load as load_classifier
-
-    return load_classifier(bundle, engine=engine, threads=threads, trust=trust)
+_hints.NearestModule(__all__).install()

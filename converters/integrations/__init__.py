@@ -1,4 +1,4 @@
-"""A bundle in the form that other inference servers and pipelines read: DeepStream, Triton.
+"""Exports of a bundle for other inference servers and pipelines: DeepStream and Triton.
 
-The command line imports ``export``, which is where to start; each other module writes one format or a part of one.
+``vitedge.export`` is ``export.export``, the place to start; each other module writes one format, or a part of one.
 """

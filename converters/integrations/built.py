@@ -1,4 +1,4 @@
-"""The plan that a device built of a bundle, if one did."""
+"""The plan that a device built from a bundle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vitedge.runtime.engines.tensorrt.plan_store import StoredPlan, graphs_of, s
 
 
 def built_plan(bundle: Bundle) -> StoredPlan | None:
-    """The first plan that was built of the bundle's own graphs, whatever device it was built for."""
+    """Return the first plan that was built from the graphs of the bundle, for any device; None if there is none."""
     graphs = graphs_of(bundle)
     return next(
         (

@@ -1,4 +1,4 @@
-"""For DeepStream: a configuration of its ``nvinfer`` element, the graph that it can feed, and labels.
+"""Export for DeepStream: a configuration of its ``nvinfer`` element, a graph that ``nvinfer`` can feed, and labels.
 
 ``nvinfer`` feeds ``net-scale-factor · (pixel − offset)`` in float32, never bytes: its sources write through ``float *``
 (``NvDsInferConvert_C3ToL3Float`` and its kin). Its classifier reads probabilities. So the graph takes float32 frames of
@@ -40,18 +40,19 @@ SCALING_FILTERS = {"nearest": 0, "bilinear": 1, "hamming": 1, "bicubic": 2, "box
 def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     """Write the configuration, the graph and the labels.
 
-    The graph is the one that the device found faster, if it has built the bundle, else the one that was asked for.
+    The graph is the faster one on the device if the device has built the bundle, else the graph of the bundle's
+    precision.
 
     Args:
-        bundle: for a target that runs on TensorRT.
+        bundle: a bundle for a target of TensorRT.
         folder: an empty folder.
 
     Returns:
-        What to know and to do next, a sentence each.
+        Notes for the user, a sentence each.
 
     Raises:
-        UsageError: DeepStream cannot run what the bundle was made for.
-        BundleIntegrityError: a file of the bundle was altered, or its graph is none.
+        UsageError: the bundle is for a target that DeepStream cannot run.
+        BundleIntegrityError: a file of the bundle was altered, or its graph cannot be read.
         ConversionError: the graph does not take floating-point frames.
     """
     manifest, target = bundle.manifest, _target(bundle)
@@ -90,18 +91,18 @@ def _target(bundle: Bundle) -> Target:
         raise UsageError(
             f"DeepStream runs TensorRT, and {bundle.path} was made for {target.name}",
             expected=f"a bundle for one of {', '.join(names)}",
-            fix="convert the model with --target jetson-orin-nano, or whichever yours is",
+            fix="convert the model with target='jetson-orin-nano', or the name of your device",
         )
     return target
 
 
 def configuration(manifest: Manifest, graph: str, command: str) -> str:
-    """The text of ``nvinfer.txt``.
+    """Write the text of ``nvinfer.txt``.
 
     Args:
-        manifest: of the bundle.
-        graph: the file of the bundle that was taken.
-        command: builds the engine.
+        manifest: manifest of the bundle.
+        graph: name of the exported graph.
+        command: command that builds the engine.
     """
     preprocessing = manifest.model.preprocessing
     threshold = 0.0 if manifest.confidence is None else manifest.confidence.threshold
@@ -142,7 +143,7 @@ def _title(manifest: Manifest, graph: str) -> str:
 
 
 def _view(preprocessing: Preprocessing) -> str:
-    """What ``nvinfer`` sees of a frame, and what vitedge sees, as comments."""
+    """Describe in comments the part of a frame that ``nvinfer`` sees, and the part that vitedge sees."""
     height, width = preprocessing.input_size
     if preprocessing.resize_mode == "border":
         return (
@@ -160,7 +161,7 @@ def _view(preprocessing: Preprocessing) -> str:
 
 
 def window(preprocessing: Preprocessing, height: int, width: int) -> tuple[int, int, int, int]:
-    """The part of a frame that the network sees: (left, top, width, height), even numbers, as NV12 has them."""
+    """Return the part of a frame that the network sees: (left, top, width, height), even numbers as in NV12."""
     geometry = preprocessing.geometry(height, width)
     rows, columns = height / geometry.resized[0], width / geometry.resized[1]
     top, left = max(0, geometry.offset[0]), max(0, geometry.offset[1])
@@ -174,12 +175,12 @@ def _even(pixels: float) -> int:
 
 
 def _labels(labels: tuple[str, ...]) -> str:
-    """One line for the one output layer, labels separated by semicolons; nothing can quote one."""
+    """Write one line for the one output layer; semicolons separate the labels, and cannot be quoted."""
     return SEPARATOR.join(_label(index, label) for index, label in enumerate(labels)) + "\n"
 
 
 def _label(index: int, label: str) -> str:
-    """The label, or its number where nothing of it would stand between two semicolons."""
+    """Write a label without semicolons, or its number if the label is empty."""
     return terminal(label).replace(SEPARATOR, ",").strip() or str(index)
 
 

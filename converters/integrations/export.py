@@ -1,4 +1,4 @@
-"""``export``: a bundle in another tool's form, as a folder that appears whole or not at all."""
+"""``export``: a bundle in the format of another tool, as a folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Writer = Callable[[Bundle, Path], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """An exported bundle.
 
     Attributes:
-        path: the folder.
-        notes: what to know and to do next, a sentence each.
+        path: its folder.
+        notes: notes for the user, a sentence each.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Export:
 
 def _write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     for package in ("onnx", "onnxruntime"):
-        require(package, extra="convert", purpose="vitedge export --for deepstream")
+        require(package, extra="convert", purpose="the export for DeepStream")
     from vitedge.converters.integrations.deepstream import write_deepstream
 
     return write_deepstream(bundle, folder)
@@ -45,18 +45,18 @@ WRITERS: Mapping[str, Writer] = {"deepstream": _write_deepstream, "triton": _wri
 
 
 def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None = None) -> Export:
-    """Write what another tool reads.
+    """Write a bundle in the format of another tool.
 
     Args:
         bundle: a bundle, or the path of one.
         tool: ``deepstream`` or ``triton``.
-        output: the folder, which must not exist; by default ``BUNDLE-TOOL`` here.
+        output: the new folder, which must not exist; by default ``BUNDLE-TOOL`` in the current folder.
 
     Raises:
-        UsageError: no such tool, the folder exists, or the tool cannot run this bundle.
+        UsageError: the tool is unknown, the folder exists, or the tool cannot run this bundle.
         BundleError: the bundle cannot be read, or a file of it was altered.
-        ConversionError: the graph cannot be given the form that the tool needs.
-        MissingExtraError: a package that it takes is not installed.
+        ConversionError: the graph cannot be brought into the format of the tool.
+        MissingExtraError: an optional package is not installed.
     """
     if tool not in WRITERS:
         raise UsageError(

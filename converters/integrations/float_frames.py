@@ -1,4 +1,4 @@
-"""The graph of a bundle for pipelines that feed floating-point frames and read probabilities."""
+"""The graph of a bundle, changed for pipelines that feed floating-point frames and read probabilities."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME
 from vitedge.errors import ConversionError
+from vitedge.graph.session import conversion_errors, open_session
 from vitedge.metrics import softmax
 
 PROBABILITIES = "probabilities"
@@ -21,9 +21,9 @@ TOLERANCE = 1e-6
 
 
 def with_float_frames(graph: onnx.ModelProto, temperature: float = 1.0) -> onnx.ModelProto:
-    """``frame`` as float32 of the same values, 0…255, and ``probabilities`` in the place of ``logits``.
+    """Make a graph that takes ``frame`` as float32, 0…255, and gives ``probabilities`` instead of ``logits``.
 
-    Nothing is rounded: what cast the bytes to floating point reads floating point instead.
+    Nothing is rounded: the Cast of the bytes to floating point reads floating point instead.
 
     Args:
         graph: uint8 ``frame`` (1,H,W,3) in, float32 ``logits`` (1,classes) out.
@@ -33,8 +33,7 @@ def with_float_frames(graph: onnx.ModelProto, temperature: float = 1.0) -> onnx.
         A new graph.
 
     Raises:
-        ConversionError: the graph computes with the bytes themselves, so that floating point does not fit; or it has
-            other inputs or outputs.
+        ConversionError: the graph computes with the bytes themselves, or it has other inputs or outputs.
     """
     if (_names(graph.graph.input), _names(graph.graph.output)) != ([INPUT_NAME], [OUTPUT_NAME]):
         raise ConversionError(
@@ -73,16 +72,16 @@ def _append_softmax(model: onnx.ModelProto, temperature: float) -> None:
 
 
 def check_same(graph: onnx.ModelProto, changed: onnx.ModelProto, frames: NDArray[np.uint8], temperature: float) -> None:
-    """Prove that both graphs give the same answers.
+    """Prove that both graphs give the same probabilities.
 
     Args:
-        graph: as ``with_float_frames`` takes it.
-        changed: as it gives it.
-        frames: ``(N,H,W,3)`` to compare on.
-        temperature: that of ``changed``.
+        graph: argument of ``with_float_frames``.
+        changed: its result.
+        frames: ``(N,H,W,3)`` uint8, to compare on.
+        temperature: temperature of ``changed``.
 
     Raises:
-        ConversionError: some probability differs by more than 1e-6.
+        ConversionError: a probability differs by more than 1e-6.
     """
     expected = np.stack([softmax(logits / np.float32(temperature)) for logits in _run(graph, frames)])
     difference = float(np.abs(_run(changed, frames.astype(np.float32)) - expected).max())
@@ -91,13 +90,8 @@ def check_same(graph: onnx.ModelProto, changed: onnx.ModelProto, frames: NDArray
 
 
 def _run(graph: onnx.ModelProto, frames: NDArray[Any]) -> NDArray[np.float32]:
-    """Outputs for ``(N,H,W,3)`` frames: ``(N,classes)``. Q/DQ pairs are computed as written, in floating point."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    """Compute the ``(N,classes)`` outputs for ``(N,H,W,3)`` frames, with Q/DQ pairs in floating point, as written."""
+    with conversion_errors():
+        session = open_session(graph)
         outputs = [session.run(None, {INPUT_NAME: frame[None]})[0] for frame in frames]
-    except Exception as error:  # ONNX Runtime's errors have no other base
-        raise ConversionError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
     return np.concatenate(outputs)

@@ -1,7 +1,7 @@
-"""For Triton Inference Server: a model repository with one model, its configuration and its labels.
+"""Export for Triton Inference Server: a model repository with one model, its configuration and its labels.
 
-A bundle for the CPU is served by the OpenVINO backend, one that TensorRT has built by the TensorRT backend, any other
-by ONNX Runtime on a GPU. Shapes are static and the batch is in them, so ``max_batch_size`` is 0.
+The OpenVINO backend serves bundles for the CPU, the TensorRT backend serves bundles with a plan, and ONNX Runtime on a
+GPU serves all others. Shapes are static and include the batch, so ``max_batch_size`` is 0.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
-class Backend:
-    """What serves a bundle.
+class TritonBackend:
+    """A backend of Triton.
 
     Attributes:
         setting: the line of the configuration that names it.
-        kind: of the instances, ``KIND_CPU`` or ``KIND_GPU``.
-        files: those of the bundle that it reads; each keeps its name, without its folder.
+        kind: kind of the instances, ``KIND_CPU`` or ``KIND_GPU``.
+        files: files of the bundle that it reads; each keeps its name, without its folder.
     """
 
     setting: str
@@ -37,26 +37,26 @@ class Backend:
     files: tuple[str, ...] = ()
 
 
-OPENVINO = Backend('backend: "openvino"', "KIND_CPU", (OPENVINO_XML, OPENVINO_BIN))
-ONNX_RUNTIME = Backend('platform: "onnxruntime_onnx"', "KIND_GPU", (MODEL_ONNX,))
-TENSORRT = Backend('platform: "tensorrt_plan"', "KIND_GPU")
+OPENVINO = TritonBackend('backend: "openvino"', "KIND_CPU", (OPENVINO_XML, OPENVINO_BIN))
+ONNX_RUNTIME = TritonBackend('platform: "onnxruntime_onnx"', "KIND_GPU", (MODEL_ONNX,))
+TENSORRT = TritonBackend('platform: "tensorrt_plan"', "KIND_GPU")
 
 
 def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     """Write the repository.
 
     Args:
-        bundle: of any target.
+        bundle: a bundle of any target.
         folder: an empty folder, which becomes the repository.
 
     Returns:
-        What to know and to do next, a sentence each.
+        Notes for the user, a sentence each.
 
     Raises:
-        BundleIntegrityError: a file of the bundle, or the plan that was built of it, was altered.
+        BundleIntegrityError: a file of the bundle, or its plan, was altered.
     """
     plan = _served_plan(bundle)
-    backend = _backend(bundle, plan)
+    backend = _backend_of(bundle, plan)
     name = model_name(bundle.manifest)
     version = folder / name / VERSION
     version.mkdir(parents=True)
@@ -81,24 +81,24 @@ def _plan_note(plan: StoredPlan) -> str:
 
 
 def _served_plan(bundle: Bundle) -> StoredPlan | None:
-    """Its plan, if Triton can run it: plans of TensorRT for RTX are another kind."""
+    """Return the plan of the bundle if Triton can run it: plans of TensorRT for RTX are another format."""
     plan = built_plan(bundle)
     return plan if plan is not None and plan.record.fingerprint.module == "tensorrt" else None
 
 
-def _backend(bundle: Bundle, plan: StoredPlan | None) -> Backend:
+def _backend_of(bundle: Bundle, plan: StoredPlan | None) -> TritonBackend:
     if plan is not None:
         return TENSORRT
     return OPENVINO if target_named(bundle.manifest.target).backend == "openvino" else ONNX_RUNTIME
 
 
 def model_name(manifest: Manifest) -> str:
-    """The model's name as a folder may be called."""
+    """Turn the name of the model into the name of a folder."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", manifest.model.name[:NAME_CHARACTERS]).strip(".") or "vitedge"
 
 
-def configuration(manifest: Manifest, backend: Backend) -> str:
-    """The text of ``config.pbtxt``."""
+def configuration(manifest: Manifest, backend: TritonBackend) -> str:
+    """Write the text of ``config.pbtxt``."""
     height, width = manifest.model.preprocessing.input_size
     return f"""\
 name: "{pbtxt(model_name(manifest))}"

@@ -1,4 +1,4 @@
-"""``--precision auto``: the search for the fastest candidate that keeps a contract, and its report.
+"""The precision ``auto``: the search for the fastest candidate that meets a contract.
 
-``vitedge.converters.pipeline`` imports it. Start with ``search``.
+``vitedge.converters.stages`` imports it. Start with ``search``.
 """

@@ -1,12 +1,12 @@
-"""``--precision auto``: the fastest candidate that keeps a contract.
+"""The precision ``auto``: search the fastest candidate that meets a contract.
 
     Q/DQ graph ─▶ sensitivity ─▶ candidates ─▶ latency of all, in turns ─▶ loss, from the fastest on ─▶ choice
 
-Candidates are int8, int8 with the most harmful layers in 16 bits, 16 bits, and fp32. All come from one calibration: a
-mixed graph takes layers of the FP32 graph in the place of quantized ones, and nothing is searched again. Latency costs
-seconds a candidate, loss costs every image of the evaluation. So the latency of all is measured first, and the loss in
-the order of the measured medians: where the first candidate keeps the contract, all that are left were measured to be
-slower, and none of them can win, whatever it loses. No candidate is assumed to be faster than another.
+The candidates are int8, int8 with the most harmful layers in 16 bits, fp16 and fp32. They share one calibration: a
+mixed graph replaces some quantized layers by the layers of the FP32 graph. A latency takes seconds to measure, a loss
+takes a classification of every evaluation image. So the search first measures all latencies, and then the losses from
+the fastest candidate on. It stops at the first candidate that meets the contract, because all others are slower. No
+candidate is assumed to be faster than another.
 """
 
 from __future__ import annotations
@@ -27,43 +27,36 @@ from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.evaluation.accuracy import compare, predict, score
 from vitedge.calib.evaluation.predictions import Predictions
-from vitedge.calib.sensitivity.paired_graphs import Twins, mixed
-from vitedge.calib.sensitivity.sensitivity import LayerSensitivity, Sensitivity, measure_sensitivity
-from vitedge.converters.convert import Contract
-from vitedge.converters.precision import half_weights
+from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed
+from vitedge.calib.sensitivity.result import LayerSensitivity, Sensitivity
+from vitedge.calib.sensitivity.sensitivity import measure_sensitivity
+from vitedge.converters.request import Contract
 from vitedge.errors import CalibrationError, ConversionError, EngineError
 from vitedge.prediction import StageTimes
 from vitedge.progress import Progress
-from vitedge.runtime.bench.measure import (
-    FRAME_SIZE,
-    WARM_UP_FACTOR,
-    Samples,
-    joined,
-    synthetic_frames,
-    take_turns,
-    warm_up,
-)
+from vitedge.runtime.bench.measure import FRAME_SIZE, WARM_UP_FACTOR, random_frames
+from vitedge.runtime.bench.timing import Samples, concatenate, take_turns, warm_up
 from vitedge.runtime.classifier import Classifier
 
 SHARES = (0.5, 0.75, 0.875, 0.9375)
-"""Of the noise that int8 adds to the logits: what a mixed candidate takes away. Each leaves half of what the one before
-leaves, 3 dB."""
+"""Shares of int8's noise in the logits that the mixed candidates remove. Each leaves half as much noise as the one
+before it, 3 dB less."""
 
 LATENCY_SECONDS = 4.0
-"""Counted calls of each candidate, over all rounds."""
+"""Duration of the counted calls of each candidate, over all rounds."""
 
 LEAST_JUDGED = 50
-"""Images to judge by, where they are held back from calibration: each is 2 % then."""
+"""Fewest images that may be held back from calibration to measure losses on: each counts 2 % then."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What may become the bundle.
+class PrecisionConfig:
+    """A candidate for the bundle: a precision, and the layers that do not take part in it.
 
     Attributes:
         name: for people.
         precision: of its graph.
-        float_layers: names of the quantized layers that it leaves in floating point.
+        float_layers: names of the layers that stay in floating point.
     """
 
     name: str
@@ -71,12 +64,12 @@ class Candidate:
     float_layers: tuple[str, ...] = ()
 
 
-INT8, FP16, FP32 = Candidate("int8", "int8"), Candidate("fp16", "fp16"), Candidate("fp32", "fp32")
+INT8, FP16, FP32 = PrecisionConfig("int8", "int8"), PrecisionConfig("fp16", "fp16"), PrecisionConfig("fp32", "fp32")
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Of a classification, as ``vitedge bench`` times it, in milliseconds."""
+class CandidateLatency:
+    """The time of a classification, as ``vitedge.bench`` measures it, in milliseconds."""
 
     p50_ms: float
     p99_ms: float
@@ -84,31 +77,31 @@ class Latency:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate, measured.
+    """A measured candidate.
 
     Attributes:
-        candidate: what was tried.
+        candidate: the candidate.
         latency: of its engine.
         loss: against fp32, in points or percent; None where it was not measured.
     """
 
-    candidate: Candidate
-    latency: Latency
+    candidate: PrecisionConfig
+    latency: CandidateLatency
     loss: float | None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What came out.
+    """The result of a search.
 
     Attributes:
-        candidate: the one that was chosen.
+        candidate: the chosen candidate.
         graph: its graph.
-        record: for the manifest.
+        record: the search, for the manifest.
         sensitivity: of the int8 layers.
     """
 
-    candidate: Candidate
+    candidate: PrecisionConfig
     graph: onnx.ModelProto
     record: AutoRecord
     sensitivity: Sensitivity
@@ -116,11 +109,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Judged:
-    """The images that candidates are judged by.
+    """The images that losses are measured on.
 
     Attributes:
         images: with classes or without.
-        calibration_images: how many of them calibration used as well.
+        calibration_images: number of them that calibration used as well.
     """
 
     images: ImageDataset
@@ -129,12 +122,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judge:
-    """What says how much a candidate loses.
+    """Measures how much a candidate loses against fp32.
 
     Attributes:
-        images: to judge by.
-        reference: what fp32 says of them.
-        labelled: whether they have classes.
+        images: the images to measure on.
+        reference: the predictions of fp32 for them.
+        labelled: whether the images have classes.
     """
 
     images: ImageDataset
@@ -143,13 +136,13 @@ class Judge:
 
     @classmethod
     def of(cls, images: ImageDataset, reference: Classifier, progress: Progress) -> Judge:
-        """Ask the reference."""
+        """Classify the images with the reference."""
         progress.step(f"classifying {len(images)} images in fp32")
         (answers,) = predict([reference], images, progress)
         return cls(images, answers, images.is_labelled(reference.labels))
 
     def loss(self, classifier: Classifier, progress: Progress) -> float:
-        """Points of top-1, or percent of images with another best class, that the classifier loses against fp32."""
+        """Measure the loss of a classifier: points of top-1, or percent of images with another best class."""
         try:
             (answers,) = predict([classifier], self.images, progress)
         except EngineError:  # logits that are not finite, where 16 bits overflow
@@ -159,38 +152,41 @@ class Judge:
         return compare(answers, self.reference).flipped.percent
 
 
-Opener: TypeAlias = Callable[[Candidate, onnx.ModelProto], AbstractContextManager[Classifier]]
+Reduce: TypeAlias = Callable[[onnx.ModelProto, Precision], onnx.ModelProto]
+Opener: TypeAlias = Callable[[PrecisionConfig, onnx.ModelProto], AbstractContextManager[Classifier]]
 
 
 def select(
-    twins: Twins,
+    pair: PairedGraphs,
     frames: NDArray[np.uint8],
     judged: Judged,
     contract: Contract,
+    reduce: Reduce,
     opened: Opener,
     progress: Progress,
 ) -> Choice:
     """Try the candidates, and keep the fastest that meets the contract.
 
     Args:
-        twins: the FP32 graph, and the Q/DQ graph that was made from it.
+        pair: the FP32 graph, and the Q/DQ graph that was made from it.
         frames: ``(N,H,W,3)`` uint8, preprocessed, to measure the layers on.
-        judged: the images to judge by.
+        judged: the images to measure losses on.
         contract: to keep.
+        reduce: brings the floating-point part of a graph to fp32 or fp16 (``Backend.reduce``).
         opened: compiles a candidate's graph as a device would; the classifier is closed here.
-        progress: told of the steps.
+        progress: receives the steps.
 
     Raises:
-        ConversionError: none meets the contract; the message says by how much each of them fails.
+        ConversionError: no candidate meets the contract; the message says by how much each of them fails.
     """
-    progress.step(f"measuring what each of {len(twins.layers)} layers loses in int8, on {len(frames)} images")
-    sensitivity = measure_sensitivity(twins, frames, progress)
+    progress.step(f"measuring what each of {len(pair.layers)} layers loses in int8, on {len(frames)} images")
+    sensitivity = measure_sensitivity(pair, frames, progress)
     with ExitStack() as stack:
         classifiers = {}
         for candidate in candidates(sensitivity):
             progress.step(f"compiling {candidate.name}")
-            classifier = stack.enter_context(opened(candidate, graph_of(candidate, twins)))
-            if candidate == FP32 or _answers(classifier):
+            classifier = stack.enter_context(opened(candidate, graph_of(candidate, pair, reduce)))
+            if candidate == FP32 or _is_finite(classifier):
                 classifiers[candidate] = classifier
             else:
                 progress.step(f"warning: {candidate.name} is left out: its logits are not finite")
@@ -201,7 +197,7 @@ def select(
         progress.step(f"judging by the {record.loss_name} on {record.images} images")
         _warn_of_coarseness(record, progress)
 
-        def loss(candidate: Candidate) -> float:
+        def loss(candidate: PrecisionConfig) -> float:
             progress.step(f"measuring the loss of {candidate.name}")
             return judge.loss(classifiers[candidate], progress)
 
@@ -210,18 +206,18 @@ def select(
         raise _missed(trials, record)
     return Choice(
         candidate=chosen,
-        graph=graph_of(chosen, twins),
+        graph=graph_of(chosen, pair, reduce),
         record=AutoRecord(record, chosen.name, tuple(_recorded(each) for each in trials)),
         sensitivity=sensitivity,
     )
 
 
 def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
-    """Images to calibrate on, and others to judge by, where no folder is given for that.
+    """Split the calibration images: some to calibrate on, at least a quarter to measure losses on.
 
     Args:
-        images: of the calibration folder.
-        most: images to calibrate on. At least a quarter of all is held back.
+        images: the calibration images.
+        most: the largest number of images to calibrate on.
 
     Raises:
         CalibrationError: too few would be held back.
@@ -231,70 +227,73 @@ def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
         raise CalibrationError(
             f"{len(images)} images are too few to calibrate on and to judge by others",
             expected=f"{4 * LEAST_JUDGED} or more, of which a quarter is held back",
-            fix="--eval DIR, with images to judge by",
+            fix="eval_data=DIR, with images to judge by",
         )
     return images.subset(images.files[:calibration]), images.subset(images.files[calibration:])
 
 
-def candidates(sensitivity: Sensitivity) -> tuple[Candidate, ...]:
-    """All that are tried, each once; ``FP32`` is the last.
+def candidates(sensitivity: Sensitivity) -> tuple[PrecisionConfig, ...]:
+    """List the candidates, each once; ``FP32`` is the last.
 
-    A mixed one takes layers in the order of the noise that they add to the logits for each product that they compute,
-    so that little is slowed down for what is gained.
+    A mixed candidate keeps the layers in floating point that add most noise to the logits for each multiplication, so
+    that a small slowdown buys much accuracy.
     """
     order = sorted(sensitivity.layers, key=lambda layer: _noise(layer) / max(layer.multiplications, 1), reverse=True)
     sums = np.cumsum([_noise(layer) for layer in order])
     counts = dict.fromkeys(int(np.searchsorted(sums, share * sums[-1])) + 1 for share in SHARES)
     mixes = (tuple(layer.name for layer in order[:count]) for count in counts if count < len(order))
-    return (INT8, *(Candidate(f"int8, {_layers(mix)} in 16 bits", "int8", mix) for mix in mixes), FP16, FP32)
+    return (INT8, *(PrecisionConfig(f"int8, {_layers(mix)} in 16 bits", "int8", mix) for mix in mixes), FP16, FP32)
 
 
-def graph_of(candidate: Candidate, twins: Twins) -> onnx.ModelProto:
-    """Its graph."""
-    match candidate.precision:
-        case "fp32":
-            return twins.full
-        case "fp16":
-            return half_weights(twins.full)
-    return half_weights(mixed(twins, candidate.float_layers)) if candidate.float_layers else twins.quantized
+def graph_of(candidate: PrecisionConfig, pair: PairedGraphs, reduce: Reduce) -> onnx.ModelProto:
+    """Make the graph of a candidate: the int8 graph as it is, all others through the backend's ``reduce``."""
+    if candidate == INT8:
+        return pair.quantized
+    if candidate.precision == "int8":
+        return reduce(mixed(pair, candidate.float_layers), "fp16")
+    return reduce(pair.full, candidate.precision)
 
 
-def measured_latencies(classifiers: Sequence[Classifier], progress: Progress) -> list[Latency]:
-    """Time all in turns, as ``vitedge bench`` does: ``classify`` on synthetic camera frames, warm."""
-    frames = itertools.cycle(synthetic_frames(*FRAME_SIZE))
+def measured_latencies(classifiers: Sequence[Classifier], progress: Progress) -> list[CandidateLatency]:
+    """Time the classifiers in turns as ``vitedge.bench`` does: ``classify`` on synthetic camera frames, warm."""
+    frames = itertools.cycle(random_frames(*FRAME_SIZE))
     calls = [partial(_stages, each, frames) for each in classifiers]
     for call in calls:
         warm_up(call, limit=WARM_UP_FACTOR * LATENCY_SECONDS)
     return latencies_of(take_turns(calls, LATENCY_SECONDS, progress))
 
 
-def latencies_of(rounds: Sequence[Sequence[Samples]]) -> list[Latency]:
-    """Of some engines that took turns.
+def latencies_of(rounds: Sequence[Sequence[Samples]]) -> list[CandidateLatency]:
+    """Compute p50 and p99 of engines that took turns.
+
+    The medians are compared within each round, because all engines met the same load there: the p50 of an engine is
+    its median share of a round, times the median round.
 
     Args:
-        rounds: of each engine, its samples round by round.
-
-    Returns:
-        The medians are compared within each round, where all met the same machine: that of an engine is its median
-        share of a round, times the median round.
+        rounds: the samples of each engine, round by round.
     """
     medians = np.array([[np.median(samples.milliseconds) for samples in each] for each in rounds])
     typical = medians.mean(axis=0)
     p50 = np.median(medians / typical, axis=1) * np.median(typical)
-    p99 = [np.percentile(joined(each).milliseconds, 99) for each in rounds]
-    return [Latency(float(middle), float(tail)) for middle, tail in zip(p50, p99, strict=True)]
+    p99 = [np.percentile(concatenate(each).milliseconds, 99) for each in rounds]
+    return [CandidateLatency(float(middle), float(tail)) for middle, tail in zip(p50, p99, strict=True)]
 
 
 def choose(
-    measured: Sequence[tuple[Candidate, Latency]], loss: Callable[[Candidate], float], contract: Contract
-) -> tuple[tuple[Trial, ...], Candidate | None]:
-    """The fastest candidate that keeps a contract; all trials, from the fastest on.
+    measured: Sequence[tuple[PrecisionConfig, CandidateLatency]],
+    loss: Callable[[PrecisionConfig], float],
+    contract: Contract,
+) -> tuple[tuple[Trial, ...], PrecisionConfig | None]:
+    """Choose the fastest candidate that meets a contract.
 
     Args:
         measured: the candidates and their latencies.
-        loss: measures a candidate's. It is asked from the fastest on, of those whose p99 is short enough, until one
-            loses little enough; ``FP32``, which all are held against, loses nothing.
+        loss: measures the loss of a candidate. It is called from the fastest candidate on, where p99 is short enough,
+            until a loss is small enough. ``FP32`` is the reference, and loses nothing.
         contract: to keep.
+
+    Returns:
+        All trials, from the fastest on, and the chosen candidate; None if no candidate meets the contract.
     """
     trials, chosen = list[Trial](), None
     for candidate, latency in sorted(measured, key=lambda each: each[1].p50_ms):
@@ -315,21 +314,21 @@ def _warn_of_coarseness(contract: ContractRecord, progress: Progress) -> None:
         )
 
 
-def _answers(classifier: Classifier) -> bool:
-    """Whether it computes numbers: 16 bits may overflow."""
+def _is_finite(classifier: Classifier) -> bool:
+    """Tell whether the classifier computes finite logits: 16 bits may overflow."""
     try:
-        classifier.classify(synthetic_frames(*FRAME_SIZE)[0])
+        classifier.classify(random_frames(*FRAME_SIZE)[0])
     except EngineError:
         return False
     return True
 
 
-def _in_time(latency: Latency, contract: Contract) -> bool:
+def _in_time(latency: CandidateLatency, contract: Contract) -> bool:
     return contract.max_p99_ms is None or latency.p99_ms <= contract.max_p99_ms
 
 
 def _noise(layer: LayerSensitivity) -> float:
-    """Energy of what the layer alone adds to the logits, in parts of theirs."""
+    """Compute the energy of the noise that the layer alone adds to the logits, relative to the logits."""
     return float(10.0 ** (-layer.only.sqnr_db / 10.0))
 
 
@@ -367,7 +366,7 @@ def _missed(trials: Sequence[Trial], contract: ContractRecord) -> ConversionErro
     return ConversionError(
         f"no precision meets the contract on {contract.images} images; nothing was written:{failures}",
         expected=" and ".join(limits),
-        fix="allow more with --max-drop or --max-p99, calibrate with more images, or choose a smaller model",
+        fix="allow a larger max_drop= or max_p99_ms=, calibrate with more images, or choose a smaller model",
     )
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from vitedge.cli import doctor, main
-from vitedge.cli.doctor import Diagnosis, OpenVino, as_text, diagnose, read_opencv_build
+from vitedge.cli import main
+from vitedge.cli.doctor import as_text
 from vitedge.runtime.system.cameras import Camera
 from vitedge.runtime.system.machine import Memory
+from vitedge.verbs import doctor
+from vitedge.verbs.doctor import Diagnosis, OpenVino, read_opencv_build
 
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
@@ -60,7 +62,7 @@ def test_table_names_every_optional_package_of_pyproject(pyproject: dict[str, An
 def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "timm" else find(name))
-    lacking = diagnose()
+    lacking = doctor.doctor()
     packages = {each.name: each for each in lacking.packages}
     assert packages["timm"].version is None
     assert 'timm           not installed: pip install "vitedge[convert]"' in as_text(lacking)
@@ -77,7 +79,7 @@ def test_a_build_without_a_distribution_says_its_own_version(tmp_path: Path, mon
 
 @pytest.fixture(scope="module")
 def diagnosis() -> Diagnosis:
-    return diagnose()
+    return doctor.doctor()
 
 
 def test_what_cannot_be_read_is_unavailable(diagnosis: Diagnosis) -> None:
@@ -136,7 +138,7 @@ def test_works_with_numpy_alone() -> None:
 
 def test_what_there_is_to_run_tensorrt_with() -> None:
     pytest.importorskip("tensorrt_rtx")
-    found = diagnose()
+    found = doctor.doctor()
     assert any("for RTX" in name for name in found.nvidia.libraries)
     seen = replace(
         found, nvidia=doctor.Nvidia(("TensorRT 10.3.0",), "Orin, compute capability 8.7", "12.6", "36.4.3", ())

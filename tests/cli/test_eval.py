@@ -354,7 +354,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_command(
     command = ["eval", str(tiny_bundle.path), "--data", str(colours), "--json", str(tmp_path / "eval.json")]
     assert main(command) == EXIT_INTERRUPTED
     resume_log = tmp_path / "eval.json.journal"
-    assert f"{resume_log} has what was done: the same command goes on" in capsys.readouterr().err
+    assert f"{resume_log} has the predictions so far: the same command continues" in capsys.readouterr().err
     assert resume_log.exists()
     assert not (tmp_path / "eval.json").exists()
     classified[0] = 8

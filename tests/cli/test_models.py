@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vitedge.cli import main
-from vitedge.cli.models import known_models
+from vitedge.verbs.models import models
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -17,14 +17,14 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_a_line_for_each_under_its_family(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys).splitlines()
-    for model in known_models().models:
+    for model in models():
         position = next(number for number, line in enumerate(lines) if line.split()[:1] == [model.name])
         headings = [line for line in lines[:position] if line and not line.startswith(" ")]
         assert headings[-1] == model.family
 
 
 def test_models_that_people_ask_for_are_there() -> None:
-    names = {model.name for model in known_models().models}
+    names = {model.name for model in models()}
     assert {"deit_tiny_patch16_224", "cswin_tiny_224", "swin_tiny_patch4_window7_224", "mobilevit_s"} <= names
 
 

@@ -22,11 +22,12 @@ import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.calib.evaluation import score_calibration as confidence
-from vitedge.converters import backends, pipeline
+from vitedge.converters import backends
 from vitedge.converters import convert as convert_module
 from vitedge.converters.graph_summary import summarize
 from vitedge.converters.openvino import backend as openvino
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
+from vitedge.converters.stages import drafting, exporting, verifying
 from vitedge.errors import CalibrationError, CheckpointError, ConversionError, FrameSourceError, UsageError
 from vitedge.metrics import sqnr_db
 from vitedge.progress import Terminal
@@ -52,7 +53,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> None:
     """Spare the exporter, which takes seconds, where it is not what is tested."""
-    monkeypatch.setattr(pipeline, "export", lambda module, input_size: small_export)
+    monkeypatch.setattr(exporting, "export", lambda module, input_size: small_export)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ class TestOptions:
         few = vitedge.convert(small_folder, output=tmp_path / "few", progress=Terminal(stream), **options)
         assert few.manifest.confidence is None
         assert "a temperature needs 100 images, not 20" in stream.getvalue()
-        for module in (pipeline, confidence):
+        for module in (verifying, confidence):
             monkeypatch.setattr(module, "MIN_IMAGES", 20)
         fitted = vitedge.convert(small_folder, output=tmp_path / "b", abstain_error=0.99, **options).manifest
         assert fitted.confidence is not None
@@ -309,11 +310,11 @@ class TestRefusals:
             ({"precision": "int9"}, "no precision 'int9'"),
             ({"target": "gpu"}, "unknown target 'gpu'"),
             ({"precision": "int8"}, "int8 needs images"),
-            ({"weights": "some.pth"}, "--weights is not for this source: shapes_vit has its own weights"),
-            ({"random_weights": True}, "--random-weights is not for this source"),
-            ({"num_classes": 3}, "--num-classes is not for this source: shapes_vit has its own number of classes"),
+            ({"weights": "some.pth"}, "weights= is not for this source: shapes_vit has its own weights"),
+            ({"random_weights": True}, "random_weights= is not for this source"),
+            ({"num_classes": 3}, "num_classes= is not for this source: shapes_vit has its own number of classes"),
             ({"input_size": (0, 32)}, r"the input size is \(0, 32\)"),
-            ({"abstain_error": 0.05}, "--abstain-error needs images with classes"),
+            ({"abstain_error": 0.05}, "abstain_error= needs images with classes"),
             ({"abstain_error": 5.0, "eval_data": "val"}, "the share of wrong predictions is 5"),
         ],
     )
@@ -366,7 +367,7 @@ class TestRefusals:
     def test_too_few_images_to_abstain_are_known_before_the_work(
         self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline, "_load", lambda *_: pytest.fail("too late"))
+        monkeypatch.setattr(drafting, "load_model", lambda *_: pytest.fail("too late"))
         options = {"eval_data": photos, "abstain_error": 0.05, "output": tmp_path / "b"}
         with pytest.raises(CalibrationError, match="20 images are too few"):
             vitedge.convert(small_folder, target="cpu", precision="fp32", **options)
@@ -375,7 +376,7 @@ class TestRefusals:
         self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shutil.copytree(photos / "star", tmp_path / "images" / "stars")
-        monkeypatch.setattr(pipeline, "export", lambda module, size: pytest.fail("too late"))
+        monkeypatch.setattr(exporting, "export", lambda module, size: pytest.fail("too late"))
         with pytest.raises(CalibrationError, match="stars"):
             vitedge.convert(
                 small_folder,
@@ -444,19 +445,19 @@ class TestRefusals:
 
 
 STAGES = (
-    "pipeline.load_folder",
-    "pipeline.ImageFolder.load",
-    "pipeline.export",
-    "pipeline.apply_rewrites",
-    "pipeline.module_logits",
+    "stages.loading.load_folder",
+    "stages.datasets.ImageFolder.load",
+    "stages.exporting.export",
+    "stages.exporting.apply_rewrites",
+    "stages.exporting.module_logits",
     "openvino.check_operators",
     "backends.quantize",
     "openvino.write_ir",
-    "pipeline.graph_logits",
-    "pipeline.Golden.write",
+    "stages.writing.graph_logits",
+    "stages.writing.Golden.write",
     "openvino.open_engine",
-    "pipeline.check_precision",
-    "pipeline.evaluate",
+    "stages.verifying.check_precision",
+    "stages.verifying.evaluate",
     "pipeline.publish",
 )
 

@@ -22,8 +22,8 @@ import vitedge
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder
-from vitedge.converters import pipeline
 from vitedge.converters.reference import graph_logits
+from vitedge.converters.stages import drafting
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
@@ -58,10 +58,10 @@ def bundles(shared_data: Path, calibration: Path, tmp_path_factory: pytest.TempP
     """Every model in every precision; each is exported and rewritten once."""
     root, found = tmp_path_factory.mktemp("bundles"), {}
     for name in MODELS:
-        full_graph = once(pipeline._full_graph)
+        full_graph = once(drafting.full_graph)
         for precision in PRECISIONS:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(pipeline, "_full_graph", full_graph)
+                patch.setattr(drafting, "full_graph", full_graph)
                 found[name, precision] = vitedge.convert(
                     shared_data / "models" / name,
                     target="cpu",

@@ -14,7 +14,8 @@ from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
 from vitedge.converters.sources.parse import HubFolder
-from vitedge.converters.sources.timm.models import TorchModel, load_folder
+from vitedge.converters.sources.timm.models import load_timm_folder
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import (
     ENGINE_GATES,
     check_precision,
@@ -125,7 +126,7 @@ class TestEngine:
     def test_swapped_channels_and_a_forgotten_mean_are_refused_on_trained_models(
         self, shared_data: Path, name: str
     ) -> None:
-        model = load_folder(HubFolder(shared_data / "models" / name), labels=None)
+        model = load_timm_folder(HubFolder(shared_data / "models" / name), labels=None)
         preprocessing = model.card.preprocessing
         frames = synthetic_frames(preprocessing.input_size)
         exported = export(model.module, preprocessing.input_size)
@@ -148,7 +149,7 @@ class TestPrecision:
         noise = np.random.default_rng(5).normal(0, 3, (8, 10)).astype(np.float32)
         with pytest.raises(ConversionError, match=f"{precision} destroys this model") as caught:
             check_precision(logits_of(), noise, precision)
-        assert "--precision fp16" in caught.value.fix
+        assert "precision='fp16'" in caught.value.fix
 
     def test_infinity_is_refused_even_if_the_classes_agree(self) -> None:
         logits = logits_of()
@@ -210,7 +211,7 @@ def test_golden_frames_fit_into_what_is_read_of_them() -> None:
     assert large.nbytes < GOLDEN_BYTES
     with pytest.raises(ConversionError, match="8192x8192 is too large") as caught:
         golden_frames(np.broadcast_to(np.uint8(0), (1, 8192, 8192, 3)))
-    assert "--input-size" in caught.value.fix
+    assert "input_size=" in caught.value.fix
 
 
 def test_with_sqnr_is_right() -> None:

@@ -18,7 +18,7 @@ from vitedge.calib.evaluation.accuracy import Comparison, Flip, Proportion, comp
 from vitedge.prediction import ClassScore
 from vitedge.report import evaluation as report_page
 from vitedge.report.evaluation import THUMBNAIL_PIXELS, contact_sheet, to_html
-from vitedge.report.evaluation_text import Report, Subject
+from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport
 from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
 
@@ -34,13 +34,13 @@ def images(tmp_path: Path) -> ImageFolder:
     return ImageFolder.open(folder)
 
 
-def report_on(images: ImageFolder) -> Report:
+def report_on(images: ImageFolder) -> EvaluationReport:
     """Ours takes every red image for green; red and blue are seen by both as they are."""
     seen = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(8, 8)), SMALL, LABELS)
     wrong = Classifier(FakeEngine(lambda frame: frame.mean(axis=(0, 1))[[1, 0, 2]], input_size=(8, 8)), SMALL, LABELS)
     ours, theirs = predict([wrong, seen], images)
-    subjects = Subject("ours.bundle", ours, None), Subject("theirs & co.bundle", theirs, None)
-    return Report("photos", *subjects, compare(ours, theirs))
+    subjects = EvaluatedBundle("ours.bundle", ours, None), EvaluatedBundle("theirs & co.bundle", theirs, None)
+    return EvaluationReport("photos", *subjects, compare(ours, theirs))
 
 
 def pictures_in(text: str) -> list[Image.Image]:
@@ -86,12 +86,12 @@ def test_of_many_flips_those_that_differ_most_are_shown_in_order(
     assert [each.flip for each in sheet] == [flips[1], flips[3]]
     report = report_on(images)
     subjects = report.ours, report.theirs
-    text = to_html(Report("photos", *subjects, Comparison(Proportion(0, 5), tuple(flips), 2.2, 5.0)), sheet)
+    text = to_html(EvaluationReport("photos", *subjects, Comparison(Proportion(0, 5), tuple(flips), 2.2, 5.0)), sheet)
     assert "The 2 of 5 that differ most" in text
 
 
 def test_pages_without_flips_and_without_a_second_bundle(images: ImageFolder) -> None:
     report = report_on(images)
-    none = Report("photos", report.ours, report.theirs, Comparison(Proportion(5, 5), (), 0.0, 0.0))
+    none = EvaluationReport("photos", report.ours, report.theirs, Comparison(Proportion(5, 5), (), 0.0, 0.0))
     assert "None: both choose the same class" in to_html(none)
-    assert "Flips" not in to_html(Report("photos", report.ours, None, None))
+    assert "Flips" not in to_html(EvaluationReport("photos", report.ours, None, None))

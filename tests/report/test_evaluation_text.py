@@ -14,12 +14,15 @@ from vitedge.calib.data.dataset import ImageFile
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.accuracy import compare, score
 from vitedge.calib.evaluation.predictions import Predictions
-from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import wilson_interval
-from vitedge.progress import Silent
-from vitedge.report.evaluation_text import FLIPS_SHOWN, Report, Subject, measure, to_json, to_text, top1_drop
-from vitedge.runtime.classifier import Classifier
-from vitedge.testing import FakeEngine
+from vitedge.report.evaluation_text import (
+    FLIPS_SHOWN,
+    EvaluatedBundle,
+    EvaluationReport,
+    to_json,
+    to_text,
+    top1_drop,
+)
 from vitedge.version import VERSION
 
 LABELS = ("cat", "dog", "newt", "owl", "pig", "rat")
@@ -66,16 +69,16 @@ def report(
     labelled: bool = True,
     labels: tuple[str, ...] = LABELS,
     skipped: tuple[str, ...] = (),
-) -> Report:
+) -> EvaluationReport:
     images = image_set(len(ours))
 
-    def subject(name: str, chosen: str) -> Subject:
+    def subject(name: str, chosen: str) -> EvaluatedBundle:
         said = answers(images, chosen, labels, skipped)
-        return Subject(name, said, score(said, images) if labelled else None)
+        return EvaluatedBundle(name, said, score(said, images) if labelled else None)
 
     first = subject("int8.bundle", ours)
     second = None if theirs is None else subject("a-longer-name.bundle", theirs)
-    return Report("val", first, second, compare(first.predictions, second.predictions) if second else None)
+    return EvaluationReport("val", first, second, compare(first.predictions, second.predictions) if second else None)
 
 
 def test_keys_of_labelled_images() -> None:
@@ -116,7 +119,7 @@ def test_keys_without_labels() -> None:
 
 
 @pytest.mark.parametrize("case", [report("cd"), report("cd", "dc"), report("cd", "dc", labelled=False)])
-def test_json_is_standard(case: Report) -> None:
+def test_json_is_standard(case: EvaluationReport) -> None:
     document = to_json(case)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
@@ -127,7 +130,7 @@ def test_all_flips_are_in_the_json_and_the_first_in_the_text() -> None:
     text = to_text(many)
     assert text.count(": dog 0.75, against cat 0.75") == FLIPS_SHOWN
     assert "30 images are classified otherwise:" in text
-    assert "and 20 more; --json FILE lists all, --html FILE shows them" in text
+    assert "and 20 more; the JSON report lists all, the HTML report shows them" in text
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_abstention_is_in_both() -> None:
     said = answers(images, "cccd")
     said.scores[0, 0] = 0.25
     said = dataclasses.replace(said, threshold=0.5)
-    case = Report("val", Subject("int8.bundle", said, score(said, images)), None, None)
+    case = EvaluationReport("val", EvaluatedBundle("int8.bundle", said, score(said, images)), None, None)
     document = to_json(case)
     assert document["accepted"] == 75.0
     assert document["accepted_top1"] == pytest.approx(200 / 3)
@@ -203,29 +206,6 @@ def test_labels_outside_ascii_stay() -> None:
     labels = ("кот", "dog", "naïve", "owl", "pig", "rat")
     images = image_set(1, "кот")
     said = answers(images, "d", labels), answers(images, "к", labels)
-    subjects = [Subject(str(index), each, None) for index, each in enumerate(said)]
-    text = to_text(Report("val", *subjects, compare(*said)))
+    subjects = [EvaluatedBundle(str(index), each, None) for index, each in enumerate(said)]
+    text = to_text(EvaluationReport("val", *subjects, compare(*said)))
     assert "кот/0.png: dog 0.75, against кот 0.75" in text
-
-
-class Steps(Silent):
-    """Fails at the first step: nothing may be classified before the labels are checked."""
-
-    def step(self, text: str) -> None:
-        raise AssertionError(text)
-
-
-def classifier(labels: tuple[str, ...]) -> Classifier:
-    return Classifier(FakeEngine(lambda _: range(len(labels)), input_size=(8, 8)), SMALL, labels)
-
-
-def test_labels_are_checked_before_images_are_read() -> None:
-    images = image_set(2, "unicorn")
-    with pytest.raises(CalibrationError, match="'unicorn'"):
-        measure("a", classifier(LABELS), images, Steps())
-
-
-def test_models_of_different_classes_are_refused_before_images_are_read() -> None:
-    other = ("b", classifier(LABELS[::-1]))
-    with pytest.raises(UsageError, match="class 0 is 'cat' in one and 'rat' in the other"):
-        measure("a", classifier(LABELS), image_set(2), Steps(), other)

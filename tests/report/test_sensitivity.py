@@ -6,7 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 
-from vitedge.calib.sensitivity.sensitivity import Effect, LayerSensitivity, Sensitivity
+from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
 from vitedge.report.sensitivity import SHOWN_LAYERS, lines, section, to_json
 
 

@@ -1,4 +1,7 @@
-"""The command line: one module a verb, each with ``add_parser`` and ``run``; heavy imports happen inside ``run``."""
+"""The command line: one module a verb, a thin shell over the function of ``vitedge`` of that name.
+
+Each module has ``add_parser`` and ``run``; heavy imports happen inside ``run``. Start with ``flags``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from vitedge.cli import output
+from vitedge.cli.flags import Vocabulary
 from vitedge.errors import VitedgeError, did_you_mean
 from vitedge.safety.escape import terminal
 from vitedge.version import VERSION
@@ -71,18 +75,18 @@ class Parser(argparse.ArgumentParser):
         return f"  fix: {hint}\n" if hint else f"  fix: {self.prog} --help lists the options\n"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def build_parser() -> tuple[argparse.ArgumentParser, Vocabulary]:
+    """Build the parser of the whole command line, and the vocabulary of its flags."""
     parser = Parser(prog="vitedge", description="Vision Transformers on edge devices.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"vitedge {VERSION}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for verb in VERBS:
         importlib.import_module(f"vitedge.cli.{verb}").add_parser(verbs)
-    return parser
+    return parser, Vocabulary(verbs.choices)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; the exit code: 0 done, 1 an error that was explained, 2 wrong usage, 130 interrupted."""
+    """Run a verb, and return the exit code: 0 done, 1 an explained error, 2 wrong usage, 130 interrupted."""
     output.prepare()
     try:
         exit_code = _status(arguments)
@@ -94,13 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
+    vocabulary, verb = Vocabulary({}), ""
     try:
-        namespace, rest = build_parser().parse_known_args(arguments)
+        parser, vocabulary = build_parser()
+        namespace, rest = parser.parse_known_args(arguments)
+        verb = namespace.verb
         if rest:
             namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
         exit_code: int = namespace.run(namespace)
     except VitedgeError as error:
-        output.note(f"error: {error}\n")
+        output.note(f"error: {vocabulary.translate(str(error), verb)}\n")
         return EXIT_ERROR
     except KeyboardInterrupt:
         output.note("interrupted; nothing half-written was left\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.cli import output
+from vitedge.cli.flags import call
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
@@ -63,15 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.runtime.bench.measure import bench
     from vitedge.runtime.bench.text import to_json, to_text
 
-    report = bench(
-        arguments.bundle,
-        against=arguments.against,
-        seconds=arguments.seconds,
-        engine=arguments.engine,
-        threads=arguments.threads,
-        frame_size=arguments.frame_size,
-        progress=Terminal(),
-    )
+    report = call(bench, arguments, progress=Terminal())
     if arguments.json:
         write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")
     if arguments.html:

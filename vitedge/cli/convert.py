@@ -1,4 +1,4 @@
-"""``vitedge convert``: a checkpoint to a bundle."""
+"""``vitedge convert``: from a checkpoint to a bundle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 from vitedge.bundle.bundle import MODEL_ONNX, REPORT_HTML, Bundle
 from vitedge.bundle.targets import TARGETS, target_named
 from vitedge.cli import output
-from vitedge.cli.inspect import ran_in, trust
+from vitedge.cli.flags import Flag, add_flags, call
+from vitedge.cli.inspect import format_confidence, format_precision
+from vitedge.converters.convert import convert
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 from vitedge.safety.escape import shell, terminal_lines
@@ -43,68 +45,8 @@ Nothing is overwritten; the bundle appears when it is whole and verified.
 """
 
 
-def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
-    parser = verbs.add_parser(
-        "convert",
-        help="make a bundle from a checkpoint",
-        description="Convert a Vision Transformer checkpoint into a verified bundle for a target.",
-        epilog=EPILOG,
-    )
-    precisions = sorted({precision for target in TARGETS for precision in target.precisions})
-    parser.add_argument("source", metavar="SOURCE", help="a name, a folder, a .onnx or .pt2 file, or module:factory")
-    parser.add_argument("--target", required=True, metavar="NAME", help="as in vitedge targets")
-    parser.add_argument("--precision", required=True, metavar="NAME", help=f"{', '.join(precisions)}, or auto")
-    parser.add_argument("--weights", metavar="FILE", help=".safetensors or .pth file for a name or factory")
-    parser.add_argument("--random-weights", action="store_true", help="no weights: enough to measure latency")
-    parser.add_argument(
-        "--calib",
-        metavar="IMAGES",
-        help="images like those the camera will see; int8 needs about 300: a folder, a list (.txt), or a video",
-    )
-    parser.add_argument(
-        "--eval", metavar="DIR", dest="eval_data", help="measure accuracy and calibrate scores; one folder a label"
-    )
-    parser.add_argument(
-        "--abstain-error",
-        type=float,
-        metavar="SHARE",
-        help="with --eval: abstain from low scores, so that at most this share of the other answers is wrong, such as "
-        "0.05",
-    )
-    parser.add_argument(
-        "--max-drop",
-        type=float,
-        metavar="LOSS",
-        help="with --precision auto: what may be lost against fp32, in points of top-1 on --eval; or in percent of "
-        "images with another best class, where they have no classes. Without --eval, a quarter of --calib judges",
-    )
-    parser.add_argument(
-        "--max-p99",
-        type=float,
-        metavar="MS",
-        dest="max_p99_ms",
-        help="with --precision auto: the longest p99, in milliseconds, as vitedge bench measures it",
-    )
-    parser.add_argument("--labels", metavar="FILE", help="one label a line, instead of the checkpoint's")
-    parser.add_argument(
-        "--preprocessing",
-        metavar="SPEC",
-        help="where the source does not say it: a JSON file with timm's keys, a bundle's manifest.json, or timm:NAME",
-    )
-    parser.add_argument("--num-classes", type=int, metavar="N", help="logits of a named model that was fine-tuned")
-    parser.add_argument(
-        "--input-size",
-        type=input_size,
-        metavar="HxW",
-        help="height and width in pixels, or one number for both, where it is not that of the training",
-    )
-    parser.add_argument("-o", "--output", metavar="BUNDLE", help="default: NAME-PRECISION.bundle")
-    parser.set_defaults(run=run, parser=parser)
-
-
 def input_size(text: str) -> tuple[int, int]:
-    """``HxW``, or one number for both, as (height, width).
+    """Parse ``HxW``, or one number for both, as (height, width).
 
     Raises:
         argparse.ArgumentTypeError: anything else.
@@ -115,40 +57,68 @@ def input_size(text: str) -> tuple[int, int]:
     return (int(sides[0]), int(sides[-1]))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Convert, and say what came out."""
-    from vitedge.converters.convert import convert
+PRECISIONS = sorted({precision for target in TARGETS for precision in target.precisions})
+FLAGS = {
+    "source": Flag("a name, a folder, a .onnx or .pt2 file, or module:factory", "SOURCE"),
+    "target": Flag("as in vitedge targets", "NAME"),
+    "precision": Flag(f"{', '.join(PRECISIONS)}, or auto", "NAME"),
+    "weights": Flag(".safetensors or .pth file for a name or factory", "FILE"),
+    "random_weights": Flag("no weights: enough to measure latency"),
+    "calib": Flag(
+        "images like those the camera will see; int8 needs about 300: a folder, a list (.txt), or a video", "IMAGES"
+    ),
+    "eval_data": Flag("measure accuracy and calibrate scores; one folder a label", "DIR", ("--eval",)),
+    "abstain_error": Flag(
+        "with --eval: abstain from low scores, so that at most this share of the other predictions is wrong, such as "
+        "0.05",
+        "SHARE",
+    ),
+    "max_drop": Flag(
+        "with --precision auto: what may be lost against fp32, in points of top-1 on --eval; or in percent of images "
+        "with another best class, if they have no classes. Without --eval, a quarter of --calib is held back for this",
+        "LOSS",
+    ),
+    "max_p99_ms": Flag(
+        "with --precision auto: the longest p99, in milliseconds, as vitedge bench measures it", "MS", ("--max-p99",)
+    ),
+    "labels": Flag("one label a line, instead of the checkpoint's", "FILE"),
+    "preprocessing": Flag(
+        "if the source does not say it: a JSON file with timm's keys, a bundle's manifest.json, or timm:NAME", "SPEC"
+    ),
+    "num_classes": Flag("logits of a named model that was fine-tuned", "N"),
+    "input_size": Flag(
+        "height and width in pixels, or one number for both, if it differs from the training", "HxW", parse=input_size
+    ),
+    "output": Flag("default: NAME-PRECISION.bundle", "BUNDLE", ("-o", "--output")),
+}
 
-    bundle = convert(
-        arguments.source,
-        target=arguments.target,
-        precision=arguments.precision,
-        weights=arguments.weights,
-        random_weights=arguments.random_weights,
-        calib=arguments.calib,
-        eval_data=arguments.eval_data,
-        abstain_error=arguments.abstain_error,
-        max_drop=arguments.max_drop,
-        max_p99_ms=arguments.max_p99_ms,
-        labels=arguments.labels,
-        preprocessing=arguments.preprocessing,
-        num_classes=arguments.num_classes,
-        input_size=arguments.input_size,
-        output=arguments.output,
-        progress=Terminal(),
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "convert",
+        help="make a bundle from a checkpoint",
+        description="Convert a Vision Transformer checkpoint into a verified bundle for a target.",
+        epilog=EPILOG,
     )
-    output.write(summary(bundle))
+    add_flags(parser, convert, FLAGS)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, and describe the bundle."""
+    output.write(summary(call(convert, arguments, progress=Terminal())))
     return 0
 
 
 def summary(bundle: Bundle) -> str:
-    """What came out, for people."""
+    """Describe a new bundle for people."""
     manifest = bundle.manifest
     on_device, verified = target_named(manifest.target).tensorrt is not None, manifest.verification
     lines = [
         f"{bundle.path}  {bundle.size_bytes / 1e6:.1f} MB",
         f"  model      {manifest.model.name}, {manifest.model.num_classes} classes{_untrained(bundle)}",
-        f"  precision  {manifest.precision.asked}, which this machine {ran_in(manifest)}",
+        f"  precision  {manifest.precision.asked}, which this machine {format_precision(manifest)}",
     ]
     if manifest.auto is not None:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
@@ -169,7 +139,7 @@ def summary(bundle: Bundle) -> str:
             f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images{forecast}"
         )
     if manifest.confidence is not None:
-        lines.append(f"  {trust(manifest.confidence)}")
+        lines.append(f"  {format_confidence(manifest.confidence)}")
     lines += _to_build(bundle) if on_device else ["try"]
     path = shell(str(bundle.path))
     lines += [f"  vitedge run {path} --source 0 --show", f"  vitedge bench {path}"]
@@ -177,7 +147,7 @@ def summary(bundle: Bundle) -> str:
 
 
 def _to_build(bundle: Bundle) -> list[str]:
-    """What is left to do on the device, by vitedge or by NVIDIA's own tool."""
+    """Tell how to build the engine on the device, with vitedge or with NVIDIA's own tool."""
     target = target_named(bundle.manifest.target)
     return [
         f"  not built: vitedge build {shell(str(bundle.path))} on the device",

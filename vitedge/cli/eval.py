@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.cli import output
-from vitedge.cli.inspect import trust
-from vitedge.errors import UsageError
+from vitedge.cli.flags import call
+from vitedge.cli.inspect import format_confidence
 from vitedge.files import check_report_path, write_report
-from vitedge.progress import Progress, Terminal
+from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety import escape
 
 if TYPE_CHECKING:
+    from vitedge.bundle.manifest import ConfidenceRecord
     from vitedge.calib.data.dataset import ImageDataset
-    from vitedge.calib.evaluation.predictions import ModelInfo
-    from vitedge.calib.evaluation.resume_log import ResumeLog
-    from vitedge.calib.sensitivity.sensitivity import Sensitivity
-    from vitedge.report.evaluation_text import Report
+    from vitedge.report.evaluation_text import EvaluationReport
 
 DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles are apart on images or a video."
 EPILOG = """\
@@ -42,8 +35,8 @@ examples:
   vitedge eval deit-int8.bundle --data mine/ --fit-confidence --abstain-error 0.05
   vitedge eval deit-int8.bundle --data /mnt/imagenet/val --json eval.json --scheduler tcp://10.0.0.1:8786
 
-While a report is being made, the answers so far are in a file beside it, whose name ends in .journal: after an
-interrupt, the same command goes on from there.
+While the evaluation runs, a file beside the report, whose name ends in .journal, keeps the predictions so far. After an
+interrupt, the same command continues from there.
 """
 
 
@@ -91,125 +84,54 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, write the reports, print the table."""
-    _check(arguments)
+    """Evaluate, write the reports, print the table."""
     for path in filter(None, (arguments.json, arguments.html)):
         check_report_path(path)
     from vitedge.calib.data.open import open_dataset
-    from vitedge.calib.evaluation.score_calibration import check_image_count
-    from vitedge.report.evaluation_text import to_text
 
     images = open_dataset(arguments.data, limit=arguments.limit)
-    if arguments.fit_confidence:
-        check_image_count(len(images))
-    resume_log = _resume_log(arguments, images)
-    layers = _layers(arguments, images) if arguments.layers else None
-    report = replace(_measured(arguments, images, resume_log), layers=layers)
+    resume = _resume_path(arguments)
+    report = _evaluated(arguments, images, resume)
     _write(arguments, report, images)
-    if resume_log is not None:
-        resume_log.remove()
-    output.write(to_text(report))
-    if arguments.fit_confidence:
-        _fit_confidence(arguments, report)
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+    output.write(report.to_text())
+    if report.confidence is not None:
+        _say_confidence(arguments.bundle, report.confidence)
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from vitedge.calib.evaluation.score_calibration import check_abstain_error
-
-    check_abstain_error(arguments.abstain_error)
-    if arguments.abstain_error is not None and not arguments.fit_confidence:
-        raise UsageError("--abstain-error is for --fit-confidence", fix="give both, or neither")
-    if arguments.layers and arguments.against is None:
-        raise UsageError("--layers needs the model in fp32 to compare with", fix="--against BUNDLE, an fp32 bundle")
-    if arguments.scheduler and arguments.fit_confidence:
-        raise UsageError("--fit-confidence runs on this machine alone", fix="leave out --scheduler, or set a --limit")
-
-
-def _resume_log(arguments: argparse.Namespace, images: ImageDataset) -> ResumeLog | None:
-    """Where answers are kept until the report is written; none without a report, nor for logits."""
-    from vitedge.calib.evaluation.resume_log import ResumeLog, resume_key
-
+def _resume_path(arguments: argparse.Namespace) -> Path | None:
+    """Return the file that keeps the predictions until the report is written; None without a report, or for logits."""
     report: Path | None = arguments.json or arguments.html
-    if report is None or arguments.fit_confidence:
-        return None
-    bundles = [Bundle.open(path) for path in _bundles(arguments)]
-    return ResumeLog(report.with_name(f"{report.name}.journal"), resume_key(bundles, images, arguments.engine))
+    return None if report is None or arguments.fit_confidence else report.with_name(f"{report.name}.journal")
 
 
-def _bundles(arguments: argparse.Namespace) -> list[Path]:
-    return [arguments.bundle, *([arguments.against] if arguments.against else [])]
+def _evaluated(arguments: argparse.Namespace, images: ImageDataset, resume: Path | None) -> EvaluationReport:
+    from vitedge.verbs.evaluate import evaluate
 
-
-def _measured(arguments: argparse.Namespace, images: ImageDataset, resume_log: ResumeLog | None) -> Report:
-    from vitedge.report.evaluation_text import measure
-
-    with ExitStack() as opened:
-        models, ask = _spread(arguments, images) if arguments.scheduler else _here(arguments, opened)
-        ours, *theirs = zip(map(str, _bundles(arguments)), models, strict=True)
-        if arguments.fit_confidence:
-            images.class_to_idx(models[0].labels)
-        try:
-            return measure(
-                *ours,
-                images,
-                Terminal(),
-                against=theirs[0] if theirs else None,
-                ask=partial(ask, resume_log=resume_log),
+    try:
+        return call(evaluate, arguments, data=images, limit=None, resume=resume, progress=Terminal())
+    except KeyboardInterrupt:
+        if resume is not None and resume.exists():
+            output.note(
+                escape.terminal_lines([f"{resume} has the predictions so far: the same command continues from there"])
             )
-        except KeyboardInterrupt:
-            if resume_log is not None and resume_log.path.exists():
-                said = f"{resume_log.path} has what was done: the same command goes on from there"
-                output.note(escape.terminal_lines([said]))
-            raise
+        raise
 
 
-def _layers(arguments: argparse.Namespace, images: ImageDataset) -> Sensitivity:
-    from vitedge.calib.sensitivity.sensitivity import bundle_sensitivity
-
-    bundle, against = (Bundle.open(path) for path in _bundles(arguments))
-    return bundle_sensitivity(bundle, against, images, Terminal())
-
-
-def _here(arguments: argparse.Namespace, opened: ExitStack) -> tuple[Sequence[ModelInfo], Callable[..., Any]]:
-    from vitedge.calib.evaluation import accuracy
-    from vitedge.runtime.load import load
-
-    classifiers = [opened.enter_context(load(path, engine=arguments.engine)) for path in _bundles(arguments)]
-    return classifiers, partial(accuracy.predict, keep_logits=arguments.fit_confidence)
-
-
-def _spread(arguments: argparse.Namespace, images: ImageDataset) -> tuple[Sequence[ModelInfo], Callable[..., Any]]:
-    from vitedge.calib.evaluation.accuracy import collect_predictions
-    from vitedge.calib.evaluation.dask import RemoteModel, cluster_predictor
-
-    bundles = [Bundle.open(path) for path in _bundles(arguments)]
-    predictor = cluster_predictor(arguments.scheduler, bundles, images, arguments.engine)
-
-    def ask(models: Sequence[ModelInfo], images: ImageDataset, progress: Progress, resume_log: ResumeLog | None) -> Any:
-        return collect_predictions(models, images, predictor, progress, resume_log=resume_log)
-
-    return [RemoteModel.of(bundle) for bundle in bundles], ask
-
-
-def _fit_confidence(arguments: argparse.Namespace, report: Report) -> None:
-    from vitedge.calib.evaluation.score_calibration import calibrate_scores, write_confidence
-
-    assert report.ours.evaluation is not None
-    record = calibrate_scores(report.ours.evaluation, arguments.abstain_error)
-    write_confidence(Bundle.open(arguments.bundle), record)
-    lines = [f"written into {arguments.bundle}: {trust(record)}"]
-    if (arguments.bundle / SIGNATURES).exists():
+def _say_confidence(bundle: Path, record: ConfidenceRecord) -> None:
+    lines = [f"written into {bundle}: {format_confidence(record)}"]
+    if (bundle / SIGNATURES).exists():
         lines.append("its signatures were for the manifest before: vitedge sign makes one for this")
     output.write(escape.terminal_lines(lines))
 
 
-def _write(arguments: argparse.Namespace, report: Report, images: ImageDataset) -> None:
+def _write(arguments: argparse.Namespace, report: EvaluationReport, images: ImageDataset) -> None:
     from vitedge.report.evaluation import contact_sheet, to_html
-    from vitedge.report.evaluation_text import to_json
 
     if arguments.json:
-        write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")
+        write_report(arguments.json, escape.json(report.to_json(), indent=1) + "\n")
     if arguments.html:
         flips = report.comparison.flips if report.comparison else ()
         write_report(arguments.html, to_html(report, contact_sheet(images, flips)))

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from vitedge.cli import output
+from vitedge.cli.flags import call
 from vitedge.safety.escape import terminal_lines
 
 EPILOG = """\
@@ -31,9 +32,9 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, and say what to do with it."""
+    """Export, and tell how to use the result."""
     from vitedge.converters.integrations.export import export
 
-    exported = export(arguments.bundle, tool=arguments.tool, output=arguments.output)
+    exported = call(export, arguments)
     output.write(terminal_lines([str(exported.path), *(f"  {note}" for note in exported.notes)]))
     return 0

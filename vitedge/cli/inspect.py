@@ -1,22 +1,20 @@
-"""``vitedge inspect``: what is in a bundle."""
+"""``vitedge inspect``: the contents of a bundle."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.manifest import ConfidenceRecord, Manifest
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.bundle.signatures import read_signatures
 from vitedge.bundle.targets import target_named
 from vitedge.cli import output
-from vitedge.cli.build import EngineState, engine_state, record_lines
+from vitedge.cli.build import record_lines
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.metrics import Parity
-from vitedge.records import encode
 from vitedge.safety import escape
+from vitedge.verbs.engine_state import EngineState
+from vitedge.verbs.inspect import Inspection, inspect
 
 if TYPE_CHECKING:
     from vitedge.converters.graph_summary import GraphSummary
@@ -33,7 +31,7 @@ def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
         "inspect",
-        help="what is in a bundle",
+        help="the contents of a bundle",
         description="Check the hashes of a bundle, and show its manifest, files and operators.",
         epilog=EPILOG,
     )
@@ -44,64 +42,37 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Open the bundle, which checks it, and print."""
-    bundle = Bundle.open(arguments.bundle, trust=trusted(arguments))
-    graph = _graph(bundle)
-    engine = engine_state(bundle)
-    output.write(as_json(bundle, graph, engine) if arguments.json else as_text(bundle, graph, engine))
+    """Print the inspection."""
+    inspection = inspect(arguments.bundle, trust=trusted(arguments))
+    output.write(escape.json(inspection.to_json(), indent=1) + "\n" if arguments.json else as_text(inspection))
     return 0
 
 
-def _graph(bundle: Bundle) -> GraphSummary | None:
-    """The operators of its graph; None where the onnx package, which a device does not need, is missing."""
-    if importlib.util.find_spec("onnx") is None:
-        return None
-    from vitedge.converters.graph_summary import summarize
-
-    return summarize(bundle.file(MODEL_ONNX))
-
-
-def as_json(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | None) -> str:
-    """Everything that is known, for scripts; keys are added, never renamed."""
-    value = {
-        "version": 1,
-        "path": str(bundle.path),
-        "bytes": bundle.size_bytes,
-        "hashes_ok": True,
-        "signed_by": [each.key for each in read_signatures(bundle.path)],
-        "verified_by": bundle.signed_by,
-        "manifest": encode(bundle.manifest),
-        "graph": encode(graph),
-        "engine": encode(engine),
-    }
-    return escape.json(value, indent=1) + "\n"
-
-
-def as_text(bundle: Bundle, graph: GraphSummary | None, engine: EngineState | None) -> str:
-    """What people ask of a bundle, a fact a line."""
-    manifest = bundle.manifest
+def as_text(inspection: Inspection) -> str:
+    """Render an inspection for people, a fact a line."""
+    bundle, graph, manifest = inspection.bundle, inspection.graph, inspection.bundle.manifest
     facts = {
         "bundle": f"{bundle.path}, {bundle.size_bytes / 1e6:.1f} MB, hashes ok",
-        "signature": _signature(bundle),
+        "signature": _signature(inspection),
         "model": _model(manifest),
         "classes": _labels(manifest.model.labels),
         "input": _input(manifest.model.preprocessing),
         "target": f"{manifest.target}, converted on {manifest.host}",
-        "precision": f"{manifest.precision.asked}, which that host {ran_in(manifest)}",
+        "precision": f"{manifest.precision.asked}, which that host {format_precision(manifest)}",
         **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
         "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
         manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
         "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
         "accuracy": _accuracy(manifest),
-        "confidence": "scores as the model gives them" if manifest.confidence is None else trust(manifest.confidence),
+        "confidence": _confidence(manifest),
         "layers": _layers(graph),
         "operators": _operators(graph),
         "made": f"{manifest.created_at} by vitedge {manifest.vitedge_version}",
         "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
     }
     lines = [f"{name:<12} {text}" for name, text in facts.items()]
-    lines += [] if engine is None else _engine(engine)
+    lines += [] if inspection.engine is None else _engine(inspection.engine)
     lines += [f"{record.bytes:>12} {name}  {record.sha256[:16]}…" for name, record in manifest.files.items()]
     return escape.terminal_lines(lines)
 
@@ -112,8 +83,8 @@ def _engine(engine: EngineState) -> list[str]:
     return [f"{'engine':<12} {engine.state}{reason}", *(f"{'':<12} {line}" for line in built)]
 
 
-def ran_in(manifest: Manifest) -> str:
-    """How the converting host ran the precision asked for, as a phrase that begins with a verb."""
+def format_precision(manifest: Manifest) -> str:
+    """Describe how the converting host ran the precision, in a phrase that begins with a verb."""
     precision = manifest.precision
     if target_named(manifest.target).tensorrt is not None:
         return f"emulated in {precision.effective}, every value rounded as on the device"
@@ -121,8 +92,8 @@ def ran_in(manifest: Manifest) -> str:
     return f"ran in {precision.effective}{rest}"
 
 
-def trust(record: ConfidenceRecord) -> str:
-    """What was fitted, as a phrase."""
+def format_confidence(record: ConfidenceRecord) -> str:
+    """Describe the fitted temperature and threshold in a phrase."""
     fitted = (
         f"temperature {record.temperature:.3f}, calibration error {record.ece_before:.2f} → {record.ece_after:.2f} % "
         f"on {record.images} images"
@@ -135,6 +106,10 @@ def trust(record: ConfidenceRecord) -> str:
     )
 
 
+def _confidence(manifest: Manifest) -> str:
+    return "scores as the model gives them" if manifest.confidence is None else format_confidence(manifest.confidence)
+
+
 def _model(manifest: Manifest) -> str:
     model = manifest.model
     weights = f"weights {model.weights_sha256[:16]}…" if model.pretrained else "random weights: for latency only"
@@ -142,12 +117,11 @@ def _model(manifest: Manifest) -> str:
     return f"{model.name} ({model.architecture}) from {model.source}{commit}, {weights}"
 
 
-def _signature(bundle: Bundle) -> str:
-    """Who signed it, and whether that was verified."""
-    if bundle.signed_by is not None:
-        return f"verified: signed by {bundle.signed_by}"
-    signers = [each.key for each in read_signatures(bundle.path)]
-    return f"signed by {', '.join(signers)}, not verified: --trust KEYS does that" if signers else "none"
+def _signature(inspection: Inspection) -> str:
+    if inspection.bundle.signed_by is not None:
+        return f"verified: signed by {inspection.bundle.signed_by}"
+    signers = ", ".join(inspection.signed_by)
+    return f"signed by {signers}, not verified: --trust KEYS does that" if signers else "none"
 
 
 def _labels(labels: tuple[str, ...]) -> str:

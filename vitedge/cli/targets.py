@@ -1,4 +1,4 @@
-"""``vitedge targets``: what vitedge compiles for."""
+"""``vitedge targets``: the hardware that vitedge converts for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vitedge.bundle.targets import MINIMUM_TENSORRT, TARGETS, JetpackRelease, Target
+from vitedge.bundle.targets import MINIMUM_TENSORRT, JetpackRelease, Target
 from vitedge.cli import output
 from vitedge.records import encode
 from vitedge.safety import escape
+from vitedge.verbs.targets import targets
 
 EPILOG = """\
 examples:
@@ -40,12 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def as_json() -> str:
     """Everything, for scripts."""
-    return escape.json({"version": 1, "targets": [encode(target) for target in TARGETS]}, indent=1) + "\n"
+    return escape.json({"version": 1, "targets": [encode(target) for target in targets()]}, indent=1) + "\n"
 
 
 def as_text() -> str:
     """A table of targets, what to know before choosing a precision, and a table of JetPacks; for people."""
-    parts = (_table([HEADINGS, *map(_row, TARGETS)]), _notes(), _table([RELEASE_HEADINGS, *release_rows()]))
+    parts = (_table([HEADINGS, *map(_row, targets())]), _notes(), _table([RELEASE_HEADINGS, *release_rows()]))
     return "\n".join("\n".join(lines) + "\n" for lines in parts)
 
 
@@ -73,7 +74,7 @@ def _row(target: Target) -> tuple[str, ...]:
 def _notes() -> list[str]:
     """Each note once, under the targets that share it."""
     sharing: dict[str, list[str]] = {}
-    for target in TARGETS:
+    for target in targets():
         sharing.setdefault(f"refused: {target.refusal}" if target.refusal else target.notes, []).append(target.name)
     notes = [line for note, names in sharing.items() for line in (", ".join(names), f"  {note}")]
     return [*notes, "DLA", "  deep-learning accelerators run no Vision Transformer: engines use the GPU"]
@@ -89,7 +90,7 @@ def release_rows() -> Iterable[tuple[str, ...]]:
 def _releases() -> dict[JetpackRelease, list[str]]:
     """The JetPacks, oldest first, and the targets that each runs on."""
     found: dict[JetpackRelease, list[str]] = {}
-    for target in TARGETS:
+    for target in targets():
         for release in target.tensorrt.releases if target.tensorrt else ():
             found.setdefault(release, []).append(target.name)
     return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].l4t.split(".")]))

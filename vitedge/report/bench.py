@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from vitedge.report.page import page
 from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, PLOT_STYLE, RIGHT, TOP, WIDTH, Axis, from_zero, plot
-from vitedge.runtime.bench.measure import Measurement, Ratio, Report, Samples
+from vitedge.runtime.bench.measure import BenchReport, Measurement
+from vitedge.runtime.bench.ratio import Ratio
 from vitedge.runtime.bench.text import STAGES, latency_ms, percentiles, to_text
+from vitedge.runtime.bench.timing import Samples
 from vitedge.safety.escape import html
 
 BINS = 120
@@ -22,7 +24,7 @@ MOST_DOTS = 6000
 SLOWEST_PERCENT = 1.0
 
 
-def to_html(report: Report) -> str:
+def to_html(report: BenchReport) -> str:
     """The whole page."""
     measured = [report.measurement] if report.against is None else [report.measurement, report.against]
     latency = _latency_axis([each.samples for each in measured])

@@ -12,7 +12,7 @@ from vitedge.calib.data.dataset import ImageDataset, Pixels
 from vitedge.calib.evaluation.accuracy import Comparison, Flip
 from vitedge.extras import require
 from vitedge.report import sensitivity as sensitivity_report
-from vitedge.report.evaluation_text import Report, Subject, accuracy_text, share_text, to_text
+from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport, accuracy_text, share_text, to_text
 from vitedge.report.page import page
 from vitedge.report.plot import PLOT_STYLE
 from vitedge.safety.escape import html
@@ -45,7 +45,7 @@ class Thumbnail:
 def contact_sheet(images: ImageDataset, flips: Sequence[Flip]) -> tuple[Thumbnail, ...]:
     """Thumbnails of the flips with the largest divergence, at most 60, in the order of the images.
 
-    The images are decoded anew: nobody knows which of them flip before all were classified.
+    The images are decoded again, because it is not known which images flip before all are classified.
 
     Raises:
         MissingExtraError: Pillow is not installed.
@@ -61,7 +61,7 @@ def contact_sheet(images: ImageDataset, flips: Sequence[Flip]) -> tuple[Thumbnai
         )
 
 
-def to_html(report: Report, sheet: Sequence[Thumbnail] = ()) -> str:
+def to_html(report: EvaluationReport, sheet: Sequence[Thumbnail] = ()) -> str:
     """The whole page.
 
     Args:
@@ -78,12 +78,12 @@ def to_html(report: Report, sheet: Sequence[Thumbnail] = ()) -> str:
     return page(f"Accuracy on {report.data}", sections, style=STYLE + PLOT_STYLE)
 
 
-def _heading(report: Report) -> str:
+def _heading(report: EvaluationReport) -> str:
     lines = [_subject(0, report.ours), *([] if report.theirs is None else [_subject(1, report.theirs)])]
     return f"<p>{len(report.ours.predictions)} images; 95 % intervals in brackets.</p>" + "\n".join(lines)
 
 
-def _subject(number: int, subject: Subject) -> str:
+def _subject(number: int, subject: EvaluatedBundle) -> str:
     key = f'<span class="key series{number}">■ {html(subject.bundle)}</span>'
     return f"<p>{key} {html(accuracy_text(subject.evaluation))}</p>"
 
@@ -98,7 +98,7 @@ def _figures(comparison: Comparison) -> str:
     return f"<h2>The first against the second</h2><table>{rows}</table>"
 
 
-def _flips(report: Report, comparison: Comparison, sheet: Sequence[Thumbnail]) -> str:
+def _flips(report: EvaluationReport, comparison: Comparison, sheet: Sequence[Thumbnail]) -> str:
     count = len(comparison.flips)
     if not count:
         return "<h2>Flips</h2><p>None: both choose the same class for every image.</p>"

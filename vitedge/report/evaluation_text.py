@@ -1,44 +1,38 @@
-"""What an evaluation says: as JSON for scripts, as a table for people."""
+"""An evaluation as JSON for scripts, and as text for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from vitedge.calib.data.dataset import NAMES_SHOWN, ImageDataset
+from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.calib.data.dataset import NAMES_SHOWN
 from vitedge.calib.evaluation.accuracy import (
     Comparison,
     Evaluation,
     Flip,
     Proportion,
-    check_same_labels,
-    compare,
-    predict,
-    score,
 )
-from vitedge.calib.evaluation.predictions import ModelInfo, Predictions
-from vitedge.calib.sensitivity.sensitivity import Sensitivity
+from vitedge.calib.evaluation.predictions import Predictions
+from vitedge.calib.sensitivity.result import Sensitivity
 from vitedge.metrics import Interval
-from vitedge.progress import Progress
 from vitedge.report import sensitivity as sensitivity_report
 from vitedge.safety.escape import terminal_lines
 from vitedge.version import VERSION
-
-Ask: TypeAlias = Callable[[Sequence[Any], ImageDataset, Progress], tuple[Predictions, ...]]
 
 JSON_VERSION = 1
 FLIPS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A bundle and how it did.
+class EvaluatedBundle:
+    """A bundle and its predictions.
 
     Attributes:
         bundle: its path.
         predictions: image by image.
-        evaluation: None where the images have no classes.
+        evaluation: its accuracy; None if the images have no classes.
     """
 
     bundle: str
@@ -47,67 +41,36 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Report:
-    """One bundle on a set of images, and the bundle that it was compared with.
+class EvaluationReport:
+    """The accuracy of a bundle on a set of images, and its comparison with another bundle.
 
     Attributes:
-        data: path of the folder or video.
+        data: path of the folder, list or video.
         ours: the bundle.
-        theirs: the other one, if there is one.
+        theirs: the other bundle; None if there is no other.
         comparison: of the two.
-        layers: what each int8 layer of the bundle costs; None unless it was measured.
+        layers: the effect of each int8 layer; None unless it was measured.
+        confidence: the temperature and threshold that were fitted; None unless they were.
     """
 
     data: str
-    ours: Subject
-    theirs: Subject | None
+    ours: EvaluatedBundle
+    theirs: EvaluatedBundle | None
     comparison: Comparison | None
     layers: Sensitivity | None = None
+    confidence: ConfidenceRecord | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``vitedge eval --json`` writes."""
+        return to_json(self)
+
+    def to_text(self) -> str:
+        """Return the text that ``vitedge eval`` prints."""
+        return to_text(self)
 
 
-def measure(
-    bundle: str,
-    classifier: ModelInfo,
-    images: ImageDataset,
-    progress: Progress,
-    against: tuple[str, ModelInfo] | None = None,
-    *,
-    ask: Ask = predict,
-) -> Report:
-    """Evaluate a bundle, and compare it with another one where there is one.
-
-    Args:
-        bundle: its path, for the report.
-        classifier: the bundle's.
-        images: labelled, or not where there is something to compare with.
-        progress: told of every image.
-        against: path and classifier of the other bundle.
-        ask: what has the images answered about; by default ``predict``, in this process.
-
-    Raises:
-        CalibrationError: the images' folders are no labels, or no image can be read.
-        UsageError: the two bundles have different classes.
-        EngineError: an engine failed.
-    """
-    labelled = against is None or images.is_labelled(classifier.labels)
-    if labelled:
-        images.class_to_idx(classifier.labels)
-    named = [(bundle, classifier), *([against] if against else [])]
-    if against is not None:
-        check_same_labels(classifier.labels, against[1].labels)
-    progress.step(f"classifying {len(images)} images of {images.path}")
-    answers = ask([each for _, each in named], images, progress)
-    subjects = [
-        Subject(name, each, score(each, images) if labelled else None)
-        for (name, _), each in zip(named, answers, strict=True)
-    ]
-    theirs = subjects[1] if against else None
-    comparison = compare(answers[0], answers[1]) if against else None
-    return Report(str(images.path), subjects[0], theirs, comparison)
-
-
-def to_json(report: Report) -> dict[str, Any]:
-    """The object that ``vitedge eval --json`` writes; keys are added, never renamed.
+def to_json(report: EvaluationReport) -> dict[str, Any]:
+    """Return plain JSON values; keys are added, never renamed.
 
     ``top1`` and ``top5`` are percent, and null where the images have no classes.
     """
@@ -135,19 +98,19 @@ def to_json(report: Report) -> dict[str, Any]:
     return document
 
 
-def top1_drop(report: Report) -> float | None:
-    """Percentage points of top-1 that the bundle has less than the other one; None without labels."""
+def top1_drop(report: EvaluationReport) -> float | None:
+    """Return the percentage points of top-1 that the bundle loses against the other one; None without labels."""
     if report.theirs is None or report.theirs.evaluation is None or report.ours.evaluation is None:
         return None
     return report.theirs.evaluation.top1 - report.ours.evaluation.top1
 
 
-def to_text(report: Report) -> str:
-    """Accuracy and agreement with their 95 % intervals, the first flips, and the layers that cost most."""
+def to_text(report: EvaluationReport) -> str:
+    """Describe accuracy and agreement with their 95 % intervals, the first flips, and the layers that cost most."""
     return terminal_lines(_lines(report))
 
 
-def _subject(subject: Subject) -> dict[str, Any]:
+def _subject(subject: EvaluatedBundle) -> dict[str, Any]:
     evaluation, accepted = subject.evaluation, 100.0 * float(subject.predictions.accepted.mean())
     if evaluation is None:
         return {"bundle": subject.bundle, "top1": None, "top5": None, "accepted": accepted}
@@ -179,7 +142,7 @@ def _pair(interval: Interval) -> list[float]:
     return [interval.low, interval.high]
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: EvaluationReport) -> Iterator[str]:
     subjects = [report.ours, *([report.theirs] if report.theirs else [])]
     yield f"{len(report.ours.predictions)} images of {report.data}; 95 % intervals in brackets"
     skipped = report.ours.predictions.skipped
@@ -198,7 +161,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def accuracy_text(evaluation: Evaluation | None) -> str:
-    """Top-1 and top-5 with their 95 % intervals and the calibration error, or that they are not known."""
+    """Describe top-1, top-5 and calibration error with their 95 % intervals, or say that they are not known."""
     if evaluation is None:
         return "not all images have a class of the model, so accuracy is not known"
     clamped = f" (there are {evaluation.k} classes)" if len(evaluation.predictions.labels) <= evaluation.k else ""
@@ -209,7 +172,7 @@ def accuracy_text(evaluation: Evaluation | None) -> str:
     )
 
 
-def _acceptance(subject: Subject) -> str:
+def _acceptance(subject: EvaluatedBundle) -> str:
     predictions = subject.predictions
     accepted = Proportion(int(predictions.accepted.sum()), len(predictions))
     right = None if subject.evaluation is None else subject.evaluation.accepted_top1
@@ -217,7 +180,7 @@ def _acceptance(subject: Subject) -> str:
     return f"abstains below a score of {predictions.threshold:.3f}: accepts {share_text(accepted)}{of_them}"
 
 
-def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:
+def _comparison_lines(report: EvaluationReport, comparison: Comparison) -> Iterator[str]:
     drop = top1_drop(report)
     yield f"agreement {share_text(comparison.agreement)}" + ("" if drop is None else f"  top-1 drop {drop:+.2f} points")
     yield f"flip rate {share_text(comparison.flipped)}"
@@ -229,9 +192,9 @@ def _comparison_lines(report: Report, comparison: Comparison) -> Iterator[str]:
         ours, theirs = flip.ours, flip.theirs
         yield f"  {flip.file.name}: {ours.label} {ours.score:.2f}, against {theirs.label} {theirs.score:.2f}"
     if len(comparison.flips) > FLIPS_SHOWN:
-        yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; --json FILE lists all, --html FILE shows them"
+        yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; the JSON report lists all, the HTML report shows them"
 
 
 def share_text(share: Proportion) -> str:
-    """Percent, with the 95 % interval in brackets."""
+    """Format percent, with the 95 % interval in brackets."""
     return f"{share.percent:.2f} % [{share.ci95.low:.2f}, {share.ci95.high:.2f}]"

@@ -9,7 +9,7 @@ from typing import Any
 
 from vitedge.bundle.bundle import REPORT_HTML, REPORT_JSON
 from vitedge.bundle.manifest import AutoRecord, CandidateRecord
-from vitedge.calib.sensitivity.sensitivity import Sensitivity
+from vitedge.calib.sensitivity.result import Sensitivity
 from vitedge.records import encode
 from vitedge.report import sensitivity as sensitivity_report
 from vitedge.report.page import page

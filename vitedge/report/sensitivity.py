@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vitedge.calib.sensitivity.sensitivity import Effect, LayerSensitivity, Sensitivity
+from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
 from vitedge.metrics import SQNR_CAP_DB
 from vitedge.records import encode
 from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot
@@ -47,7 +47,8 @@ def lines(sensitivity: Sensitivity) -> Iterator[str]:
             [f"{first:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(others, widths[1:], strict=True))]
         )
     if len(worst) > SHOWN_LAYERS:
-        yield f"and {len(worst) - SHOWN_LAYERS} layers that cost less; --json FILE lists all, --html FILE shows them"
+        hidden = len(worst) - SHOWN_LAYERS
+        yield f"and {hidden} layers that cost less; the JSON report lists all, the HTML report shows them"
 
 
 def section(sensitivity: Sensitivity) -> str:

@@ -26,30 +26,38 @@ import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.quantization.ptq import quantize
-from vitedge.calib.sensitivity.paired_graphs import Twins, find_twins
-from vitedge.calib.sensitivity.sensitivity import Effect, LayerSensitivity, Sensitivity
-from vitedge.converters import pipeline
-from vitedge.converters.convert import Contract
+from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, pair_graphs
+from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
+from vitedge.converters.precision import half_weights
 from vitedge.converters.precision_search import search as auto
 from vitedge.converters.precision_search.search import (
     FP16,
     FP32,
     INT8,
-    Candidate,
+    CandidateLatency,
     Judged,
-    Latency,
+    PrecisionConfig,
     candidates,
     choose,
     select,
 )
+from vitedge.converters.request import Contract
+from vitedge.converters.stages import exporting
 from vitedge.errors import CalibrationError, ConversionError, EngineError, UsageError
 from vitedge.progress import Silent, Terminal
 from vitedge.report.precision_search import pareto, to_html, to_json
-from vitedge.runtime.bench.measure import Samples
+from vitedge.runtime.bench.timing import Samples
 from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
+
+
+def reduce(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+    """Halve the weights for fp16, as OpenVINO's backend does."""
+    return half_weights(graph) if precision == "fp16" else graph
+
 
 TINY = Preprocessing(input_size=(graphs.SIDE, graphs.SIDE), resize_size=(graphs.SIDE, graphs.SIDE))
 LABELS = tuple("abcde")
@@ -67,12 +75,12 @@ class TestChoose:
     def test_it_is_the_fastest_of_those_that_keep_the_contract(
         self, measured: list[tuple[float, float, float]], max_drop: float, max_p99: float | None
     ) -> None:
-        tried = [Candidate(str(at), "int8", (str(at),)) for at in range(len(measured))]
+        tried = [PrecisionConfig(str(at), "int8", (str(at),)) for at in range(len(measured))]
         lost = {each: loss for each, (_, _, loss) in zip(tried, measured, strict=True)}
-        latencies = [Latency(p50, p99) for p50, p99, _ in measured]
-        asked: list[Candidate] = []
+        latencies = [CandidateLatency(p50, p99) for p50, p99, _ in measured]
+        asked: list[PrecisionConfig] = []
 
-        def loss(candidate: Candidate) -> float:
+        def loss(candidate: PrecisionConfig) -> float:
             asked.append(candidate)
             return lost[candidate]
 
@@ -92,10 +100,10 @@ class TestChoose:
         assert [each.latency.p50_ms for each in trials] == sorted(each.p50_ms for each in latencies)
 
     def test_nothing_slower_than_the_choice_is_asked_for_its_loss(self) -> None:
-        measured = [(INT8, Latency(1, 2)), (FP16, Latency(2, 3)), (FP32, Latency(4, 5))]
+        measured = [(INT8, CandidateLatency(1, 2)), (FP16, CandidateLatency(2, 3)), (FP32, CandidateLatency(4, 5))]
         asked = []
 
-        def loss(candidate: Candidate) -> float:
+        def loss(candidate: PrecisionConfig) -> float:
             asked.append(candidate)
             return 0.2
 
@@ -104,7 +112,7 @@ class TestChoose:
         assert [each.loss for each in trials] == [0.2, None, 0.0]  # fp32 is what all are held against
 
     def test_what_is_too_late_is_not_asked_either(self) -> None:
-        measured = [(INT8, Latency(1, 9)), (FP16, Latency(2, 3)), (FP32, Latency(4, 5))]
+        measured = [(INT8, CandidateLatency(1, 9)), (FP16, CandidateLatency(2, 3)), (FP32, CandidateLatency(4, 5))]
         trials, chosen = choose(measured, lambda _: 0.0, Contract(0.5, 4.0))
         assert chosen == FP16
         assert trials[0].loss is None
@@ -196,7 +204,7 @@ class TestCandidates:
 
 
 @pytest.fixture(scope="module")
-def planted() -> Twins:
+def planted() -> PairedGraphs:
     """Two blocks; in the second, which counts thrice, half of a GELU's channels are ten thousand times the others."""
     full = graphs.block()
     scales = np.ones(2 * graphs.WIDTH, np.float32)
@@ -205,7 +213,7 @@ def planted() -> Twins:
         change = {"first1": scales, "offset1": scales, "second1": 3 / scales[:, None]}.get(tensor.name)
         if change is not None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * change, tensor.name))
-    return find_twins(full, quantize(full, graphs.frames(16)).graph)
+    return pair_graphs(full, quantize(full, graphs.frames(16)).graph)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +226,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
 
 
 @contextmanager
-def opened(candidate: Candidate, graph: Any) -> Iterator[Classifier]:
+def opened(candidate: PrecisionConfig, graph: Any) -> Iterator[Classifier]:
     """The graph in ONNX Runtime; the logits of its first token."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     engine = FakeEngine(
@@ -228,9 +236,9 @@ def opened(candidate: Candidate, graph: Any) -> Iterator[Classifier]:
         yield classifier
 
 
-def by_size(classifiers: Sequence[Classifier], progress: Any) -> list[Latency]:
+def by_size(classifiers: Sequence[Classifier], progress: Any) -> list[CandidateLatency]:
     """Every candidate slower than the one before."""
-    return [Latency(1.0 + at, 2.0 + at) for at in range(len(classifiers))]
+    return [CandidateLatency(1.0 + at, 2.0 + at) for at in range(len(classifiers))]
 
 
 class TestSelect:
@@ -238,8 +246,10 @@ class TestSelect:
     def given_latencies(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auto, "measured_latencies", by_size)
 
-    def test_a_layer_that_int8_destroys_stays_in_floating_point(self, planted: Twins, noise: ImageFolder) -> None:
-        choice = select(planted, graphs.frames(16), Judged(noise, 0), Contract(5.0, None), opened, Silent())
+    def test_a_layer_that_int8_destroys_stays_in_floating_point(
+        self, planted: PairedGraphs, noise: ImageFolder
+    ) -> None:
+        choice = select(planted, graphs.frames(16), Judged(noise, 0), Contract(5.0, None), reduce, opened, Silent())
         (harmful,) = [layer.name for layer in planted.layers if layer.result == "narrow1"]
         assert harmful in choice.candidate.float_layers
         assert len(choice.candidate.float_layers) < len(planted.layers)
@@ -253,20 +263,20 @@ class TestSelect:
         assert by_name["fp16"].loss is None
 
     def test_a_contract_that_nothing_keeps_says_by_how_much_each_fails(
-        self, planted: Twins, noise: ImageFolder
+        self, planted: PairedGraphs, noise: ImageFolder
     ) -> None:
         with pytest.raises(ConversionError, match="no precision meets the contract on 200 images") as caught:
-            select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 1.5), opened, Silent())
+            select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 1.5), reduce, opened, Silent())
         assert "int8: p99 is 2.00 ms, 0.50 ms too long" in caught.value.problem
         assert re.search(r"fp32: p99 is \d\.00 ms, \d\.50 ms too long", caught.value.problem)
         assert caught.value.expected == "a flip rate of at most 0 % and p99 of at most 1.5 ms"
         with pytest.raises(ConversionError) as caught:
-            select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 2.5), opened, Silent())
+            select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 2.5), reduce, opened, Silent())
         assert re.search(r"int8: loses (\d+\.\d\d) %, \1 % too much\n", caught.value.problem)
 
-    def test_a_candidate_that_computes_no_numbers_is_left_out(self, planted: Twins, noise: ImageFolder) -> None:
+    def test_a_candidate_that_computes_no_numbers_is_left_out(self, planted: PairedGraphs, noise: ImageFolder) -> None:
         @contextmanager
-        def overflowing(candidate: Candidate, graph: Any) -> Iterator[Classifier]:
+        def overflowing(candidate: PrecisionConfig, graph: Any) -> Iterator[Classifier]:
             with opened(candidate, graph) as classifier:
                 if candidate == FP16:
                     engine = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
@@ -274,7 +284,9 @@ class TestSelect:
                 yield classifier
 
         stream = io.StringIO()
-        choice = select(planted, graphs.frames(4), Judged(noise, 0), Contract(0.0, None), overflowing, Terminal(stream))
+        choice = select(
+            planted, graphs.frames(4), Judged(noise, 0), Contract(0.0, None), reduce, overflowing, Terminal(stream)
+        )
         assert "fp16" not in [each.name for each in choice.record.candidates]
         assert "fp16 is left out: its logits are not finite" in stream.getvalue()
 
@@ -314,7 +326,7 @@ class TestConvert:
 
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> None:
-        monkeypatch.setattr(pipeline, "export", lambda module, input_size: small_export)
+        monkeypatch.setattr(exporting, "export", lambda module, input_size: small_export)
         monkeypatch.setattr(auto, "measured_latencies", by_size)
 
     def test_the_bundle_holds_what_was_chosen_and_what_was_tried(
@@ -386,14 +398,14 @@ class TestConvert:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"precision": "int8", "max_drop": 0.5}, "--max-drop is for --precision auto"),
-        ({"precision": "fp32", "max_p99_ms": 5.0}, "--max-p99 is for --precision auto"),
+        ({"precision": "int8", "max_drop": 0.5}, "max_drop= is for precision='auto'"),
+        ({"precision": "fp32", "max_p99_ms": 5.0}, "max_p99_ms= is for precision='auto'"),
         ({"precision": "auto"}, "needs to know what may be lost"),
-        ({"precision": "auto", "max_drop": -0.1}, "--max-drop is -0.1"),
-        ({"precision": "auto", "max_drop": float("nan")}, "--max-drop is nan"),
-        ({"precision": "auto", "max_drop": 1.0, "max_p99_ms": -1.0}, "--max-p99 is -1.0"),
+        ({"precision": "auto", "max_drop": -0.1}, "max_drop=-0.1"),
+        ({"precision": "auto", "max_drop": float("nan")}, "max_drop=nan"),
+        ({"precision": "auto", "max_drop": 1.0, "max_p99_ms": -1.0}, "max_p99_ms=-1.0"),
         ({"precision": "auto", "max_drop": 1.0, "calib": None}, "auto needs images to calibrate with"),
-        ({"precision": "autoo", "max_drop": 1.0}, "--max-drop is for"),
+        ({"precision": "autoo", "max_drop": 1.0}, "max_drop= is for"),
         ({"precision": "autoo"}, "has no precision 'autoo'"),
     ],
 )

@@ -19,7 +19,7 @@ from hub_server import COMMIT, Hub
 import vitedge
 from vitedge.bundle.bundle import sha256_of
 from vitedge.converters.sources import hub as hub_module
-from vitedge.converters.sources.hub import Meter, Snapshot, fetch
+from vitedge.converters.sources.hub import Meter, Snapshot, download_snapshot
 from vitedge.converters.sources.parse import HubRepo
 from vitedge.converters.stages import exporting
 from vitedge.errors import CheckpointError
@@ -59,23 +59,23 @@ def downloads(hub: Hub) -> list[str]:
 
 class TestFetch:
     def test_only_what_is_needed_is_downloaded(self, hub: Hub, checkpoint: Path) -> None:
-        snapshot = fetch(HubRepo(REPO), Silent())
+        snapshot = download_snapshot(HubRepo(REPO), Silent())
         assert snapshot.revision == COMMIT
         assert sorted(path.name for path in snapshot.folder.iterdir()) == sorted(FILES)
         assert sorted(downloads(hub)) == sorted(FILES)
         assert sha256_of(snapshot.folder / "model.safetensors") == sha256_of(checkpoint / "model.safetensors")
 
     def test_a_second_time_nothing_is(self, hub: Hub) -> None:
-        first = fetch(HubRepo(REPO), Silent())
+        first = download_snapshot(HubRepo(REPO), Silent())
         hub.requests.clear()
-        assert fetch(HubRepo(REPO, "main"), Silent()) == first
+        assert download_snapshot(HubRepo(REPO, "main"), Silent()) == first
         assert hub.requests == [
             f"GET /api/models/{REPO}/revision/main",
             f"HEAD /{REPO}/resolve/main/config.json",
         ]
 
     def test_a_commit_is_a_revision(self, hub: Hub) -> None:
-        assert fetch(HubRepo(REPO, COMMIT), Silent()).revision == COMMIT
+        assert download_snapshot(HubRepo(REPO, COMMIT), Silent()).revision == COMMIT
 
     def test_shards_and_the_processor(self, hub: Hub, tmp_path: Path) -> None:
         hub.repos["shapes/large"] = tmp_path / "large"
@@ -83,28 +83,28 @@ class TestFetch:
         names = ["config.json", "preprocessor_config.json", *(f"model-0000{n}-of-00002.safetensors" for n in (1, 2))]
         for name in (*names, "model.safetensors.index.json", "pytorch_model.bin", "flax_model.msgpack"):
             (tmp_path / "large" / name).write_text(name, encoding="utf-8")
-        snapshot = fetch(HubRepo("shapes/large"), Silent())
+        snapshot = download_snapshot(HubRepo("shapes/large"), Silent())
         assert sorted(path.name for path in snapshot.folder.iterdir()) == sorted(names)
 
     def test_a_broken_connection_is_resumed(self, hub: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
         hub.cut_after["model.safetensors"] = 30_000
-        snapshot = fetch(HubRepo(REPO), Silent())
+        snapshot = download_snapshot(HubRepo(REPO), Silent())
         assert sha256_of(snapshot.folder / "model.safetensors") == sha256_of(checkpoint / "model.safetensors")
         assert f"GET /{REPO}/resolve/{COMMIT}/model.safetensors bytes=30000-" in hub.requests
 
     def test_a_token_is_sent(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-        fetch(HubRepo(REPO), Silent())
+        download_snapshot(HubRepo(REPO), Silent())
         assert hub.tokens == {""}
         monkeypatch.setenv("HF_TOKEN", "hf_example")
-        fetch(HubRepo(REPO), Silent())
+        download_snapshot(HubRepo(REPO), Silent())
         assert hub.tokens == {"", "Bearer hf_example"}
 
     def test_steps_are_reported_and_the_library_is_silent(self, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
         stream, records = io.StringIO(), BufferingHandler(1000)
         logging.getLogger("huggingface_hub").addHandler(records)
         hub.cut_after["model.safetensors"] = 1000
-        fetch(HubRepo(REPO), Terminal(stream))
+        download_snapshot(HubRepo(REPO), Terminal(stream))
         assert "looking up hf:shapes/vit on the hub" in stream.getvalue()
         assert f"downloading config.json, model.safetensors of commit {COMMIT[:12]}" in stream.getvalue()
         logging.getLogger("huggingface_hub").removeHandler(records)
@@ -127,14 +127,14 @@ class TestRefusals:
         hub.refused[REPO] = (status, code)
         started = time.monotonic()
         with pytest.raises(CheckpointError, match=problem) as caught:
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
         assert fix in caught.value.fix
         assert len(hub.requests) == 1
         assert time.monotonic() - started < 10
 
     def test_an_unknown_revision(self, hub: Hub) -> None:
         with pytest.raises(CheckpointError, match=r"shapes/vit has no revision 'v2'"):
-            fetch(HubRepo(REPO, "v2"), Silent())
+            download_snapshot(HubRepo(REPO, "v2"), Silent())
 
     @pytest.mark.parametrize("missing", FILES)
     def test_a_repository_without_a_model(self, hub: Hub, tmp_path: Path, missing: str) -> None:
@@ -143,7 +143,7 @@ class TestRefusals:
         for name in {*FILES, "model-00001-of-00002.safetensors"} - {missing}:
             (hub.repos[REPO] / name).touch()
         with pytest.raises(CheckpointError, match="holds no model that vitedge reads") as caught:
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
         assert "config.json" in caught.value.expected
         assert not downloads(hub)
 
@@ -153,7 +153,7 @@ class TestRefusals:
     ) -> None:
         monkeypatch.setattr(hub_module, "JSON_BYTES" if name.endswith(".json") else "CHECKPOINT_BYTES", 100)
         with pytest.raises(CheckpointError, match=rf"is not downloaded: {name} has [0-9]+ bytes; the limit is 100"):
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
         assert sum(path.stat().st_size for path in tmp_path.rglob("*.incomplete")) == 0
 
     @pytest.mark.timeout(60)
@@ -161,49 +161,49 @@ class TestRefusals:
     def test_a_file_ends_where_the_hub_said(self, hub: Hub, name: str, checkpoint: Path, tmp_path: Path) -> None:
         hub.endless.add(name)
         with pytest.raises(CheckpointError, match=f"is not downloaded: {name} is longer than"):
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
         size = (checkpoint / name).stat().st_size
         assert all(path.stat().st_size <= size for path in tmp_path.rglob("*.incomplete"))
 
     def test_names_that_lead_elsewhere_are_not_chosen(self, hub: Hub) -> None:
         hub.listed += ["../model.safetensors", "/etc/model.safetensors", "a/../../config.json", "..", "model.bin\n"]
         hub.listed += ["x/model-00001-of-00001.safetensors", "../preprocessor_config.json"]
-        snapshot = fetch(HubRepo(REPO), Silent())
+        snapshot = download_snapshot(HubRepo(REPO), Silent())
         assert sorted(path.name for path in snapshot.folder.iterdir()) == sorted(FILES)
         assert sorted(downloads(hub)) == sorted(FILES)
 
     def test_a_name_that_the_hub_could_not_have(self, hub: Hub) -> None:
         with pytest.raises(CheckpointError, match="not a name of the hub"):
-            fetch(HubRepo("shapes/vit--"), Silent())
+            download_snapshot(HubRepo("shapes/vit--"), Silent())
 
 
 class TestNoNetwork:
     def test_the_local_alternative_is_named(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         hub_server.use(monkeypatch, hub_server.unused_url())
         with pytest.raises(CheckpointError, match="hf:shapes/vit cannot be downloaded: ConnectError") as caught:
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
         assert "hf download shapes/vit --local-dir FOLDER" in caught.value.fix
 
     def test_offline_by_choice(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         with pytest.raises(CheckpointError, match="cannot be downloaded: HF_HUB_OFFLINE is set"):
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
         assert not hub.requests
 
     @pytest.mark.parametrize("revision", ["", "main", COMMIT])
     def test_the_copy_in_the_cache_serves(self, hub: Hub, monkeypatch: pytest.MonkeyPatch, revision: str) -> None:
-        online = fetch(HubRepo(REPO, revision), Silent())
+        online = download_snapshot(HubRepo(REPO, revision), Silent())
         hub_server.use(monkeypatch, hub_server.unused_url())
         stream = io.StringIO()
-        assert fetch(HubRepo(REPO, revision), Terminal(stream)) == online
+        assert download_snapshot(HubRepo(REPO, revision), Terminal(stream)) == online
         assert f"using the copy of commit {COMMIT[:12]}" in stream.getvalue()
 
     def test_half_a_copy_does_not(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-        snapshot = fetch(HubRepo(REPO), Silent())
+        snapshot = download_snapshot(HubRepo(REPO), Silent())
         (snapshot.folder / "model.safetensors").unlink()
         hub_server.use(monkeypatch, hub_server.unused_url())
         with pytest.raises(CheckpointError, match="cannot be downloaded"):
-            fetch(HubRepo(REPO), Silent())
+            download_snapshot(HubRepo(REPO), Silent())
 
 
 class Recorded(Silent):
@@ -258,7 +258,7 @@ def test_a_hub_name_becomes_a_bundle(
     assert model.labels == checkpoints.CLASSES
     assert model.weights_sha256 == sha256_of(checkpoint / "model.safetensors")
     assert json.loads((bundle.path / "manifest.json").read_text())["model"]["revision"] == COMMIT
-    assert isinstance(fetch(HubRepo(REPO), Silent()), Snapshot)
+    assert isinstance(download_snapshot(HubRepo(REPO), Silent()), Snapshot)
 
 
 def test_the_default_output_is_named_by_the_repository(

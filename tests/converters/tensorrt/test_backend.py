@@ -16,8 +16,8 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.cli import convert as convert_cli
 from vitedge.cli import inspect as inspect_cli
-from vitedge.cli.build import engine_state
-from vitedge.converters import pipeline, verify
+from vitedge.converters import verify
+from vitedge.converters.stages import exporting
 from vitedge.converters.tensorrt import backend
 from vitedge.converters.tensorrt.typed import half_graph
 from vitedge.errors import ConversionError
@@ -50,7 +50,7 @@ def bundles(
     """One of each precision, with accuracy on the photos."""
     root = tmp_path_factory.mktemp("bundles")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline, "export", lambda module, input_size: small_export)
+        patched.setattr(exporting, "export", lambda module, input_size: small_export)
         return {
             precision: vitedge.convert(
                 small_folder,
@@ -141,8 +141,8 @@ def test_overflow_stops_the_conversion(
     values = onnx.numpy_helper.to_array(positions).copy()
     values[..., 0] = 120_000.0
     positions.CopyFrom(onnx.numpy_helper.from_array(values, positions.name))
-    monkeypatch.setattr(pipeline, "export", lambda module, input_size: graph)
-    monkeypatch.setattr(pipeline, "check_source", lambda source, logits: None)
+    monkeypatch.setattr(exporting, "export", lambda module, input_size: graph)
+    monkeypatch.setattr(exporting, "check_source", lambda source, logits: None)
     kept = vitedge.convert(small_folder, target=TARGET, precision="fp16", output=tmp_path / "kept")
     assert kept.manifest.verification.precision_against_fp32.sqnr_db > 30
     monkeypatch.setattr(backend, "half_graph", lambda shaped, peaks: half_graph(shaped, {}))
@@ -153,7 +153,7 @@ def test_overflow_stops_the_conversion(
 
 def test_people_are_told_that_nothing_is_built(bundles: dict[Precision, Bundle]) -> None:
     bundle = bundles["int8"]
-    said, inspected = convert_cli.summary(bundle), inspect_cli.as_text(bundle, None, engine_state(bundle))
+    said, inspected = convert_cli.summary(bundle), inspect_cli.as_text(vitedge.inspect(bundle))
     assert f"not built: vitedge build {bundle.path} on the device" in said
     assert f"--onnx={bundle.path}/model.onnx" in said
     assert "forecast by ONNX Runtime" in said

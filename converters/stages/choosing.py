@@ -1,0 +1,74 @@
+"""Choose the precision where the request asks for ``auto``."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.manifest import CalibrationRecord
+from vitedge.bundle.targets import Precision
+from vitedge.calib.data.dataset import ImageDataset
+from vitedge.calib.sensitivity.paired_graphs import pair_graphs
+from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES
+from vitedge.converters.backends import Reduced
+from vitedge.converters.precision_search.search import Judged, PrecisionConfig, select
+from vitedge.converters.publish import CANDIDATES
+from vitedge.converters.request import Contract
+from vitedge.converters.stages.drafting import Draft, count_shared
+from vitedge.converters.stages.manifest import draft_manifest
+from vitedge.converters.stages.writing import write_files
+from vitedge.progress import Progress, Silent
+from vitedge.runtime.classifier import Classifier
+
+
+def choose_precision(
+    folder: Path, draft: Draft, contract: Contract, judging: ImageDataset, progress: Progress
+) -> Draft:
+    """Try the int8 graph, the FP32 graph and mixes of both, and keep the fastest that meets the contract.
+
+    Args:
+        folder: of the new bundle; candidates are compiled in a temporary folder inside it.
+        draft: in int8.
+        contract: to keep.
+        judging: images to measure the losses on.
+        progress: receives the steps.
+
+    Returns:
+        The draft with the chosen graph.
+
+    Raises:
+        ConversionError: no candidate meets the contract.
+    """
+    shared = count_shared(draft, judging, progress)
+    with tempfile.TemporaryDirectory(prefix=CANDIDATES, dir=folder) as scratch:
+
+        def reduce(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+            return draft.backend.reduce(replace(draft.material, graph=graph), precision, Silent()).graph
+
+        def opened(candidate: PrecisionConfig, graph: onnx.ModelProto) -> Classifier:
+            candidate_folder = Path(tempfile.mkdtemp(dir=scratch))
+            tried = replace(draft, precision=candidate.precision, reduced=Reduced(graph, None))
+            manifest = draft_manifest(candidate_folder, tried, write_files(candidate_folder, tried))
+            engine = draft.backend.open_host_engine(Bundle(candidate_folder, manifest))
+            return Classifier(engine, draft.card.preprocessing, draft.card.labels)
+
+        pair = pair_graphs(draft.full.graph, draft.reduced.graph)
+        frames = draft.probes.frames[:LAYER_IMAGES]
+        choice = select(pair, frames, Judged(judging, shared), contract, reduce, opened, progress)
+    progress.step(f"chosen: {choice.record.summary}")
+    calibration = _calibration(draft.reduced.calibration, choice.candidate)
+    reduced = Reduced(choice.graph, calibration)
+    return replace(draft, precision=choice.candidate.precision, reduced=reduced, choice=choice)
+
+
+def _calibration(record: CalibrationRecord | None, chosen: PrecisionConfig) -> CalibrationRecord | None:
+    """Keep the record of an int8 graph, and name the layers that stayed in floating point."""
+    if record is None or chosen.precision != "int8":
+        return None
+    if not chosen.float_layers:
+        return record
+    return replace(record, recipe=f"{record.recipe}; in floating point again: {', '.join(chosen.float_layers)}")

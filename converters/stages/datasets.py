@@ -1,0 +1,93 @@
+"""The images that a request names, and the frames that every graph and engine is compared on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.calib.data.dataset import CALIBRATION_IMAGES, CalibrationImages, ImageDataset
+from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.data.open import open_dataset
+from vitedge.calib.evaluation.score_calibration import check_image_count
+from vitedge.converters.precision_search.search import split
+from vitedge.converters.request import Request
+from vitedge.converters.verify import Frames, golden_frames, synthetic_frames
+from vitedge.progress import Progress
+
+COMPARED_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The images that a request names, not yet read.
+
+    Attributes:
+        calibration: for ranges and golden vectors.
+        evaluation: to measure accuracy on.
+        judging: to measure the loss of candidates on, where the precision is to be chosen.
+    """
+
+    calibration: ImageDataset | None
+    evaluation: ImageFolder | None
+    judging: ImageDataset | None
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The inputs that graphs and engines are compared on.
+
+    Attributes:
+        frames: ``(N,H,W,3)`` uint8, preprocessed; the first of them become golden vectors.
+        inputs: ``images`` if they are photos, else ``synthetic``.
+    """
+
+    frames: Frames
+    inputs: Literal["images", "synthetic"]
+
+    @property
+    def golden(self) -> Frames:
+        """The frames that the bundle keeps."""
+        return golden_frames(self.frames)
+
+
+def find_datasets(request: Request) -> Datasets:
+    """List the images before a model is loaded, so that a wrong folder is known at once.
+
+    Raises:
+        CalibrationError: a folder holds no images, or too few.
+        FrameSourceError: the file to calibrate on is no video that can be read.
+    """
+    limit = CALIBRATION_IMAGES if request.precision in ("int8", "fp8") else COMPARED_IMAGES
+    evaluation = None if request.eval_data is None else ImageFolder.open(request.eval_data)
+    if request.contract is not None and request.calib is not None and evaluation is None:
+        calibration, judging = split(open_dataset(request.calib), limit)
+        return Datasets(calibration, None, judging)
+    if evaluation is not None and request.abstain_error is not None:
+        check_image_count(len(evaluation))
+    return Datasets(
+        calibration=None if request.calib is None else open_dataset(request.calib, limit=limit),
+        evaluation=evaluation,
+        judging=evaluation if request.contract is not None else None,
+    )
+
+
+def read_photos(
+    images: ImageDataset | None, preprocessing: Preprocessing, progress: Progress
+) -> CalibrationImages | None:
+    """Read and preprocess the calibration images; None where there are none.
+
+    Raises:
+        CalibrationError: no image can be read.
+    """
+    if images is None:
+        return None
+    progress.step(f"reading {len(images)} images of {images.path}")
+    return images.load(preprocessing, progress)
+
+
+def choose_probes(photos: CalibrationImages | None, preprocessing: Preprocessing) -> Probes:
+    """Take the first photos, or synthetic frames where there are no photos."""
+    if photos is None:
+        return Probes(synthetic_frames(preprocessing.input_size), "synthetic")
+    return Probes(photos.frames[:COMPARED_IMAGES], "images")

@@ -1,0 +1,97 @@
+"""Load, export, rewrite and reduce: from a request to everything that a bundle is written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.bundle.targets import Precision
+from vitedge.calib.data.dataset import ImageDataset, ImageFile
+from vitedge.calib.data.leakage import count_shared_images
+from vitedge.converters.backends import Backend, Material, Reduced, backend_of
+from vitedge.converters.precision_search.search import Choice
+from vitedge.converters.request import Request
+from vitedge.converters.rewrites.apply import REWRITES
+from vitedge.converters.stages.datasets import Datasets, Probes, choose_probes, read_photos
+from vitedge.converters.stages.exporting import FullGraph, full_graph
+from vitedge.converters.stages.loading import load_model
+from vitedge.progress import Progress
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Everything that a bundle is written from.
+
+    Attributes:
+        request: what was asked for.
+        precision: of the bundle.
+        backend: compiles for the target.
+        card: the model.
+        full: the FP32 graph.
+        reduced: the bundle's graph.
+        probes: the inputs that engines are compared on.
+        calibration: the images that were used; empty if none were.
+        choice: how the precision was chosen; None if the user named it.
+    """
+
+    request: Request
+    precision: Precision
+    backend: Backend
+    card: ModelCard
+    full: FullGraph
+    reduced: Reduced
+    probes: Probes
+    calibration: tuple[ImageFile, ...]
+    choice: Choice | None = None
+
+    @property
+    def material(self) -> Material:
+        """The FP32 graph for ``Backend.reduce``, without photos: calibration is over."""
+        return Material(self.full.graph, self.card, self.probes.frames, self.probes.golden, photos=None)
+
+
+def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
+    """Load the model, make its FP32 graph, and reduce that to the precision of the request.
+
+    Raises:
+        VitedgeError: see ``vitedge.convert``.
+    """
+    backend = backend_of(request.target)
+    progress.step(f"loading {request.source.name}")
+    model = load_model(request.source, request.model, progress)
+    card = model.card
+    progress.step(f"its images: {_described(card.preprocessing)}")
+    if datasets.evaluation is not None and (request.contract is None or request.abstain_error is not None):
+        datasets.evaluation.class_to_idx(card.labels)
+    photos = read_photos(datasets.calibration, card.preprocessing, progress)
+    probes = choose_probes(photos, card.preprocessing)
+    full = full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress)
+    backend.check_operators(full.graph)
+    del model  # its weights are in the graph now; calibration needs the memory
+    material = Material(full.graph, card, probes.frames, probes.golden, photos)
+    reduced = backend.reduce(material, request.precision, progress)
+    calibration = () if photos is None else photos.files
+    return Draft(request, request.precision, backend, card, full, reduced, probes, calibration)
+
+
+def count_shared(draft: Draft, images: ImageDataset, progress: Progress) -> int:
+    """Count the images that calibration used as well, and warn if there are some."""
+    if draft.reduced.calibration is None:
+        return 0
+    shared = count_shared_images(draft.calibration, images.files)
+    if shared:
+        progress.step(
+            f"warning: {shared} of the {len(images)} images to measure on served calibration too: what is measured on "
+            "them flatters"
+        )
+    return shared
+
+
+def _described(preprocessing: Preprocessing) -> str:
+    height, width = preprocessing.input_size
+    return (
+        f"{preprocessing.interpolation} resize ({preprocessing.resize_mode}) to "
+        f"{'x'.join(map(str, preprocessing.resize_size))}, crop {height}x{width}, mean {preprocessing.mean}, "
+        f"std {preprocessing.std}"
+    )

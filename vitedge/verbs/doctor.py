@@ -1,0 +1,241 @@
+"""``vitedge.doctor``: the packages, processor, GPU and cameras of this machine, and the precision to begin with."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitedge.bundle.targets import TensorrtModule
+from vitedge.errors import VitedgeError
+from vitedge.extras import require
+from vitedge.runtime.engines.tensorrt.cuda import load_cuda
+from vitedge.runtime.engines.tensorrt.device import EXTRAS, import_tensorrt
+from vitedge.runtime.engines.tensorrt.fingerprint import read_l4t
+from vitedge.runtime.engines.tensorrt.versions import api_of
+from vitedge.runtime.system.cameras import Camera, list_cameras
+from vitedge.runtime.system.capabilities import Recommendation, read_features, recommend_precision
+from vitedge.runtime.system.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
+from vitedge.version import VERSION
+
+# Import name of each optional package, and the extra that brings it.
+PACKAGES: dict[str, str] = {
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+    "cv2": "camera",
+    "PIL": "camera",
+    "torch": "convert",
+    "timm": "convert",
+    "onnx": "convert",
+    "onnxscript": "convert",
+    "safetensors": "convert",
+    "huggingface_hub": "convert",
+    "transformers": "transformers",
+    "sklearn": "demo",
+    "distributed": "cluster",
+    "cryptography": "signing",
+    "cuda.bindings": "jetson",
+    "tensorrt_rtx": "rtx",
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """An optional package.
+
+    Attributes:
+        name: import name.
+        version: None if it is not installed, ``unavailable`` if it is but does not say.
+        install: the command that installs it.
+    """
+
+    name: str
+    version: str | None
+    install: str
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The CPU. ``features`` is None where it cannot be told."""
+
+    name: str
+    machine: str
+    usable_cpus: int
+    cpus: int | None
+    features: tuple[str, ...] | None
+    governors: str
+    load_average: float | str
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """What OpenVINO says of the CPU; ``problem`` is why it says nothing."""
+
+    devices: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
+class Nvidia:
+    """What there is to run TensorRT with. Each is empty where it is not there, and ``problems`` says why.
+
+    Attributes:
+        libraries: names and versions of TensorRT and of TensorRT for RTX.
+        gpu: name and compute capability.
+        driver: the newest CUDA that the driver supports.
+        l4t: version of Jetson Linux; None on what is no Jetson.
+        problems: one for each thing that is missing.
+    """
+
+    libraries: tuple[str, ...]
+    gpu: str
+    driver: str
+    l4t: str | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenCv:
+    """How OpenCV was built; ``problem`` is why it cannot be told."""
+
+    gstreamer: str
+    ffmpeg: str
+    gui: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that ``vitedge doctor`` knows."""
+
+    vitedge: str
+    python: str
+    system: str
+    numpy: str
+    packages: tuple[Package, ...]
+    processor: Processor
+    memory: Memory
+    openvino: OpenVino
+    nvidia: Nvidia
+    opencv: OpenCv
+    cameras: tuple[Camera, ...]
+    recommendation: Recommendation | None
+
+
+def doctor() -> Diagnosis:
+    """Read the packages, processor, memory, GPU and cameras of this machine. What cannot be read is "unavailable"."""
+    features = read_features()
+    return Diagnosis(
+        vitedge=VERSION,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()}",
+        numpy=importlib.metadata.version("numpy"),
+        packages=_packages(),
+        processor=_processor(features),
+        memory=read_memory(),
+        openvino=_openvino(),
+        nvidia=_nvidia(),
+        opencv=_opencv(),
+        cameras=list_cameras(),
+        recommendation=recommend_precision(features, platform.machine()),
+    )
+
+
+def _packages() -> tuple[Package, ...]:
+    distributions = importlib.metadata.packages_distributions()
+    return tuple(
+        Package(
+            name=name, version=_version(name, distributions.get(name, [])), install=f'pip install "vitedge[{extra}]"'
+        )
+        for name, extra in PACKAGES.items()
+    )
+
+
+def _version(name: str, distributions: Sequence[str]) -> str | None:
+    if not _is_there(name):
+        return None
+    if distributions:
+        return importlib.metadata.version(distributions[0])
+    try:  # a system's own build, such as JetPack's OpenCV, has no distribution
+        return str(importlib.import_module(name).__version__)
+    except (ImportError, AttributeError):
+        return UNAVAILABLE
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it would be in is missing
+        return False
+
+
+def _processor(features: tuple[str, ...] | None) -> Processor:
+    state = machine_state()
+    return Processor(
+        name=processor_name(),
+        machine=platform.machine(),
+        usable_cpus=state.cpus,
+        cpus=os.cpu_count(),
+        features=features,
+        governors=state.governors,
+        load_average=state.load_average,
+    )
+
+
+def _openvino() -> OpenVino:
+    try:
+        core = require("openvino", extra="openvino", purpose="asking OpenVINO").Core()
+        devices = tuple(core.available_devices)
+        capabilities = tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) if "CPU" in devices else ()
+    except (VitedgeError, ImportError, RuntimeError, OSError) as error:
+        return OpenVino(devices=(), capabilities=(), problem=_first_line(error))
+    return OpenVino(devices=devices, capabilities=capabilities, problem="")
+
+
+def _nvidia() -> Nvidia:
+    asked = [_tensorrt(name) for name in EXTRAS]
+    gpu = driver = ""
+    problems = [problem for _, problem in asked if problem]
+    try:
+        found = load_cuda().gpu()
+        gpu, driver = f"{found.name}, compute capability {found.compute_capability}", found.driver
+    except VitedgeError as error:
+        problems.append(_first_line(error))
+    return Nvidia(tuple(title for title, _ in asked if title), gpu, driver, read_l4t(), tuple(problems))
+
+
+def _tensorrt(name: TensorrtModule) -> tuple[str, str]:
+    """Its name and version, or why it cannot be used."""
+    try:
+        return api_of(import_tensorrt(name)).title, ""
+    except VitedgeError as error:
+        return "", _first_line(error)
+
+
+def _opencv() -> OpenCv:
+    try:
+        build = require("cv2", extra="camera", purpose="asking OpenCV").getBuildInformation()
+    except (VitedgeError, ImportError, AttributeError, OSError) as error:
+        return OpenCv(gstreamer=UNAVAILABLE, ffmpeg=UNAVAILABLE, gui=UNAVAILABLE, problem=_first_line(error))
+    return read_opencv_build(build)
+
+
+def read_opencv_build(build: str) -> OpenCv:
+    """GStreamer, FFmpeg and windows, from the text of ``cv2.getBuildInformation()``."""
+    found = dict(re.findall(r"^\s+(GStreamer|FFMPEG|GUI):\s+(\S.*?)\s*$", build, re.MULTILINE))
+    return OpenCv(
+        gstreamer=found.get("GStreamer", UNAVAILABLE),
+        ffmpeg=found.get("FFMPEG", UNAVAILABLE),
+        gui=found.get("GUI", UNAVAILABLE),
+        problem="",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

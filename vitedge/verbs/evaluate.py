@@ -1,0 +1,184 @@
+"""``vitedge.evaluate``: the accuracy of a bundle on images, and its comparison with another bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vitedge.bundle.bundle import Bundle, open_bundle
+from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.calib.data.dataset import ImageDataset
+from vitedge.calib.data.open import open_dataset
+from vitedge.calib.evaluation import accuracy
+from vitedge.calib.evaluation.accuracy import check_same_labels, collect_predictions, compare, score
+from vitedge.calib.evaluation.dask import RemoteModel, cluster_predictor
+from vitedge.calib.evaluation.predictions import ModelInfo, Predictions
+from vitedge.calib.evaluation.resume_log import ResumeLog, resume_key
+from vitedge.calib.evaluation.score_calibration import (
+    calibrate_scores,
+    check_abstain_error,
+    check_image_count,
+    write_confidence,
+)
+from vitedge.errors import UsageError
+from vitedge.progress import Progress, Silent
+from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport
+from vitedge.runtime.load import load
+
+if TYPE_CHECKING:
+    from vitedge.calib.sensitivity.result import Sensitivity
+
+Predict: TypeAlias = Callable[[Sequence[Any], ImageDataset, Progress], tuple[Predictions, ...]]
+
+
+def evaluate(
+    bundle: Bundle | str | Path,
+    data: str | Path | ImageDataset,
+    *,
+    against: Bundle | str | Path | None = None,
+    limit: int | None = None,
+    layers: bool = False,
+    fit_confidence: bool = False,
+    abstain_error: float | None = None,
+    engine: str | None = None,
+    scheduler: str | None = None,
+    resume: str | Path | None = None,
+    progress: Progress = Silent(),  # noqa: B008
+) -> EvaluationReport:
+    """Measure the accuracy of a bundle, and compare it with another bundle, image by image.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        data: a folder of images, one folder a class; a text file that lists images; or a video. Without classes,
+            ``against`` is needed.
+        against: another bundle of the same classes.
+        limit: greatest number of images, spread evenly over the classes or over the video.
+        layers: with ``against`` an fp32 bundle, also measure the effect of each int8 layer.
+        fit_confidence: fit the temperature of the scores on these images, and write it into the bundle.
+        abstain_error: with ``fit_confidence``, the largest share of wrong predictions, 0…1, among those that reach the
+            score threshold; the threshold is written into the bundle too.
+        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the engine of the bundle's target.
+        scheduler: address of a Dask scheduler, whose workers find data and bundles at the same paths.
+        resume: a file that keeps the predictions so far. After an interrupt, the same call continues from it; remove
+            the file when the report is saved.
+        progress: receives the steps; ``vitedge.Terminal()`` prints them.
+
+    Raises:
+        UsageError: the arguments contradict each other, or the bundles have different classes.
+        BundleError: a bundle cannot be read, or a file of it was altered.
+        CalibrationError: a folder is not a label, an image cannot be read, or there are too few images to fit on.
+        FrameSourceError: the video cannot be read.
+        EngineError: an engine does not load, run or pass its self-test.
+        MissingExtraError: an optional package is not installed.
+    """
+    _check(against, layers, fit_confidence, abstain_error, scheduler, resume)
+    images = open_dataset(data, limit=limit) if isinstance(data, (str, Path)) else data
+    if fit_confidence:
+        check_image_count(len(images))
+    bundles = [open_bundle(each) for each in (bundle, against) if each is not None]
+    resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(bundles, images, engine))
+    sensitivity = _sensitivity(bundles[0], bundles[1], images, progress) if layers else None
+    with ExitStack() as opened:
+        if scheduler is None:
+            classifiers = [opened.enter_context(load(each, engine=engine)) for each in bundles]
+            models: Sequence[ModelInfo] = classifiers
+            predict: Predict = partial(accuracy.predict, keep_logits=fit_confidence, resume_log=resume_log)
+        else:
+            models = [RemoteModel.of(each) for each in bundles]
+            predict = partial(_predict_remotely, scheduler, bundles, engine, resume_log)
+        if fit_confidence:
+            images.class_to_idx(models[0].labels)
+        named = [(str(each.path), model) for each, model in zip(bundles, models, strict=True)]
+        report = measure(*named[0], images, progress, named[1] if against is not None else None, predict=predict)
+    confidence = _fit(bundles[0], report, abstain_error) if fit_confidence else None
+    return replace(report, layers=sensitivity, confidence=confidence)
+
+
+def measure(
+    bundle: str,
+    model: ModelInfo,
+    images: ImageDataset,
+    progress: Progress,
+    against: tuple[str, ModelInfo] | None = None,
+    *,
+    predict: Predict = accuracy.predict,
+) -> EvaluationReport:
+    """Evaluate a model, and compare it with another one if there is one.
+
+    Args:
+        bundle: path of its bundle, for the report.
+        model: a classifier, or a model that ``predict`` finds elsewhere.
+        images: with classes, or without if there is a model to compare with.
+        progress: receives every image.
+        against: path and model of the other bundle.
+        predict: classifies the images with all models; by default in this process.
+
+    Raises:
+        CalibrationError: a folder is not a label, or no image can be read.
+        UsageError: the two models have different classes.
+        EngineError: an engine failed.
+    """
+    labelled = against is None or images.is_labelled(model.labels)
+    if labelled:
+        images.class_to_idx(model.labels)
+    named = [(bundle, model), *([against] if against else [])]
+    if against is not None:
+        check_same_labels(model.labels, against[1].labels)
+    progress.step(f"classifying {len(images)} images of {images.path}")
+    predictions = predict([each for _, each in named], images, progress)
+    evaluated = [
+        EvaluatedBundle(name, each, score(each, images) if labelled else None)
+        for (name, _), each in zip(named, predictions, strict=True)
+    ]
+    theirs = evaluated[1] if against else None
+    comparison = compare(predictions[0], predictions[1]) if against else None
+    return EvaluationReport(str(images.path), evaluated[0], theirs, comparison)
+
+
+def _check(
+    against: object,
+    layers: bool,
+    fit_confidence: bool,
+    abstain_error: float | None,
+    scheduler: str | None,
+    resume: object,
+) -> None:
+    check_abstain_error(abstain_error)
+    if abstain_error is not None and not fit_confidence:
+        raise UsageError("abstain_error= is for fit_confidence=True", fix="give both, or neither")
+    if layers and against is None:
+        raise UsageError("layers= needs the model in fp32 to compare with", fix="against=BUNDLE, an fp32 bundle")
+    if scheduler and fit_confidence:
+        raise UsageError("fit_confidence= runs on this machine alone", fix="leave out scheduler=, or set a limit=")
+    if resume is not None and fit_confidence:
+        raise UsageError("resume= keeps no logits, which fit_confidence= needs", fix="leave out one of them")
+
+
+def _sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:
+    from vitedge.calib.sensitivity.sensitivity import bundle_sensitivity  # imports onnx, which a device does not need
+
+    return bundle_sensitivity(bundle, against, images, progress)
+
+
+def _predict_remotely(
+    scheduler: str,
+    bundles: Sequence[Bundle],
+    engine: str | None,
+    resume_log: ResumeLog | None,
+    models: Sequence[ModelInfo],
+    images: ImageDataset,
+    progress: Progress,
+) -> tuple[Predictions, ...]:
+    predictor = cluster_predictor(scheduler, bundles, images, engine)
+    return collect_predictions(models, images, predictor, progress, resume_log=resume_log)
+
+
+def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None) -> ConfidenceRecord:
+    assert report.ours.evaluation is not None  # the images have classes
+    record = calibrate_scores(report.ours.evaluation, abstain_error)
+    write_confidence(bundle, record)
+    return record

@@ -1,0 +1,74 @@
+"""``vitedge.inspect``: the contents of a bundle."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.signatures import read_signatures
+from vitedge.records import encode
+from vitedge.verbs.engine_state import EngineState, engine_state
+
+if TYPE_CHECKING:
+    from vitedge.bundle.signatures import Trust
+    from vitedge.converters.graph_summary import GraphSummary
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The contents of a bundle whose hashes were checked.
+
+    Attributes:
+        bundle: the bundle, with its manifest.
+        signed_by: ids of the keys that signed it; ``bundle.signed_by`` is the trusted key that was verified.
+        graph: the operators of its graph; None if the onnx package is not installed.
+        engine: its TensorRT engine; None for other backends.
+    """
+
+    bundle: Bundle
+    signed_by: tuple[str, ...]
+    graph: GraphSummary | None
+    engine: EngineState | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for scripts; keys are added, never renamed."""
+        return {
+            "version": 1,
+            "path": str(self.bundle.path),
+            "bytes": self.bundle.size_bytes,
+            "hashes_ok": True,
+            "signed_by": list(self.signed_by),
+            "verified_by": self.bundle.signed_by,
+            "manifest": encode(self.bundle.manifest),
+            "graph": encode(self.graph),
+            "engine": encode(self.engine),
+        }
+
+
+def inspect(bundle: Bundle | str | Path, *, trust: Trust | None = None) -> Inspection:
+    """Check the hashes of a bundle, and describe its contents.
+
+    Args:
+        bundle: a bundle, or the path of one.
+        trust: public keys, one of which must have signed the bundle; as in ``vitedge.load``.
+
+    Raises:
+        BundleError: the bundle cannot be read, a file of it was altered, or no trusted key has signed it.
+        UsageError: ``trust`` is not a key.
+        MissingExtraError: the package that checks signatures is not installed.
+    """
+    opened = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, trust=trust)
+    signers = tuple(each.key for each in read_signatures(opened.path))
+    return Inspection(opened, signers, _summary(opened), engine_state(opened))
+
+
+def _summary(bundle: Bundle) -> GraphSummary | None:
+    """Count the operators of the graph, if the onnx package is installed, which a device does not need."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+    from vitedge.converters.graph_summary import summarize
+
+    return summarize(bundle.file(MODEL_ONNX))
