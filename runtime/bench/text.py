@@ -1,4 +1,4 @@
-"""What a measurement says: as JSON for scripts, as a table for people."""
+"""The result of ``bench`` as JSON for scripts and as a table for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.runtime.bench.measure import Measurement, Ratio, Report, Samples
+from vitedge.runtime.bench.measure import BenchReport, Measurement
+from vitedge.runtime.bench.ratio import Ratio
+from vitedge.runtime.bench.timing import Samples
 from vitedge.runtime.system.machine import UNAVAILABLE
 from vitedge.safety.escape import terminal_lines
 from vitedge.version import VERSION
@@ -17,10 +19,10 @@ JSON_VERSION = 1
 STAGES = ("preprocess", "infer", "postprocess")
 
 
-def to_json(report: Report) -> dict[str, Any]:
-    """The object that ``vitedge bench --json`` writes; keys are added, never renamed.
+def to_json(report: BenchReport) -> dict[str, Any]:
+    """Return the report as a JSON object; keys are added, never renamed.
 
-    Percentiles interpolate linearly between the raw times; none is rounded or left out.
+    Percentiles interpolate linearly between the raw times, which are neither rounded nor clipped.
     """
     height, width = report.frame_size
     document: dict[str, Any] = {
@@ -76,7 +78,7 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
 
 
 def latency_ms(samples: Samples) -> dict[str, float]:
-    """Mean, percentiles and minimum of the whole call."""
+    """Return the mean, percentiles and minimum of the whole call, in milliseconds."""
     milliseconds = samples.milliseconds
     return {
         "mean": float(milliseconds.mean()),
@@ -86,22 +88,22 @@ def latency_ms(samples: Samples) -> dict[str, float]:
 
 
 def percentiles(values: NDArray[np.float64], *percents: int) -> dict[str, float]:
-    """``{"p50": …}``, interpolated linearly."""
+    """Return ``{"p50": …}`` for the given percents, interpolated linearly."""
     return {f"p{percent}": float(np.percentile(values, percent)) for percent in percents}
 
 
-def to_text(report: Report) -> str:
-    """The table that ``vitedge bench`` prints."""
+def to_text(report: BenchReport) -> str:
+    """Format the report as a table."""
     height, width = report.frame_size
     measured = [report.measurement] if report.against is None else [report.measurement, report.against]
-    lines = [line for each in measured for line in (*_rows(each), "")]
+    lines = [line for each in measured for line in (*_table(each), "")]
     lines.append(f"frames of {width}x{height}, {_threads(report)}, {_machine(report)}")
     if report.ratio is not None:
-        lines.extend(("", *_verdict(report, report.ratio)))
+        lines.extend(("", *_comparison(report, report.ratio)))
     return terminal_lines(lines)
 
 
-def _rows(measurement: Measurement) -> list[str]:
+def _table(measurement: Measurement) -> list[str]:
     samples, info = measurement.samples, measurement.info
     rest = "" if info.rest_precision == info.effective_precision else f", rest {info.rest_precision}"
     return [
@@ -115,7 +117,7 @@ def _rows(measurement: Measurement) -> list[str]:
                 *((stage, getattr(samples, stage)) for stage in STAGES),
             )
         ),
-        f"  {measurement.throughput_fps:.1f} frames/s, {len(samples)} calls after {_warmth(measurement)}",
+        f"  {measurement.throughput_fps:.1f} frames/s, {len(samples)} calls after {_stability(measurement)}",
         f"  cold start {_cold(measurement)}",
     ]
 
@@ -125,7 +127,7 @@ def _row(name: str, values: NDArray[np.float64]) -> str:
     return f"  {name:<12}" + "".join(f"{number:>9.3f}" for number in numbers)
 
 
-def _warmth(measurement: Measurement) -> str:
+def _stability(measurement: Measurement) -> str:
     unsettled = "" if measurement.warm_up.settled else "did not settle while warming up, "
     state = "stable" if measurement.stable else f"NOT stable: {unsettled}drift {100 * measurement.samples.drift:+.1f} %"
     return f"{measurement.warm_up.iterations} to warm up, {state}"
@@ -139,17 +141,17 @@ def _cold(measurement: Measurement) -> str:
     return f"{cold.total_ms:.0f} ms ({parts})"
 
 
-def _threads(report: Report) -> str:
+def _threads(report: BenchReport) -> str:
     return "threads left to the engine" if report.threads is None else f"threads: {report.threads}"
 
 
-def _machine(report: Report) -> str:
+def _machine(report: BenchReport) -> str:
     load = report.machine.load_average
     shown = load if isinstance(load, str) else f"{load:.2f}"
     return f"governor {report.machine.governors}, load average {shown} on {report.machine.cpus} CPUs"
 
 
-def _verdict(report: Report, ratio: Ratio) -> list[str]:
+def _comparison(report: BenchReport, ratio: Ratio) -> list[str]:
     interval = f"{100 * ratio.confidence:.1f} % interval {ratio.low:.3f} to {ratio.high:.3f}"
     other = report.against.bundle if report.against else ""
     return [

@@ -15,7 +15,7 @@ from vitedge.demo.digits import LABELS
 from vitedge.metrics import parity
 from vitedge.prediction import Prediction, StageTimes
 from vitedge.progress import Progress
-from vitedge.runtime.bench.measure import Call, Samples, interleaved, joined, warm_up
+from vitedge.runtime.bench.timing import Samples, TimedCall, concatenate, time_turn, warm_up
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.sources.images import list_images, read_image
 
@@ -116,11 +116,11 @@ def latencies_of(
     taken: list[list[Samples]] = [[] for _ in calls]
     for _ in progress.track(range(ROUNDS), total=ROUNDS, unit="rounds"):
         for call, samples in zip(calls, taken, strict=True):
-            samples.append(interleaved(call, seconds=TURN_SECONDS, settling=SETTLING_CALLS))
-    return [_latency(joined(samples)) for samples in taken]
+            samples.append(time_turn(call, seconds=TURN_SECONDS, settling=SETTLING_CALLS))
+    return [_latency(concatenate(samples)) for samples in taken]
 
 
-def _call(classifier: Classifier, frames: Sequence[NDArray[np.uint8]]) -> Call:
+def _call(classifier: Classifier, frames: Sequence[NDArray[np.uint8]]) -> TimedCall:
     endless = itertools.cycle(frames)
 
     def call() -> StageTimes:

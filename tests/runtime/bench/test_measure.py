@@ -21,24 +21,12 @@ from vitedge.errors import BundleError, UsageError
 from vitedge.prediction import StageTimes
 from vitedge.report.bench import to_html
 from vitedge.runtime.bench import measure as bench_module
-from vitedge.runtime.bench.measure import (
-    ColdStart,
-    Measurement,
-    Report,
-    Samples,
-    WarmUp,
-    bench,
-    cold_start,
-    collect,
-    interleaved,
-    joined,
-    median_interval_rank,
-    paired_ratio,
-    settled,
-    synthetic_frames,
-    warm_up,
-)
+from vitedge.runtime.bench import timing as timing_module
+from vitedge.runtime.bench.cold_start import ColdStart, cold_start
+from vitedge.runtime.bench.measure import BenchReport, Measurement, bench, random_frames
+from vitedge.runtime.bench.ratio import median_interval_rank, paired_ratio
 from vitedge.runtime.bench.text import latency_ms, to_json, to_text
+from vitedge.runtime.bench.timing import Samples, WarmUp, concatenate, settled, time_calls, time_turn, warm_up
 from vitedge.runtime.system.machine import MachineState
 from vitedge.testing import INFO
 
@@ -70,7 +58,7 @@ class Bench:
             yield self.now / 1e9
 
     def samples(self, *milliseconds: float) -> Samples:
-        return collect(self.call(milliseconds), seconds=0, at_least=len(milliseconds), clock=self.clock)
+        return time_calls(self.call(milliseconds), seconds=0, at_least=len(milliseconds), clock=self.clock)
 
 
 @pytest.fixture
@@ -82,23 +70,23 @@ def measurement(samples: Samples, *, settled: bool = True, cold: ColdStart | Non
     return Measurement("some.bundle", "some_model", INFO, WarmUp(30, settled), samples, cold)
 
 
-def report(*samples: Samples, **changes: Any) -> Report:
+def report(*samples: Samples, **changes: Any) -> BenchReport:
     measured = [measurement(each) for each in samples]
     other = measured[1] if len(measured) > 1 else None
     ratio = paired_ratio([samples[0]] * 8, [samples[1]] * 8) if other else None
     machine = MachineState(governors="unavailable", load_average=0.25, cpus=2)
-    return Report(measured[0], other, ratio, (720, 1280), None, machine)
+    return BenchReport(measured[0], other, ratio, (720, 1280), None, machine)
 
 
 class TestCollect:
     def test_it_calls_until_the_time_is_over(self, timed: Bench) -> None:
-        samples = collect(timed.call(itertools.repeat(10)), seconds=1.0, clock=timed.clock)
+        samples = time_calls(timed.call(itertools.repeat(10)), seconds=1.0, clock=timed.clock)
         assert len(samples) == 100
         assert samples.total.tolist() == [10 * MS] * 100
         assert np.diff(samples.begun).tolist() == [10 * MS] * 99
 
     def test_it_calls_often_enough_however_long_that_takes(self, timed: Bench) -> None:
-        samples = collect(timed.call(itertools.repeat(5000)), seconds=1.0, at_least=7, clock=timed.clock)
+        samples = time_calls(timed.call(itertools.repeat(5000)), seconds=1.0, at_least=7, clock=timed.clock)
         assert len(samples) == 7
 
     def test_it_keeps_every_nanosecond_and_every_stage(self, timed: Bench) -> None:
@@ -108,7 +96,7 @@ class TestCollect:
 
     def test_an_error_of_the_call_ends_it(self, timed: Bench) -> None:
         with pytest.raises(KeyError):
-            collect(lambda: {}["no"], seconds=1, clock=timed.clock)  # type: ignore[return-value]
+            time_calls(lambda: {}["no"], seconds=1, clock=timed.clock)  # type: ignore[return-value]
 
 
 class TestWarmUp:
@@ -180,7 +168,7 @@ class TestFigures:
         assert measurement(timed.samples(*times), settled=settled).stable is stable
 
     def test_joined_rounds_keep_every_call_in_order(self, timed: Bench) -> None:
-        together = joined([timed.samples(1.0, 2.0), timed.samples(3.0)])
+        together = concatenate([timed.samples(1.0, 2.0), timed.samples(3.0)])
         assert together.total.tolist() == [MS, 2 * MS, 3 * MS]
         assert np.all(np.diff(together.begun) > 0)
 
@@ -192,7 +180,7 @@ class TestRatio:
         rounds: list[list[Samples]] = [[] for _ in costs]
         for _ in range(20):
             for call, samples in zip(calls, rounds, strict=True):
-                samples.append(interleaved(call, seconds=0.1, settling=3, clock=timed.clock))
+                samples.append(time_turn(call, seconds=0.1, settling=3, clock=timed.clock))
         return rounds
 
     def test_a_bundle_against_itself_is_1(self, timed: Bench) -> None:
@@ -214,7 +202,7 @@ class TestRatio:
 
     def test_calls_right_after_the_change_are_not_counted(self, timed: Bench) -> None:
         """The first three of each turn are ten times slower; none of them may be among the samples."""
-        samples = interleaved(timed.call([20.0] * 3 + [2.0] * 100), seconds=0.02, settling=3, clock=timed.clock)
+        samples = time_turn(timed.call([20.0] * 3 + [2.0] * 100), seconds=0.02, settling=3, clock=timed.clock)
         assert samples.total.tolist() == [2 * MS] * 10
 
     def test_the_interval_of_the_median_is_the_published_one(self) -> None:
@@ -320,7 +308,7 @@ class TestPage:
     def test_names_are_escaped(self, timed: Bench) -> None:
         wicked = measurement(timed.samples(*[1.0, 2.0] * 5))
         object.__setattr__(wicked, "bundle", "<script>alert(1)</script>")
-        page = to_html(Report(wicked, None, None, (2, 2), None, MachineState("unavailable", 1.0, 1)))
+        page = to_html(BenchReport(wicked, None, None, (2, 2), None, MachineState("unavailable", 1.0, 1)))
         assert "<script" not in page
 
     def test_equal_times_still_make_a_page(self, timed: Bench) -> None:
@@ -341,8 +329,7 @@ class TestBench:
 
     @pytest.fixture(autouse=True)
     def brief(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bench_module, "ROUNDS", 6)
-        monkeypatch.setattr(bench_module, "LEAST_CALLS", 3)
+        monkeypatch.setattr(timing_module, "ROUNDS", 6)
 
     def test_one_bundle(self, tiny_bundle: Bundle) -> None:
         found = bench(tiny_bundle.path, seconds=0.05, frame_size=(40, 60), threads=1)
@@ -380,10 +367,10 @@ class TestBench:
 
         def watched(call: Callable[[], StageTimes], *, seconds: float, settling: int) -> Samples:
             asked.append(settling)
-            return interleaved(call, seconds=seconds, settling=settling)
+            return time_turn(call, seconds=seconds, settling=settling)
 
         monkeypatch.setattr(bench_module, "cold_start", lambda *_, **__: None)
-        monkeypatch.setattr(bench_module, "interleaved", watched)
+        monkeypatch.setattr(timing_module, "time_turn", watched)
         against = tiny_bundle.path if bundles == 2 else None
         bench(tiny_bundle.path, against=against, seconds=0.01, frame_size=(32, 32))
         assert asked == [settling] * 6 * bundles
@@ -401,7 +388,7 @@ class TestBench:
         assert cold_start(tmp_path / "none", (10, 10)) is None
 
     def test_frames_are_of_the_size_asked_for_and_differ(self) -> None:
-        frames = synthetic_frames(20, 30)
+        frames = random_frames(20, 30)
         assert all((frame.shape, frame.dtype) == ((20, 30, 3), np.uint8) for frame in frames)
         assert not np.array_equal(frames[0], frames[1])
-        assert np.array_equal(frames[0], synthetic_frames(20, 30)[0])
+        assert np.array_equal(frames[0], random_frames(20, 30)[0])
