@@ -1,69 +1,140 @@
-"""The test double: it answers as told, and only as told."""
+"""The test doubles: they do as they are told, and only that."""
 
 from __future__ import annotations
+
+import logging
+import threading
+import time
 
 import numpy as np
 import pytest
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import EngineError
+from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.base import Engine
-from vitedge.testing import FakeEngine
+from vitedge.runtime.sources.base import Frame, FrameSource
+from vitedge.runtime.sources.open import open_source
+from vitedge.testing import FakeEngine, FakeSource
 
 DARK = np.zeros((2, 2, 3), dtype=np.uint8)
 BRIGHT = np.full((2, 2, 3), 255, dtype=np.uint8)
+PATIENCE = 10.0
 
 
-def test_it_answers_by_the_content_of_the_frame() -> None:
-    engine: Engine = FakeEngine({DARK.tobytes(): [1, 0], BRIGHT.tobytes(): [0, 1]}, input_size=(2, 2))
-    answers = []
-    for frame in (BRIGHT, DARK):
-        engine.frame[...] = frame
-        answers.append(engine.run())
-    assert [answer.tolist() for answer in answers] == [[0, 1], [1, 0]]
-    assert all(answer.dtype == np.float32 for answer in answers)
+class TestFakeEngine:
+    def test_it_answers_by_the_content_of_the_frame(self) -> None:
+        engine: Engine = FakeEngine({DARK.tobytes(): [1, 0], BRIGHT.tobytes(): [0, 1]}, input_size=(2, 2))
+        logits = []
+        for frame in (BRIGHT, DARK):
+            engine.frame[...] = frame
+            logits.append(engine.run())
+        assert [each.tolist() for each in logits] == [[0, 1], [1, 0]]
+        assert all(each.dtype == np.float32 for each in logits)
 
+    def test_it_answers_with_a_function(self) -> None:
+        engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(2, 2))
+        engine.frame[...] = BRIGHT
+        assert engine.run().tolist() == [255, 255, 255]
 
-def test_it_answers_with_a_function() -> None:
-    engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(2, 2))
-    engine.frame[...] = BRIGHT
-    assert engine.run().tolist() == [255, 255, 255]
+    def test_the_caller_owns_the_logits(self) -> None:
+        logits = np.array([1, 2], dtype=np.float32)
+        engine = FakeEngine(lambda _: logits, input_size=(2, 2))
+        engine.run()[0] = 9
+        assert logits.tolist() == [1, 2]
 
-
-def test_the_caller_owns_the_answer() -> None:
-    answer = np.array([1, 2], dtype=np.float32)
-    engine = FakeEngine(lambda _: answer, input_size=(2, 2))
-    engine.run()[0] = 9
-    assert answer.tolist() == [1, 2]
-
-
-def test_a_frame_without_an_answer_is_an_error() -> None:
-    engine = FakeEngine({DARK.tobytes(): [1, 0]}, input_size=(2, 2))
-    engine.frame[...] = BRIGHT
-    with pytest.raises(EngineError, match="no logits"):
-        engine.run()
-
-
-def test_it_remembers_copies_of_what_it_was_asked() -> None:
-    engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
-    for frame in (DARK, BRIGHT):
-        engine.frame[...] = frame
-        engine.run()
-    assert [call.max() for call in engine.calls] == [0, 255]
-
-
-def test_it_raises_what_it_is_told_to_until_told_otherwise() -> None:
-    engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
-    engine.error = EngineError("told to")
-    for _ in range(2):
-        with pytest.raises(EngineError, match="told to"):
+    def test_a_frame_without_logits_is_an_error(self) -> None:
+        engine = FakeEngine({DARK.tobytes(): [1, 0]}, input_size=(2, 2))
+        engine.frame[...] = BRIGHT
+        with pytest.raises(EngineError, match="no logits"):
             engine.run()
-    engine.error = None
-    assert engine.run().tolist() == [0.0]
+
+    def test_it_keeps_copies_of_the_frames_that_it_ran(self) -> None:
+        engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
+        for frame in (DARK, BRIGHT):
+            engine.frame[...] = frame
+            engine.run()
+        assert [call.max() for call in engine.calls] == [0, 255]
+
+    def test_it_raises_what_it_is_told_to_until_told_otherwise(self) -> None:
+        engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
+        engine.error = EngineError("told to")
+        for _ in range(2):
+            with pytest.raises(EngineError, match="told to"):
+                engine.run()
+        engine.error = None
+        assert engine.run().tolist() == [0.0]
+
+    def test_it_refuses_when_closed(self) -> None:
+        engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
+        engine.close()
+        engine.close()
+        with pytest.raises(EngineError, match="closed"):
+            engine.run()
 
 
-def test_it_refuses_when_closed() -> None:
-    engine = FakeEngine(lambda _: [0.0], input_size=(2, 2))
-    engine.close()
-    engine.close()
-    with pytest.raises(EngineError, match="closed"):
-        engine.run()
+@pytest.mark.timeout(60)
+class TestFakeSource:
+    def test_it_delivers_a_list_and_ends(self) -> None:
+        source = FakeSource([DARK, BRIGHT])
+        assert open_source(source) is source
+        frames = list(source)
+        assert [(frame.index, int(frame.image.max()), frame.order) for frame in frames] == [
+            (0, 0, "BGR"),
+            (1, 255, "BGR"),
+        ]
+        assert (source.length, source.live, source.fps, source.delivered, source.notices) == (2, False, None, 2, ())
+
+    def test_it_delivers_what_a_function_makes_until_it_gives_none(self) -> None:
+        source = FakeSource(lambda index: BRIGHT if index < 3 else None)
+        assert [frame.index for frame in source] == [0, 1, 2]
+        assert source.length is None
+
+    def test_frames_come_no_faster_than_its_rate(self) -> None:
+        frames = list(FakeSource([DARK] * 6, fps=100.0, live=True))
+        assert frames[-1].captured_ns - frames[0].captured_ns >= 49_000_000
+
+    def test_it_raises_its_error_after_the_last_frame(self) -> None:
+        source = FakeSource([DARK, DARK], error=OSError("unplugged"))
+        frames = iter(source)
+        assert [next(frames).index, next(frames).index] == [0, 1]
+        with pytest.raises(OSError, match="unplugged"):
+            next(frames)
+
+    def test_a_reconnection_is_a_silence_and_a_notice(self, caplog: pytest.LogCaptureFixture) -> None:
+        source = FakeSource([DARK] * 3, live=True, reconnects={2: 0.05})
+        with caplog.at_level(logging.WARNING, "vitedge"):
+            frames = list(source)
+        assert [frame.index for frame in frames] == [0, 1, 2]
+        assert frames[2].captured_ns - frames[1].captured_ns >= 50_000_000
+        (notice,) = source.notices
+        assert "reconnects before frame 2, which takes 0.05 s" in notice
+        assert notice in caplog.text
+
+    @pytest.mark.parametrize("waits", [{"fps": 0.001}, {"reconnects": {1: 1000.0}}])
+    def test_closing_ends_a_wait_for_the_next_frame(self, waits: dict[str, object]) -> None:
+        source = FakeSource(lambda _: DARK, error=OSError("not raised when closed"), **waits)  # type: ignore[arg-type]
+        delivered: list[Frame] = []
+        reader = threading.Thread(target=lambda: delivered.extend(source))
+        reader.start()
+        deadline = time.monotonic() + PATIENCE
+        while source.delivered < 1 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        source.close()
+        source.close()
+        reader.join(PATIENCE)
+        assert not reader.is_alive()
+        assert (len(delivered), source.closed) == (1, True)
+
+    def test_an_application_can_be_tested_with_both_doubles(self) -> None:
+        engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(2, 2))
+        red = np.array(DARK)
+        red[..., 2] = 200
+        source: FrameSource = FakeSource([red, red], error=OSError("unplugged"), live=True, fps=1000.0)
+        preprocessing = Preprocessing(input_size=(2, 2), resize_size=(2, 2))
+        with Classifier(engine, preprocessing, ["red", "green", "blue"]) as classifier:
+            stream = classifier.stream(source)
+            assert stream.policy == "latest"
+            assert next(stream).label == "red"
+            with pytest.raises(OSError, match="unplugged"):
+                list(stream)

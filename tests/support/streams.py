@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vitedge.prediction import ClassScore, Prediction, StageTimes
-from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.stream.stream import POLICIES
+from vitedge.testing import FakeSource
 
 PATIENCE = 10.0
 WORKERS = 2
@@ -76,27 +76,21 @@ def until_error(predictions: Iterator[Prediction]) -> tuple[list[int], BaseExcep
     pytest.fail("the stream ended without an error")
 
 
-class HeldSource(FrameSource):
-    """Live frames that come when the test lets them; remembers that it was closed."""
+class HeldSource(FakeSource):
+    """Live frames that come when the test lets them."""
 
     name = "the held source"
-    live = True
 
     def __init__(self) -> None:
+        super().__init__(self._next, live=True)
         self.arrived = threading.Semaphore(0)
-        self.closed = 0
-        self.error: BaseException | None = None
-        self.delivered = 0
+        self.failure: BaseException | None = None
 
-    def __iter__(self) -> Iterator[Frame]:
-        while self.arrived.acquire():
-            if self.error is not None:
-                raise self.error
-            self.delivered += 1
-            yield Frame(clips.numbered_frame(self.delivered - 1), self.delivered - 1)
-
-    def close(self) -> None:
-        self.closed += 1
+    def _next(self, index: int) -> np.ndarray:
+        self.arrived.acquire()
+        if self.failure is not None:
+            raise self.failure
+        return clips.numbered_frame(index)
 
     def let(self, frames: int) -> None:
         """Deliver frames, and wait until the stream has taken them and asked for one more."""
@@ -107,7 +101,7 @@ class HeldSource(FrameSource):
             time.sleep(0.001)
 
     def fail(self, error: BaseException) -> None:
-        self.error = error
+        self.failure = error
         self.arrived.release()
 
 

@@ -28,7 +28,7 @@ from vitedge.runtime.bench.ratio import median_interval_rank, paired_ratio
 from vitedge.runtime.bench.text import latency_ms, to_json, to_text
 from vitedge.runtime.bench.timing import Samples, WarmUp, concatenate, settled, time_calls, time_turn, warm_up
 from vitedge.runtime.system.machine import MachineState
-from vitedge.testing import INFO
+from vitedge.testing import FAKE_INFO
 
 MS = 1_000_000
 
@@ -67,7 +67,7 @@ def timed() -> Bench:
 
 
 def measurement(samples: Samples, *, settled: bool = True, cold: ColdStart | None = None) -> Measurement:
-    return Measurement("some.bundle", "some_model", INFO, WarmUp(30, settled), samples, cold)
+    return Measurement("some.bundle", "some_model", FAKE_INFO, WarmUp(30, settled), samples, cold)
 
 
 def report(*samples: Samples, **changes: Any) -> BenchReport:

@@ -158,7 +158,7 @@ class TestLeaving:
         source.arrived.release()
         for thread in our_threads():
             thread.join(PATIENCE)
-        assert source.closed == 1
+        assert source.closed
 
     def test_what_the_stream_opened_it_closes_also_when_it_never_started(
         self, reader: NumberReader, monkeypatch: pytest.MonkeyPatch
@@ -166,8 +166,8 @@ class TestLeaving:
         source = HeldSource()
         monkeypatch.setattr(stream_module, "open_source", lambda _: source)
         with Stream(reader, "clip.mp4"):
-            assert source.closed == 0
-        assert source.closed == 1
+            assert not source.closed
+        assert source.closed
 
     @EITHER
     def test_leaving_the_with_statement_ends_the_threads(self, reader: NumberReader, policy: str):
@@ -185,7 +185,7 @@ class TestLeaving:
         source.arrived.release(3)
         assert len(list(Stream(reader, source, policy=policy, max_frames=1))) == 1
         source.arrived.release()
-        assert source.closed == 0
+        assert not source.closed
 
 
 class TestStall:
