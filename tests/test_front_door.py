@@ -27,7 +27,7 @@ VERBS = ("bench", "build", "convert", "doctor", "evaluate", "export", "inspect",
 
 def imported_for_type_checkers() -> Iterator[str]:
     """The names under ``if TYPE_CHECKING``."""
-    (block,) = (node for node in ast.parse(SOURCE).body if isinstance(node, ast.If))
+    block = next(node for node in ast.parse(SOURCE).body if isinstance(node, ast.If))
     for statement in block.body:
         assert isinstance(statement, ast.ImportFrom)
         for each in statement.names:

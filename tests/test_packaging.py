@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +132,98 @@ def test_the_wheel_runs_without_the_tree(wheel: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "\ncpu " in result.stdout
+
+
+USER_SCRIPT = """
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import vitedge
+from vitedge import *
+
+
+class Steps:
+    def step(self, text: str) -> None:
+        print(text)
+
+
+def convert_and_measure(photos: Path) -> float:
+    bundle = vitedge.convert("timm:deit_tiny_patch16_224", target="cpu", precision="int8", calib=photos)
+    reveal_type(bundle)
+    reveal_type(vitedge.evaluate(bundle, photos, against="fp32.bundle").to_json())
+    reveal_type(vitedge.inspect(bundle).graph)
+    reveal_type(vitedge.export(bundle, tool="triton").path)
+    reveal_type(vitedge.models("swin")[0].speedups)
+    reveal_type(vitedge.targets()[0].precisions)
+    reveal_type(vitedge.doctor().recommendation)
+    reveal_type(vitedge.bench(bundle.path).ratio)
+    reveal_type(vitedge.build(bundle))
+    reveal_type(vitedge.sign(bundle, key=b"").id)
+    return 0.0
+
+
+def watch(bundle: Bundle, callback: vitedge.outputs.Callback) -> None:
+    try:
+        with vitedge.load(bundle, threads=2) as classifier, classifier.stream("rtsp://camera/1") as stream:
+            for prediction in stream:
+                reveal_type(prediction.label)
+                callback.write(prediction)
+    except EngineError as error:
+        reveal_type(error.fix)
+    reveal_type(vitedge.open_source("clip.mp4"))
+    reveal_type(vitedge.testing.FakeEngine(lambda _: np.zeros(3), input_size=(8, 8)).calls)
+
+
+def mistakes(steps: Steps) -> None:
+    vitedge.clasifier
+    vitedge.convert("deit_tiny_patch16_224", target=3, precision="int8")
+    vitedge.convert("deit_tiny_patch16_224", target="cpu", precision="int8", progress=steps)
+"""
+REVEALED = (
+    "vitedge.bundle.bundle.Bundle",
+    "dict[str, Any]",
+    "GraphSummary",
+    "pathlib.Path",
+    "Mapping[str, float]",
+    "tuple[",
+    "Recommendation",
+    "Ratio",
+    "BuildRecord",
+    "str",
+    "str",
+    "str",
+    "FrameSource",
+    "list[",
+)
+MISTAKES = (
+    'Module has no attribute "clasifier"',
+    'Argument "target" to "convert" has incompatible type "int"; expected "str"',
+    'Argument "progress" to "convert" has incompatible type "Steps"; expected "Progress"',
+)
+
+
+def test_mypy_checks_a_users_script_against_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    venv.create(python.parent.parent, with_pip=False)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    import numpy as np
+
+    (site / "numpy").symlink_to(Path(np.__file__).parent)
+    (tmp_path / "script.py").write_text(USER_SCRIPT, encoding="utf-8")
+    checked = run_in(tmp_path, "mypy", "--strict", "--python-executable", str(python), "script.py").stdout
+    revealed = re.findall(r'Revealed type is "(.*)"', checked)
+    assert len(revealed) == len(REVEALED), checked
+    for found, expected in zip(revealed, REVEALED, strict=True):
+        assert expected in found, checked
+    errors = re.findall(r"error: (.*)", checked)
+    assert len(errors) == len(MISTAKES), checked
+    for error, expected in zip(errors, MISTAKES, strict=True):
+        assert error.startswith(expected), checked
 
 
 def test_a_shadowing_wheel_is_refused(wheel: Path, tmp_path: Path) -> None:

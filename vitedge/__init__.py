@@ -174,15 +174,17 @@ _WHERE = {
 """The module of each public name; after a colon, its name there if that differs, or nothing for the module itself."""
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'vitedge' has no attribute {name!r}; {_hints.unknown_name(name, __all__)}")
-    module, colon, attribute = _WHERE[name].partition(":")
-    imported = _importlib.import_module(module)
-    value: object = imported if colon and not attribute else getattr(imported, attribute or name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker that saw it would take any name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used."""
+        if name not in _WHERE:
+            raise AttributeError(f"module 'vitedge' has no attribute {name!r}; {_hints.unknown_name(name, __all__)}")
+        module, colon, attribute = _WHERE[name].partition(":")
+        imported = _importlib.import_module(module)
+        value: object = imported if colon and not attribute else getattr(imported, attribute or name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
