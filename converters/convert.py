@@ -13,7 +13,7 @@ from vitedge.bundle.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, T
 from vitedge.calib.evaluation.score_calibration import check_abstain_error
 from vitedge.converters.publish import check_output
 from vitedge.converters.request import Contract, ModelOptions, Request
-from vitedge.converters.sources.parse import Factory, HubFolder, HubRepo, Source, TimmName, CswinPvtName, parse_source
+from vitedge.converters.sources.parse import CswinPvtName, Factory, HubFolder, HubRepo, Source, TimmName, parse_source
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent

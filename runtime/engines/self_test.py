@@ -123,9 +123,9 @@ def _refusal(bundle: Bundle, engine: Engine, reached: str, expected: str) -> Eng
 
 def _advice(info: EngineInfo) -> str:
     if info.name == "tensorrt":
-        return "build the engine again with force; else try another version of TensorRT"
+        return "build the engine again with force=True; else try another version of TensorRT"
     if info.effective_precision == "int8":
-        return "int8 overflows on CPUs without VNNI: convert with --precision fp16; else try another engine version"
+        return "int8 overflows on CPUs without VNNI: convert with precision='fp16'; else try another engine version"
     if info.effective_precision in ("fp16", "bf16"):
-        return "16-bit numbers lose too much of this model on this processor: convert with --precision fp32"
+        return "16-bit numbers lose too much of this model on this processor: convert with precision='fp32'"
     return "try another version of the engine's library, or convert the model again"

@@ -44,7 +44,7 @@ class Recommendation:
     """A precision to begin with on this processor.
 
     Attributes:
-        precision: what ``--precision`` takes.
+        precision: the precision to convert to.
         reason: why.
     """
 
@@ -97,7 +97,7 @@ def recommend_precision(features: tuple[str, ...] | None, machine: str) -> Recom
     integer = [name for name in INT8_FEATURES if name in features]
     if integer:
         return Recommendation("int8", f"8-bit integers multiply fastest here: {', '.join(integer)}")
-    return Recommendation("fp32", "no VNNI or AMX: int8 gains little and can saturate; compare with eval --against")
+    return Recommendation("fp32", "no VNNI or AMX: int8 gains little and can saturate; evaluate it against fp32")
 
 
 def _recommend_arm(features: tuple[str, ...]) -> Recommendation:
@@ -107,7 +107,7 @@ def _recommend_arm(features: tuple[str, ...]) -> Recommendation:
         return Recommendation("int8", f"{fastest}; linear layers gain, convolutions run in floating point")
     return Recommendation(
         "fp16" if "FP16" in features else "fp32",
-        "no DotProd or I8MM: int8 runs in integers, but may gain little; compare with bench --against",
+        "no DotProd or I8MM: int8 runs in integers, but may gain little; measure it against fp32",
     )
 
 

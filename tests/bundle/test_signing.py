@@ -285,7 +285,7 @@ class TestSign:
     def test_a_missing_key_says_how_to_make_one(self, bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot be read") as caught:
             sign(bundle, key=tmp_path / "no.pem")
-        assert "vitedge sign --new-key" in caught.value.fix
+        assert "vitedge.new_key(" in caught.value.fix
 
     def test_a_key_of_another_kind_is_refused(self, bundle: Path) -> None:
         with pytest.raises(UsageError, match="another kind"):

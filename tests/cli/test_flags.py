@@ -80,6 +80,14 @@ def vocabulary() -> Vocabulary:
         ("eval_data=DIR, one folder a label", "--eval DIR, one folder a label"),
         ("random_weights=True is enough", "--random-weights is enough"),
         ("try input_size=(160, 224)", "try --input-size 160x224"),
+        ("input_size=(height, width) if it differs", "--input-size HxW if it differs"),
+        ("preprocessing=timm:NAME for that of a timm model", "--preprocessing timm:NAME for that of a timm model"),
+        ("close other programs, or give a smaller workspace_mb=", "close other programs, or give a smaller "
+         "--workspace-mb"),
+        ("vitedge.new_key(FILE) makes one", "vitedge sign --new-key FILE makes one"),
+        ("vitedge.sign(bundle, key=FILE)", "vitedge sign BUNDLE --key FILE"),
+        ("vitedge.convert(model, target='cpu', precision='int8', calib=IMAGES)", "vitedge convert MODEL --target cpu "
+         "--precision int8 --calib IMAGES"),
         ("(calib=DIR)", "(--calib DIR)"),
         ("no_such_parameter=1 stays", "no_such_parameter=1 stays"),
         ("/photos/labels=3/a.png cannot be read", "/photos/labels=3/a.png cannot be read"),

@@ -340,7 +340,7 @@ def _read_manifest(folder: Path) -> bytes:
         raise BundleError(
             f"{folder} is not a bundle: it has no {MANIFEST}",
             expected="a folder that vitedge convert wrote",
-            fix="vitedge convert MODEL --target cpu --precision int8 --calib IMAGES -o BUNDLE",
+            fix="vitedge.convert(model, target='cpu', precision='int8', calib=IMAGES) makes one",
         ) from error
 
 

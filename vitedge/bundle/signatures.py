@@ -32,7 +32,7 @@ VERSION = 1
 KEY_ID_DIGITS = 16
 RAW_BYTES = 32
 SIGNATURE_BYTES = 64
-EXPECTED_KEYS = "Ed25519 public keys in PEM, as vitedge sign --new-key writes them"
+EXPECTED_KEYS = "Ed25519 public keys in PEM, as vitedge.new_key writes them"
 
 _PUBLIC_KEYS = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
@@ -159,7 +159,7 @@ def verify(manifest: bytes, folder: Path, trusted: Sequence[PublicKey]) -> str:
     expected = f"a signature by {' or '.join(known)}"
     if not found:
         raise BundleSignatureError(
-            f"{folder} is not signed", expected=expected, fix="where the private key is: vitedge sign BUNDLE --key FILE"
+            f"{folder} is not signed", expected=expected, fix="where the private key is: vitedge.sign(bundle, key=FILE)"
         )
     signers = [each for each in found if each.key in known]
     if not signers:

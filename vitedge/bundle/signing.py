@@ -28,7 +28,7 @@ from vitedge.safety.files import read_bytes
 from vitedge.safety.limits import BUNDLE_SIGNATURES, KEY_BYTES, MANIFEST_BYTES
 
 PRIVATE_MODE = 0o600
-EXPECTED_KEY = "an Ed25519 private key in PEM (PKCS 8), as vitedge sign --new-key or openssl genpkey writes it"
+EXPECTED_KEY = "an Ed25519 private key in PEM (PKCS 8), as vitedge.new_key or openssl genpkey writes it"
 
 
 def public_path(path: Path) -> Path:
@@ -168,7 +168,7 @@ def _content(key: Key) -> bytes:
         raise UsageError(
             f"the key {os.fspath(key)} cannot be read: {error}",
             expected=EXPECTED_KEY,
-            fix="vitedge sign --new-key FILE",
+            fix="vitedge.new_key(FILE) makes one",
         ) from error
 
 

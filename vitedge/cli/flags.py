@@ -11,14 +11,14 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 Result = TypeVar("Result")
 
-VERBS_OF_FUNCTIONS = {"evaluate": "eval"}
-"""Functions of ``vitedge`` whose verb has another name."""
+COMMANDS = {"evaluate": "eval", "new_key": "sign --new-key"}
+"""Functions of ``vitedge`` whose command is not their name."""
 
 _ARGUMENT = re.compile(
     r"(?<![\w./:=&?%-])([a-z][a-z0-9_]*)="  # not within a word, a path or an address
-    r"(?:'([^']*)'|\((\d+), (\d+)\)|([^\s,;:()']*))"
+    r"(?:'([^']*)'|\((\w+), (\w+)\)|([^\s,;:()']*))"
 )
-_CALL = re.compile(r"\bvitedge\.([a-z]+)\(([^()]*)\)")
+_CALL = re.compile(r"\bvitedge\.([a-z_]+)\(([^()]*)\)")
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,13 @@ class Vocabulary:
         return _ARGUMENT.sub(lambda match: _as_flag(match, known), _CALL.sub(self._as_command, text))
 
     def _as_command(self, match: re.Match[str]) -> str:
-        verb = VERBS_OF_FUNCTIONS.get(match[1], match[1])
-        if verb not in self._flags:
+        command = COMMANDS.get(match[1], match[1])
+        flags = self._flags.get(command.split()[0])
+        if flags is None:
             return match[0]
-        words = [_ARGUMENT.sub(lambda each: _as_flag(each, self._flags[verb]), word) for word in match[2].split(", ")]
-        return " ".join(["vitedge", verb, *(word if word.startswith("-") else word.upper() for word in words)]).strip()
+        words = [_ARGUMENT.sub(lambda each: _as_flag(each, flags), word) for word in match[2].split(", ")]
+        typed = [word if word.startswith("-") else word.upper() for word in words if word]
+        return " ".join(["vitedge", command, *typed])
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -121,5 +123,9 @@ def _as_flag(match: re.Match[str], flags: Mapping[str, str]) -> str:
     name, quoted, height, width, plain = match.groups()
     if name not in flags:
         return match[0]
-    value = f"{height}x{width}" if height else plain if quoted is None else quoted
+    value = _size(height, width) if height else plain if quoted is None else quoted
     return flags[name] if value in ("", "True") else f"{flags[name]} {value}"
+
+
+def _size(height: str, width: str) -> str:
+    return f"{height}x{width}" if height.isdecimal() else "HxW"

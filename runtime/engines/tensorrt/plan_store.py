@@ -76,7 +76,7 @@ class StoredPlan:
         Raises:
             BundleIntegrityError: the plan is missing, truncated or altered.
         """
-        fix = "if you did not change it, distrust the copy; build it again from the graph with force"
+        fix = "if you did not change it, distrust the copy; build it again from the graph with force=True"
         try:
             content = read_bytes(self.path, limit=PLAN_BYTES)
         except (OSError, ValueError) as error:
@@ -195,11 +195,11 @@ def stored_plans(bundle: Bundle) -> list[StoredPlan | BundleSchemaError]:
         except BundleSchemaError as error:
             found.append(error)
         except UnicodeDecodeError as error:
-            found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="build it again with force"))
+            found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="build it again with force=True"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="build it again with force"))
+            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="build it again with force=True"))
     return found
 
 

@@ -102,7 +102,7 @@ def test_the_advice_fits_the_precision(tiny_bundle: Bundle, precision: str) -> N
     engine.info = replace(INFO, effective_precision=precision)
     with pytest.raises(EngineError) as caught:
         self_test(tiny_bundle, engine)
-    expected = {"int8": "VNNI", "fp16": "--precision fp32", "bf16": "--precision fp32", "fp32": "another version"}
+    expected = {"int8": "VNNI", "fp16": "precision='fp32'", "bf16": "precision='fp32'", "fp32": "another version"}
     assert expected[precision] in caught.value.fix
 
 

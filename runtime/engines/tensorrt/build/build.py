@@ -176,7 +176,7 @@ def check_memory(bundle: Bundle, workspace: int | None) -> int:
             expected=f"{BASE_BYTES // MEBIBYTE} MiB for TensorRT, {GRAPH_FACTOR} times the graph of "
             f"{largest // MEBIBYTE} MiB, {allowed // MEBIBYTE} MiB of workspace; this is an estimate",
             fix="close other programs (on a Jetson, sudo init 3 ends the desktop), add swap, or give a smaller "
-            "workspace_mb",
+            "workspace_mb=",
         )
     return allowed
 

@@ -20,8 +20,8 @@ SHOWN_ERRORS = 5
 
 # Words in TensorRT's error messages, and what to do about them.
 _REMEDIES = (
-    ("out of memory", "close other programs, or give a smaller workspace_mb"),
-    ("outofmemory", "close other programs, or give a smaller workspace_mb"),
+    ("out of memory", "close other programs, or give a smaller workspace_mb="),
+    ("outofmemory", "close other programs, or give a smaller workspace_mb="),
     ("could not find any implementation", "give a larger workspace_mb, or convert with another precision"),
 )
 _REMEDY = "update TensorRT, or convert the model again with this vitedge"

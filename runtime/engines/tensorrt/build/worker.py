@@ -112,7 +112,7 @@ def _died(request: BuildRequest, status: int, words: IO[str]) -> EngineError:
         return EngineError(
             f"the build of {request.graph} was killed",
             expected="enough memory: the system kills a process that takes too much",
-            fix="close other programs, add swap, or give a smaller workspace_mb",
+            fix="close other programs, add swap, or give a smaller workspace_mb=",
         )
     words.seek(0)
     said = " ".join(words.read()[-LAST_WORDS:].split())
