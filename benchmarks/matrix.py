@@ -27,7 +27,6 @@ from typing import Any
 
 from children import ChildFailedError, answer_of_child, first_line, linked, request, versions
 from families import FAMILIES, Listed
-from quick import search_on_one_image
 from timing import in_turns, median_ms
 
 import vitedge
@@ -105,8 +104,6 @@ class Row:
 
 def measure(listed: Listed, data: Path, images: int) -> Row:
     """Convert a model to every precision and time what came out."""
-    if not listed.trained:
-        search_on_one_image()
     with tempfile.TemporaryDirectory() as folder:
         calib = linked(data / "flowers/calib", Path(folder) / "calib", images)
         bundles: dict[str, Bundle] = {}

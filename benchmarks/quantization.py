@@ -39,7 +39,8 @@ from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import normalized
 from vitedge.converters.rewrites.apply import apply_rewrites
 from vitedge.converters.sources.parse import HubFolder
-from vitedge.converters.sources.timm.models import TorchModel, load_folder
+from vitedge.converters.sources.timm.models import load_timm_folder
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import GOLDEN_FRAMES
 from vitedge.demo.demo import CALIBRATION, CHECKPOINT, HELD_OUT, write_all_photos
 from vitedge.demo.digits import load_split
@@ -186,7 +187,7 @@ def runners(
         made[name] = model_runner(nncf_quantized(openvino.Core().read_model(graph), calibration, alpha), frames)
     best = best_of({name: parity(made[FULL].logits, made[name].logits) for name in ALPHAS})
     sys.stderr.write(f"  {best}{ON_OWN_IR}\n")
-    model = load_folder(HubFolder(source), labels=None)
+    model = load_timm_folder(HubFolder(source), labels=None)
     made[f"{best}{ON_OWN_IR}"] = runner_on_own_ir(model, calibration, frames, ALPHAS[best])
     sys.stderr.write(f"  {STATIC}\n")
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +199,7 @@ def runners(
 
 
 def portable_graph(model: TorchModel, calibration: Frames) -> onnx.ModelProto:
-    """Without what is for OpenVINO alone: ONNX Runtime quantizes the scores that spare tokens are hidden from."""
+    """Without what is for OpenVINO alone: ONNX Runtime quantizes the scores that padding tokens are hidden from."""
     preprocessing = model.card.preprocessing
     exported = export(model.module, preprocessing.input_size)
     return apply_rewrites(exported, calibration[:GOLDEN_FRAMES], preprocessing).graph

@@ -76,8 +76,8 @@ class Row:
             "" if self.name == FULL else f"{found.sqnr_db:.1f}",
             str(made.quantizers),
             f"{made.per_block(made.quantizers):.1f}",
-            str(made.switches),
-            f"{made.per_block(made.switches):.1f}",
+            str(made.casts),
+            f"{made.per_block(made.casts):.1f}",
         ]
         return f"| {' | '.join(cells)} |"
 

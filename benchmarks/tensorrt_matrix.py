@@ -28,7 +28,6 @@ import onnx
 from children import ChildFailedError, answer_of_child, first_line, linked, request, versions
 from families import FAMILIES, Listed
 from pages import write_between
-from quick import search_on_one_image
 
 import vitedge
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
@@ -100,8 +99,6 @@ def chosen(everything: bool) -> list[Listed]:
 
 def measure(listed: Listed, data: Path, images: int) -> Row:
     """Convert a model to int8, whose bundle has both graphs, and build both."""
-    if not listed.trained:
-        search_on_one_image()
     with tempfile.TemporaryDirectory() as folder:
         calib = linked(data / "flowers/calib", Path(folder) / "calib", images)
         try:
@@ -202,7 +199,7 @@ def cells(row: Row, precision: str, made: Build) -> list[str]:
         made.ran_in,
         f"{made.sqnr_db:.1f}",
         f"{found.per_block(found.quantizers):.1f}",
-        f"{found.per_block(found.switches):.1f}",
+        f"{found.per_block(found.casts):.1f}",
         f"{made.fused} of {made.attentions}",
         f"{made.onnx_mb:.1f}",
         f"{made.plan_mb:.1f}",

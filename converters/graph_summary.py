@@ -1,4 +1,4 @@
-"""What a graph is made of."""
+"""The operators of a graph, counted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 import onnx
 
-from vitedge.calib.quantization.hoist_qdq import MOVES
 from vitedge.converters.sources.onnx.files import read_graph
 from vitedge.errors import BundleError
+from vitedge.graph.operators import LAYOUT_OPERATORS, LINEAR_OPERATORS
 
-PRODUCTS = ("Conv", "Gemm", "MatMul")
 CONSTANT = ("Cast", "QuantizeLinear", "DequantizeLinear", "Transpose")
-"""What may lie between an initializer and the layer whose weights it holds."""
+"""Operators that may lie between an initializer and the layer whose weights it holds."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class GraphSummary:
     Attributes:
         operators: how many of each kind, most frequent first.
         weight_layers: convolutions and matrix products with constant weights.
-        quantized_layers: those of them whose input and weights pass through Q/DQ.
+        quantized_layers: the weight layers whose input and weights pass through Q/DQ.
     """
 
     operators: dict[str, int]
@@ -37,7 +36,7 @@ def summarize(path: Path) -> GraphSummary:
     """Count the operators of an ONNX file.
 
     Raises:
-        BundleError: it is none, or none that vitedge reads.
+        BundleError: the file holds no graph, or none that vitedge reads.
     """
     try:
         graph = read_graph(path).model.graph
@@ -49,8 +48,8 @@ def summarize(path: Path) -> GraphSummary:
         ) from error
     producers = {output: node for node in graph.node for output in node.output}
     weights = {each.name for each in graph.initializer}
-    constants, activations = _Sources(producers, CONSTANT), _Sources(producers, MOVES)
-    layers = [node.input for node in graph.node if node.op_type in PRODUCTS and len(node.input) > 1]
+    constants, activations = _Sources(producers, CONSTANT), _Sources(producers, LAYOUT_OPERATORS)
+    layers = [node.input for node in graph.node if node.op_type in LINEAR_OPERATORS and len(node.input) > 1]
     layers = [
         inputs for inputs in layers if constants.of(inputs[1]) in weights or constants.kind(inputs[1]) == "Constant"
     ]

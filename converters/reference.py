@@ -1,18 +1,16 @@
-"""Reference outputs: what a graph computes, in ONNX Runtime, and what a module computes, in PyTorch."""
+"""Reference logits: of a graph, by ONNX Runtime, and of a module, by PyTorch."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import ConversionError
+from vitedge.graph.session import conversion_errors, open_session
 
 Frames = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -21,8 +19,7 @@ Logits = NDArray[np.float32]
 def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preprocessing) -> Logits:
     """Run a graph of one input and one output.
 
-    Q/DQ pairs are computed as written, in floating point: integer kernels of ONNX Runtime saturate on CPUs
-    without VNNI, and then differ from machine to machine.
+    Q/DQ pairs are computed as written, in floating point.
 
     Args:
         graph: takes one uint8 ``(1,H,W,3)`` frame, or one normalized float32 ``(1,3,H,W)`` image.
@@ -35,13 +32,11 @@ def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preproce
     Raises:
         ConversionError: ONNX Runtime cannot run the graph.
     """
-    try:
-        session = session_of(graph)
+    with conversion_errors():
+        session = open_session(graph)
         (entry,) = session.get_inputs()
         inputs = frames if entry.type == "tensor(uint8)" else normalized(frames, preprocessing)
         outputs = [session.run(None, {entry.name: each[None]})[0] for each in inputs]
-    except Exception as error:  # ONNX Runtime's errors have no other base
-        raise ConversionError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from error
     return np.concatenate(outputs)
 
 
@@ -50,7 +45,7 @@ def check_reference(logits: Logits, what: str) -> None:
 
     Args:
         logits: ``(N, classes)``.
-        what: gave them, for the error.
+        what: computed them, for the error.
 
     Raises:
         ConversionError: they are no floating-point numbers, one is not finite, or all are equal.
@@ -69,14 +64,6 @@ def check_reference(logits: Logits, what: str) -> None:
             expected="logits that an engine could get wrong",
             fix="check its weights",
         )
-
-
-def session_of(graph: onnx.ModelProto) -> Any:
-    """An ONNX Runtime session that computes Q/DQ pairs as written."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def module_logits(module: nn.Module, frames: Frames, preprocessing: Preprocessing) -> Logits:

@@ -1,14 +1,10 @@
-"""What makes a tensor: whether the engine takes up a multiplication of its channels in the operator that does."""
+"""What engines fuse: whether a multiplication of a tensor's channels becomes part of the operator that produces it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import onnx_ir as ir
 
-from vitedge.calib.quantization.hoist_qdq import MOVES
-
-if TYPE_CHECKING:
-    import onnx
+from vitedge.graph.operators import LAYOUT_OPERATORS
 
 ACTIVATIONS = frozenset({"Gelu", "HardSwish", "Mul", "Relu", "Tanh"})
 """Operators that an activation function ends in: SiLU is a multiplication with a Sigmoid, Clip is bounded anyway."""
@@ -16,26 +12,33 @@ ACTIVATIONS = frozenset({"Gelu", "HardSwish", "Mul", "Relu", "Tanh"})
 ELEMENTWISE = ACTIVATIONS | {"Add", "Clip", "Div", "HardSigmoid", "Sigmoid", "Sub"}
 
 
-class Makers:
-    """The nodes of a graph by the tensors that they make."""
+def is_activation(value: ir.Value) -> bool:
+    """Decide whether an activation function produces a value: engines fuse elementwise operators into it."""
+    node = value.producer()
+    return node is not None and node.op_type in ACTIVATIONS
 
-    def __init__(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        self._nodes = {name: node for node in nodes for name in node.output}
 
-    def is_activation(self, name: str) -> bool:
-        """Whether an activation function makes it, into which engines fuse what follows elementwise."""
-        return name in self._nodes and self._nodes[name].op_type in ACTIVATIONS
+def fuses_channel_scaling(value: ir.Value) -> bool:
+    """Decide whether the engine can fuse a multiplication of the channels, on axis 1, into a value's producer.
 
-    def take_up_channels(self, name: str) -> bool:
-        """Whether a multiplication of its channels, on axis 1, costs next to nothing.
+    An operator that only lays values out differently fuses nothing. Behind a product of matrices, with nothing but
+    elementwise operators between, OpenVINO tries to fuse it, and fails: the channels of its result are on the last
+    axis.
+    """
+    node = value.producer()
+    return node is not None and node.op_type not in LAYOUT_OPERATORS and not _follows_product(node)
 
-        An operator that only moves values does not take it up. Behind a product of matrices, with nothing but
-        elementwise operators between, OpenVINO tries to, and fails: the channels of its result are on the last axis.
-        """
-        return name in self._nodes and self._nodes[name].op_type not in MOVES and not self._follows_product(name)
 
-    def _follows_product(self, name: str) -> bool:
-        node = self._nodes[name]
-        if node.op_type not in ELEMENTWISE:
-            return node.op_type in ("Gemm", "MatMul")
-        return any(self._follows_product(each) for each in node.input if each in self._nodes)
+def _follows_product(node: ir.Node) -> bool:
+    """Decide whether elementwise operators alone lead from a product of matrices to a node."""
+    seen, pending = {node}, [node]
+    while pending:
+        each = pending.pop()
+        if each.op_type in ("Gemm", "MatMul"):
+            return True
+        if each.op_type in ELEMENTWISE:
+            producers = {value.producer() for value in each.inputs if value is not None}
+            before = {producer for producer in producers if producer is not None} - seen
+            seen |= before
+            pending += before
+    return False

@@ -7,150 +7,119 @@ this layer in floating point.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import INPUT_NAME
 from vitedge.calib.quantization.affine import round_weights, weight_scales
-from vitedge.calib.quantization.gptq import feedback_round
-from vitedge.calib.quantization.im2col import has_patches, patches
-from vitedge.extras import require
+from vitedge.calib.quantization.gptq import gptq_round
+from vitedge.calib.quantization.im2col import im2col, supports_im2col
+from vitedge.graph.edit import add_tensor, drop_unused, set_constant
+from vitedge.graph.values import constant_array, is_read_once, producer_of
 
-if TYPE_CHECKING:
-    import onnx
-
-PURPOSE = "quantizing to int8"
-FEEDBACK_IMAGES = 64
+ROUNDING_IMAGES = 64
 FRAME_SCALE = np.float32(1 / 255)
 
 
-def quantize_frame_convolution(
-    graph: onnx.ModelProto, frames: NDArray[np.uint8], keep_float: Collection[str] = ()
-) -> str:
+def quantize_frame_convolution(model: ir.Model, frames: NDArray[np.uint8], keep_float: Collection[str] = ()) -> str:
     """Give the first convolution int8 weights, and its input as the uint8 that it is.
 
-    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel, rounded
-    with feedback; the bias takes up what their rounding adds on average.
+    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel, by GPTQ
+    rounding; the bias takes up what their rounding adds on average.
 
     Args:
-        graph: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``: with a mean to subtract in
+        model: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``: with a mean to subtract in
             between, the input is not integral and stays in floating point.
         frames: ``(N,H,W,3)`` uint8, to round weights by, and to take the mean of each channel from.
         keep_float: names of layers that stay as they are.
 
     Returns:
         Name of the convolution; empty if none reads the frame alone, or it stays as it is.
-
-    Raises:
-        MissingExtraError: ONNX is not installed.
     """
-    helper = require("onnx", extra="convert", purpose=PURPOSE).helper
-    position = _position(graph)
-    if position is None:
+    conv = next((node for node in model.graph if _reads_frame(node)), None)
+    if conv is None or (conv.name or conv.outputs[0].name) in keep_float:
         return ""
-    conv = graph.graph.node[position]
-    if (conv.name or conv.output[0]) in keep_float:
-        return ""
-    weight, rounding = _int8_weight(graph, conv, frames[:FEEDBACK_IMAGES])
-    full_weight = conv.input[1]
-    _compensate(graph, conv, rounding, frames)
-    planes, name = conv.input[0], conv.name
-    quantizer = [f"{name}_frame_scale", f"{name}_frame_zero_point"]
-    for tensor, values in zip(quantizer, (FRAME_SCALE, np.uint8(0)), strict=True):
-        _add(graph, tensor, np.asarray(values))
-    _add(graph, f"{name}_frame_levels", np.asarray(FRAME_SCALE))
-    nodes = [
-        helper.make_node("Mul", [planes, f"{name}_frame_levels"], [f"{planes}_scaled"], f"{name}_scale_frame"),
-        helper.make_node(
-            "QuantizeLinear", [f"{planes}_scaled", *quantizer], [f"{planes}_uint8"], f"{name}_quantize_frame"
-        ),
-        helper.make_node("DequantizeLinear", [f"{planes}_uint8", *quantizer], [f"{planes}_levels"], f"{name}_frame"),
-        helper.make_node("DequantizeLinear", weight, [f"{name}_weight"], f"{name}_dequantize_weight", axis=0),
+    graph, name, full_weight, planes = model.graph, conv.name, conv.inputs[1], conv.inputs[0]
+    weight, rounding = _int8_weight(graph, conv, frames[:ROUNDING_IMAGES])
+    _correct_bias(model, conv, rounding, frames)
+    quantizer = [
+        add_tensor(graph, f"{name}_frame_scale", np.asarray(FRAME_SCALE)),
+        add_tensor(graph, f"{name}_frame_zero_point", np.asarray(np.uint8(0))),
     ]
-    conv.input[0], conv.input[1] = f"{planes}_levels", f"{name}_weight"
-    for offset, node in enumerate(nodes):
-        graph.graph.node.insert(position + offset, node)
-    _drop_unread(graph, full_weight)
+    levels = add_tensor(graph, f"{name}_frame_levels", np.asarray(FRAME_SCALE))
+    prefix = "" if planes is None else planes.name
+    scaled, quantized, read = (ir.val(f"{prefix}_{each}") for each in ("scaled", "uint8", "levels"))
+    dequantized = ir.val(f"{name}_weight")
+    nodes = [
+        ir.node("Mul", [planes, levels], outputs=[scaled], name=f"{name}_scale_frame"),
+        ir.node("QuantizeLinear", [scaled, *quantizer], outputs=[quantized], name=f"{name}_quantize_frame"),
+        ir.node("DequantizeLinear", [quantized, *quantizer], outputs=[read], name=f"{name}_frame"),
+        ir.node("DequantizeLinear", weight, {"axis": 0}, outputs=[dequantized], name=f"{name}_dequantize_weight"),
+    ]
+    graph.insert_before(conv, nodes)
+    conv.replace_input_with(0, read)
+    conv.replace_input_with(1, dequantized)
+    drop_unused(model, full_weight)
     return str(name)
 
 
-def _position(graph: onnx.ModelProto) -> int | None:
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    producers = {name: node for node in graph.graph.node for name in node.output}
-    for position, node in enumerate(graph.graph.node):
-        if node.op_type != "Conv" or len(node.input) < 3 or not constants.issuperset(node.input[1:]):
-            continue
-        planes = producers.get(node.input[0])
-        cast = producers.get(planes.input[0]) if planes is not None and planes.op_type == "Transpose" else None
-        if cast is not None and cast.op_type == "Cast" and cast.input[0] == INPUT_NAME:
-            return position
-    return None
+def _reads_frame(node: ir.Node) -> bool:
+    """Decide whether a node is a convolution of the frame, with constant weights and a constant bias."""
+    if node.op_type != "Conv" or len(node.inputs) < 3 or any(constant_array(each) is None for each in node.inputs[1:]):
+        return False
+    planes = producer_of(node.inputs[0], "Transpose")
+    cast = None if planes is None else producer_of(planes.inputs[0], "Cast")
+    frame = None if cast is None else cast.inputs[0]
+    return frame is not None and frame.name == INPUT_NAME
 
 
 def _int8_weight(
-    graph: onnx.ModelProto, conv: onnx.NodeProto, frames: NDArray[np.uint8]
-) -> tuple[list[str], NDArray[np.float32]]:
-    """Names of the int8 weights, their scales and zero points; and what rounding took from the weights."""
-    weight = _array(graph, conv.input[1])
+    graph: ir.Graph, conv: ir.Node, frames: NDArray[np.uint8]
+) -> tuple[list[ir.Value], NDArray[np.float32]]:
+    """The int8 weights, their scales and zero points; and what rounding took from the weights."""
+    weight = _array(conv.inputs[1])
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     scales = weight_scales(flat)
-    shaped = scales.reshape(-1, 1, 1, 1)
     levels = _levels(conv, flat, scales, weight.shape, frames).reshape(weight.shape)
-    rounding = np.asarray(weight - levels * shaped, dtype=np.float32)
+    rounding = np.asarray(weight - levels * scales.reshape(-1, 1, 1, 1), dtype=np.float32)
     scales = (scales / FRAME_SCALE).astype(np.float32)
-    names = [f"{conv.name}_weight_int8", f"{conv.name}_weight_scale", f"{conv.name}_weight_zero_point"]
-    for name, values in zip(names, (levels, scales, np.zeros(len(scales), np.int8)), strict=True):
-        _add(graph, name, values)
-    return names, rounding
+    constants = {"int8": levels, "scale": scales, "zero_point": np.zeros(len(scales), np.int8)}
+    return [add_tensor(graph, f"{conv.name}_weight_{each}", array) for each, array in constants.items()], rounding
 
 
 def _levels(
-    conv: onnx.NodeProto,
+    conv: ir.Node,
     weight: NDArray[np.float64],
     scales: NDArray[np.float32],
     shape: tuple[int, ...],
     frames: NDArray[np.uint8],
 ) -> NDArray[np.int8]:
-    if not has_patches(conv, shape) or shape[1] != frames.shape[-1]:
+    if not supports_im2col(conv, shape) or shape[1] != frames.shape[-1]:
         return round_weights(weight, scales)
     planes = frames.transpose(0, 3, 1, 2).astype(np.float32)
     gram = np.zeros([weight.shape[1]] * 2)
     for each in planes:
-        rows = patches(conv, shape, each[np.newaxis])[0]
+        rows = im2col(conv, shape, each[np.newaxis])[0]
         gram += rows.T @ rows
-    return feedback_round(weight, scales, gram)
+    return gptq_round(weight, scales, gram)
 
 
-def _compensate(
-    graph: onnx.ModelProto, conv: onnx.NodeProto, rounding: NDArray[np.float32], frames: NDArray[np.uint8]
-) -> None:
+def _correct_bias(model: ir.Model, conv: ir.Node, rounding: NDArray[np.float32], frames: NDArray[np.uint8]) -> None:
     means = frames.mean(axis=(0, 1, 2), dtype=np.float64)
-    if rounding.shape[1] != len(means):
+    bias = conv.inputs[2]
+    if rounding.shape[1] != len(means) or bias is None:
         return
-    shift = rounding.sum(axis=(2, 3)).astype(np.float64) @ means
-    _replace(graph, conv.input[2], (_array(graph, conv.input[2]) + shift).astype(np.float32))
+    corrected = (_array(bias) + rounding.sum(axis=(2, 3)).astype(np.float64) @ means).astype(np.float32)
+    if is_read_once(bias):
+        bias.const_value = ir.tensor(corrected, name=bias.name)
+    else:
+        set_constant(model, conv, 2, f"{conv.outputs[0].name}_bias", corrected)
 
 
-def _array(graph: onnx.ModelProto, name: str) -> NDArray[np.float32]:
-    arrays = require("onnx", extra="convert", purpose=PURPOSE).numpy_helper
-    (tensor,) = (each for each in graph.graph.initializer if each.name == name)
-    return np.asarray(arrays.to_array(tensor))
-
-
-def _add(graph: onnx.ModelProto, name: str, values: NDArray[np.generic]) -> None:
-    arrays = require("onnx", extra="convert", purpose=PURPOSE).numpy_helper
-    graph.graph.initializer.append(arrays.from_array(values, name))
-
-
-def _replace(graph: onnx.ModelProto, name: str, values: NDArray[np.float32]) -> None:
-    arrays = require("onnx", extra="convert", purpose=PURPOSE).numpy_helper
-    (tensor,) = (each for each in graph.graph.initializer if each.name == name)
-    tensor.CopyFrom(arrays.from_array(values, name))
-
-
-def _drop_unread(graph: onnx.ModelProto, name: str) -> None:
-    if not any(name in node.input for node in graph.graph.node):
-        (tensor,) = (each for each in graph.graph.initializer if each.name == name)
-        graph.graph.initializer.remove(tensor)
+def _array(value: ir.Value | None) -> NDArray[np.float32]:
+    array = constant_array(value)
+    if array is None:
+        raise ValueError(f"{value} is not constant")
+    return array

@@ -1,23 +1,20 @@
-"""Quantizers right behind the operator that computes, before the Reshapes and Transposes that lead to the reader.
+"""Quantizers right behind the operator that computes, before the layout operators that lead to the reader.
 
 A quantizer of a whole tensor does the same to every value, wherever the value lies: it may change places with any
-operator that only moves values, bit for bit. Behind a layer the engine computes it along with the layer, and moves a
-quarter of the bytes; before a convolution that reads tokens laid out as a map it would stand alone.
+layout operator, bit for bit. Behind a layer the engine computes it along with the layer, and moves a quarter of the
+bytes; before a convolution that reads tokens laid out as a map it would stand alone.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+import onnx_ir as ir
 
-if TYPE_CHECKING:
-    import onnx
-
-MOVES = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+from vitedge.graph.operators import LAYOUT_OPERATORS
+from vitedge.graph.values import constant_shape, is_read_once
 
 
-def hoist_quantizers(graph: onnx.ModelProto) -> int:
-    """Move pairs of QuantizeLinear and DequantizeLinear before the operators that move what they read.
+def hoist_qdq(graph: ir.Graph) -> int:
+    """Move pairs of QuantizeLinear and DequantizeLinear before the layout operators that lead to them.
 
     Args:
         graph: with Q/DQ, in topological order; changed in place. Its results stay, bit for bit.
@@ -25,46 +22,39 @@ def hoist_quantizers(graph: onnx.ModelProto) -> int:
     Returns:
         How many pairs were moved.
     """
-    nodes = [_copy(node) for node in graph.graph.node]
-    outputs = [output.name for output in graph.graph.output]
-    scalars = {tensor.name for tensor in graph.graph.initializer if list(tensor.dims) in ([], [1])}
-    quantizers = [node for node in nodes if node.op_type == "QuantizeLinear" and node.input[1] in scalars]
-    hoisted = sum(_hoist(nodes, outputs, node) for node in quantizers)
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    return hoisted
+    quantizers = [node for node in graph if node.op_type == "QuantizeLinear" and _has_one_scale(node)]
+    return sum(_hoist(graph, node) for node in quantizers)
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = type(node)()
-    copy.CopyFrom(node)
-    return copy
+def _has_one_scale(quantize: ir.Node) -> bool:
+    return constant_shape(quantize.inputs[1]) in ((), (1,))
 
 
-def _hoist(nodes: list[onnx.NodeProto], outputs: list[str], quantize: onnx.NodeProto) -> bool:
-    chain = _moves_before(nodes, outputs, quantize)
-    partners = [node for node in nodes if quantize.output[0] in node.input]
-    if not chain or [node.op_type for node in partners] != ["DequantizeLinear"] or quantize.output[0] in outputs:
+def _hoist(graph: ir.Graph, quantize: ir.Node) -> bool:
+    chain, levels = _layout_operators_before(quantize), quantize.outputs[0]
+    partners = [node for node, _ in levels.uses()]
+    if not chain or [node.op_type for node in partners] != ["DequantizeLinear"] or levels.is_graph_output():
         return False
     (dequantize,), first, last = partners, chain[-1], chain[0]
-    result = dequantize.output[0]
-    quantize.input[0] = first.input[0]
-    dequantize.output[0] = first.input[0] = f"{result}_unmoved"
-    last.output[0] = result
-    for node in (quantize, dequantize):
-        nodes.remove(node)
-        nodes.insert(nodes.index(first), node)
+    result, moved, source = dequantize.outputs[0], last.outputs[0], first.inputs[0]
+    quantize.replace_input_with(0, source)
+    ir.convenience.replace_all_uses_with(result, moved, replace_graph_outputs=True)
+    first.replace_input_with(0, result)
+    result.name, moved.name = f"{result.name}_unmoved", result.name
+    levels.shape = result.shape = None  # they lie before the layout operators now
+    graph.remove([quantize, dequantize])
+    graph.insert_before(first, [quantize, dequantize])
     return True
 
 
-def _moves_before(nodes: list[onnx.NodeProto], outputs: list[str], quantize: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The operators that only move what the quantizer alone reads, the nearest first."""
-    producers = {name: node for node in nodes for name in node.output}
-    readers = Counter(outputs)
-    readers.update(name for node in nodes for name in node.input)
-    chain: list[onnx.NodeProto] = []
-    name = quantize.input[0]
-    while name in producers and producers[name].op_type in MOVES and readers[name] == 1:
-        chain.append(producers[name])
-        name = producers[name].input[0]
+def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
+    """The layout operators whose results the quantizer alone reads, the nearest first."""
+    chain: list[ir.Node] = []
+    value = quantize.inputs[0]
+    while value is not None and is_read_once(value):
+        node = value.producer()
+        if node is None or node.op_type not in LAYOUT_OPERATORS:
+            break
+        chain.append(node)
+        value = node.inputs[0]
     return chain

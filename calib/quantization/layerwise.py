@@ -1,101 +1,124 @@
-"""Some images on their way through a graph that is being quantized.
+"""Layer by layer through a graph that is being quantized, with some images.
 
-The graph is cut wherever something is decided; what later nodes still read is kept for every image. So each decision
-sees the activations that all decisions before it leave, and no node runs twice but for the choices that are tried.
+The graph is cut wherever something is decided, and the values that later nodes still read are kept for every image. So
+each decision sees the activations that all decisions before it leave, and no node runs twice except for the choices
+that are tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import INPUT_NAME
-from vitedge.calib.quantization.working_graph import Values, WorkingGraph, beside, runner
-
-if TYPE_CHECKING:
-    import onnx
+from vitedge.calib.quantization.parallel import parallel_map
+from vitedge.graph.session import open_part
+from vitedge.graph.values import values_read
 
 Floats = NDArray[np.float32]
+Values = dict[str, NDArray[Any]]
+"""The values of one image, by name."""
 
 
-class Stream:
+class LayerwiseRun:
     """The values that some images have at one position of a graph.
 
     Attributes:
-        values: of each image, by name: what nodes from ``position`` on read.
-        position: of the first node that has not run.
+        values: of each image: those that nodes from the position on read.
     """
 
-    def __init__(self, graph: WorkingGraph, frames: NDArray[np.uint8]) -> None:
-        """Begin before the first node with frames ``(N,H,W,3)`` uint8."""
-        self._graph = graph
-        self.position = 0
-        self.values: list[Values] = [{INPUT_NAME: frame[np.newaxis]} for frame in frames]
-
-    def advance(self, position: int, keep: Collection[str]) -> None:
-        """Run the nodes before ``position``; they must have all their constants by now.
+    def __init__(self, model: ir.Model, frames: NDArray[np.uint8]) -> None:
+        """Begin before the first node.
 
         Args:
-            position: not before the present one.
-            keep: values to keep even if no later node reads them.
+            model: its nodes keep their order from now on; their inputs and constants may change.
+            frames: ``(N,H,W,3)`` uint8.
         """
-        nodes = self._graph.nodes[self.position : position]
-        later = {name for node in self._graph.nodes[position:] for name in node.input}
-        later.update([*(output.name for output in self._graph.model.graph.output), *keep])
-        made = [name for node in nodes for name in node.output if name in later]
-        self.position = position
+        self._model = model
+        self._nodes = tuple(model.graph)
+        self._positions = {node: position for position, node in enumerate(self._nodes)}
+        self._position = 0
+        self.values: list[Values] = [{INPUT_NAME: frame[np.newaxis]} for frame in frames]
+
+    @property
+    def _outputs(self) -> list[str]:
+        return [str(output.name) for output in self._model.graph.outputs]
+
+    def advance(self, node: ir.Node | None, keep: Collection[str] = ()) -> None:
+        """Run the nodes before ``node``; all their constants must be decided by now.
+
+        Args:
+            node: not before the present position; None for the end of the graph.
+            keep: values to keep even if no later node reads them.
+
+        Raises:
+            ConversionError: ONNX Runtime cannot run the nodes.
+        """
+        position = len(self._nodes) if node is None else self._positions[node]
+        nodes = self._nodes[self._position : position]
+        self._position = position
+        later = self._read_later() | {*self._outputs, *keep}
+        made = [str(value.name) for each in nodes for value in each.outputs if value.name in later]
         if made:
-            run = self._compiled(nodes, made, self.values[0])
-            self.values = list(beside(lambda values: {**values, **run(values)}, self.values))
+            run = self._session(nodes, made, self.values[0])
+            self.values = list(parallel_map(lambda values: {**values, **run(values)}, self.values))
         self.values = [{name: each for name, each in values.items() if name in later} for values in self.values]
 
-    def replaced(self, old: str, new: str, change: Callable[[Floats], Floats]) -> None:
-        """Keep under the name ``new`` what ``change`` makes of a value."""
+    def pass_node(self, node: ir.Node, keep: Collection[str] = ()) -> None:
+        """Run the nodes up to ``node``, and ``node`` itself; otherwise like ``advance``."""
+        after = self._positions[node] + 1
+        self.advance(self._nodes[after] if after < len(self._nodes) else None, keep)
+
+    def derive(self, new: str, old: str, change: Callable[[Floats], Floats]) -> None:
+        """Keep under the name ``new`` what ``change`` makes of the value ``old``."""
         for values in self.values:
             values[new] = change(values[old])
 
-    def forget(self, name: str) -> None:
-        """Drop a value that nothing reads any more: of a large one, a copy for every image counts."""
-        outputs = {output.name for output in self._graph.model.graph.output}
-        if name not in outputs and not any(name in node.input for node in self._graph.nodes[self.position :]):
+    def drop_unread(self, name: str) -> None:
+        """Drop a value that nothing reads any more: one copy of a large value for every image counts."""
+        if name not in self._outputs and name not in self._read_later():
             for values in self.values:
                 del values[name]
 
     def rows(self, name: str, axis: int) -> Floats:
-        """A value of all images as ``(rows, channels)``."""
+        """Give a value of all images as ``(rows, channels)``; ``axis`` holds its channels."""
         moved = [np.moveaxis(values[name], axis, -1) for values in self.values]
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in moved])
 
-    def finisher(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], Sequence[int]], Floats]:
-        """How the graph's outputs would be.
+    def rest(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], Sequence[int]], Floats]:
+        """Prepare to run the rest of the graph with changed values.
 
         Args:
-            source: a value that the stream holds.
-            read: the name by which later nodes read what is made of it.
+            source: a value at this position.
+            read: the name by which later nodes read the changed value.
 
         Returns:
-            Takes what makes that value, and which images; gives ``(images, values of all outputs)``.
+            A function of the change and of the positions of images; it gives ``(images, values of all outputs)``.
         """
-        outputs = [output.name for output in self._graph.model.graph.output]
+        outputs = self._outputs
         example = {**self.values[0], read: self.values[0][source]}
-        run = self._compiled(self._graph.nodes[self.position :], outputs, example)
+        run = self._session(self._nodes[self._position :], outputs, example)
 
-        def finished(change: Callable[[Floats], Floats], images: Sequence[int]) -> Floats:
+        def outputs_with(change: Callable[[Floats], Floats], images: Sequence[int]) -> Floats:
             some = (self.values[image] for image in images)
-            made = beside(lambda values: run({**values, read: change(values[source])}), some)
+            made = parallel_map(lambda values: run({**values, read: change(values[source])}), some)
             return np.stack([np.concatenate([each[output].ravel() for output in outputs]) for each in made])
 
-        return finished
+        return outputs_with
 
-    def _compiled(
-        self, nodes: list[onnx.NodeProto], outputs: list[str], available: Values
+    def _read_later(self) -> set[str]:
+        return {str(value.name) for node in self._nodes[self._position :] for value in values_read(node)}
+
+    def _session(
+        self, nodes: Sequence[ir.Node], outputs: Sequence[str], available: Values
     ) -> Callable[[Values], Values]:
-        needed = {name for node in nodes for name in node.input}
+        needed = {str(value.name) for node in nodes for value in values_read(node)}
         example = {name: each for name, each in available.items() if name in needed}
-        session = runner(self._graph.assembled(nodes, example, outputs))
+        session = open_part(self._model, nodes, example, outputs, threads=1)
 
         def run(values: Values) -> Values:
             made = session.run(outputs, {name: values[name] for name in example})

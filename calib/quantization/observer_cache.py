@@ -1,4 +1,4 @@
-"""What a graph's tensors held over some images, remembered between runs: another recipe needs no pass of its own.
+"""Observations kept between runs: another recipe needs no pass over the images of its own.
 
 The key is a hash over the graph and the frames, which are the images as their preprocessing left them. A cache that
 cannot be read or written costs that pass and nothing else.
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.observers import Extremes, Observed, observe
+from vitedge.calib.quantization.observers import ChannelMinMax, Observed, observe
 from vitedge.calib.quantization.range_estimators import BINS, Histogram
+from vitedge.graph.weights import split_weights
 from vitedge.progress import Progress
 from vitedge.runtime.system import cache
 
 if TYPE_CHECKING:
     import onnx
 
-KIND, FORMAT = "observations", 3
+KIND, FORMAT = "observations", 4
 KEPT = 32
 """How many observations are kept, those written last; one takes 1 to 6 MB."""
 
@@ -29,7 +30,7 @@ KEPT = 32
 def observe_once(
     graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int, progress: Progress
 ) -> dict[str, Observed]:
-    """As ``observe``, which runs only if the same graph and frames were not observed before."""
+    """Observe as ``observe`` does; the pass runs only if the same graph and frames were not observed before."""
     key = observation_key(graph, channel_axes, frames, tried)
     observed = _from_json(cache.get(KIND, key), channel_axes)
     if observed is not None:
@@ -43,16 +44,19 @@ def observe_once(
 def observation_key(
     graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int
 ) -> str:
-    """Hex SHA-256 over all that observations depend on.
+    """Hash all that observations depend on; hexadecimal SHA-256.
 
     Args:
         graph: FP32.
         channel_axes: of the tensors that are observed.
         frames: ``(N,H,W,3)`` uint8.
-        tried: how many of the first frames have extremes of their own.
+        tried: how many of the first frames have a minimum and maximum of their own.
     """
     digest = hashlib.sha256(f"{FORMAT} {sorted(channel_axes.items())} {frames.shape} {tried}\n".encode())
-    digest.update(graph.SerializeToString(deterministic=True))
+    light, weights = split_weights(graph)
+    digest.update(light.SerializeToString(deterministic=True))
+    for array in weights.values():
+        digest.update(array.data)
     for frame in frames:
         digest.update(np.ascontiguousarray(frame).data)
     return digest.hexdigest()
@@ -62,8 +66,8 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
     return {
         name: {
             "shape": list(each.shape),
-            "tried": _extremes_to_json(each.tried),
-            "others": _extremes_to_json(each.others),
+            "tried": _min_max_to_json(each.tried),
+            "others": _min_max_to_json(each.others),
             "counts": each.histogram.counts.tolist(),
             "histogram": [each.histogram.width, each.histogram.low, each.histogram.high],
         }
@@ -71,13 +75,13 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
     }
 
 
-def _extremes_to_json(extremes: Extremes) -> list[list[float]] | None:
-    """None for those of no image, which are infinite."""
-    return [extremes.low.tolist(), extremes.high.tolist()] if np.isfinite(extremes.low).all() else None
+def _min_max_to_json(found: ChannelMinMax) -> list[list[float]] | None:
+    """None for those over no image, which are infinite."""
+    return [found.low.tolist(), found.high.tolist()] if np.isfinite(found.low).all() else None
 
 
 def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int]) -> dict[str, Observed] | None:
-    """None where it is not all of what was asked for."""
+    """The observations asked for; None where one is missing or damaged."""
     try:
         return None if value is None else {name: _observed(value[name], axis) for name, axis in channel_axes.items()}
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
@@ -86,7 +90,7 @@ def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int])
 
 def _observed(value: Mapping[str, Any], axis: int) -> Observed:
     shape = tuple(int(each) for each in value["shape"])
-    tried, others = (_extremes(value[images], shape[axis]) for images in ("tried", "others"))
+    tried, others = (_min_max(value[images], shape[axis]) for images in ("tried", "others"))
     counts = np.array(value["counts"], np.int64)
     width, least, most = (float(each) for each in value["histogram"])
     if counts.shape != (BINS,) or counts.min() < 0 or not 0.0 <= width < np.inf or not -np.inf < least <= most < np.inf:
@@ -94,11 +98,11 @@ def _observed(value: Mapping[str, Any], axis: int) -> Observed:
     return Observed(shape, tried, others, Histogram(counts, width, least, most))
 
 
-def _extremes(value: Any, channels: int) -> Extremes:
+def _min_max(value: Any, channels: int) -> ChannelMinMax:
     if value is None:
-        return Extremes.of_nothing(channels)
+        return ChannelMinMax.empty(channels)
     with np.errstate(over="ignore"):
-        extremes = Extremes(*(np.array(each, np.float32) for each in value))
-    if any(each.shape != (channels,) or not np.isfinite(each).all() for each in (extremes.low, extremes.high)):
-        raise ValueError("extremes of another size")
-    return extremes
+        found = ChannelMinMax(*(np.array(each, np.float32) for each in value))
+    if any(each.shape != (channels,) or not np.isfinite(each).all() for each in (found.low, found.high)):
+        raise ValueError("channels of another number")
+    return found

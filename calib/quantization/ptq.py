@@ -1,8 +1,9 @@
 """FP32 graph and images to a Q/DQ graph: vitedge's post-training quantization of vision transformers.
 
-    placement ─▶ observe ─▶ for every layer, in order: equalize, scale or search ─▶ correct ─▶ qdq
-    which         extremes,     one range for all        range by the            rounding,   Q/DQ
-    layers        histograms    channels                 network's outputs       bias        ONNX
+    placement ─▶ observe ─▶ layer by layer, in the graph's order ─────────────────────────▶ Q/DQ insertion
+    which         min/max,    data:    LayerNormalization equalization, or SmoothQuant,
+    layers        histograms           or convolution equalization; range search
+                              weights: GPTQ rounding, bias correction
 
 Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor, with factors of
 the channels before it where a convolution or an MLP's second layer reads it. Each step has its module, which says why.
@@ -15,45 +16,48 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer, round_weights, weight_scales
-from vitedge.calib.quantization.engine_fusion import Makers
-from vitedge.calib.quantization.equalization import best_equalization, best_scaling, fold, normalization_behind
+from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer, weight_scales
+from vitedge.calib.quantization.bias_correction import add_missing_biases, mean_output
+from vitedge.calib.quantization.conv_equalization import best_channel_scale
+from vitedge.calib.quantization.engine_fusion import fuses_channel_scaling, is_activation
 from vitedge.calib.quantization.finite_check import check_weights
 from vitedge.calib.quantization.frame_convolution import quantize_frame_convolution
-from vitedge.calib.quantization.gptq import feedback_round
-from vitedge.calib.quantization.hoist_qdq import hoist_quantizers
-from vitedge.calib.quantization.im2col import has_patches, is_padded, patches
-from vitedge.calib.quantization.layerwise import Stream
+from vitedge.calib.quantization.gptq import round_layer
+from vitedge.calib.quantization.hoist_qdq import hoist_qdq
+from vitedge.calib.quantization.layernorm_equalization import best_equalization, fold_equalization, layernorm_behind
+from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observer_cache import observe_once
 from vitedge.calib.quantization.observers import Observed
-from vitedge.calib.quantization.placement import Layer, by_data, int8_layers
-from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, with_qdq
+from vitedge.calib.quantization.placement import int8_layers, readers_by_data
+from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, insert_qdq
 from vitedge.calib.quantization.range_estimators import Histogram
 from vitedge.calib.quantization.range_search import best_quantizer
-from vitedge.calib.quantization.search_budget import effort_for, multiply_accumulates
-from vitedge.calib.quantization.smoothquant import best_channel_scaling
-from vitedge.calib.quantization.working_graph import Values, WorkingGraph, beside, runner
+from vitedge.calib.quantization.search_budget import SearchBudget, budget_for, multiply_accumulates
+from vitedge.calib.quantization.smoothquant import best_smoothing
 from vitedge.errors import CalibrationError, ConversionError, UsageError, did_you_mean
+from vitedge.graph.edit import order_initializers
+from vitedge.graph.layers import Layer
 from vitedge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import onnx
 
-CORRECTION_IMAGES = 64
-"""How many images layers are corrected on, one after the other; ranges are taken from all."""
+LAYERWISE_IMAGES = 64
+"""How many images run layer by layer; ranges are observed on all."""
 
 EQUALIZATION_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """What quantization made.
+    """The result of quantization.
 
     Attributes:
         graph: the Q/DQ graph; opset and inputs and outputs as before.
-        recipe: what was done, in words.
+        recipe: the steps that were taken, in words.
     """
 
     graph: onnx.ModelProto
@@ -66,6 +70,7 @@ def quantize(
     *,
     scheme: Scheme = Scheme.ASYMMETRIC,
     keep_float: Collection[str] = (),
+    budget: SearchBudget | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> QuantizedGraph:
     """Quantize a graph to int8.
@@ -77,6 +82,7 @@ def quantize(
             well then: a frame is uint8. TensorRT demands zero points of 0: shifted, where an activation function makes
             the tensor and no convolution pads it, and symmetric elsewhere.
         keep_float: names of layers (``Layer.name``) that stay in floating point.
+        budget: how thoroughly ranges are searched; by default as the size of the network allows.
         progress: told of every image that is observed, and of every layer.
 
     Raises:
@@ -84,224 +90,222 @@ def quantize(
         ConversionError: the graph is quantized already, holds weights that are not finite or nothing to quantize, or
             does not take the frames.
         UsageError: the graph has no layer of a name in ``keep_float``.
-        MissingExtraError: ONNX or ONNX Runtime is not installed.
+        MissingExtraError: ONNX Runtime is not installed.
     """
     if not len(frames):
         raise CalibrationError("there are no calibration images", expected="some hundred like those of the camera")
-    _refuse_quantized(graph)
-    check_weights(graph)
-    working = WorkingGraph.of(graph)
-    all_layers = working.layers()
-    _check_names(keep_float, all_layers)
-    axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in all_layers}
-    tried = min(CORRECTION_IMAGES, len(frames) // 2)
+    model = ir.from_proto(graph)
+    _refuse_quantized(model.graph)
+    check_weights(model.graph)
+    layers = add_missing_biases(model)
+    _check_names(keep_float, layers)
+    tried = min(LAYERWISE_IMAGES, len(frames) // 2)
+    axes = {str(layer.data.name): layer.channel_axis for layer in layers}
     observed = observe_once(graph, axes, frames, tried, progress)
     shapes = {name: each.shape for name, each in observed.items()}
-    layers = int8_layers(working.assembled(working.nodes), shapes, keep_float)
-    for warning in _warnings(layers, observed):
+    chosen = int8_layers(layers, shapes, keep_float)
+    for warning in _warnings(chosen, observed):
         progress.step(f"warning: {warning}")
-    stream = Stream(working, frames[:CORRECTION_IMAGES])
-    work = _Work(working, all_layers, stream, observed, tried, scheme)
-    work.run(layers, progress)
-    result = with_qdq(working, work.data, work.weights)
-    first = "" if scheme is not Scheme.ASYMMETRIC else quantize_frame_convolution(result, frames, keep_float)
-    hoist_quantizers(result)
-    return QuantizedGraph(graph=result, recipe=_recipe(work, len(frames), bool(first)))
+    budget = budget or budget_for(multiply_accumulates(layers, shapes))
+    run = LayerwiseRun(model, frames[:LAYERWISE_IMAGES])
+    quantization = _Quantization(model, run, layers, chosen, observed, scheme=scheme, budget=budget, tried=tried)
+    quantization.decide(progress)
+    insert_qdq(model, quantization.data, quantization.weights)
+    order_initializers(model.graph)
+    first = "" if scheme is not Scheme.ASYMMETRIC else quantize_frame_convolution(model, frames, keep_float)
+    hoist_qdq(model.graph)
+    return QuantizedGraph(_without_inferred_types(model), quantization.recipe(len(frames), bool(first)))
 
 
-class _Work:
-    """What was decided so far; layers are decided in the graph's order."""
+class _Quantization:
+    """The quantization of a graph, layer by layer; each decision sees all decisions before it.
+
+    Attributes:
+        data: the quantizers of tensors, by the first layer that reads them.
+        weights: the int8 weights of the layers.
+    """
 
     def __init__(
         self,
-        graph: WorkingGraph,
-        all_layers: Sequence[Layer],
-        stream: Stream,
+        model: ir.Model,
+        run: LayerwiseRun,
+        layers: Sequence[Layer],
+        chosen: Sequence[Layer],
         observed: Mapping[str, Observed],
-        tried: int,
+        *,
         scheme: Scheme,
+        budget: SearchBudget,
+        tried: int,
     ) -> None:
-        self._graph, self._stream, self._observed, self.scheme = graph, stream, observed, scheme
-        self._tried = tried
-        self._makers = Makers(graph.nodes)
-        self._all_readers = by_data(all_layers)
-        shapes = {name: each.shape for name, each in observed.items()}
-        self.effort = effort_for(multiply_accumulates(graph, all_layers, shapes))
-        self.data: dict[int, Int8Data] = {}
+        self._model, self._run, self._chosen, self._observed = model, run, chosen, observed
+        self._scheme, self._budget, self._tried = scheme, budget, tried
+        self._all_readers, self._int8_readers = readers_by_data(layers), readers_by_data(chosen)
+        self._tensors = {layer: layer.data for layer in layers}  # layers will read quantized tensors instead
+        self._factors: dict[ir.Value, NDArray[np.float32]] = {}
+        self._equalized = 0
+        self.data: dict[Layer, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
-        self.equalized = 0
-        self.factors: dict[str, NDArray[np.float32]] = {}
 
-    def run(self, layers: Sequence[Layer], progress: Progress) -> None:
-        """Decide all."""
-        readers = by_data(layers)
-        for index, layer in enumerate(progress.track(layers, total=len(layers), unit="layers")):
-            self._stream.advance(layer.position, keep={self._source(each) for each in layers[index:]})
-            if readers[layer.data][0] is layer:
-                self._decide_data(readers[layer.data])
-            self._decide_weight(layer)
+    def decide(self, progress: Progress) -> None:
+        """Quantize the data and the weights of every chosen layer, in the graph's order."""
+        for index, layer in enumerate(progress.track(self._chosen, total=len(self._chosen), unit="layers")):
+            self._run.advance(layer.node, keep={self._source(self._tensors[each]) for each in self._chosen[index:]})
+            tensor = self._tensors[layer]
+            if self._int8_readers[tensor][0] is layer:
+                self._quantize_data(tensor, self._int8_readers[tensor])
+            self._quantize_weights(layer)
 
-    def _source(self, layer: Layer) -> str:
-        """The tensor that a layer's weights are for, before it is quantized."""
-        return f"{layer.data}_scaled" if layer.data in self.factors else layer.data
+    def recipe(self, images: int, first_convolution: bool) -> str:
+        """Describe the steps that were taken."""
+        layers = f"{len(self.weights)} layers{' and the first convolution' if first_convolution else ''}"
+        return (
+            f"vitedge: {layers} int8, weights per channel, "
+            f"activations {self._scheme.value}; {self._equalized} LayerNormalizations equalized, "
+            f"{len(self._factors)} other tensors scaled by channel, their ranges by the outputs of "
+            f"{min(images, self._budget.images)} images; rounding and biases corrected on "
+            f"{min(images, LAYERWISE_IMAGES)}"
+        )
 
-    def _decide_data(self, readers: Sequence[Layer]) -> None:
-        """One quantizer for all that read a tensor."""
-        name, first = readers[0].data, readers[0].position
-        everyone = self._all_readers[name]  # those that stay in floating point have an equalization to undo as well
-        norm, read = normalization_behind(self._graph, everyone), f"{name}_dequantized"
+    # The data: one quantizer for all layers that read a tensor
+
+    def _quantize_data(self, tensor: ir.Value, readers: Sequence[Layer]) -> None:
+        everyone = self._all_readers[tensor]  # those that stay in floating point have an equalization to undo as well
+        norm = layernorm_behind(tensor, everyone)
+        read = ir.val(f"{tensor.name}_dequantized", tensor.dtype, tensor.shape)
         for layer in readers:
-            self._graph.nodes[layer.position].input[0] = read
+            layer.node.replace_input_with(0, read)
         if norm is not None:
-            quantizer = self._equalized(norm, everyone)
-        elif self._ends_an_activation(readers):
-            quantizer = self._closer(readers, read)
+            quantizer = self._equalize_layernorm(tensor, norm, everyone)
+        elif self._may_smooth(tensor, readers):
+            quantizer = self._smooth(tensor, readers)
         else:
-            if self._may_even_out(readers):
-                self._evened_out(readers)
-            quantizer = self._searched(readers, read)
-        self._stream.replaced(self._source(readers[0]), read, quantizer)
-        self.data[first] = Int8Data(name, read, quantizer, self.factors.get(name))
+            if self._may_equalize_convolutions(tensor, readers):
+                self._equalize_convolutions(tensor, readers)
+            quantizer = self._search_range(tensor, readers)
+        self._run.derive(str(read.name), self._source(tensor), quantizer)
+        self.data[readers[0]] = Int8Data(tensor, read, quantizer, self._factors.get(tensor))
 
-    def _ends_an_activation(self, readers: Sequence[Layer]) -> bool:
-        """Whether products alone read it, and an activation function makes it, which takes up the multiplication."""
-        products = all(layer.operator != "Conv" for layer in readers)
-        return products and self._makers.is_activation(readers[0].data) and self._tried > 0
-
-    def _scheme_of(self, readers: Sequence[Layer]) -> Scheme:
-        """That of a tensor: shifted only where it pays, the operator before takes it up, and no zeros are padded."""
-        if self.scheme is not Scheme.SHIFTED:
-            return self.scheme
-        padded = any(is_padded(self._graph.nodes[layer.position]) for layer in readers)
-        return Scheme.SHIFTED if self._makers.is_activation(readers[0].data) and not padded else Scheme.SYMMETRIC
-
-    def _closer(self, readers: Sequence[Layer], read: str) -> Quantizer:
-        """Bring the channels as close as the outputs like best; the quantizer of what that makes."""
-        name, seen, scheme = readers[0].data, self._observed[readers[0].data], self._scheme_of(readers)
-        if not seen.extremes.reach.any():
-            return activation_quantizer(0.0, 0.0, scheme)
-        best = best_channel_scaling(self._stream, name, read, seen.others, self._tried, self.effort, scheme).quantizer(
-            seen.extremes, scheme
-        )
-        if (best.factors != 1).any():
-            self._scale(readers, best.factors)
-        return best.quantizer
-
-    def _may_even_out(self, readers: Sequence[Layer]) -> bool:
-        """Whether convolutions alone read it, and a multiplication of the channels costs next to nothing."""
-        convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
-        return convolutions and self._makers.take_up_channels(readers[0].data)
-
-    def _evened_out(self, readers: Sequence[Layer]) -> None:
-        """Bring the channels to one range by factors of their own."""
-        name, observed = readers[0].data, self._observed[readers[0].data]
-        scaling = best_scaling(
-            self._some_rows(name, 1),
-            observed.extremes.low.astype(np.float64),
-            observed.extremes.high.astype(np.float64),
-            np.concatenate([self._graph.weight_by_input(layer) for layer in readers]),
-            self._scheme_of(readers),
-            groups=readers[0].groups,
-        )
-        self._scale(readers, (1 / scaling).astype(np.float32).reshape(-1, *[1] * (len(observed.shape) - 2)))
-
-    def _scale(self, readers: Sequence[Layer], factors: NDArray[np.float32]) -> None:
-        """Multiply the channels; ``factors`` broadcast. The weights undo it."""
-        name = readers[0].data
-        for layer in readers:
-            self._graph.scale_input(layer, 1 / factors.ravel().astype(np.float64))
-        self.factors[name] = factors
-        self._stream.replaced(name, self._source(readers[0]), lambda values: values * factors)
-        self._stream.forget(name)
-
-    def _searched(self, readers: Sequence[Layer], read: str) -> Quantizer:
-        """The quantizer of a tensor by the network's outputs."""
-        source, histogram = self._source(readers[0]), self._histogram(readers[0])
-        return best_quantizer(self._stream, source, read, histogram, self.effort, self._scheme_of(readers))
-
-    def _histogram(self, layer: Layer) -> Histogram:
-        """Of what a layer reads, over all images; where channels were scaled, over those of the stream."""
-        seen = self._observed[layer.data]
-        if layer.data not in self.factors:
-            return seen.histogram
-        factors, extremes = self.factors[layer.data].ravel(), seen.extremes
-        histogram = Histogram()
-        for values in self._stream.values:
-            histogram.add(values[self._source(layer)])
-        histogram.add(np.concatenate([extremes.low * factors, extremes.high * factors]))
-        return histogram
-
-    def _some_rows(self, name: str, axis: int) -> NDArray[np.float32]:
-        rows = self._stream.rows(name, axis)
-        return rows[np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)]
-
-    def _equalized(self, norm: int, readers: Sequence[Layer]) -> Quantizer:
-        name, seen = readers[0].data, self._observed[readers[0].data].extremes
+    def _equalize_layernorm(self, tensor: ir.Value, norm: ir.Node, readers: Sequence[Layer]) -> Quantizer:
+        """Bring the channels of a LayerNormalization to one range, by its own scale and offset."""
+        seen = self._observed[str(tensor.name)].min_max
         equalization, quantizer = best_equalization(
-            self._some_rows(name, -1),
+            self._some_rows(tensor, -1),
             seen.low.astype(np.float64),
             seen.high.astype(np.float64),
-            np.concatenate([self._graph.weight(layer) for layer in readers]),
-            self._scheme_of(readers),
+            np.concatenate([layer.weight_matrix for layer in readers]),
+            self._scheme_of(tensor, readers),
         )
-        fold(self._graph, norm, readers, equalization)
-        self._stream.replaced(name, name, equalization)
-        self.equalized += 1
+        fold_equalization(self._model, norm, readers, equalization)
+        self._run.derive(str(tensor.name), str(tensor.name), equalization)
+        self._equalized += 1
         return quantizer
 
-    def _decide_weight(self, layer: Layer) -> None:
-        """Round the weights, and have the bias take up what that and the quantized input add on average."""
-        weight = self._graph.weight(layer)
-        node, scales = self._graph.nodes[layer.position], weight_scales(weight)
-        levels = self._levels(layer, weight, scales)
-        before = self._mean_output(layer, self._source(layer))
-        rounded = Int8Weight(levels, scales)
-        self._graph.set_weight(layer, rounded.values)
-        after = self._mean_output(layer, node.input[0])
-        self._graph.set_bias(layer, self._graph.bias(layer) + before - after)
+    def _may_smooth(self, tensor: ir.Value, readers: Sequence[Layer]) -> bool:
+        """Decide whether products alone read a tensor, and an activation function produces it, as in an MLP."""
+        products = all(layer.operator != "Conv" for layer in readers)
+        return products and is_activation(tensor) and self._tried > 0
+
+    def _smooth(self, tensor: ir.Value, readers: Sequence[Layer]) -> Quantizer:
+        """Bring the channels as close together as suits the network's outputs (SmoothQuant)."""
+        seen, scheme = self._observed[str(tensor.name)], self._scheme_of(tensor, readers)
+        if not seen.min_max.largest.any():
+            return activation_quantizer(0.0, 0.0, scheme)
+        smoothing = best_smoothing(
+            self._run,
+            str(tensor.name),
+            str(readers[0].data.name),
+            seen.others,
+            self._tried,
+            self._budget,
+            scheme,
+        )
+        best = smoothing.quantizer(seen.min_max, scheme)
+        if (best.factors != 1).any():
+            self._scale_channels(tensor, readers, best.factors)
+        return best.quantizer
+
+    def _may_equalize_convolutions(self, tensor: ir.Value, readers: Sequence[Layer]) -> bool:
+        """Decide whether convolutions alone read a tensor, and the engine can fuse a multiplication of its channels."""
+        convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
+        return convolutions and fuses_channel_scaling(tensor)
+
+    def _equalize_convolutions(self, tensor: ir.Value, readers: Sequence[Layer]) -> None:
+        """Bring the channels to one range, by factors of their own."""
+        seen = self._observed[str(tensor.name)]
+        scale = best_channel_scale(
+            self._some_rows(tensor, 1),
+            seen.min_max.low.astype(np.float64),
+            seen.min_max.high.astype(np.float64),
+            np.concatenate([layer.weight_by_input() for layer in readers]),
+            self._scheme_of(tensor, readers),
+            groups=readers[0].groups,
+        )
+        factors = (1 / scale).astype(np.float32).reshape(-1, *[1] * (len(seen.shape) - 2))
+        self._scale_channels(tensor, readers, factors)
+
+    def _search_range(self, tensor: ir.Value, readers: Sequence[Layer]) -> Quantizer:
+        """Choose the range by the network's outputs."""
+        read, scheme = str(readers[0].data.name), self._scheme_of(tensor, readers)
+        return best_quantizer(self._run, self._source(tensor), read, self._histogram(tensor), self._budget, scheme)
+
+    def _scale_channels(self, tensor: ir.Value, readers: Sequence[Layer], factors: NDArray[np.float32]) -> None:
+        """Multiply the channels; ``factors`` broadcast. The weights undo it."""
+        for layer in readers:
+            layer.scale_inputs(self._model, 1 / factors.ravel().astype(np.float64))
+        self._factors[tensor] = factors
+        self._run.derive(self._source(tensor), str(tensor.name), lambda values: values * factors)
+        self._run.drop_unread(str(tensor.name))
+
+    def _scheme_of(self, tensor: ir.Value, readers: Sequence[Layer]) -> Scheme:
+        """Shift only where it pays: the operator before takes the shift up, and no convolution pads with zeros."""
+        if self._scheme is not Scheme.SHIFTED:
+            return self._scheme
+        padded = any(layer.pads() for layer in readers)
+        return Scheme.SHIFTED if is_activation(tensor) and not padded else Scheme.SYMMETRIC
+
+    def _source(self, tensor: ir.Value) -> str:
+        """The name of a tensor as it is before its quantizer."""
+        return f"{tensor.name}_scaled" if tensor in self._factors else str(tensor.name)
+
+    def _histogram(self, tensor: ir.Value) -> Histogram:
+        """The histogram over all images; of scaled channels, over the images that run layer by layer."""
+        seen = self._observed[str(tensor.name)]
+        if tensor not in self._factors:
+            return seen.histogram
+        factors, found = self._factors[tensor].ravel(), seen.min_max
+        histogram = Histogram()
+        for values in self._run.values:
+            histogram.add(values[self._source(tensor)])
+        histogram.add(np.concatenate([found.low * factors, found.high * factors]))
+        return histogram
+
+    def _some_rows(self, tensor: ir.Value, axis: int) -> NDArray[np.float32]:
+        rows = self._run.rows(str(tensor.name), axis)
+        return rows[np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)]
+
+    # The weights
+
+    def _quantize_weights(self, layer: Layer) -> None:
+        """Round the weights, and have the bias take up what that and the quantized data add on average."""
+        images, source = self._run.values, self._source(self._tensors[layer])
+        weight = layer.weight_matrix
+        scales = weight_scales(weight)
+        rounded = Int8Weight(round_layer(layer, weight, scales, images), scales)
+        before = mean_output(self._model, layer, images, source)
+        layer.set_weight(self._model, rounded.values)
+        after = mean_output(self._model, layer, images, str(layer.data.name))
+        layer.replace_bias(self._model, layer.bias + before - after)
         self.weights[layer] = rounded
 
-    def _levels(self, layer: Layer, weight: NDArray[np.float64], scales: NDArray[np.float32]) -> NDArray[np.int8]:
-        node = self._graph.nodes[layer.position]
-        if layer.operator == "Conv" and not has_patches(node, self._graph.constants[node.input[1]].shape):
-            return round_weights(weight, scales)
-        grams = self._grams(layer, node.input[0])
-        groups = zip(np.split(weight, len(grams)), np.split(scales, len(grams)), grams, strict=True)
-        return np.concatenate([feedback_round(*group) for group in groups])
 
-    def _grams(self, layer: Layer, read: str) -> NDArray[np.float64]:
-        """``XᵀX`` of what each group of weights is multiplied with, ``(groups, in, in)``."""
-        node = self._graph.nodes[layer.position]
-        shape = self._graph.constants[node.input[1]].shape
-
-        def gram(values: Values) -> NDArray[np.float64]:
-            rows = patches(node, shape, values[read]) if layer.operator == "Conv" else _rows(values[read])
-            return np.asarray(rows.transpose(0, 2, 1) @ rows, dtype=np.float64)
-
-        return sum(beside(gram, self._stream.values), start=np.zeros(()))
-
-    def _mean_output(self, layer: Layer, data: str) -> NDArray[np.float64]:
-        """Of every channel, over the images, ``(out,)``."""
-        node = type(self._graph.nodes[layer.position])()
-        node.CopyFrom(self._graph.nodes[layer.position])
-        node.input[0] = data
-        images, axis = self._stream.values, 1 if layer.operator == "Conv" else -1
-        session = runner(self._graph.assembled([node], {data: images[0][data]}, [node.output[0]]))
-
-        def mean(values: Values) -> NDArray[np.float64]:
-            output = session.run(None, {data: values[data]})[0]
-            return np.asarray(output.mean(axis=_others(output, axis), dtype=np.float64))
-
-        return np.asarray(np.mean(list(beside(mean, images)), axis=0))
-
-
-def _rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``(1, rows, channels)``."""
-    return values.reshape(1, -1, values.shape[-1])
-
-
-def _others(values: NDArray[np.float32], axis: int) -> tuple[int, ...]:
-    return tuple(each for each in range(values.ndim) if each != axis % values.ndim)
+def _refuse_quantized(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise ConversionError(
+                f"the graph is quantized already: {node.name or node.op_type}",
+                expected="float32",
+                fix="give the original",
+            )
 
 
 def _check_names(names: Iterable[str], layers: Iterable[Layer]) -> None:
@@ -315,27 +319,15 @@ def _check_names(names: Iterable[str], layers: Iterable[Layer]) -> None:
             )
 
 
-def _refuse_quantized(graph: onnx.ModelProto) -> None:
-    for node in graph.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            raise ConversionError(
-                f"the graph is quantized already: {node.name or node.op_type}",
-                expected="float32",
-                fix="give the original",
-            )
-
-
 def _warnings(layers: Iterable[Layer], observed: Mapping[str, Observed]) -> Iterator[str]:
-    for name, readers in by_data(layers).items():
-        if (observed[name].extremes.low == observed[name].extremes.high).all():
+    for tensor, readers in readers_by_data(layers).items():
+        found = observed[str(tensor.name)].min_max
+        if (found.low == found.high).all():
             yield f"what the layer {readers[0].name!r} reads is the same in all calibration images"
 
 
-def _recipe(work: _Work, images: int, first: bool) -> str:
-    layers = f"{len(work.weights)} layers{' and the first convolution' if first else ''}"
-    return (
-        f"vitedge: {layers} int8, weights per channel, "
-        f"activations {work.scheme.value}; {work.equalized} LayerNormalizations equalized, "
-        f"{len(work.factors)} other tensors scaled by channel, their ranges by the outputs of "
-        f"{min(images, work.effort.images)} images; rounding and biases corrected on {min(images, CORRECTION_IMAGES)}"
-    )
+def _without_inferred_types(model: ir.Model) -> onnx.ModelProto:
+    """The model without types of inner values: those of the inserted quantizers are not among them."""
+    proto: onnx.ModelProto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    return proto

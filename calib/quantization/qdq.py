@@ -1,21 +1,17 @@
-"""QuantizeLinear and DequantizeLinear in ONNX: one pair for what is read in int8, one DequantizeLinear a weight."""
+"""Q/DQ insertion: a pair for each tensor that is read in int8, one DequantizeLinear for each int8 weight."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer
-from vitedge.calib.quantization.placement import Layer
-from vitedge.calib.quantization.working_graph import PURPOSE, WorkingGraph
-from vitedge.extras import require
-
-if TYPE_CHECKING:
-    import onnx
+from vitedge.graph.edit import add_tensor, drop_unused
+from vitedge.graph.layers import Layer
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class Int8Weight:
     """Weights of a layer.
 
     Attributes:
-        levels: ``(out, in)``.
+        levels: ``(out, in / groups · kernel)``.
         scales: ``(out,)``; all zero points are 0.
     """
 
@@ -32,7 +28,7 @@ class Int8Weight:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """What they stand for, ``(out, in)``."""
+        """The dequantized weights, of the shape of the levels."""
         return np.asarray(self.levels * self.scales[:, None], dtype=np.float64)
 
 
@@ -41,75 +37,78 @@ class Int8Data:
     """A tensor that layers read in int8.
 
     Attributes:
-        data: its name.
-        read: the name of the quantized and dequantized one, which the layers read.
+        data: the tensor.
+        read: the quantized and dequantized one, which the layers read; no node produces it yet.
         quantizer: for all of it; the readers' biases take its shift back.
-        factors: what its channels are multiplied with before, to broadcast; None for nothing.
+        factors: multiply its channels before, to broadcast; None for nothing.
     """
 
-    data: str
-    read: str
+    data: ir.Value
+    read: ir.Value
     quantizer: Quantizer
     factors: NDArray[np.float32] | None = None
 
 
-def with_qdq(graph: WorkingGraph, data: Mapping[int, Int8Data], weights: Mapping[Layer, Int8Weight]) -> onnx.ModelProto:
-    """The quantized graph.
+def insert_qdq(model: ir.Model, data: Mapping[Layer, Int8Data], weights: Mapping[Layer, Int8Weight]) -> None:
+    """Insert the quantizers.
 
     Args:
-        graph: its layers read ``Int8Data.read`` already; its constants gain those of the quantizers.
-        data: by the position of the first node that reads it.
-        weights: of every int8 layer.
+        model: changed in place. Its layers read ``Int8Data.read`` already.
+        data: by the first layer that reads it.
+        weights: of every int8 layer, in the graph's order.
     """
-    by_position, nodes = {layer.position: layer for layer in weights}, []
-    shifts = {tensor.data: tensor.quantizer.shift for tensor in data.values()}
-    for position, node in enumerate(graph.nodes):
-        if position in data:
-            nodes += _activation_nodes(graph, data[position])
-        if position in by_position:
-            layer = by_position[position]
-            nodes.append(_weight_node(graph, layer, weights[layer]))
-            if shifts[layer.data]:
-                taken = weights[layer].values.sum(axis=1) * shifts[layer.data]
-                graph.set_bias(layer, graph.bias(layer) + taken)
-            node.input[1] = nodes[-1].output[0]
-        nodes.append(node)
-    return graph.assembled(nodes)
+    shifts = {tensor.read: tensor.quantizer.shift for tensor in data.values()}
+    for layer, weight in weights.items():
+        if layer in data:
+            model.graph.insert_before(layer.node, _activation_nodes(model.graph, data[layer]))
+        dequantize = _weight_node(model.graph, layer, weight)
+        model.graph.insert_before(layer.node, dequantize)
+        if shifts[layer.data]:
+            taken = weight.values.sum(axis=1) * shifts[layer.data]
+            layer.replace_bias(model, layer.bias + taken)
+        full = layer.node.inputs[1]
+        layer.node.replace_input_with(1, dequantize.outputs[0])
+        drop_unused(model, full)
 
 
-def _activation_nodes(graph: WorkingGraph, tensor: Int8Data) -> list[onnx.NodeProto]:
-    helper = require("onnx", extra="convert", purpose=PURPOSE).helper
-    kind, quantizer = np.int8 if tensor.quantizer.signed else np.uint8, tensor.quantizer
+def _activation_nodes(graph: ir.Graph, tensor: Int8Data) -> list[ir.Node]:
+    kind, quantizer, name = np.int8 if tensor.quantizer.signed else np.uint8, tensor.quantizer, tensor.data.name
     constants = [
-        graph.add(f"{tensor.data}_scale", np.asarray(quantizer.scale, np.float32)),
-        graph.add(f"{tensor.data}_zero_point", np.asarray(quantizer.zero_point, kind)),
+        add_tensor(graph, f"{name}_scale", np.asarray(quantizer.scale, np.float32)),
+        add_tensor(graph, f"{name}_zero_point", np.asarray(quantizer.zero_point, kind)),
     ]
-    levels, source, nodes = f"{tensor.read}_levels", tensor.data, []
+    nodes: list[ir.Node] = []
+    source = tensor.data
     if tensor.factors is not None:
-        source = f"{tensor.data}_scaled"
-        factors = graph.add(f"{tensor.data}_factors", tensor.factors)
-        nodes.append(helper.make_node("Mul", [tensor.data, factors], [source], f"{tensor.data}_scale_channels"))
+        factors = add_tensor(graph, f"{name}_factors", tensor.factors)
+        nodes.append(_node("Mul", [source, factors], f"{name}_scaled", f"{name}_scale_channels"))
+        source = nodes[-1].outputs[0]
     if quantizer.shift:
-        shift = graph.add(f"{tensor.data}_shift", np.asarray(quantizer.shift, np.float32))
-        nodes.append(helper.make_node("Sub", [source, shift], [f"{tensor.data}_shifted"], f"{tensor.data}_subtract"))
-        source = f"{tensor.data}_shifted"
-    return [
-        *nodes,
-        helper.make_node("QuantizeLinear", [source, *constants], [levels], f"{tensor.data}_quantize"),
-        helper.make_node("DequantizeLinear", [levels, *constants], [tensor.read], f"{tensor.data}_dequantize"),
-    ]
+        shift = add_tensor(graph, f"{name}_shift", np.asarray(quantizer.shift, np.float32))
+        nodes.append(_node("Sub", [source, shift], f"{name}_shifted", f"{name}_subtract"))
+        source = nodes[-1].outputs[0]
+    quantize = _node("QuantizeLinear", [source, *constants], f"{tensor.read.name}_levels", f"{name}_quantize")
+    levels = quantize.outputs[0]
+    dequantize = ir.node("DequantizeLinear", [levels, *constants], outputs=[tensor.read], name=f"{name}_dequantize")
+    return [*nodes, quantize, dequantize]
 
 
-def _weight_node(graph: WorkingGraph, layer: Layer, weight: Int8Weight) -> onnx.NodeProto:
-    helper = require("onnx", extra="convert", purpose=PURPOSE).helper
-    name = layer.output
+def _weight_node(graph: ir.Graph, layer: Layer, weight: Int8Weight) -> ir.Node:
+    name = layer.node.outputs[0].name
     constants = [
-        graph.add(f"{name}_weight_int8", graph.weight_layout(layer, weight.levels)),
-        graph.add(f"{name}_weight_scale", weight.scales),
-        graph.add(f"{name}_weight_zero_point", np.zeros(len(weight.scales), np.int8)),
+        add_tensor(graph, f"{name}_weight_int8", layer.stored(weight.levels)),
+        add_tensor(graph, f"{name}_weight_scale", weight.scales),
+        add_tensor(graph, f"{name}_weight_zero_point", np.zeros(len(weight.scales), np.int8)),
     ]
-    values = f"{name}_weight_values"
-    node: onnx.NodeProto = helper.make_node(
-        "DequantizeLinear", constants, [values], f"{layer.name}_dequantize_weight", axis=layer.out_axis
+    values = ir.val(f"{name}_weight_values")
+    return ir.node(
+        "DequantizeLinear",
+        constants,
+        {"axis": layer.out_axis},
+        outputs=[values],
+        name=f"{layer.name}_dequantize_weight",
     )
-    return node
+
+
+def _node(op_type: str, inputs: list[ir.Value], output: str, name: str) -> ir.Node:
+    return ir.node(op_type, inputs, outputs=[ir.val(output)], name=name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 BINS = 2048
 LEVELS = 256
 SAMPLED = 1 << 14
-"""How many values are counted at a time, evenly spread over those given; extremes are taken from all."""
+"""How many values are counted at a time, evenly spread over those given; the smallest and the largest are of all."""
 
 CLIPS = np.linspace(1.0, 0.1, 91)
 """Fractions of the largest magnitude that ``mse`` and ``entropy`` try."""
@@ -51,7 +51,7 @@ class Histogram:
     high: float = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Take in finite values of any shape: the extremes of all, the counts of ``SAMPLED`` of them."""
+        """Take in finite values of any shape: the smallest and largest of all, the counts of ``SAMPLED`` of them."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         peak = max(-self.low, self.high)
         counted = values.ravel()[:: max(1, values.size // SAMPLED)]

@@ -1,4 +1,4 @@
-"""The range of an activation, chosen by what it does to the outputs of the network.
+"""Range search: the range of an activation, chosen by what it does to the outputs of the network.
 
 An error is not worth the same everywhere: a clipped token that nothing attends to costs nothing, a clipped class token
 everything, and no statistic of the tensor alone knows which is which. So each candidate is tried on a few images, with
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer
-from vitedge.calib.quantization.layerwise import Stream
+from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.range_estimators import Histogram, Range, entropy, min_max, mse, percentile
-from vitedge.calib.quantization.search_budget import Effort
+from vitedge.calib.quantization.search_budget import SearchBudget
 
 Floats = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ which values near 0, where most of them lie, a level falls on."""
 
 
 def candidates(histogram: Histogram) -> tuple[Range, ...]:
-    """All ranges that are tried, each once; that of all values comes first."""
+    """Give all ranges that are tried, each once; the range of all values comes first."""
     whole = min_max(histogram)
     suggested = [percentile(histogram, share) for share in SHARES]
     suggested += [mse(histogram), entropy(histogram), *(whole.clipped(float(clip)) for clip in CLIPS)]
@@ -37,52 +37,52 @@ def candidates(histogram: Histogram) -> tuple[Range, ...]:
 
 
 def best_quantizer(
-    stream: Stream, data: str, read: str, histogram: Histogram, effort: Effort, scheme: Scheme
+    run: LayerwiseRun, data: str, read: str, histogram: Histogram, budget: SearchBudget, scheme: Scheme
 ) -> Quantizer:
-    """The quantizer with the smallest squared error of the network's outputs.
+    """Choose the quantizer with the smallest squared error of the network's outputs.
 
     Args:
-        stream: at the first reader.
+        run: at the first reader.
         data: the tensor.
         read: the name by which its readers take it.
         histogram: of the tensor, over all images.
-        effort: on how many of the stream's images.
+        budget: on how many of the run's images.
         scheme: the kind of quantizer.
     """
     ranges = candidates(histogram)
     quantizers = tuple(dict.fromkeys(activation_quantizer(each.low, each.high, scheme) for each in ranges))
     if len(quantizers) == 1:
         return quantizers[0]
-    images = min(effort.images, len(stream.values))
-    return quantizers[best_by_outputs(stream, data, read, quantizers, range(min(effort.first, images)), range(images))]
+    images = min(budget.images, len(run.values))
+    return quantizers[best_by_outputs(run, data, read, quantizers, range(min(budget.first, images)), range(images))]
 
 
 def best_by_outputs(
-    stream: Stream,
+    run: LayerwiseRun,
     data: str,
     read: str,
     choices: Sequence[Callable[[Floats], Floats]],
     few: Sequence[int],
     many: Sequence[int],
 ) -> int:
-    """Position of the choice that leaves the network's outputs with the smallest squared error.
+    """Find the choice that leaves the network's outputs with the smallest squared error; returns its position.
 
     Args:
-        stream: at the first reader.
+        run: at the first reader.
         data: the tensor.
         read: the name by which its readers take it.
-        choices: what is made of the tensor.
+        choices: changes of the tensor.
         few: positions of the images that all are tried on.
-        many: of those that the closest are tried on.
+        many: positions of the images that the closest choices are tried on.
     """
-    finished = stream.finisher(data, read)
+    outputs_with = run.rest(data, read)
 
     def tried(positions: Sequence[int], images: Sequence[int]) -> list[int]:
         """The closest first."""
-        reference = finished(_as_it_is, images)
+        reference = outputs_with(_unchanged, images)
 
         def error(position: int) -> float:
-            found = float(np.square(finished(choices[position], images) - reference, dtype=np.float64).sum())
+            found = float(np.square(outputs_with(choices[position], images) - reference, dtype=np.float64).sum())
             return found if np.isfinite(found) else np.inf
 
         return sorted(positions, key=error)
@@ -90,5 +90,5 @@ def best_by_outputs(
     return tried(tried(range(len(choices)), few)[:CLOSE], many)[0]
 
 
-def _as_it_is(values: Floats) -> Floats:
+def _unchanged(values: Floats) -> Floats:
     return values

@@ -10,49 +10,50 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vitedge.calib.quantization.placement import Layer
-from vitedge.calib.quantization.working_graph import WorkingGraph
+from vitedge.graph.attributes import integers
+from vitedge.graph.layers import Layer
 
-IMAGES, FEWEST = 16, 4
-FIRST, FEWEST_FIRST = 4, 1
 SMALL = 1.5e9
 """Multiply-accumulates up to which a network is searched on all images."""
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchBudget:
     """How thoroughly ranges are searched.
 
     Attributes:
         first: images that every candidate is tried on; what is far off shows at once.
-        images: that the closest of them are tried on.
+        images: that the closest candidates are tried on.
     """
 
     first: int
     images: int
 
 
-def effort_for(macs: int) -> Effort:
-    """What a network of so many multiply-accumulates an image is worth."""
+LARGEST, SMALLEST = SearchBudget(4, 16), SearchBudget(1, 4)
+
+
+def budget_for(macs: int) -> SearchBudget:
+    """Give the budget for a network of so many multiply-accumulates an image."""
     share = min(1.0, SMALL / max(macs, 1))
-    return Effort(max(FEWEST_FIRST, round(FIRST * share)), max(FEWEST, round(IMAGES * share)))
+    first, images = round(LARGEST.first * share), round(LARGEST.images * share)
+    return SearchBudget(max(SMALLEST.first, first), max(SMALLEST.images, images))
 
 
-def multiply_accumulates(graph: WorkingGraph, layers: Iterable[Layer], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Of products with constant weights and convolutions for one image; padding counts as if it kept the size.
+def multiply_accumulates(layers: Iterable[Layer], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the multiply-accumulates of layers for one image; padding counts as if it kept the size.
 
     Args:
-        graph: of the layers.
         layers: to count.
-        shapes: of the tensors that they read, ``(1, …)``.
+        shapes: of the tensors that they read, ``(1, …)``, by name.
     """
-    return sum(graph.constants[each.weight].size * _places(graph, each, shapes[each.data]) for each in layers)
+    return sum(math.prod(layer.weight_shape) * _places(layer, shapes[str(layer.data.name)]) for layer in layers)
 
 
-def _places(graph: WorkingGraph, layer: Layer, shape: tuple[int, ...]) -> int:
+def _places(layer: Layer, shape: tuple[int, ...]) -> int:
     """How often a layer's weights are applied."""
     if layer.operator != "Conv":
         return math.prod(shape[:-1])
-    strides = next((list(each.ints) for each in graph.nodes[layer.position].attribute if each.name == "strides"), [])
     spatial = shape[2:]
-    return math.prod(math.ceil(size / step) for size, step in zip(spatial, strides or [1] * len(spatial), strict=True))
+    strides = integers(layer.node, "strides", 1, len(spatial))
+    return math.prod(math.ceil(size / step) for size, step in zip(spatial, strides, strict=True))

@@ -1,78 +1,84 @@
-"""An FP32 graph and the Q/DQ graph that was made from it, and layers exchanged between them.
+"""Paired graphs: an FP32 graph and the Q/DQ graph that was made from it, and layers exchanged between them.
 
 Quantization changes how a layer is computed, and not what its result means: the result has the same name in both
-graphs. Between it and the nearest values that both graphs compute alike lies the layer's region: in one the product,
-in the other the quantizers, the product and, where it was equalized, the LayerNormalization before. A layer is
-exchanged by computing its result with the region of the other graph.
+graphs. Between it and the nearest values that both graphs compute alike lies the layer's part: in one graph the
+product, in the other the quantizers, the product and, where it was equalized, the LayerNormalization before. A layer is
+exchanged by computing its result with the part of the other graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vitedge.calib.quantization.placement import Layer, weighted_layers
-from vitedge.calib.quantization.working_graph import PURPOSE
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
 from vitedge.errors import ConversionError
-from vitedge.extras import require
+from vitedge.graph.layers import Layer, linear_layers
+from vitedge.graph.values import bodies, values_read
 
 if TYPE_CHECKING:
     import onnx
 
 
 @dataclass(frozen=True)
-class Region:
-    """The nodes that make the result of a layer.
+class Part:
+    """The nodes that produce the result of a layer.
 
     Attributes:
-        nodes: positions in their graph, in its order.
-        inputs: the values that they begin with, which both graphs have.
+        nodes: in the order of their graph.
+        inputs: names of the values that the nodes begin with, which both graphs have.
     """
 
-    nodes: tuple[int, ...]
+    nodes: tuple[ir.Node, ...]
     inputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class TwinLayer:
+class PairedLayer:
     """A layer that one of the graphs quantizes.
 
     Attributes:
         name: as in ``Layer``.
         operator: ``Conv``, ``Gemm`` or ``MatMul``.
-        result: the value that it makes, bias included.
+        result: name of the value that the layer produces, bias included.
         fan_in: products that each number of the result sums up.
-        full: its region in the FP32 graph.
-        quantized: its region in the other one.
+        full: the part of the FP32 graph.
+        quantized: the part of the other graph.
     """
 
     name: str
     operator: str
     result: str
     fan_in: int
-    full: Region
-    quantized: Region
+    full: Part
+    quantized: Part
 
 
 @dataclass(frozen=True)
-class Twins:
+class PairedGraphs:
     """The two graphs.
 
     Attributes:
         full: FP32.
         quantized: with Q/DQ.
-        layers: those that are quantized, in the order of ``full``.
+        full_model: ``full`` as the parts of its layers see it.
+        quantized_model: ``quantized`` as the parts of its layers see it.
+        layers: the quantized layers, in the order of ``full``.
     """
 
     full: onnx.ModelProto
     quantized: onnx.ModelProto
-    layers: tuple[TwinLayer, ...]
+    full_model: ir.Model
+    quantized_model: ir.Model
+    layers: tuple[PairedLayer, ...]
 
 
-def find_twins(full: onnx.ModelProto, quantized: onnx.ModelProto) -> Twins:
-    """The layers that one graph quantizes, in both.
+def pair_graphs(full: onnx.ModelProto, quantized: onnx.ModelProto) -> PairedGraphs:
+    """Find the layers that one graph quantizes, in both.
 
     Args:
         full: FP32, weights as initializers.
@@ -81,159 +87,188 @@ def find_twins(full: onnx.ModelProto, quantized: onnx.ModelProto) -> Twins:
     Raises:
         ConversionError: it was made from another graph, or quantizes no layer.
     """
-    results = {_result(full, layer): layer for layer in weighted_layers(full)}
-    ours, theirs = _View(full), _View(quantized)
-    for name in (*ours.inputs, *results, *ours.outputs):
-        if name not in theirs.makers and name not in theirs.inputs:
+    full_model, quantized_model = ir.from_proto(full), ir.from_proto(quantized)
+    results = {str(layer.output.name): layer for layer in linear_layers(full_model.graph)}
+    ours, theirs = _computed(full_model.graph), _computed(quantized_model.graph)
+    for name in (*_names(full_model.graph.inputs), *results, *_names(full_model.graph.outputs)):
+        if name not in theirs:
             raise ConversionError(
                 f"the quantized graph was not made from this FP32 graph: it has no value {name!r}",
                 expected="two precisions of one model, converted alike",
             )
-    shared = _shared(ours, theirs, results)
-    layers = []
-    for result, layer in results.items():
-        region = theirs.region(result, shared)
-        if any(theirs.nodes[position].op_type == "QuantizeLinear" for position in region.nodes):
-            shape = ours.constants[layer.weight].dims
-            fan_in = math.prod(shape) // shape[layer.out_axis]
-            full_region = ours.region(result, shared)
-            layers.append(TwinLayer(layer.name, layer.operator, result, fan_in, full_region, region))
+    shared = _shared(full_model.graph, theirs, results)
+    parts = ((layer, _part(ours[name], shared), _part(theirs[name], shared)) for name, layer in results.items())
+    layers = tuple(_paired(*each) for each in parts if _quantizes(each[2]))
     if not layers:
         raise ConversionError("the graph quantizes no layer", expected="a graph with Q/DQ")
-    return Twins(full, quantized, tuple(layers))
+    return PairedGraphs(full, quantized, full_model, quantized_model, layers)
 
 
-def mixed(twins: Twins, keep_float: Collection[str]) -> onnx.ModelProto:
-    """The quantized graph, with some layers as they are in the FP32 graph.
+def mixed(pair: PairedGraphs, keep_float: Collection[str]) -> onnx.ModelProto:
+    """Make the quantized graph with some layers as they are in the FP32 graph.
 
     Args:
-        twins: the graphs; they are not changed.
+        pair: the graphs; they are not changed.
         keep_float: names of the layers.
 
     Returns:
         A new graph. What nothing reads any more is left out.
+
+    Raises:
+        ConversionError: a branch or a loop computes one of the layers.
     """
-    theirs = _View(twins.quantized)
-    nodes = {(position, 0): node for position, node in enumerate(theirs.nodes)}
-    added, suffix = set[int](), _free_suffix(theirs)
-    for layer in (each for each in twins.layers if each.name in keep_float):
-        place = theirs.makers[layer.result]
-        del nodes[place, 0]
-        for position in layer.full.nodes:
-            if position not in added:
-                added.add(position)
-                nodes[place, position + 1] = _renamed(twins.full.graph.node[position], layer, suffix)
-    result = type(twins.quantized)()
-    result.CopyFrom(twins.quantized)
-    for part in (result.graph.node, result.graph.initializer, result.graph.value_info):
-        del part[:]
-    result.graph.node.extend(_needed([nodes[key] for key in sorted(nodes)], theirs.outputs))
-    read = {name for node in result.graph.node for name in node.input}
-    for tensor in twins.quantized.graph.initializer:
-        if tensor.name in read:
-            result.graph.initializer.append(tensor)
-    for tensor in twins.full.graph.initializer:
-        if tensor.name + suffix in read:
-            result.graph.initializer.append(tensor)
-            result.graph.initializer[-1].name += suffix
-    return result
+    exchange = _Exchange(pair)
+    for layer in (each for each in pair.layers if each.name in keep_float):
+        exchange.to_float(layer)
+    return exchange.result()
 
 
-class _View:
-    """A graph, to look things up in.
+class _Exchange:
+    """A copy of the quantized graph, into which parts of the FP32 graph are copied."""
 
-    Attributes:
-        nodes: in its order.
-        inputs: their names.
-        outputs: their names.
-        constants: the initializers by name.
-        makers: position of the node that makes each value.
-    """
+    def __init__(self, pair: PairedGraphs) -> None:
+        self._full = pair.full_model.graph
+        self._model = ir.from_proto(pair.quantized)
+        self._values = _computed(self._model.graph)
+        self._suffix = _free_suffix(self._model.graph)
+        self._copies: dict[ir.Value, ir.Value] = {}
 
-    def __init__(self, graph: onnx.ModelProto) -> None:
-        self.nodes = tuple(graph.graph.node)
-        self.inputs = tuple(each.name for each in graph.graph.input)
-        self.outputs = tuple(each.name for each in graph.graph.output)
-        self.constants = {tensor.name: tensor for tensor in graph.graph.initializer}
-        self.makers = {name: position for position, node in enumerate(self.nodes) for name in node.output if name}
+    def to_float(self, layer: PairedLayer) -> None:
+        """Compute a layer's result with the part of the FP32 graph."""
+        old = self._values[layer.result]
+        producer = old.producer()
+        if producer is None:
+            raise ValueError(f"no node produces {layer.result}")
+        for node in layer.full.nodes:
+            if not all(output in self._copies for output in node.outputs):
+                self._model.graph.insert_before(producer, self._copy(node, layer))
+        new = self._copies[next(each for each in layer.full.nodes[-1].outputs if each.name == layer.result)]
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        new.type, new.shape = old.type, old.shape
+        self._model.graph.remove(producer, safe=True)
+        self._values[layer.result] = new
 
-    def region(self, result: str, shared: Collection[str]) -> Region:
-        """What makes ``result`` of shared values."""
-        positions, inputs, pending = set[int](), dict[str, None](), [result]
-        while pending:
-            name = pending.pop()
-            if not name or name in self.constants:
-                continue
-            if name in shared and name != result:
-                inputs[name] = None
-            elif self.makers[name] not in positions:
-                positions.add(self.makers[name])
-                pending += self.nodes[self.makers[name]].input
-        return Region(tuple(sorted(positions)), tuple(inputs))
+    def result(self) -> onnx.ModelProto:
+        """Register the copied constants, and remove what nothing reads."""
+        for value in self._full.initializers.values():
+            if value in self._copies:
+                self._model.graph.register_initializer(self._copies[value])
+        RemoveUnusedNodesPass()(self._model)
+        proto: onnx.ModelProto = ir.to_proto(self._model)
+        del proto.graph.value_info[:]
+        return proto
+
+    def _copy(self, node: ir.Node, layer: PairedLayer) -> ir.Node:
+        """A node of the FP32 graph for the other; the layer's own keeps its name, by which it is known."""
+        if any(bodies(node)):
+            raise ConversionError(
+                f"the layer {layer.name!r} reads what {node.name!r} computes, a branch or loop ({node.op_type})",
+                expected="a graph without control flow",
+                fix="export the model for one input size, without conditions on the image",
+            )
+        inputs = [None if value is None else self._input(value, layer) for value in node.inputs]
+        outputs = [ir.val(self._name(str(value.name), layer)) for value in node.outputs]
+        self._copies.update(zip(node.outputs, outputs, strict=True))
+        name = node.name if not node.name or node.name == layer.name else f"{node.name}{self._suffix}"
+        return ir.node(node.op_type, inputs, dict(node.attributes), domain=node.domain, outputs=outputs, name=name)
+
+    def _input(self, value: ir.Value, layer: PairedLayer) -> ir.Value:
+        if value.name in layer.full.inputs:
+            return self._values[str(value.name)]
+        if value not in self._copies:  # a constant: the part's own values were copied before
+            name = f"{value.name}{self._suffix}"
+            self._copies[value] = ir.val(name, value.dtype, value.shape, const_value=_renamed(value, name))
+        return self._copies[value]
+
+    def _name(self, name: str, layer: PairedLayer) -> str:
+        return name if name in ("", layer.result) else f"{name}{self._suffix}"
 
 
-def _result(graph: onnx.ModelProto, layer: Layer) -> str:
-    return layer.output if layer.add < 0 else str(graph.graph.node[layer.add].output[0])
+def _renamed(value: ir.Value, name: str) -> ir.TensorProtocol:
+    """The tensor of a constant under another name; the tensor of the FP32 graph keeps its own."""
+    if value.const_value is None:
+        raise ValueError(f"{value.name} is not constant")
+    return ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=name)
 
 
-def _shared(ours: _View, theirs: _View, results: Iterable[str]) -> frozenset[str]:
-    """Values that mean the same in both graphs: results of layers, and what the same nodes make of shared values."""
-    shared = {name for name in ours.inputs if name in theirs.inputs}
+def _names(values: Iterable[ir.Value]) -> Iterator[str]:
+    return (str(value.name) for value in values)
+
+
+def _computed(graph: ir.Graph) -> dict[str, ir.Value]:
+    """The inputs of a graph and the values that its nodes produce, by name."""
+    produced = (value for node in graph for value in node.outputs)
+    return {str(value.name): value for value in (*graph.inputs, *produced) if value.name}
+
+
+def _part(result: ir.Value, shared: Collection[str]) -> Part:
+    """The nodes that compute a value from shared values."""
+    nodes, inputs, pending = set[ir.Node](), dict[str, None](), [result]
+    while pending:
+        value = pending.pop()
+        producer = value.producer()
+        if value.name in shared and value is not result:
+            inputs[str(value.name)] = None
+        elif producer is not None and producer not in nodes:
+            nodes.add(producer)
+            pending += values_read(producer)
+    graph = result.graph
+    ordered = () if graph is None else tuple(node for node in graph if node in nodes)
+    return Part(ordered, tuple(inputs))
+
+
+def _quantizes(part: Part) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in part.nodes)
+
+
+def _paired(layer: Layer, full: Part, quantized: Part) -> PairedLayer:
+    fan_in = math.prod(layer.weight_shape[1:])
+    return PairedLayer(layer.name, layer.operator, str(layer.output.name), fan_in, full, quantized)
+
+
+def _shared(ours: ir.Graph, theirs: dict[str, ir.Value], results: Iterable[str]) -> frozenset[str]:
+    """Values that mean the same in both graphs: results of layers, and what equal nodes compute from shared values."""
+    shared = {str(value.name) for value in ours.inputs if value.name in theirs}
     shared.update(results)
-    for node in ours.nodes:
-        for name in node.output:
-            if name in theirs.makers and _alike(ours, node, theirs, theirs.nodes[theirs.makers[name]], shared):
-                shared.add(name)
+    for node in ours:
+        for value in node.outputs:
+            other = theirs[value.name].producer() if value.name in theirs else None
+            if other is not None and _alike(node, other, shared):
+                shared.add(str(value.name))
     return frozenset(shared)
 
 
-def _alike(ours: _View, node: onnx.NodeProto, theirs: _View, other: onnx.NodeProto, shared: Collection[str]) -> bool:
-    if node.op_type != other.op_type or _attributes(node) != _attributes(other) or len(node.input) != len(other.input):
+def _alike(node: ir.Node, other: ir.Node, shared: Collection[str]) -> bool:
+    ours, theirs = (_inputs(each) for each in (node, other))
+    if node.op_type != other.op_type or len(ours) != len(theirs) or _attributes(node) != _attributes(other):
         return False
-    return all(
-        _value(ours.constants[one]) == _value(theirs.constants[two])
-        if one in ours.constants and two in theirs.constants
-        else one == two and (not one or one in shared)
-        for one, two in zip(node.input, other.input, strict=True)
-    )
+    return all(_same_value(one, two, shared) for one, two in zip(ours, theirs, strict=True))
 
 
-def _attributes(node: onnx.NodeProto) -> list[bytes]:
-    return sorted(each.SerializeToString(deterministic=True) for each in node.attribute)
+def _inputs(node: ir.Node) -> list[ir.Value | None]:
+    """The inputs of a node, absent ones as None, and what its bodies capture."""
+    present = sum(value is not None for value in node.inputs)
+    return [*node.inputs, *list(values_read(node))[present:]]
 
 
-def _value(tensor: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
-    arrays = require("onnx", extra="convert", purpose=PURPOSE).numpy_helper
-    return tensor.data_type, tuple(tensor.dims), arrays.to_array(tensor).tobytes()
+def _same_value(one: ir.Value | None, two: ir.Value | None, shared: Collection[str]) -> bool:
+    if one is None or two is None:
+        return one is two
+    if one.const_value is not None and two.const_value is not None:
+        ours, theirs = one.const_value, two.const_value
+        same_kind = ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        return same_kind and ours.tobytes() == theirs.tobytes()
+    return one.name == two.name and one.name in shared
 
 
-def _free_suffix(view: _View) -> str:
-    """Behind the names that come from the other graph; no name of this one ends so."""
-    names = {*view.constants, *view.makers, *(node.name for node in view.nodes)}
+def _attributes(node: ir.Node) -> list[bytes]:
+    return sorted(attribute.SerializeToString(deterministic=True) for attribute in ir.to_proto(node).attribute)
+
+
+def _free_suffix(graph: ir.Graph) -> str:
+    """The end of the names that come from the other graph; no name of this one ends so."""
+    names = {*graph.initializers, *_computed(graph), *(str(node.name) for node in graph)}
     suffix = "_float"
     while any(name.endswith(suffix) for name in names):
         suffix += "_"
     return suffix
-
-
-def _renamed(node: onnx.NodeProto, layer: TwinLayer, suffix: str) -> onnx.NodeProto:
-    """A node of the FP32 graph among those of the other; the layer's own keeps its name, by which it is known."""
-    kept = {"", layer.result, *layer.full.inputs}
-    copy = type(node)()
-    copy.CopyFrom(node)
-    copy.input[:] = [name if name in kept else name + suffix for name in node.input]
-    copy.output[:] = [name if name in kept else name + suffix for name in node.output]
-    if node.name and node.name != layer.name:
-        copy.name = node.name + suffix
-    return copy
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
-    """Without those that make nothing that is read."""
-    read = set(outputs)
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(nodes):
-        if read.intersection(node.output):
-            kept.append(node)
-            read.update(node.input)
-    return kept[::-1]

@@ -1,11 +1,11 @@
-"""What each int8 layer costs: in its own output, in the logits when it alone is int8, and when all but it are.
+"""Sensitivity: the error of each int8 layer's output, and of the logits when it alone, or all but it, is int8.
 
-    FP32 graph ──▶ layer by layer: its result from the int8 region ──▶ rest of the FP32 graph ──▶ logits: only it
-    Q/DQ graph ──▶ layer by layer: its result from the FP32 region ──▶ rest of the Q/DQ graph ──▶ logits: all but it
+    FP32 graph ──▶ layer by layer: its result from the int8 part ──▶ rest of the FP32 graph ──▶ logits: only it
+    Q/DQ graph ──▶ layer by layer: its result from the FP32 part ──▶ rest of the Q/DQ graph ──▶ logits: all but it
 
-Both walks carry what some images have become so far, so that each layer costs the part of the network behind it: half
-a network for each layer and image, on average. Q/DQ is computed as it is written, in floating point; what the engine
-makes of the graph is measured elsewhere.
+Both walks carry the values that some images have so far, so that each layer costs the rest of the network behind it:
+half a network for each layer and image, on average. Q/DQ is computed as it is written, in floating point; the engine's
+own result is measured elsewhere.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
-from vitedge.calib.quantization.layerwise import Stream
-from vitedge.calib.quantization.working_graph import Values, WorkingGraph, runner
-from vitedge.calib.sensitivity.paired_graphs import Region, Twins, find_twins
+from vitedge.calib.quantization.layerwise import LayerwiseRun, Values
+from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, Part, pair_graphs
+from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
 from vitedge.errors import BundleError, ConversionError, UsageError
 from vitedge.extras import require
+from vitedge.graph.session import open_part
 from vitedge.metrics import SQNR_CAP_DB, kl_divergence, sqnr_db
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 Floats = NDArray[np.float32]
 
@@ -42,70 +44,15 @@ LAYER_IMAGES = 16
 EXCHANGED = "exchanged result"
 
 
-@dataclass(frozen=True)
-class Effect:
-    """What becomes of the logits.
-
-    Attributes:
-        sqnr_db: against those of the FP32 graph.
-        flips: images with another best class.
-        kl: mean Kullback-Leibler divergence of the softmax from that of the FP32 graph, in nats.
-    """
-
-    sqnr_db: float
-    flips: int
-    kl: float
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """What one layer does.
-
-    Attributes:
-        name: of the layer.
-        operator: ``Conv``, ``Gemm`` or ``MatMul``.
-        multiplications: that it takes for an image.
-        output_sqnr_db: of its result, where it alone is int8.
-        only: where it alone is int8.
-        all_but: where all others are.
-    """
-
-    name: str
-    operator: str
-    multiplications: int
-    output_sqnr_db: float
-    only: Effect
-    all_but: Effect
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What all of them do.
-
-    Attributes:
-        images: how many it was measured on.
-        whole: where all are int8.
-        layers: in the order of the graph.
-    """
-
-    images: int
-    whole: Effect
-    layers: tuple[LayerSensitivity, ...]
-
-    def worst_first(self) -> tuple[LayerSensitivity, ...]:
-        """The layers by what they do to the logits alone."""
-        return tuple(sorted(self.layers, key=lambda each: each.only.sqnr_db))
-
-
 def measure_sensitivity(
-    twins: Twins,
+    pair: PairedGraphs,
     frames: NDArray[np.uint8],
     progress: Progress = Silent(),  # noqa: B008
 ) -> Sensitivity:
-    """Exchange every quantized layer, one at a time.
+    """Measure the sensitivity of every quantized layer, by exchanging one layer at a time.
 
     Args:
-        twins: uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` ``(1,classes)`` out.
+        pair: uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` ``(1,classes)`` out.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         progress: told of every layer, twice.
 
@@ -113,12 +60,12 @@ def measure_sensitivity(
         ConversionError: ONNX Runtime cannot run a graph on these frames.
         MissingExtraError: ONNX or ONNX Runtime is not installed.
     """
-    full, quantized = WorkingGraph.as_it_is(twins.full), WorkingGraph.as_it_is(twins.quantized)
+    full, quantized = pair.full_model, pair.quantized_model
     exchanges = chain(
-        _exchanges(full, quantized, {each.result: each.quantized for each in twins.layers}, frames),
-        _exchanges(quantized, full, {each.result: each.full for each in twins.layers}, frames),
+        _exchanges(full, quantized, {each.result: each.quantized for each in pair.layers}, frames),
+        _exchanges(quantized, full, {each.result: each.full for each in pair.layers}, frames),
     )
-    count = len(twins.layers)
+    count = len(pair.layers)
     done = list(progress.track(exchanges, total=2 * count, unit="layers"))
     only, all_but = ({each.result: each for each in half} for half in (done[:count], done[count:]))
     reference, whole = _logits(full, frames), _logits(quantized, frames)
@@ -131,13 +78,13 @@ def measure_sensitivity(
             only=_effect(reference, only[layer.result].logits),
             all_but=_effect(reference, all_but[layer.result].logits),
         )
-        for layer in twins.layers
+        for layer in pair.layers
     )
     return Sensitivity(len(frames), _effect(reference, whole), layers)
 
 
 def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:
-    """That of an int8 bundle's layers.
+    """Measure the sensitivity of an int8 bundle's layers.
 
     Args:
         bundle: int8.
@@ -159,12 +106,12 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, pr
                 fix="--against BUNDLE, converted with --precision fp32 from the same source",
             )
     try:
-        twins = find_twins(_graph(against), _graph(bundle))
+        pair = pair_graphs(_graph(against), _graph(bundle))
     except ConversionError as error:
         raise UsageError(f"{bundle.path}, {against.path}: {error.problem}", expected=error.expected) from error
     frames = layer_frames(images, bundle.manifest.model.preprocessing)
-    progress.step(f"measuring what each of {len(twins.layers)} layers costs, on {len(frames)} images")
-    return measure_sensitivity(twins, frames, progress)
+    progress.step(f"measuring what each of {len(pair.layers)} layers costs, on {len(frames)} images")
+    return measure_sensitivity(pair, frames, progress)
 
 
 def _graph(bundle: Bundle) -> onnx.ModelProto:
@@ -213,40 +160,40 @@ class _Exchange:
 
 
 def _exchanges(
-    graph: WorkingGraph, other: WorkingGraph, regions: Mapping[str, Region], frames: NDArray[np.uint8]
+    model: ir.Model, other: ir.Model, parts: Mapping[str, Part], frames: NDArray[np.uint8]
 ) -> Iterator[_Exchange]:
     """Exchange one layer after the other, in the graph's order.
 
     Args:
-        graph: that is run.
-        other: that the layers are taken from, one at a time.
-        regions: of ``other``, by the results of the layers.
+        model: is run.
+        other: gives the layers, one at a time.
+        parts: of ``other``, by the results of the layers.
         frames: ``(N,H,W,3)`` uint8.
     """
-    makers = {name: position for position, node in enumerate(graph.nodes) for name in node.output}
-    order, stream = sorted(regions, key=lambda result: makers[result]), Stream(graph, frames)
-    for index, result in enumerate(order):
-        needed = {name for each in order[index:] for name in regions[each].inputs}
-        stream.advance(makers[result] + 1, keep={result, *needed})
-        yield _exchange(stream, graph, _region_runner(other, regions[result], result, stream.values[0]), result)
+    run = LayerwiseRun(model, frames)
+    producers = {str(value.name): node for node in model.graph for value in node.outputs if value.name in parts}
+    for index, (result, node) in enumerate(producers.items()):
+        needed = {name for each in list(producers)[index:] for name in parts[each].inputs}
+        run.pass_node(node, keep={result, *needed})
+        yield _exchange(run, model, _part_function(other, parts[result], result, run.values[0]), result)
 
 
-def _exchange(stream: Stream, graph: WorkingGraph, run: Callable[[Values], Floats], result: str) -> _Exchange:
-    own = np.stack([values[result] for values in stream.values])
-    for values in stream.values:
-        values[EXCHANGED] = run(values)
-    exchanged = np.stack([values[EXCHANGED] for values in stream.values])
-    if result in [output.name for output in graph.model.graph.output]:
+def _exchange(run: LayerwiseRun, model: ir.Model, part: Callable[[Values], Floats], result: str) -> _Exchange:
+    own = np.stack([values[result] for values in run.values])
+    for values in run.values:
+        values[EXCHANGED] = part(values)
+    exchanged = np.stack([values[EXCHANGED] for values in run.values])
+    if result in [output.name for output in model.graph.outputs]:
         logits = exchanged.reshape(len(exchanged), -1)
     else:
-        logits = stream.finisher(EXCHANGED, result)(_as_it_is, range(len(stream.values)))
+        logits = run.rest(EXCHANGED, result)(_unchanged, range(len(run.values)))
     alike = np.array_equal(own, exchanged)  # a layer that gives nothing but zeros in both
     return _Exchange(result, own[0].size, SQNR_CAP_DB if alike else sqnr_db(own, exchanged), logits)
 
 
-def _region_runner(graph: WorkingGraph, region: Region, result: str, example: Values) -> Callable[[Values], Floats]:
-    inputs = {name: example[name] for name in region.inputs}
-    session = runner(graph.assembled([graph.nodes[each] for each in region.nodes], inputs, [result]))
+def _part_function(model: ir.Model, part: Part, result: str, example: Values) -> Callable[[Values], Floats]:
+    inputs = {name: example[name] for name in part.inputs}
+    session = open_part(model, part.nodes, inputs, [result], threads=1)
 
     def run(values: Values) -> Floats:
         return np.asarray(session.run([result], {name: values[name] for name in inputs})[0])
@@ -254,11 +201,11 @@ def _region_runner(graph: WorkingGraph, region: Region, result: str, example: Va
     return run
 
 
-def _logits(graph: WorkingGraph, frames: NDArray[np.uint8]) -> Floats:
-    stream = Stream(graph, frames)
-    stream.advance(len(graph.nodes), keep=())
-    (output,) = graph.model.graph.output
-    return np.stack([values[output.name].ravel() for values in stream.values])
+def _logits(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
+    run = LayerwiseRun(model, frames)
+    run.advance(None)
+    (output,) = model.graph.outputs
+    return np.stack([values[str(output.name)].ravel() for values in run.values])
 
 
 def _effect(reference: Floats, logits: Floats) -> Effect:
@@ -266,5 +213,5 @@ def _effect(reference: Floats, logits: Floats) -> Effect:
     return Effect(sqnr_db(reference, logits), flips, float(kl_divergence(reference, logits).mean()))
 
 
-def _as_it_is(values: Floats) -> Floats:
+def _unchanged(values: Floats) -> Floats:
     return values

@@ -19,7 +19,7 @@ from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
-from vitedge.converters.rewrites import padding_tokens as spare_tokens
+from vitedge.converters.rewrites import padding_tokens
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import ConversionError
 from vitedge.progress import Progress
@@ -29,7 +29,7 @@ from vitedge.safety.escape import terminal
 
 WRITES = "ONNX and OpenVINO IR"
 COMPARES = "the compiled engine"
-REWRITES = (Rewrite("spare tokens", spare_tokens.check, spare_tokens.rewrite),)
+REWRITES = (Rewrite("padding tokens", padding_tokens.check, padding_tokens.rewrite),)
 RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
 UNCONVERTED = ("NotSupportedONNXNode", "ONNXFrameworkNode")

@@ -22,11 +22,11 @@ from vitedge.converters.rewrites import (
     fuse_layernorm,
     layernorm_affine,
     mask_guards,
+    merge_layout_operators,
     prepend_normalization,
     tidy,
     upgrade_opset,
 )
-from vitedge.converters.rewrites import merge_layout_operators as merge_moves
 from vitedge.converters.rewrites.places import Places
 from vitedge.errors import ConversionError
 from vitedge.metrics import Parity, parity
@@ -63,7 +63,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("class token only", class_token_only.check, class_token_only.rewrite),
     Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
     Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
-    Rewrite("merge moves", merge_moves.check, merge_moves.rewrite),
+    Rewrite("merge layout operators", merge_layout_operators.check, merge_layout_operators.rewrite),
     Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
 )

@@ -28,7 +28,7 @@ Step = tuple[int, ...] | list[int]
 
 
 @dataclass(frozen=True)
-class Moves:
+class FactorOrder:
     """What a chain does to the factors of its input's axes.
 
     Attributes:
@@ -75,13 +75,13 @@ def _found(graph: ir.Graph) -> Iterator[_Merge]:
         if sum(node.op_type == "Transpose" for node in chain) < 2:
             continue
         before, after, steps = _shape(chain[0].inputs[0]), _shape(chain[-1].outputs[0]), _steps(chain)
-        moves = followed(before, steps)
-        merged = steps if moves is None else _merged(moves, before, after)
+        found = followed(before, steps)
+        merged = steps if found is None else _merged(found, before, after)
         if merged != steps:
             yield _Merge(tuple(chain), tuple(merged))
 
 
-def followed(shape: Sequence[int], chain: Sequence[Step]) -> Moves | None:
+def followed(shape: Sequence[int], chain: Sequence[Step]) -> FactorOrder | None:
     """Follow the factors of a shape through a chain.
 
     Args:
@@ -125,7 +125,7 @@ def _regrouped(factors: list[int], shape: list[int], sizes: list[int], begun: li
     return axes
 
 
-def _joined(begun: list[int], ended: list[int], sizes: list[int]) -> Moves:
+def _joined(begun: list[int], ended: list[int], sizes: list[int]) -> FactorOrder:
     """The factors renumbered in the order of the input, those that stay side by side as one."""
     position = {factor: index for index, factor in enumerate(begun)}
     runs: list[list[int]] = []
@@ -135,7 +135,7 @@ def _joined(begun: list[int], ended: list[int], sizes: list[int]) -> Moves:
         else:
             runs.append([factor])
     ranked = sorted(runs, key=lambda run: position[run[0]])
-    return Moves(
+    return FactorOrder(
         tuple(math.prod(sizes[factor] for factor in run) for run in ranked), tuple(ranked.index(run) for run in runs)
     )
 
@@ -183,9 +183,9 @@ def _shape(value: ir.Value | None) -> tuple[int, ...]:
     return shape
 
 
-def _merged(moves: Moves, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:
+def _merged(found: FactorOrder, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:
     """The fewest steps from one shape to another that do the same."""
-    sizes, order, last = moves.sizes, moves.order, len(moves.sizes) - 1
+    sizes, order, last = found.sizes, found.order, len(found.sizes) - 1
     if _is_map(before) and before[1] == sizes[0] and order[-1] == 0:
         inner = tuple(last if factor == 0 else factor - 1 for factor in order)
         return [TO_CHANNELS_LAST, [*sizes[1:], sizes[0]], inner, list(after)]

@@ -1,10 +1,10 @@
-"""Spare tokens, so that the rows of a transformer can be shared out evenly among cores.
+"""Padding tokens, so that the rows of a transformer can be shared out evenly among cores.
 
 196 patches and a class token are 197 rows, a prime: no number of cores divides it, and OpenVINO, which shares out
 products by rows, and attention by heads and rows, leaves some of them idle. Copies of one token bring the number to a
-multiple of 8, or of 4 or 2 where 8 would cost too much. Nobody sees them: as keys, they have next to no weight in any
-softmax, and they are left out wherever tokens are selected. What may be done with them is followed operator by
-operator; where anything would mix them with the others, they are not added.
+multiple of 8, or of 4 or 2 where 8 would cost too much. They change no result: as keys, they have next to no weight in
+any softmax, and they are left out wherever tokens are selected. A rule for each operator follows them through the
+graph; where an operator would mix them with the other tokens, none are added.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ from vitedge.graph.edit import add_tensor
 from vitedge.graph.values import shape_of
 
 MULTIPLES = (8, 4, 2)
+SUFFIX = "_spare"
+"""Ends the names of added constants; another suffix would change the bytes of every bundle."""
+
 LARGEST_SHARE = 0.02
-"""Of spare tokens: each costs its share of the products."""
+"""Of padding tokens: each costs its share of the products."""
 
 HIDDEN = -24.0
-"""What is added to the scores of spare keys. Each then has e⁻²⁴ of the weight of the token that it copies, whatever the
+"""Added to the scores of padding keys. Each then has e⁻²⁴ of the weight of the token that it copies, whatever the
 scores: all of them together less than float32 resolves. More would only spread the range of the scores."""
 
 Axes = dict[int, bool]
-"""The axes along which a value has spare entries at the end, and whether these are 0."""
+"""The axes along which a value has padding entries at the end, and whether these are 0."""
 
-MIXED = "{} would mix spare tokens with the others"
+MIXED = "{} would mix padding tokens with the others"
 
 
-def spare(tokens: int) -> int:
-    """How many spare tokens go with so many."""
+def padding_for(tokens: int) -> int:
+    """Give the number of padding tokens for so many tokens."""
     extras = (-tokens % multiple for multiple in MULTIPLES)
     return next((extra for extra in extras if extra <= LARGEST_SHARE * tokens), 0)
 
@@ -63,7 +66,7 @@ def _found(graph: ir.Graph) -> Iterator[_Spread | str]:
         if shape is None or len(shape) != 3:
             continue
         joined = node.attributes.get_int("axis", 0) % 3 == 1
-        copied = _copied(node) if joined and spare(shape[1]) else None
+        copied = _copied(node) if joined and padding_for(shape[1]) else None
         if copied is not None:
             yield _spread(graph, _Spread(node, shape[1], *copied))
 
@@ -83,16 +86,16 @@ def _copied(concat: ir.Node) -> tuple[ir.Value, int] | None:
 
 @dataclass
 class _Spread:
-    """Spare tokens, and all that has to change for them.
+    """Padding tokens, and all that has to change for them.
 
     Attributes:
         concat: where the tokens are joined, along axis 1.
         tokens: how many there are.
         copied: the input of ``concat`` that holds the token that is copied.
         position: of that token among all.
-        axes: of each value that has spare entries.
+        axes: of each value that has padding entries.
         edits: what is to be done, once these values have their new shapes.
-        attentions: how many softmax of spare queries and keys there are.
+        attentions: how many softmax of padding queries and keys there are.
     """
 
     concat: ir.Node
@@ -106,7 +109,7 @@ class _Spread:
     @property
     def extra(self) -> int:
         """How many are added."""
-        return spare(self.tokens)
+        return padding_for(self.tokens)
 
     def apply(self, model: ir.Model) -> None:
         """Change the graph."""
@@ -117,21 +120,21 @@ class _Spread:
             edit(model.graph)
 
     def of(self, value: ir.Value | None) -> Axes:
-        """The axes of a value; none where it has no spare entries."""
+        """The axes of a value; none where it has no padding entries."""
         return {} if value is None else self.axes.get(value, {})
 
     def extend(self, node: ir.Node, index: int, axes: list[int]) -> None:
-        """Give a constant entries for the spare tokens: those of the token that they copy."""
+        """Give a constant entries for the padding tokens: those of the token that they copy."""
         value = node.inputs[index]
         values = _values(value)
         for axis in axes:
             copies = np.repeat(np.take(values, [self.position], axis), self.extra, axis)
             values = np.concatenate([values, copies], axis)
-        name = f"{node.outputs[0].name}_spare"
+        name = f"{node.outputs[0].name}{SUFFIX}"
         self.edits.append(lambda graph: node.replace_input_with(index, add_tensor(graph, name, values)))
 
     def hide(self, softmax: ir.Node) -> None:
-        """Give the spare keys of a softmax no weight."""
+        """Give the padding keys of a softmax no weight."""
         (scores,) = filter(None, softmax.inputs)
 
         def edit(graph: ir.Graph) -> None:
@@ -147,7 +150,7 @@ class _Spread:
 
 
 def _spread(graph: ir.Graph, found: _Spread) -> _Spread | str:
-    """Follow spare tokens through the graph; why they cannot be there, or would not pay."""
+    """Follow padding tokens through the graph; why they cannot be there, or would not pay."""
     if any(graph.subgraphs()):
         return "the graph has branches"
     found.axes[found.concat.outputs[0]] = {1: False}
@@ -182,7 +185,7 @@ def _append_copies(graph: ir.Graph, found: _Spread) -> None:
     concat, value = found.concat, found.copied
     if value.const_value is not None:
         token = _values(value)[:, :1]
-        copies = [add_tensor(graph, f"{value.name}_spare", np.repeat(token, found.extra, 1))]
+        copies = [add_tensor(graph, f"{value.name}{SUFFIX}", np.repeat(token, found.extra, 1))]
     else:
         copies = [value] * found.extra
     count = len(concat.inputs)
@@ -192,7 +195,7 @@ def _append_copies(graph: ir.Graph, found: _Spread) -> None:
 
 
 def _aligned(found: _Spread, node: ir.Node, axes: Axes, skipped: int = 0) -> bool:
-    """Whether all inputs go along with spare entries on these axes of the output; constants are extended.
+    """Whether all inputs go along with padding entries on these axes of the output; constants are extended.
 
     Args:
         found: changed.
@@ -251,7 +254,7 @@ def _softmax(found: _Spread, node: ir.Node) -> Axes | None:
 
 
 def _matmul(found: _Spread, node: ir.Node) -> Axes | None:
-    """Spare entries may be summed over where those of one factor are 0."""
+    """Padding entries may be summed over where those of one factor are 0."""
     left, right = (found.of(value) for value in node.inputs)
     ranks = [len(_sizes(value)) for value in node.inputs if value is not None]
     inner = [left.get(ranks[0] - 1), right.get(ranks[1] - 2)]
@@ -298,7 +301,7 @@ def _reshape(found: _Spread, node: ir.Node) -> Axes | None:
 
 
 def _selection(found: _Spread, node: ir.Node) -> Axes | None:
-    """What is selected along the tokens is without spare ones."""
+    """What is selected along the tokens is without padding ones."""
     value = node.inputs[0]
     source = needs(node.outputs[0], everything(node.outputs[0]))
     if value is None or source is None or any(found.of(other) for other in node.inputs[1:]):

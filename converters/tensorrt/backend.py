@@ -17,13 +17,14 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Reduced, quantized
-from vitedge.converters.reference import graph_logits, session_of
+from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.converters.tensorrt.casts import counts
 from vitedge.converters.tensorrt.emulation import rounded
 from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.typed import Typed, half_graph
 from vitedge.converters.tensorrt.value_ranges import peaks
+from vitedge.graph.session import open_session
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.onnxruntime import OnnxruntimeEngine
@@ -72,7 +73,7 @@ def _shaped(graph: onnx.ModelProto) -> onnx.ModelProto:
 def _described(typed: Typed) -> str:
     counted = Counter("values beyond float16" if each.startswith("values") else each for each in typed.full.values())
     kept = ", ".join(f"{count} ({reason})" for reason, count in counted.most_common())
-    return f"{counts(typed.graph).switches} casts between precisions; float32 stay {kept or 'no operators'}"
+    return f"{counts(typed.graph).casts} casts between precisions; float32 stay {kept or 'no operators'}"
 
 
 def _logits(graph: onnx.ModelProto, material: Material) -> NDArray[np.float32]:
@@ -91,6 +92,6 @@ def write(folder: Path, card: ModelCard, precision: Precision) -> None:
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:
     """ONNX Runtime on the rounded graph: the forecast of the device."""
     size = bundle.manifest.model.preprocessing.input_size
-    session = session_of(rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX))))
+    session = open_session(rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX))))
     info = EngineInfo("onnxruntime", onnxruntime.__version__, processor_name(), "fp32", "fp32")
     return OnnxruntimeEngine(session, np.zeros((*size, 3), np.uint8), info)

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
-from vitedge.converters.tensorrt.float32_placement import MOVERS
+from vitedge.converters.tensorrt.float32_placement import COPYING_OPERATORS
 from vitedge.graph.edit import add_tensor, drop_unused
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -35,7 +35,7 @@ def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
             node.attributes["to"] = ir.AttrInt64("to", int(FULL))
         for value in [each for each in node.outputs if each.dtype == HALF]:
             value.dtype = FULL
-            if node.op_type not in MOVERS:
+            if node.op_type not in COPYING_OPERATORS:
                 _round(model, node, value)
     NameFixPass()(model)
     result: onnx.ModelProto = ir.to_proto(model)

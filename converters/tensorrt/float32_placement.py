@@ -24,7 +24,7 @@ SUMS = frozenset(
 )
 ILL_CONDITIONED = frozenset({"CumSum", "Exp", "Log", "Pow", "Reciprocal", "Sqrt"})
 POINTWISE = frozenset({"Add", "Div", "Mul", "Sub"})
-MOVERS = DATA_MOVEMENT_OPERATORS | {"DepthToSpace", "Expand", "SpaceToDepth", "Tile"}
+COPYING_OPERATORS = DATA_MOVEMENT_OPERATORS | {"DepthToSpace", "Expand", "SpaceToDepth", "Tile"}
 ADDED: Mapping[str, tuple[int, ...]] = {
     "Add": (0, 1),
     "Concat": tuple(range(16)),
@@ -36,7 +36,7 @@ ADDED: Mapping[str, tuple[int, ...]] = {
 """Inputs that are added, or stand beside others: what vanishes there is missed by nobody."""
 
 QUANTIZERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
-FOLLOWERS = MOVERS | QUANTIZERS | {"Cast"}
+FOLLOWERS = COPYING_OPERATORS | QUANTIZERS | {"Cast"}
 """They compute nothing: their neighbours decide."""
 
 
@@ -90,7 +90,8 @@ def _behind_wide_scales(graph: ir.Graph, found: Mapping[ir.Node, str]) -> set[ir
     """What a DequantizeLinear of float32 leads to: a layer with a cast on its quantized input would be none."""
     behind = set[ir.Node]()
     for node in graph:
-        if node in (found if node.op_type == "DequantizeLinear" else behind if node.op_type in MOVERS else ()):
+        copies = node.op_type in COPYING_OPERATORS
+        if node in (found if node.op_type == "DequantizeLinear" else behind if copies else ()):
             behind.update(reader for value in node.outputs for reader, _ in value.uses())
     return behind - found.keys()
 
@@ -100,7 +101,7 @@ def _frame_normalization(graph: ir.Graph) -> set[ir.Node]:
     known, result = set[ir.Value](graph.inputs), set[ir.Node]()
     for node in graph:
         data = [value for value in node.inputs if value is not None and value.const_value is None]
-        if data and known.issuperset(data) and node.op_type in MOVERS | POINTWISE | {"Cast"}:
+        if data and known.issuperset(data) and node.op_type in COPYING_OPERATORS | POINTWISE | {"Cast"}:
             known.update(node.outputs)
             result.update([node] if node.op_type in POINTWISE else [])
     return result

@@ -1,4 +1,4 @@
-"""How large the values of a graph become, measured on images."""
+"""Value ranges: the largest magnitude of every value of a graph, measured on images."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vitedge.bundle.bundle import INPUT_NAME
-from vitedge.calib.quantization.working_graph import runner
 from vitedge.errors import CalibrationError
+from vitedge.graph.session import conversion_errors, open_session
 from vitedge.progress import Progress
 
 SUFFIX, ZERO = "__peak", "__zero"
 
 
 def peaks(graph: onnx.ModelProto, frames: NDArray[np.uint8], progress: Progress) -> dict[str, float]:
-    """Largest finite magnitude of every floating-point value over all frames.
+    """Measure the largest finite magnitude of every floating-point value over all frames.
 
     The graph itself reduces each value to that number, so that memory does not grow with what is looked at. Infinity is
     no overflow here: pooling pads with it, and masks are made of it.
@@ -33,7 +33,8 @@ def peaks(graph: onnx.ModelProto, frames: NDArray[np.uint8], progress: Progress)
         ConversionError: ONNX Runtime cannot run the graph.
     """
     names = list(_floats(graph))
-    session = runner(_probed(graph, names))
+    with conversion_errors():
+        session = open_session(_probed(graph, names), threads=1)
     outputs = [f"{name}{SUFFIX}" for name in names]
     found = np.zeros(len(names))
     for frame in progress.track(frames, total=len(frames), unit="images"):

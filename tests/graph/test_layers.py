@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitedge.graph.channels import OTHER, ZERO, input_columns, layer_source, numbered, traced_layer
-from vitedge.graph.layers import layer_behind, layer_of
+from vitedge.graph.layers import layer_behind, layer_of, linear_layers
 
 MOVES = {
     "Transpose<perm = [0, 2, 1]>(made)": lambda values: values.transpose(0, 2, 1),
@@ -104,3 +104,55 @@ def test_a_bias_comes_and_goes(value: graphs.Array) -> None:
     layer.set_bias(graph, np.zeros(8))
     assert graphs.kinds(graph) == ["MatMul", "Relu"]
     assert set(graph.graph.initializers) == {"w"}
+
+
+SQUARE = graphs.random(8, 8)
+
+
+def test_weights_are_out_by_in_for_every_operator_and_only_their_own_layer_changes() -> None:
+    body = "r = Reshape(x, rows)\na = MatMul(r, w)\nb = Gemm<transB = 1>(a, w)\nc = Gemm(b, w)\ny = MatMul(c, w)"
+    graph = graphs.model((1, 5, 8), body, rows=np.array([5, 8]), w=SQUARE)
+    a, b, c, last = linear_layers(graph.graph)
+    for layer, expected in ((a, SQUARE.T), (b, SQUARE), (c, SQUARE.T)):
+        np.testing.assert_array_equal(layer.weight_matrix, expected)
+        np.testing.assert_array_equal(layer.stored(expected), SQUARE)
+    b.set_weight(graph, 2.0 * SQUARE)
+    np.testing.assert_array_equal(b.weight, 2 * SQUARE)
+    np.testing.assert_array_equal(last.weight, SQUARE.T)
+
+
+def test_constants_that_nothing_reads_any_more_are_dropped() -> None:
+    graph = graphs.model((1, 5, 8), "a = MatMul(x, w)\ny = MatMul(a, w)", w=SQUARE)
+    first, last = linear_layers(graph.graph)
+    first.set_weight(graph, first.weight)
+    assert len(graph.graph.initializers) == 2  # the other layer still reads the old ones
+    last.set_weight(graph, last.weight)
+    last.set_weight(graph, 2 * last.weight)
+    assert len(graph.graph.initializers) == 2
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_inputs_are_scaled_by_channel_whatever_the_groups(groups: int) -> None:
+    body = f"m = Mul(x, factors)\ny = Conv<group = {groups}, kernel_shape = [3, 3]>(m, kernel)"
+    kernel, factors = graphs.random(16, 8 // groups, 3, 3), np.linspace(0.1, 3, 8)
+    graph = graphs.model((1, 8, 5, 5), body, kernel=kernel, factors=factors.reshape(1, 8, 1, 1))
+    plain = graphs.model((1, 8, 5, 5), body, kernel=kernel, factors=np.ones((1, 8, 1, 1)))
+    (layer,) = linear_layers(graph.graph)
+    before = layer.weight_by_input()
+    assert before.shape == (16 // groups * 9, 8)
+    layer.scale_inputs(graph, 1 / factors)
+    np.testing.assert_allclose(layer.weight_by_input(), before / factors, rtol=1e-5)
+    np.testing.assert_allclose(graphs.outputs(graph), graphs.outputs(plain), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "found"), [((8,), True), ((1, 8), True), ((1,), True), ((8, 1), False)])
+def test_the_bias_of_a_gemm_is_one_for_each_channel(shape: tuple[int, ...], found: bool) -> None:
+    body = "r = Reshape(x, rows)\ny = Gemm(r, w, b)"
+    graph = graphs.model((1, 8, 8), body, rows=np.array([8, 8]), w=SQUARE, b=graphs.random(*shape))
+    assert [layer.has_bias for layer in linear_layers(graph.graph)] == [True] * found
+
+
+def test_an_operator_of_another_domain_is_no_layer() -> None:
+    graph = graphs.model((1, 5, 8), "y = MatMul(x, w)", w=SQUARE)
+    graph.graph[0].domain = "com.example"
+    assert list(linear_layers(graph.graph)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -45,7 +46,7 @@ def model(shape: tuple[int, ...], body: str, **constants: Array) -> ir.Model:
     header = f'<ir_version: 10, opset_import: ["" : 20]> g (float[{sizes}] x) => (float y)'
     proto = onnx.parser.parse_model(f"{header} {{ {body} }}")
     proto.graph.output[0].type.tensor_type.ClearField("shape")
-    read = {name for node in proto.graph.node for name in node.input}
+    read = set(_read(proto.graph))
     for name in (each for each in constants if each in read):
         values = constants[name]
         kept = values if values.dtype == np.int64 else values.astype(np.float32)
@@ -53,6 +54,14 @@ def model(shape: tuple[int, ...], body: str, **constants: Array) -> ir.Model:
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     return graph
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """The names that nodes read, and nodes within branches."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _read(attribute.g)
 
 
 def noise() -> NDArray[np.uint8]:

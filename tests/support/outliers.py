@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantization.bias_correction import add_missing_biases
 from vitedge.calib.quantization.observers import observe
-from vitedge.calib.quantization.placement import by_data, int8_layers, weighted_layers
-from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, with_qdq
-from vitedge.calib.quantization.working_graph import WorkingGraph
+from vitedge.calib.quantization.placement import int8_layers, readers_by_data
+from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, insert_qdq
+from vitedge.graph.layers import Layer, linear_layers
 from vitedge.progress import Silent
 
 SHARE = 4
@@ -38,9 +40,10 @@ def planted(graph: Any, *, largest: float = 100.0) -> tuple[Any, int]:
         copy.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
         node.input[index] = name
 
-    for data, readers in by_data(weighted_layers(copy)).items():
-        norm = producers.get(data)
-        if norm is None or uses[data] != len(readers):
+    nodes = {node.output[0]: node for node in copy.graph.node}
+    for value, readers in readers_by_data(linear_layers(ir.from_proto(copy).graph)).items():
+        norm = producers.get(str(value.name))
+        if norm is None or uses[value.name] != len(readers):
             continue
         channels = len(known[norm.input[1]])
         factors = np.ones(channels)
@@ -49,28 +52,32 @@ def planted(graph: Any, *, largest: float = 100.0) -> tuple[Any, int]:
             if index:
                 replace(norm, index, known[name] * factors)
         for layer in readers:
-            node = copy.graph.node[layer.position]
             shape = [1, 1]
             shape[1 - layer.out_axis] = channels
-            replace(node, 1, known[layer.weight] / factors.reshape(shape))
+            node = nodes[str(layer.node.outputs[0].name)]
+            replace(node, 1, known[node.input[1]] / factors.reshape(shape))
         changed += 1
     return copy, changed
 
 
 def min_max_quantized(graph: Any, frames: NDArray[np.uint8]) -> Any:
     """The same layers in int8, from the smallest to the largest value of each tensor, and nothing more."""
-    working = WorkingGraph.of(graph)
-    axes = {layer.data: 1 if layer.operator == "Conv" else -1 for layer in working.layers()}
-    observed = observe(graph, axes, frames, 0, Silent())
-    layers = int8_layers(working.assembled(working.nodes), {name: each.shape for name, each in observed.items()})
-    data, weights = dict[int, Int8Data](), dict[Any, Int8Weight]()
-    for name, readers in by_data(layers).items():
-        extremes = observed[name].extremes
-        low, high = float(extremes.low.min()), float(extremes.high.max())
-        read = f"{name}_read"
-        data[readers[0].position] = Int8Data(name, read, activation_quantizer(low, high, Scheme.ASYMMETRIC))
+    model = ir.from_proto(graph)
+    layers = add_missing_biases(model)
+    observed = observe(graph, {str(layer.data.name): layer.channel_axis for layer in layers}, frames, 0, Silent())
+    chosen = int8_layers(layers, {name: each.shape for name, each in observed.items()})
+    data, weights = dict[Layer, Int8Data](), dict[Layer, Int8Weight]()
+    for value, readers in readers_by_data(chosen).items():
+        found = observed[str(value.name)].min_max
+        quantizer = activation_quantizer(float(found.low.min()), float(found.high.max()), Scheme.ASYMMETRIC)
+        read = ir.val(f"{value.name}_read")
+        data[readers[0]] = Int8Data(value, read, quantizer)
         for layer in readers:
-            working.nodes[layer.position].input[0] = read
-            scales = weight_scales(working.weight(layer))
-            weights[layer] = Int8Weight(round_weights(working.weight(layer), scales), scales)
-    return with_qdq(working, data, weights)
+            layer.node.replace_input_with(0, read)
+    for layer in chosen:
+        scales = weight_scales(layer.weight_matrix)
+        weights[layer] = Int8Weight(round_weights(layer.weight_matrix, scales), scales)
+    insert_qdq(model, data, weights)
+    result = ir.to_proto(model)
+    del result.graph.value_info[:]
+    return result

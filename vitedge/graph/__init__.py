@@ -4,3 +4,7 @@
 with weights; ``channels`` follows their channels, ``bounds`` the regions that operators read, and ``session`` runs
 graphs, and parts of them, in ONNX Runtime.
 """
+
+from vitedge.extras import require
+
+require("onnx", extra="convert", purpose="reading ONNX graphs")

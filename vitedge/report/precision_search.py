@@ -1,4 +1,4 @@
-"""What ``--precision auto`` tried, as JSON and as a page with its Pareto front; both lie in the bundle."""
+"""The search of the precision ``auto`` as JSON and as a page with its Pareto front; the bundle keeps both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JSON_VERSION = 1
 
 
 def write(folder: Path, model: str, record: AutoRecord, sensitivity: Sensitivity) -> None:
-    """Write both into a bundle's folder."""
+    """Write the JSON and the page into the folder of a bundle."""
     document = json(to_json(record, sensitivity), indent=1)
     (folder / REPORT_JSON).write_text(document + "\n", encoding="utf-8")
     (folder / REPORT_HTML).write_text(to_html(model, record, sensitivity), encoding="utf-8")
@@ -44,7 +44,7 @@ def to_json(record: AutoRecord, sensitivity: Sensitivity) -> dict[str, Any]:
 
 
 def to_html(model: str, record: AutoRecord, sensitivity: Sensitivity) -> str:
-    """The whole page."""
+    """Render the page."""
     sections = [
         f"<p>{html(record.summary)}</p>",
         "<h2>Latency and loss</h2><p>Every candidate whose loss was measured; the line joins those that no other one "
@@ -57,7 +57,7 @@ def to_html(model: str, record: AutoRecord, sensitivity: Sensitivity) -> str:
 
 
 def pareto(trials: Sequence[CandidateRecord]) -> tuple[CandidateRecord, ...]:
-    """Those of known loss that no other one beats in p50 and loss both, from the fastest on."""
+    """Choose the candidates that no other candidate beats in both p50 and loss, from the fastest on."""
     known = [each for each in trials if each.loss is not None]
     return tuple(each for each in known if not any(_beats(other, each) for other in known))
 
@@ -79,7 +79,7 @@ def _front(record: AutoRecord) -> str:
 
 
 def _dots(record: AutoRecord, across: Axis, upward: Axis) -> Iterator[str]:
-    """With the numbers that they have in the table."""
+    """Draw the candidates with their numbers in the table."""
     for number, each in enumerate(record.candidates, 1):
         if each.loss is None:
             continue
@@ -97,7 +97,7 @@ def _at(candidate: CandidateRecord, across: Axis, upward: Axis) -> str:
 
 
 def _loss(candidate: CandidateRecord) -> float:
-    """Of a candidate whose loss was measured."""
+    """Return the loss of a candidate whose loss was measured."""
     assert candidate.loss is not None
     return candidate.loss
 

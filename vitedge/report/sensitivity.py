@@ -1,4 +1,4 @@
-"""What each int8 layer costs: as JSON for scripts, as a table for people, as plots for pages."""
+"""The sensitivity of each int8 layer as JSON for scripts, as a table for people, and as plots for pages."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ HEADINGS = (
 
 
 def to_json(sensitivity: Sensitivity) -> dict[str, Any]:
-    """``images``, ``whole`` and ``layers``, worst first; the keys are those of the dataclasses."""
+    """Return plain JSON values: ``images``, ``whole`` and ``layers``, worst first; keys are the fields' names."""
     document: dict[str, Any] = encode(sensitivity)
     return {**document, "layers": [encode(layer) for layer in sensitivity.worst_first()]}
 
 
 def lines(sensitivity: Sensitivity) -> Iterator[str]:
-    """The table for a terminal, worst first."""
+    """Render the table for a terminal, worst first."""
     yield f"layers on {sensitivity.images} images, logits against fp32: {_summary(sensitivity)}"
     worst = sensitivity.worst_first()
     numbers = _numbers(sensitivity)
@@ -52,7 +52,7 @@ def lines(sensitivity: Sensitivity) -> Iterator[str]:
 
 
 def section(sensitivity: Sensitivity) -> str:
-    """HTML: two plots in the order of the graph, and a table of all layers, worst first."""
+    """Render HTML: two plots in the order of the graph, and a table of all layers, worst first."""
     head = "".join(f"<th>{name}</th>" for name in HEADINGS)
     numbers = _numbers(sensitivity)
     rows = "".join(_row(_cells(layer, numbers)) for layer in sensitivity.worst_first())
@@ -79,7 +79,7 @@ def _summary(sensitivity: Sensitivity) -> str:
 
 
 def _numbers(sensitivity: Sensitivity) -> dict[str, int]:
-    """Of the layers, from 1, in the order of the graph."""
+    """Number the layers from 1 in the order of the graph."""
     return {layer.name: number for number, layer in enumerate(sensitivity.layers, 1)}
 
 
@@ -107,7 +107,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plot(layers: Sequence[LayerSensitivity], value: Callable[[LayerSensitivity], float], *, base: float | None) -> str:
-    """Dots over the layers' numbers; on stems from ``base`` where there is one. The outstanding ones are numbered."""
+    """Draw a dot for each layer, on a stem from ``base`` if there is one, and number the largest."""
     values = [value(layer) for layer in layers]
     shown = np.array([each for each in values if abs(each) < SQNR_CAP_DB / 2] or [0.0])
     low, high = float(min(shown.min(), shown.min() if base is None else base)), float(shown.max())

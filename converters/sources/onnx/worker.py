@@ -1,7 +1,7 @@
-"""The child that inlines, upgrades, checks and runs a stranger's graph; see ``onnx_models`` for its parent.
+"""The sandboxed child that inlines, upgrades, checks and runs an untrusted graph; ``models`` is its parent.
 
-Only what passed here goes on. The parent folds constants, compiles and runs the same graph again: each of these took no
-more here than the size of the file justifies, and nothing of the graph but numbers depends on the image.
+The parent uses only graphs that pass here. It folds constants, compiles and runs the same graph again. Here each of
+these steps took no more than the size of the file justifies, and only numbers of the graph depend on the image.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx_ir as ir
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import version_converter
 from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
 
 from vitedge.bundle.bundle import OUTPUT_NAME
-from vitedge.converters.sources.onnx.bounds import STANDARD_DOMAINS, nodes_of
-from vitedge.converters.sources.onnx.files import GraphFile, read_graph, read_weights_beside
+from vitedge.converters.sources.onnx.files import GraphFile, load_external_data, read_graph
+from vitedge.converters.sources.onnx.graph_check import STANDARD_DOMAINS, nodes_of
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.graph.folding import fold_constants
+from vitedge.graph.session import open_session
 from vitedge.safety.limits import GIB, GRAPH_GIB_TIMES, GRAPH_NODES_A_TIME, GRAPH_TIMES
 from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
@@ -38,27 +38,27 @@ CONTRACT = "one image, float32 (1,3,H,W) normalized or uint8 (1,H,W,3); one outp
 
 
 def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make a graph that the parent may go on with, and run it once.
+    """Prepare a graph for the parent, and run it once.
 
     Args:
-        request: ``path`` of the file, its ``name`` in errors and its ``sha256``; ``shape`` and ``dtype`` of the image
-            in ``IMAGE``; the ``opset`` that older ones are upgraded to.
-        folder: has ``IMAGE``, and receives ``GRAPH``: one static input, one output ``logits``.
+        request: ``path`` of the file, its ``name`` for errors and its ``sha256``; ``shape`` and ``dtype`` of the image
+            in ``IMAGE``; the ``opset`` to which older ones are upgraded.
+        folder: contains ``IMAGE``, and receives ``GRAPH``: one static input, one output ``logits``.
 
     Returns:
-        ``shape`` and ``dtype`` of the output, and whether they are ``probabilities``.
+        ``shape`` and ``dtype`` of the output, and whether it holds ``probabilities``.
 
     Raises:
-        CheckpointError: no valid graph, an operator that no backend has, no logits at its end, or sizes or branches
-            that depend on what is in the image.
-        ConversionError: ONNX Runtime cannot run it.
+        CheckpointError: the graph is invalid, has an operator that no backend has, does not end with logits, or has
+            sizes or branches that depend on the content of the image.
+        ConversionError: ONNX Runtime cannot run the graph.
     """
     path, name, opset = Path(request["path"]), request["name"], int(request["opset"])
     file = read_graph(path)
     _limit_time(file)
     if file.sha256 != request["sha256"]:
         raise CheckpointError(f"{name} was changed while it was read", fix="convert it again")
-    read_weights_beside(file.model, path)
+    load_external_data(file.model, path)
     model = _checked(file.model, opset, name)
     del file
     graph = ir.from_proto(model)
@@ -75,7 +75,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _limit_time(file: GraphFile) -> None:
-    """Bound the processor time from here on, by the file and by how long this machine took to import the libraries."""
+    """Limit the remaining processor time, by the file's size and the time that importing the libraries took."""
     imported = time.process_time()
     times = GRAPH_TIMES + file.nodes / GRAPH_NODES_A_TIME + GRAPH_GIB_TIMES * file.size / GIB
     limit = int(imported * (1 + times)) + 1
@@ -84,7 +84,7 @@ def _limit_time(file: GraphFile) -> None:
 
 
 def _checked(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
-    """The graph without functions, in an opset that the rewrites and backends know, as ONNX allows it."""
+    """Inline functions, upgrade an old opset, and check the graph with ONNX's checker."""
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     version = opset_of(inlined)
     upgraded = inlined if version is None or version >= MIN_OPSET else _upgraded(inlined, opset, name)
@@ -99,7 +99,7 @@ def _checked(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
 
 
 def opset_of(model: onnx.ModelProto) -> int | None:
-    """The opset of ONNX's own operators; None where none is imported."""
+    """Return the opset of ONNX's own operators; None if the graph imports none."""
     return max((each.version for each in model.opset_import if each.domain in STANDARD_DOMAINS), default=None)
 
 
@@ -115,7 +115,7 @@ def _upgraded(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
 
 
 def _check_operators(model: onnx.ModelProto, name: str) -> None:
-    """Refuse operators that neither ONNX nor a backend defines, before anything runs into one."""
+    """Refuse operators that neither ONNX nor a backend defines."""
     for node in nodes_of(model.graph):
         known = onnx.defs.has(node.op_type) if node.domain in STANDARD_DOMAINS else node.domain in BACKEND_DOMAINS
         if not known:
@@ -128,7 +128,7 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
 
 
 def _name_logits(model: ir.Model, name: str) -> None:
-    """Name the output; a Softmax at the end gives way to its input: the classifier computes probabilities itself."""
+    """Name the output; remove a final Softmax, because the classifier computes probabilities itself."""
     outputs = model.graph.outputs
     last = outputs[0].producer()
     if last is not None and last.op_type in ("Softmax", "LogSoftmax") and last.inputs[0] is not None:
@@ -150,13 +150,9 @@ def _shown(value: ir.Value) -> str:
 
 
 def _run(graph: Path, image: NDArray[Any], name: str) -> NDArray[Any]:
-    """Run the graph once, since exporters leave shapes open; on one core, so that its time can be told."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    """Run the graph once, because exporters leave shapes dynamic; on one core, so that its time can be limited."""
     try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        session = open_session(graph, threads=1)
         (entry,) = session.get_inputs()
         (logits,) = session.run(None, {entry.name: image})
     except Exception as error:  # ONNX Runtime's errors have no other base
@@ -174,15 +170,15 @@ def _are_probabilities(logits: NDArray[Any]) -> bool:
 
 
 def _check_image_dependence(model: onnx.ModelProto, opset: int, name: str) -> None:
-    """Fold constants, as the parent will, and refuse what the image decides."""
+    """Fold constants, as the parent will, and refuse sizes and branches that depend on the image."""
     version = opset_of(model)
     graph = ir.from_proto(model if version is None or version >= opset else _upgraded(model, opset, name))
     fold_constants(graph)
     node = first_dependence(graph.graph)
     if node is not None:
         raise CheckpointError(
-            f"what is in the image decides the size or the branch of layer {node.name or node.outputs[0].name!r} of "
-            f"{name}, a {node.op_type}",
+            "the content of the image decides the size or the branch of layer "
+            f"{node.name or node.outputs[0].name!r} of {name}, a {node.op_type}",
             expected="a graph that computes tensors of the same sizes, on the same branches, for every image",
             fix="export the model in evaluation mode with an example image, by torch.onnx.export",
         )

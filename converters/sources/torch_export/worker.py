@@ -1,7 +1,7 @@
-"""The child that loads and exports a program of ``torch.export``; see ``exported_programs`` for its parent.
+"""The sandboxed child that loads and exports a program of ``torch.export``; ``programs`` is its parent.
 
-PyTorch sees the archive that ``program_archives`` wrote, never the stranger's. It is loaded, traced and run here all
-the same, behind ``vitedge.safety.sandbox``, because no check of PyTorch's input is a proof about PyTorch.
+PyTorch sees only the archive that ``archives`` rewrote. Nevertheless it loads, traces and runs the program in
+``vitedge.safety.sandbox``, because checks of PyTorch's input prove nothing about PyTorch itself.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from torch.export import ExportedProgram
 
 from vitedge.converters.onnx_export import PIXELS_NAME, export
 from vitedge.converters.quiet import quiet
-from vitedge.converters.reference import image_logits, session_of
+from vitedge.converters.reference import image_logits
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.converters.sources.torch_export.archives import CONTRACT, rewrite_archive
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.graph.folding import fold_constants
+from vitedge.graph.session import open_session
 from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
 MIN_CLASSES = 2
@@ -36,17 +37,18 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Describe a program, or export it.
 
     Args:
-        request: ``path`` of the archive, and its ``name`` in errors. With ``input_size``, (height, width) in pixels,
-            the program is exported to ``GRAPH``, and run on the images of ``IMAGES``, ``(N,3,H,W)`` float32;
-            ``LOGITS`` then holds ``(N, classes)`` float32.
-        folder: for these files.
+        request: ``path`` of the archive, and its ``name`` for errors. With ``input_size``, (height, width) in pixels,
+            the program is exported to ``GRAPH`` and run on the images in ``IMAGES``, ``(N,3,H,W)`` float32; ``LOGITS``
+            receives ``(N, classes)`` float32.
+        folder: folder of these files.
 
     Returns:
-        ``input_size``, None where the program leaves it open, and ``logits``, their number.
+        ``input_size``, None if it is dynamic, and the number of ``logits``.
 
     Raises:
-        CheckpointError: not a program, one that would run code, no image classifier, or exported in training mode.
-        ConversionError: ONNX has no form for it.
+        CheckpointError: the file is no program or would run code, or the program is no image classifier or was exported
+            in training mode.
+        ConversionError: the program cannot be exported to ONNX.
     """
     name = request["name"]
     program = _load(Path(request["path"]), folder / "program.pt2", name)
@@ -63,7 +65,7 @@ def _load(path: Path, rewritten: Path, name: str) -> ExportedProgram:
     try:
         with quiet():
             return torch.export.load(rewritten)
-    except Exception as error:  # PyTorch's deserializer raises whatever a wrong value leads to
+    except Exception as error:  # PyTorch's deserializer raises anything on a wrong value
         raise CheckpointError(
             f"{name} cannot be loaded: {type(error).__name__}: {error}".splitlines()[0],
             expected="a program that torch.export.save of this version of torch, or an older one, wrote",
@@ -100,9 +102,9 @@ def _export(program: ExportedProgram, input_size: tuple[int, int], folder: Path,
 
 
 def _try(graph: onnx.ModelProto, image: NDArray[np.float32], name: str) -> None:
-    """Do what the parent will do with the graph here first, within bounds: run it, and fold its constants."""
+    """Run the graph and fold its constants within limits, as the parent will do later without limits."""
     try:
-        session_of(graph).run(None, {PIXELS_NAME: image})
+        open_session(graph).run(None, {PIXELS_NAME: image})
     except Exception as error:  # ONNX Runtime's errors have no other base
         if any(words in str(error) for words in OUT_OF_MEMORY):
             raise
@@ -112,14 +114,14 @@ def _try(graph: onnx.ModelProto, image: NDArray[np.float32], name: str) -> None:
     node = first_dependence(folded.graph)
     if node is not None:
         raise CheckpointError(
-            f"what is in the image decides the size or the branch of layer {node.name} of {name}, a {node.op_type}",
+            f"the content of the image decides the size or the branch of layer {node.name} of {name}, a {node.op_type}",
             expected="a program that computes tensors of the same sizes, on the same branches, for every image",
             fix="write that layer without indices or sizes that come from the image, and export again",
         )
 
 
 def _check_mode(program: ExportedProgram, name: str) -> None:
-    """Refuse dropout and batch statistics, which only training has."""
+    """Refuse dropout and batch statistics in training mode."""
     for node in program.graph.nodes:
         arguments = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
         given = dict(zip((each.name for each in arguments), node.args, strict=False)) | node.kwargs
@@ -132,14 +134,14 @@ def _check_mode(program: ExportedProgram, name: str) -> None:
 
 
 def _check_input(program: ExportedProgram, name: str) -> tuple[int, int] | None:
-    """(height, width) of the image that the program takes; None if both are open."""
+    """Check the input; return (height, width) of its image, or None if they are dynamic."""
     signature = program.graph_signature
     shapes = [_described(program, each) for each in signature.user_inputs]
     image = _only_tensor(program, signature.user_inputs)
     by_position = program.call_spec.in_spec.child(0).num_leaves == 1
     if image is None or not by_position or not _is_image(image):
         raise CheckpointError(
-            f"{name} takes {', '.join(shapes) or 'nothing'}",
+            f"{name} takes {', '.join(shapes) or 'no input'}",
             expected=CONTRACT,
             fix="export a module that takes one image by position: torch.export.export(model.eval(), (image,))",
         )
@@ -155,12 +157,12 @@ def _is_image(value: torch.Tensor) -> bool:
 
 
 def _check_output(program: ExportedProgram, name: str) -> int:
-    """Number of logits."""
+    """Check the output; return the number of logits."""
     outputs = program.graph_signature.user_outputs
     logits = _only_tensor(program, outputs)
     if logits is None or logits.ndim != 2 or logits.dtype != torch.float32 or not int(logits.shape[1]) >= MIN_CLASSES:
         raise CheckpointError(
-            f"{name} gives {', '.join(_described(program, each) for each in outputs) or 'nothing'}",
+            f"{name} returns {', '.join(_described(program, each) for each in outputs) or 'nothing'}",
             expected=CONTRACT,
             fix="export a module that returns the logits alone",
         )
@@ -168,13 +170,13 @@ def _check_output(program: ExportedProgram, name: str) -> int:
 
 
 def _only_tensor(program: ExportedProgram, names: Sequence[object]) -> torch.Tensor | None:
-    """The one tensor among inputs or outputs; None where there are others beside it, or none."""
+    """Return the only tensor among inputs or outputs; None if there are several values, or no tensor."""
     value = _value(program, names[0]) if len(names) == 1 else None
     return value if isinstance(value, torch.Tensor) else None
 
 
 def _value(program: ExportedProgram, name: object) -> object:
-    """What stands for an input or output while tracing: a tensor without data, or a constant."""
+    """Return the value of an input or output while tracing: a tensor without data, or a constant."""
     return next((node.meta.get("val") for node in program.graph.nodes if node.name == name), name)
 
 

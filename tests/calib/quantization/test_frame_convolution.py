@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 onnx = pytest.importorskip("onnx")
 openvino = pytest.importorskip("openvino")
 
+import onnx_ir as ir  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
@@ -50,6 +51,15 @@ def network(*, seed: int = 0, mean: float = 0.0) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
 
 
+def quantized(model: Any, frames: Any) -> str:
+    """Quantize in place; the name of the convolution."""
+    working = ir.from_proto(model)
+    name = quantize_frame_convolution(working, frames)
+    model.CopyFrom(ir.to_proto(working))
+    del model.graph.value_info[:]
+    return name
+
+
 def random_frames(count: int = 4) -> Any:
     return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
 
@@ -62,7 +72,7 @@ def answers(model: Any, frames: Any) -> Any:
 @given(levels=st.lists(st.integers(0, 255), min_size=3, max_size=3))
 def test_every_grey_level_goes_through_unchanged(levels: list[int]) -> None:
     model = network()
-    quantize_frame_convolution(model, random_frames())
+    quantized(model, random_frames())
     model.graph.output.add().CopyFrom(helper.make_tensor_value_info("planes_levels", TensorProto.FLOAT, None))
     frame = np.broadcast_to(np.array(levels, np.uint8), (1, SIDE, SIDE, 3))
     seen = ReferenceEvaluator(model).run(["planes_levels"], {"frame": frame})[0]
@@ -71,7 +81,7 @@ def test_every_grey_level_goes_through_unchanged(levels: list[int]) -> None:
 
 def test_weights_are_int8_and_all_channels_use_their_range() -> None:
     model = network()
-    assert quantize_frame_convolution(model, random_frames()) == "stem"
+    assert quantized(model, random_frames()) == "stem"
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weight = known["stem_weight_int8"]
     assert weight.dtype == np.int8
@@ -83,7 +93,7 @@ def test_weights_are_int8_and_all_channels_use_their_range() -> None:
 def test_it_comes_close_and_its_error_has_no_mean() -> None:
     model, frames = network(), random_frames(16)
     before = answers(model, frames)
-    quantize_frame_convolution(model, frames)
+    quantized(model, frames)
     error = answers(model, frames) - before
     assert sqnr_db(before, before + error) > 40
     spread = error.std(axis=(0, 2, 3))
@@ -92,14 +102,28 @@ def test_it_comes_close_and_its_error_has_no_mean() -> None:
 
 def test_openvino_computes_it_in_int8(tmp_path: Path) -> None:
     model = network()
-    quantize_frame_convolution(model, random_frames())
+    quantized(model, random_frames())
     onnx.save(model, tmp_path / "model.onnx")
     compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU")
     assert effective_precision(executed_layers(compiled)) == "int8"
 
 
 def test_a_mean_in_between_leaves_it_in_floating_point() -> None:
-    model = network(mean=120.5)
-    before = model.SerializeToString(deterministic=True)
+    model = ir.from_proto(network(mean=120.5))
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
     assert quantize_frame_convolution(model, random_frames()) == ""
-    assert model.SerializeToString(deterministic=True) == before
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+def test_a_bias_that_another_layer_reads_stays_as_it_is_there() -> None:
+    model = network()
+    model.graph.node.append(helper.make_node("Conv", ["planes", "weight", "bias"], ["other"], strides=[PATCH, PATCH]))
+    model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, None))
+    frames = random_frames()
+
+    def other() -> Any:
+        return ReferenceEvaluator(model).run(["other"], {"frame": frames[:1]})[0]
+
+    before = other()
+    assert quantized(model, frames) == "stem"
+    np.testing.assert_array_equal(other(), before)

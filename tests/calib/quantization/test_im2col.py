@@ -1,4 +1,4 @@
-"""Patches: times the weights they are the convolution, whatever its groups, steps, padding and spread."""
+"""im2col: times the weights it is the convolution, whatever its groups, strides, padding and dilations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 
+import onnx_ir as ir  # noqa: E402
 from onnx import helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from vitedge.calib.quantization.im2col import has_patches, is_padded, patches  # noqa: E402
+from vitedge.calib.quantization.im2col import im2col, supports_im2col  # noqa: E402
+from vitedge.graph.attributes import pads_with_zeros  # noqa: E402
 
 SIDE = 9
+
+
+def conv_node(**attributes: Any) -> ir.Node:
+    return ir.from_proto(helper.make_node("Conv", ["x", "w"], ["y"], **attributes))
 
 
 def convolved(conv: Any, image: Any, weight: Any) -> Any:
@@ -49,18 +55,18 @@ def test_times_the_weights_they_are_the_convolution(
         "Conv", ["x", "w"], ["y"], group=groups, strides=strides, pads=pads, dilations=[spread, spread]
     )
     expected = convolved(conv, image, weight)[0].reshape(12, -1)
-    rows = patches(conv, weight.shape, image)
+    rows = im2col(ir.from_proto(conv), weight.shape, image)
     assert rows.shape == (groups, expected.shape[1], 6 // groups * kernel[0] * kernel[1])
     by_group = weight.reshape(groups, 12 // groups, -1)
     np.testing.assert_allclose((by_group @ rows.transpose(0, 2, 1)).reshape(12, -1), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_where_the_padding_is_left_to_the_operator_or_the_image_is_flat_there_are_none() -> None:
-    plain, automatic = (helper.make_node("Conv", ["x", "w"], ["y"], auto_pad=each) for each in ("NOTSET", "SAME_UPPER"))
-    assert has_patches(plain, (4, 3, 2, 2))
-    assert has_patches(helper.make_node("Conv", ["x", "w"], ["y"]), (4, 3, 2, 2))
-    assert not has_patches(automatic, (4, 3, 2, 2))
-    assert not has_patches(plain, (4, 3, 2))
+    plain, automatic = (conv_node(auto_pad=each) for each in ("NOTSET", "SAME_UPPER"))
+    assert supports_im2col(plain, (4, 3, 2, 2))
+    assert supports_im2col(conv_node(), (4, 3, 2, 2))
+    assert not supports_im2col(automatic, (4, 3, 2, 2))
+    assert not supports_im2col(plain, (4, 3, 2))
 
 
 @pytest.mark.parametrize(
@@ -75,4 +81,4 @@ def test_where_the_padding_is_left_to_the_operator_or_the_image_is_flat_there_ar
     ],
 )
 def test_what_pads_with_zeros(attributes: dict[str, Any], padded: bool) -> None:
-    assert is_padded(helper.make_node("Conv", ["x", "w"], ["y"], **attributes)) == padded
+    assert pads_with_zeros(conv_node(**attributes)) == padded

@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 
 import layers as graphs
 
-from vitedge.calib.quantization import observer_cache as observation_cache
+from vitedge.calib.quantization import observer_cache
 from vitedge.calib.quantization.observer_cache import KEPT, KIND, observation_key, observe_once
 from vitedge.calib.quantization.observers import Observed
 from vitedge.progress import Silent
@@ -144,7 +144,7 @@ def test_an_interrupt_while_it_is_written_leaves_nothing_half_written(monkeypatc
 
 def test_the_cache_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEPT > 1
-    monkeypatch.setattr(observation_cache, "KEPT", 2)
+    monkeypatch.setattr(observer_cache, "KEPT", 2)
     graph, images = graphs.block(), graphs.frames(4)
     for count in (1, 2, 3, 4):
         observe_once(graph, AXES, images[:count], TRIED, Silent())

@@ -1,4 +1,4 @@
-"""Observation: extremes and histograms of all images, in memory that does not grow, and what is not finite by name."""
+"""Observers: all images by channel, in memory that does not grow, and what is not finite by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitedge.errors import CalibrationError
 from vitedge.progress import Silent
 
 
-def test_extremes_are_of_all_images_and_by_channel_and_of_those_that_are_tried_apart() -> None:
+def test_minimum_and_maximum_are_of_all_images_and_by_channel_and_of_those_that_are_tried_apart() -> None:
     graph, images = graphs.block(), graphs.frames(5)
     seen = observe(graph, {"gelu0": -1, "pixels": 1}, images, 2, Silent())
     gelu, pixels = answers(graph, images, ["gelu0", "pixels"])
@@ -26,12 +26,12 @@ def test_extremes_are_of_all_images_and_by_channel_and_of_those_that_are_tried_a
     for found, expected in (
         (seen["gelu0"].tried, gelu[:2]),
         (seen["gelu0"].others, gelu[2:]),
-        (seen["gelu0"].extremes, gelu),
+        (seen["gelu0"].min_max, gelu),
     ):
         np.testing.assert_allclose(found.low, expected.min(axis=(0, 1)), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found.high, expected.max(axis=(0, 1)), rtol=1e-4)
-        np.testing.assert_allclose(found.reach, np.abs(expected).max(axis=(0, 1)), rtol=1e-4)
-    np.testing.assert_allclose(seen["pixels"].extremes.high, pixels.max(axis=(0, 2, 3)), rtol=1e-4)
+        np.testing.assert_allclose(found.largest, np.abs(expected).max(axis=(0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(seen["pixels"].min_max.high, pixels.max(axis=(0, 2, 3)), rtol=1e-4)
     histogram = seen["gelu0"].histogram
     assert histogram.counts.sum() == gelu.size
     assert histogram.high == pytest.approx(gelu.max(), rel=1e-4)
@@ -39,9 +39,9 @@ def test_extremes_are_of_all_images_and_by_channel_and_of_those_that_are_tried_a
 
 def test_memory_is_flat_in_the_number_of_images() -> None:
     def held(observed: Any) -> int:
-        extremes = [each for seen in observed.values() for each in (seen.tried, seen.others)]
+        min_max = [each for seen in observed.values() for each in (seen.tried, seen.others)]
         counts = [seen.histogram.counts for seen in observed.values()]
-        return sum(each.low.nbytes + each.high.nbytes for each in extremes) + sum(each.nbytes for each in counts)
+        return sum(each.low.nbytes + each.high.nbytes for each in min_max) + sum(each.nbytes for each in counts)
 
     graph = graphs.block()
     sizes = {held(observe(graph, {"gelu0": -1, "x": -1}, graphs.frames(count), 0, Silent())) for count in (1, 40)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 pytest.importorskip("onnx")
@@ -13,15 +14,26 @@ pytest.importorskip("onnxruntime")
 import layers as graphs
 from layers import TOKENS, WIDTH, weights
 
-from vitedge.calib.quantization.placement import by_data, int8_layers, weighted_layers
+from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.errors import ConversionError
+from vitedge.graph.layers import Layer, linear_layers
 
 ROWS = (1, TOKENS, WIDTH)
 
 
+def layers_of(graph: Any) -> tuple[Layer, ...]:
+    return tuple(linear_layers(ir.from_proto(graph).graph))
+
+
+def made(layer: Layer) -> str:
+    """The name of what the operator produces, without the bias of an Add."""
+    return str(layer.node.outputs[0].name)
+
+
 def chosen(graph: Any, **shapes: tuple[int, ...]) -> list[str]:
-    known = {layer.data: ROWS for layer in weighted_layers(graph)} | shapes
-    return [layer.output for layer in int8_layers(graph, known)]
+    layers = layers_of(graph)
+    known = {str(layer.data.name): ROWS for layer in layers} | shapes
+    return [made(layer) for layer in int8_layers(layers, known)]
 
 
 def test_linear_layers_are_in_and_all_else_is_out() -> None:
@@ -35,8 +47,8 @@ def test_products_of_attention_are_out() -> None:
     )
     graph = graphs.model(body, **{name: weights(WIDTH, WIDTH) for name in ("wq", "wk", "wo", "wl")})
     assert chosen(graph) == ["q", "k"]
-    readers = by_data(int8_layers(graph, {"x": ROWS, "o": ROWS, "z": ROWS}))
-    assert {name: [each.output for each in found] for name, found in readers.items()} == {"x": ["q", "k"]}
+    readers = readers_by_data(int8_layers(layers_of(graph), {"x": ROWS, "o": ROWS, "z": ROWS}))
+    assert {value.name: [made(each) for each in found] for value, found in readers.items()} == {"x": ["q", "k"]}
 
 
 def test_products_of_a_single_row_are_out() -> None:
@@ -50,9 +62,11 @@ def test_biases_are_found_where_they_are_constant_and_of_the_channels() -> None:
         "c = MatMul(position, w) residual = Add(c, x) d = MatMul(residual, w) logits = Add(d, bias)"
     )
     constants = {"w": weights(WIDTH, WIDTH), "bias": weights(WIDTH), "table": weights(TOKENS, WIDTH)}
-    _, *found = weighted_layers(graphs.model(body, **constants))
-    assert [(layer.output, layer.bias) for layer in found] == [("a", "bias"), ("b", ""), ("c", ""), ("d", "bias")]
-    assert [layer.add - layer.position for layer in found if layer.add >= 0] == [1, 1]
+    _, *found = layers_of(graphs.model(body, **constants))
+    assert [(made(layer), layer.has_bias) for layer in found] == [("a", True), ("b", False), ("c", False), ("d", True)]
+    for layer in found:
+        np.testing.assert_allclose(layer.bias, constants["bias"] if layer.has_bias else np.zeros(WIDTH), rtol=1e-6)
+    assert [layer.output.name for layer in found] == ["biased", "b", "c", "logits"]
 
 
 def test_a_gemm_is_a_layer_unless_it_scales_or_transposes() -> None:
@@ -62,8 +76,8 @@ def test_a_gemm_is_a_layer_unless_it_scales_or_transposes() -> None:
     )
     constants = {"w": weights(WIDTH, WIDTH), "v": weights(TOKENS, WIDTH), "bias": weights(WIDTH)}
     graph = graphs.model(body, to_matrix=np.array([TOKENS, WIDTH]), **constants)
-    _, *found = weighted_layers(graph)
-    assert [(layer.output, layer.out_axis, layer.bias) for layer in found] == [("a", 0, "bias"), ("logits", 1, "bias")]
+    _, *found = layers_of(graph)
+    assert [(made(layer), layer.out_axis, layer.has_bias) for layer in found] == [("a", 0, True), ("logits", 1, True)]
 
 
 def test_nothing_to_quantize() -> None:

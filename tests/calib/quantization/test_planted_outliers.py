@@ -19,7 +19,7 @@ from vitedge.calib.quantization.ptq import quantize  # noqa: E402
 from vitedge.converters.onnx_export import export  # noqa: E402
 from vitedge.converters.rewrites.apply import apply_rewrites  # noqa: E402
 from vitedge.converters.sources.parse import HubFolder  # noqa: E402
-from vitedge.converters.sources.timm.models import load_folder  # noqa: E402
+from vitedge.converters.sources.timm.models import load_timm_folder  # noqa: E402
 from vitedge.demo.demo import CALIBRATION_SEED, CHECKPOINT, HELD_OUT_SEED  # noqa: E402
 from vitedge.demo.digits import Digits, load_split  # noqa: E402
 from vitedge.demo.photos import SPREAD, sample  # noqa: E402
@@ -34,7 +34,7 @@ class Trained:
     """The digits of the demo as network inputs, and its graph."""
 
     def __init__(self) -> None:
-        split, model = load_split(), load_folder(HubFolder(CHECKPOINT), labels=None)
+        split, model = load_split(), load_timm_folder(HubFolder(CHECKPOINT), labels=None)
         self._preprocess = Preprocessor(model.card.preprocessing)
         self.labels = split.held_out.labels
         self.held_out = self._frames(split.held_out, HELD_OUT_SEED)

@@ -23,15 +23,16 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from vitedge.bundle.preprocessing import Preprocessing  # noqa: E402
 from vitedge.calib.quantization.affine import Scheme  # noqa: E402
-from vitedge.calib.quantization.hoist_qdq import MOVES  # noqa: E402
-from vitedge.calib.quantization.ptq import QuantizedGraph, _Work, quantize  # noqa: E402
+from vitedge.calib.quantization.ptq import QuantizedGraph, quantize  # noqa: E402
+from vitedge.calib.quantization.search_budget import SearchBudget  # noqa: E402
 from vitedge.calib.quantization.smoothquant import RATIOS  # noqa: E402
 from vitedge.converters.onnx_export import export  # noqa: E402
 from vitedge.converters.rewrites.apply import apply_rewrites  # noqa: E402
 from vitedge.converters.sources.parse import HubFolder  # noqa: E402
-from vitedge.converters.sources.timm.models import load_folder  # noqa: E402
+from vitedge.converters.sources.timm.models import load_timm_folder  # noqa: E402
 from vitedge.converters.verify import synthetic_frames  # noqa: E402
 from vitedge.errors import CalibrationError, ConversionError, UsageError  # noqa: E402
+from vitedge.graph.operators import LAYOUT_OPERATORS  # noqa: E402
 from vitedge.metrics import sqnr_db  # noqa: E402
 from vitedge.progress import Silent  # noqa: E402
 
@@ -50,7 +51,7 @@ def frames() -> Frames:
 def graph(tmp_path_factory: pytest.TempPathFactory, frames: Frames) -> Any:
     """A ViT of two blocks; do not change it."""
     folder = checkpoints.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "shapes_vit")
-    model = load_folder(HubFolder(folder), labels=None)
+    model = load_timm_folder(HubFolder(folder), labels=None)
     exported = export(model.module, (checkpoints.SIDE, checkpoints.SIDE))
     return apply_rewrites(exported, frames, model.card.preprocessing).graph
 
@@ -106,12 +107,12 @@ def run_openvino(graph: Any, frames: Frames, folder: Path) -> NDArray[np.float32
 
 
 def dequantized_inputs(graph: Any, name: str) -> list[Any]:
-    """The DequantizeLinear nodes before the node ``name``, with nothing between but what moves values."""
+    """The DequantizeLinear nodes before the node ``name``, with nothing between but layout operators."""
     made_by = producers(graph)
     (node,) = [each for each in graph.graph.node if each.name == name]
     before = [made_by[each] for each in node.input if each in made_by]
-    while any(each.op_type in MOVES for each in before):
-        before = [made_by[each.input[0]] if each.op_type in MOVES else each for each in before]
+    while any(each.op_type in LAYOUT_OPERATORS for each in before):
+        before = [made_by[each.input[0]] if each.op_type in LAYOUT_OPERATORS else each for each in before]
     return [each for each in before if each.op_type == "DequantizeLinear"]
 
 
@@ -127,7 +128,7 @@ def test_all_layers_but_those_of_the_class_token_carry_q_dq(graph: Any, quantize
 
 def test_everything_else_stays_float(graph: Any, quantized: QuantizedGraph) -> None:
     inner = {layer.name for layer in layers(graph)}
-    others = [node for node in graph.graph.node if node.name not in inner and node.op_type not in MOVES]
+    others = [node for node in graph.graph.node if node.name not in inner and node.op_type not in LAYOUT_OPERATORS]
     assert {"Add", "LayerNormalization", "Softmax", "Gelu", "MatMul"} <= {node.op_type for node in others}
     assert Counter(node.op_type for node in others)["MatMul"] == 4  # attention: two in each block
     for node in others:
@@ -293,7 +294,7 @@ def test_channels_are_scaled_where_the_engine_takes_it_up(
     (reference,), (reached,) = (graphs.answers(each, images) for each in (graph, scaled))
     (factors,) = [node for node in scaled.graph.node if node.name == "x0_scale_channels"]
     assert constants(scaled)[factors.input[1]].shape == (graphs.WIDTH, 1, 1)
-    monkeypatch.setattr(_Work, "_may_even_out", lambda *_: False)
+    monkeypatch.setattr("vitedge.calib.quantization.ptq.fuses_channel_scaling", lambda _: False)
     (without,) = graphs.answers(quantize(graph, images, scheme=scheme).graph, images)
     rows = [each.reshape(16, -1) for each in (reference, reached, without)]
     assert sqnr_db(rows[0], rows[1]) > sqnr_db(rows[0], rows[2]) + 3
@@ -430,6 +431,11 @@ def test_an_activation_that_never_changes_is_named() -> None:
     (layer,) = [node.name for node in graph.graph.node if node.output[0] == "a"]
     assert steps == [f"warning: what the layer {layer!r} reads is the same in all calibration images"]
     assert np.isfinite(graphs.answers(result, graphs.frames())[0]).all()
+
+
+def test_a_search_budget_replaces_what_the_size_of_the_network_allows(graph: Any, frames: Frames) -> None:
+    assert "outputs of 1 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=1)).recipe
+    assert "outputs of 8 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=9)).recipe
 
 
 def test_progress_is_told_of_every_image(graph: Any, frames: Frames) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 pytest.importorskip("onnx")
@@ -12,11 +13,10 @@ import layers as graphs
 from layers import WIDTH, weights
 
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer
-from vitedge.calib.quantization.layerwise import Stream
+from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.range_estimators import Histogram, min_max
 from vitedge.calib.quantization.range_search import best_quantizer, candidates
-from vitedge.calib.quantization.search_budget import Effort
-from vitedge.calib.quantization.working_graph import WorkingGraph
+from vitedge.calib.quantization.search_budget import SearchBudget
 
 
 def searched(outlier_weight: float) -> tuple[float, float]:
@@ -28,14 +28,14 @@ def searched(outlier_weight: float) -> tuple[float, float]:
     sizes, head = np.ones(WIDTH), weights(WIDTH, 5)
     sizes[3], head[3] = 40.0, outlier_weight
     graph = graphs.model("wide = Mul(x, sizes) logits = MatMul(wide, head)", sizes=sizes, head=head)
-    working = WorkingGraph.of(graph)
-    stream, histogram = Stream(working, graphs.frames(8)), Histogram()
-    reader = next(index for index, node in enumerate(working.nodes) if "head" in node.input)
-    stream.advance(reader, keep=())
-    for values in stream.values:
+    model = ir.from_proto(graph)
+    run, histogram = LayerwiseRun(model, graphs.frames(8)), Histogram()
+    reader = next(node for node in model.graph if node.inputs[-1].name == "head")
+    run.advance(reader)
+    for values in run.values:
         histogram.add(values["wide"])
-    working.nodes[reader].input[0] = "wide_read"
-    found = best_quantizer(stream, "wide", "wide_read", histogram, Effort(2, 8), Scheme.ASYMMETRIC)
+    reader.replace_input_with(0, ir.val("wide_read"))
+    found = best_quantizer(run, "wide", "wide_read", histogram, SearchBudget(2, 8), Scheme.ASYMMETRIC)
     whole = min_max(histogram)
     return found.scale, activation_quantizer(whole.low, whole.high, Scheme.ASYMMETRIC).scale
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,25 +14,21 @@ import layers as graphs
 from layers import TOKENS, WIDTH, weights
 
 from vitedge.calib.quantization.search_budget import (
-    FEWEST,
-    FEWEST_FIRST,
-    FIRST,
-    IMAGES,
+    LARGEST,
     SMALL,
-    Effort,
-    effort_for,
+    SMALLEST,
+    budget_for,
     multiply_accumulates,
 )
-from vitedge.calib.quantization.working_graph import WorkingGraph
+from vitedge.graph.layers import linear_layers
 
 STEM = TOKENS * WIDTH * 3
 
 
 def counted(body: str, shapes: dict[str, tuple[int, ...]], **constants: np.ndarray) -> int:
     """Of all layers but the stem."""
-    working = WorkingGraph.of(graphs.model(body, **constants))
-    layers = working.layers()
-    return multiply_accumulates(working, layers, {"moved": (1, 3, 4, 4), "x": (1, TOKENS, WIDTH), **shapes}) - STEM
+    layers = linear_layers(ir.from_proto(graphs.model(body, **constants)).graph)
+    return multiply_accumulates(layers, {"moved": (1, 3, 4, 4), "x": (1, TOKENS, WIDTH), **shapes}) - STEM
 
 
 def test_products_count_once_for_every_row() -> None:
@@ -48,12 +45,12 @@ def test_convolutions_count_by_stride_and_groups(attributes: str, kernel: tuple[
 
 
 def test_small_networks_are_searched_on_all_images_and_huge_ones_on_the_fewest() -> None:
-    assert effort_for(0) == effort_for(int(SMALL)) == Effort(FIRST, IMAGES)
-    assert effort_for(10**12) == Effort(FEWEST_FIRST, FEWEST)
+    assert budget_for(0) == budget_for(int(SMALL)) == LARGEST
+    assert budget_for(10**12) == SMALLEST
 
 
 @given(macs=st.integers(0, 10**11), more=st.integers(0, 10**11))
 def test_more_products_never_mean_more_images(macs: int, more: int) -> None:
-    less, least = effort_for(macs), effort_for(macs + more)
+    less, least = budget_for(macs), budget_for(macs + more)
     assert least.first <= less.first <= less.images
     assert least.images <= less.images

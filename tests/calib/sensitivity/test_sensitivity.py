@@ -17,8 +17,9 @@ from onnx import numpy_helper
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.quantization.ptq import quantize
-from vitedge.calib.sensitivity.paired_graphs import Twins, find_twins, mixed
-from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES, Sensitivity, layer_frames, measure_sensitivity
+from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed, pair_graphs
+from vitedge.calib.sensitivity.result import Sensitivity
+from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES, layer_frames, measure_sensitivity
 from vitedge.metrics import kl_divergence, sqnr_db
 from vitedge.progress import Silent
 
@@ -32,26 +33,28 @@ def images() -> graphs.Frames:
 
 
 @pytest.fixture(scope="module")
-def twins(images: graphs.Frames) -> Twins:
+def pair(images: graphs.Frames) -> PairedGraphs:
     """Three blocks in int8, of which the second's last layer has weights of two bits."""
     full = graphs.block(depth=3)
     quantized = quantize(full, images).graph
     (levels,) = [each for each in quantized.graph.initializer if each.name == "narrow1_unbiased_weight_int8"]
     coarse = np.rint(numpy_helper.to_array(levels) / 127.0).astype(np.int8) * 127
     levels.CopyFrom(numpy_helper.from_array(coarse, levels.name))
-    return find_twins(full, quantized)
+    return pair_graphs(full, quantized)
 
 
 @pytest.fixture(scope="module")
-def sensitivity(twins: Twins, images: graphs.Frames) -> Sensitivity:
-    return measure_sensitivity(twins, images)
+def sensitivity(pair: PairedGraphs, images: graphs.Frames) -> Sensitivity:
+    return measure_sensitivity(pair, images)
 
 
-def test_the_planted_layer_comes_first_and_quantizing_all_but_it_helps(twins: Twins, sensitivity: Sensitivity) -> None:
+def test_the_planted_layer_comes_first_and_quantizing_all_but_it_helps(
+    pair: PairedGraphs, sensitivity: Sensitivity
+) -> None:
     assert sensitivity.images == 8
-    assert [layer.name for layer in sensitivity.layers] == [layer.name for layer in twins.layers]
+    assert [layer.name for layer in sensitivity.layers] == [layer.name for layer in pair.layers]
     worst, second, *_ = sensitivity.worst_first()
-    assert worst.name == next(layer.name for layer in twins.layers if layer.result == "narrow1")
+    assert worst.name == next(layer.name for layer in pair.layers if layer.result == "narrow1")
     assert worst.only.sqnr_db < second.only.sqnr_db - 10
     assert worst.output_sqnr_db < min(each.output_sqnr_db for each in sensitivity.layers if each is not worst) - 10
     assert worst.all_but.sqnr_db > sensitivity.whole.sqnr_db + 10
@@ -60,23 +63,23 @@ def test_the_planted_layer_comes_first_and_quantizing_all_but_it_helps(twins: Tw
 
 
 def test_all_but_it_is_what_the_mixed_graph_computes(
-    twins: Twins, sensitivity: Sensitivity, images: graphs.Frames
+    pair: PairedGraphs, sensitivity: Sensitivity, images: graphs.Frames
 ) -> None:
-    (reference,) = logits(twins.full, images)
+    (reference,) = logits(pair.full, images)
     for layer in sensitivity.layers:
-        (found,) = logits(mixed(twins, [layer.name]), images)
+        (found,) = logits(mixed(pair, [layer.name]), images)
         assert layer.all_but.sqnr_db == pytest.approx(sqnr_db(reference, found), abs=0.2)
         assert layer.all_but.kl == pytest.approx(float(kl_divergence(reference, found).mean()), rel=0.05)
         assert layer.all_but.flips == int((found.argmax(axis=1) != reference.argmax(axis=1)).sum())
 
 
 def test_only_it_is_the_network_with_all_others_exchanged(
-    twins: Twins, sensitivity: Sensitivity, images: graphs.Frames
+    pair: PairedGraphs, sensitivity: Sensitivity, images: graphs.Frames
 ) -> None:
-    (reference,) = logits(twins.full, images)
+    (reference,) = logits(pair.full, images)
     names = [layer.name for layer in sensitivity.layers]
     for layer in sensitivity.layers:
-        (found,) = logits(mixed(twins, [name for name in names if name != layer.name]), images)
+        (found,) = logits(mixed(pair, [name for name in names if name != layer.name]), images)
         assert layer.only.sqnr_db == pytest.approx(sqnr_db(reference, found), abs=0.2)
 
 
@@ -92,7 +95,7 @@ def test_multiplications_are_counted(sensitivity: Sensitivity) -> None:
     assert first.multiplications == second.multiplications == tokens * width * 2 * width
 
 
-def test_progress_is_told_of_every_layer_twice(twins: Twins, images: graphs.Frames) -> None:
+def test_progress_is_told_of_every_layer_twice(pair: PairedGraphs, images: graphs.Frames) -> None:
     told: list[tuple[int, str]] = []
 
     class Told(Silent):
@@ -100,8 +103,8 @@ def test_progress_is_told_of_every_layer_twice(twins: Twins, images: graphs.Fram
             told.append((total, unit))
             yield from items
 
-    measure_sensitivity(twins, images[:1], Told())
-    assert told == [(2 * len(twins.layers), "layers")]
+    measure_sensitivity(pair, images[:1], Told())
+    assert told == [(2 * len(pair.layers), "layers")]
 
 
 def test_a_quantized_last_layer(images: graphs.Frames) -> None:
@@ -119,7 +122,7 @@ def test_a_quantized_last_layer(images: graphs.Frames) -> None:
         node = onnx.helper.make_node(kind, [(head.input[0], "levels")[offset], "s", "z"], [("levels", "read")[offset]])
         quantized.graph.node.insert(place + offset, node)
     quantized.graph.node[place + 2].input[0] = "read"
-    last = measure_sensitivity(find_twins(full, quantized), images).layers[-1]
+    last = measure_sensitivity(pair_graphs(full, quantized), images).layers[-1]
     assert last.operator == "MatMul"
     assert last.only.sqnr_db == pytest.approx(last.output_sqnr_db)
 

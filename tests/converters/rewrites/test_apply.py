@@ -16,7 +16,7 @@ from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import apply as rewrites
 from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites, is_exact
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import ConversionError
 from vitedge.metrics import parity
 

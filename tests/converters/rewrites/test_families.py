@@ -74,9 +74,9 @@ def places(result: Rewritten) -> dict[str, int]:
         ("deit_tiny_distilled_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "one head": 1}),
         ("beit_base_patch16_224", 64, VIT, {**BLOCKS, "drop mask guards": 2}),
         ("cait_xxs24_224", 64, {**VIT, "depth_token_only": 1},
-         {"fold attention scale": 3, "fold LayerNorm affine": 7, "merge moves": 1}),
+         {"fold attention scale": 3, "fold LayerNorm affine": 7, "merge layout operators": 1}),
         ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2},
-         {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6, "merge moves": 1}),
+         {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6, "merge layout operators": 1}),
         ("levit_128s", 64, LEVIT,
          {"drop mask guards": 5, "one head": 1, "fold attention scale": 5}),
         ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS),
@@ -103,10 +103,10 @@ def test_families(name: str, side: int, options: dict[str, Any], expected: dict[
         ("swin_tiny_patch4_window7_224", 56, SWIN, 0),
     ],
 )  # fmt: skip
-def test_spare_tokens(name: str, side: int, options: dict[str, Any], expected: int) -> None:
+def test_padding_tokens(name: str, side: int, options: dict[str, Any], expected: int) -> None:
     network = named(name, {**options, "img_size": side})
     result = rewritten(network, export(network, (side, side)), side, rewrites=(*REWRITES, *openvino.REWRITES))
-    assert places(result).get("spare tokens", 0) == expected
+    assert places(result).get("padding tokens", 0) == expected
 
 
 @pytest.mark.parametrize(

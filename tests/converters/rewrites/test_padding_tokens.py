@@ -11,9 +11,9 @@ from graphs import PREPROCESSING, random, rewritten
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitedge.converters.rewrites import padding_tokens as spare_tokens
+from vitedge.converters.rewrites import padding_tokens
 from vitedge.converters.rewrites.apply import is_exact
-from vitedge.converters.rewrites.padding_tokens import HIDDEN, LARGEST_SHARE, MULTIPLES, spare
+from vitedge.converters.rewrites.padding_tokens import HIDDEN, LARGEST_SHARE, MULTIPLES, padding_for
 from vitedge.graph.values import shape_of
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.engines.openvino import native_float
@@ -78,24 +78,24 @@ def tokens(graph: ir.Model) -> set[int]:
     [(197, 3), (577, 7), (257, 3), (198, 2), (65, 1), (51, 1), (50, 0), (17, 0), (196, 0), (200, 0)],
 )
 def test_how_many(number: int, expected: int) -> None:
-    assert spare(number) == expected
+    assert padding_for(number) == expected
 
 
 @given(number=st.integers(1, 5000))
 def test_few_are_added_and_only_where_they_help(number: int) -> None:
-    extra = spare(number)
+    extra = padding_for(number)
     assert extra <= LARGEST_SHARE * number
     assert extra == 0 or (number + extra) % min(MULTIPLES) == 0
 
 
 def test_a_block_has_an_even_number_of_rows_throughout() -> None:
     graph = block()
-    assert spare_tokens.check(graph, PREPROCESSING) == ""
-    places, difference = rewritten(spare_tokens, graph)
+    assert padding_tokens.check(graph, PREPROCESSING) == ""
+    places, difference = rewritten(padding_tokens, graph)
     assert (places.changed, places.left) == (1, {})
     assert is_exact(difference)
     assert tokens(graph) == {52}
-    assert spare_tokens.check(graph, PREPROCESSING) == "no number of tokens is hard to share out among cores"
+    assert padding_tokens.check(graph, PREPROCESSING) == "no number of tokens is hard to share out among cores"
     assert "places" not in graph.graph.initializers  # it has no reader any more
 
 
@@ -120,7 +120,7 @@ def test_a_block_has_an_even_number_of_rows_throughout() -> None:
 )  # fmt: skip
 def test_nobody_sees_them(changes: dict[str, Any]) -> None:
     graph = block(**changes)
-    places, difference = rewritten(spare_tokens, graph)
+    places, difference = rewritten(padding_tokens, graph)
     assert places.changed == 1
     assert is_exact(difference)
     assert 52 in tokens(graph)
@@ -129,25 +129,26 @@ def test_nobody_sees_them(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"head": "y = ReduceMean<keepdims = 0>(block, axis)"}, "ReduceMean would mix spare tokens with the others"),
+        ({"head": "y = ReduceMean<keepdims = 0>(block, axis)"}, "ReduceMean would mix padding tokens with the others"),
         ({"head": "y = Identity(block)"}, "the outputs are one a token"),
         ({"head": "more = Concat<axis = 1>(block, class) y = Gather<axis = 1>(more, first)"},
-         "Concat would mix spare tokens with the others"),
+         "Concat would mix padding tokens with the others"),
         ({"head": "turned = Transpose<perm = [0, 2, 1]>(block) mixed = MatMul(turned, mixer) y = Relu(mixed)"},
-         "MatMul would mix spare tokens with the others"),
+         "MatMul would mix padding tokens with the others"),
         ({"head": "over = LayerNormalization<axis = 1>(block, whole) y = Gather<axis = 1>(over, first)"},
-         "LayerNormalization would mix spare tokens with the others"),
-        ({"seen": "scores = Identity(s) r = Softmax<axis = -2>(s) "}, "Softmax would mix spare tokens with the others"),
-        ({"seen": "scores = Identity(s) r = MatMul(s, v) "}, "MatMul would mix spare tokens with the others"),
+         "LayerNormalization would mix padding tokens with the others"),
+        ({"seen": "scores = Identity(s) r = Softmax<axis = -2>(s) "},
+         "Softmax would mix padding tokens with the others"),
+        ({"seen": "scores = Identity(s) r = MatMul(s, v) "}, "MatMul would mix padding tokens with the others"),
         ({"head": "one, others = Split<axis = 1>(block, sizes) y = Identity(one)"},
-         "Split would mix spare tokens with the others"),
-        ({"head": "flat = Reshape(block, all) y = Relu(flat)"}, "Reshape would mix spare tokens with the others"),
+         "Split would mix padding tokens with the others"),
+        ({"head": "flat = Reshape(block, all) y = Relu(flat)"}, "Reshape would mix padding tokens with the others"),
     ],
 )  # fmt: skip
 def test_refusals(changes: dict[str, Any], reason: str) -> None:
     graph = block(**changes)
-    assert spare_tokens.check(graph, PREPROCESSING) == reason
-    places, difference = rewritten(spare_tokens, graph)
+    assert padding_tokens.check(graph, PREPROCESSING) == reason
+    places, difference = rewritten(padding_tokens, graph)
     assert (places.changed, places.left) == (0, {reason: 1})
     assert is_exact(difference)
 
@@ -155,12 +156,12 @@ def test_refusals(changes: dict[str, Any], reason: str) -> None:
 def test_tokens_that_do_not_attend_to_one_another_need_none() -> None:
     body = "tokens = Concat<axis = 1>(class, x) m = MatMul(tokens, j) y = Gather<axis = 1>(m, first)"
     graph = graphs.model((1, 50, 8), body, **CONSTANTS)
-    assert spare_tokens.check(graph, PREPROCESSING) == "these tokens do not attend to one another"
+    assert padding_tokens.check(graph, PREPROCESSING) == "these tokens do not attend to one another"
 
 
 def test_keys_that_are_seen_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spare_tokens, "HIDDEN", 0.0)
-    _, difference = rewritten(spare_tokens, block())
+    monkeypatch.setattr(padding_tokens, "HIDDEN", 0.0)
+    _, difference = rewritten(padding_tokens, block())
     assert not is_exact(difference)
 
 
@@ -168,7 +169,7 @@ def test_keys_that_are_seen_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_they_are_copies_wherever_they_go(joined: str) -> None:
     """So that calibration meets no values that a network does not have."""
     graph, copied = block(joined=joined), 0 if joined is JOINED else 50
-    spare_tokens.rewrite(graph, PREPROCESSING)
+    padding_tokens.rewrite(graph, PREPROCESSING)
     (last,) = (value for node in graph.graph for value in node.outputs if value.name == "block")
     graph.graph.outputs[:] = [last]
     rows = graphs.outputs(graph).reshape(4, 52, 8)
@@ -186,7 +187,7 @@ def test_openvino_computes_the_mask_as_it_is(precision: str) -> None:
     """Its attention in bfloat16 reads masks wrongly that are broadcast over heads."""
     graph = block()
     expected = graphs.outputs(graph)
-    spare_tokens.rewrite(graph, PREPROCESSING)
+    padding_tokens.rewrite(graph, PREPROCESSING)
     core = openvino.Core()
     hint = {"INFERENCE_PRECISION_HINT": native_float(core) if precision == "native" else precision}
     model = core.compile_model(core.read_model(ir.to_proto(graph).SerializeToString()), "CPU", hint)

@@ -11,7 +11,7 @@ from vitedge.converters.tensorrt.casts import counts
 def test_of_a_float16_network() -> None:
     found = counts(vits.vit("fp16", blocks=2))
     assert (found.attentions, found.quantizers, found.weights) == (2, 0, 0)
-    assert found.switches == 1  # the logits
+    assert found.casts == 1  # the logits
 
 
 def test_of_an_int8_network() -> None:
@@ -31,4 +31,4 @@ def test_weights_may_be_stored_as_levels() -> None:
         "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, s, z) y = MatMul(d, v) }"
     )
     found = counts(graph)
-    assert (found.quantizers, found.weights, found.products, found.switches) == (1, 1, 1, 0)
+    assert (found.quantizers, found.weights, found.products, found.casts) == (1, 1, 1, 0)

@@ -106,7 +106,7 @@ class TestFloat16:
         assert kinds(graph)["logits"] == FULL
         assert computes_in(graph, "Conv", "MatMul", "LayerNormalization", "Gelu", "Add").keys() == {HALF}
         assert {each.data_type for each in graph.graph.initializer} == {HALF, TensorProto.INT64}
-        assert counts(graph).switches == 1  # the logits
+        assert counts(graph).casts == 1  # the logits
 
     def test_it_is_as_exact_as_float16(self) -> None:
         assert sqnr_db(logits(layers.block()), logits(rounded(typed(layers.block()).graph))) > 55
@@ -142,7 +142,7 @@ class TestFloat16:
         found = typed(graph)
         assert found.full["center"] == "normalizes the frame"
         assert kinds(found.graph)[planes] == FULL
-        assert counts(found.graph).switches == 2
+        assert counts(found.graph).casts == 2
 
     def test_constants_that_float16_does_not_hold(self) -> None:
         body = "a = MatMul(x, w) b = Add(a, tiny) c = Div(b, b) d = MatMul(c, v) logits = MatMul(d, head)"
@@ -225,9 +225,9 @@ class TestOverflow:
         assert half_graph(graph, measured | {"sum1": 17_000.0}).full
 
     def test_switches_are_counted(self) -> None:
-        assert counts(typed(stream(100.0)).graph).switches == 1
+        assert counts(typed(stream(100.0)).graph).casts == 1
         # x, norm0 into float32 and what leaves it, norm1, narrow, norm2 and the logits
-        assert 5 <= counts(typed(stream(40_000.0)).graph).switches <= 7
+        assert 5 <= counts(typed(stream(40_000.0)).graph).casts <= 7
 
 
 class TestRounded:
@@ -300,7 +300,7 @@ class TestInt8:
 
     def test_products_read_float16(self, found: Typed) -> None:
         assert computes_in(found.graph, "MatMul", "DequantizeLinear").keys() == {HALF}
-        assert counts(found.graph).switches == 1
+        assert counts(found.graph).casts == 1
 
     def test_the_first_convolution_reads_the_frame_in_float16(self, found: Typed) -> None:
         makers = {name: node for node in found.graph.graph.node for name in node.output}

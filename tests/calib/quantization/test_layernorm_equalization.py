@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,20 +18,41 @@ import layers as graphs
 from layers import WIDTH, answers, weights
 
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.calib.quantization.equalization import (
+from vitedge.calib.quantization.bias_correction import add_missing_biases
+from vitedge.calib.quantization.layernorm_equalization import (
     Equalization,
     best_equalization,
     equalizations,
-    fold,
-    normalization_behind,
+    fold_equalization,
+    layernorm_behind,
 )
-from vitedge.calib.quantization.placement import by_data
-from vitedge.calib.quantization.working_graph import WorkingGraph
+from vitedge.graph.layers import Layer
 from vitedge.metrics import sqnr_db
 
 
-def readers_of(working: WorkingGraph, name: str) -> Any:
-    return by_data(working.layers())[name]
+@dataclass(frozen=True)
+class Read:
+    """A value, and the layers that read it."""
+
+    model: ir.Model
+    value: ir.Value
+    readers: tuple[Layer, ...]
+
+    def norm(self) -> ir.Node | None:
+        return layernorm_behind(self.value, self.readers)
+
+    def equalize(self, equalization: Equalization) -> Any:
+        """The graph with the equalization folded in."""
+        norm = self.norm()
+        assert norm is not None
+        fold_equalization(self.model, norm, self.readers, equalization)
+        return ir.to_proto(self.model)
+
+
+def read(graph: Any, name: str) -> Read:
+    model = ir.from_proto(graph)
+    readers = tuple(layer for layer in add_missing_biases(model) if layer.data.name == name)
+    return Read(model, readers[0].data, readers)
 
 
 def normed(*, beta: bool = True, extra: str = "", seed: int = 0) -> Any:
@@ -50,50 +73,45 @@ def normed(*, beta: bool = True, extra: str = "", seed: int = 0) -> Any:
 @given(seed=st.integers(0, 99), beta=st.booleans(), spread=st.floats(0, 3))
 def test_folding_changes_nothing(seed: int, beta: bool, spread: float) -> None:
     graph, generator = normed(beta=beta, seed=seed), np.random.default_rng(seed)
-    working = WorkingGraph.of(graph)
-    readers = readers_of(working, "n")
-    position = normalization_behind(working, readers)
-    assert position is not None
-    fold(
-        working,
-        position,
-        readers,
-        Equalization(generator.standard_normal(WIDTH), 10 ** generator.uniform(-spread, spread, WIDTH)),
-    )
-    (before,), (after,) = answers(graph, graphs.frames()), answers(working.assembled(working.nodes), graphs.frames())
+    equalization = Equalization(generator.standard_normal(WIDTH), 10 ** generator.uniform(-spread, spread, WIDTH))
+    equalized = read(graph, "n").equalize(equalization)
+    (before,), (after,) = answers(graph, graphs.frames()), answers(equalized, graphs.frames())
     assert sqnr_db(before, after) > 90
 
 
 def test_the_normalization_makes_what_the_equalization_says() -> None:
     graph = normed()
-    working = WorkingGraph.of(graph)
     equalization = Equalization(np.linspace(-1, 1, WIDTH), np.linspace(0.5, 2, WIDTH))
-    readers = readers_of(working, "n")
-    position = normalization_behind(working, readers)
-    assert position is not None
-    fold(working, position, readers, equalization)
-    (before,), (after,) = (answers(each, graphs.frames(), ["n"]) for each in (graph, working.assembled(working.nodes)))
+    equalized = read(graph, "n").equalize(equalization)
+    (before,), (after,) = (answers(each, graphs.frames(), ["n"]) for each in (graph, equalized))
     np.testing.assert_allclose(after, equalization(before), atol=1e-4)
 
 
-@pytest.mark.parametrize("extra", ["m = Relu(n)", "m = Identity(n)"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "m = Relu(n)",
+        "m = Identity(n)",
+        "never = Constant<value = bool {0}>() "
+        "m = If (never) <then_branch = yes () => (float[1,16,12] y) { y = Neg(n) }, "
+        "else_branch = no () => (float[1,16,12] z) { z = Identity(x) }>",
+    ],
+)
 def test_a_reader_that_is_no_layer_forbids_it(extra: str) -> None:
-    working = WorkingGraph.of(normed(extra=extra))
-    assert normalization_behind(working, readers_of(working, "n")) is None
+    assert read(normed(extra=extra), "n").norm() is None
 
 
 def test_a_reader_that_stays_float_forbids_it() -> None:
-    working = WorkingGraph.of(normed())
-    assert normalization_behind(working, readers_of(working, "n")[:2]) is None
+    found = read(normed(), "n")
+    assert replace(found, readers=found.readers[:2]).norm() is None
 
 
 def test_other_producers_are_left_alone() -> None:
-    working = WorkingGraph.of(graphs.block())
-    assert normalization_behind(working, readers_of(working, "gelu0")) is None
-    assert normalization_behind(working, readers_of(working, "norm0")) is not None
+    assert read(graphs.block(), "gelu0").norm() is None
+    assert read(graphs.block(), "norm0").norm() is not None
 
 
-def test_uneven_channels_are_evened_out() -> None:
+def test_uneven_channels_are_equalized() -> None:
     generator = np.random.default_rng(0)
     sizes = 10.0 ** np.linspace(-1, 1, WIDTH)
     rows = (generator.standard_normal((500, WIDTH)) * sizes + 3 * sizes).astype(np.float32)

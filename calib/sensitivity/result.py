@@ -1,0 +1,60 @@
+"""How much quality each int8 layer costs: the measured numbers, which reports show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The difference of logits from those of the FP32 graph.
+
+    Attributes:
+        sqnr_db: of the logits.
+        flips: images with another best class.
+        kl: mean Kullback-Leibler divergence of the softmax from that of the FP32 graph, in nats.
+    """
+
+    sqnr_db: float
+    flips: int
+    kl: float
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """The cost of one layer in int8.
+
+    Attributes:
+        name: of the layer.
+        operator: ``Conv``, ``Gemm`` or ``MatMul``.
+        multiplications: for one image.
+        output_sqnr_db: of the layer's result, when this layer alone is int8.
+        only: of the logits, when this layer alone is int8.
+        all_but: of the logits, when all other layers are int8.
+    """
+
+    name: str
+    operator: str
+    multiplications: int
+    output_sqnr_db: float
+    only: Effect
+    all_but: Effect
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The cost of all layers.
+
+    Attributes:
+        images: how many it was measured on.
+        whole: of the logits, when all layers are int8.
+        layers: in the order of the graph.
+    """
+
+    images: int
+    whole: Effect
+    layers: tuple[LayerSensitivity, ...]
+
+    def worst_first(self) -> tuple[LayerSensitivity, ...]:
+        """Sort the layers by what each costs the logits alone."""
+        return tuple(sorted(self.layers, key=lambda each: each.only.sqnr_db))
