@@ -188,15 +188,15 @@ def test_benchmark_app_runs(bundles: Bundles, precision: Precision, tmp_path: Pa
 
 
 def test_outliers_planted_into_a_trained_model_do_not_matter(
-    bundles: Bundles, shared_data: Path, photos: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+    bundles: Bundles, shared_data: Path, photos: tuple[Path, ...]
 ) -> None:
     """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
     import onnx
 
-    from vitedge.calib.quantization import ptq as quantizer
-    from vitedge.calib.quantization.search_budget import Effort
+    from vitedge.calib.quantization.ptq import quantize
+    from vitedge.calib.quantization.search_budget import SearchBudget
 
-    monkeypatch.setattr(quantizer, "effort_for", lambda _: Effort(1, 4))  # a shorter search
+    short = SearchBudget(first=1, images=4)
     bundle = bundles["deit_tiny_imagenet", "fp32"]
     graph = onnx.load(bundle.file("model.onnx"))
     rough, changed = outliers.planted(graph)
@@ -209,9 +209,7 @@ def test_outliers_planted_into_a_trained_model_do_not_matter(
     np.testing.assert_allclose(same, full, atol=1e-3 * np.abs(full).max())
     naive = graph_logits(outliers.min_max_quantized(rough, calibration.frames), frames, preprocessing)
     assert sqnr_db(full, naive) < 3
-    plain, reached = (
-        sqnr_db(full, graph_logits(quantizer.quantize(each, calibration.frames).graph, frames, preprocessing))
-        for each in (graph, rough)
-    )
+    int8 = (quantize(each, calibration.frames, budget=short).graph for each in (graph, rough))
+    plain, reached = (sqnr_db(full, graph_logits(each, frames, preprocessing)) for each in int8)
     assert reached > 22
     assert abs(plain - reached) < 2
