@@ -76,7 +76,7 @@ class _Sources:
         self._known: dict[str, str] = {}
 
     def of(self, name: str) -> str:
-        """The first value on the way to this one; each value is passed once, however often it is asked for."""
+        """Give the first value on the way to this one; each value is passed once, however often it is asked for."""
         passed: dict[str, None] = {}
         while name not in self._known and name not in passed and self._is_passed(name):
             passed[name] = None
@@ -90,6 +90,6 @@ class _Sources:
         return node is not None and node.op_type in self._through and len(node.input) > 0
 
     def kind(self, name: str) -> str:
-        """The operator that makes the first value; empty where none does."""
+        """Give the operator that produces the first value; empty where none does."""
         node = self._producers.get(self.of(name))
         return "" if node is None else node.op_type

@@ -79,7 +79,7 @@ def image_logits(module: nn.Module, images: NDArray[np.float32]) -> Logits:
 
 
 def normalized(frames: Frames, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Frames ``(N,H,W,3)`` as torchvision's ``ToTensor`` and ``Normalize`` give them: ``(N,3,H,W)`` float32."""
+    """Normalize frames ``(N,H,W,3)`` as torchvision's ``ToTensor`` and ``Normalize`` do: ``(N,3,H,W)`` float32."""
     mean = np.asarray(preprocessing.mean, dtype=np.float32)
     std = np.asarray(preprocessing.std, dtype=np.float32)
     scaled = (frames.astype(np.float32) / np.float32(255) - mean) / std

@@ -21,11 +21,11 @@ WEIGHT_LEVELS = 127
 
 
 class Scheme(Enum):
-    """What an engine's activations are quantized to.
+    """The kind of integers that an engine's activations become.
 
     ``ASYMMETRIC`` is uint8 with whatever zero point fits; ``SYMMETRIC`` is int8 with a zero point of 0, which wastes
-    half of the levels where values have one sign; ``SHIFTED`` is that of values from which the middle of their range
-    was subtracted before, which uses all of them. The biases of the layers that read them take the shift back.
+    half of the levels where values have one sign; ``SHIFTED`` subtracts the middle of the range before, and so
+    uses all levels. The biases of the layers that read the values take the shift back.
     """
 
     ASYMMETRIC = "uint8"
@@ -60,13 +60,13 @@ class Quantizer:
         return WEIGHT_LEVELS if self.signed else 255
 
     def quantize(self, values: Floats) -> Levels:
-        """Levels of any shape of float32 values; those out of range saturate."""
+        """Round float32 values of any shape to levels; values out of range saturate."""
         levels = np.rint((values - np.float32(self.shift)) / np.float32(self.scale)) + self.zero_point
         clipped: Levels = np.clip(levels, self.lowest, self.highest).astype(np.int8 if self.signed else np.uint8)
         return clipped
 
     def dequantize(self, levels: Levels) -> Floats:
-        """The float32 values that levels stand for."""
+        """Give the float32 values that levels stand for."""
         steps = levels.astype(np.float32) - self.zero_point
         return np.asarray(steps * np.float32(self.scale) + np.float32(self.shift), dtype=np.float32)
 
@@ -76,7 +76,7 @@ class Quantizer:
 
 
 def activation_quantizer(low: float, high: float, scheme: Scheme) -> Quantizer:
-    """The quantizer that covers a range, which is widened to hold 0.
+    """Give the quantizer that covers a range, which is widened to hold 0.
 
     Args:
         low: smallest value, finite.
@@ -94,13 +94,13 @@ def activation_quantizer(low: float, high: float, scheme: Scheme) -> Quantizer:
 
 
 def weight_scales(weight: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A symmetric scale for each output channel, ``(out,)``, of weights ``(out, in)``; 1 where all are zero."""
+    """Give a symmetric scale for each output channel, ``(out,)``, of weights ``(out, in)``; 1 where all are zero."""
     peaks = np.abs(weight).max(axis=1)
     return np.where(peaks > 0, np.maximum(peaks / WEIGHT_LEVELS, np.finfo(np.float32).tiny), 1).astype(np.float32)
 
 
 def round_weights(weight: NDArray[np.float64], scales: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Nearest levels ``(out, in)`` of weights ``(out, in)`` under scales ``(out,)``."""
+    """Round weights ``(out, in)`` to the nearest levels ``(out, in)`` under scales ``(out,)``."""
     return np.clip(np.rint(weight / scales[:, None]), -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8)
 
 

@@ -2,7 +2,7 @@
 
 ``min_max`` clips nothing, ``percentile`` a fixed share, ``mse`` as much as lowers the mean squared error, ``entropy``
 as much as keeps the distribution (Migacz, "8-bit Inference with TensorRT", 2017). No one of them is the best
-everywhere: they are candidates, and the network's outputs decide (``search``).
+everywhere: they are candidates, and the network's outputs decide (``range_search``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Range:
     high: float
 
     def clipped(self, fraction: float) -> Range:
-        """Without what is larger than that fraction of the largest magnitude."""
+        """Clip the range to a fraction of its largest magnitude."""
         limit = fraction * max(-self.low, self.high)
         return Range(max(self.low, -limit), min(self.high, limit))
 
@@ -78,12 +78,12 @@ class Histogram:
 
 
 def min_max(histogram: Histogram) -> Range:
-    """All values seen."""
+    """Give the range of all values seen."""
     return Range(histogram.low, histogram.high)
 
 
 def percentile(histogram: Histogram, share: float) -> Range:
-    """The middle ``share`` of the values, 0…1: as many are clipped below as above."""
+    """Give the range of the middle ``share`` of the values, 0…1: as many are clipped below as above."""
     passed = np.cumsum(histogram.counts)
     tail = (1.0 - share) / 2 * passed[-1]
     first = int(np.searchsorted(passed, tail, side="right"))
@@ -93,13 +93,13 @@ def percentile(histogram: Histogram, share: float) -> Range:
 
 
 def mse(histogram: Histogram) -> Range:
-    """The clipped range with the smallest mean squared error of 256 levels."""
+    """Give the clipped range with the smallest mean squared error of 256 levels."""
     whole = min_max(histogram)
     return min((whole.clipped(float(clip)) for clip in CLIPS), key=lambda each: _squared_error(histogram, each))
 
 
 def entropy(histogram: Histogram) -> Range:
-    """The clipped range whose 256 levels keep the distribution best, by the Kullback-Leibler divergence."""
+    """Give the clipped range whose 256 levels keep the distribution best, by the Kullback-Leibler divergence."""
     whole = min_max(histogram)
     return min((whole.clipped(float(clip)) for clip in CLIPS), key=lambda each: _divergence(histogram, each))
 

@@ -78,7 +78,7 @@ def best_by_outputs(
     outputs_with = run.rest(data, read)
 
     def tried(positions: Sequence[int], images: Sequence[int]) -> list[int]:
-        """The closest first."""
+        """Sort choices by the error of the outputs, the closest first."""
         reference = outputs_with(_unchanged, images)
 
         def error(position: int) -> float:

@@ -130,7 +130,7 @@ def _graph(bundle: Bundle) -> onnx.ModelProto:
 
 
 def layer_frames(images: ImageDataset, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Some of the images as network inputs, spread evenly over them: ``(N,H,W,3)`` uint8.
+    """Read some of the images, spread evenly over them, as network inputs ``(N,H,W,3)`` uint8.
 
     Raises:
         CalibrationError: none of them can be read.

@@ -76,7 +76,7 @@ def _reason(error: RuntimeError) -> str:
 
 
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
-    """The graph in a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
+    """Reduce a graph to a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
     if precision == "int8":
         found, record = quantized(material, Scheme.ASYMMETRIC, progress)
         return Reduced(found.graph, record)
@@ -84,7 +84,7 @@ def reduce(material: Material, precision: Precision, progress: Progress) -> Redu
 
 
 def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph itself: ONNX Runtime computes it as it is written."""
+    """Give the graph itself: ONNX Runtime computes it as it is written."""
     return graph
 
 
@@ -94,7 +94,7 @@ def write(folder: Path, card: ModelCard, precision: Precision) -> None:
 
 
 def open_host_engine(bundle: Bundle) -> Engine:
-    """The engine that a device would open: this host is one."""
+    """Open the engine that a device would open: this host is one."""
     return open_engine(bundle)
 
 
@@ -132,7 +132,7 @@ def _number_nodes(model: openvino.Model) -> None:
 
 
 def model_info(card: ModelCard) -> dict[str, str]:
-    """What OpenVINO Model API needs to classify a BGR image, in its terms.
+    """Describe the preprocessing and the labels in the terms of OpenVINO Model API, which reads BGR images.
 
     Model API resizes without antialiasing and has no share to crop: its result is near that of the bundle's own
     preprocessing, not equal. Mean and scale are in the graph already. Labels are separated by spaces there, so

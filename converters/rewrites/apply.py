@@ -41,7 +41,7 @@ class Rewrite:
 
     Attributes:
         name: for people.
-        check: why it does not apply to a graph; empty if it does.
+        check: gives the reason why it does not apply to a graph; empty if it applies.
         rewrite: changes the graph in place; says in how many places.
         needed: whether a bundle cannot do without it where it applies.
     """
@@ -71,14 +71,14 @@ REWRITES: tuple[Rewrite, ...] = (
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What became of a graph.
+    """A rewritten graph.
 
     Attributes:
         graph: takes one uint8 ``(1,H,W,3)`` frame named ``frame``.
         logits: of the frames that the rewrites were proved on, ``(N, classes)``.
         applied: the rewrites by name, in order, and what each one did.
         refused: why each other one did not apply.
-        unproved: how much each of those changed the outputs that should not have; they were left out.
+        unproved: the rewrites that were left out because they changed the outputs, and by how much.
     """
 
     graph: onnx.ModelProto
@@ -143,5 +143,5 @@ def _left_out(rewrite: Rewrite, difference: Parity) -> str:
 
 
 def is_exact(difference: Parity) -> bool:
-    """Whether two sets of logits differ by no more than the rounding of float32."""
+    """Decide whether two sets of logits differ by no more than the rounding of float32."""
     return difference.relative_error <= MAX_RELATIVE_ERROR and difference.sqnr_db >= MIN_SQNR_DB

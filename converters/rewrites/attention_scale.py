@@ -22,7 +22,10 @@ from vitedge.graph.values import constant
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where a product of two computed matrices, or one of the two, is scaled, and a layer made that matrix."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where a product of two computed matrices, or one of the two, is scaled, and a layer made that matrix.
+    """
     found = (_folded(model.graph, product, multiplier) for product, multiplier in _scales(model.graph))
     return refusal(found, nothing="no attention is scaled by a constant")
 

@@ -27,7 +27,10 @@ PRODUCTS = frozenset({"Gemm", "MatMul"})
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where a matrix product computes more than is read; narrower normalizations alone did not pay."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where a matrix product computes more than is read; narrower normalizations alone did not pay.
+    """
     graph = model.graph
     if any(graph.subgraphs()):
         return "the graph has branches"
@@ -49,7 +52,7 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
 
 
 def required_pieces(graph: ir.Graph) -> Pieces:
-    """The regions of each value that are to be computed for the graph's outputs; none for a dead value."""
+    """Find the regions of each value that the graph's outputs need; none for a dead value."""
     read: dict[ir.Value, list[Region]] = defaultdict(list)
     pieces: Pieces = {}
     for node in reversed(graph):

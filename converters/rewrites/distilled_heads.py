@@ -33,7 +33,10 @@ class _Head:
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where the logits are a weighted sum of at least two linear layers."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where the logits are a weighted sum of at least two linear layers.
+    """
     heads = _heads(model.graph.outputs[0], 1.0)
     if heads is None:
         return "the logits are not a sum of linear layers"

@@ -25,7 +25,10 @@ NO_LAYER = "no layer beside a BatchNormalization can take it in"
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where a layer makes what a BatchNormalization reads, or only layers read what it makes."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where a layer makes what a BatchNormalization reads, or only layers read what it makes.
+    """
     return refusal(_folds(model.graph), nothing="there is no BatchNormalization")
 
 
@@ -42,7 +45,7 @@ class _Affine:
     offset: Array
 
     def of(self, channels: Channels) -> _Affine:
-        """For other channels, given by their numbers here, from 1."""
+        """Give factor and offset of other channels, by their numbers here, from 1."""
         return _Affine(self.factor[channels - 1], self.offset[channels - 1])
 
 

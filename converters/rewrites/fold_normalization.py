@@ -23,7 +23,10 @@ from vitedge.graph.values import Array
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where the input feeds one ungrouped convolution with constant weights."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where the input feeds one ungrouped convolution with constant weights.
+    """
     pixels = normalized_input(model)
     if pixels is None:
         return "the graph takes uint8 frames already"

@@ -10,7 +10,7 @@ from vitedge.bundle.bundle import INPUT_NAME
 
 
 def normalized_input(model: ir.Model) -> ir.Value | None:
-    """The float32 NCHW input of a graph; None if it takes uint8 frames already."""
+    """Give the float32 NCHW input of a graph; None if it takes uint8 frames already."""
     (value,) = model.graph.inputs
     return value if value.dtype == ir.DataType.FLOAT else None
 

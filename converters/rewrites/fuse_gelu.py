@@ -42,7 +42,10 @@ class _Gelu:
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where an Erf or Tanh is part of a GELU."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where an Erf or Tanh is part of a GELU.
+    """
     return refusal(_found(model), nothing="no GELU is spelled out")
 
 

@@ -56,7 +56,10 @@ class _LayerNorm:
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where a normalization over the last axis is spelled out."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where a normalization over the last axis is spelled out.
+    """
     return refusal(_found(model), nothing="no LayerNormalization is spelled out")
 
 

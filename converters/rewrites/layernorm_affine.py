@@ -37,7 +37,10 @@ class _Fold:
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where only layers with constant weights read the output, each column of theirs one channel."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where only layers with constant weights read the output, each column of theirs one channel.
+    """
     return refusal(_folds(model.graph), nothing="no LayerNormalization scales or shifts")
 
 

@@ -25,7 +25,10 @@ HIDES = "the scores may be infinite: a mask can hide all keys of a query"
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where a softmax of finite scores is guarded, or zeros are added to scores."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where a softmax of finite scores is guarded, or zeros are added to scores.
+    """
     return refusal(_found(model.graph), nothing="no attention has a guard or a mask of zeros")
 
 

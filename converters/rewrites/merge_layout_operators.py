@@ -61,7 +61,10 @@ class _Merge:
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where one Transpose can do what several do."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where one Transpose can do what several do.
+    """
     return refusal(_found(model.graph), nothing="no chain has several Transposes")
 
 

@@ -29,7 +29,7 @@ class Multiplier:
 
     @property
     def value(self) -> ir.Value:
-        """What is multiplied."""
+        """The value that is multiplied."""
         value = self.node.inputs[self.index]
         if value is None:
             raise ValueError(f"{self.node} multiplies nothing")
@@ -37,7 +37,7 @@ class Multiplier:
 
 
 def multiplier_of(node: ir.Node | None) -> Multiplier | None:
-    """A node as a multiplier, if it is one."""
+    """Read a node as a multiplier, if it is one."""
     if node is None or node.op_type not in ("Mul", "Div") or node.domain:
         return None
     left, right = map(constant, node.inputs)
@@ -70,12 +70,12 @@ class Fold:
 
 
 def fold(graph: ir.Graph, multiplier: Multiplier) -> Fold | str:
-    """How the layer before a multiplier can take it in, or why it cannot."""
+    """Find how the layer before a multiplier can take it in, or give the reason why it cannot."""
     return fold_at(graph, multiplier, multiplier.node, multiplier.index)
 
 
 def fold_at(graph: ir.Graph, multiplier: Multiplier, reader: ir.Node, index: int) -> Fold | str:
-    """The same for a multiplier that might as well multiply an input of another node, the reader."""
+    """Find the same for a multiplier that might as well multiply an input of another node, the reader."""
     value = reader.inputs[index]
     layer = layer_source(value)
     if layer is None:

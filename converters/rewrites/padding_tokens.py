@@ -49,7 +49,10 @@ def padding_for(tokens: int) -> int:
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where a token joins others in a number that cores cannot share out, and they attend to one another."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where a token joins others in a number that cores cannot share out, and they attend to one another.
+    """
     return refusal(_found(model.graph), nothing="no number of tokens is hard to share out among cores")
 
 
@@ -120,7 +123,7 @@ class _Spread:
             edit(model.graph)
 
     def of(self, value: ir.Value | None) -> Axes:
-        """The axes of a value; none where it has no padding entries."""
+        """Give the axes of a value; none where it has no padding entries."""
         return {} if value is None else self.axes.get(value, {})
 
     def extend(self, node: ir.Node, index: int, axes: list[int]) -> None:
@@ -320,7 +323,7 @@ def _sliced(found: _Spread, node: ir.Node, value: ir.Value, region: tuple[tuple[
     axes = {axis: zero for axis, zero in found.of(value).items() if changes and region[axis] == (0, found.tokens)}
 
     def edit(graph: ir.Graph) -> None:
-        """Ends behind the last token, or counted from there, would be others now."""
+        """Replace the bounds: ends behind the last token, or counted from there, would be others now."""
         spans = tuple((first, last + found.extra * (axis in axes)) for axis, (first, last) in enumerate(region))
         bounds = cut(graph, value, spans).inputs[1:]
         node.resize_inputs(1 + len(bounds))

@@ -1,4 +1,4 @@
-"""The places of a graph that a rule looks at, and what becomes of each."""
+"""The places of a graph that a rule looks at: changed, or left for a reason."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import onnx_ir as ir
 
 
 class Change(Protocol):
-    """What a rule does at one place."""
+    """The change that a rule makes at one place."""
 
     def apply(self, model: ir.Model) -> None:
-        """Do it."""
+        """Change the graph."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a rewrite applied and where it did not.
+    """The places where a rewrite applied, and those where it did not.
 
     Attributes:
         changed: how many places of the graph it changed.
@@ -31,17 +31,17 @@ class Places:
 
 
 ONE = Places(1)
-"""Of a rewrite that changes the graph as a whole, or its input."""
+"""For a rewrite that changes the graph as a whole, or its input."""
 
 Found = TypeVar("Found")
 
 
 def refusal(found: Iterable[Change | str], *, nothing: str) -> str:
-    """Why a rewrite applies nowhere; empty if it applies somewhere.
+    """Give the reason why a rewrite applies nowhere; empty if it applies somewhere.
 
     Args:
-        found: for each place that it looks at, the change, or why there is none.
-        nothing: what to say where there is no such place.
+        found: for each place that it looks at, the change, or the reason why there is none.
+        nothing: the reason where there is no such place.
     """
     reasons = Counter[str]()
     for each in found:
@@ -64,7 +64,7 @@ def apply_all(model: ir.Model, found: Iterable[Change | str]) -> Places:
 
 
 def all_of(found: Iterable[Found | str]) -> tuple[Found, ...] | str:
-    """What was found, or the first reason why something was not."""
+    """Give all that was found, or the first reason why something was not."""
     result: list[Found] = []
     for each in found:
         if isinstance(each, str):

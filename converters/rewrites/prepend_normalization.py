@@ -12,7 +12,10 @@ from vitedge.graph.edit import add_constant
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies where the graph still takes a normalized image."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies where the graph still takes a normalized image.
+    """
     return "" if normalized_input(model) else "the graph takes uint8 frames already"
 
 

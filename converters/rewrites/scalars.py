@@ -14,18 +14,18 @@ RELATIVE_TOLERANCE = 1e-6  # what is left of a constant after float32
 
 
 def scalar(value: ir.Value | None) -> float | None:
-    """The one element of a constant."""
+    """Read the one element of a constant; None for any other value."""
     values = constant(value)
     return None if values is None or values.size != 1 else float(values.item())
 
 
 def is_close(value: float | None, expected: float) -> bool:
-    """Whether a constant is this number in float32."""
+    """Decide whether a constant is this number in float32."""
     return value is not None and isclose(value, expected, rel_tol=RELATIVE_TOLERANCE)
 
 
 def plus_scalar(node: ir.Node | None) -> tuple[ir.Value, float] | None:
-    """The two operands of an Add, the constant last."""
+    """Read the operands of an Add of a scalar constant, the constant last."""
     if node is None or node.op_type != "Add":
         return None
     for value, other in (node.inputs, reversed(node.inputs)):
@@ -48,7 +48,7 @@ class Product:
     factors: tuple[ir.Value, ...]
 
     def is_of(self, number: float, *factors: ir.Value) -> bool:
-        """Whether it is the product of these, in any order."""
+        """Decide whether it is the product of these, in any order."""
         return is_close(self.number, number) and sorted(map(id, self.factors)) == sorted(map(id, factors))
 
 

@@ -11,7 +11,10 @@ from vitedge.converters.rewrites.places import ONE, Places
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies to graphs below the opset that we export."""
+    """Give the reason why the rewrite does not apply; empty if it applies.
+
+    It applies to graphs below the opset that we export.
+    """
     opset = model.opset_imports.get("", OPSET)
     return "" if opset < OPSET else f"the graph has opset {opset}"
 

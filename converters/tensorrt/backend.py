@@ -37,11 +37,11 @@ MEASURED_FRAMES = 64
 
 
 def check_operators(graph: onnx.ModelProto) -> None:
-    """None are refused here: what TensorRT builds is known where it is, on the device."""
+    """Refuse nothing: only the device knows which operators its TensorRT builds."""
 
 
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
-    """The graph in a precision; an 8-bit one comes with its 16-bit twin, of which the device keeps the faster."""
+    """Reduce a graph to a precision; an 8-bit graph comes with a 16-bit one, and the device keeps the faster."""
     if precision == "fp32":
         return Reduced(material.graph, None, unrounded=_logits(material.graph, material))
     half = _half(material.graph, material, None, progress)
@@ -81,16 +81,16 @@ def _logits(graph: onnx.ModelProto, material: Material) -> NDArray[np.float32]:
 
 
 def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with its 16-bit values rounded, which ONNX Runtime by itself leaves out."""
+    """Round the 16-bit values of a graph, which ONNX Runtime by itself leaves out."""
     return rounded(graph)
 
 
 def write(folder: Path, card: ModelCard, precision: Precision) -> None:
-    """Nothing: the device builds, from the ONNX files."""
+    """Write nothing: the device builds from the ONNX files."""
 
 
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:
-    """ONNX Runtime on the rounded graph: the forecast of the device."""
+    """Open ONNX Runtime on the rounded graph, as a forecast of the device."""
     size = bundle.manifest.model.preprocessing.input_size
     session = open_session(rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX))))
     info = EngineInfo("onnxruntime", onnxruntime.__version__, processor_name(), "fp32", "fp32")

@@ -20,7 +20,7 @@ HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
 def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in float32, with every float16 value rounded.
+    """Compute a graph in float32, with every float16 value rounded.
 
     Args:
         graph: strongly typed. It is not changed.

@@ -33,7 +33,7 @@ ADDED: Mapping[str, tuple[int, ...]] = {
     "LayerNormalization": (2,),
     "Sub": (0, 1),
 }
-"""Inputs that are added, or stand beside others: what vanishes there is missed by nobody."""
+"""Inputs that are added, or stand beside others: a value that vanishes there makes no difference."""
 
 QUANTIZERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 FOLLOWERS = COPYING_OPERATORS | QUANTIZERS | {"Cast"}
@@ -41,7 +41,7 @@ FOLLOWERS = COPYING_OPERATORS | QUANTIZERS | {"Cast"}
 
 
 def float32_nodes(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, str]:
-    """The nodes that compute in float32, each with the reason, in the graph's order.
+    """Find the nodes that compute in float32, each with the reason, in the graph's order.
 
     Args:
         graph: float32, with the types of its values.
@@ -55,7 +55,7 @@ def float32_nodes(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, 
 
 
 def is_float(node: ir.Node) -> bool:
-    """Whether a node reads or makes floating-point values."""
+    """Decide whether a node reads or produces floating-point values."""
     return any(value is not None and value.dtype == ir.DataType.FLOAT for value in (*node.inputs, *node.outputs))
 
 

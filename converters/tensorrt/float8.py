@@ -27,7 +27,7 @@ HEADROOM = 2.0
 
 
 def without_quantizers(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph whose activations are not quantized, and so not clipped: float8 needs no clipped ranges."""
+    """Copy a graph without quantizers of activations, which clip them: float8 needs no clipped ranges."""
     result = type(graph)()
     result.CopyFrom(graph)
     before = {node.output[0]: node.input[0] for node in result.graph.node if node.op_type == "QuantizeLinear"}

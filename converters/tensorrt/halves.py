@@ -20,7 +20,7 @@ ROUNDING = 2.0**-10
 
 
 def holds(values: NDArray[Any]) -> bool:
-    """Whether float16 holds constants: they neither overflow, nor are so small that little of them is left."""
+    """Decide whether float16 holds constants: they neither overflow nor become so small that precision is lost."""
     finite = values[np.isfinite(values)]
     with np.errstate(over="ignore"):
         half = finite.astype(np.float16)
@@ -28,13 +28,13 @@ def holds(values: NDArray[Any]) -> bool:
 
 
 def half_scales(scales: NDArray[Any]) -> Halves:
-    """The nearest float16 scales that are not smaller by more than rounding, and above 0: nothing saturates by them."""
+    """Round scales to float16, up where they would shrink by more than rounding, and above 0: no value saturates."""
     half = scales.astype(np.float16)
     return np.where(half < scales * (1 - ROUNDING), np.nextafter(half, np.float16(np.inf)), half).astype(np.float16)
 
 
 def holds_scales(scales: NDArray[Any]) -> bool:
-    """Whether float16 holds scales: those that matter grow by 1 % at most, and none overflows."""
+    """Decide whether float16 holds scales: the scales that matter grow by 1 % at most, and none overflows."""
     with np.errstate(over="ignore"):
         half = half_scales(scales).astype(np.float64)
     strong = scales >= NEGLIGIBLE * scales.max()
@@ -42,7 +42,7 @@ def holds_scales(scales: NDArray[Any]) -> bool:
 
 
 def rescaled(levels: NDArray[Any], scales: NDArray[Any], half: Halves, axis: int) -> NDArray[Any]:
-    """Levels that under the scales ``half`` stand for what ``levels`` stand for under ``scales``.
+    """Rescale levels: under the scales ``half`` they stand for the same values as under ``scales`` before.
 
     Args:
         levels: integer weights; others only where the scales stay as they are.

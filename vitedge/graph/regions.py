@@ -17,40 +17,40 @@ WORTHWHILE_SHARE = 0.75
 
 
 def whole(shape: Shape) -> Region:
-    """All of a tensor."""
+    """Give the region that is all of a tensor."""
     return tuple((0, size) for size in shape)
 
 
 def extent(region: Region) -> list[int]:
-    """The shape of a region."""
+    """Give the shape of a region."""
     return [stop - start for start, stop in region]
 
 
 def volume(region: Region) -> int:
-    """How many elements it has."""
+    """Count the elements of a region."""
     return prod(extent(region))
 
 
 def hull(one: Region, other: Region) -> Region:
-    """The smallest region that contains both."""
+    """Give the smallest region that contains both."""
     return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
 
 
 def contains(outer: Region, inner: Region) -> bool:
-    """Whether ``inner`` lies in ``outer``."""
+    """Decide whether ``inner`` lies in ``outer``."""
     return hull(outer, inner) == outer
 
 
 def relative(inner: Region, outer: Region) -> Region:
-    """``inner`` in the coordinates of ``outer``."""
+    """Give ``inner`` in the coordinates of ``outer``."""
     return tuple((a - c, b - c) for (a, b), (c, _) in zip(inner, outer, strict=True))
 
 
 def worth_computing(regions: Sequence[Region], shape: Shape) -> list[Region]:
-    """Pieces that cover ``regions`` of a tensor.
+    """Choose pieces of a tensor that cover ``regions``.
 
-    Regions are joined where that computes no more elements than they have; pieces that add up to more than three
-    quarters of the tensor are not worth their extra operators, and the whole takes their place.
+    Regions are joined where that computes no more elements than they have. Pieces that add up to more than three
+    quarters of the tensor are not worth their extra operators: the whole tensor takes their place.
     """
     pieces: list[Region] = []
     for region in regions:
@@ -70,7 +70,7 @@ def _joined(pieces: list[Region], region: Region) -> list[Region]:
 
 
 def reshaped(region: Region, old: Shape, new: Shape) -> Region | None:
-    """Where a region of a tensor lies after a reshape; None if it is no region there.
+    """Follow a region of a tensor through a reshape; None if its elements form no region there.
 
     Args:
         region: of the tensor in its ``old`` shape.
@@ -88,7 +88,7 @@ def reshaped(region: Region, old: Shape, new: Shape) -> Region | None:
 
 
 def joined(regions: Sequence[Region], shape: Shape) -> Region | None:
-    """The region whose elements are those of some regions of a tensor, one region after the other; None if none is."""
+    """Join regions of a tensor whose elements follow one another; None if together they form no region."""
     start, stop = None, None
     for region in regions:
         span = _flattened(region, shape)
