@@ -1,15 +1,16 @@
 """Pillow's antialiased resize of a window of an image, as banded matrix products.
 
 Pillow's ``ImagingResample`` (src/libImaging/Resample.c) filters along the rows of an image, rounds to 8 bits, filters
-along the columns and rounds again. An output pixel weighs a few neighbouring input pixels, so each pass is a product
-with a banded matrix. Here the band is cut into equal dense blocks, and one batched ``np.matmul`` runs over windows of
-the input that begin at equal distances: no index arrays and no copies. Every product is small enough that OpenBLAS
-keeps it on the calling thread; its own threads would spin on after the call, on cores that the inference needs.
+along the columns and rounds again. An output pixel is a weighted sum of a few neighbouring input pixels, so each pass
+is a product with a banded matrix. Here the band is cut into equal dense blocks, and one batched ``np.matmul`` runs over
+windows of the input that begin at equal distances: no index arrays and no copies. Every product is small enough that
+OpenBLAS keeps it on the calling thread. Its own threads would spin on after the call, on cores that inference needs.
 
-The coefficients are Pillow's 22-bit integers, exactly. The sums are in float32, in which a value next to a half may be
-rounded the other way: 2 values in 100 000 come out 1 off, and up to 1 in 100 where the ratio of the sizes makes halves
-common, as with 5:2. Where such values of the first pass could add up to 2 in the second, the first is in float64, and
-then exact.
+The coefficients are exactly Pillow's 22-bit integers. Its sums are exact, these are in float32. A value can be 1 off
+only where the exact sum is so close to a half that the error of float32 matters, about ``taps * 2**-16``. On photos
+these are 2 values in 100 000. On noise they are up to 3 in 100 if the ratio of the sizes makes halves common, such as
+2:3. The first pass is in float64, and exact, where two of its values could make one of the second pass 2 off. Both
+passes in float64 would equal Pillow, and take up to a third longer for frames as small as the network's input.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import Interpolation
+from vitedge.prediction import Image
 
-Image: TypeAlias = NDArray[np.uint8]
 Float: TypeAlias = NDArray[np.float64]
 Planes: TypeAlias = NDArray[np.floating[Any]]
 FloatKind: TypeAlias = type[np.float32] | type[np.float64]
 Resize: TypeAlias = Callable[[Image, bool, Image], None]
-"""``resize(frame, reverse, out)`` fills ``out``, with the order of the channels reversed if ``reverse``."""
+"""``resize(frame, reverse, out)`` fills ``out``, and reverses the order of the channels if ``reverse`` is set."""
 
 COEFFICIENT_BITS = 22
 FREQUENT_HALVES = 128
-"""Denominator up to which halves are frequent. Beyond it, none of 10^9 values of photos and noise was 2 off, and of
-patterns in pure black and white 1 in 10^7."""
+"""Denominator of the ratio up to which halves are frequent. Above it, no value in 10^9 of photos and noise was 2 off,
+and 1 value in 10^7 of patterns in pure black and white."""
 BLOCK_SIZES = (8, 16)
-"""Outputs of one block. Fewer leave BLAS's SIMD kernels half empty, more multiply by zeros."""
+"""Candidates for the number of outputs in a block. Fewer would waste BLAS's SIMD kernels, more would multiply zeros."""
 CALL_COST = 128
-"""What starting one product costs, in multiply-adds a row."""
+"""Cost of starting one product, in multiply-adds per row."""
 SINGLE_THREAD_PRODUCT = 4 * 65536
-"""Rows x columns x depth up to which OpenBLAS uses one thread (interface/gemm.c)."""
+"""Rows x columns x depth up to which OpenBLAS uses a single thread (interface/gemm.c)."""
 STRIP_BYTES = 512 * 1024
-"""Size of the input rows that are filtered at a time, so that they stay in a cache."""
+"""Size of the input rows that are filtered at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Filter:
 
     Attributes:
         support: half of its width, in pixels of the coarser grid.
-        weight: its value at distances from the centre.
+        weight: returns its values at given distances from the centre.
     """
 
     support: float
@@ -94,14 +95,14 @@ FILTERS: Mapping[Interpolation, Filter] = {
 
 
 @dataclass(frozen=True)
-class Axis:
-    """What is wanted of a resized image, along its rows or columns.
+class ResizeAxis:
+    """The resize of one axis of an image, and the part of the result that is needed.
 
     Attributes:
-        source: pixels of the image.
-        resized: pixels that the whole of it is resized to.
-        start: first pixel wanted of those.
-        stop: one past the last pixel wanted.
+        source: size of the image in pixels.
+        resized: size of the whole resized image in pixels.
+        start: first pixel that is needed of the resized image.
+        stop: one past the last pixel that is needed.
     """
 
     source: int
@@ -110,11 +111,12 @@ class Axis:
     stop: int
 
 
-def pillow_resize(interpolation: Interpolation, rows: Axis, columns: Axis) -> Resize:
-    """``Image.resize`` of Pillow 13, for images of one size. Not thread-safe: the result owns scratch buffers.
+def pillow_resize(interpolation: Interpolation, rows: ResizeAxis, columns: ResizeAxis) -> Resize:
+    """Make a function that resizes images of one size like ``Image.resize`` of Pillow 13.
 
-    Older versions always filtered along the rows first. Version 13 begins with the columns where the height shrinks by
-    over twice as many pixels as the width; it matters only to filters that overshoot, next to black and white.
+    The function owns scratch buffers and is not thread-safe. Older versions of Pillow always filtered along the rows
+    first. Version 13 begins with the columns if the height shrinks by more than twice as many pixels as the width; this
+    changes only the results of filters that overshoot, next to black and white.
     """
     if rows.source == rows.resized and columns.source == columns.resized:
         window = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
@@ -128,17 +130,17 @@ def pillow_resize(interpolation: Interpolation, rows: Axis, columns: Axis) -> Re
     return _make_resampler(interpolation, first=columns, second=rows)
 
 
-def _make_resampler(interpolation: Interpolation, first: Axis, second: Axis) -> Resampler:
+def _make_resampler(interpolation: Interpolation, first: ResizeAxis, second: ResizeAxis) -> Resampler:
     filter_ = FILTERS[interpolation]
     kind: FloatKind = np.float64 if _errors_may_meet(first, second) else np.float32
     return Resampler(pillow_taps(filter_, first), pillow_taps(filter_, second), kind)
 
 
-def _errors_may_meet(first: Axis, second: Axis) -> bool:
-    """Whether wrong roundings of the first pass could come together in one value of the second.
+def _errors_may_meet(first: ResizeAxis, second: ResizeAxis) -> bool:
+    """Whether wrong roundings of the first pass could meet in one value of the second pass and make it 2 off.
 
-    They are frequent enough where the fraction ``source / resized`` has a small denominator, and two are enough where
-    the second pass shrinks by less than half, so that one row or column weighs more than the others together.
+    They are frequent enough if the fraction ``source / resized`` has a small denominator. Two of them suffice if the
+    second pass shrinks by less than half, because one row or column then weighs more than the others together.
     """
     if first.source < first.resized or second.source < second.resized:
         return True
@@ -147,15 +149,15 @@ def _errors_may_meet(first: Axis, second: Axis) -> bool:
 
 
 def _copy(source: Image, reverse: bool, out: Image) -> None:
-    """Copy pixels. Reversed channels are exchanged after copying all: faster than copying each with its stride."""
+    """Copy pixels. Exchange channels after copying them all, which is faster than copying each with its stride."""
     np.copyto(out, source)
     if reverse:
         np.copyto(out[:, :, 0], source[:, :, 2])
         np.copyto(out[:, :, 2], source[:, :, 0])
 
 
-def _nearest(axis: Axis) -> NDArray[np.intp]:
-    """The pixels that Pillow takes (src/libImaging/Geometry.c, ``ImagingScaleAffine``); it adds the step up, too."""
+def _nearest(axis: ResizeAxis) -> NDArray[np.intp]:
+    """Return the pixels that Pillow picks; like ``ImagingScaleAffine`` (src/libImaging/Geometry.c), sum steps."""
     step = axis.source / axis.resized
     positions = np.add.accumulate(np.concatenate([[step * 0.5], np.full(axis.stop - 1, step)]))
     return positions[axis.start :].astype(np.intp)
@@ -163,12 +165,12 @@ def _nearest(axis: Axis) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class Taps:
-    """Which inputs each output weighs, along one axis.
+    """The filter taps of every output along one axis.
 
     Attributes:
-        first: ``(outputs,)`` index of the first input.
-        weights: ``(outputs, taps)`` for the inputs from ``first`` on; zero where an output has fewer.
-        source: size of the input; no weight but zero lies beyond it.
+        first: ``(outputs,)`` index of the first input of each output.
+        weights: ``(outputs, taps)`` weights of the inputs from ``first`` on; zero where an output has fewer taps.
+        source: size of the input; every weight beyond it is zero.
     """
 
     first: NDArray[np.intp]
@@ -186,8 +188,8 @@ class Taps:
         return min(int(self.first.max()) + int(self.weights.shape[1]), self.source)
 
 
-def pillow_taps(filter_: Filter, axis: Axis) -> Taps:
-    """Pillow's coefficients, from ``precompute_coeffs`` and ``normalize_coeffs_8bpc``."""
+def pillow_taps(filter_: Filter, axis: ResizeAxis) -> Taps:
+    """Compute Pillow's coefficients, as ``precompute_coeffs`` and ``normalize_coeffs_8bpc`` do."""
     scale = axis.source / axis.resized
     filter_scale = max(scale, 1.0)
     support = filter_.support * filter_scale
@@ -209,7 +211,7 @@ class Bands:
 
     Attributes:
         begin: index of the input where the first window begins; may lie before the image.
-        step: inputs from one window to the next.
+        step: distance from one window to the next, in inputs.
         matrices: ``(blocks, outputs of a block, inputs of a window)``.
     """
 
@@ -219,13 +221,13 @@ class Bands:
 
     @property
     def outputs(self) -> int:
-        """Outputs of all blocks; those beyond the taps' are zero."""
+        """Number of outputs of all blocks; the outputs after the last tap are zero."""
         blocks, size, _ = self.matrices.shape
         return int(blocks * size)
 
     @property
     def inputs(self) -> int:
-        """Inputs that all windows together span."""
+        """Number of inputs that all windows together span."""
         blocks, _, window = self.matrices.shape
         return int((blocks - 1) * self.step + window)
 
@@ -246,7 +248,7 @@ class _Cut:
 
 
 def cut_into_bands(taps: Taps, kind: FloatKind) -> Bands:
-    """The cheapest cut, in float32 or float64."""
+    """Cut taps into bands at the lowest cost, in float32 or float64."""
     outputs = len(taps.first)
     distance = (taps.first[-1] - taps.first[0]) / max(outputs - 1, 1)
     steps = ((size, step) for size in BLOCK_SIZES for step in {math.floor(distance * size), math.ceil(distance * size)})
@@ -261,7 +263,7 @@ def cut_into_bands(taps: Taps, kind: FloatKind) -> Bands:
 
 
 def _cut(taps: Taps, size: int, step: int) -> _Cut:
-    """Blocks of ``size``; the window is as long as the worst block needs, for steps are whole and distances are not."""
+    """Cut into blocks of ``size``. The window fits the worst block, because steps are whole and distances are not."""
     shift = np.arange(len(taps.first)) // size * step
     begin = int((taps.first - shift).min())
     end = int((np.minimum(taps.first + taps.weights.shape[1], taps.source) - shift).max())
@@ -274,11 +276,11 @@ class _Strip:
 
     Attributes:
         rows: rows of the image.
-        pixels: ``(rows, 3, columns)``, where the image goes.
-        windows: ``(blocks, 3 rows, inputs)`` of the pixels.
-        blocks: ``(blocks, 3 rows, outputs)``, the filtered rows.
-        filtered: ``(rows, 3, outputs)``, the same memory.
-        rounded: ``(rows, 3, outputs)``, what the vertical pass reads.
+        pixels: ``(rows, 3, columns)``, receives the image.
+        windows: ``(blocks, 3 rows, inputs)``, windows of the pixels.
+        blocks: ``(blocks, 3 rows, outputs)``, receives the filtered rows.
+        filtered: ``(rows, 3, outputs)``, the same memory as ``blocks``.
+        rounded: ``(rows, 3, outputs)``, the input of the vertical pass.
     """
 
     rows: slice
@@ -295,7 +297,7 @@ class Resampler:
     Args:
         horizontal: taps of the columns of the window.
         vertical: taps of its rows.
-        kind: what to compute the first pass in; the second is in float32.
+        kind: type of the sums of the first pass; the second pass is in float32.
     """
 
     def __init__(self, horizontal: Taps, vertical: Taps, kind: FloatKind) -> None:
@@ -315,7 +317,7 @@ class Resampler:
 
         Args:
             frame: ``H×W×3``.
-            reverse: whether to reverse the order of the channels; costs nothing.
+            reverse: whether to reverse the order of the channels, which costs nothing.
             out: ``h×w×3``, receives the window.
         """
         planes = frame.transpose(0, 2, 1)[:, :: -1 if reverse else 1, self._columns]
@@ -338,7 +340,7 @@ class Resampler:
 
 
 def _strips(across: Bands, horizontal: Taps, vertical: Taps, rows: Planes) -> tuple[_Strip, ...]:
-    """The strips of the image's rows that the vertical taps need, filtered into ``rows``."""
+    """Cut the image's rows that the vertical taps need into strips, which are filtered into ``rows``."""
     count = vertical.end - vertical.begin
     kind = across.matrices.dtype
     blocks, size, window = across.matrices.shape
@@ -367,7 +369,7 @@ def _strips(across: Bands, horizontal: Taps, vertical: Taps, rows: Planes) -> tu
 
 
 def _vertical_views(rows: Planes, resized: Planes, down: Bands) -> tuple[Planes, Planes]:
-    """Operand and result of the vertical pass, with the columns in parts that one thread multiplies.
+    """Make the operand and the result of the vertical pass, with the columns in parts that one thread multiplies.
 
     Args:
         rows: ``(inputs, 3, columns)``, the filtered rows.

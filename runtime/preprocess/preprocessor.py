@@ -1,4 +1,4 @@
-"""From a camera's frame to the network's input, equal to timm's evaluation transform, with numpy alone.
+"""``Preprocessor``: from a camera's frame to the network's input, like timm's evaluation transform, with numpy alone.
 
 ``Preprocessor`` resizes as Pillow does (``pillow_resample``), crops or pads as torchvision and timm do
 (``vitedge.bundle.preprocessing``) and puts the channels into the network's order. Mean and standard deviation are
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import CHANNEL_ORDERS, ChannelOrder, Preprocessing
 from vitedge.errors import FrameSourceError, UsageError
-from vitedge.runtime.preprocess.pillow_resample import Axis, Image, Resize, pillow_resize
+from vitedge.prediction import Image
+from vitedge.runtime.preprocess.pillow_resample import Resize, ResizeAxis, pillow_resize
 from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
 
 KEPT_PLANS = 4
-"""Frame sizes whose plans and scratch buffers are kept; a 1080p frame's take 3 MB."""
+"""Number of frame sizes whose plans and scratch buffers are kept; they take 3 MB for 1080p frames."""
 
 _UINT8 = np.dtype(np.uint8)
 _FRAME = "an HxWx3 uint8 array, as OpenCV gives it"
@@ -32,7 +33,7 @@ class Preprocessor:
     The first frame of a size costs a millisecond or a few more; the plans of the last few sizes are kept.
 
     Args:
-        preprocessing: the model's.
+        preprocessing: preprocessing of the model.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -45,13 +46,14 @@ class Preprocessor:
         """Resize, crop and order the channels of one frame.
 
         Args:
-            frame: ``H×W×3`` uint8; any strides, it is only read.
+            frame: ``H×W×3`` uint8 of any strides; it is only read.
             order: order of its channels.
-            out: ``h×w×3`` uint8 of the input size to write into, such as an engine's ``frame``; any strides.
+            out: ``h×w×3`` uint8 array of the input size that receives the result, such as an engine's ``frame``; of any
+                strides.
 
         Returns:
-            ``out``, or a new array that the caller owns: ``h×w×3`` uint8 in the network's channel order, within 1 of
-            what timm's transform gives.
+            ``out``, or a new array that the caller owns: ``h×w×3`` uint8 in the network's channel order. Its values
+            differ from the result of timm's transform by at most 1.
 
         Raises:
             FrameSourceError: the frame is not an ``H×W×3`` uint8 array, is empty, or is too long for its other side.
@@ -76,13 +78,13 @@ class Preprocessor:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _ResizePlan:
     """How to fill the input from frames of one size.
 
     Attributes:
         resize: writes the part of the input that the frame covers.
-        covered: that part, rows and columns.
-        padding: colour of the rest; None where there is no rest.
+        covered: rows and columns of that part.
+        padding: colour of the rest; None if the frame covers everything.
     """
 
     resize: Resize
@@ -95,7 +97,7 @@ class _Plan:
         self.resize(frame, reverse, out[self.covered])
 
 
-def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _Plan:
+def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _ResizePlan:
     geometry = preprocessing.geometry(height, width)
     if max(geometry.resized) > RESIZED_SIDE:
         raise FrameSourceError(
@@ -108,23 +110,23 @@ def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _Plan:
     columns = _axis(width, geometry.resized[1], left, input_width)
     covered = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
     covers_all = covered == (slice(0, input_height), slice(0, input_width))
-    return _Plan(
+    return _ResizePlan(
         resize=pillow_resize(preprocessing.interpolation, rows, columns),
         covered=covered,
         padding=None if covers_all else preprocessing.padding,
     )
 
 
-def _axis(source: int, resized: int, offset: int, window: int) -> Axis:
-    """The part of the resized frame that a window shows."""
-    return Axis(source, resized, start=max(offset, 0), stop=min(offset + window, resized))
+def _axis(source: int, resized: int, offset: int, window: int) -> ResizeAxis:
+    """Return the part of the resized frame that is visible in a window."""
+    return ResizeAxis(source, resized, start=max(offset, 0), stop=min(offset + window, resized))
 
 
 def check_frame(frame: object) -> None:
-    """Refuse what is not a colour picture of 8 bits, in under a microsecond.
+    """Check that a frame is a colour image of 8 bits, in under a microsecond.
 
     Raises:
-        FrameSourceError: not an ``H×W×3`` uint8 array, empty, or with a side beyond ``IMAGE_SIDE``; says what to do.
+        FrameSourceError: the frame is not an ``H×W×3`` uint8 array, is empty, or has a side over ``IMAGE_SIDE``.
     """
     if not (
         isinstance(frame, np.ndarray)
