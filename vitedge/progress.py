@@ -1,4 +1,4 @@
-"""Progress of long work: what library functions report to, and the terminal's rendering of it."""
+"""Progress of long work: the interface that library functions report to, and its rendering on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress(Protocol):
     """Receives the steps of long work."""
 
     def step(self, text: str) -> None:
-        """A new step begins; ``text`` says what is being done."""
+        """Begin a new step, which ``text`` describes."""
 
     def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
         """Yield the items of the current step, reporting how many of ``total`` are done."""
@@ -30,7 +30,7 @@ class Silent:
     """Reports nothing; the default of library functions."""
 
     def step(self, text: str) -> None:
-        """Ignore it."""
+        """Ignore the step."""
 
     def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:  # noqa: ARG002
         """Yield the items."""
@@ -40,7 +40,7 @@ class Silent:
 class Terminal:
     """One line a step on a text stream; counters and remaining time are redrawn in place on a terminal only.
 
-    Work does not end because its progress cannot be written: what a full disk or a closed pipe does not take is lost.
+    Work continues if its progress cannot be written: text that a full disk or a closed pipe rejects is lost.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -79,10 +79,10 @@ class Terminal:
 
 
 class Counters:
-    """Counters of a ``Progress`` for work that tells its steps instead of taking items, several at a time.
+    """Counters of a ``Progress`` for work that reports its steps itself, several counters at a time.
 
     Args:
-        progress: receives them.
+        progress: receives the counters.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -90,12 +90,12 @@ class Counters:
         self._open: dict[object, Iterator[None]] = {}
 
     def begin(self, key: object, *, total: int, unit: str) -> None:
-        """Open a counter; if the key has one, that ends."""
+        """Open a counter, and close the counter that the key had before."""
         self.end(key)
         self._open[key] = iter(self._progress.track(repeat(None), total=total, unit=unit))
 
     def advance(self, key: object) -> None:
-        """One more is being done."""
+        """Count one more item as begun."""
         if key in self._open:
             next(self._open[key], None)
 
@@ -109,6 +109,6 @@ class Counters:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close those that are open, the last first."""
+        """Close the open counters, the last first."""
         for key in reversed(tuple(self._open)):
             self.end(key)

@@ -13,20 +13,20 @@ from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
 from vitedge.cli.demo import as_text
 from vitedge.demo import clip, measure
 from vitedge.demo import demo as whole_demo
-from vitedge.demo.demo import Result, Row, run_demo
-from vitedge.demo.measure import Accuracy, Latency
+from vitedge.demo.demo import BundleResult, Result, run_demo
+from vitedge.demo.measure import Accuracy, ClassifyLatency
 from vitedge.errors import VitedgeError
 from vitedge.progress import Silent
 
 
-def row(precision: str, runs_as: str, *, top1: float, p50: float) -> Row:
-    return Row(
+def row(precision: str, runs_as: str, *, top1: float, p50: float) -> BundleResult:
+    return BundleResult(
         precision=precision,  # type: ignore[arg-type]
         runs_as=runs_as,
         accuracy=Accuracy(top1=top1, agreement=99.5, images=450),
         clip_top1=top1 + 0.5,
         clip_fps=400.0,
-        latency=Latency(p50_ms=p50, p99_ms=2 * p50, infer_p50_ms=p50 / 2, fps=1000 / p50, calls=2000),
+        latency=ClassifyLatency(p50_ms=p50, p99_ms=2 * p50, infer_p50_ms=p50 / 2, fps=1000 / p50, calls=2000),
         size_bytes=2_140_000,
     )
 

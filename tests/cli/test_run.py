@@ -75,7 +75,7 @@ def test_a_summary_and_nothing_else_unless_asked(vitedge_run, clip: Path):
     done = vitedge_run("--source", clip)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("50 predictions, ")
-    assert "0 frames passed over" in done.stderr
+    assert "0 frames dropped" in done.stderr
     for name in ("age", "preprocess", "infer", "postprocess"):
         assert f"  {name} " in done.stderr
     assert "blue 60.0 %, red 20.0 %, green 20.0 %" in done.stderr
@@ -278,7 +278,7 @@ class TestTally:
         for number in range(101):
             tally.write(prediction("red" if number else "blue", age=float(number), dropped=2))
         lines = tally.summary(("it is dark",)).splitlines()
-        assert lines[0].endswith("202 frames passed over")
+        assert lines[0].endswith("202 frames dropped")
         assert lines[1].split() == ["age", "p50", "50.00", "ms", "p99", "99.00", "ms"]
         assert lines[3].split()[:3] == ["infer", "p50", "2.00"]
         assert "red 99.0 %, blue 1.0 %" in lines[5]

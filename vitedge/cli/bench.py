@@ -17,8 +17,8 @@ from vitedge.safety import escape
 
 DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."
 EPILOG = """\
-Calls follow one another, after a warm-up that lasts until latency settles. Percentiles come from raw
-nanoseconds; nothing is clipped. The cold start is timed in a process of its own.
+Calls follow one another, after a warm-up until the latency is stable. Percentiles come from raw nanoseconds;
+nothing is clipped. The cold start is timed in a process of its own.
 
 examples:
   vitedge bench deit.bundle
@@ -29,11 +29,11 @@ SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser("bench", help="measure latency", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that vitedge convert wrote")
     parser.add_argument(
-        "--against", type=Path, metavar="BUNDLE", help="measure this one too, in turns, and print the ratio"
+        "--against", type=Path, metavar="BUNDLE", help="measure this bundle too, in turns, and print the ratio"
     )
     parser.add_argument(
         "--seconds",
@@ -49,7 +49,7 @@ def add_parser(verbs: Any) -> None:
         metavar="WxH",
         help="size of the camera frames (1280x720)",
     )
-    parser.add_argument("--engine", choices=list(ENGINES), help="by default the one of the bundle's target")
+    parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; by default the engine decides")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for scripts")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots of every call")
@@ -84,7 +84,7 @@ def _seconds(text: str) -> float:
 
 
 def _frame_size(text: str) -> tuple[int, int]:
-    """(height, width) of ``WxH``."""
+    """Parse ``WxH`` as (height, width)."""
     match = SIZE.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a frame size; expected WIDTHxHEIGHT, such as 1280x720")

@@ -30,7 +30,7 @@ examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "build",
         help="compile a bundle on this device, for TensorRT",

@@ -94,7 +94,7 @@ FLAGS = {
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "convert",
         help="make a bundle from a checkpoint",

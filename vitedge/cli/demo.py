@@ -1,4 +1,4 @@
-"""``vitedge demo``: see it work, without download, account or camera."""
+"""``vitedge demo``: a demonstration without download, account or camera."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitedge.safety.escape import shell, terminal_lines
 from vitedge.safety.files import is_unicode
 
 if TYPE_CHECKING:
-    from vitedge.demo.demo import Result, Row
+    from vitedge.demo.demo import BundleResult, Result
 
 DESCRIPTION = """\
 Convert a small Vision Transformer that comes with vitedge to fp32, fp16 and int8, and stream a clip of handwritten
@@ -31,7 +31,7 @@ PACKAGES = ("cv2", "PIL", "sklearn")
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "demo", help="see it work: no download, no camera", description=DESCRIPTION, epilog=EPILOG
     )
@@ -47,7 +47,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo and print what came of it."""
+    """Run the demo, and print its result."""
     folder: Path = arguments.output
     if folder.exists():
         raise UsageError(
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_text(result: Result, folder: Path) -> str:
-    """The result, and what to do next."""
+    """Render the result, and the next steps."""
     reference, chosen = result.rows[0], result.rows[-1]
     stated = [
         f"{result.frames} frames of {result.digits} digits that training never saw, on {result.device}",
@@ -78,7 +78,7 @@ def as_text(result: Result, folder: Path) -> str:
     return terminal_lines(lines)
 
 
-def _table(rows: tuple[Row, ...]) -> list[str]:
+def _table(rows: tuple[BundleResult, ...]) -> list[str]:
     images = rows[0].accuracy.images
     calls = min(row.latency.calls for row in rows)
     return [
@@ -90,7 +90,7 @@ def _table(rows: tuple[Row, ...]) -> list[str]:
     ]
 
 
-def _table_row(row: Row) -> str:
+def _table_row(row: BundleResult) -> str:
     latency, accuracy = row.latency, row.accuracy
     return (
         f"{row.precision:<6}{row.runs_as:<13}{accuracy.top1:>8.2f}{accuracy.agreement:>10.2f}"

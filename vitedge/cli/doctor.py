@@ -1,4 +1,4 @@
-"""``vitedge doctor``: what this machine has, what it lacks, and which precision to begin with."""
+"""``vitedge doctor``: the state of this machine, and the precision to begin with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEBIBYTE = 1 << 20
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "doctor",
         help="what this machine has, and which precision to begin with",
@@ -42,12 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_json(diagnosis: Diagnosis) -> str:
-    """For scripts; keys are added, never renamed."""
+    """Render the diagnosis as JSON; keys are added, never renamed."""
     return escape.json({"version": 1, **encode(diagnosis)}, indent=1) + "\n"
 
 
 def as_text(diagnosis: Diagnosis) -> str:
-    """For people."""
+    """Render the diagnosis as text."""
     lines = [
         *_section("vitedge", _about(diagnosis)),
         *_section("packages", [(each.name, _package_text(each)) for each in diagnosis.packages]),

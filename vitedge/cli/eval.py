@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles are apart on images or a video."
 EPILOG = """\
-DATA holds one folder a class, named by its label; case, '_' and '-' do not matter. With --against, images
-without classes and videos do as well: they show how often the two bundles choose another class, and how far
-their probabilities are apart.
+DATA holds one folder a class, named by its label; case, '_' and '-' do not matter. With --against, DATA may also be
+images without classes or a video: they show how often the two bundles choose different classes, and how far their
+probabilities are apart.
 
 examples:
   vitedge eval deit-int8.bundle --data val/
@@ -41,7 +41,7 @@ interrupt, the same command continues from there.
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser("eval", help="measure accuracy", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that vitedge convert wrote")
     parser.add_argument(
@@ -51,7 +51,7 @@ def add_parser(verbs: Any) -> None:
         metavar="DATA",
         help="folder of images, one folder a class; a list of them (.txt); or a video",
     )
-    parser.add_argument("--against", type=Path, metavar="BUNDLE", help="compare with this one, image by image")
+    parser.add_argument("--against", type=Path, metavar="BUNDLE", help="compare with this bundle, image by image")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="use N images, spread evenly over the classes or over the video"
     )
@@ -64,15 +64,15 @@ def add_parser(verbs: Any) -> None:
         "--abstain-error",
         type=float,
         metavar="SHARE",
-        help="with --fit-confidence: abstain from low scores, so that at most this share of the other answers is "
+        help="with --fit-confidence: abstain from low scores, so that at most this share of the other predictions is "
         "wrong, such as 0.05",
     )
     parser.add_argument(
         "--layers",
         action="store_true",
-        help="with --against an fp32 bundle: what each int8 layer costs, alone and where all others are int8",
+        help="with --against an fp32 bundle: measure the effect of each int8 layer, alone and with all others in int8",
     )
-    parser.add_argument("--engine", choices=list(ENGINES), help="by default the one of the bundle's target")
+    parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",

@@ -1,4 +1,4 @@
-"""``vitedge export``: a bundle in the form that another tool reads."""
+"""``vitedge export``: a bundle in the format of another tool."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "export",
         help="a bundle for DeepStream or Triton",
-        description="Write what another tool reads: deepstream, a configuration of nvinfer with its graph and labels; "
-        "triton, a model repository.",
+        description="Write a bundle in the format of another tool: deepstream, a configuration of nvinfer with its "
+        "graph and labels; triton, a model repository.",
         epilog=EPILOG,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")

@@ -28,7 +28,7 @@ SHOWN_LABELS = 5
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "inspect",
         help="the contents of a bundle",

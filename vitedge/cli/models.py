@@ -21,7 +21,7 @@ HEADING = f"{'name':<33} {'input':>7} {'parameters':>11} {'GMACs':>6}  {'int8 MB
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "models",
         help="models that were tried, by family",

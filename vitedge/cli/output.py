@@ -1,4 +1,4 @@
-"""Standard output and standard error, which may be closed, full, or a pipe that nobody reads any more."""
+"""Standard output and standard error, which may be closed, full, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _lost: list[OSError] = []
 
 
 def prepare() -> None:
-    """Make both streams fit to be written to, whatever the process was started with.
+    """Make both streams writable, however the process was started.
 
-    A number of a closed stream would go to the next file that is opened, and libraries that print would write into it.
-    Letters that a locale cannot print become escapes.
+    The next file to be opened would get the descriptor of a closed stream, and printing libraries would write into it.
+    Letters that the locale cannot print become escapes.
     """
     _lost.clear()
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):  # writing to 1 fails, as it should
@@ -43,8 +43,8 @@ def write(text: str) -> None:
     """Write a result to standard output, all of it.
 
     Raises:
-        UsageError: it cannot be written.
-        BrokenPipeError: its reader has gone.
+        UsageError: the stream cannot be written.
+        BrokenPipeError: the reader has gone.
     """
     error = _attempt(sys.stdout, text)
     if isinstance(error, BrokenPipeError):
@@ -56,12 +56,12 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write to standard error. What cannot be written is lost, and ``finish`` says so."""
+    """Write to standard error. Text that cannot be written is lost, and ``finish`` returns False."""
     _attempt(sys.stderr, text)
 
 
 def finish() -> bool:
-    """Flush both streams; whether everything that was printed since ``prepare`` could be written."""
+    """Flush both streams, and return whether all text since ``prepare`` was written."""
     for stream in (sys.stdout, sys.stderr):
         _attempt(stream, "")
     return not _lost
@@ -80,7 +80,7 @@ def _attempt(stream: TextIO, text: str) -> OSError | None:
 
 
 def abandon(stream: TextIO) -> None:
-    """Point a stream nowhere, so that Python does not complain at exit about what it could not write."""
+    """Redirect a stream to nowhere, so that Python does not complain at exit about text that it could not write."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, stream.fileno())

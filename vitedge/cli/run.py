@@ -35,8 +35,8 @@ sources:
   rtsp://, http://      network stream
 
 policies:
-  latest  classify the newest frame and count those passed over; what cameras and streams do unless told
-  every   classify every frame and let the source wait; what files do unless told
+  latest  classify the newest frame, and count the dropped frames; the default for cameras and streams
+  every   classify every frame, and let the source wait; the default for files
 
 examples:
   vitedge run deit.bundle --source 0 --show
@@ -50,7 +50,7 @@ SLIDE_FPS = 2.0
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "run",
         help="stream a camera, a video or images through a bundle",
@@ -65,7 +65,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--policy", choices=("latest", "every"), help="which frames to classify")
     parser.add_argument("--max-frames", type=int, metavar="N", help="end after N predictions")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
-    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the one of the bundle's target")
+    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the engine of the bundle's target")
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -147,7 +147,7 @@ class StatusLine:
         self._dropped = 0
 
     def write(self, prediction: Prediction) -> None:
-        """Redraw, unless that was just done."""
+        """Redraw the line, unless it was redrawn just before."""
         rate = self._rate.tick()
         self._dropped += prediction.dropped
         now = time.monotonic()
@@ -181,7 +181,7 @@ class Tally:
         self._first = self._last = 0.0
 
     def write(self, prediction: Prediction) -> None:
-        """Count it."""
+        """Count the prediction."""
         self._last = time.monotonic()
         if not self._times:
             self._first = self._last
@@ -195,7 +195,7 @@ class Tally:
         """Nothing to finish."""
 
     def summary(self, notices: tuple[str, ...]) -> str:
-        """The lines that end a run."""
+        """Render the lines at the end of a run."""
         return terminal_lines([*self._lines(), *(f"note: {notice}" for notice in notices)])
 
     def _lines(self) -> Iterator[str]:
@@ -205,7 +205,7 @@ class Tally:
             return
         elapsed = self._last - self._first
         rate = f", {(frames - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
-        yield f"{frames} prediction{'s' if frames > 1 else ''}{rate}, {self._dropped} frames passed over"
+        yield f"{frames} prediction{'s' if frames > 1 else ''}{rate}, {self._dropped} frames dropped"
         columns = np.array(self._times).T
         for name, values in zip(("age", "preprocess", "infer", "postprocess"), columns, strict=True):
             p50, p99 = np.percentile(values, (50, 99))
@@ -218,9 +218,9 @@ class Tally:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep OpenCV's and FFmpeg's own words off the terminal: what matters in them comes as errors and notices.
+    """Keep the messages of OpenCV and FFmpeg off the terminal: vitedge reports the relevant ones as errors and notices.
 
-    The notices are logged as well; here the summary prints them.
+    The notices are also logged; this verb prints them in its summary instead.
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -29,7 +29,7 @@ examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "sign", help="sign a bundle for devices that trust your key", description=DESCRIPTION, epilog=EPILOG
     )
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Sign, or make a key.
 
     Raises:
-        UsageError: neither, or both, were asked for.
+        UsageError: neither or both were asked for.
     """
     if arguments.new_key is not None and arguments.bundle is None and arguments.key is None:
         return _new_key(arguments.new_key)

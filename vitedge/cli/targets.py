@@ -22,7 +22,7 @@ RELEASE_HEADINGS = ("JetPack", "L4T", "TensorRT", "CUDA", "Python", "targets")
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb."""
+    """Add the parser of the verb."""
     parser = verbs.add_parser(
         "targets",
         help="what vitedge compiles for",
@@ -40,12 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_json() -> str:
-    """Everything, for scripts."""
+    """Render the targets as JSON; keys are added, never renamed."""
     return escape.json({"version": 1, "targets": [encode(target) for target in targets()]}, indent=1) + "\n"
 
 
 def as_text() -> str:
-    """A table of targets, what to know before choosing a precision, and a table of JetPacks; for people."""
+    """Render a table of targets, notes on their precisions, and a table of JetPacks."""
     parts = (_table([HEADINGS, *map(_row, targets())]), _notes(), _table([RELEASE_HEADINGS, *release_rows()]))
     return "\n".join("\n".join(lines) + "\n" for lines in parts)
 
@@ -72,7 +72,7 @@ def _row(target: Target) -> tuple[str, ...]:
 
 
 def _notes() -> list[str]:
-    """Each note once, under the targets that share it."""
+    """List each note once, under the targets that share it."""
     sharing: dict[str, list[str]] = {}
     for target in targets():
         sharing.setdefault(f"refused: {target.refusal}" if target.refusal else target.notes, []).append(target.name)
@@ -81,14 +81,14 @@ def _notes() -> list[str]:
 
 
 def release_rows() -> Iterable[tuple[str, ...]]:
-    """A row for each JetPack: what it brings, and the targets that it runs on."""
+    """Yield a row for each JetPack: its components, and the targets that it runs on."""
     for release, names in _releases().items():
         targets = ", ".join(names) if release.supported else f"none: TensorRT {_dotted(MINIMUM_TENSORRT)} is the oldest"
         yield (release.jetpack, release.l4t, release.tensorrt, release.cuda, release.python, targets)
 
 
 def _releases() -> dict[JetpackRelease, list[str]]:
-    """The JetPacks, oldest first, and the targets that each runs on."""
+    """Collect the JetPacks, oldest first, and the targets that each runs on."""
     found: dict[JetpackRelease, list[str]] = {}
     for target in targets():
         for release in target.tensorrt.releases if target.tensorrt else ():

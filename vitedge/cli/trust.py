@@ -1,4 +1,4 @@
-"""The options by which a verb asks for a signature."""
+"""The flags that make a verb check signatures."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def add_trust_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--require-signature",
         action="store_true",
-        help="refuse to go on without --trust, so that a command which lost it loads no unsigned bundle",
+        help="fail without --trust, so that a command that lost its --trust loads no unsigned bundle",
     )
 
 
 def trusted(arguments: argparse.Namespace) -> list[str] | None:
-    """What ``trust`` of ``vitedge.load`` takes.
+    """Return the argument ``trust`` of the library.
 
     Raises:
-        UsageError: a signature is required, and no key is trusted.
+        UsageError: a signature is required, but no key is trusted.
     """
     keys: list[str] | None = arguments.trust
     if arguments.require_signature and not keys:

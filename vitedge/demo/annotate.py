@@ -1,4 +1,4 @@
-"""The annotated clip: the camera's frame, and beside it what the bundle answered and what would have been right."""
+"""The annotated clip: the frame of the camera, and beside it the prediction and the true label."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BORDER = 6
 def write_annotated(
     path: Path, clip: Path, stream: Streamed, truth: Sequence[str], caption: str, progress: Progress
 ) -> None:
-    """Draw predictions onto the frames that they were made of, and save the video.
+    """Draw predictions onto their frames, and save the video.
 
     Args:
         path: ``.mp4`` to write.
@@ -55,7 +55,7 @@ def _pictures(
 
 
 def _with_sidebar(frame: NDArray[np.uint8], answer: str, truth: str, count: str, caption: str) -> NDArray[np.uint8]:
-    """The frame with a dark column to its left; the overlay's panel covers the upper part of it."""
+    """Add a dark column to the left of the frame; the panel of the overlay covers its upper part."""
     height = frame.shape[0]
     sidebar = Image.new("RGB", (SIDEBAR, height), BACKGROUND)
     draw = ImageDraw.Draw(sidebar)

@@ -25,12 +25,12 @@ CODEC = "mp4v"
 
 
 def frames_in(digits: Digits) -> int:
-    """How many frames ``clip_frames`` yields for these digits."""
+    """Return the number of frames that ``clip_frames`` yields for these digits."""
     return len(digits) * FRAMES_PER_DIGIT
 
 
 def choose(held_out: Digits) -> Digits:
-    """Digits for the clip: as many of each class, drawn and shuffled by ``SEED``; nobody looked at them first."""
+    """Choose the digits of the clip: equally many of each class, drawn and shuffled by ``SEED``, not picked by hand."""
     random = np.random.default_rng(SEED)
     drawn = [
         random.choice(np.flatnonzero(held_out.labels == label), DIGITS_PER_CLASS, replace=False)
@@ -85,7 +85,7 @@ def write_video(path: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a clip on disk, ``480×640×3`` uint8 BGR.
+    """Read the frames of a clip, ``480×640×3`` uint8 BGR.
 
     Raises:
         VitedgeError: OpenCV cannot read it.
@@ -104,7 +104,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
 
 
 def _shot(random: np.random.Generator) -> Iterator[Scene]:
-    """The scenes of one digit: the card glides from one place to another, held by a hand that is not quite still."""
+    """Make the scenes of one digit: the card moves from one place to another in an unsteady hand."""
     material = jittered(MATERIALS[int(random.integers(len(MATERIALS)))], random, amount=0.03)
     card = (random.uniform(1.45, 1.7), random.uniform(1.5, 1.75))
     begin, end = (_held(random) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The demo: a committed checkpoint to three bundles, a clip through them, and what came of it.
+"""The demo: convert a checkpoint of the package to three bundles, stream a clip through them, and measure.
 
 held-out digits ─▶ clip, photos ──────────────────────┐
 training digits ─▶ calibration photos ─▶ three bundles ┴▶ accuracy, stream, latency ─▶ annotated video, table
@@ -23,7 +23,7 @@ from vitedge.converters.publish import staged
 from vitedge.demo.annotate import write_annotated
 from vitedge.demo.clip import FRAMES_PER_DIGIT, choose, read_frames, write_clip
 from vitedge.demo.digits import Split, load_split
-from vitedge.demo.measure import Accuracy, Latency, Streamed, accuracy_of, latencies_of, streamed
+from vitedge.demo.measure import Accuracy, ClassifyLatency, Streamed, accuracy_of, latencies_of, streamed
 from vitedge.demo.photos import sample, write_photos
 from vitedge.progress import Progress
 from vitedge.records import encode
@@ -46,17 +46,17 @@ HELD_OUT_SEED = 1
 
 
 @dataclass(frozen=True)
-class Row:
-    """One bundle of the three.
+class BundleResult:
+    """The measurements of one bundle.
 
     Attributes:
-        precision: what was asked for.
-        runs_as: what this machine computes in, read back from the compiled engine.
-        accuracy: on the held-out photos.
-        clip_top1: percent of the clip's frames that were recognized.
+        precision: precision of the bundle.
+        runs_as: precision of the compiled engine on this machine.
+        accuracy: accuracy on the held-out photos.
+        clip_top1: percent of the frames of the clip with the right prediction.
         clip_fps: frames per second of the clip, decoding included.
-        latency: of ``classify``.
-        size_bytes: of all files of the bundle.
+        latency: latency of ``classify``.
+        size_bytes: size of all files of the bundle.
     """
 
     precision: Precision
@@ -64,25 +64,25 @@ class Row:
     accuracy: Accuracy
     clip_top1: float
     clip_fps: float
-    latency: Latency
+    latency: ClassifyLatency
     size_bytes: int
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the demo found.
+    """The result of the demo.
 
     Attributes:
-        frames: of the clip.
-        digits: in the clip.
-        device: the processor.
+        frames: number of frames of the clip.
+        digits: number of digits in the clip.
+        device: name of the processor.
         rows: fp32, fp16, int8.
     """
 
     frames: int
     digits: int
     device: str
-    rows: tuple[Row, ...]
+    rows: tuple[BundleResult, ...]
 
 
 def run_demo(folder: Path, progress: Progress) -> Result:
@@ -114,9 +114,8 @@ def _run(folder: Path, progress: Progress) -> Result:
         streams = _streams(classifiers, folder / CLIP, truth, progress)
         progress.step("latency, the three bundles in turns")
         latencies = latencies_of(classifiers, _every_digit_once(folder / CLIP), progress)
-        rows = [
-            _row(*each) for each in zip(PRECISIONS, bundles, classifiers, accuracies, streams, latencies, strict=True)
-        ]
+        measured = zip(PRECISIONS, bundles, classifiers, accuracies, streams, latencies, strict=True)
+        rows = [_bundle_result(*each) for each in measured]
         device = classifiers[0].info.device
     progress.step("drawing the annotated video")
     caption = f"digits ViT, {PRECISIONS[-1]}, {device}"
@@ -125,7 +124,7 @@ def _run(folder: Path, progress: Progress) -> Result:
 
 
 def write_all_photos(folder: Path, split: Split, progress: Progress) -> None:
-    """Photos for calibration, of training digits only, and photos of all held-out digits to measure accuracy on."""
+    """Write photos of training digits for calibration, and photos of all held-out digits to measure accuracy on."""
     progress.step("rendering photos: for calibration from training digits, for accuracy from held-out ones")
     calibration = sample(split.training, CALIBRATION_IMAGES, seed=CALIBRATION_SEED)
     write_photos(folder / CALIBRATION, calibration, seed=CALIBRATION_SEED, progress=progress)
@@ -145,7 +144,7 @@ def _converted(folder: Path, precision: Precision, progress: Progress) -> Bundle
 
 
 class _Substeps:
-    """Reports the steps of a conversion as steps of a step, without the folder that the demo works in."""
+    """Reports the steps of a conversion indented, without the path of the temporary folder."""
 
     def __init__(self, progress: Progress, folder: Path) -> None:
         self._folder = f"{folder}/"
@@ -162,16 +161,21 @@ def _streams(classifiers: Sequence[Classifier], clip: Path, truth: Sequence[str]
 
 
 def _every_digit_once(clip: Path) -> list[NDArray[np.uint8]]:
-    """The first frame of each digit."""
+    """Return the first frame of each digit."""
     return list(itertools.islice(read_frames(clip), 0, None, FRAMES_PER_DIGIT))
 
 
-def _row(
-    precision: Precision, bundle: Bundle, classifier: Classifier, accuracy: Accuracy, stream: Streamed, latency: Latency
-) -> Row:
+def _bundle_result(
+    precision: Precision,
+    bundle: Bundle,
+    classifier: Classifier,
+    accuracy: Accuracy,
+    stream: Streamed,
+    latency: ClassifyLatency,
+) -> BundleResult:
     info = classifier.info
     rest = "" if info.rest_precision == info.effective_precision else f" + {info.rest_precision}"
-    return Row(
+    return BundleResult(
         precision=precision,
         runs_as=f"{info.effective_precision}{rest}",
         accuracy=accuracy,

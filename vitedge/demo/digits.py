@@ -22,7 +22,7 @@ LABELS: tuple[str, ...] = tuple("0123456789")
 
 @dataclass(frozen=True)
 class Digits:
-    """Some of the digits.
+    """Handwritten digits and their classes.
 
     Attributes:
         scans: ``N×8×8`` float32, ink from 0 (none) to 1 (full).
@@ -36,20 +36,20 @@ class Digits:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> Digits:
-        """The digits at these positions, in this order."""
+        """Return the digits at these positions, in this order."""
         return Digits(scans=self.scans[indices], labels=self.labels[indices])
 
 
 @dataclass(frozen=True)
 class Split:
-    """Digits that the checkpoint was trained on, and digits that it never saw."""
+    """The digits for training, and the held-out digits."""
 
     training: Digits
     held_out: Digits
 
 
 def load_split() -> Split:
-    """The fixed split: a quarter of every class, drawn by ``SPLIT_SEED``, is held out.
+    """Load the fixed split: a quarter of every class, drawn by ``SPLIT_SEED``, is held out.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.

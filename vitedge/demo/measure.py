@@ -1,4 +1,4 @@
-"""What the demo measures of its bundles: accuracy on held-out photos, the clip streamed, latency in turns."""
+"""The measurements of the demo: accuracy on held-out photos, a streamed clip, and latency in turns."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SETTLING_CALLS = 3
 
 @dataclass(frozen=True)
 class Accuracy:
-    """On the held-out photos, in percent.
+    """Accuracy on the held-out photos.
 
     Attributes:
-        top1: recognized.
-        agreement: answered as the first of the classifiers answers.
-        images: how many photos.
+        top1: percent of the photos with the right prediction.
+        agreement: percent of the photos with the same prediction as the first classifier.
+        images: number of photos.
     """
 
     top1: float
@@ -41,15 +41,15 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Of ``classify`` on frames of the clip, called again and again.
+class ClassifyLatency:
+    """Latency of repeated calls of ``classify`` on frames of the clip.
 
     Attributes:
         p50_ms: median.
         p99_ms: 99th percentile.
-        infer_p50_ms: median of the network's share; the rest is preprocessing, nearly all of it.
-        fps: calls over their time.
-        calls: how many were counted.
+        infer_p50_ms: median time in the network; nearly all of the rest is preprocessing.
+        fps: calls per second.
+        calls: number of counted calls.
     """
 
     p50_ms: float
@@ -61,11 +61,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Streamed:
-    """The clip, every frame of it.
+    """A clip after every frame was classified.
 
     Attributes:
         predictions: one a frame, in order, without the images.
-        top1: percent of the frames that were recognized.
+        top1: percent of the frames with the right prediction.
         fps: frames per second from the first prediction to the last, decoding included: N frames are N−1 intervals.
     """
 
@@ -75,7 +75,7 @@ class Streamed:
 
 
 def accuracy_of(classifiers: Sequence[Classifier], folder: Path, progress: Progress) -> list[Accuracy]:
-    """Accuracy of each on a folder of photos, one folder a class, and agreement with the first."""
+    """Measure the accuracy of each classifier on photos, one folder a class, and its agreement with the first."""
     paths = list_images(folder)
     truth = np.array([LABELS.index(path.parent.name) for path in paths])
     photos = (read_image(path)[..., ::-1] for path in progress.track(paths, total=len(paths), unit="images"))
@@ -108,8 +108,8 @@ def streamed(classifier: Classifier, clip: Path, truth: Sequence[str], progress:
 
 def latencies_of(
     classifiers: Sequence[Classifier], frames: Sequence[NDArray[np.uint8]], progress: Progress
-) -> list[Latency]:
-    """Latency of each; they take turns, so that heat and other processes meet all alike."""
+) -> list[ClassifyLatency]:
+    """Measure the latency of each classifier; they take turns, so that heat and other processes affect all alike."""
     calls = [_call(classifier, frames) for classifier in classifiers]
     for call in calls:
         warm_up(call, limit=WARM_UP_SECONDS)
@@ -129,9 +129,9 @@ def _call(classifier: Classifier, frames: Sequence[NDArray[np.uint8]]) -> TimedC
     return call
 
 
-def _latency(samples: Samples) -> Latency:
+def _latency(samples: Samples) -> ClassifyLatency:
     p50, p99 = np.percentile(samples.milliseconds, [50, 99])
-    return Latency(
+    return ClassifyLatency(
         p50_ms=float(p50),
         p99_ms=float(p99),
         infer_p50_ms=float(np.median(samples.infer)),

@@ -36,6 +36,6 @@ def write_photos(folder: Path, digits: Digits, *, seed: int, progress: Progress)
 
 
 def sample(digits: Digits, count: int, *, seed: int) -> Digits:
-    """Some of the digits, drawn without replacement."""
+    """Draw some of the digits, without replacement."""
     chosen = np.random.default_rng(seed).choice(len(digits), count, replace=False)
     return digits.take(np.sort(chosen))

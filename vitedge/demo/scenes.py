@@ -80,7 +80,7 @@ class Scene:
 
 
 def random_scene(random: np.random.Generator, *, spread: float = 1.0) -> Scene:
-    """A scene as training draws them; with full spread, wider in every respect than those of the clip.
+    """Draw a random scene for training; with full spread, scenes vary more than in the clip.
 
     Args:
         random: draws it.
@@ -117,7 +117,7 @@ def _random_material(random: np.random.Generator, spread: float) -> Material:
 
 
 def jittered(material: Material, random: np.random.Generator, *, amount: float) -> Material:
-    """The material with its colours moved by up to ``amount``."""
+    """Shift the colours of the material by up to ``amount``."""
     return replace(material, card=_moved(material.card, random, amount), ink=_moved(material.ink, random, amount))
 
 
@@ -127,7 +127,7 @@ def _moved(color: Color, random: np.random.Generator, amount: float) -> Color:
 
 
 def render(scan: NDArray[np.float32], scene: Scene, *, height: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    """The camera's frame of a scene.
+    """Render the frame that the camera takes of a scene.
 
     Args:
         scan: ``8×8`` ink, 0…1.
@@ -149,7 +149,7 @@ def render(scan: NDArray[np.float32], scene: Scene, *, height: int, random: np.r
 
 
 def _placement(scene: Scene, height: int, width: int) -> NDArray[np.float64]:
-    """The 2×3 affine map from the scan's pixels to the frame's."""
+    """Return the 2×3 affine map from pixels of the scan to pixels of the frame."""
     scale = scene.size * height / SCAN_SIDE
     cosine, sine = math.cos(scene.angle), math.sin(scene.angle)
     linear = scale * np.array([[cosine, -sine], [sine, cosine]]) @ np.array([[1.0, -scene.shear], [0.0, 1.0]])
@@ -160,7 +160,7 @@ def _placement(scene: Scene, height: int, width: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=1)
 def _grain(seed: int, height: int, width: int) -> Image:
-    """The desk's brightness; all frames of a clip have the same."""
+    """Render the brightness of the desk; all frames of a clip share it."""
     random = np.random.default_rng(seed)
     patches = random.normal(size=(5, 7)).astype(np.float32)
     fibres = random.normal(size=(90, 6)).astype(np.float32)
@@ -182,7 +182,7 @@ def _card_mask(scene: Scene, placement: NDArray[np.float64], height: int, width:
 
 
 def _shadow(card: Image, height: int) -> Image:
-    """The card's blurred shadow, a little down and to the right; computed small, because it is smooth."""
+    """Render the blurred shadow of the card, slightly down and to the right, at low resolution: it is smooth."""
     full = (card.shape[1], card.shape[0])
     small = cv2.resize(card, (full[0] // SHADOW_SHRINK, full[1] // SHADOW_SHRINK), interpolation=cv2.INTER_AREA)
     shift = 0.02 * height / SHADOW_SHRINK
@@ -192,7 +192,7 @@ def _shadow(card: Image, height: int) -> Image:
 
 
 def _strokes(scan: NDArray[np.float32], scene: Scene, placement: NDArray[np.float64], height: int, width: int) -> Image:
-    """The ink's opacity: the scan, interpolated, then cut off at the edge of the stroke."""
+    """Compute the opacity of the ink: the interpolated scan, cut off at the edge of the stroke."""
     padded = np.pad(scan, MARGIN)
     moved = placement.copy()
     moved[:, 2] -= placement[:, :2] @ np.full(2, float(MARGIN))

@@ -1,7 +1,7 @@
-"""Trains the demo's checkpoint: ``python -m vitedge.demo.train -o FOLDER``, with the ``demo`` extra; minutes on a CPU.
+"""Train the checkpoint of the demo: ``python -m vitedge.demo.train -o FOLDER``, with the ``demo`` extra; takes minutes.
 
-Every epoch renders each training digit anew, in a random scene. What is saved is the exponential moving average of the
-weights, in float16, in timm's hub layout. The seed fixes data, initialization and order; floating-point sums differ
+Every epoch renders each training digit anew, in a random scene. The checkpoint holds the exponential moving average of
+the weights, in float16, in timm's hub layout. The seed fixes data, initialization and order; floating-point sums differ
 between processors, so another machine gets close to the committed weights, not the same bytes.
 """
 
@@ -39,7 +39,7 @@ HELD_OUT_SEEDS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """Hyperparameters of the training.
 
     Attributes:
         epochs: passes over the training digits.
@@ -63,7 +63,7 @@ class Recipe:
 
 
 def network_input(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """timm's evaluation transform up to the pixels: ``H×W×3`` BGR to ``48×48×3`` RGB."""
+    """Apply timm's evaluation transform up to the pixels: ``H×W×3`` BGR to ``48×48×3`` RGB."""
     geometry = Preprocessing(input_size=(SIDE, SIDE), resize_size=(SIDE, SIDE)).geometry(*frame.shape[:2])
     height, width = geometry.resized
     resized = Image.fromarray(frame[..., ::-1]).resize((width, height), Image.Resampling.BICUBIC)
@@ -72,7 +72,7 @@ def network_input(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def rendered(digits: Digits, random: np.random.Generator, *, height: int, spread: float = 1.0) -> NDArray[np.uint8]:
-    """Each digit in a random scene, as the network sees it: ``N×48×48×3`` RGB."""
+    """Render each digit in a random scene as network input: ``N×48×48×3`` RGB."""
     scenes = (random_scene(random, spread=spread) for _ in range(len(digits)))
     frames = (
         render(scan, scene, height=height, random=random) for scan, scene in zip(digits.scans, scenes, strict=True)
@@ -81,13 +81,13 @@ def rendered(digits: Digits, random: np.random.Generator, *, height: int, spread
 
 
 def normalized(images: NDArray[np.uint8]) -> torch.Tensor:
-    """``N×H×W×3`` uint8 to the ``N×3×H×W`` float32 that the network was trained on."""
+    """Normalize ``N×H×W×3`` uint8 to the ``N×3×H×W`` float32 of the training."""
     scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
     return (scaled - MEAN[0]) / STD[0]
 
 
 def train(training: Digits, recipe: Recipe, progress: Progress) -> torch.nn.Module:
-    """The averaged network after all epochs."""
+    """Train, and return the averaged network after all epochs."""
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
     steps = -(-len(training) // recipe.batch)
@@ -101,7 +101,7 @@ def train(training: Digits, recipe: Recipe, progress: Progress) -> torch.nn.Modu
 
 
 class _Trainee:
-    """A network, the average of its weights, and what changes them."""
+    """A network, the average of its weights, and its optimizer."""
 
     def __init__(self, recipe: Recipe, *, total_steps: int) -> None:
         self.network = timm.create_model(ARCHITECTURE, num_classes=len(LABELS), drop_path_rate=0.05, **MODEL_ARGS)
@@ -119,7 +119,7 @@ class _Trainee:
         )
 
     def step(self, batch: _Batch) -> float:
-        """Learn from a batch; its loss."""
+        """Learn from a batch, and return its loss."""
         loss = self._loss(self.network(normalized(batch.images)), torch.from_numpy(batch.labels))
         self._optimizer.zero_grad()
         loss.backward()
@@ -145,7 +145,7 @@ def _batches(training: Digits, recipe: Recipe, epoch: int, random: np.random.Gen
 
 
 def top1(network: torch.nn.Module, held_out: Digits) -> float:
-    """Percent of the held-out digits that are recognized: the mean over ``HELD_OUT_SEEDS``, which draw the scenes."""
+    """Measure the top-1 accuracy on held-out digits in percent: the mean over scenes drawn by ``HELD_OUT_SEEDS``."""
     right = []
     for seed in HELD_OUT_SEEDS:
         images = rendered(held_out, np.random.default_rng(seed), height=photos.HEIGHT, spread=photos.SPREAD)
@@ -163,7 +163,7 @@ def save(network: torch.nn.Module, folder: Path) -> None:
 
 
 def config() -> dict[str, Any]:
-    """The ``config.json`` that timm reads."""
+    """Return the ``config.json`` that timm reads."""
     return {
         "architecture": ARCHITECTURE,
         "num_classes": len(LABELS),
@@ -187,7 +187,7 @@ def config() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train, report the held-out accuracy of what was saved, and say where it is."""
+    """Train, save, and print the held-out accuracy of the saved checkpoint."""
     parser = argparse.ArgumentParser(description="Train the demo's digits ViT.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)

@@ -1,4 +1,4 @@
-"""What a measurement looks like: one HTML page with its plots inside, which loads nothing from elsewhere.
+"""A latency measurement as one HTML page with inline plots, which loads nothing from elsewhere.
 
 Latency axes are logarithmic, so that the tail is on them and nothing is cut off.
 """
@@ -25,13 +25,13 @@ SLOWEST_PERCENT = 1.0
 
 
 def to_html(report: BenchReport) -> str:
-    """The whole page."""
+    """Render the page."""
     measured = [report.measurement] if report.against is None else [report.measurement, report.against]
     latency = _latency_axis([each.samples for each in measured])
     sections = [
         _heading(measured),
         _table(measured),
-        _verdict(report.ratio) if report.ratio is not None else "",
+        _ratio_text(report.ratio) if report.ratio is not None else "",
         _section("Distribution", "Share of calls by latency; dashed: p50 and p99.", _histogram(measured, latency)),
         _section("Cumulative", "Share of calls that took no longer.", _cumulative(measured, latency)),
         _section("Over time", _dots_note(measured), _over_time(measured)),
@@ -70,7 +70,7 @@ def _row(name: str, cells: Sequence[str]) -> str:
     return f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _verdict(ratio: Ratio) -> str:
+def _ratio_text(ratio: Ratio) -> str:
     return (
         f"<p>p50 of the first over that of the second: <b>{ratio.p50:.3f}</b>, "
         f"{100 * ratio.confidence:.1f} % interval {ratio.low:.3f} to {ratio.high:.3f}, "
@@ -138,7 +138,7 @@ def _over_time(measured: Sequence[Measurement]) -> str:
 
 
 def _shown(samples: Samples) -> NDArray[np.intp]:
-    """Calls to draw: all of them, or evenly spaced ones and the slowest percent."""
+    """Choose the calls to draw: all calls, or evenly spaced calls and the slowest percent."""
     if len(samples) <= MOST_DOTS:
         return np.arange(len(samples))
     slow = np.flatnonzero(samples.total >= np.percentile(samples.total, 100 - SLOWEST_PERCENT))
@@ -152,7 +152,7 @@ def _dots_note(measured: Sequence[Measurement]) -> str:
 
 
 def _steps(edges: NDArray[np.float64], tops: NDArray[np.float64]) -> str:
-    """The outline of bars between edges, in pixels."""
+    """Draw the outline of bars between edges, in pixels."""
     base = HEIGHT - BOTTOM
     corners = "".join(f"V{top:.1f}H{right:.1f}" for top, right in zip(tops.tolist(), edges[1:].tolist(), strict=True))
     return f"M{edges[0]:.1f} {base}{corners}V{base}Z"

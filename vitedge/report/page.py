@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from vitedge.safety.escape import html
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser lets the page do: show its own pictures in its own style. No script runs, nothing is loaded."""
+"""The content security policy: a browser shows pictures and styles of the page itself, and runs and loads nothing."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #68707a; --grid: #d9dde2; --paper: #ffffff;
@@ -27,7 +27,7 @@ pre { overflow-x: auto; font-size: 12.5px; }
 
 
 def page(title: str, sections: Iterable[str], *, style: str = "") -> str:
-    """A whole page.
+    """Render a page.
 
     Args:
         title: plain text.

@@ -24,7 +24,7 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--faint)
 
 @dataclass(frozen=True)
 class Axis:
-    """Values to pixels, linear or logarithmic."""
+    """Maps values to pixels, linearly or logarithmically."""
 
     low: float
     high: float
@@ -33,13 +33,13 @@ class Axis:
     logarithmic: bool = False
 
     def __call__(self, values: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Pixels of values."""
+        """Map values to pixels."""
         low, high = self._scaled(self.low), self._scaled(self.high)
         share = (self._scaled(values) - low) / (high - low)
         return np.asarray(self.first + share * (self.last - self.first))
 
     def ticks(self) -> list[float]:
-        """Round values within the axis."""
+        """Choose round values within the axis."""
         ticks = _logarithmic_ticks(self.low, self.high) if self.logarithmic else _linear_ticks(self.low, self.high)
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
@@ -48,7 +48,7 @@ class Axis:
 
 
 def plot(across: Axis, upward: Axis, content: str, *, units: tuple[str, str]) -> str:
-    """An SVG of the page's width.
+    """Draw an SVG as wide as the page.
 
     Args:
         across: from left to right, its pixels from ``LEFT`` to ``WIDTH - RIGHT``.
@@ -87,12 +87,12 @@ def _grid_upward(axis: Axis, unit: str) -> str:
 
 
 def from_zero(high: float) -> Axis:
-    """From 0 to a little above ``high``."""
+    """Make a vertical axis from 0 to slightly above ``high``."""
     return Axis(0.0, high * 1.08, HEIGHT - BOTTOM, TOP)
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
-    """About six multiples of 1, 2 or 5 times a power of ten."""
+    """Choose about six multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
@@ -100,7 +100,7 @@ def _linear_ticks(low: float, high: float) -> list[float]:
 
 
 def _logarithmic_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; where fewer than three of them fit, linear ones."""
+    """Choose 1, 2 and 5 times powers of ten, or linear values if fewer than three of these fit."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     return ticks if sum(low <= tick <= high for tick in ticks) >= 3 else _linear_ticks(low, high)

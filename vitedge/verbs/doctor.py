@@ -23,7 +23,6 @@ from vitedge.runtime.system.capabilities import Recommendation, read_features, r
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
 from vitedge.version import VERSION
 
-# Import name of each optional package, and the extra that brings it.
 PACKAGES: dict[str, str] = {
     "openvino": "openvino",
     "onnxruntime": "onnxruntime",
@@ -42,6 +41,7 @@ PACKAGES: dict[str, str] = {
     "cuda.bindings": "jetson",
     "tensorrt_rtx": "rtx",
 }
+"""Import name of each optional package, and the extra that brings it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Processor:
-    """The CPU. ``features`` is None where it cannot be told."""
+    """The CPU. ``features`` is None if the processor's instructions cannot be read."""
 
     name: str
     machine: str
@@ -74,7 +74,7 @@ class Processor:
 
 @dataclass(frozen=True)
 class OpenVino:
-    """What OpenVINO says of the CPU; ``problem`` is why it says nothing."""
+    """OpenVINO's view of the CPU; ``problem`` says why there is none."""
 
     devices: tuple[str, ...]
     capabilities: tuple[str, ...]
@@ -83,14 +83,14 @@ class OpenVino:
 
 @dataclass(frozen=True)
 class Nvidia:
-    """What there is to run TensorRT with. Each is empty where it is not there, and ``problems`` says why.
+    """The parts that TensorRT needs. A missing part is empty, and ``problems`` says why.
 
     Attributes:
         libraries: names and versions of TensorRT and of TensorRT for RTX.
         gpu: name and compute capability.
         driver: the newest CUDA that the driver supports.
-        l4t: version of Jetson Linux; None on what is no Jetson.
-        problems: one for each thing that is missing.
+        l4t: version of Jetson Linux; None if this is not a Jetson.
+        problems: one for each missing part.
     """
 
     libraries: tuple[str, ...]
@@ -102,7 +102,7 @@ class Nvidia:
 
 @dataclass(frozen=True)
 class OpenCv:
-    """How OpenCV was built; ``problem`` is why it cannot be told."""
+    """The build of OpenCV; ``problem`` says why it is unknown."""
 
     gstreamer: str
     ffmpeg: str
@@ -112,7 +112,7 @@ class OpenCv:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that ``vitedge doctor`` knows."""
+    """The state of a machine, as far as vitedge can read it."""
 
     vitedge: str
     python: str
@@ -211,7 +211,7 @@ def _nvidia() -> Nvidia:
 
 
 def _tensorrt(name: TensorrtModule) -> tuple[str, str]:
-    """Its name and version, or why it cannot be used."""
+    """Return name and version of a TensorRT library, and the reason if it cannot be used."""
     try:
         return api_of(import_tensorrt(name)).title, ""
     except VitedgeError as error:
@@ -227,7 +227,7 @@ def _opencv() -> OpenCv:
 
 
 def read_opencv_build(build: str) -> OpenCv:
-    """GStreamer, FFmpeg and windows, from the text of ``cv2.getBuildInformation()``."""
+    """Parse the text of ``cv2.getBuildInformation()``."""
     found = dict(re.findall(r"^\s+(GStreamer|FFMPEG|GUI):\s+(\S.*?)\s*$", build, re.MULTILINE))
     return OpenCv(
         gstreamer=found.get("GStreamer", UNAVAILABLE),
