@@ -171,8 +171,8 @@ def page_text(report: Mapping[str, Any]) -> str:
         "SQNR dB",
         "Q/DQ",
         "Q/DQ a block",
-        "switches",
-        "switches a block",
+        "casts",
+        "casts a block",
     )
     head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     tables = [

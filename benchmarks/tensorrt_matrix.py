@@ -179,7 +179,7 @@ def write_rows(path: Path, rows: Sequence[Row], images: int) -> None:
     write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
-HEADINGS = ("family", "model", "", "products in", "SQNR dB", "Q/DQ a block", "switches a block", "one-kernel attention")
+HEADINGS = ("family", "model", "", "products in", "SQNR dB", "Q/DQ a block", "casts a block", "one-kernel attention")
 SIZES = ("ONNX MB", "plan MB", "build s", "what failed")
 
 
