@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pages import write_between
+from common.pages import write_between
 
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.converters.onnx_export import export
 from vitedge.converters.rewrites.apply import apply_rewrites
 from vitedge.converters.sources.parse import TimmName
-from vitedge.converters.sources.timm.models import load_named
+from vitedge.converters.sources.timm.models import load_timm
 from vitedge.converters.verify import Frames, synthetic_frames
 from vitedge.progress import Terminal
 from vitedge.runtime.system.machine import machine_state, processor_name
@@ -59,7 +59,7 @@ def different_frames(input_size: tuple[int, int], images: int) -> Frames:
 
 def quantize_once(model: str, images: int) -> float:
     """Quantize as a conversion does, without what is for one backend alone; seconds."""
-    loaded = load_named(
+    loaded = load_timm(
         TimmName(model),
         weights=None,
         random_weights=True,

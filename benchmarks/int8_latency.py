@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import compiled_call, from_frame, nncf_quantized, own_ir
+from common.baselines import compiled_call, from_frame, nncf_quantized, own_ir
+from common.timing import Call, in_turns, median_ms
 from numpy.typing import NDArray
-from timing import Call, in_turns, median_ms
 
 import vitedge
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle

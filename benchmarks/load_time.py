@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from timing import Call, in_turns
+from common.timing import Call, in_turns
 
 from vitedge.files import write_atomic
 from vitedge.runtime.system.machine import machine_state, processor_name

@@ -25,9 +25,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from children import ChildFailedError, answer_of_child, first_line, linked, request, versions
-from families import FAMILIES, Listed
-from timing import in_turns, median_ms
+from common.children import ChildFailedError, conversion_arguments, first_line, link_photos, run_in_child, versions
+from common.families import FAMILIES, Listed
+from common.timing import in_turns, median_ms
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
@@ -105,7 +105,7 @@ class Row:
 def measure(listed: Listed, data: Path, images: int) -> Row:
     """Convert a model to every precision and time what came out."""
     with tempfile.TemporaryDirectory() as folder:
-        calib = linked(data / "flowers/calib", Path(folder) / "calib", images)
+        calib = link_photos(data / "flowers/calib", Path(folder) / "calib", images)
         bundles: dict[str, Bundle] = {}
         found: dict[str, Conversion] = {}
         for precision in PRECISIONS:
@@ -125,7 +125,11 @@ def converted(
     begun = time.monotonic()
     try:
         bundle = vitedge.convert(
-            **request(listed, data), target="cpu", precision=precision, calib=calib, output=folder / precision
+            **conversion_arguments(listed, data),
+            target="cpu",
+            precision=precision,
+            calib=calib,
+            output=folder / precision,
         )
     except Exception as error:  # noqa: BLE001  # a library may raise anything; the other precisions go on
         traceback.print_exc()
@@ -197,7 +201,7 @@ def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]
 def in_own_process(listed: Listed, data: Path, images: int) -> Row:
     """Measure in a child; whatever ends it, there is a row."""
     try:
-        return row_from(answer_of_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
+        return row_from(run_in_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
     except ChildFailedError as error:
         return failed_row(listed, str(error))
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.timing import Call, median_ms
 from numpy.typing import NDArray
-from timing import Call, median_ms
 
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.files import write_atomic

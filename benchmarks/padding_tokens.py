@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from pages import write_between
-from rewrites import CALIBRATION_FRAMES, as_if_trained, figures, turn_ms
-from timing import Call, in_turns
+from common.pages import write_between
+from common.timing import Call, compared, in_turns, turn_ms
+from common.untrained import CALIBRATION_FRAMES, as_if_trained
 
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.quantization.search_budget import SearchBudget
@@ -115,7 +115,7 @@ def cells(name: str, rounds: int) -> Iterator[str]:
             yield "-"
             continue
         times = in_turns({key: compiled(graph, way, frames) for key, graph in graphs.items()}, turn_ms, rounds=rounds)
-        _, ratio, low, high = figures(times[WITH], times[WITHOUT])
+        _, ratio, low, high = compared(times[WITH], times[WITHOUT])
         text = f"{ratio:.3f} ({low:.3f}-{high:.3f})"
         yield f"**{text}**" if high < 1 else text
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from baselines import compiled, from_frame, nncf_quantized, onnxruntime_quantized, own_ir
+from common.baselines import compiled, from_frame, nncf_quantized, onnxruntime_quantized, own_ir
+from common.pages import write_between
+from common.timing import Call, in_turns, median_ms
 from numpy.typing import NDArray
-from pages import write_between
-from timing import Call, in_turns, median_ms
 
 import vitedge
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle

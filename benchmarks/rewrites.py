@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,15 +23,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from timing import Call, in_turns
+from common.timing import Call, compared, in_turns, turn_ms
+from common.untrained import CALIBRATION_FRAMES, as_if_trained
 
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.quantization.search_budget import SearchBudget
 from vitedge.converters.onnx_export import export
 from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites
-from vitedge.converters.sources.parse import TimmName
-from vitedge.converters.sources.timm.models import load_timm
-from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import synthetic_frames
 from vitedge.extras import require
 from vitedge.files import write_atomic
@@ -55,10 +51,8 @@ ENGINES = ("OpenVINO fp32", "OpenVINO 16-bit", INT8, "ONNX Runtime fp32")
 NEEDED = ("tidy", "fold normalization", "prepend normalization")
 ALL, AGAIN = "all", "all, again"
 HEADING = "## Measured"
-CALIBRATION_FRAMES = 8
 ONE_IMAGE = SearchBudget(first=1, images=1)
 """Random weights have no accuracy to lose, and their int8 is as fast as any."""
-TURN_SECONDS = 0.06
 
 
 @dataclass(frozen=True)
@@ -86,19 +80,6 @@ class Effect:
     high: float
     nodes: int
     nodes_without: int
-
-
-def as_if_trained(name: str) -> TorchModel:
-    """The network with random weights and no scale, shift or bias left at one or zero."""
-    import torch
-
-    torch.manual_seed(0)
-    model = load_timm(TimmName(name), weights=None, labels=None, random_weights=True)
-    with torch.no_grad():
-        for parameter in model.module.parameters():
-            if parameter.ndim == 1 or not parameter.any():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 def make_graphs(name: str, folder: Path) -> None:
@@ -178,20 +159,6 @@ def compiled(graph: Path, engine: str) -> Compiled:
     return Compiled(run, len(executed))
 
 
-def turn_ms(call: Call) -> float:
-    """Median of raw nanoseconds over one turn, after two calls that bring the weights back into the caches."""
-    spent: list[int] = []
-    call()
-    begun = time.perf_counter_ns()
-    call()
-    calls = max(3, round(TURN_SECONDS * 1e9 / (time.perf_counter_ns() - begun)))
-    for _ in range(calls):
-        begun = time.perf_counter_ns()
-        call()
-        spent.append(time.perf_counter_ns() - begun)
-    return statistics.median(spent) / 1e6
-
-
 def measured(folder: Path, engine: str, rounds: int) -> list[Effect]:
     """Every rewrite that applies, and the copy."""
     places: dict[str, int] = json.loads((folder / "places.json").read_text())
@@ -202,16 +169,9 @@ def measured(folder: Path, engine: str, rounds: int) -> list[Effect]:
     with_all = times.pop(ALL)
     nodes = loaded[ALL].nodes
     return [
-        Effect(name, places.get(name, 0), engine, *figures(with_all, without), nodes, loaded[name].nodes)
+        Effect(name, places.get(name, 0), engine, *compared(with_all, without), nodes, loaded[name].nodes)
         for name, without in times.items()
     ]
-
-
-def figures(with_all: list[float], without: list[float]) -> tuple[float, float, float, float]:
-    """Median of the rounds with all rewrites in ms; median, tenth and ninetieth percentile of the ratio."""
-    ratios = [one / other for one, other in zip(with_all, without, strict=True)]
-    low, middle, high = np.percentile(ratios, [10, 50, 90])
-    return statistics.median(with_all), float(middle), float(low), float(high)
 
 
 def table(results: Mapping[str, Any]) -> str:

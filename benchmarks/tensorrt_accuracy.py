@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from common.pages import TENSORRT_PAGE, write_between
 from numpy.typing import NDArray
-from pages import write_between
-from tensorrt_matrix import PAGE
 
 import vitedge
 from vitedge.bundle.bundle import INPUT_NAME, MODEL_FP16_ONNX, MODEL_ONNX, Bundle
@@ -245,7 +244,7 @@ def main() -> int:
             results[model] = rows(source, arguments.data, Path(folder), arguments.modelopt_python)
         write_report(arguments.json, results, arguments.modelopt_python)
     report = json.loads(arguments.json.read_text(encoding="utf-8"))
-    write_between(PAGE, "accuracy", page_text(report))
+    write_between(TENSORRT_PAGE, "accuracy", page_text(report))
     return int(bool(report["missed"]))
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from children import ChildFailedError, answer_of_child, first_line, linked, request, versions
-from families import FAMILIES, Listed
-from pages import write_between
+from common.children import ChildFailedError, conversion_arguments, first_line, link_photos, run_in_child, versions
+from common.families import FAMILIES, Listed
+from common.pages import TENSORRT_PAGE, write_between
 
 import vitedge
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, Bundle
@@ -39,7 +39,6 @@ from vitedge.runtime.engines.tensorrt.layers import attention_blocks, effective_
 from vitedge.runtime.system.machine import processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/tensorrt.md"
 GRAPHS: Mapping[str, str] = {"fp16": MODEL_FP16_ONNX, "int8": MODEL_ONNX}
 PACKAGES = ("vitedge", "tensorrt_rtx", "onnx", "onnxruntime", "torch", "timm")
 SECONDS_A_MODEL = 1800
@@ -100,10 +99,14 @@ def chosen(everything: bool) -> list[Listed]:
 def measure(listed: Listed, data: Path, images: int) -> Row:
     """Convert a model to int8, whose bundle has both graphs, and build both."""
     with tempfile.TemporaryDirectory() as folder:
-        calib = linked(data / "flowers/calib", Path(folder) / "calib", images)
+        calib = link_photos(data / "flowers/calib", Path(folder) / "calib", images)
         try:
             bundle = vitedge.convert(
-                **request(listed, data), target="rtx", precision="int8", calib=calib, output=Path(folder) / "bundle"
+                **conversion_arguments(listed, data),
+                target="rtx",
+                precision="int8",
+                calib=calib,
+                output=Path(folder) / "bundle",
             )
         except Exception as error:  # noqa: BLE001  # a library may raise anything; the other models go on
             traceback.print_exc()
@@ -148,7 +151,7 @@ def failed_row(listed: Listed, reason: str) -> Row:
 def in_own_process(listed: Listed, data: Path, images: int) -> Row:
     """Measure in a child; whatever ends it, there is a row."""
     try:
-        return row_from(answer_of_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
+        return row_from(run_in_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
     except ChildFailedError as error:
         return failed_row(listed, str(error))
 
@@ -252,7 +255,7 @@ def main() -> int:
         sys.stderr.write(f"{each.name}\n")
         rows = [*(row for row in rows if row.name != each.name), in_own_process(each, arguments.data, arguments.images)]
         write_rows(arguments.json, rows, arguments.images)
-    write_between(PAGE, "engines", page_text(read_report(arguments.json)))
+    write_between(TENSORRT_PAGE, "engines", page_text(read_report(arguments.json)))
     return int(any(build.failed for row in rows for build in row.builds.values()))
 
 

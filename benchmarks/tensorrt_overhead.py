@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from timing import Call, in_turns, median_ms
+from common.timing import Call, in_turns, median_ms
 
 from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME, Bundle
 from vitedge.runtime.engines.tensorrt.build.build import ensure_built

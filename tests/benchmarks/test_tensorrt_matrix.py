@@ -66,6 +66,6 @@ def test_only_what_is_between_the_markers_changes(matrix: Any, tmp_path: Path) -
 
 
 def test_the_page_has_its_places(matrix: Any) -> None:
-    text = matrix.PAGE.read_text(encoding="utf-8")
+    text = matrix.TENSORRT_PAGE.read_text(encoding="utf-8")
     for name in ("engines", "accuracy"):
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1

@@ -11,13 +11,14 @@ from vitedge import cli
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
 from vitedge.runtime.bench import measure as bench_module
+from vitedge.runtime.bench import timing
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "VERBS", ("bench",))
-    monkeypatch.setattr(bench_module, "ROUNDS", 6)
-    monkeypatch.setattr(bench_module, "LEAST_CALLS", 3)
+    monkeypatch.setattr(timing, "ROUNDS", 6)
+    monkeypatch.setattr(timing, "LEAST_CALLS", 3)
 
 
 BRIEF = ("--seconds", "0.05", "--frame-size", "48x32", "--threads", "1")

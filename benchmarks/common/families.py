@@ -10,11 +10,11 @@ class Listed:
     """A model of the matrix.
 
     Attributes:
-        name: what ``vitedge convert`` takes; a folder's name under the test data's ``models`` if ``trained``.
+        name: source for ``vitedge.convert``; if ``trained``, the name of a folder in ``models`` of the test data.
         family: heading of its rows.
-        trained: whether it is a trained checkpoint of the test data; the others get random weights.
-        num_classes: for backbones that come without a classifier.
-        input_size: in pixels, where the family's own is not what devices run.
+        trained: whether it is a trained checkpoint of the test data; other models get random weights.
+        num_classes: number of classes for backbones without a classifier.
+        input_size: in pixels, if devices run another size than the default of the family.
     """
 
     name: str

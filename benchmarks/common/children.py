@@ -1,4 +1,4 @@
-"""What the matrices share: models measured one by one in processes of their own, and what they are converted from."""
+"""Models that are measured one by one, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from families import Listed
-
+from common.families import Listed
 from vitedge.calib.data.image_folder import ImageFolder
 
 
 class ChildFailedError(Exception):
-    """A model of which nothing came; its text is the reason."""
+    """The process of a model failed; the text is the reason."""
 
 
-def answer_of_child(script: str, model: str, data: Path, images: int, *, seconds: int) -> Any:
-    """What a script prints as JSON of one model, run in a process that takes nothing down with it.
+def run_in_child(script: str, model: str, data: Path, images: int, *, seconds: int) -> Any:
+    """Run a script for one model in a process of its own, and parse the JSON that it prints.
 
     Args:
         script: the file.
-        model: what it is called with behind ``--child``.
-        data: with the photos.
-        images: how many.
-        seconds: after which it is ended.
+        model: argument of ``--child``.
+        data: folder with the photos.
+        images: number of photos.
+        seconds: time limit.
 
     Raises:
-        ChildFailedError: it took longer, or ended with an error.
+        ChildFailedError: the process took longer, or ended with an error.
     """
     command = [sys.executable, script, "--data", str(data), "--images", str(images), "--child", model]
     try:
@@ -43,26 +42,26 @@ def answer_of_child(script: str, model: str, data: Path, images: int, *, seconds
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Of every package that takes part."""
+    """Return the version of every package."""
     return {name: importlib.metadata.version(name) for name in packages}
 
 
 def first_line(error: BaseException) -> str:
-    """What a table can show of an error."""
+    """Shorten an error for a table."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
 
-def linked(source: Path, folder: Path, images: int) -> Path:
-    """A folder of links to some of the photos, as many of each class."""
+def link_photos(source: Path, folder: Path, images: int) -> Path:
+    """Fill a folder with links to some of the photos, equally many of each class."""
     for file in ImageFolder.open(source, limit=images).files:
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.name).symlink_to(file.path.resolve())
     return folder
 
 
-def request(listed: Listed, data: Path) -> dict[str, Any]:
-    """Source and options of the conversion."""
+def conversion_arguments(listed: Listed, data: Path) -> dict[str, Any]:
+    """Return the arguments of ``vitedge.convert`` for a model."""
     if listed.trained:
         return {"source": data / "models" / listed.name}
     options = {"num_classes": listed.num_classes, "input_size": listed.input_size}

@@ -1,4 +1,4 @@
-"""Other quantizers, and how their results run on OpenVINO: what vitedge's int8 is measured against."""
+"""The baselines of vitedge's int8: other quantizers, and their results on OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from timing import Call
 
+from common.timing import Call
 from vitedge.bundle.bundle import INPUT_NAME
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.extras import require
@@ -20,12 +20,12 @@ PURPOSE = "this benchmark"
 
 
 def nncf_quantized(model: Any, inputs: NDArray[Any], alpha: float | None = None) -> Any:
-    """An OpenVINO model as NNCF quantizes it.
+    """Quantize an OpenVINO model with NNCF.
 
     Args:
-        model: FP32.
+        model: the FP32 model.
         inputs: ``(N, …)``, to calibrate on.
-        alpha: of SmoothQuant; −1 switches it off, None is NNCF's default.
+        alpha: strength of SmoothQuant; −1 disables it, None is NNCF's default.
     """
     nncf = require("nncf", extra="convert", purpose=PURPOSE)
     options: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def nncf_quantized(model: Any, inputs: NDArray[Any], alpha: float | None = None)
 
 
 def own_ir(module: Any, preprocessing: Preprocessing) -> Any:
-    """OpenVINO's own model of a PyTorch module; float32 ``(1,3,H,W)`` in."""
+    """Convert a PyTorch module with OpenVINO's own converter; float32 ``(1,3,H,W)`` in."""
     import torch
 
     openvino = require("openvino", extra="openvino", purpose=PURPOSE)
@@ -54,7 +54,7 @@ def own_ir(module: Any, preprocessing: Preprocessing) -> Any:
 
 
 def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
-    """A model behind OpenVINO's own preprocessing: uint8 NHWC in, mean and std within."""
+    """Put OpenVINO's own preprocessing before a model: uint8 NHWC in, mean and std inside."""
     openvino = require("openvino", extra="openvino", purpose=PURPOSE)
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
@@ -65,7 +65,7 @@ def from_frame(model: Any, preprocessing: Preprocessing) -> Any:
 
 
 def onnxruntime_quantized(source: Path, frames: NDArray[np.uint8], destination: Path) -> Path:
-    """A graph as ONNX Runtime's static quantization writes it: Q/DQ, its defaults, but weights per channel."""
+    """Quantize a graph with ONNX Runtime's static quantization: Q/DQ, its defaults, but weights per channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -92,7 +92,7 @@ def onnxruntime_quantized(source: Path, frames: NDArray[np.uint8], destination: 
 
 
 def compiled(model: Any) -> Any:
-    """An OpenVINO infer request of a model or file, with the hints that vitedge gives."""
+    """Compile a model or file with vitedge's hints, and return an infer request."""
     openvino = require("openvino", extra="openvino", purpose=PURPOSE)
     core = openvino.Core()
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": native_float(core)}
@@ -100,7 +100,7 @@ def compiled(model: Any) -> Any:
 
 
 def compiled_call(model: Any, inputs: NDArray[Any]) -> Call:
-    """One run of a model on the first of the inputs."""
+    """Return a call that runs a model on the first input."""
     request = compiled(model)
     request.get_input_tensor().data[...] = inputs[:1]
 

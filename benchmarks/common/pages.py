@@ -1,4 +1,4 @@
-"""Pages of which a script writes a part."""
+"""Pages that scripts write parts of."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from vitedge.files import write_atomic
+
+TENSORRT_PAGE = Path(__file__).resolve().parents[2] / "docs" / "tensorrt.md"
 
 
 def write_between(page: Path, name: str, text: str) -> None:
