@@ -1,21 +1,25 @@
-"""The Python blocks of ``docs/embed.md`` run, in their order."""
+"""The Python blocks of ``docs/embed.md`` run, in their order; all examples use the public API."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import vitedge
 from vitedge.bundle.bundle import Bundle
 
 cv2 = pytest.importorskip("cv2")
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "embed.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "embed.md"
+EXAMPLES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*.py")))
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -45,4 +49,33 @@ def test_embed(
     assert "attempt 2: there is no" in said
     assert (tmp_path / "annotated.mp4").stat().st_size > 0
     assert len((tmp_path / "labels.jsonl").read_text().splitlines()) == 12
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("vitedge-reader", "vitedge-worker"))]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith(("vitedge-reader", "vitedge-worker"))
+    ]
+
+
+def public_uses(code: str) -> Iterator[str]:
+    """The names that a program takes from ``vitedge``, dotted if they are below it."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vitedge":
+            yield node.attr
+        elif isinstance(node, ast.Import):
+            yield from (each.name.removeprefix("vitedge.") for each in node.names if each.name.startswith("vitedge."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vitedge":
+            below = (node.module or "").removeprefix("vitedge").lstrip(".")
+            yield from [below] if below else [each.name for each in node.names]
+
+
+def programs(path: Path) -> list[str]:
+    return [path.read_text(encoding="utf-8")] if path.suffix == ".py" else python_blocks(path)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_use_the_public_api_alone(path: Path) -> None:
+    for program in programs(path):
+        assert set(public_uses(program)) <= set(vitedge.__all__)
+
+
+def test_there_are_examples_of_every_verb() -> None:
+    used = {name for path in EXAMPLES for program in programs(path) for name in public_uses(program)}
+    assert {"convert", "load", "evaluate", "bench", "inspect", "doctor", "sign", "new_key"} <= used
