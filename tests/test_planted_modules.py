@@ -22,7 +22,7 @@ import verbs
 from vitedge.cli import VERBS
 from vitedge.errors import EngineError, VitedgeError
 from vitedge.progress import Silent
-from vitedge.runtime.bench.measure import cold_start
+from vitedge.runtime.bench.cold_start import cold_start
 from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest, build_apart
 from vitedge.runtime.outputs import window
 from vitedge.safety import child

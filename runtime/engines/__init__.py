@@ -1,4 +1,6 @@
-"""Engines: each runs a compiled graph in a thread of its own, after a self-test against the golden vectors.
+"""Engines: each runs a compiled graph of a bundle, in one thread, after a self-test against the golden vectors.
 
-The classifier imports it. Start with ``base``: the Protocol, and the table of backends with a module each.
+``vitedge.runtime.load`` imports it, and converters do to verify a bundle. Start with ``base``, which holds the
+Protocol, and ``open``, the table of engines; ``openvino``, ``onnxruntime`` and ``tensorrt`` implement it, ``self_test``
+tests them.
 """

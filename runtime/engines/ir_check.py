@@ -1,10 +1,10 @@
-"""What OpenVINO does not check in an IR before it reads it: a stranger's may end the process instead of failing.
+"""Checks of an IR that OpenVINO does not make: without them, a hostile IR may end the process instead of failing.
 
-Found by giving every operator of OpenVINO 2026.4 too few inputs, and constants sizes that wrap around: its reader then
-follows a pointer that is not there. Types, shapes and places in the weights it checks itself.
+They were found by giving every operator of OpenVINO 2026.4 too few inputs, and constants sizes that wrap around: its
+reader then follows an invalid pointer. OpenVINO itself checks types, shapes and offsets into the weights.
 
-The text is searched, not parsed, which takes a hundredth of the time that compiling takes. So an IR has to be in the
-form in which OpenVINO writes it: anything that its parser might see otherwise than a search is refused.
+The text is searched, not parsed, which takes a hundredth of the time of compiling. The IR must therefore be in the form
+that OpenVINO writes. Anything that its parser might read in another way than the search is refused.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _BITS = 8
 
 
 def check_ir(xml: str) -> None:
-    """Refuse an IR that would crash OpenVINO's reader.
+    """Check that an IR cannot crash OpenVINO's reader.
 
     Args:
         xml: contents of ``model.xml``.
 
     Raises:
-        ValueError: it is no IR in the form in which OpenVINO writes it; an operator has too few inputs, keeps a state
+        ValueError: the IR is not in the form that OpenVINO writes; an operator has too few inputs, keeps a state
             between frames, need not end or may end the process; a constant is larger than its bytes; or there are too
             many layers.
     """
@@ -82,7 +82,7 @@ def _is_within_rt_info(xml: str, begin: int, end: int) -> bool:
 
 
 def _check_constant(data: re.Match[str] | None) -> None:
-    """OpenVINO multiplies shapes in 64 bits: one that wraps around to the size would be read far beyond its bytes."""
+    """Check a constant's size; OpenVINO multiplies in 64 bits and would read beyond its bytes after an overflow."""
     pairs = [] if data is None else _ATTRIBUTE.findall(data[1])
     attributes = dict(pairs)
     if len(attributes) != len(pairs) or not {"shape", "size"} <= set(attributes):

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the reference that other engines are compared with."""
+"""ONNX Runtime on the CPU: the reference for other engines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OnnxruntimeEngine:
         self._session: Any = session
 
     def run(self) -> NDArray[np.float32]:
-        """Classify what is in ``frame``; ``(classes,)`` float32 logits, owned by the caller.
+        """Classify the contents of ``frame``; return ``(classes,)`` float32 logits, which the caller owns.
 
         Raises:
             EngineError: ONNX Runtime failed, or the engine is closed.
@@ -63,13 +63,13 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
     """Open a session on the bundle's ``model.onnx``.
 
     Args:
-        bundle: what to run.
-        threads: CPU threads to use within an operator; by default ONNX Runtime takes one for each physical core.
+        bundle: the bundle to run.
+        threads: number of CPU threads within an operator; by default ONNX Runtime uses one per physical core.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
         BundleIntegrityError: the graph is missing or altered, or has data in another file.
-        EngineError: ONNX Runtime cannot run the graph, or the graph is not of this bundle's model.
+        EngineError: ONNX Runtime cannot run the graph, or the graph does not belong to this bundle's model.
     """
     onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the onnxruntime engine")
     path = bundle.file(MODEL_ONNX)
@@ -90,7 +90,7 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
 
 
 def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OnnxruntimeEngine]:  # noqa: ARG001
-    """None: the reference is there to be compared with, in one configuration."""
+    """Return no workers: the reference has one configuration."""
     return ()
 
 
@@ -102,7 +102,7 @@ def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _open_profiled(
     onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], threads: int | None
 ) -> tuple[Any, NDArray[np.float32], list[dict[str, Any]]]:
-    """A session, its first logits, and what ran for them: only a profile tells which kernels the session chose."""
+    """Open a session and return it, its first logits and the executed nodes; only a profile names the kernels."""
     with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the bundle's IR, as one request for latency or as several for throughput."""
+"""OpenVINO on the CPU: one infer request for the lowest latency, or several for throughput."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _PRODUCT_LAYERS = (*_WEIGHT_LAYERS, "MatMul")
 
 
 class OpenvinoEngine:
-    """An IR compiled for this CPU.
+    """An infer request of an IR that is compiled for this CPU.
 
-    ``frame`` is the memory that the compiled graph reads, so a frame written into it is not copied again. ``run``
-    starts the request and waits, so that the graph runs in OpenVINO's own threads alone: as fast as ``infer``, which
-    computes in the calling thread too, on an idle machine, and a fifth faster where other processes compete.
+    ``frame`` is the memory that the compiled graph reads, so a frame in it is not copied again. ``run`` starts the
+    request and waits, so that only OpenVINO's own threads compute. On an idle machine that is as fast as ``infer``,
+    which also computes in the calling thread, and a fifth faster where other processes compete.
     """
 
     def __init__(self, request: Any, info: EngineInfo) -> None:
@@ -47,7 +47,7 @@ class OpenvinoEngine:
         self._request: Any = request
 
     def run(self) -> NDArray[np.float32]:
-        """Classify what is in ``frame``; ``(classes,)`` float32 logits, owned by the caller.
+        """Classify the contents of ``frame``; return ``(classes,)`` float32 logits, which the caller owns.
 
         Raises:
             EngineError: OpenVINO failed, or the engine is closed.
@@ -72,13 +72,13 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine
     """Compile the bundle's IR for the CPU of this machine, for the lowest latency.
 
     Args:
-        bundle: what to run.
-        threads: CPU threads to use; by default OpenVINO takes one for each physical core.
+        bundle: the bundle to run.
+        threads: number of CPU threads; by default OpenVINO uses one per physical core.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         BundleIntegrityError: the IR or its weights are missing or altered.
-        EngineError: OpenVINO cannot compile the IR, or the IR is not of this bundle's model.
+        EngineError: OpenVINO cannot compile the IR, or the IR does not belong to this bundle's model.
     """
     (engine,) = _open(bundle, "LATENCY", threads)
     return engine
@@ -90,7 +90,7 @@ def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[Open
     Arguments and errors are those of ``open_engine``.
 
     Returns:
-        Two or more; none where there is but one thread.
+        Two or more engines; none if there is only one thread.
     """
     if (threads or os.cpu_count()) == 1:
         return ()
@@ -107,7 +107,7 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         configuration = _configuration(core, bundle.manifest.precision.asked, hint, threads)
         model = core.read_model(xml, weights)
         _check_sizes(model, bundle, openvino.__version__)
-        del weights  # the model shares them, so that they go with it
+        del weights  # the model shares them and frees them
         compiled = core.compile_model(model, DEVICE, configuration)
         del model
         workers = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
@@ -120,11 +120,11 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
 
 
 def _read(openvino: Any, bundle: Bundle) -> tuple[str, Any]:
-    """The text of the IR, and its weights in memory that OpenVINO owns: what was hashed is what is compiled.
+    """Read the IR, and its weights into memory of OpenVINO, so that the bytes that are hashed are compiled.
 
     Raises:
         BundleIntegrityError: a file is missing, truncated or altered.
-        ValueError: the IR is none that OpenVINO writes, and would perhaps crash its reader.
+        ValueError: the IR is not in the form that OpenVINO writes, and might crash its reader.
     """
     weights: list[Any] = []
 
@@ -140,10 +140,10 @@ def _read(openvino: Any, bundle: Bundle) -> tuple[str, Any]:
 
 
 def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
-    """Refuse a graph with a tensor that no image classifier has, before OpenVINO computes it; once on a machine.
+    """Check the sizes of all tensors before OpenVINO allocates them; once per machine.
 
     Raises:
-        ValueError: it has one, or one whose size depends on the frame.
+        ValueError: a tensor is larger than any in an image classifier, or its size depends on the frame.
     """
     files = bundle.manifest.files
     hashes = f"{files[OPENVINO_XML].sha256} {files[OPENVINO_BIN].sha256} {version}"
@@ -162,9 +162,9 @@ def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
 
 
 def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
-    """What to compile for; fp32 bundles stay in f32, all others rest in the CPU's own 16-bit type.
+    """Return the properties to compile with; fp32 bundles compute in f32, others in the CPU's native 16-bit type.
 
-    A number of threads means that others work beside them: pinned, those of every process would sit on the same cores.
+    A given number of threads means that other engines run as well. Pinned threads of all of them would share cores.
     """
     rest = "f32" if precision == "fp32" else native_float(core)
     configuration: dict[str, Any] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": rest}
@@ -174,7 +174,7 @@ def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -
 
 
 def native_float(core: Any) -> str:
-    """``bf16`` or ``f16`` where this CPU computes it natively, else ``f32``.
+    """Return ``bf16`` or ``f16`` if this CPU computes it natively, else ``f32``.
 
     The plugin's own default for the precision hint is that type (OpenVINO documentation, CPU device, "Inference
     Precision Hint").
@@ -197,13 +197,13 @@ def _info(openvino: Any, core: Any, compiled: Any, workers: int) -> EngineInfo:
 
 
 def executed_layers(compiled: Any) -> Counter[tuple[str, str]]:
-    """How many layers of each (kind, precision) the compiled graph executes, in OpenVINO's own names."""
+    """Count the executed layers of a compiled graph by (kind, precision), in OpenVINO's names."""
     facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
     return Counter((fact["layerType"].astype(str), fact["runtimePrecision"].astype(str)) for fact in facts)
 
 
 def effective_precision(layers: Counter[tuple[str, str]]) -> str | None:
-    """What most layers with weights compute in; on a tie, the more exact; None if no product is among the layers."""
+    """Return the precision of most layers with weights; on a tie, the higher one; None if there is no product."""
     weighted = any(kind in _WEIGHT_LAYERS for kind, _ in layers)
     counted: Counter[str] = Counter()
     for (kind, precision), count in layers.items():

@@ -1,4 +1,4 @@
-"""Frames through OpenCV: cameras, video files and network streams. On a Jetson that is the system's own OpenCV."""
+"""Cameras, video files and network streams, read with OpenCV; on a Jetson, with the system's own OpenCV."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ OPEN_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 5.0
 CLOSE_TIMEOUT_SECONDS = 10.0
 SLOW_CAMERA_FPS = 15.0
-LARGEST_CAMERA = 1 << 20  # Linux has no more devices of a kind
-LARGEST_FPS = 500.0  # network streams that do not know their rate report that of their clock, such as 90000
+LARGEST_CAMERA = 1 << 20  # Linux's limit for the devices of a kind
+LARGEST_FPS = 500.0  # a network stream of unknown rate reports the rate of its clock, such as 90000
 
 
 class Capture(FrameSource):
-    """Frames out of a ``cv2.VideoCapture``: the part that cameras, videos and network streams share.
+    """Frames of a ``cv2.VideoCapture``: a camera, a video file or a network stream.
 
     Args:
-        capture: an open ``cv2.VideoCapture``.
-        name: what to call it in messages.
-        live: whether it is a camera or stream.
-        notices: what opening it showed.
+        capture: an open ``cv2.VideoCapture``, which the source owns.
+        name: name in messages.
+        live: whether it is a camera or a network stream.
+        notices: problems that showed when it was opened.
     """
 
     def __init__(self, capture: Any, name: str, *, live: bool, notices: tuple[str, ...] = ()) -> None:
@@ -61,12 +61,16 @@ class Capture(FrameSource):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What went wrong without ending the stream."""
+        """Problems that did not end the stream."""
         undecodable = f"{self.name}: {self._undecodable} frames could not be decoded and were skipped"
         return (*self._notices, undecodable) if self._undecodable else tuple(self._notices)
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames until the end of the file."""
+        """Yield the frames until the end of the file.
+
+        Raises:
+            FrameSourceError: a live source stopped delivering, or no frame can be decoded.
+        """
         delivered, seconds = 0, 0.0
         while (frame := self._read(delivered)) is not None:
             if self.length is not None:
@@ -77,7 +81,7 @@ class Capture(FrameSource):
             self._explain_end(delivered, seconds)
 
     def close(self) -> None:
-        """Free the device, after the read in progress; one that hangs is left behind."""
+        """Free the device after the read in progress; leave it open if that read hangs."""
         self._closed = True
         if not self._lock.acquire(timeout=CLOSE_TIMEOUT_SECONDS):
             logger.warning("%s does not answer and stays open until this process ends", terminal(self.name))
@@ -119,7 +123,7 @@ class Capture(FrameSource):
             self._notice(f"{self.name} is cut off: it ended after {delivered} of about {self.length} frames")
 
     def _cut_off(self, delivered: int, seconds: float, length: int) -> bool:
-        """Too few frames *and* too early: containers only estimate the count where the frame rate varies."""
+        """Whether there are too few frames *and* they end too early: the count is an estimate if the rate varies."""
         remaining = (length / self.fps if self.fps else 0.0) - seconds
         interval = seconds / max(1, delivered - 1)
         return length - delivered > 1 and remaining > 2 * interval
@@ -130,11 +134,11 @@ class Capture(FrameSource):
 
 
 def open_video(path: Path) -> Capture:
-    """Open a video file. It is read alone: what it names, as playlists and scripts do, is not opened.
+    """Open a video file. Other files that it names, as a playlist does, are not opened.
 
     Raises:
-        FrameSourceError: OpenCV cannot read it; it is not a regular file, does not begin like a video, or is beyond a
-            bound.
+        FrameSourceError: OpenCV cannot read the file, it is not a regular file, it does not begin like a video, or it
+            exceeds a limit of ``vitedge.safety.limits``.
         MissingExtraError: OpenCV is not installed.
     """
     cv2 = _cv2()
@@ -147,10 +151,10 @@ def open_video(path: Path) -> Capture:
 
 
 def open_stream(address: str) -> Capture:
-    """Open a network stream; opening and every read have a timeout. No playlist opens a file of this machine.
+    """Open a network stream. Opening and every read have a timeout, and no playlist can open a file of this machine.
 
     Raises:
-        FrameSourceError: it does not answer in time, or sends nothing that OpenCV can decode.
+        FrameSourceError: the server does not answer in time, or sends nothing that OpenCV can decode.
         MissingExtraError: OpenCV is not installed.
     """
     cv2 = _cv2()
@@ -173,12 +177,12 @@ def open_stream(address: str) -> Capture:
 
 
 def _open(cv2: Any, name: str, *, limits: Sequence[int] = ()) -> Any:
-    """A capture by FFmpeg, else by GStreamer, as on a Jetson; OpenCV's other backends take names for patterns.
+    """Open a capture with FFmpeg or, as on a Jetson, with GStreamer; OpenCV's other backends take names as patterns.
 
     Args:
-        cv2: OpenCV.
+        cv2: the OpenCV module.
         name: path or address.
-        limits: properties that FFmpeg is given, and their values.
+        limits: properties for FFmpeg, each followed by its value.
     """
     _check_name(name)
     has_backend = cv2.videoio_registry.hasBackend
@@ -195,7 +199,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_file(path: Path) -> int:
-    """Refuse what is no video before OpenCV sees it; the size in bytes."""
+    """Refuse a file that is not a video before OpenCV sees it; return its size in bytes."""
     size = 0
     try:
         with open_regular(path, limit=VIDEO_BYTES) as stream:
@@ -213,7 +217,7 @@ def _no_video(path: Path, size: int, why: str) -> FrameSourceError:
         f"{path} ({size} bytes) is not a video that OpenCV can read: {why}",
         expected="a whole video file, such as MP4, MOV, MKV, WebM, AVI or MPEG; or an image with one of the usual "
         "suffixes",
-        fix="if it is a video, it is cut off (an MP4 has its index at the end) or in an unknown codec: "
+        fix="if it is a video, it is truncated (an MP4 has its index at the end) or uses an unknown codec: "
         "copy it again, or convert it with ffmpeg",
     )
 
@@ -236,9 +240,9 @@ def _check_pixels(width: float, height: float, name: str) -> None:
 
 
 def open_camera(device: int | Path) -> Capture:
-    """Open a camera, ask for MJPG and a queue of one frame, and read back what was agreed on.
+    """Open a camera, request MJPG and a queue of one frame, and read back which format the camera chose.
 
-    Most USB cameras offer uncompressed YUYV as well, at a few frames per second; OpenCV would take it.
+    Most USB cameras also offer uncompressed YUYV at a few frames per second, which OpenCV would choose.
 
     Raises:
         FrameSourceError: there is no such camera, or it is in use.
@@ -274,7 +278,7 @@ def _no_camera(device: int | Path, name: str) -> FrameSourceError:
     found = ", ".join(sorted(str(each) for each in Path("/dev").glob("video*")))
     return FrameSourceError(
         f"there is no {name}",
-        expected=f"a camera, which is one of {found}" if found else "an attached camera; there is no /dev/video*",
+        expected=f"a camera, one of {found}" if found else "an attached camera; there is no /dev/video*",
         fix="attach the camera, or give a file, a folder or an address",
     )
 

@@ -1,8 +1,8 @@
-"""Which files are videos, decided by their first bytes, and how many frames an MP4 declares.
+"""Check that a file is a video by its first bytes, and count the samples that an MP4 declares.
 
-FFmpeg guesses what a file is from all of it, and follows playlists and scripts; GStreamer does the same. They are given
-what begins like a video and nothing else. An MP4 of ten kilobytes can declare a hundred million samples, for each of
-which FFmpeg holds 70 bytes.
+FFmpeg and GStreamer guess the format from the whole file, and follow playlists and scripts. Only files that begin like
+a video are passed to them. An MP4 of ten kilobytes can declare a hundred million samples, and FFmpeg allocates 70 bytes
+for each.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _PASSED_OVER = frozenset(
     {b"mdat", b"free", b"skip", b"wide", b"sidx", b"tfra", b"elst"}
     | {b"ctts", b"stsc", b"stco", b"co64", b"stss", b"sdtp", b"sbgp", b"sgpd", b"subs", b"saio", b"saiz", b"senc"}
 )
-"""Media and tables, whose bytes may look like any box."""
+"""Boxes of media and tables, whose bytes may look like any box."""
 _TIMES = b"stts"
 _COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}
-"""Boxes that tell a number of samples, and where in them."""
+"""Boxes that contain a number of samples, and its offset in them."""
 _DEEPEST = 16
 _CHUNK, _OVERLAP = 1 << 24, 64
 
 
 class ContainerError(ValueError):
-    """A file that is no video, or declares more than it holds."""
+    """A file is not a video, or declares more than it can hold."""
 
 
 def check_container(stream: BinaryIO) -> None:
-    """Refuse what does not begin like a video, and an MP4 that declares more samples than it can hold.
+    """Check that a file begins like a video, and that an MP4 declares no more samples than it can hold.
 
     Raises:
-        ContainerError: says which.
-        OSError: it cannot be read.
+        ContainerError: the file fails the check; the message says why.
+        OSError: the file cannot be read.
     """
     beginning = stream.read(_LOOKED_AT)
     if beginning[4:8] in _BOXES:
@@ -62,7 +62,7 @@ def check_container(stream: BinaryIO) -> None:
 
 
 def _is_transport_stream(beginning: bytes) -> bool:
-    """Whether the byte that each packet begins with comes at the distance of packets."""
+    """Whether the sync byte repeats at the distance of packets."""
     return any(
         len(syncs := beginning[at::size][:_SYNCS]) == _SYNCS and set(syncs) == {_TRANSPORT_SYNC}
         for size in _TRANSPORT_PACKETS
@@ -80,8 +80,8 @@ def _check_samples(stream: BinaryIO) -> None:
 class _Index:
     """The boxes of an MP4 that count its samples.
 
-    FFmpeg takes such a box wherever it stands. So those that hold boxes are walked, tables are passed over, and what is
-    left is searched.
+    FFmpeg accepts such a box anywhere. So boxes that hold boxes are walked, tables are skipped, and the rest is
+    searched.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -90,7 +90,7 @@ class _Index:
         self._even = False
 
     def samples(self, begin: int, end: int, depth: int = 0) -> Iterator[int]:
-        """The counts between two places."""
+        """Yield the counts between two offsets."""
         for kind, body, stop in self._walk(begin, end):
             if kind in _COUNTS:
                 yield self._count(kind, self._read(body, 16))
@@ -102,7 +102,7 @@ class _Index:
                 yield from self._searched(body - 4, stop)
 
     def _walk(self, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-        """The type of each box, and where its contents begin and end."""
+        """Yield the type of each box, and the offsets where its contents begin and end."""
         while begin + 8 <= end:
             self._boxes += 1
             if self._boxes > VIDEO_BOXES:
@@ -139,5 +139,5 @@ class _Index:
 
 
 def _is_even(times: bytes) -> bool:
-    """Whether all samples last for one tick, as those of uncompressed audio do, of which FFmpeg keeps chunks."""
+    """Whether all samples last one tick, as in uncompressed audio, which FFmpeg keeps in chunks."""
     return times[4:8] == b"\0\0\0\1" and times[12:16] == b"\0\0\0\1"

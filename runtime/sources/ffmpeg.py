@@ -1,7 +1,7 @@
-"""What OpenCV's FFmpeg may open: from a file nothing else, from the network nothing of this machine's files.
+"""Options that limit what OpenCV's FFmpeg may open: no other file for a file, no file of this machine for a stream.
 
-FFmpeg follows what a file or stream names. A concat script or an HLS playlist under the name ``clip.mp4`` would open
-other files and addresses, and a playlist of a server would open files of this machine. FFmpeg's own lists of allowed
+FFmpeg opens the files and addresses that a file or stream names. A concat script or an HLS playlist under the name
+``clip.mp4`` would open others, and a server's playlist would open files of this machine. FFmpeg's own lists of allowed
 protocols and demuxers prevent both.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-"""OpenCV reads it when it opens a capture: ``name;value``, separated by ``|``."""
+"""OpenCV reads it when it opens a capture; it holds ``name;value`` pairs separated by ``|``."""
 
 _CONTAINERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "ogg", "asf", "ivf", "yuv4mpegpipe"),
@@ -36,7 +36,7 @@ STREAM_OPTIONS = (
 
 
 class _Variable:
-    """The variable, whose value captures share that are opened at the same time with the same options."""
+    """The environment variable, shared by captures that are opened at the same time with the same options."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -77,9 +77,9 @@ _variable = _Variable()
 
 @contextmanager
 def ffmpeg_options(options: str) -> Iterator[None]:
-    """Have captures that are opened within this context use these options, and then those that the user has set.
+    """Use options, followed by the user's own, for the captures that are opened within this context.
 
-    Those of other threads that ask for other options wait until this context is left.
+    Other threads that request different options wait until this context is left.
     """
     with _variable.holding(options):
         yield

@@ -1,7 +1,7 @@
-"""What an image file may ask of its decoder, counted before it decodes.
+"""Bounds on the work of an image decoder, checked before it decodes.
 
 A small file can keep a decoder busy for hours: a JPEG with thousands of scans, a TIFF with millions of strips, a PNG of
-empty chunks. The formats of ``vitedge.runtime.sources.images`` are walked here as far as such a count needs.
+empty chunks. This module parses the formats of ``vitedge.runtime.sources.images`` only as far as these counts need.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vitedge.safety.limits import IMAGE_HEADER_BYTES, IMAGE_PARTS, IMAGE_READS, 
 _JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8\xff", 0xD9, 0xDA
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 _DIRECTORIES_IN = (b"Exif\0\0", b"MPF\0")
-"""What the segments of a JPEG begin with that hold TIFF directories."""
+"""First bytes of the JPEG segments that hold TIFF directories."""
 
 _TIFF_STARTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
@@ -25,16 +25,16 @@ _TIFF_BYTES = frozenset({1, 2, 6, 7})
 _TIFF_PLACES = frozenset({273, 324})
 """StripOffsets and TileOffsets."""
 _TIFF_DIRECTORIES = frozenset({34665, 34853, 40965})
-"""Exif, GPS and Interoperability, which hold the place of a directory."""
+"""Tags that hold the offset of a directory: Exif, GPS and Interoperability."""
 _MOST_DIRECTORIES = 64
 
 
 class ImageBoundsError(Exception):
-    """An image file asks for more than ``vitedge.safety.limits`` allows."""
+    """An image file exceeds a limit of ``vitedge.safety.limits``."""
 
 
 class BoundedReader(io.BytesIO):
-    """The contents of an image file, which a decoder may read in so many pieces and no more.
+    """The contents of an image file, with a limit on the number of reads.
 
     Decoders skip comments, chunks and padding piece by piece, in Python; a file can hold a hundred million of them.
     """
@@ -56,7 +56,7 @@ class BoundedReader(io.BytesIO):
 
 
 def check_content(content: bytes) -> None:
-    """Refuse a JPEG or TIFF that would keep its decoder busy.
+    """Check that a JPEG or TIFF would not keep its decoder busy.
 
     Raises:
         ImageBoundsError: says what there is too much of.
@@ -75,7 +75,7 @@ class _Segment:
 
 
 def _segments(content: bytes) -> Iterator[_Segment]:
-    """The segments of a JPEG, as libjpeg finds them: it skips what stands between them."""
+    """Yield the segments of a JPEG as libjpeg finds them; it skips the bytes between them."""
     position = 2
     while (found := _JPEG_MARKER.search(content, position)) is not None:
         code, begin = content[found.end() - 1], found.end()
@@ -104,7 +104,7 @@ def _check_jpeg(content: bytes) -> None:
 
 
 def _check_tiff(content: bytes) -> None:
-    """Count what the first directory and those that it points to declare; what Pillow itself refuses may pass."""
+    """Count what the first directory and the ones that it points to declare; Pillow refuses other damage itself."""
     order, big = _TIFF_STARTS[content[:4]]
     count_format, entry, value_format = ("Q", "HHQ8s", "Q") if big else ("H", "HHL4s", "L")
     pending, parts, declared = [_number(content, 8 if big else 4, order + value_format)], 0, 0
@@ -129,6 +129,6 @@ def _check_tiff(content: bytes) -> None:
 
 
 def _number(content: bytes, place: int, layout: str) -> int:
-    """The integer at a place; 0 beyond the end."""
+    """Read the integer at an offset; 0 beyond the end."""
     end = place + struct.calcsize(layout)
     return int(struct.unpack(layout, content[place:end])[0]) if end <= len(content) else 0

@@ -1,4 +1,4 @@
-"""Image files, through Pillow, as timm reads them."""
+"""Image files, read with Pillow as timm reads them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats with these suffixes. For others it may run programs, such as Ghostscript for EPS."""
+"""Pillow's names of the formats with these suffixes. For others Pillow may run programs, such as Ghostscript."""
 
 _SLOW_DECODERS = frozenset({"bmp_rle", "ppm", "ppm_plain"})
 _SLOW_READS = 4
-"""Pieces in which a slow decoder reads a pixel."""
+"""Reads of a slow decoder per pixel."""
 _BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file whose header was read: its bytes, read once.
+    """An image file whose bytes and header were read.
 
     Attributes:
-        path: of the file.
-        content: all of it.
+        path: path of the file.
+        content: the whole file.
         size: (height, width) in pixels.
         opened: Pillow's image, not decoded yet.
     """
@@ -48,17 +48,17 @@ class EncodedImage:
 
     @property
     def sha256(self) -> str:
-        """Of the file's contents, hex."""
+        """Hex SHA-256 of the file."""
         return hashlib.sha256(self.content).hexdigest()
 
     def decode(self) -> NDArray[np.uint8]:
-        """Decode the pixels, once; of an animation, the first frame.
+        """Decode the pixels, or the first frame of an animation. Call it once.
 
         Returns:
             ``H×W×3`` uint8 in the order RGB; the caller owns it.
 
         Raises:
-            FrameSourceError: it is damaged.
+            FrameSourceError: the file is damaged.
         """
         with _translated(self.path), self.opened as image:
             image.load()
@@ -69,7 +69,8 @@ def open_image(path: str | Path) -> EncodedImage:
     """Read an image file and its header, without decoding it.
 
     Raises:
-        FrameSourceError: no such file, not a regular file, not one of ``FORMATS``, or beyond a bound.
+        FrameSourceError: there is no such file, or it is not a regular file, not in one of ``FORMATS``, or exceeds a
+            limit of ``vitedge.safety.limits``.
         MissingExtraError: Pillow is not installed.
     """
     pillow = extras.require("PIL.Image", extra="camera", purpose="reading image files")
@@ -86,16 +87,16 @@ def open_image(path: str | Path) -> EncodedImage:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file, as the format that its contents begin like, whatever its suffix.
+    """Read an image file, in the format of its first bytes, whatever its suffix.
 
-    Nothing is rotated by EXIF orientation: timm's data sets do not, and models are trained and evaluated with those.
+    EXIF orientation is ignored, as in timm's datasets, with which models are trained and evaluated.
 
     Returns:
         ``H×W×3`` uint8 in the order RGB; the caller owns it.
 
     Raises:
-        FrameSourceError: no such file, not an image, or damaged; a FIFO or device; larger than ``IMAGE_BYTES`` or
-            ``IMAGE_PIXELS`` of ``vitedge.safety.limits``.
+        FrameSourceError: there is no such file, or it is not an image, is damaged, is a FIFO or device, or is larger
+            than ``IMAGE_BYTES`` or ``IMAGE_PIXELS`` of ``vitedge.safety.limits``.
         MissingExtraError: Pillow is not installed.
     """
     return open_image(path).decode()
@@ -107,7 +108,7 @@ def _translated(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FrameSourceError(f"there is no image {path}") from error
-    except Exception as error:  # Pillow raises whatever a damaged file leads to, MemoryError and SyntaxError too
+    except Exception as error:  # for a damaged file Pillow raises anything, also MemoryError and SyntaxError
         why = str(error) or type(error).__name__
         raise FrameSourceError(
             f"{path} cannot be read: {why}",
@@ -131,7 +132,7 @@ def _check_pixels(image: Any, reader: BoundedReader) -> None:
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:
-    """The pixels, converted a band of rows at a time: a whole copy of a large image takes as much memory again."""
+    """Convert the pixels a band of rows at a time, because a copy of a large image would double its memory."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -141,12 +142,12 @@ def _rgb(image: Any) -> NDArray[np.uint8]:
 
 
 def list_images(folder: str | Path) -> tuple[Path, ...]:
-    """Image files of a folder and of the folders below it, hidden ones left out, sorted by path.
+    """List the image files of a folder and of the folders below it, without hidden ones, sorted by path.
 
-    Links to files are followed, links to folders are not; FIFOs and devices are left out.
+    Links to files are followed, links to folders are not. FIFOs and devices are left out.
 
     Raises:
-        FrameSourceError: no such folder, one that cannot be listed, or one deeper or larger than
+        FrameSourceError: there is no such folder, it cannot be listed, or it is deeper or larger than
             ``vitedge.safety.limits`` allows.
     """
     try:

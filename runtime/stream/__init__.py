@@ -1,4 +1,4 @@
-"""Frames in, predictions out: the threads between a source and the code that consumes its predictions.
+"""Streams: the threads between a source of frames and the code that consumes their predictions.
 
 The classifier imports it. Start with ``stream``; ``queue`` is the bounded queue between two threads.
 """

@@ -1,4 +1,5 @@
-"""What this machine is and has: processor, load, cameras, and a small cache between runs.
+"""This machine: its processor, memory, load and cameras, and a small cache between runs.
 
-Every room above the vocabulary may import it. Start with ``machine``.
+Every room above the vocabulary may import it. Start with ``machine``; ``capabilities`` recommends a precision,
+``cameras`` lists the V4L2 devices, and ``cache`` keeps small results between runs.
 """

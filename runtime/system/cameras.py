@@ -1,4 +1,4 @@
-"""The V4L2 devices of this machine, and whether a frame source could open them."""
+"""The V4L2 devices of this machine, and whether they can be opened as a source."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Camera:
     """A ``/dev/video*`` device.
 
     Attributes:
-        path: of the device.
-        name: as its driver gives it; empty if that cannot be read.
-        usable: whether it opens and delivers frames.
+        path: path of the device.
+        name: name from its driver; empty if it cannot be read.
+        usable: whether it can be opened and captures video.
         problem: why it is not usable; empty if it is.
     """
 
@@ -37,7 +37,7 @@ class Camera:
 
 
 def list_cameras() -> tuple[Camera, ...]:
-    """All V4L2 devices, in the order of their numbers; none where there are none."""
+    """List all V4L2 devices in the order of their numbers."""
     devices = sorted(DEVICES.glob("video[0-9]*"), key=lambda path: int(path.name[len("video") :]))
     return tuple(_camera(path) for path in devices)
 
@@ -80,6 +80,6 @@ def _capture_problem(descriptor: int) -> str:
 
 
 def captures_video(capability: bytes) -> bool:
-    """Whether a ``struct v4l2_capability`` says that this very device captures video."""
+    """Whether a ``struct v4l2_capability`` says that this device itself captures video."""
     *_, whole, own = _CAPABILITY.unpack(capability)
     return bool((own if whole & _HAS_DEVICE_CAPABILITIES else whole) & _VIDEO_CAPTURE)

@@ -1,4 +1,4 @@
-"""What the processor computes fast, and the precision to ask for because of it."""
+"""The instructions of the processor that speed up inference, and the precision that suits them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitedge.bundle.targets import Precision
 
 CPUINFO = Path("/proc/cpuinfo")
 
-# Linux's names of the instructions that neural networks gain from, and the names that people know them by.
+# Linux's names of the instructions that speed up neural networks, and their common names.
 X86_FEATURES: dict[str, str] = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -41,11 +41,11 @@ _X86_MACHINES = ("x86_64", "amd64", "i686")
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A precision to begin with on this processor.
+    """A recommended precision for this processor.
 
     Attributes:
         precision: the precision to convert to.
-        reason: why.
+        reason: why it is recommended.
     """
 
     precision: Precision
@@ -53,14 +53,14 @@ class Recommendation:
 
 
 def cpu_features(cpuinfo: str, machine: str) -> tuple[str, ...] | None:
-    """The fast instructions that ``/proc/cpuinfo`` lists, by the names that people use.
+    """Return the fast instructions in ``/proc/cpuinfo``, by their common names.
 
     Args:
-        cpuinfo: its text.
-        machine: what ``platform.machine()`` returns.
+        cpuinfo: text of ``/proc/cpuinfo``.
+        machine: result of ``platform.machine()``.
 
     Returns:
-        None where it cannot be told: another kind of processor, or no list in the text.
+        The names; None for another kind of processor, or if the text has no list of instructions.
     """
     known = _known_features(machine)
     listed = _listed_features(cpuinfo)
@@ -84,11 +84,11 @@ def _listed_features(cpuinfo: str) -> frozenset[str] | None:
 
 
 def recommend_precision(features: tuple[str, ...] | None, machine: str) -> Recommendation | None:
-    """The precision to begin with on the CPU target; None where the processor's features are not known.
+    """Recommend a precision for the CPU target; None if the processor's features are unknown.
 
-    OpenVINO computes int8 graphs in integers where x86 has VNNI or AMX; without them int8 goes through 16-bit
-    intermediates that can saturate (NNCF, "OverflowFix"). On Arm it computes their linear layers in integers, exactly,
-    and their convolutions in f16 or f32 (2026.4, emulated Cortex-A72 and A76).
+    With VNNI or AMX, OpenVINO computes int8 graphs in integers. On other x86 processors int8 uses 16-bit intermediates,
+    which can saturate (NNCF, "OverflowFix"). On Arm it computes linear layers in integers, exactly, and convolutions in
+    f16 or f32 (2026.4, emulated Cortex-A72 and A76).
     """
     if features is None:
         return None
@@ -112,7 +112,7 @@ def _recommend_arm(features: tuple[str, ...]) -> Recommendation:
 
 
 def read_features() -> tuple[str, ...] | None:
-    """The features of this machine."""
+    """Return the fast instructions of this machine; None if unknown."""
     try:
         text = CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""What this machine is and how busy it is; what cannot be read is ``unavailable``."""
+"""The processor, memory and load of this machine; a value that cannot be read is ``unavailable``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAME_KEYS = ("model name", "Model", "Hardware")
 
 @dataclass(frozen=True)
 class MachineState:
-    """What makes latencies of one machine differ from day to day.
+    """The state of the machine that affects its latencies from day to day.
 
     Attributes:
-        governors: the CPU frequency governors in force, sorted and joined by commas.
-        load_average: processes that ran or waited in the last minute, on average.
-        cpus: processors that this process may use.
+        governors: the active CPU frequency governors, sorted and joined by commas.
+        load_average: average number of processes that ran or waited during the last minute.
+        cpus: number of processors that this process may use.
     """
 
     governors: str
@@ -35,32 +35,32 @@ class MachineState:
 
 @dataclass(frozen=True)
 class Memory:
-    """In bytes; None where it cannot be read."""
+    """Memory of the machine in bytes; None if it cannot be read."""
 
     total: int | None
     available: int | None
 
 
 def read_memory(path: Path = MEMINFO) -> Memory:
-    """Total and available memory, from ``/proc/meminfo``."""
+    """Read the total and available memory from ``/proc/meminfo``."""
     lines = re.findall(r"^(\w+):\s+(\d+) kB", _read(path), re.MULTILINE)
     sizes = {key: int(kib) * KIBIBYTE for key, kib in lines}
     return Memory(total=sizes.get("MemTotal"), available=sizes.get("MemAvailable"))
 
 
 def processor_name() -> str:
-    """Name of the processor, as the kernel gives it, else the instruction set."""
+    """Return the name of the processor from the kernel, or else the instruction set."""
     facts = _cpuinfo(CPUINFO)
     return next((facts[key] for key in _NAME_KEYS if key in facts), platform.processor() or platform.machine())
 
 
 def machine_state() -> MachineState:
-    """Governor, load and processors, now."""
+    """Read the governors, the load and the number of processors."""
     return MachineState(governors=_governors(CPUFREQ), load_average=_load_average(), cpus=_usable_cpus())
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:
-    """The first value of each key."""
+    """Parse the first value of each key."""
     facts: dict[str, str] = {}
     for line in _read(path).splitlines():
         key, _, value = line.partition(":")

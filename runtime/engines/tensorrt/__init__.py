@@ -1,4 +1,5 @@
-"""Engines of TensorRT and TensorRT for RTX: kept and run on the device. Needs neither torch nor onnx.
+"""The engine for TensorRT and TensorRT for RTX: plans are built, kept and run on the device, without torch and onnx.
 
-``vitedge.runtime.engines`` opens it by name. Start with ``open``, then ``engine``; ``build`` compiles plans.
+``vitedge.runtime.engines.open`` opens it by name. Start with ``open``, then ``engine``; ``plan_store`` keeps plans on
+disk and ``build`` makes them.
 """

@@ -223,14 +223,14 @@ def test_an_interrupted_evaluation_resumes_and_predicts_the_same(
     expected = predict(whole, images)
 
     engine, stopped = classifiers()
-    answer = engine._answer
+    answer = engine._logits_of
 
     def interrupt(frame: np.ndarray) -> object:
         if len(engine.calls) > 13:
             raise KeyboardInterrupt
         return answer(frame)
 
-    monkeypatch.setattr(engine, "_answer", interrupt)
+    monkeypatch.setattr(engine, "_logits_of", interrupt)
     with pytest.raises(KeyboardInterrupt):
         predict(stopped, images, resume_log=ResumeLog(tmp_path / "j", "key"))
     kept = [json.loads(line)["start"] for line in (tmp_path / "j").read_text(encoding="utf-8").splitlines()[1:]]

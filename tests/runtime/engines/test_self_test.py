@@ -41,7 +41,7 @@ def truthful(golden: Golden) -> FakeEngine:
 
 
 def spoiled(truthful: FakeEngine, spoil: Callable[[Any], Any]) -> FakeEngine:
-    return engine_that(lambda frame: spoil(np.array(truthful._answer(frame))))
+    return engine_that(lambda frame: spoil(np.array(truthful._logits_of(frame))))
 
 
 def test_an_engine_that_is_right_passes(tiny_bundle: Bundle, truthful: FakeEngine, golden: Golden) -> None:
@@ -78,7 +78,7 @@ def test_little_noise_passes(tiny_bundle: Bundle, truthful: FakeEngine) -> None:
 
 def test_one_wrong_vector_among_good_ones_is_enough(tiny_bundle: Bundle, truthful: FakeEngine, golden: Golden) -> None:
     last = golden.frames[-1].tobytes()
-    engine = engine_that(lambda frame: truthful._answer(frame) * np.float32(0 if frame.tobytes() == last else 1))
+    engine = engine_that(lambda frame: truthful._logits_of(frame) * np.float32(0 if frame.tobytes() == last else 1))
     with pytest.raises(EngineError, match="SQNR"):
         self_test(tiny_bundle, engine)
 

@@ -102,7 +102,7 @@ class TestVideo:
         cut.write_bytes(whole.read_bytes()[:-200])
         with pytest.raises(FrameSourceError, match="is not a video") as raised:
             open_source(cut)
-        assert "cut off" in raised.value.fix
+        assert "truncated" in raised.value.fix
 
 
 class TestStrangersVideos:
