@@ -96,6 +96,8 @@ def vocabulary() -> Vocabulary:
         ("vitedge.evaluate(bundle, data=DIR)", "vitedge eval BUNDLE --data DIR"),
         ("vitedge.doctor() shows more", "vitedge doctor shows more"),
         ("vitedge.nosuch(bundle)", "vitedge.nosuch(bundle)"),
+        ("vitedge.sign(bundle, key=FILE, passphrase=TEXT)", "vitedge.sign(bundle, key=FILE, passphrase=TEXT)"),
+        ("vitedge.load(bundle, trust=KEYS), or trust=KEYS", "vitedge.load(bundle, trust=KEYS), or --trust KEYS"),
     ],
 )  # fmt: skip
 def test_errors_name_flags(text: str, translated: str, vocabulary: Vocabulary) -> None:

@@ -103,20 +103,30 @@ class Vocabulary:
         """Translate a text for the user of a verb. The flags of that verb go before flags of other verbs."""
         known = {name: flag for flags in self._flags.values() for name, flag in flags.items()}
         known.update(self._flags.get(verb, {}))
-        return _ARGUMENT.sub(lambda match: _as_flag(match, known), _CALL.sub(self._as_command, text))
+        words, rest = list[str](), 0
+        for found in _CALL.finditer(text):
+            words += [_with_flags(text[rest : found.start()], known), self._as_command(found)]
+            rest = found.end()
+        return "".join([*words, _with_flags(text[rest:], known)])
 
     def _as_command(self, match: re.Match[str]) -> str:
         command = COMMANDS.get(match[1], match[1])
         flags = self._flags.get(command.split()[0])
         if flags is None:
             return match[0]
-        words = [_ARGUMENT.sub(lambda each: _as_flag(each, flags), word) for word in match[2].split(", ")]
+        words = [_with_flags(word, flags) for word in match[2].split(", ")]
+        if any("=" in word for word in words):  # an argument that the command line does not have
+            return match[0]
         typed = [word if word.startswith("-") else word.upper() for word in words if word]
         return " ".join(["vitedge", command, *typed])
 
 
 def _flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
     return {action.dest: max(action.option_strings, key=len) for action in parser._actions if action.option_strings}
+
+
+def _with_flags(text: str, flags: Mapping[str, str]) -> str:
+    return _ARGUMENT.sub(lambda match: _as_flag(match, flags), text)
 
 
 def _as_flag(match: re.Match[str], flags: Mapping[str, str]) -> str:

@@ -88,6 +88,6 @@ def _ask(key: Path) -> str:
         raise UsageError(
             f"{key} is encrypted, and there is no terminal to ask for its passphrase",
             expected="a terminal, or a key that is not encrypted",
-            fix="vitedge.sign(bundle, key=..., passphrase=...) in Python takes it from where you keep it",
+            fix="in Python, vitedge.sign takes the passphrase as an argument",
         )
     return getpass.getpass(f"passphrase of {terminal_lines([str(key)]).strip()}: ")
