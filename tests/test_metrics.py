@@ -369,7 +369,7 @@ def test_scores_and_answers_of_other_types_are_refused(stranger: NDArray[np.gene
     with pytest.raises(ValueError, match="expected real numbers"):
         expected_calibration_error(flat, np.ones(len(flat), dtype=bool))
     for right in (flat.astype(np.float64) if flat.dtype.kind == "b" else flat, np.ones(len(flat))):
-        with pytest.raises(ValueError, match="truth values"):
+        with pytest.raises(ValueError, match="not bool"):
             expected_calibration_error(np.full(len(flat), 0.5), right)
 
 

@@ -157,7 +157,7 @@ class ImageFolder:
                 raise CalibrationError(
                     f"the folder {name!r} may mean several classes of the model: {', '.join(map(str, found))}",
                     expected="labels that differ",
-                    fix="convert again with --labels FILE, one distinct label a line",
+                    fix="convert again with labels=FILE, one distinct label a line",
                 )
         return {name: found[0] for name, found in matches.items()}
 

@@ -65,7 +65,7 @@ class VideoFrames:
         raise CalibrationError(
             f"the frames of {self.path} have no classes",
             expected="a folder of images, one folder a class, named by its label",
-            fix="without classes, compare with another bundle: --against BUNDLE",
+            fix="without classes, compare with another bundle: against=BUNDLE",
         )
 
     def decode(self) -> Generator[DecodedImage, None, None]:

@@ -107,7 +107,7 @@ def cluster_predictor(
     """
     if not isinstance(images, ImageFolder):
         raise UsageError(
-            f"{images.path} is a video, which is read in order", expected="a folder of images for --scheduler"
+            f"{images.path} is a video, which is read in order", expected="a folder of images for scheduler="
         )
     locations, folder = tuple(BundleLocation.of(bundle) for bundle in bundles), images.folder.resolve()
 
@@ -206,7 +206,7 @@ def _connected(scheduler: str) -> Any:
 
 
 def _distributed() -> Any:
-    return require("distributed", extra="cluster", purpose="--scheduler")
+    return require("distributed", extra="cluster", purpose="scheduler=")
 
 
 def _worker_pool(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:

@@ -171,7 +171,7 @@ def fit_threshold(scores: NDArray[np.floating], correct: NDArray[np.bool_], erro
             f"no threshold keeps the error rate of the accepted predictions within {100 * error:g} %: the lowest is "
             f"{100 * error_rates[ends].min():.2f} %",
             expected="an error rate that this model reaches on these images",
-            fix="allow a higher --abstain-error",
+            fix="allow a higher abstain_error=",
         )
     last = int(within[-1])
     return 0.0 if last == len(ranked) - 1 else float(ranked[last] + ranked[last + 1]) / 2

@@ -1,5 +1,5 @@
-"""Sources of models: a name, a folder, a file or a factory becomes a module or a graph with its model card.
+"""Sources of models: turn a name, a folder, a file or a factory into a module or a graph, with its model card.
 
-``vitedge.converters.pipeline`` imports it. Start with ``parse``, which decides what a source is; then read the loader
-of that source.
+``vitedge.converters`` and the front door import it. Start with ``parse``, which decides the kind of a source; then read
+the loader of that kind.
 """

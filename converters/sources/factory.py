@@ -1,4 +1,4 @@
-"""``package.module:factory``, a callable of the user's own that makes an ``nn.Module``, to a module with its card."""
+"""Load ``package.module:factory``, the user's own callable that returns an ``nn.Module``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.sources.labels import choose_labels, configured_labels
 from vitedge.converters.sources.parse import SCHEMES, Factory
-from vitedge.converters.sources.preprocessing import given_preprocessing, require_preprocessing
+from vitedge.converters.sources.preprocessing import read_preprocessing, require_preprocessing
 from vitedge.converters.sources.timm.config import preprocessing_from
-from vitedge.converters.sources.timm.models import TorchModel, hash_of
-from vitedge.converters.sources.weights.checkpoints import read_weights
-from vitedge.converters.sources.weights.fitting import Mismatch, check_finite
+from vitedge.converters.sources.torch_model import TorchModel, state_dict_sha256
+from vitedge.converters.sources.weights.checkpoints import read_checkpoint
+from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 
 EXPECTED = "a callable without required arguments that returns a torch.nn.Module"
@@ -39,23 +39,23 @@ def load_factory(
     preprocessing: str | None,
     input_size: tuple[int, int] | None,
 ) -> TorchModel:
-    """Import a factory, from the current folder too where nothing of its name is installed, and call it.
+    """Import a factory and call it. Modules that are not installed are imported from the current folder.
 
     Args:
-        source: names the factory.
-        weights: state dict for its module; None for the weights that it comes with.
+        source: name of the factory.
+        weights: file with the state dict for its module; None for the module's own weights.
         labels: file of labels.
-        preprocessing: see ``given_preprocessing``; None for the module's own timm configuration (``pretrained_cfg``).
-        input_size: (height, width) in pixels; None for that of the preprocessing.
+        preprocessing: see ``read_preprocessing``; None for the module's own timm configuration (``pretrained_cfg``).
+        input_size: (height, width) in pixels; None for the size of the preprocessing.
 
     Raises:
-        UsageError: it cannot be imported, raises, makes something else than a classifier of one image, or nothing says
-            how images are preprocessed.
+        UsageError: the factory cannot be imported, raises, returns no classifier of one image, or nothing defines the
+            preprocessing.
         CheckpointError: the weights or labels do not fit.
     """
     with _current_folder_last():
         module = _called(_imported(source), source).cpu().float().eval()
-    sha256 = hash_of(module.state_dict()) if weights is None else _filled(module, weights)
+    sha256 = state_dict_sha256(module.state_dict()) if weights is None else _filled(module, weights)
     config = _timm_config(module)
     prepared = _preprocessing(config, preprocessing, input_size, source)
     logits = _count_logits(module, prepared.input_size, source)
@@ -79,7 +79,7 @@ def load_factory(
 
 @contextlib.contextmanager
 def _current_folder_last() -> Iterator[None]:
-    """Import from the current folder what is not installed: a ``numpy.py`` in it is not imported instead of numpy."""
+    """Search the current folder last, so that a ``numpy.py`` in it is not imported instead of numpy."""
     before = list(sys.path)
     sys.path.append(str(Path.cwd()))
     importlib.invalidate_caches()
@@ -125,7 +125,7 @@ def _module(source: Factory) -> object:
 
 
 def _modules_beside(name: str) -> list[str]:
-    """Modules of the package that should hold this one, or of the current folder."""
+    """List the modules of the parent package, or of the current folder."""
     parent = name.rpartition(".")[0]
     places = list(sys.modules[parent].__path__) if parent in sys.modules else [str(Path.cwd())]
     return [f"{parent}.{each.name}".lstrip(".") for each in pkgutil.iter_modules(places)]
@@ -134,7 +134,7 @@ def _modules_beside(name: str) -> list[str]:
 def _check_arguments(found: Callable[..., object], source: Factory) -> None:
     try:
         parameters = inspect.signature(found).parameters.values()
-    except ValueError:  # built in: it has no signature to read
+    except ValueError:  # a builtin without a signature
         return
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     required = [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
@@ -157,7 +157,7 @@ def _called(factory: Callable[[], object], source: Factory) -> nn.Module:
 
 
 def described(error: BaseException) -> str:
-    """The last line of a traceback, and the place that it names."""
+    """Return the last line of a traceback, and the place that it names."""
     line = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
         return f"{line}, {error.filename}, line {error.lineno}"
@@ -166,13 +166,13 @@ def described(error: BaseException) -> str:
 
 
 def _filled(module: nn.Module, file: Path) -> str:
-    """Load a state dict; the hash of its file."""
-    stored = read_weights(file)
-    check_finite(stored.tensors, file)
-    mismatch = Mismatch.between(module.state_dict(), stored.tensors)
+    """Load a state dict into the module, and return the hash of its file."""
+    stored = read_checkpoint(file)
+    check_finite(stored.state_dict, file)
+    mismatch = IncompatibleKeys.between(module.state_dict(), stored.state_dict)
     if mismatch:
-        raise mismatch.error(str(file), fix="give the state dict of the very module that the factory makes")
-    module.load_state_dict(dict(stored.tensors))
+        raise mismatch.error(str(file), fix="give the state dict of the module that the factory returns")
+    module.load_state_dict(dict(stored.state_dict))
     return stored.sha256
 
 
@@ -185,7 +185,7 @@ def _preprocessing(
     config: Mapping[str, Any], given: str | None, size: tuple[int, int] | None, source: Factory
 ) -> Preprocessing:
     if given is not None:
-        return given_preprocessing(given, size)
+        return read_preprocessing(given, size)
     if config:
         return preprocessing_from(config if size is None else {**config, "input_size": (3, *size)})
     return require_preprocessing(None, size, name=str(source), holder="its module has no pretrained_cfg of timm")
@@ -200,7 +200,7 @@ def _count_logits(module: nn.Module, size: tuple[int, int], source: Factory) -> 
         raise UsageError(
             f"the module of {source}, given {image}, raises {described(error)}",
             expected=CONTRACT,
-            fix="wrap it in a module that takes an image alone; --input-size HxW if it takes images of another size",
+            fix="wrap it in a module that takes an image alone; input_size= if it takes another size",
         ) from error
     if not isinstance(logits, Tensor):
         raise UsageError(

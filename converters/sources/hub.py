@@ -1,7 +1,7 @@
-"""Repositories of the Hugging Face hub to folders: the few files that a conversion needs, of one commit.
+"""Download from the Hugging Face hub the files that a conversion needs, of one commit.
 
-huggingface_hub does the work, with its cache, its tokens (``hf auth login``, ``HF_TOKEN``) and its variables
-(``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``). It resumes where a connection breaks, and keeps what is whole.
+huggingface_hub does the work, with its cache, its tokens (``hf auth login``, ``HF_TOKEN``) and its environment
+variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``). It resumes interrupted downloads and keeps complete files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vitedge.progress import Progress
 from vitedge.safety.limits import CHECKPOINT_BYTES, JSON_BYTES
 
 TIMEOUT_SECONDS = 5.0
-"""How long the hub may take to answer the question that is asked first, once, to know whether there is a network."""
+"""Timeout of the first request, which shows whether there is a network."""
 SHOWN_DIGITS = 12
 MEGABYTE = 1_000_000
 
@@ -35,30 +35,30 @@ Choice = Callable[[Collection[str], HubRepo], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository's files on this machine.
+    """Files of a repository on this machine.
 
     Attributes:
-        folder: holds them; in the hub's cache, to be read only.
-        revision: the commit that they are of, 40 hexadecimal digits.
+        folder: folder in the hub's cache; do not write to it.
+        revision: commit of the files, 40 hexadecimal digits.
     """
 
     folder: Path
     revision: str
 
 
-def fetch(source: HubRepo, progress: Progress, *, choose: Choice | None = None) -> Snapshot:
-    """Download what is chosen, by default configuration and weights, but for what the cache has.
+def download_snapshot(source: HubRepo, progress: Progress, *, choose: Choice | None = None) -> Snapshot:
+    """Download the chosen files, by default configuration and weights, unless the cache has them.
 
-    Without a network, the copy that the cache has of the same revision serves, if it is complete.
+    Without a network, a complete copy of the same revision in the cache is used.
 
     Args:
         source: the repository, and a branch, tag or commit of it.
-        progress: is told what is downloaded, and how much of it has come.
-        choose: the files, of those that there are; raises CheckpointError if some are lacking.
+        progress: told which files are downloaded, and how many bytes have arrived.
+        choose: selects files from the repository's files; raises CheckpointError if some are missing.
 
     Raises:
-        CheckpointError: no network and no copy; no such repository or revision, or none that this user may read; the
-            repository holds no model. Says what to do instead.
+        CheckpointError: there is neither a network nor a copy, the repository or revision does not exist or this user
+            may not read it, or it holds no model. The message says what to do.
     """
     choose = choose or needed_files
     progress.step(f"looking up {source} on the hub")
@@ -69,7 +69,7 @@ def fetch(source: HubRepo, progress: Progress, *, choose: Choice | None = None) 
             )
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise _refused(source, error) from error
-    except Exception as error:  # the HTTP library's own, of which huggingface_hub has changed
+    except Exception as error:  # errors of the HTTP library, which huggingface_hub has changed before
         cached = _cached(source, choose)
         if cached is None:
             raise _unreachable(source, error) from error
@@ -90,7 +90,7 @@ def fetch(source: HubRepo, progress: Progress, *, choose: Choice | None = None) 
 
 
 def needed_files(names: Collection[str], source: HubRepo) -> tuple[str, ...]:
-    """Which of a repository's files a conversion needs: ``config.json`` first, then the processor's, then the weights.
+    """Select the files that a conversion needs: ``config.json``, the processor's configuration, then the weights.
 
     Raises:
         CheckpointError: there is no ``config.json``, or there are no weights.
@@ -101,10 +101,10 @@ def needed_files(names: Collection[str], source: HubRepo) -> tuple[str, ...]:
 
 
 def only_weights(names: Collection[str], source: HubRepo) -> tuple[str, ...]:
-    """Which of a repository's files hold its weights.
+    """Select the files of the weights.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are no weights.
     """
     weights = weight_files(names)
     if not weights:
@@ -120,7 +120,7 @@ def _no_model(source: HubRepo) -> CheckpointError:
 
 
 def _download(repo: str, name: str, revision: str | None, progress: Progress) -> Path:
-    """A file of the hub's cache, in the folder that is named by its commit. A branch's name is remembered with it."""
+    """Download a file into the folder of its commit in the hub's cache, and return its path."""
     return Path(
         huggingface_hub.hf_hub_download(
             repo, name, revision=revision, etag_timeout=TIMEOUT_SECONDS, tqdm_class=_bar_for(progress, name)
@@ -129,7 +129,7 @@ def _download(repo: str, name: str, revision: str | None, progress: Progress) ->
 
 
 def _cached(source: HubRepo, choose: Choice) -> Snapshot | None:
-    """The copy in the cache, if nothing that is chosen is lacking."""
+    """Return the copy in the cache, if it has all chosen files."""
     found = (
         huggingface_hub.try_to_load_from_cache(source.repo, name, revision=source.revision or None)
         for name in (CONFIG, *WHOLE_FILES)
@@ -145,7 +145,7 @@ def _cached(source: HubRepo, choose: Choice) -> Snapshot | None:
 
 
 def _refused(source: HubRepo, error: Exception) -> CheckpointError:
-    """What the hub itself says no to."""
+    """Translate a refusal by the hub."""
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
             f"{source} is gated: its authors ask you to accept their terms first",
@@ -179,13 +179,13 @@ def _first_line(error: BaseException) -> str:
 
 
 class TooLargeError(Exception):
-    """A file of the hub is larger than any that is read, or larger than the hub said."""
+    """A file of the hub is larger than the limit, or larger than the hub announced."""
 
 
 def _bar_for(progress: Progress, name: str) -> type[Any]:
-    """A progress bar for huggingface_hub to drive, which draws nothing and reports to ``progress``.
+    """Return a progress bar class for huggingface_hub, which draws nothing and reports to ``progress``.
 
-    It is told of every piece before that is written, and stops the download of a file that is too large.
+    huggingface_hub reports every chunk before it is written; the bar stops the download of a file that is too large.
     """
     most = JSON_BYTES if name.endswith(".json") else CHECKPOINT_BYTES
 
@@ -212,14 +212,14 @@ def _bar_for(progress: Progress, name: str) -> type[Any]:
 
 
 class Meter:
-    """Bytes that arrive, as megabytes that a ``Progress`` tracks.
+    """Counts arriving bytes, and reports megabytes to a ``Progress``.
 
     Attributes:
-        bytes: that have arrived.
+        bytes: number of bytes that have arrived.
 
     Args:
-        progress: receives them.
-        total: bytes that are expected; 0 if that is not known.
+        progress: receives the megabytes.
+        total: expected number of bytes; 0 if unknown.
     """
 
     def __init__(self, progress: Progress, total: int) -> None:
@@ -231,12 +231,12 @@ class Meter:
         self._shown = 0
 
     def add(self, count: int) -> None:
-        """So many bytes more; fewer, if some that had come are thrown away."""
+        """Add to the number of bytes; a negative count takes discarded bytes away."""
         self.bytes += count
         while self._shown <= self.bytes // MEGABYTE and next(self._items, None) is not None:
             self._shown += 1
 
     def close(self) -> None:
-        """All have come, or no more will."""
+        """Stop reporting."""
         if isinstance(self._items, Generator):
             self._items.close()

@@ -1,6 +1,6 @@
-"""The names of a classifier's classes.
+"""Labels of a classifier: from a file, from a configuration, or ImageNet's.
 
-White space within a label, line breaks among it, becomes one space. A label with another control character is refused.
+White space within a label, including line breaks, becomes one space. A label with another control character is refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read a text file with one label a line; empty lines at its end are ignored.
+    """Read a text file with one label a line; ignore empty lines at the end.
 
     Raises:
-        CheckpointError: the file is missing, no regular file, not UTF-8, empty or beyond a bound; or a line among the
-            labels is empty, too long or has a control character.
+        CheckpointError: the file is missing, no regular file, not UTF-8 or empty, or exceeds a limit; or a label is
+            empty, too long or has a control character.
     """
     try:
         lines = read_lines(path, limit=TEXT_BYTES, lines=LABELS)
@@ -49,21 +49,24 @@ def _label(text: str, where: str) -> str:
         raise CheckpointError(
             f"{where} has the control character U+{ord(control[0]):04X}",
             expected="a label that can be printed",
-            fix="take the character out; --labels FILE replaces a checkpoint's labels",
+            fix="remove the character; labels=FILE replaces a checkpoint's labels",
         )
     return label
 
 
 def configured_labels(config: Mapping[str, Any], *, key: str = "label_names") -> tuple[str, ...] | None:
-    """``label_names`` of a timm configuration, described by its ``label_descriptions``; None if it names none.
+    """Return the labels of a configuration; None if it has none.
+
+    They are ``label_names`` of timm, replaced by ``label_descriptions`` if there are any, or ``id2label`` of
+    Transformers.
 
     Args:
         config: the configuration.
-        key: where it has them, if not under timm's name.
+        key: key of the labels.
 
     Raises:
-        CheckpointError: they are not a list of strings, nor an object from index to string; one is too long or has a
-            control character.
+        CheckpointError: the labels are neither a list of strings nor an object from index to string, or a label is too
+            long or has a control character.
     """
     names = config.get(key)
     if not names:
@@ -99,24 +102,24 @@ def _by_index(names: Mapping[Any, Any]) -> list[Any] | None:
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Short names of the 1000 ImageNet classes, in order: the first lemma of each synset, from timm."""
+    """Return short names of the 1000 ImageNet classes, in order: the first lemma of each synset, from timm."""
     from timm.data import ImageNetInfo
 
     return tuple(lemmas.split(",")[0] for lemmas in ImageNetInfo("imagenet-1k").label_descriptions())
 
 
 def numbered_labels(count: int) -> tuple[str, ...]:
-    """``class_0`` … for classes without names."""
+    """Return ``class_0``, ``class_1``, … for classes without names."""
     return tuple(f"class_{index}" for index in range(count))
 
 
 def check_label_count(labels: tuple[str, ...], logits: int, *, where: str) -> tuple[str, ...]:
-    """The labels, if there is one for each logit.
+    """Return the labels if there is one for each logit.
 
     Args:
-        labels: names of classes, in order.
-        logits: outputs of the network.
-        where: what gave the labels, for the error.
+        labels: labels in order.
+        logits: number of logits.
+        where: origin of the labels, for the error.
 
     Raises:
         CheckpointError: the numbers differ.
@@ -125,7 +128,7 @@ def check_label_count(labels: tuple[str, ...], logits: int, *, where: str) -> tu
         raise CheckpointError(
             f"{where} has {len(labels)} labels, the network has {logits} logits",
             expected="one label for each logit, in their order",
-            fix="give the right list: --labels FILE, one label a line",
+            fix="give the right list: labels=FILE, one label a line",
         )
     return labels
 
@@ -133,17 +136,17 @@ def check_label_count(labels: tuple[str, ...], logits: int, *, where: str) -> tu
 def choose_labels(
     logits: int, *, file: Path | None, configured: tuple[str, ...] | None, where: str, imagenet: bool = False
 ) -> tuple[str, ...]:
-    """Those of a file, else those of a configuration, else ImageNet's where there are 1000, else numbers.
+    """Choose the labels of a file, else of the configuration, else ImageNet's for 1000 classes, else numbers.
 
     Args:
-        logits: outputs of the network.
-        file: ``--labels``.
-        configured: labels that the source names.
-        where: what names them, for errors.
-        imagenet: whether 1000 classes without names are ImageNet's.
+        logits: number of logits.
+        file: file of labels; None if the user gave none.
+        configured: labels of the source's configuration; None if it has none.
+        where: origin of the configured labels, for errors.
+        imagenet: whether 1000 classes without labels are ImageNet's.
 
     Raises:
-        CheckpointError: the file cannot be read, or the number of labels is not that of the logits.
+        CheckpointError: the file cannot be read, or the number of labels differs from the number of logits.
     """
     if file is not None:
         return check_label_count(read_labels(file), logits, where=str(file))

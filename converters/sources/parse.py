@@ -1,4 +1,4 @@
-"""What ``SOURCE`` means: a name, a folder, a file, or a factory of the user's own. Nothing heavy is imported."""
+"""Parse a source: a name, a folder, a file, or the user's own factory. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TimmName:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder in the hub's layout, of timm or Transformers: ``config.json`` and a weight file."""
+    """A folder in the hub's layout, of timm or Transformers: ``config.json`` and a weights file."""
 
     path: Path
 
@@ -78,15 +78,15 @@ class OnnxFile:
 
 
 @dataclass(frozen=True)
-class VariantName:
-    """A model that timm does not have and ``cswin_pvt`` does, such as ``cswin_tiny_224``."""
+class CswinPvtName:
+    """A CSWin or PVT v1 model, which timm lacks, such as ``cswin_tiny_224``."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class ProgramFile:
-    """A program that ``torch.export.save`` wrote."""
+class ExportedProgramFile:
+    """A file that ``torch.export.save`` wrote."""
 
     path: Path
 
@@ -98,11 +98,11 @@ class ProgramFile:
 
 @dataclass(frozen=True)
 class Factory:
-    """A callable of the user's own that gives an ``nn.Module``.
+    """The user's own callable that returns an ``nn.Module``.
 
     Attributes:
-        module: dotted name of the module that holds it.
-        attribute: its name there; dotted for what a class holds.
+        module: dotted name of the module that holds the callable.
+        attribute: name of the callable in the module; dotted for an attribute of a class.
     """
 
     module: str
@@ -117,16 +117,17 @@ class Factory:
         return f"{self.module}:{self.attribute}"
 
 
-_FILES: Mapping[str, type[OnnxFile | ProgramFile]] = {".onnx": OnnxFile, ".pt2": ProgramFile}
+_FILES: Mapping[str, type[OnnxFile | ExportedProgramFile]] = {".onnx": OnnxFile, ".pt2": ExportedProgramFile}
 
-Source = TimmName | VariantName | HubFolder | HubRepo | OnnxFile | ProgramFile | Factory
+Source = TimmName | CswinPvtName | HubFolder | HubRepo | OnnxFile | ExportedProgramFile | Factory
 
 
 def parse_source(text: str) -> Source:
-    """Tell what a user's SOURCE is. A bare name is that of a known model unless a folder or file of that name exists.
+    """Decide the kind of a source. A bare name is a known model, unless a folder or file of that name exists.
 
     Raises:
-        UsageError: a path that does not exist, a scheme that is not known, a bundle, or weights without a model.
+        UsageError: the path does not exist, the scheme is unknown, or the source is a bundle, or weights without a
+            model.
     """
     scheme, factory = _SCHEME.fullmatch(text), _FACTORY.fullmatch(text)
     if factory and factory[1] not in SCHEMES:
@@ -140,7 +141,7 @@ def parse_source(text: str) -> Source:
         return _file(path)
     if not text or any(mark in text for mark in "/\\~"):
         raise UsageError(f"no file or folder at {text!r}", expected=EXPECTED, fix="check the path")
-    return VariantName(text) if text in VARIANTS else TimmName(text)
+    return CswinPvtName(text) if text in VARIANTS else TimmName(text)
 
 
 def _with_scheme(scheme: str, name: str) -> Source:
@@ -175,5 +176,5 @@ def _file(path: Path) -> Source:
         if not is_file(path):
             raise UsageError(f"no file at {path}", expected=f"a {path.suffix} file", fix="check the path")
         return _FILES[path.suffix](path)
-    fix = "name its model: vitedge convert timm:NAME --weights FILE" if path.suffix in WEIGHT_SUFFIXES else ""
-    raise UsageError(f"{path} is not a model that says what it is", expected=EXPECTED, fix=fix)
+    fix = "name its model: vitedge.convert('timm:NAME', weights=FILE)" if path.suffix in WEIGHT_SUFFIXES else ""
+    raise UsageError(f"{path} does not name its model", expected=EXPECTED, fix=fix)

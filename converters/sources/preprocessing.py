@@ -1,4 +1,4 @@
-"""``--preprocessing``: how images become inputs, where a source does not say it or says it wrongly."""
+"""Read preprocessing that a user gives, for a source that has none or a wrong one."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ EXAMPLE = (
 )
 
 
-def given_preprocessing(text: str, size: tuple[int, int] | None) -> Preprocessing:
-    """Read what ``--preprocessing`` names.
+def read_preprocessing(text: str, size: tuple[int, int] | None) -> Preprocessing:
+    """Read the preprocessing that a user names.
 
     Args:
         text: path of a JSON file (timm's ``pretrained_cfg``, by itself or within a hub configuration, or the manifest
             of a bundle), or ``timm:NAME`` for the configuration of a timm model.
-        size: (height, width) that the network takes; None where any. A timm model's configuration is read for this
-            size, and so is a file that names none.
+        size: (height, width) that the network takes; None for any size. It replaces the size of a timm model's
+            configuration, and completes a file without a size.
 
     Raises:
-        UsageError: neither a file nor a timm name.
-        CheckpointError: a file that says nothing of the kind, or names another size than the network's.
+        UsageError: the text is neither a file nor a timm name.
+        CheckpointError: the file holds no preprocessing, or has another size than the network.
     """
     if text.startswith("timm:"):
         return _of_timm(text.removeprefix("timm:"), size)
@@ -52,24 +52,25 @@ def given_preprocessing(text: str, size: tuple[int, int] | None) -> Preprocessin
 
 
 def require_preprocessing(text: str | None, size: tuple[int, int] | None, *, name: str, holder: str) -> Preprocessing:
-    """``given_preprocessing`` for a source that cannot say it by itself.
+    """Read the preprocessing that a user must name, because the source has none.
 
     Args:
-        text: ``--preprocessing``; None where it was not given.
-        size: (height, width) that the network takes; None where any.
-        name: of the source.
-        holder: what the source is, and why it does not say it.
+        text: as for ``read_preprocessing``; None if the user gave none.
+        size: (height, width) that the network takes; None for any size.
+        name: name of the source.
+        holder: reason why the source has none, for the error.
 
     Raises:
-        UsageError: it was not given.
+        UsageError: the user gave none, or ``read_preprocessing`` refuses the text.
+        CheckpointError: ``read_preprocessing`` refuses the file.
     """
     if text is None:
         raise UsageError(
             f"nothing says how images are preprocessed for {name}: {holder}",
             expected=EXPECTED,
-            fix=f"--preprocessing timm:NAME, for that of a timm model, or --preprocessing FILE with {EXAMPLE}",
+            fix=f"preprocessing=timm:NAME for the preprocessing of a timm model, or preprocessing=FILE with {EXAMPLE}",
         )
-    return given_preprocessing(text, size)
+    return read_preprocessing(text, size)
 
 
 def _of_timm(name: str, size: tuple[int, int] | None) -> Preprocessing:

@@ -1,8 +1,8 @@
-"""Random weights through which an image still shows.
+"""Random weights with logits that depend on the image.
 
-Training starts from weights that hide the image: residual branches closed by norms or LayerScale at nearly 0,
-classifiers at 0, BatchNorm statistics that no image has made. Logits from such weights are nearly the same for all
-images, so that neither a wrong graph nor the noise of int8 shows in them.
+Initial weights for training hide the image: norms or LayerScale near 0 close residual branches, classifiers are 0, and
+BatchNorm statistics fit no image. Their logits are nearly the same for all images, so that neither a wrong graph nor
+the noise of int8 shows in them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from vitedge.converters.verify import synthetic_frames
 
 SEED = 0
 CLOSED = 1e-2
-"""A factor below this lets nearly nothing through."""
+"""A branch whose scale is below this is closed."""
 OPENED = 0.1
-"""What it becomes: at 1, deep residual networks with BatchNorm amplify float32 rounding to 1e-2 of the logits; at 0.3,
-LeViT leaves 19 dB of its logits in bfloat16, where 35 remain with 0.1."""
+"""Scale of an opened branch. At 1, deep residual networks with BatchNorm amplify float32 rounding to 1e-2 of the
+logits. At 0.3, LeViT in bfloat16 reaches 19 dB; at 0.1, 35 dB."""
 LEAST_VARIANCE = 0.05
-"""Of BatchNorm: dividing by less amplifies rounding; with more, a network without residual branches fades out."""
+"""Lowest BatchNorm variance. A lower one amplifies rounding; with a higher one, the signal fades in a network without
+residual branches."""
 
 
 def randomize(module: nn.Module, preprocessing: Preprocessing) -> None:
-    """Draw the weights of linear layers and convolutions, open closed branches, and take BatchNorm statistics.
+    """Draw the weights of linear layers and convolutions, open closed branches, and set BatchNorm statistics.
 
-    Each layer keeps the scale of its input: weights have variance 1 / fan-in, factors of norms and LayerScale that are
-    nearly 0 become 0.1, and BatchNorm takes mean and variance from deterministic noise with the spectrum of photos.
-    What remains (embeddings, biases, attention temperatures) stays as it is.
+    Each layer keeps the scale of its input: weights have variance 1 / fan-in, scales of norms and LayerScale near 0
+    become 0.1, and BatchNorm takes mean and variance from deterministic noise with the spectrum of photos. All other
+    parameters (embeddings, biases, attention temperatures) stay unchanged.
 
     Args:
         module: an image classifier in evaluation mode; changed in place.
-        preprocessing: of its images.
+        preprocessing: preprocessing of its images.
     """
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
@@ -57,7 +58,7 @@ def _take_statistics(module: nn.Module, preprocessing: Preprocessing) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average over all that passes, not a running one
+        norm.momentum = None  # cumulative average, not an exponential one
         norm.train()
     module(torch.from_numpy(normalized(synthetic_frames(preprocessing.input_size), preprocessing)))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from vitedge.converters.onnx_export import export
 from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
 from vitedge.converters.sources.parse import HubFolder
-from vitedge.converters.sources.timm.models import TorchModel, load_folder
+from vitedge.converters.sources.timm.models import load_timm_folder
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import synthetic_frames
 
 
@@ -27,7 +28,7 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(small_folder: Path) -> TorchModel:
     """That checkpoint, loaded."""
-    return load_folder(HubFolder(small_folder), labels=None)
+    return load_timm_folder(HubFolder(small_folder), labels=None)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vitedge.converters.onnx_export import export
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import ConversionError
 
 

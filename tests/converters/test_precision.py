@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from vitedge.converters.precision import half_weights
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.apply import Rewritten
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.metrics import sqnr_db
 
 

@@ -20,7 +20,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.converters.openvino.backend import write_ir
 from vitedge.converters.publish import check_output, file_records, publish, staged
 from vitedge.converters.rewrites.apply import Rewritten
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import BundleSchemaError, ConversionError, UsageError
 
 FULL = Path("/dev/full")

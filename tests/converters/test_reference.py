@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torchvision.transforms import Compose, Normalize, ToTensor  # type: ignore[import-untyped]
 
 from vitedge.converters.reference import graph_logits, module_logits, normalized
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
 

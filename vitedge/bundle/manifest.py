@@ -322,7 +322,7 @@ def dump_manifest(manifest: Manifest) -> str:
         raise UsageError(
             f"the manifest takes {len(text)} bytes, most of them for {manifest.model.num_classes} labels",
             expected=f"at most {MANIFEST_BYTES} bytes",
-            fix="give shorter labels with --labels",
+            fix="give shorter labels: labels=FILE",
         )
     return text
 

@@ -1,4 +1,4 @@
-"""CSWin Transformer and PVT v1, which timm does not have, for the checkpoints that their authors published.
+"""CSWin Transformer and PVT v1, which timm lacks, for the checkpoints that their authors published.
 
 | variant | authors' name |
 |---|---|
@@ -7,5 +7,6 @@
 | ``cswin_base_224``, ``cswin_base_384`` | ``CSWin_96_24322_base_224``, ``CSWin_96_24322_base_384`` |
 | ``pvt_tiny``, ``pvt_small``, ``pvt_medium``, ``pvt_large`` | the same |
 
-Start with ``models``, which loads a variant by name; ``build`` makes the network and ``published`` fills it.
+The converters import it. Start with ``models``, which loads a variant by name; ``build`` builds the network and
+``published`` loads its weights.
 """

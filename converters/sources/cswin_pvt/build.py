@@ -1,13 +1,4 @@
-"""Families that timm does not have: CSWin Transformer and PVT v1, for the checkpoints that their authors published.
-
-| variant | authors' name |
-|---|---|
-| ``cswin_tiny_224`` | ``CSWin_64_12211_tiny_224`` |
-| ``cswin_small_224`` | ``CSWin_64_24322_small_224`` |
-| ``cswin_base_224``, ``cswin_base_384`` | ``CSWin_96_24322_base_224``, ``CSWin_96_24322_base_384`` |
-| ``pvt_tiny``, ``pvt_small``, ``pvt_medium``, ``pvt_large`` | the same |
-
-"""
+"""Build the network of a variant of CSWin or PVT v1."""
 
 from __future__ import annotations
 
@@ -24,15 +15,15 @@ __all__ = ["VARIANTS", "build"]
 
 
 def build(name: str, num_classes: int = 1000, input_size: tuple[int, int] | None = None) -> ImageClassifier:
-    """A network of one variant in evaluation mode, with random weights.
+    """Build the network of a variant in evaluation mode, with random weights.
 
     Args:
         name: a key of ``VARIANTS``.
         num_classes: number of logits.
-        input_size: (height, width) in pixels; the size that the variant was trained for if omitted.
+        input_size: (height, width) in pixels; None for the training size of the variant.
 
     Raises:
-        UsageError: no such variant, or an input size that the family cannot take.
+        UsageError: there is no such variant, or the family cannot take the input size.
         MissingExtraError: torch is not installed.
     """
     variant = VARIANTS.get(name)

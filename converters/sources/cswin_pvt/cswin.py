@@ -24,7 +24,7 @@ _MLP_RATIO = 4
 
 
 def side_multiple(variant: CSWinVariant) -> int:
-    """The number of pixels that must divide both sides of the input.
+    """Return the number of pixels that must divide both sides of the input.
 
     The stem and the three mergers halve the map five times, and the stripes of a stage must tile its map.
     """
@@ -33,7 +33,7 @@ def side_multiple(variant: CSWinVariant) -> int:
 
 
 def split_into_stripes(features: Tensor, stripe: Size) -> Tensor:
-    """(batch, height, width, channels) to (batch × stripes, stripe height, stripe width, channels)."""
+    """Split (batch, height, width, channels) into (batch × stripes, stripe height, stripe width, channels)."""
     batch, height, width, channels = features.shape
     rows, columns = stripe
     tiles = features.reshape(batch, height // rows, rows, width // columns, columns, channels)
@@ -41,7 +41,7 @@ def split_into_stripes(features: Tensor, stripe: Size) -> Tensor:
 
 
 def join_stripes(stripes: Tensor, size: Size) -> Tensor:
-    """The inverse of ``split_into_stripes`` for a map of ``size`` (height, width)."""
+    """Invert ``split_into_stripes`` for a map of ``size`` (height, width)."""
     _, rows, columns, channels = stripes.shape
     height, width = size
     tiles = stripes.reshape(-1, height // rows, width // columns, rows, columns, channels)
@@ -65,7 +65,7 @@ class StripeAttention(nn.Module):
         self.get_v = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend; each of the three, and the result, is (batch, height, width, dim)."""
+        """Attend; arguments and result are (batch, height, width, dim)."""
         size = (value.shape[1], value.shape[2])
         values = split_into_stripes(value, self.stripe)
         weights = (self._heads(query) * self.scale) @ self._heads(key).transpose(-2, -1)
@@ -74,13 +74,13 @@ class StripeAttention(nn.Module):
         return join_stripes(merged + self._lepe(values), size)
 
     def _heads(self, features: Tensor) -> Tensor:
-        """(batch, height, width, dim) to (batch × stripes, heads, tokens of a stripe, dim of a head)."""
+        """Reshape (batch, height, width, dim) to (batch × stripes, heads, tokens of a stripe, dim of a head)."""
         stripes = split_into_stripes(features, self.stripe)
         tokens = stripes.shape[1] * stripes.shape[2]
         return stripes.reshape(-1, tokens, self.num_heads, stripes.shape[3] // self.num_heads).transpose(1, 2)
 
     def _lepe(self, values: Tensor) -> Tensor:
-        """Convolve the values of each stripe by themselves: (batch × stripes, height, width, dim), both ways."""
+        """Convolve the values of each stripe separately: (batch × stripes, height, width, dim) to the same."""
         return self.get_v(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
@@ -89,7 +89,7 @@ class CSWinBlock(nn.Module):
 
     Args:
         dim: channels.
-        num_heads: attention heads, shared out evenly among ``stripes``.
+        num_heads: attention heads, divided evenly among ``stripes``.
         stripes: (height, width) of a stripe for each group of heads, in tokens.
     """
 
@@ -104,7 +104,7 @@ class CSWinBlock(nn.Module):
         self.mlp = Mlp(dim, _MLP_RATIO)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, height, width, dim) to the same."""
+        """Map (batch, height, width, dim) to the same shape."""
         features = features + self.proj(self._attend(self.norm1(features)))
         return features + self.mlp(self.norm2(features))
 
@@ -116,7 +116,7 @@ class CSWinBlock(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """(batch, channels, height, width) to (batch, height, width, channels)."""
+    """Permutes (batch, channels, height, width) to (batch, height, width, channels)."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Move the channels to the end."""
@@ -139,7 +139,7 @@ class MergeBlock(nn.Module):
 class CSWinTransformer(ImageClassifier):
     """The classifier: (batch, 3, height, width) float32 images, normalized, to (batch, num_classes) logits.
 
-    Published weights fit every input size that the stripes can tile, because none of them depends on it.
+    Published weights fit every input size that the stripes can tile, because no weight depends on the size.
 
     Args:
         variant: sizes of the network.
@@ -171,7 +171,7 @@ class CSWinTransformer(ImageClassifier):
         self.apply(initialize_linear)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify."""
+        """Return the logits."""
         self.check_images(images)
         features = _run(self.stage1, self.stage1_conv_embed(images))
         features = _run(self.stage2, self.merge1(features))
@@ -202,7 +202,7 @@ def _stage(variant: CSWinVariant, index: int, input_size: Size) -> nn.ModuleList
 
 
 def _stripes(variant: CSWinVariant, index: int, size: Size) -> tuple[Size, ...]:
-    """Vertical, then horizontal stripes, as the checkpoints order the heads; one for the whole map at the end."""
+    """Return vertical, then horizontal stripes, in the checkpoints' order; one for the whole map in the last stage."""
     if index == len(variant.stripe_widths):
         return (size,)
     stripe_width = variant.stripe_widths[index]

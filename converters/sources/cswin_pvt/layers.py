@@ -1,6 +1,6 @@
-"""What CSWin and PVT have in common.
+"""Layers that CSWin and PVT share.
 
-They are written for inference: dropout and stochastic depth, which hold no weights, are left out.
+They serve inference only, without dropout and stochastic depth, which have no weights.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from vitedge.errors import UsageError
 
 
 class ImageClassifier(nn.Module):
-    """Base of the families: which images a network takes, and how many classes it tells apart.
+    """Base class of both families.
 
     Attributes:
         name: name of the variant.
         num_classes: number of logits.
         input_size: (height, width) in pixels; fixed when the network is built.
-        preprocessing: how images become inputs of ``input_size``.
-        head: the linear classifier; each family makes its own.
+        preprocessing: turns images into inputs of ``input_size``.
+        head: the linear classifier; each family defines it.
     """
 
     head: nn.Linear
@@ -36,13 +36,13 @@ class ImageClassifier(nn.Module):
         self.preprocessing = variant.preprocessing(input_size)
 
     def check_images(self, images: Tensor) -> None:
-        """Refuse images of a size other than the one that the network was built for.
+        """Refuse images of another size than the network's.
 
         Args:
             images: (batch, 3, height, width).
 
         Raises:
-            UsageError: the size is another one.
+            UsageError: the size differs.
         """
         height, width = self.input_size
         if tuple(images.shape[1:]) != (3, height, width):
@@ -53,7 +53,7 @@ class ImageClassifier(nn.Module):
             )
 
     def fitted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Published weights as this network needs them, where some depend on the input size."""
+        """Return published weights for this network's input size."""
         return dict(state)
 
 
@@ -72,7 +72,7 @@ class Mlp(nn.Module):
 
 
 def initialize_linear(module: nn.Module) -> None:
-    """The authors' initial values of a linear layer; other modules keep torch's. For ``nn.Module.apply``."""
+    """Initialize a linear layer as the authors do, for ``nn.Module.apply``; leave other modules unchanged."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""Loading the weights of a published checkpoint into a network that they fit."""
+"""Load the weights of a published checkpoint into a network."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitedge.converters.sources.cswin_pvt.layers import ImageClassifier
-from vitedge.converters.sources.weights.fitting import Mismatch
+from vitedge.converters.sources.weights.state_dict import IncompatibleKeys
 
 
 def load_published(network: ImageClassifier, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Load published weights into a network; those that depend on the input size are interpolated.
+    """Load published weights into a network, and interpolate weights that depend on the input size.
 
     Args:
-        network: from ``vitedge.converters.sources.cswin_pvt.build.build``. Left as it was if the weights do not fit.
-        tensors: weights by parameter name, as ``sources.weights.checkpoints.read_weights`` gives them.
-        where: what holds them, for the error.
+        network: from ``vitedge.converters.sources.cswin_pvt.build.build``; unchanged if the weights do not fit.
+        tensors: state dict, as ``sources.weights.checkpoints.read_checkpoint`` returns it.
+        where: origin of the weights, for the error.
 
     Raises:
-        CheckpointError: weights of another network or of another number of classes.
+        CheckpointError: the weights belong to another network or another number of classes.
     """
     state = network.fitted(tensors)
-    mismatch = Mismatch.between(network.state_dict(), state)
+    mismatch = IncompatibleKeys.between(network.state_dict(), state)
     if mismatch:
         raise mismatch.error(where, fix="name the variant that the weights were saved from")
     network.load_state_dict(state)

@@ -1,7 +1,7 @@
 """Pyramid Vision Transformer v1 (Wang et al., ICCV 2021, arXiv:2102.12122), with its published parameter names.
 
-Four stages of plain Transformer blocks on ever smaller feature maps. Attention is affordable on the large ones because
-keys and values are computed from patches of tokens, reduced to one token each by a strided convolution.
+Four stages of plain Transformer blocks work on ever smaller feature maps. Attention on large maps is affordable,
+because a strided convolution reduces each patch of tokens to one token for keys and values.
 
 Feature maps are kept as tokens, (batch, height × width, channels), row by row.
 """
@@ -27,20 +27,20 @@ _EMBED_EPS = 1e-5
 
 
 def to_map(tokens: Tensor, grid: Size) -> Tensor:
-    """(batch, height × width, channels) to (batch, channels, height, width)."""
+    """Reshape (batch, height × width, channels) to (batch, channels, height, width)."""
     return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *grid)
 
 
 def to_tokens(features: Tensor) -> Tensor:
-    """(batch, channels, height, width) to (batch, height × width, channels)."""
+    """Reshape (batch, channels, height, width) to (batch, height × width, channels)."""
     return features.flatten(2).transpose(1, 2)
 
 
 class PatchEmbed(nn.Module):
-    """Patches of a map become tokens: (batch, channels, height, width) to (batch, patches, dim).
+    """Turns patches of a map into tokens: (batch, channels, height, width) to (batch, patches, dim).
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
         dim: channels of a token.
         patch: side of a patch in pixels of the map; what is left at the right and bottom edges is dropped.
     """
@@ -79,18 +79,18 @@ class Attention(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=_EMBED_EPS)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend from every token to the reduced ones."""
+        """Attend from every token to the reduced tokens."""
         key, value = self.kv(self._reduced(tokens)).chunk(2, dim=-1)
         weights = (self._heads(self.q(tokens)) @ self._heads(key).transpose(-2, -1)) * self.scale
         attended = weights.softmax(dim=-1) @ self._heads(value)
         return self.proj(attended.transpose(1, 2).reshape(tokens.shape))
 
     def _reduced(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, dim) to (batch, reduced tokens, dim)."""
+        """Reduce (batch, tokens, dim) to (batch, reduced tokens, dim)."""
         return self.norm(to_tokens(self.sr(to_map(tokens, self.grid)))) if self.reduces else tokens
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, dim) to (batch, heads, tokens, dim of a head)."""
+        """Reshape (batch, tokens, dim) to (batch, heads, tokens, dim of a head)."""
         batch, count, dim = tokens.shape
         return tokens.reshape(batch, count, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
@@ -107,7 +107,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, variant.mlp_ratios[index])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """One Transformer block."""
+        """Map (batch, tokens, dim) to the same shape."""
         tokens = tokens + self.attn(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens))
 
@@ -154,7 +154,7 @@ class PyramidVisionTransformer(ImageClassifier):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify."""
+        """Return the logits."""
         self.check_images(images)
         features = images
         for number, grid in enumerate(self.grids[:-1], start=1):
@@ -174,11 +174,11 @@ class PyramidVisionTransformer(ImageClassifier):
         return tokens
 
     def fitted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Published weights with the position embeddings interpolated to the maps of this network.
+        """Return published weights with position embeddings interpolated to the maps of this network.
 
         Args:
-            state: weights by parameter name; their position embeddings are of square maps, as published ones are, or
-                already of this network's size.
+            state: state dict; its position embeddings belong to square maps, as the published ones, or to this
+                network's size.
 
         Raises:
             CheckpointError: position embeddings that belong neither to a square map nor to one of this network's size.
@@ -192,7 +192,7 @@ class PyramidVisionTransformer(ImageClassifier):
 
 
 def _strides() -> tuple[int, ...]:
-    """Pixels of the image for a token of each stage."""
+    """Return the side of a token in image pixels, for each stage."""
     return tuple(accumulate(_PATCHES, lambda stride, patch: stride * patch))
 
 
@@ -206,7 +206,7 @@ def _check_size(variant: PVTVariant, size: Size) -> None:
 
 
 def _resized(name: str, embedding: Tensor, grid: Size, *, cls_tokens: int) -> Tensor:
-    """Bilinear interpolation of (1, cls_tokens + positions, dim) to the positions of ``grid``."""
+    """Interpolate (1, cls_tokens + positions, dim) bilinearly to the positions of ``grid``."""
     positions = embedding[:, cls_tokens:]
     side = math.isqrt(positions.shape[1])
     if side * side != positions.shape[1]:

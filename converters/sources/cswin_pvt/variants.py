@@ -1,4 +1,4 @@
-"""The published sizes of the families that timm does not have. Plain data: importing this needs no torch."""
+"""The published variants of CSWin and PVT v1, as plain data without torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ PerStage = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What both families are sized by.
+    """Parameters of a variant of either family.
 
     Attributes:
-        name: the published checkpoint file's name without its suffix.
+        name: name of the published checkpoint file without its suffix.
         depths: blocks of each stage.
         num_heads: attention heads of each stage.
-        input_size: (height, width) in pixels that the checkpoint was trained for.
-        crop_pct: part of the resized image's side that the authors' evaluation keeps.
-        published_at: where the authors' checkpoints are.
+        input_size: (height, width) of the training images in pixels.
+        crop_pct: fraction of the resized image's side that the authors' evaluation keeps.
+        published_at: address of the authors' checkpoints.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Variant:
     published_at: str
 
     def preprocessing(self, input_size: tuple[int, int] | None = None) -> Preprocessing:
-        """The authors' evaluation transform: bicubic resize, center crop, ImageNet's mean and std.
+        """Return the authors' evaluation transform: bicubic resize, center crop, ImageNet's mean and std.
 
         Args:
-            input_size: (height, width) in pixels; the trained one if omitted.
+            input_size: (height, width) in pixels; None for the training size.
         """
         size = input_size or self.input_size
         return Preprocessing(input_size=size, resize_size=resize_size_for(size, self.crop_pct))
@@ -43,11 +43,11 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class CSWinVariant(Variant):
-    """One size of the CSWin Transformer.
+    """A variant of the CSWin Transformer.
 
     Attributes:
         embed_dim: channels of the first stage; each later stage doubles them.
-        stripe_widths: width of the stripes of the first three stages, in tokens; the last attends to all of its tokens.
+        stripe_widths: width of the stripes of the first three stages, in tokens; the last stage attends to all tokens.
     """
 
     embed_dim: int
@@ -58,7 +58,7 @@ class CSWinVariant(Variant):
 
 @dataclass(frozen=True, kw_only=True)
 class PVTVariant(Variant):
-    """One size of the Pyramid Vision Transformer, version 1.
+    """A variant of the Pyramid Vision Transformer, version 1.
 
     Attributes:
         dims: channels of each stage.

@@ -1,4 +1,5 @@
-"""ONNX files that strangers made: read within bounds, checked, run first in a sandbox.
+"""ONNX files from untrusted sources: read within limits, checked, and first run in a sandbox.
 
-``vitedge.converters.pipeline`` imports ``models``, which is where to start; ``worker`` is the sandboxed child.
+The converters import it. Start with ``models``; ``worker`` is the sandboxed child, ``graph_check`` and ``files`` check
+what it may see.
 """

@@ -1,8 +1,8 @@
-"""ONNX files that strangers made, read within bounds: first the graph, then weights that lie in files beside it.
+"""Read ONNX files from untrusted sources within limits: first the graph, then its external data.
 
-``onnx.load`` parses whatever a file says, of which two bytes can become 170 bytes of memory, and opens what the graph
-names. Here the parts are counted before they are parsed, the graph is checked (``graph_bounds``), and weights come from
-regular files of the same folder, within what these files really hold.
+``onnx.load`` parses any content, of which two bytes can become 170 bytes of memory, and opens any file that the graph
+names. Here fields are counted before they are parsed, the graph is checked (``graph_check``), and external data comes
+from regular files of the same folder, within the real size of these files.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any, BinaryIO
 import onnx
 from onnx import TensorProto
 
-from vitedge.converters.sources.onnx.bounds import GraphError, check_graph, tensor_bytes, tensors_of
+from vitedge.converters.sources.onnx.graph_check import GraphError, check_graph, tensor_bytes, tensors_of
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
 from vitedge.safety.onnx_scan import fields
 
 
-class MissingWeightsError(GraphError):
-    """A graph names a file of weights that does not exist.
+class MissingExternalDataError(GraphError):
+    """A graph names a file of external data that does not exist.
 
     Args:
-        name: of the file, relative to the graph's folder.
+        name: name of the file, relative to the graph's folder.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,10 +41,10 @@ class GraphFile:
     """A graph that was read and checked.
 
     Attributes:
-        model: the graph; the weights that lie in other files are not in it.
-        sha256: of the file.
-        size: of the file, and of the weights in others, in bytes.
-        nodes: that the file has, those of functions once.
+        model: the graph, without external data.
+        sha256: hex SHA-256 of the file.
+        size: size of the file with its external data, in bytes.
+        nodes: number of nodes in the file; nodes of a function count once.
     """
 
     model: onnx.ModelProto
@@ -54,22 +54,22 @@ class GraphFile:
 
 
 def read_graph(path: Path) -> GraphFile:
-    """Read a graph, without the weights that lie in other files.
+    """Read a graph, without external data.
 
     Raises:
         OSError: the file cannot be read, or is no regular file.
-        GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
-        ValueError: it is no ONNX file, or cut off.
+        GraphError: ``check_graph`` refuses the graph.
+        ValueError: the file is no ONNX file, or is cut off.
     """
     return parse_graph(read_bytes(path, limit=GRAPH_BYTES))
 
 
 def parse_graph(content: bytes) -> GraphFile:
-    """Parse a graph of which every part was read.
+    """Parse and check the content of an ONNX file.
 
     Raises:
-        GraphError: it is a graph, but none that vitedge reads (``graph_bounds``).
-        ValueError: it is no ONNX file, or cut off.
+        GraphError: ``check_graph`` refuses the graph.
+        ValueError: the content is no ONNX file, or is cut off.
     """
     _check_fields(content)
     model = _parsed(content)
@@ -80,23 +80,23 @@ def parse_graph(content: bytes) -> GraphFile:
 def _parsed(content: bytes) -> onnx.ModelProto:
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(content)
-    except Exception as error:  # protobuf has its own, which its type stubs do not show
+    except Exception as error:  # protobuf's error class is not in its type stubs
         raise ValueError(str(error)) from error
     if not model.graph.node:
         raise ValueError("it holds no graph")
     return model
 
 
-def read_weights_beside(model: onnx.ModelProto, path: Path) -> None:
-    """Put the weights of other files into a graph, in place.
+def load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Load external data into a graph, in place.
 
     Args:
-        model: the graph, as ``read_graph`` gives it.
-        path: of its file.
+        model: the graph, as ``read_graph`` returns it.
+        path: path of the graph's file.
 
     Raises:
-        MissingWeightsError: a file does not exist.
-        GraphError: a file lies outside the graph's folder, or has less than the graph says.
+        MissingExternalDataError: a file does not exist.
+        GraphError: a file lies outside the graph's folder, or is too small.
         OSError: a file cannot be read, or is no regular file.
     """
     for location, tensors in _outside(model).items():
@@ -105,29 +105,29 @@ def read_weights_beside(model: onnx.ModelProto, path: Path) -> None:
                 _fill(tensor, stream)
 
 
-def files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
-    """Find the files that hold weights of a graph, which have to hold them all; errors as ``read_weights_beside``."""
+def external_data_files(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """List the files with external data of a graph, and check their sizes; raise as ``load_external_data``."""
     outside = _outside(model)
     for location, tensors in outside.items():
         _opened(path, location, tensors).close()
-    return [beside(path, location) for location in sorted(outside)]
+    return [external_data_path(path, location) for location in sorted(outside)]
 
 
-def has_weights_beside(model: onnx.ModelProto) -> bool:
-    """Whether a tensor of a graph lies in another file, or says so."""
+def has_external_data(model: onnx.ModelProto) -> bool:
+    """Return whether a tensor of a graph has external data."""
     return any(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data for tensor in tensors_of(model))
 
 
-def beside(path: Path, location: str) -> Path:
-    """A file of weights, with links followed.
+def external_data_path(path: Path, location: str) -> Path:
+    """Return the path of a file with external data, with links resolved.
 
     Args:
-        path: of the graph.
-        location: the file's name in the graph.
+        path: path of the graph.
+        location: name of the file in the graph.
 
     Raises:
-        MissingWeightsError: it does not exist.
-        GraphError: it does not lie in the folder of the graph, or of the file that ``path`` is a link to.
+        MissingExternalDataError: the file does not exist.
+        GraphError: the file lies neither in the folder of the graph nor in the folder that a link ``path`` leads to.
     """
     name = PurePosixPath(location)
     if not name.parts or name.is_absolute() or ".." in name.parts or "\0" in location:
@@ -135,7 +135,7 @@ def beside(path: Path, location: str) -> Path:
     try:
         found = Path(os.path.realpath(path.parent / name, strict=True))
     except FileNotFoundError:
-        raise MissingWeightsError(location) from None
+        raise MissingExternalDataError(location) from None
     folders = (Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent)  # the hub's cache has links
     if not any(found.is_relative_to(folder) for folder in folders):
         raise GraphError(f"its weights are in {location!r:.200}, a link out of its folder")
@@ -143,7 +143,7 @@ def beside(path: Path, location: str) -> Path:
 
 
 def _outside(model: onnx.ModelProto) -> dict[str, list[TensorProto]]:
-    """The tensors whose numbers lie in other files, by the file."""
+    """Return the tensors with external data, by file."""
     found: dict[str, list[TensorProto]] = {}
     for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -156,8 +156,8 @@ def _entries(tensor: TensorProto) -> dict[str, str]:
 
 
 def _opened(path: Path, location: str, tensors: Iterable[TensorProto]) -> BinaryIO:
-    """Open a file of weights that holds all of its tensors."""
-    stream = open_regular(beside(path, location), limit=GRAPH_BYTES)
+    """Open a file with external data, and check that it holds its tensors."""
+    stream = open_regular(external_data_path(path, location), limit=GRAPH_BYTES)
     try:
         _check_places(tensors, os.fstat(stream.fileno()).st_size, location)
     except BaseException:
@@ -167,7 +167,7 @@ def _opened(path: Path, location: str, tensors: Iterable[TensorProto]) -> Binary
 
 
 def _check_places(tensors: Iterable[TensorProto], size: int, location: str) -> None:
-    """Refuse tensors that have more bytes than their file, one by one or together."""
+    """Refuse tensors that are larger than their file, each alone or all together."""
     left = size
     for tensor in tensors:
         wanted, offset = tensor_bytes(tensor), _offset(tensor)
@@ -175,8 +175,8 @@ def _check_places(tensors: Iterable[TensorProto], size: int, location: str) -> N
         left -= wanted
         if length != wanted or offset + wanted > size or left < 0:
             raise GraphError(
-                f"{location!r:.200} has {size} bytes, and not {wanted} at {offset} for {tensor.name!r:.200}, of shape "
-                f"{tuple(tensor.dims)}, beside those of other tensors"
+                f"{location!r:.200} has {size} bytes; {tensor.name!r:.200} of shape {tuple(tensor.dims)} needs {wanted} "
+                f"at {offset}, beside the other tensors, and says {length}"
             )
 
 
@@ -196,7 +196,7 @@ def _offset(tensor: TensorProto) -> int:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise GraphError(f"{text!r:.40} is no place in a file of weights")
+        raise GraphError(f"{text!r:.40} is no position in a file of weights")
     return int(text)
 
 
@@ -216,7 +216,7 @@ def _check_fields(content: bytes) -> None:
 
 @cache
 def _messages() -> dict[str, dict[int, str]]:
-    """By kind of message, its fields that are messages: their numbers, and their kinds."""
+    """Return, for each kind of message, the numbers and kinds of its fields that are messages."""
     found: dict[str, dict[int, str]] = {}
     pending: list[Any] = [onnx.ModelProto.DESCRIPTOR]
     while pending:

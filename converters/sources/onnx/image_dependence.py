@@ -1,4 +1,4 @@
-"""Which sizes and branches of a graph depend on what is in the image."""
+"""Find sizes and branches of a graph that depend on the content of the image."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "TopK": (1,),
     "Upsample": (1,),
 }
-"""Inputs that say how large the outputs become, by operator."""
+"""Inputs that determine the size of the outputs, by operator."""
 VALUES = ("Compress", "ImageDecoder", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")
-"""Operators whose outputs are as large as the values of their inputs make them."""
+"""Operators whose output sizes depend on the values of their inputs."""
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 FIXED = ("Shape", "Size")
-"""Operators that tell a size: it is the same for every image, where no other operator makes it depend on one."""
+"""Operators that return a size, which is the same for every image unless another operator made it depend on one."""
 
 
 def first_dependence(graph: ir.Graph) -> ir.Node | None:
-    """Find the first node whose size or branch depends on the image, or on random numbers; None if there is none.
-
-    Where there is none, every run takes the same memory and the same branches as the first.
+    """Find the first node whose size or branch depends on the image, or on random numbers.
 
     Args:
-        graph: its constants are folded, and with them the branches that no image decides; nodes are in order.
+        graph: a graph with folded constants, and so without branches that no image decides; nodes are in order.
+
+    Returns:
+        The node, or None. Without such a node, every run takes the same memory and the same branches.
     """
     dependent: set[ir.Value | None] = set(graph.inputs)
     for node in graph:

@@ -1,4 +1,4 @@
-"""ONNX files to a checked graph with its card."""
+"""Load ONNX classifiers as checked graphs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.onnx_export import OPSET
 from vitedge.converters.reference import normalized
 from vitedge.converters.sources.labels import choose_labels, configured_labels
-from vitedge.converters.sources.onnx.bounds import GraphError, type_name
 from vitedge.converters.sources.onnx.files import (
     GraphFile,
-    MissingWeightsError,
-    files_beside,
-    has_weights_beside,
+    MissingExternalDataError,
+    external_data_files,
+    has_external_data,
     read_graph,
 )
+from vitedge.converters.sources.onnx.graph_check import GraphError, type_name
 from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.sources.parse import OnnxFile
-from vitedge.converters.sources.preprocessing import given_preprocessing, require_preprocessing
+from vitedge.converters.sources.preprocessing import read_preprocessing, require_preprocessing
 from vitedge.converters.sources.timm.config import CONFIG, preprocessing_from, pretrained_cfg_of, read_config
 from vitedge.errors import CheckpointError
 from vitedge.progress import Progress, Silent
@@ -54,7 +54,7 @@ QUANTIZED = (
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A classifier that came as ONNX.
+    """An ONNX classifier.
 
     Attributes:
         card: identity, labels, preprocessing.
@@ -75,22 +75,21 @@ def load_onnx(
     """Read an ONNX classifier.
 
     Preprocessing and labels come from ``config.json`` beside the file (timm's ``pretrained_cfg``, by itself or within
-    a hub configuration), or, for the graph of a bundle, from the bundle's manifest. A final Softmax is taken off,
-    open dimensions are fixed, local functions are inlined, and an old opset is upgraded, in a child process
-    (``graph_worker``) that has no more memory and time than the file's size justifies.
+    a hub configuration), or, for the graph of a bundle, from the bundle's manifest. A child process (``worker``)
+    removes a final Softmax, fixes dynamic dimensions, inlines local functions and upgrades an old opset. Its limits on
+    memory and time follow from the file's size.
 
     Args:
         source: the file.
-        labels: file of labels, instead of those beside the graph.
-        preprocessing: see ``given_preprocessing``; None for what stands beside the graph.
-        progress: is told of an upgrade.
+        labels: file of labels; None for the labels beside the graph.
+        preprocessing: see ``read_preprocessing``; None for the preprocessing beside the graph.
+        progress: told of an upgrade.
 
     Raises:
-        UsageError: ``preprocessing`` names nothing.
-        CheckpointError: not an ONNX file, not an image classifier, quantized, an operator that no backend has, a loop,
-            more than it may be (``vitedge.safety.limits``), nothing says how images are to be preprocessed, or labels
-            do not match the logits.
-        ConversionError: ONNX Runtime cannot run it.
+        UsageError: ``read_preprocessing`` refuses ``preprocessing``, or nothing defines the preprocessing.
+        CheckpointError: the file is no ONNX file, no image classifier or quantized, has a loop or an operator that no
+            backend has, or exceeds ``vitedge.safety.limits``; or labels do not match the logits.
+        ConversionError: ONNX Runtime cannot run the graph.
     """
     path = source.path
     facts = _facts(path)
@@ -114,7 +113,7 @@ def load_onnx(
 
 @dataclass(frozen=True)
 class _Beside:
-    """What the file next to a graph says of it."""
+    """Content of the file beside a graph."""
 
     path: Path
     preprocessing: Preprocessing
@@ -123,11 +122,11 @@ class _Beside:
 
 
 def _described_beside(path: Path, given: str | None, size: tuple[int, int] | None) -> _Beside:
-    """What the file beside the graph says, and ``--preprocessing`` in its place where it is given."""
+    """Read the file beside the graph; given preprocessing replaces its preprocessing."""
     manifest, config = path.parent / MANIFEST, path.parent / CONFIG
     if is_file(manifest):
         model = parse_manifest(_manifest(manifest), where=str(manifest)).model
-        preprocessing = model.preprocessing if given is None else given_preprocessing(given, size)
+        preprocessing = model.preprocessing if given is None else read_preprocessing(given, size)
         return _Beside(manifest, preprocessing, model.labels, model.pretrained)
     if not is_file(config):
         holder = f"an ONNX graph does not, and there is no {config}"
@@ -135,7 +134,7 @@ def _described_beside(path: Path, given: str | None, size: tuple[int, int] | Non
         return _Beside(config, preprocessing, None, pretrained=True)
     read = read_config(config)
     described = pretrained_cfg_of(read)
-    preprocessing = preprocessing_from(described) if given is None else given_preprocessing(given, size)
+    preprocessing = preprocessing_from(described) if given is None else read_preprocessing(given, size)
     return _Beside(config, preprocessing, configured_labels({**described, **read}), pretrained=True)
 
 
@@ -151,9 +150,9 @@ class _Value:
     """An input or output.
 
     Attributes:
-        name: its name.
+        name: name of the value.
         kind: number of its type.
-        dimensions: sizes, and names or "?" of those that are open.
+        dimensions: sizes; names or "?" for dynamic dimensions.
     """
 
     name: str
@@ -162,14 +161,14 @@ class _Value:
 
     @classmethod
     def of(cls, value: ValueInfoProto) -> _Value:
-        """Read it from a graph."""
+        """Read an input or output of a graph."""
         tensor = value.type.tensor_type
         sizes = (each.dim_value if each.HasField("dim_value") else each.dim_param or "?" for each in tensor.shape.dim)
         return cls(value.name, tensor.elem_type, tuple(sizes))
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) of an input, where both are fixed."""
+        """(height, width) of an input; None if one of them is dynamic."""
         sides = self.dimensions[1:3] if self.kind == TensorProto.UINT8 else self.dimensions[2:4]
         fixed = tuple(side for side in sides if isinstance(side, int))
         return (fixed[0], fixed[1]) if len(fixed) == 2 else None
@@ -179,15 +178,15 @@ class _Value:
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What a file says of its graph, which is not kept.
+class _GraphInfo:
+    """Facts about a graph, which is not kept in memory.
 
     Attributes:
-        input: the only one.
-        opset: None where none is imported.
-        sha256: of the file.
-        size: of the file and of the weights beside it, in bytes.
-        outside: files that hold these weights.
+        input: the only input.
+        opset: opset of ONNX's operators; None if the graph imports none.
+        sha256: hex SHA-256 of the file.
+        size: size of the file with its external data, in bytes.
+        outside: files with external data.
     """
 
     input: _Value
@@ -197,11 +196,11 @@ class _Facts:
     outside: tuple[Path, ...]
 
 
-def _facts(path: Path) -> _Facts:
+def _facts(path: Path) -> _GraphInfo:
     file = _read(path)
     _check_float(file.model, path)
     entry = _only_input(file.model, path)
-    return _Facts(entry, opset_of(file.model), file.sha256, file.size, tuple(_files_beside(file.model, path)))
+    return _GraphInfo(entry, opset_of(file.model), file.sha256, file.size, tuple(_files_beside(file.model, path)))
 
 
 def _read(path: Path) -> GraphFile:
@@ -224,21 +223,21 @@ def _read(path: Path) -> GraphFile:
 
 def _unsupported(path: Path, error: GraphError) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not a graph that vitedge converts: {error}",
-        expected=f"a graph without loops, of at most {GRAPH_NODES} nodes and of dense tensors of numbers, with its "
-        "weights in its folder",
+        f"vitedge does not convert the graph {path}: {error}",
+        expected=f"a graph without loops, with at most {GRAPH_NODES} nodes, dense tensors of numbers, and weights in "
+        "its folder",
         fix="export the model again with torch.onnx.export",
     )
 
 
 def _files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
     try:
-        return files_beside(model, path)
-    except MissingWeightsError as error:
+        return external_data_files(model, path)
+    except MissingExternalDataError as error:
         raise CheckpointError(
             f"weights of {path} are in {error.name}, which is not beside it",
             expected=f"the graph and its data in one folder: {path.parent / error.name}",
-            fix="copy that file too; it has to keep its name",
+            fix="copy that file too, and keep its name",
         ) from error
     except GraphError as error:
         raise _unsupported(path, error) from error
@@ -254,13 +253,13 @@ def _check_float(graph: onnx.ModelProto, path: Path) -> None:
     if half is not None:
         raise CheckpointError(
             f"{path} has float16 weights, such as {half}",
-            expected="float32 weights; --precision fp16 makes them smaller again",
+            expected="float32 weights; precision='fp16' converts them again",
             fix="export the model in float32, or give the original graph",
         )
 
 
 def _only_input(model: onnx.ModelProto, path: Path) -> _Value:
-    """The input; refuse more than one input or output, naming them, with the command that leaves the others out."""
+    """Return the input; refuse several inputs or outputs, and name the command that removes outputs."""
     weights = {each.name for each in model.graph.initializer}
     inputs = [_Value.of(each) for each in model.graph.input if each.name not in weights]
     outputs = [_Value.of(each) for each in model.graph.output]
@@ -281,7 +280,7 @@ def _only_input(model: onnx.ModelProto, path: Path) -> _Value:
 
 
 def _image(entry: _Value, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
-    """An image of random pixels, of the type and the static shape that the input gets."""
+    """Return an image of random pixels, with the type and static shape of the input."""
     height, width = preprocessing.input_size
     shapes: dict[int, tuple[int, ...]] = {
         TensorProto.FLOAT: (1, 3, height, width),
@@ -292,7 +291,7 @@ def _image(entry: _Value, preprocessing: Preprocessing, path: Path) -> NDArray[A
         raise CheckpointError(
             f"the input of {path} is {entry}",
             expected=f"{CONTRACT}; its configuration says that (H,W) is {preprocessing.input_size}",
-            fix="export it with a batch of 1, or an open one, or correct the configuration",
+            fix="export it with a batch size of 1 or a dynamic one, or correct the configuration",
         )
     frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     return frames if entry.kind == TensorProto.UINT8 else normalized(frames, preprocessing)
@@ -302,8 +301,8 @@ def _may_be(dimension: int | str, size: int) -> bool:
     return dimension == size or not isinstance(dimension, int)
 
 
-def _checked(facts: _Facts, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
-    """The graph as a child made it, which ran it on an image; and the number of logits."""
+def _checked(facts: _GraphInfo, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
+    """Let a child prepare the graph and run it on an image; return the graph and the number of logits."""
     request = {
         "path": str(path.absolute()),
         "name": str(path),
@@ -321,18 +320,18 @@ def _checked(facts: _Facts, image: NDArray[Any], path: Path) -> tuple[onnx.Model
         told = run_sandboxed(WORKER, request, folder, limits, readable=[path, *facts.outside], subject=str(path))
         logits = _count_logits(told, path)
         graph = _read(folder / GRAPH).model
-    if has_weights_beside(graph):
+    if has_external_data(graph):
         raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph")
     return graph, logits
 
 
 def _count_logits(told: Any, path: Path) -> int:
-    """How many the child found; its word is a stranger's."""
+    """Check the child's report, which is not trusted, and return the number of logits."""
     match told:
         case {"shape": list(shape), "dtype": str(dtype), "probabilities": bool(probabilities)}:
             pass
         case _:
-            raise CheckpointError(f"{path} cannot be read: the child told nothing of its output")
+            raise CheckpointError(f"{path} cannot be read: the child did not describe its output")
     if probabilities:
         raise CheckpointError(f"{path} gives probabilities", expected="logits", fix="export it without the softmax")
     if dtype != "float32" or len(shape) != 2 or type(shape[1]) is not int or shape[1] < MIN_CLASSES:

@@ -1,4 +1,4 @@
-"""timm names, hub folders and bare checkpoints.
+"""timm models by name, folders in timm's hub layout, and weights files.
 
-Start with ``models``; ``config`` reads timm's configuration as data.
+The converters import it. Start with ``models``; ``builder`` calls timm, and ``config`` reads timm's configuration.
 """

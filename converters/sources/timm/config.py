@@ -1,4 +1,4 @@
-"""timm's model configuration to the nouns of vitedge."""
+"""Read timm's model configuration: names, preprocessing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read a ``config.json``.
 
     Raises:
-        CheckpointError: missing, no regular file, not a JSON object, or beyond a bound.
+        CheckpointError: the file is missing, no regular file, no JSON object, or exceeds a limit.
     """
     try:
         config = read_json(path)
@@ -39,16 +39,16 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def pretrained_cfg_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The ``pretrained_cfg`` of a hub configuration, or the configuration itself if it is one."""
+    """Return the ``pretrained_cfg`` of a hub configuration, or the configuration itself if it has none."""
     nested = config.get("pretrained_cfg", config)
     return nested if isinstance(nested, Mapping) else {}
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no name of a timm model, or has a tag that timm does not know.
+    """Refuse a name that is no timm model, or whose tag timm does not know.
 
     Raises:
-        UsageError: with the names that are near.
+        UsageError: there is no such model or tag; the message suggests close names.
     """
     if not timm.is_model(name):
         raise UsageError(
@@ -70,10 +70,10 @@ def _near(name: str) -> str:
 
 
 def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
-    """The evaluation transform that a timm configuration (``pretrained_cfg``) describes; missing keys as in timm.
+    """Return the evaluation transform of a timm configuration (``pretrained_cfg``), with timm's defaults.
 
     Raises:
-        CheckpointError: not three channels, or a value that timm's evaluation transform does not have.
+        CheckpointError: the model does not take three channels, or a value is unknown to timm's evaluation transform.
     """
     resolved = resolve_data_config(pretrained_cfg=dict(config) or {"input_size": (3, 224, 224)})
     channels, height, width = _numbers(resolved["input_size"], "input_size")
@@ -81,7 +81,9 @@ def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
     if channels != 3:
         raise CheckpointError(f"the model reads {channels!r:.20} channels", expected="3, as colour images have")
     if not _is_number(crop_pct):
-        raise CheckpointError(f"crop_pct of the configuration is {crop_pct!r:.60}", expected="a share above 0, up to 1")
+        raise CheckpointError(
+            f"crop_pct of the configuration is {crop_pct!r:.60}", expected="a number above 0, up to 1"
+        )
     try:
         return Preprocessing(
             input_size=size,

@@ -1,5 +1,5 @@
-"""Programs of ``torch.export`` (``.pt2``): read by roles, written anew, loaded in a sandboxed child.
+"""Programs of ``torch.export`` (``.pt2``): checked against a schema, rewritten, and loaded in a sandboxed child.
 
-Start with ``programs``, the parent; ``worker`` is the child, ``schema``, ``expressions`` and ``archives`` are what it
-is allowed to see.
+The converters import it. Start with ``programs``, the parent; ``worker`` is the child. ``archives``, ``schema``,
+``readers`` and ``expressions`` check and rewrite what the child may see.
 """

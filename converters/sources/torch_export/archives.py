@@ -1,9 +1,8 @@
-"""A ``.pt2`` archive, written anew from what is known of it, before PyTorch loads it.
+"""Rewrite an untrusted ``.pt2`` archive before PyTorch loads it.
 
 ``torch.export.load`` unpickles what ``weights_only`` refuses, evaluates texts of the archive, and opens compiled
-kernels. It is therefore never given a stranger's archive: the numbers of the weights are copied, the JSON is read by
-roles (``program_schema``) and written again, and nothing else is taken over. This module uses the standard library
-alone.
+kernels. Therefore it never gets an untrusted archive. The data of the weights is copied, the JSON is checked against
+``schema`` and rewritten, and everything else is dropped. This module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitedge.converters.sources.torch_export.schema import (
+from vitedge.converters.sources.torch_export.readers import (
     MalformedError,
     StructureError,
     UnknownOperatorError,
     UnsafeError,
-    dumped,
-    read_payloads,
-    read_program,
+    to_json,
 )
+from vitedge.converters.sources.torch_export.schema import read_payloads, read_program
 from vitedge.errors import CheckpointError
 from vitedge.safety.archives import stored_entries
 from vitedge.safety.files import open_regular
@@ -37,7 +35,7 @@ from vitedge.safety.limits import (
     TENSOR_DIMENSIONS,
 )
 
-CONTRACT = "one image (1,3,H,W), normalized float32, to logits (1,classes), two or more; sizes may be open"
+CONTRACT = "one image (1,3,H,W), normalized float32, to logits (1,classes), two or more; sizes may be dynamic"
 ROOT = "program"
 PROGRAM = "models/model.json"
 WEIGHTS = "data/weights/"
@@ -59,24 +57,24 @@ ITEM_BYTES = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 12: 1, 13: 2, 28: 2, 29: 1, 30: 1, 31: 1,
     32: 1, 33: 1, 34: 4, 35: 8,
 }  # fmt: skip
-"""Of ``torch._export.serde.schema.ScalarType``."""
+"""Bytes of an element, by ``torch._export.serde.schema.ScalarType``."""
 CHUNK = 1 << 20
 
 
 def rewrite_archive(path: Path, target: Path, *, name: str) -> frozenset[str]:
-    """Write an archive that holds what this one says and nothing that PyTorch could run.
+    """Write an archive with the same program, but without anything that PyTorch could run.
 
     Args:
-        path: of a stranger's archive.
+        path: path of an untrusted archive.
         target: file to write, of about the same size.
-        name: of the archive in errors.
+        name: name of the archive, for errors.
 
     Returns:
-        The operators of its graph.
+        The operators of the program's graph.
 
     Raises:
-        CheckpointError: cut off, no archive of ``torch.export.save``, or one that holds pickled objects, compiled code,
-            names that are no identifiers, operators outside ATen, or anything in an expression but arithmetic.
+        CheckpointError: the file is cut off or no archive of ``torch.export.save``, or holds pickled objects, compiled
+            code, names that are no identifiers, operators outside ATen, or expressions beyond arithmetic.
     """
     try:
         with open_regular(path, limit=CHECKPOINT_BYTES) as stream:
@@ -93,7 +91,7 @@ def rewrite_archive(path: Path, target: Path, *, name: str) -> frozenset[str]:
         ) from None
     except StructureError as error:
         raise CheckpointError(
-            f"{name} takes or gives {error}", expected=CONTRACT, fix="export a module that returns the logits alone"
+            f"{name} takes or returns {error}", expected=CONTRACT, fix="export a module that returns the logits alone"
         ) from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
@@ -118,7 +116,7 @@ def _rewrite(archive: zipfile.ZipFile, target: Path) -> frozenset[str]:
     payloads = {config: read_payloads(_read(archive, members, config), PAYLOADS[config][1]) for config in PAYLOADS}
     tensors = _check_payloads(payloads, members)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as copy:
-        texts = {**WRITTEN, PROGRAM: dumped(program), **{name: dumped(value) for name, value in payloads.items()}}
+        texts = {**WRITTEN, PROGRAM: to_json(program), **{name: to_json(value) for name, value in payloads.items()}}
         for name, content in texts.items():
             copy.writestr(zipfile.ZipInfo(f"{ROOT}/{name}"), content)
         for name in tensors:
@@ -128,7 +126,7 @@ def _rewrite(archive: zipfile.ZipFile, target: Path) -> frozenset[str]:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Files by their name below the one folder that all of them lie in."""
+    """Return the files by their name below their common folder."""
     infos = archive.infolist()
     roots = {info.filename.partition("/")[0] for info in infos}
     if len(roots) != 1:
@@ -166,7 +164,7 @@ def _entry(name: str, original: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 
 def _check_payloads(payloads: Mapping[str, Any], members: Mapping[str, zipfile.ZipInfo]) -> list[str]:
-    """The files that weights and constants lie in; each fits its file, and all together are not far larger."""
+    """Check that tensors fit their files, alone and together; return the files."""
     files: dict[str, int] = {}
     total = count = 0
     for config, value in payloads.items():
@@ -180,7 +178,7 @@ def _check_payloads(payloads: Mapping[str, Any], members: Mapping[str, zipfile.Z
 
 
 def _tensor_bytes(meta: Mapping[str, Any], held: int) -> int:
-    """Size of a tensor; all of it lies within the bytes of its file."""
+    """Return the size of a tensor in bytes; refuse a tensor that is larger than its file."""
     sizes: list[int] = [each["as_int"] for each in meta["sizes"]]
     strides: list[int] = [each["as_int"] for each in meta["strides"]]
     offset, item = meta["storage_offset"]["as_int"], ITEM_BYTES[meta["dtype"]]
@@ -193,7 +191,7 @@ def _tensor_bytes(meta: Mapping[str, Any], held: int) -> int:
 
 
 def _operators(graph: Mapping[str, Any]) -> set[str]:
-    """Targets of a graph's nodes and of its subgraphs' nodes."""
+    """Return the targets of all nodes of a graph and its subgraphs."""
     found = {node["target"] for node in graph["nodes"]}
     for node in graph["nodes"]:
         for each in node["inputs"]:

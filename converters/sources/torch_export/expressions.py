@@ -1,7 +1,7 @@
-"""Symbolic sizes of a ``.pt2``: a small grammar, because PyTorch hands their text to SymPy, which evaluates it.
+"""Symbolic sizes of a ``.pt2``, limited to a small grammar, because PyTorch lets SymPy evaluate their text.
 
-There are no powers, but small ones of a symbol, and no shifts: ``10**10**10`` would fill the memory of whoever
-evaluates it.
+The grammar has no shifts, and powers only of a symbol with a small exponent, because ``10**10**10`` would fill the
+memory.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _OPERATORS: Mapping[type[ast.AST], str] = {
 
 
 def canonical(text: str) -> str:
-    """Write an expression anew, from what the grammar knows of it.
+    """Rewrite an expression from the elements of the grammar.
 
     Raises:
-        ValueError: it is none of the grammar.
+        ValueError: the expression is outside the grammar.
     """
     if len(text) > MAX_CHARACTERS or not text.isascii():
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""Programs of ``torch.export`` (``.pt2``), which are loaded and exported in a sandboxed child."""
+"""Load programs of ``torch.export`` (``.pt2``) and export them to ONNX, both in a sandboxed child."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.converters.onnx_export import check_outputs
 from vitedge.converters.reference import Frames, Logits, normalized
 from vitedge.converters.sources.labels import choose_labels
-from vitedge.converters.sources.onnx.bounds import GraphError
-from vitedge.converters.sources.onnx.files import files_beside, read_graph
-from vitedge.converters.sources.parse import ProgramFile
+from vitedge.converters.sources.onnx.files import external_data_files, read_graph
+from vitedge.converters.sources.onnx.graph_check import GraphError
+from vitedge.converters.sources.parse import ExportedProgramFile
 from vitedge.converters.sources.preprocessing import require_preprocessing
 from vitedge.converters.sources.torch_export.worker import GRAPH, IMAGES, LOGITS
 from vitedge.errors import CheckpointError, ConversionError
@@ -40,12 +40,12 @@ WORKER = "vitedge.converters.sources.torch_export.worker"
 
 
 @dataclass(frozen=True)
-class ProgramModel:
-    """A classifier in a file of ``torch.export``, which this process never loads.
+class ExportedProgramModel:
+    """A classifier in a file of ``torch.export``; this process never loads the file.
 
     Attributes:
         card: identity, labels, preprocessing.
-        path: of the file.
+        path: path of the file.
     """
 
     card: ModelCard
@@ -61,8 +61,8 @@ class ProgramModel:
             The graph, with input ``pixels`` and output ``logits``, and the program's logits, ``(N, classes)`` float32.
 
         Raises:
-            CheckpointError: the file has changed, or exporting it takes more than its size justifies.
-            ConversionError: ONNX has no form for it.
+            CheckpointError: the file has changed, or its export exceeds the limits for its size.
+            ConversionError: the program cannot be exported to ONNX.
         """
         images = normalized(frames, self.card.preprocessing)
         with tempfile.TemporaryDirectory(prefix="vitedge-program-") as scratch:
@@ -73,30 +73,32 @@ class ProgramModel:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a program says of itself.
+class ProgramInfo:
+    """Input size and number of logits of a program.
 
     Attributes:
-        input_size: (height, width) in pixels; None if both are open.
-        logits: their number.
+        input_size: (height, width) in pixels; None if they are dynamic.
+        logits: number of logits.
     """
 
     input_size: tuple[int, int] | None
     logits: int
 
 
-def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str | None) -> ProgramModel:
-    """Read what a program that ``torch.export.save`` wrote takes and gives, without running code from the file.
+def load_program(
+    source: ExportedProgramFile, *, labels: Path | None, preprocessing: str | None
+) -> ExportedProgramModel:
+    """Read input and output of a program that ``torch.export.save`` wrote, without running code from the file.
 
     Args:
         source: the file.
         labels: file of labels; the program has none.
-        preprocessing: see ``given_preprocessing``; the program does not say it, so it must be given.
+        preprocessing: see ``read_preprocessing``; required, because the program has none.
 
     Raises:
-        UsageError: ``preprocessing`` is not given, or names nothing.
-        CheckpointError: not a program, one that would run code, no image classifier, exported in training mode, or
-            labels do not match the logits.
+        UsageError: ``preprocessing`` is None, or ``read_preprocessing`` refuses it.
+        CheckpointError: the file is no program or would run code, the program is no image classifier or was exported
+            in training mode, or labels do not match the logits.
     """
     path = source.path
     with tempfile.TemporaryDirectory(prefix="vitedge-program-") as scratch:
@@ -111,10 +113,10 @@ def load_program(source: ProgramFile, *, labels: Path | None, preprocessing: str
         weights_sha256=sha256_of(path),
         pretrained=True,
     )
-    return ProgramModel(card, path)
+    return ExportedProgramModel(card, path)
 
 
-def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
+def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> ProgramInfo:
     try:
         size = check_regular(path, limit=CHECKPOINT_BYTES)
     except OSError as error:
@@ -137,16 +139,16 @@ def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> Facts:
     return _facts(told, path)
 
 
-def _facts(told: Any, path: Path) -> Facts:
-    """What the child told, which is a stranger's word."""
+def _facts(told: Any, path: Path) -> ProgramInfo:
+    """Check the child's report, which is not trusted."""
     match told:
         case {"input_size": None, "logits": int(logits)} if logits > 1:
-            return Facts(None, logits)
+            return ProgramInfo(None, logits)
         case {"input_size": [int(height), int(width)], "logits": int(logits)} if logits > 1:
             if min(height, width) > 0 and max(height, width) <= INPUT_SIDE:
-                return Facts((height, width), logits)
+                return ProgramInfo((height, width), logits)
     raise CheckpointError(
-        f"{path} says of itself {told!r:.200}",
+        f"{path} describes itself as {told!r:.200}",
         expected=f"an image of up to {INPUT_SIDE}x{INPUT_SIDE} and two logits or more",
     )
 
@@ -154,7 +156,7 @@ def _facts(told: Any, path: Path) -> Facts:
 def _graph(path: Path) -> onnx.ModelProto:
     try:
         graph = read_graph(path).model
-        if files_beside(graph, path):
+        if external_data_files(graph, path):
             raise GraphError("its weights are in other files")
     except (OSError, ValueError) as error:
         raise ConversionError(f"the program gave no ONNX graph: {error}") from error

@@ -1,4 +1,4 @@
 """Folders in the layout of Hugging Face Transformers.
 
-Start with ``models``; ``processors`` reads image processors as data.
+The converters import it. Start with ``models``; ``processors`` reads the configuration of image processors.
 """

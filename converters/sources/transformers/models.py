@@ -1,4 +1,4 @@
-"""Folders in the layout of Hugging Face Transformers to a module with its card."""
+"""Load classifiers from folders in the layout of Hugging Face Transformers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.quiet import quiet
 from vitedge.converters.sources.labels import choose_labels, configured_labels, numbered_labels
-from vitedge.converters.sources.model_bounds import check_model, check_numbers
+from vitedge.converters.sources.model_limits import check_config_numbers, check_model_size
 from vitedge.converters.sources.parse import HubFolder
-from vitedge.converters.sources.preprocessing import given_preprocessing
+from vitedge.converters.sources.preprocessing import read_preprocessing
 from vitedge.converters.sources.timm.config import CONFIG, read_config
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG, processor_preprocessing
-from vitedge.converters.sources.weights.checkpoints import Weights, read_folder_weights
-from vitedge.converters.sources.weights.fitting import Mismatch, check_finite
+from vitedge.converters.sources.weights.checkpoints import Checkpoint, read_checkpoint_folder
+from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.safety.files import is_file
 
 ATTENTION = "eager"
-"""Exports to 4 MatMul, Softmax and Add a block. ``sdpa`` adds IsNaN and Where, and scales queries and keys apart."""
+"""Exports 4 MatMul, Softmax and Add for each block; ``sdpa`` adds IsNaN and Where, and scales queries and keys."""
 
 LOADING_KEYS = frozenset(
     {
@@ -37,18 +37,18 @@ LOADING_KEYS = frozenset(
         "dtype", "torch_dtype", "torchscript",
     }
 )  # fmt: skip
-"""Keys of ``config.json`` that say how a model is loaded, and nothing of what it is; vitedge says it itself."""
+"""Keys of ``config.json`` that control loading; vitedge ignores them and sets its own values."""
 
 LOGITS_ONLY: Mapping[str, Any] = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
 
 
 @dataclass(frozen=True)
 class Family:
-    """A model type that converts.
+    """A model type that vitedge converts.
 
     Attributes:
-        classifiers: its classes that give logits; the first where ``config.json`` names none.
-        processor: its image processor, where ``preprocessor_config.json`` names none.
+        classifiers: classes with logits; the first is the default if ``config.json`` names no class.
+        processor: default image processor, if ``preprocessor_config.json`` names none.
     """
 
     classifiers: tuple[str, ...]
@@ -76,13 +76,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "vit": Family(("ViTForImageClassification",), "ViTImageProcessor"),
     }
 )
-"""By ``model_type`` of ``config.json``."""
+"""Keys are ``model_type`` in ``config.json``."""
 
 
-class LogitsOf(nn.Module):
-    """A classifier of Transformers as a function from pixels to logits, ``(1,3,H,W)`` to ``(1,classes)``.
+class LogitsOnly(nn.Module):
+    """A classifier of Transformers that returns only logits: ``(1,3,H,W)`` to ``(1,classes)``.
 
-    Where a class has a distilled head too (``…WithTeacher``), the logits are the average of both heads.
+    For a class with a distilled head (``…WithTeacher``), the logits are the average of both heads.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -90,16 +90,16 @@ class LogitsOf(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits alone, whatever else the model computes."""
+        """Return the logits of ``(1,3,H,W)`` float32 pixels."""
         logits: Tensor = self.model(pixel_values=pixels).logits
         return logits
 
 
 def is_transformers_folder(folder: Path) -> bool:
-    """Whether ``config.json`` there is of Transformers; timm's names an ``architecture``.
+    """Return whether ``config.json`` of a folder comes from Transformers; timm's has an ``architecture``.
 
     Raises:
-        CheckpointError: there is no ``config.json``, or it is not a JSON object.
+        CheckpointError: there is no ``config.json``, or it is no JSON object.
     """
     config = read_config(folder / CONFIG)
     return "model_type" in config and "architecture" not in config
@@ -112,40 +112,40 @@ def load_transformers(
     preprocessing: str | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> TorchModel:
-    """Build the model of a folder that ``save_pretrained`` wrote. No code but that of Transformers itself runs.
+    """Build the model of a folder that ``save_pretrained`` wrote, without running code from the folder.
 
     Args:
         source: the folder.
-        labels: file of labels; None for those of ``id2label``.
-        preprocessing: see ``given_preprocessing``; None for ``preprocessor_config.json``.
-        input_size: must be None: Transformers' models have the size of their image processor.
+        labels: file of labels; None for ``id2label``.
+        preprocessing: see ``read_preprocessing``; None for ``preprocessor_config.json``.
+        input_size: must be None, because Transformers' models have the size of their image processor.
 
     Raises:
-        UsageError: an input size was asked for.
+        UsageError: ``input_size`` is not None.
         MissingExtraError: Transformers is not installed.
-        CheckpointError: the model type is not known; configuration, image processor or weights are missing or do not
-            fit together; labels do not match the logits.
+        CheckpointError: the model type is unknown, configuration, image processor or weights are missing or do not fit
+            together, or labels do not match the logits.
     """
     where = source.path / CONFIG
     if input_size is not None:
         raise UsageError(
-            f"--input-size is not for {source.path}, which is in the layout of Transformers",
-            expected="the size that its image processor gives",
-            fix=f"change the sizes in {PROCESSOR_CONFIG}, if the model runs at others",
+            f"input_size= does not apply to {source.path}, which is in the layout of Transformers",
+            expected="the size of its image processor",
+            fix=f"change the sizes in {PROCESSOR_CONFIG}, if the model runs at other sizes",
         )
     config = read_config(where)
-    check_numbers(config, str(where))
+    check_config_numbers(config, str(where))
     family, classifier = _classifier(config, where)
     named = _named_labels(config)
-    transform = given_preprocessing(preprocessing, None) if preprocessing else _preprocessing(source.path, family)
+    transform = read_preprocessing(preprocessing, None) if preprocessing else _preprocessing(source.path, family)
     with quiet():
         transformers = require(
             "transformers", extra="transformers", purpose=f"a model in Transformers' layout, {where},"
         )
-    stored = read_folder_weights(source.path)
-    check_finite(stored.tensors, source.path)
-    counted = config if named is None else {**config, "num_labels": len(named)}  # PVT does not count them itself
-    module = LogitsOf(_build(transformers, classifier, counted, stored, source.path, transform.input_size)).eval()
+    stored = read_checkpoint_folder(source.path)
+    check_finite(stored.state_dict, source.path)
+    counted = config if named is None else {**config, "num_labels": len(named)}  # PVT does not derive it from id2label
+    module = LogitsOnly(_build(transformers, classifier, counted, stored, source.path, transform.input_size)).eval()
     logits = _count_logits(module, transform.input_size, source.path)
     card = ModelCard(
         name=source.name,
@@ -160,7 +160,7 @@ def load_transformers(
 
 
 def _classifier(config: Mapping[str, Any], where: Path) -> tuple[Family, str]:
-    """The family of a configuration, and the class that it names."""
+    """Return the family of a configuration, and the class that it names."""
     model_type = str(config.get("model_type"))
     family = FAMILIES.get(model_type)
     if family is None:
@@ -178,7 +178,7 @@ def _classifier(config: Mapping[str, Any], where: Path) -> tuple[Family, str]:
         if name in named:
             return family, name
     raise CheckpointError(
-        f"{where} has architectures {named!r:.80}, which give no logits of an image's class",
+        f"{where} has architectures {named!r:.80}, which are no image classifiers",
         expected=" or ".join(family.classifiers),
         fix="take a checkpoint that was fine-tuned for image classification",
     )
@@ -191,7 +191,7 @@ def _preprocessing(folder: Path, family: Family) -> Preprocessing:
             f"{folder} does not say how images are preprocessed",
             expected=f"{PROCESSOR_CONFIG} beside {CONFIG}",
             fix="copy it from the model that yours was fine-tuned from, or write it with transformers."
-            f"{family.processor}(...).save_pretrained({str(folder)!r}), or give --preprocessing",
+            f"{family.processor}(...).save_pretrained({str(folder)!r}), or give preprocessing=FILE",
         )
     return processor_preprocessing(read_config(where), default=family.processor, where=where)
 
@@ -200,29 +200,29 @@ def _build(
     transformers: ModuleType,
     classifier: str,
     config: Mapping[str, Any],
-    stored: Weights,
+    stored: Checkpoint,
     folder: Path,
     size: tuple[int, int],
 ) -> nn.Module:
-    """The model with its weights, whose names Transformers itself translates where an older version wrote them."""
+    """Build the model with its weights; Transformers translates keys of its older versions."""
     kind = getattr(transformers, classifier)
     described = {key: value for key, value in config.items() if key not in LOADING_KEYS and not key.startswith("_")}
     try:
         with quiet():
             settings = kind.config_class.from_dict({**described, **LOGITS_ONLY})
             settings._attn_implementation = ATTENTION
-            check_model(lambda: LogitsOf(kind(settings)), stored.tensors, size)
+            check_model_size(lambda: LogitsOnly(kind(settings)), stored.state_dict, size)
             model, report = kind.from_pretrained(
                 None,
                 config=settings,
-                state_dict=dict(stored.tensors),
+                state_dict=dict(stored.state_dict),
                 dtype=torch.float32,
                 attn_implementation=ATTENTION,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-    except Exception as error:  # constructors raise whatever a wrong value leads to
+    except Exception as error:  # constructors raise anything on a wrong value
         raise CheckpointError(
             f"Transformers cannot build {classifier} from {folder / CONFIG}: {_first_line(error)}",
             expected="a configuration that save_pretrained wrote",
@@ -233,8 +233,8 @@ def _build(
 
 
 def _check_complete(report: Mapping[str, Any], folder: Path) -> None:
-    """Every parameter must come from the file; what the classifier does not use, such as a pooler, may be there too."""
-    mismatch = Mismatch(
+    """Refuse missing or misshaped parameters; allow unused ones, such as a pooler."""
+    mismatch = IncompatibleKeys(
         missing=tuple(sorted(report["missing_keys"])),
         unexpected=(),
         misshaped=tuple(
@@ -248,12 +248,12 @@ def _check_complete(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def _count_logits(module: nn.Module, input_size: tuple[int, int], folder: Path) -> int:
-    """Run the model once: most accept images of one size only."""
+    """Run the model once, because most models accept only one image size, and return the number of logits."""
     height, width = input_size
     try:
         with quiet(), torch.no_grad():
             logits: Tensor = module(torch.zeros(1, 3, height, width))
-    except Exception as error:  # a model's own code runs here
+    except Exception as error:  # the model's own code runs here
         raise CheckpointError(
             f"{folder} does not run on the {height}x{width} images of its image processor: {_first_line(error)}",
             expected=f"an image size that fits image_size and num_channels of {CONFIG}",
@@ -262,7 +262,7 @@ def _count_logits(module: nn.Module, input_size: tuple[int, int], folder: Path) 
 
 
 def _named_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """``id2label``; numbers where it holds what Transformers puts there for classes that nobody named."""
+    """Return ``id2label``, or numbers if it holds only Transformers' default labels."""
     named = configured_labels(config, key="id2label")
     if named is not None and named == tuple(f"LABEL_{index}" for index in range(len(named))):
         return numbered_labels(len(named))

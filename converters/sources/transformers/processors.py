@@ -1,8 +1,8 @@
-"""Image processors of Transformers to ``Preprocessing``, read from their JSON as data: no code of a checkpoint runs.
+"""Read the configuration of Transformers' image processors as data, without running code from a checkpoint.
 
-What is followed is each processor's Pillow implementation (``ViTImageProcessorPil`` in Transformers 5, without the
-suffix before); the ones on torchvision give pixels that differ from it by up to 1 of 255, and place an image that is
-smaller than the crop one pixel further up or left if the margin is odd.
+The reference is each processor's Pillow implementation (``ViTImageProcessorPil`` in Transformers 5; earlier versions
+omit the suffix). The torchvision implementations differ by up to 1 of 255, and place an image that is smaller than the
+crop one pixel further up or left if the margin is odd.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vitedge.bundle.preprocessing import Interpolation, Preprocessing, ResizeMode, resize_size_for
-from vitedge.converters.sources.model_bounds import check_numbers
+from vitedge.converters.sources.model_limits import check_config_numbers
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.safety.limits import INPUT_SIDE
 
@@ -37,7 +37,7 @@ COMMON: Mapping[str, Any] = {
     "do_normalize": True,
     "default_to_square": True,
 }
-"""Values of all processors where neither their class nor the JSON says otherwise."""
+"""Defaults of all processors, unless their class or the JSON says otherwise."""
 
 PROCESSORS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -69,28 +69,28 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )  # fmt: skip
-"""Each processor that can be followed, and the values of its class."""
+"""Supported processors, with the defaults of their classes."""
 
 MOBILEVIT, LEVIT, CONVNEXT = "MobileViTImageProcessor", "LevitImageProcessor", "ConvNextImageProcessor"
 LEVIT_ENLARGED = 256 / 224
 CONVNEXT_WARPED = 384
 """Shortest edge from which ``ConvNextImageProcessor`` warps the image and crops nothing."""
 
-SWITCHES = frozenset(
+SUPPORTED_STEPS = frozenset(
     {
         "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order",
         "do_convert_rgb",  # images are RGB already
         "do_reduce_labels",  # of segmentation maps
     }
 )  # fmt: skip
-"""Steps that are followed, or that do nothing to an RGB image. Any other that is switched on is refused."""
+"""Steps that vitedge supports, or that do not change an RGB image. Any other enabled step is refused."""
 
 PILLOW_FILTERS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""Pillow's ``Image.Resampling``, by its numbers."""
+"""Pillow's ``Image.Resampling``, in the order of its numbers."""
 
 
 class Geometry(NamedTuple):
-    """What the network reads, and what the image is resized to before."""
+    """Resize and crop: the network's input size, and the size before the crop."""
 
     resize_mode: ResizeMode
     resize_size: Size
@@ -98,21 +98,21 @@ class Geometry(NamedTuple):
 
 
 def processor_preprocessing(config: Mapping[str, Any], *, default: str, where: Path) -> Preprocessing:
-    """What an image processor does to an image.
+    """Return the preprocessing of an image processor.
 
     Args:
-        config: ``preprocessor_config.json``, in today's form or that of the feature extractors before it.
-        default: name of the processor, where the configuration does not say.
-        where: the file, for errors.
+        config: ``preprocessor_config.json`` of an image processor, or of an older feature extractor.
+        default: name of the processor, if the configuration has none.
+        where: path of the file, for errors.
 
     Raises:
-        CheckpointError: the processor is not known, a value is wrong, or asks for something that vitedge does not do.
+        CheckpointError: the processor is unknown, a value is wrong, or a step is not supported.
     """
-    check_numbers(config, str(where))
+    check_config_numbers(config, str(where))
     kind = _kind(config, default, where)
     given = {key: value for key, value in config.items() if value is not None}
     settings = _Settings(kind, {**COMMON, **PROCESSORS[kind], **given}, where)
-    settings.check_switches()
+    settings.check_steps()
     mean, std = settings.normalization()
     try:
         geometry = settings.geometry()
@@ -143,27 +143,27 @@ def _kind(config: Mapping[str, Any], default: str, where: Path) -> str:
 
 
 class _Settings:
-    """The values of one processor, with its class's where the JSON has none."""
+    """Values of one processor: from the JSON, else the defaults of its class."""
 
     def __init__(self, kind: str, values: Mapping[str, Any], where: Path) -> None:
         self._kind = kind
         self._values = values
         self._where = where
 
-    def on(self, switch: str) -> bool:
-        """Whether a step is switched on."""
-        return bool(self._values.get(switch, False))
+    def on(self, step: str) -> bool:
+        """Return whether a step is enabled."""
+        return bool(self._values.get(step, False))
 
-    def check_switches(self) -> None:
-        """Refuse steps that cannot be followed."""
+    def check_steps(self) -> None:
+        """Refuse unsupported steps."""
         unknown = (key for key, value in self._values.items() if key.startswith("do_") and value)
-        for key in sorted(set(unknown) - SWITCHES):
+        for key in sorted(set(unknown) - SUPPORTED_STEPS):
             raise self._error(key, self._values[key], "a processor that resizes, crops, rescales and normalizes")
         if not self.on("do_resize"):
             raise self._error("do_resize", False, "true: a network on a device has one input size")
 
     def geometry(self) -> Geometry:
-        """Resize and crop."""
+        """Return the sizes of resize and crop."""
         mode, size = self._size()
         if self._kind == CONVNEXT:
             return self._convnext(mode, size)
@@ -176,16 +176,16 @@ class _Settings:
         return Geometry(mode, size, size)
 
     def _convnext(self, mode: ResizeMode, size: Size) -> Geometry:
-        """``ConvNextImageProcessor.resize``, which crops too."""
+        """Return the geometry of ``ConvNextImageProcessor.resize``, which also crops."""
         if mode != "shortest":
             raise self._error("size", self._values["size"], "a shortest_edge")
         if self.on("do_center_crop") and self._crop_size() != size:
-            raise self._error("crop_size", self._values["crop_size"], f"{size[0]}, what its resize crops to")
+            raise self._error("crop_size", self._values["crop_size"], f"{size[0]}, the size to which its resize crops")
         if size[0] >= CONVNEXT_WARPED:
             return Geometry("squash", size, size)
         crop_pct = self._values["crop_pct"]
         if not _is_number(crop_pct) or not 0 < crop_pct <= 1:
-            raise self._error("crop_pct", crop_pct, "a share above 0, up to 1")
+            raise self._error("crop_pct", crop_pct, "a number above 0, up to 1")
         return Geometry("shortest", resize_size_for(size, crop_pct), size)
 
     def _size(self) -> tuple[ResizeMode, Size]:
@@ -200,7 +200,7 @@ class _Settings:
         return self._rectangle("crop_size")
 
     def _rectangle(self, key: str) -> Size:
-        """A size of both sides: a number, a list, or an object with ``height`` and ``width``."""
+        """Read a size of both sides: a number, a list, or an object with ``height`` and ``width``."""
         size = self._values.get(key)
         if isinstance(size, Mapping) and set(size) == {"height", "width"}:
             return self._sides(size, key, size["height"], size["width"])
@@ -217,21 +217,21 @@ class _Settings:
         raise self._error(key, value, expected)
 
     def interpolation(self) -> Interpolation:
-        """The resampling filter."""
+        """Return the resampling filter."""
         number = self._values["resample"]
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(PILLOW_FILTERS):
             return PILLOW_FILTERS[number]
         raise self._error("resample", number, "a number of Pillow's Image.Resampling, 0 to 5")
 
     def normalization(self) -> tuple[Triple, Triple]:
-        """Mean and std on the scale 0…1, with the rescaling in them: ``(p·f − m)/s = (p/255 − m/255f) / (s/255f)``."""
+        """Return mean and std on the 0…1 scale, with the rescaling: ``(p·f − m)/s = (p/255 − m/255f) / (s/255f)``."""
         factor = self._values["rescale_factor"] if self.on("do_rescale") else 1
         if not _is_number(factor) or factor <= 0:
             raise self._error("rescale_factor", factor, "a positive number")
         scale = 1.0 if math.isclose(255 * factor, 1, rel_tol=1e-6) else 255 * factor
         mean: Triple = (0.0, 0.0, 0.0)
         std: Triple = (1.0, 1.0, 1.0)
-        if self.on("do_normalize") and self._kind != MOBILEVIT:  # which ignores it
+        if self.on("do_normalize") and self._kind != MOBILEVIT:  # MobileViT ignores it
             mean, std = self._triple("image_mean"), self._triple("image_std")
         return _divided(mean, scale), _divided(std, scale)
 

@@ -1,4 +1,4 @@
-"""Weight files to tensors, without running code from them."""
+"""Read checkpoints into state dicts, without running code from them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import safetensors.torch
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from vitedge.converters.sources.weights.pickles import ForeignObjectError
+from vitedge.converters.sources.weights.pickles import DisallowedGlobalError
 from vitedge.converters.sources.weights.safetensors_files import check_header
-from vitedge.converters.sources.weights.torch_files import SUPPORTED, UnsupportedTensorError, read_saved
+from vitedge.converters.sources.weights.torch_files import SUPPORTED, UnsupportedTensorError, read_torch_file
 from vitedge.errors import CheckpointError
 from vitedge.safety.files import open_regular
 from vitedge.safety.limits import CHECKPOINT_BYTES, FOLDER_ENTRIES
@@ -34,27 +34,27 @@ SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pt
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Tensors of a checkpoint by name.
+class Checkpoint:
+    """A checkpoint that was read.
 
     Attributes:
-        tensors: parameters and buffers, on the CPU.
-        sha256: hash of the file; of the shards' hashes in their order, where there are several.
+        state_dict: parameters and buffers by name, on the CPU.
+        sha256: hash of the file; for several shards, hash of the shards' hashes in order.
     """
 
-    tensors: Mapping[str, Tensor]
+    state_dict: Mapping[str, Tensor]
     sha256: str
 
 
-def read_weights(path: Path) -> Weights:
-    """Read a ``.safetensors`` file, or one of ``torch.save``, without running code from it.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of safetensors or ``torch.save``, without running code from it.
 
     Wrappers of training scripts (``{"model": …}``, averaged weights first) and prefixes of ``torch.compile`` and
-    ``DistributedDataParallel`` are taken off.
+    ``DistributedDataParallel`` are removed.
 
     Raises:
-        CheckpointError: missing, no regular file, cut off, not a checkpoint, a pickle that wants to run code, or one
-            with tensors that vitedge does not read.
+        CheckpointError: the file is missing, no regular file, cut off or no checkpoint, is a pickle that would run
+            code, or has tensors that vitedge does not read.
     """
     with _opened(path) as stream:
         tensors = _tensors(stream, path)
@@ -62,17 +62,18 @@ def read_weights(path: Path) -> Weights:
             raise CheckpointError(
                 f"{path} holds no tensors by name", expected="the state dict of a model", fix=SAVE_ALONE
             )
-        return Weights(clean_state_dict(tensors), _sha256(stream))
+        return Checkpoint(clean_state_dict(tensors), _sha256(stream))
 
 
 def weight_files(names: Collection[str]) -> tuple[str, ...]:
-    """Which files of a folder in the hub's layout hold its weights.
+    """Select the files of the weights in a folder in the hub's layout.
 
     Args:
-        names: of its files.
+        names: names of the folder's files.
 
     Returns:
-        One file or all shards, in order; safetensors rather than pickles. Empty if there are none, or some are missing.
+        One file or all shards, in order; safetensors before pickles. Empty if there are no weights or shards are
+        missing.
     """
     for whole in WHOLE_FILES:
         if whole in names:
@@ -83,32 +84,32 @@ def weight_files(names: Collection[str]) -> tuple[str, ...]:
     return ()
 
 
-def read_folder_weights(folder: Path) -> Weights:
+def read_checkpoint_folder(folder: Path) -> Checkpoint:
     """Read the weights of a folder in the hub's layout: one file, or all shards.
 
     Raises:
-        CheckpointError: there are none, a shard is missing, or a file cannot be read (``read_weights``).
+        CheckpointError: there are no weights, a shard is missing, or ``read_checkpoint`` refuses a file.
     """
     files = weight_files(_names(folder))
     if not files:
         raise CheckpointError(f"{folder} has no weights, or not all of them", expected=HUB_LAYOUT)
-    first, *others = (read_weights(folder / name) for name in files)
+    first, *others = (read_checkpoint(folder / name) for name in files)
     if not others:
         return first
     tensors: dict[str, Tensor] = {}
     for name, part in zip(files, (first, *others), strict=True):
-        repeated = next((key for key in part.tensors if key in tensors), None)
+        repeated = next((key for key in part.state_dict if key in tensors), None)
         if repeated is not None:
             raise CheckpointError(
                 f"{folder / name} has {repeated}, as another shard does", expected="shards of one checkpoint"
             )
-        tensors.update(part.tensors)
+        tensors.update(part.state_dict)
     hashes = "".join(part.sha256 for part in (first, *others))
-    return Weights(tensors, hashlib.sha256(hashes.encode()).hexdigest())
+    return Checkpoint(tensors, hashlib.sha256(hashes.encode()).hexdigest())
 
 
 def _names(folder: Path) -> set[str]:
-    """Names of a folder's entries."""
+    """List the names in a folder."""
     try:
         return {path.name for path in itertools.islice(folder.iterdir(), FOLDER_ENTRIES)}
     except OSError as error:
@@ -127,15 +128,15 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _tensors(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
-    """The tensors of an open file, by the names that it gives them."""
+    """Read the tensors of an open file by their names in the file."""
     size = os.fstat(stream.fileno()).st_size
     try:
         if path.suffix == ".safetensors":
             check_header(stream, size)
             return safetensors.torch.load_file(path)
-        saved = read_saved(stream, size)
+        saved = read_torch_file(stream, size)
         return saved.tensors(_state_dict(saved.value))
-    except ForeignObjectError as error:
+    except DisallowedGlobalError as error:
         raise _refused(path, error) from error
     except UnsupportedTensorError as error:
         raise CheckpointError(f"{path} cannot be converted: {error}", expected=SUPPORTED, fix=SAVE_ALONE) from error
@@ -148,14 +149,14 @@ def _tensors(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(saved: object) -> Mapping[object, object]:
-    """The dictionary of tensors within what a training script saved."""
+    """Return the state dict inside the object that a training script saved."""
     if not isinstance(saved, dict):
         return {}
     return next((saved[key] for key in NESTED_KEYS if isinstance(saved.get(key), dict) and saved[key]), saved)
 
 
 def _sha256(stream: BinaryIO) -> str:
-    """Hash of an open file."""
+    """Return the hex SHA-256 of an open file."""
     digest = hashlib.sha256()
     stream.seek(0)
     while chunk := stream.read(1 << 20):
@@ -163,7 +164,7 @@ def _sha256(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _refused(path: Path, error: ForeignObjectError) -> CheckpointError:
+def _refused(path: Path, error: DisallowedGlobalError) -> CheckpointError:
     return CheckpointError(
         f"{path} holds Python objects that run code when they are loaded; vitedge never runs code from a checkpoint: "
         f"{error}",

@@ -1,8 +1,8 @@
-"""Pickles of checkpoints, read as data: nothing that a pickle names is imported, called or created.
+"""Read pickles of checkpoints as data, without importing, calling or creating anything that they name.
 
-Python's unpickler calls whatever a pickle names. PyTorch's ``weights_only`` calls what is on its list, with whatever
-arguments: ``bytearray(5_000_000_000)`` fills the memory, and a key of tuples within tuples is hashed for ever. Here a
-call stays a ``Call``, and a key is a number or a text, so that time and memory grow with the pickle's length alone.
+Python's unpickler calls everything that a pickle names. PyTorch's ``weights_only`` calls the names on its list with any
+arguments: ``bytearray(5_000_000_000)`` fills the memory, and hashing a key of nested tuples takes forever. Here a call
+stays a ``Call``, and a key is a number or a text, so that time and memory grow only with the pickle's length.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from vitedge.safety.limits import PICKLE_OPERATIONS
 
-HARMLESS = re.compile(
+ALLOWED_GLOBALS = re.compile(
     r"torch\.(cuda\.)?\w+"
     r"|torch\.(_utils|_tensor)\._rebuild_\w+"
     r"|torch\.(storage|nn\.parameter)\.\w+"
@@ -26,15 +26,15 @@ HARMLESS = re.compile(
     r"|_codecs\.encode"
     r"|(builtins|__builtin__)\.(bytearray|bytes|complex|dict|float|int|list|set|frozenset|str|tuple)"
 )
-"""What the state dicts of training scripts name. Other names are refused: who wrote them wants code to run."""
+"""Names in the state dicts of training scripts. Other names are refused, because they would run code."""
 
 
-class ForeignObjectError(ValueError):
+class DisallowedGlobalError(ValueError):
     """A pickle names a class or function that no state dict needs."""
 
 
 @dataclass(frozen=True)
-class Name:
+class Global:
     """A class or function that a pickle names."""
 
     text: str
@@ -42,11 +42,11 @@ class Name:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """An object that a pickle wants made.
+    """A call in a pickle, which is not executed.
 
     Attributes:
-        function: that would make it; empty where it is no name.
-        arguments: for it.
+        function: name of the function or class; empty if it is no name.
+        arguments: its arguments.
     """
 
     function: str
@@ -55,10 +55,10 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Persistent:
-    """What lies outside the pickle, such as a storage of numbers.
+    """A reference to an object outside the pickle, such as a storage.
 
     Attributes:
-        identity: by which the pickle knows it.
+        identity: the pickle's identifier of the object.
     """
 
     identity: object
@@ -69,9 +69,9 @@ class Pickle:
     """A pickle that was read.
 
     Attributes:
-        value: what it holds: dictionaries (ordered ones too), lists, tuples, numbers, texts, and types of this module.
-        persistent: everything that it has outside, in the order of the pickle.
-        end: the first byte after it.
+        value: its object: dictionaries, lists, tuples, numbers, texts, and types of this module.
+        persistent: all references to objects outside, in the order of the pickle.
+        end: position after the pickle.
     """
 
     value: Any
@@ -83,12 +83,12 @@ def read_pickle(content: bytes, start: int = 0) -> Pickle:
     """Read a pickle as data.
 
     Args:
-        content: holds it.
-        start: where it begins.
+        content: bytes that hold the pickle.
+        start: position of the pickle.
 
     Raises:
-        ForeignObjectError: it names what no state dict needs.
-        ValueError: it is cut off, longer than ``PICKLE_OPERATIONS``, or none that ``torch.save`` writes.
+        DisallowedGlobalError: the pickle names a class or function that no state dict needs.
+        ValueError: the pickle is cut off, has more than ``PICKLE_OPERATIONS``, or ``torch.save`` did not write it.
     """
     stream = io.BytesIO(content)
     stream.seek(start)
@@ -104,7 +104,7 @@ def read_pickle(content: bytes, start: int = 0) -> Pickle:
 
 
 class _Machine:
-    """The stack machine that a pickle is a program of."""
+    """The stack machine that executes the operations of a pickle."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -113,7 +113,7 @@ class _Machine:
         self.persistent: list[Persistent] = []
 
     def step(self, opcode: str, argument: Any) -> None:
-        """Carry out one operation."""
+        """Execute one operation."""
         if opcode in _CONSTANTS:
             self._stack.append(argument)
         elif opcode in _OPERATIONS:
@@ -122,7 +122,7 @@ class _Machine:
             raise ValueError(f"it has the operation {opcode}, which torch.save does not write")
 
     def result(self) -> Any:
-        """What was left on the stack."""
+        """Return the object that is left on the stack."""
         return self._pop()
 
     def _pop(self) -> Any:
@@ -185,7 +185,7 @@ class _Machine:
         self._update(self._pop_to_mark())
 
     def _update(self, items: list[Any]) -> None:
-        """Set items of a dictionary; those whose key is no number or text are left out, as no state dict has them."""
+        """Set items of a dictionary; ignore keys that are no number or text, because no state dict has them."""
         if isinstance(self._top(), dict):
             pairs = zip(items[::2], items[1::2], strict=True)
             self._top().update({key: value for key, value in pairs if isinstance(key, (str, int))})
@@ -199,13 +199,13 @@ class _Machine:
 
     def _name(self, module: str, name: str) -> None:
         text = f"{module}.{name}"
-        if not HARMLESS.fullmatch(text):
-            raise ForeignObjectError(f"it names {text:.80}")
-        self._stack.append(Name(text))
+        if not ALLOWED_GLOBALS.fullmatch(text):
+            raise DisallowedGlobalError(f"it names {text:.80}")
+        self._stack.append(Global(text))
 
     def call(self, _: Any) -> None:
         arguments, function = self._pop(), self._pop()
-        text = function.text if isinstance(function, Name) else ""
+        text = function.text if isinstance(function, Global) else ""
         made = Call(text, arguments if isinstance(arguments, tuple) else ())
         self._stack.append({} if text == "collections.OrderedDict" else made)
 

@@ -1,4 +1,4 @@
-"""safetensors files, whose headers are checked before the library maps a file."""
+"""Check the headers of safetensors files before the library maps them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _METADATA = "__metadata__"
 
 
 def check_header(stream: BinaryIO, size: int) -> None:
-    """Check what a file says of its tensors. The library checks that they lie within it, without overlap.
+    """Check the types and shapes in a header. The library checks that tensors lie within the file, without overlap.
 
     Args:
-        stream: of the file, at its beginning.
-        size: of the file, in bytes.
+        stream: the file, at its beginning.
+        size: size of the file in bytes.
 
     Raises:
-        UnsupportedTensorError: a tensor has a type that vitedge does not read, or sizes that no model has.
-        ValueError: it is no safetensors file, or its header is cut off or too large.
-        OSError: it cannot be read.
+        UnsupportedTensorError: a tensor has a type that vitedge does not read, or is too large for the file.
+        ValueError: the file is no safetensors file, or its header is cut off or too large.
+        OSError: the file cannot be read.
     """
     described = _header(stream)
     tensors = {key: value for key, value in described.items() if key != _METADATA}

@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, read without PyTorch's unpickler: archives, and the format before PyTorch 1.6."""
+"""Read files of ``torch.save`` without PyTorch's unpickler: zip archives, and the format before PyTorch 1.6."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any, BinaryIO, TypeGuard
 import torch
 from torch import Tensor
 
-from vitedge.converters.sources.weights.pickles import Call, ForeignObjectError, Name, Persistent, Pickle, read_pickle
+from vitedge.converters.sources.weights.pickles import (
+    Call,
+    DisallowedGlobalError,
+    Global,
+    Persistent,
+    Pickle,
+    read_pickle,
+)
 from vitedge.runtime.system.machine import read_memory
 from vitedge.safety.archives import Entry, read_entry, stored_entries
 from vitedge.safety.limits import (
@@ -43,7 +50,7 @@ WIDTHS: Mapping[str, int] = {
     "QInt32Storage": 4,
     "UntypedStorage": 1,
 }
-"""Bytes of an element, of other types too, whose storages lie between those that are read."""
+"""Bytes of an element by storage type, including unsupported types, whose storages must be skipped."""
 SUPPORTED = "tensors of float16, bfloat16, float32, float64, integers or booleans, dense, with their values"
 KINDS: Mapping[str, str] = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
@@ -62,10 +69,10 @@ _COUNT = struct.Struct("<q")
 
 
 class UnsupportedTensorError(ValueError):
-    """A tensor that vitedge does not read, or whose sizes do not fit what the file has of it.
+    """A tensor that vitedge does not read, or whose shape does not fit the file.
 
     Args:
-        key: the tensor's name.
+        key: name of the tensor.
         problem: continues "KEY is …" or "KEY has …".
     """
 
@@ -74,14 +81,14 @@ class UnsupportedTensorError(ValueError):
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A file of ``torch.save``, of which the numbers are still in the file.
+class TorchFile:
+    """A file of ``torch.save`` whose tensors have not been read yet.
 
     Attributes:
-        value: what was saved, as ``read_pickle`` gives it.
+        value: the saved object, as ``read_pickle`` returns it.
         stream: the file.
-        storages: where the numbers of each storage lie.
-        size: of the file, in bytes.
+        storages: position of each storage in the file.
+        size: size of the file in bytes.
     """
 
     value: Any
@@ -90,13 +97,13 @@ class Saved:
     size: int
 
     def tensors(self, named: Mapping[object, Any]) -> dict[str, Tensor]:
-        """Read the tensors of a state dict, and leave its other values out.
+        """Read the tensors of a state dict, and ignore other values.
 
         Raises:
-            UnsupportedTensorError: a tensor is sparse, quantized, complex, without values, has no name, or has other
-                sizes than its numbers.
+            UnsupportedTensorError: a tensor is sparse, quantized, complex or without values, has no name, or its shape
+                does not fit its storage.
             ValueError: the file is cut off, or there are more than ``CHECKPOINT_TENSORS``.
-            MemoryError: they take more memory than is free.
+            MemoryError: the tensors take more memory than is free.
         """
         described = ((key, _tensor_of(key, value)) for key, value in named.items())
         found = {_name(key): tensor for key, tensor in described if tensor is not None}
@@ -111,7 +118,7 @@ class Saved:
         return {key: tensor.view(storages[tensor.storage]) for key, tensor in found.items()}
 
     def _check_sizes(self, found: Mapping[str, _Tensor]) -> None:
-        """Refuse more than the file can have, before anything of it is read."""
+        """Refuse tensors that are larger than the file allows, before they are read."""
         total, most = 0, CHECKPOINT_SHARING * self.size + CHECKPOINT_SPARE
         for key, tensor in found.items():
             if tensor.end > self._entry(key, tensor).size:
@@ -139,7 +146,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """How a tensor lies in its storage; the offset and the strides count elements."""
+    """Layout of a tensor in its storage; offset and strides count elements."""
 
     storage: str
     dtype: torch.dtype
@@ -149,7 +156,7 @@ class _Tensor:
 
     @property
     def end(self) -> int:
-        """First byte of the storage after the last element."""
+        """Position in the storage after the last element, in bytes."""
         if 0 in self.shape:
             return 0
         last: int = self.offset + sum(
@@ -158,24 +165,24 @@ class _Tensor:
         return (last + 1) * int(self.dtype.itemsize)
 
     def view(self, storage: Tensor) -> Tensor:
-        """The tensor itself, of the bytes of its storage."""
+        """Return the tensor as a view of its storage's bytes."""
         whole = storage[: storage.numel() // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
         if 0 in self.shape:
             return whole.new_empty(self.shape)
         return whole.as_strided(self.shape, self.strides, self.offset)
 
 
-def read_saved(stream: BinaryIO, size: int) -> Saved:
-    """Read what ``torch.save`` wrote, but for the numbers of its tensors.
+def read_torch_file(stream: BinaryIO, size: int) -> TorchFile:
+    """Read a file of ``torch.save``, except the data of its tensors.
 
     Args:
-        stream: of the file, at its beginning; it has to stay open while tensors are read.
-        size: of the file, in bytes.
+        stream: the file, at its beginning; it must stay open while tensors are read.
+        size: size of the file in bytes.
 
     Raises:
-        ForeignObjectError: it wants objects made that no state dict needs, or is a pickle that torch did not write.
-        ValueError: it is no such file, or cut off.
-        OSError: it cannot be read.
+        DisallowedGlobalError: the pickle names a class or function that no state dict needs, or torch did not write it.
+        ValueError: the file is no such file, or is cut off.
+        OSError: the file cannot be read.
     """
     if stream.read(4) == b"PK\x03\x04":
         return _read_archive(stream, size)
@@ -183,7 +190,7 @@ def read_saved(stream: BinaryIO, size: int) -> Saved:
     return _read_legacy(stream, size)
 
 
-def _read_archive(stream: BinaryIO, size: int) -> Saved:
+def _read_archive(stream: BinaryIO, size: int) -> TorchFile:
     entries = stored_entries(stream)
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
@@ -195,27 +202,27 @@ def _read_archive(stream: BinaryIO, size: int) -> Saved:
     pickle = read_pickle(read_entry(stream, entries[f"{root}data.pkl"], limit=PICKLE_BYTES))
     prefix = f"{root}data/"
     storages = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
-    return Saved(pickle.value, stream, storages, size)
+    return TorchFile(pickle.value, stream, storages, size)
 
 
-def _read_legacy(stream: BinaryIO, size: int) -> Saved:
-    """Five pickles (magic number, version, machine, the object, the keys of its storages), then the storages."""
+def _read_legacy(stream: BinaryIO, size: int) -> TorchFile:
+    """Read five pickles (magic number, version, machine, object, keys of the storages); the storages follow them."""
     content = stream.read(PICKLE_BYTES)
     magic = read_pickle(content)
     if magic.value != _LEGACY_MAGIC:
-        raise ForeignObjectError("it is a pickle that torch.save did not write")
+        raise DisallowedGlobalError("it is a pickle that torch.save did not write")
     version = read_pickle(content, magic.end)
     machine = read_pickle(content, version.end)
     if not isinstance(machine.value, dict) or machine.value.get("little_endian") is not True:
         raise ValueError("it was saved on a big-endian machine")
     saved = read_pickle(content, machine.end)
     keys = read_pickle(content, saved.end)
-    widths = dict(map(_key_and_width, reversed(saved.persistent)))  # as the first tensor of a storage has it
-    return Saved(saved.value, stream, _legacy_storages(stream, keys, widths, size), size)
+    widths = dict(map(_key_and_width, reversed(saved.persistent)))  # the first tensor of a storage decides
+    return TorchFile(saved.value, stream, _legacy_storages(stream, keys, widths, size), size)
 
 
 def _legacy_storages(stream: BinaryIO, keys: Pickle, widths: Mapping[str, int], size: int) -> dict[str, Entry]:
-    """Find the storages: a count of elements before each one."""
+    """Find the storages; a count of elements precedes each of them."""
     found: dict[str, Entry] = {}
     offset = keys.end
     for key in keys.value if isinstance(keys.value, list) else ():
@@ -238,12 +245,12 @@ def _key_and_width(persistent: Persistent) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Numbers of one type that tensors share.
+    """A storage that tensors share.
 
     Attributes:
         kind: name of its class, without the module.
-        key: by which the file knows it.
-        count: of its elements.
+        key: key of the storage in the file.
+        count: number of elements.
     """
 
     kind: str
@@ -255,14 +262,14 @@ class _Storage:
         """Read a storage's identity.
 
         Raises:
-            ValueError: it is none that ``torch.save`` writes.
+            ValueError: the value is no storage of ``torch.save``.
         """
         match value:
-            case Persistent(("storage", Name(text), str(key), _, int(count))):
+            case Persistent(("storage", Global(text), str(key), _, int(count))):
                 return cls(text.rpartition(".")[2], key, count)
-            case Persistent(("storage", Name(text), str(key), _, int(count), None)):
+            case Persistent(("storage", Global(text), str(key), _, int(count), None)):
                 return cls(text.rpartition(".")[2], key, count)
-        raise ValueError("it has something outside that is no storage of numbers")
+        raise ValueError("it refers to something that is no storage")
 
 
 def _name(key: object) -> str:
@@ -274,7 +281,7 @@ def _name(key: object) -> str:
 
 
 def _tensor_of(key: object, value: object) -> _Tensor | None:
-    """How a value of a state dict lies in the file; None for what is no tensor."""
+    """Return the layout of a state dict's value; None if the value is no tensor."""
     call = _without_class(key, value)
     if call is None:
         return None
@@ -291,12 +298,12 @@ def _tensor_of(key: object, value: object) -> _Tensor | None:
 
 
 def _without_class(key: object, value: object) -> Call | None:
-    """The call that makes a tensor, without those that make it a parameter or give it attributes."""
+    """Return the call that builds a tensor, without the calls that turn it into a parameter or add attributes."""
     while isinstance(value, Call):
         match value.function, value.arguments:
             case function, (inner, *_) if function in _PARAMETERS:
                 value = inner
-            case "torch._tensor._rebuild_from_type_v2", (Name(function), Name(kind), tuple(arguments), _):
+            case "torch._tensor._rebuild_from_type_v2", (Global(function), Global(kind), tuple(arguments), _):
                 if kind not in _PLAIN_TYPES:
                     raise UnsupportedTensorError(key, f"is a tensor of the class {kind:.80}")
                 value = Call(function, arguments)
@@ -311,7 +318,7 @@ def _dense(key: object, storage: object, offset: object, shape: object, strides:
     if dtype is None:
         raise UnsupportedTensorError(key, f"is a tensor in a {where.kind:.80}, whose type vitedge does not read")
     if not (_is_size(offset) and _are_sizes(shape) and _are_sizes(strides) and len(shape) == len(strides)):
-        raise UnsupportedTensorError(key, "has sizes that are none")
+        raise UnsupportedTensorError(key, "has an invalid offset, shape or strides")
     return _Tensor(where.key, dtype, offset, shape, strides)
 
 
@@ -324,7 +331,7 @@ def _are_sizes(values: object) -> TypeGuard[tuple[int, ...]]:
 
 
 def _read(stream: BinaryIO, entry: Entry) -> Tensor:
-    """The bytes of a storage."""
+    """Read the bytes of a storage."""
     storage = torch.empty(entry.size, dtype=torch.uint8)
     stream.seek(entry.offset)
     if stream.readinto(memoryview(storage.numpy())) != entry.size:  # type: ignore[attr-defined]

@@ -151,7 +151,7 @@ def test_a_folder_that_may_mean_two_classes(tmp_path: Path, labels: tuple[str, .
     photos.write_photo(tmp_path / "crane" / "0.png", "red")
     with pytest.raises(CalibrationError, match="'crane' may mean several classes of the model: 0, 1") as caught:
         ImageFolder.open(tmp_path).class_to_idx(labels)
-    assert "--labels" in caught.value.fix
+    assert "labels=" in caught.value.fix
 
 
 def test_a_folder_that_is_no_label(colours: Path) -> None:

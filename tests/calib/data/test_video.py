@@ -94,7 +94,7 @@ def test_frames_have_no_classes(clip: Path) -> None:
     assert not frames.is_labelled([""])
     with pytest.raises(CalibrationError, match="have no classes") as caught:
         frames.class_to_idx(["red"])
-    assert "--against" in caught.value.fix
+    assert "against=" in caught.value.fix
 
 
 def test_a_folder_a_list_a_video_and_nothing(clip: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class TestThreshold:
     def test_there_may_be_none(self) -> None:
         with pytest.raises(CalibrationError, match=r"within 10 %: the lowest is 50\.00 %") as caught:
             fit_threshold(np.array([0.9, 0.8]), np.array([False, True]), 0.1)
-        assert "--abstain-error" in caught.value.fix
+        assert "abstain_error=" in caught.value.fix
 
     @given(arrays(np.float32, 30, elements=st.floats(0, 1, width=32)), arrays(np.bool_, 30), st.floats(0, 0.99))
     def test_it_keeps_the_share_and_no_smaller_one_would(

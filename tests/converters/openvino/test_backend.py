@@ -15,7 +15,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.converters.openvino.backend import check_operators, model_info, write_ir
 from vitedge.converters.precision import half_weights
 from vitedge.converters.rewrites.apply import Rewritten
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
 

@@ -12,7 +12,7 @@ import torch
 from vitedge.bundle.bundle import sha256_of
 from vitedge.converters.sources.factory import load_factory
 from vitedge.converters.sources.parse import parse_source
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import CheckpointError, UsageError
 
 CODE = """
@@ -172,7 +172,7 @@ def test_half_precision_is_widened(here: Path) -> None:
         (
             "user_nets:Fixed",
             r"raises AssertionError: 64x64 only, at .*user_nets\.py, line \d+: assert image\.shape",
-            "--input-size",
+            "input_size=",
         ),
         ("user_nets:Features", "gives a dict", "logits alone"),
     ],
@@ -192,7 +192,7 @@ def test_maps_are_no_logits(here: Path) -> None:
 def test_nothing_says_how_images_are_prepared(here: Path) -> None:
     with pytest.raises(UsageError, match="user_nets:build: its module has no pretrained_cfg") as caught:
         load("user_nets:build", preprocessing=None)
-    assert "--preprocessing timm:NAME" in caught.value.fix
+    assert "preprocessing=timm:NAME" in caught.value.fix
 
 
 @pytest.mark.parametrize(

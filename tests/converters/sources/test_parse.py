@@ -10,13 +10,13 @@ import pytest
 from vitedge.converters.sources.cswin_pvt.build import VARIANTS
 from vitedge.converters.sources.parse import (
     WEIGHT_SUFFIXES,
+    CswinPvtName,
+    ExportedProgramFile,
     Factory,
     HubFolder,
     HubRepo,
     OnnxFile,
-    ProgramFile,
     TimmName,
-    VariantName,
     parse_source,
 )
 from vitedge.converters.sources.weights.checkpoints import SUFFIXES
@@ -102,7 +102,7 @@ def test_weights_alone_need_a_name(here: Path, suffix: str) -> None:
     (here / f"weights{suffix}").touch()
     with pytest.raises(UsageError) as caught:
         parse_source(f"weights{suffix}")
-    assert "--weights" in caught.value.fix
+    assert "weights=" in caught.value.fix
 
 
 def test_the_suffixes_of_weights_are_those_that_can_be_read() -> None:
@@ -111,7 +111,7 @@ def test_the_suffixes_of_weights_are_those_that_can_be_read() -> None:
 
 def test_another_file(here: Path) -> None:
     (here / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"notes\.txt is not a model"):
+    with pytest.raises(UsageError, match=r"notes\.txt does not name its model"):
         parse_source("notes.txt")
 
 
@@ -133,7 +133,7 @@ def test_schemes() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_bare_name_may_be_one_that_timm_does_not_have(here: Path, name: str) -> None:
-    assert parse_source(name) == VariantName(name)
+    assert parse_source(name) == CswinPvtName(name)
     assert parse_source(f"timm:{name}") == TimmName(name)
     (here / name).mkdir()
     assert parse_source(name) == HubFolder(Path(name))
@@ -141,7 +141,7 @@ def test_a_bare_name_may_be_one_that_timm_does_not_have(here: Path, name: str) -
 
 def test_a_program(here: Path) -> None:
     (here / "net.pt2").touch()
-    assert parse_source("net.pt2") == ProgramFile(Path("net.pt2"))
+    assert parse_source("net.pt2") == ExportedProgramFile(Path("net.pt2"))
     assert parse_source("net.pt2").name == "net"
     with pytest.raises(UsageError, match=r"no file at other\.pt2"):
         parse_source("other.pt2")

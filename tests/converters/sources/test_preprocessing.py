@@ -8,7 +8,7 @@ import pytest
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.converters.sources import preprocessing as module
-from vitedge.converters.sources.preprocessing import given_preprocessing, require_preprocessing
+from vitedge.converters.sources.preprocessing import read_preprocessing, require_preprocessing
 from vitedge.errors import CheckpointError, UsageError, VitedgeError
 
 KEYS: dict[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "crop_pct": 0.8, "crop_mode": "squash"}
@@ -23,28 +23,28 @@ def write(folder: Path, content: object) -> str:
 def test_a_file_with_timms_keys(tmp_path: Path, nest: bool) -> None:
     config = {**KEYS, "input_size": [3, 64, 96]}
     text = write(tmp_path, {"architecture": "x", "pretrained_cfg": config} if nest else config)
-    preprocessing = given_preprocessing(text, None)
+    preprocessing = read_preprocessing(text, None)
     assert (preprocessing.input_size, preprocessing.resize_size) == ((64, 96), (80, 120))
     assert (preprocessing.mean, preprocessing.resize_mode) == ((0.5, 0.5, 0.5), "squash")
-    assert given_preprocessing(text, (64, 96)) == preprocessing
+    assert read_preprocessing(text, (64, 96)) == preprocessing
 
 
 def test_a_file_without_a_size_is_for_that_of_the_network(tmp_path: Path) -> None:
-    assert given_preprocessing(write(tmp_path, KEYS), (64, 128)).resize_size == (80, 160)
+    assert read_preprocessing(write(tmp_path, KEYS), (64, 128)).resize_size == (80, 160)
 
 
 def test_a_timm_model_is_read_for_the_size_of_the_network() -> None:
-    assert given_preprocessing("timm:mobilevit_xxs", None).input_size == (256, 256)
-    preprocessing = given_preprocessing("timm:vit_base_patch16_224.augreg_in1k", (384, 384))
+    assert read_preprocessing("timm:mobilevit_xxs", None).input_size == (256, 256)
+    preprocessing = read_preprocessing("timm:vit_base_patch16_224.augreg_in1k", (384, 384))
     assert (preprocessing.resize_size, preprocessing.mean) == ((426, 426), (0.5, 0.5, 0.5))
 
 
 def test_the_manifest_of_a_bundle(tiny_bundle: Bundle) -> None:
     manifest = tiny_bundle.path / "manifest.json"
     expected = tiny_bundle.manifest.model.preprocessing
-    assert given_preprocessing(str(manifest), expected.input_size) == expected
+    assert read_preprocessing(str(manifest), expected.input_size) == expected
     with pytest.raises(CheckpointError, match="the network takes 7x7"):
-        given_preprocessing(str(manifest), (7, 7))
+        read_preprocessing(str(manifest), (7, 7))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_manifest_of_a_bundle(tiny_bundle: Bundle) -> None:
 )
 def test_what_names_nothing(text: str, problem: str, fix: str) -> None:
     with pytest.raises(UsageError, match=problem) as caught:
-        given_preprocessing(text, None)
+        read_preprocessing(text, None)
     assert fix in caught.value.fix
 
 
@@ -77,7 +77,7 @@ def test_what_names_nothing(text: str, problem: str, fix: str) -> None:
 )
 def test_files_that_do_not_say_it(tmp_path: Path, content: object, problem: str) -> None:
     with pytest.raises(CheckpointError, match=problem):
-        given_preprocessing(write(tmp_path, content), (64, 64))
+        read_preprocessing(write(tmp_path, content), (64, 64))
 
 
 def test_where_it_must_be_given() -> None:
@@ -89,7 +89,7 @@ def test_a_model_of_timm_without_a_configuration(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "check_name", lambda _: None)
     monkeypatch.setattr(module, "get_pretrained_cfg", lambda _: None)
     with pytest.raises(UsageError, match="timm does not say how images are preprocessed for mobilevit_xxs"):
-        given_preprocessing("timm:mobilevit_xxs", None)
+        read_preprocessing("timm:mobilevit_xxs", None)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_a_model_of_timm_without_a_configuration(monkeypatch: pytest.MonkeyPatch
 )
 def test_files_that_say_something_else(tmp_path: Path, content: dict[str, Any]) -> None:
     with pytest.raises(VitedgeError) as caught:
-        given_preprocessing(write(tmp_path, content), (224, 224))
+        read_preprocessing(write(tmp_path, content), (224, 224))
     assert caught.value.expected or caught.value.fix

@@ -190,23 +190,23 @@ def _odd(tensors: Mapping[str, torch.Tensor], kind: str) -> dict[Any, Any]:
 
 def _load_weights(folder: Path, path: Path, content: bytes) -> None:
     from vitedge.converters.sources.parse import HubFolder
-    from vitedge.converters.sources.timm.models import load_folder
+    from vitedge.converters.sources.timm.models import load_timm_folder
 
     path.write_bytes(content)
-    model = load_folder(HubFolder(folder), labels=None)
+    model = load_timm_folder(HubFolder(folder), labels=None)
     for name, tensor in model.module.state_dict().items():
         _check(bool(torch.isfinite(tensor).all()), f"{name} is not finite")
 
 
 def _timm_config(scratch: Path, marker: str) -> Subject:
     from vitedge.converters.sources.parse import HubFolder
-    from vitedge.converters.sources.timm.models import load_folder
+    from vitedge.converters.sources.timm.models import load_timm_folder
 
     folder = seeds.timm_folder(scratch / "timm")
 
     def run(content: bytes) -> None:
         (folder / "config.json").write_bytes(content)
-        load_folder(HubFolder(folder), labels=None)
+        load_timm_folder(HubFolder(folder), labels=None)
 
     return Subject([seeds.timm_config()], JsonMutator(marker), run)
 
@@ -229,14 +229,14 @@ def _transformers(file: str) -> Any:
 
 
 def _given_preprocessing(scratch: Path, marker: str) -> Subject:
-    from vitedge.converters.sources.preprocessing import given_preprocessing
+    from vitedge.converters.sources.preprocessing import read_preprocessing
     from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
     path = scratch / "preprocessing.json"
 
     def run(content: bytes) -> None:
         path.write_bytes(content)
-        preprocessing = given_preprocessing(str(path), None)
+        preprocessing = read_preprocessing(str(path), None)
         frame = Preprocessor(preprocessing)(np.zeros((20, 30, 3), np.uint8), order="RGB")
         _check(frame.shape == (*preprocessing.input_size, 3), "a frame of another size")
 

@@ -14,8 +14,8 @@ from vitedge.bundle.bundle import sha256_of
 from vitedge.converters.reference import module_logits
 from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
 from vitedge.converters.sources.cswin_pvt.models import load_variant
-from vitedge.converters.sources.parse import VariantName
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.parse import CswinPvtName
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import CheckpointError, UsageError
 from vitedge.metrics import sqnr_db
 
@@ -26,13 +26,13 @@ PVT, CSWIN = SMALL_PVT.name, SMALL_CSWIN.name
 def small_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two more variants, which are quick to build."""
     known = {**VARIANTS, PVT: SMALL_PVT, CSWIN: SMALL_CSWIN}
-    for module in ("models", "sources", "variant_models"):
-        monkeypatch.setattr(f"vitedge.converters.{module}.VARIANTS", known)
+    for module in ("cswin_pvt.build", "cswin_pvt.models", "parse"):
+        monkeypatch.setattr(f"vitedge.converters.sources.{module}.VARIANTS", known)
 
 
 def load(name: str, **options: Any) -> TorchModel:
     whole = {"weights": None, "labels": None, "random_weights": False, **options}
-    return load_variant(VariantName(name), **whole)
+    return load_variant(CswinPvtName(name), **whole)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_without_weights_the_authors_are_named(name: str, place: str) -> None:
     with pytest.raises(UsageError, match="does not download") as caught:
         load(name)
     assert place in caught.value.expected
-    assert "--weights FILE" in caught.value.fix
+    assert "weights=FILE" in caught.value.fix
 
 
 def test_what_is_refused(published: Path) -> None:

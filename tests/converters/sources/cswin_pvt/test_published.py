@@ -13,7 +13,7 @@ from networks import SMALL_CSWIN, SMALL_PVT, fill, images
 from vitedge.converters.sources.cswin_pvt.cswin import CSWinTransformer
 from vitedge.converters.sources.cswin_pvt.published import load_published
 from vitedge.converters.sources.cswin_pvt.pvt import PyramidVisionTransformer
-from vitedge.converters.sources.weights.checkpoints import read_weights
+from vitedge.converters.sources.weights.checkpoints import read_checkpoint
 from vitedge.errors import CheckpointError
 
 
@@ -46,7 +46,7 @@ def wrappings(state: dict[str, torch.Tensor]) -> dict[str, object]:
 def test_a_saved_checkpoint_gives_the_same_logits(make, form: str, tmp_path: Path) -> None:
     source, target = fill(make()), make()
     torch.save(wrappings(source.state_dict())[form], tmp_path / "weights.pth")
-    load_published(target, read_weights(tmp_path / "weights.pth").tensors, where="weights.pth")
+    load_published(target, read_checkpoint(tmp_path / "weights.pth").state_dict, where="weights.pth")
     with torch.no_grad():
         assert torch.equal(target(images(64, 64)), source(images(64, 64)))
 

@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from vitedge.converters.sources.onnx.bounds import GraphError
 from vitedge.converters.sources.onnx.files import (
-    MissingWeightsError,
-    files_beside,
-    has_weights_beside,
+    MissingExternalDataError,
+    external_data_files,
+    has_external_data,
+    load_external_data,
     read_graph,
-    read_weights_beside,
 )
+from vitedge.converters.sources.onnx.graph_check import GraphError
 from vitedge.safety.limits import GRAPH_DEPTH, GRAPH_FIELDS
 
 pytestmark = pytest.mark.timeout(60)
@@ -47,7 +47,7 @@ def read(folder: Path, *weights: TensorProto) -> ModelProto:
     """Write a graph, read it and its weights."""
     (folder / "net.onnx").write_bytes(model(*weights).SerializeToString())
     found = read_graph(folder / "net.onnx").model
-    read_weights_beside(found, folder / "net.onnx")
+    load_external_data(found, folder / "net.onnx")
     return found
 
 
@@ -62,7 +62,7 @@ def test_weights_beside_the_graph(tmp_path: Path) -> None:
         outside(name="none", dims=(0,)),
     ]
     found = read(tmp_path, *tensors)
-    assert not has_weights_beside(found)
+    assert not has_external_data(found)
     for tensor in found.graph.initializer[:3]:
         np.testing.assert_array_equal(numpy_helper.to_array(tensor), VALUES)
 
@@ -72,8 +72,8 @@ def test_the_size_counts_what_lies_outside(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(content := model(outside()).SerializeToString())
     file = read_graph(tmp_path / "net.onnx")
     assert file.size == len(content) + 24
-    assert has_weights_beside(file.model)
-    assert files_beside(file.model, tmp_path / "net.onnx") == [tmp_path / "w.bin"]
+    assert has_external_data(file.model)
+    assert external_data_files(file.model, tmp_path / "net.onnx") == [tmp_path / "w.bin"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_files_out_of_the_folder_are_refused(tmp_path: Path, location: str) -> N
 
 @pytest.mark.parametrize("location", ["missing.bin", "*/_ORT_MEM_ADDR_/*", "file:///etc/passwd", "C:\\w.bin"])
 def test_files_that_do_not_exist(tmp_path: Path, location: str) -> None:
-    with pytest.raises(MissingWeightsError) as caught:
+    with pytest.raises(MissingExternalDataError) as caught:
         read(tmp_path, outside(location))
     assert caught.value.name == location
 
@@ -114,7 +114,7 @@ def test_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
     (snapshot / "net.onnx").symlink_to("../../blobs/1")
     (snapshot / "net.onnx_data").symlink_to("../../blobs/2")
     found = read_graph(snapshot / "net.onnx").model
-    read_weights_beside(found, snapshot / "net.onnx")
+    load_external_data(found, snapshot / "net.onnx")
     np.testing.assert_array_equal(numpy_helper.to_array(found.graph.initializer[0]), VALUES)
 
 
@@ -137,18 +137,18 @@ def test_weights_that_are_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "problem"),
     [
-        ([outside(offset=8)], "has 24 bytes, and not 24 at 8"),
-        ([outside(offset=1 << 62)], "has 24 bytes, and not 24 at"),
-        ([outside(dims=(1 << 20,))], "has 24 bytes, and not 4194304"),
-        ([outside(length=20)], "has 24 bytes, and not 24"),
-        ([outside(length=0)], "has 24 bytes, and not 24"),
-        ([outside(), outside(name="v")], "beside those of other tensors"),
-        ([outside(), outside(name="v", dims=(1,), offset=4)], "beside those of other tensors"),
-        ([outside(offset=-1)], "no place"),
-        ([outside(offset="x")], "no place"),
-        ([outside(offset="1" * 40)], "no place"),
-        ([outside(offset="٣")], "no place"),
-        ([outside(length="")], "no place"),
+        ([outside(offset=8)], "has 24 bytes; .* needs 24 at 8"),
+        ([outside(offset=1 << 62)], "has 24 bytes; .* needs 24 at"),
+        ([outside(dims=(1 << 20,))], "has 24 bytes; .* needs 4194304"),
+        ([outside(length=20)], "has 24 bytes; .* needs 24"),
+        ([outside(length=0)], "has 24 bytes; .* needs 24"),
+        ([outside(), outside(name="v")], "beside the other tensors"),
+        ([outside(), outside(name="v", dims=(1,), offset=4)], "beside the other tensors"),
+        ([outside(offset=-1)], "no position"),
+        ([outside(offset="x")], "no position"),
+        ([outside(offset="1" * 40)], "no position"),
+        ([outside(offset="٣")], "no position"),
+        ([outside(length="")], "no position"),
     ],
 )
 def test_places_that_the_file_does_not_have(tmp_path: Path, tensors: list[TensorProto], problem: str) -> None:
@@ -233,15 +233,15 @@ def test_changed_bytes_give_graphs_or_errors(tmp_path: Path) -> None:
             (tmp_path / "net.onnx").write_bytes(changed)
             try:
                 found = read_graph(tmp_path / "net.onnx").model
-                read_weights_beside(found, tmp_path / "net.onnx")
+                load_external_data(found, tmp_path / "net.onnx")
             except (OSError, ValueError):
                 continue
-            assert not has_weights_beside(found)
+            assert not has_external_data(found)
 
 
 def test_what_onnx_writes_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
     weights = [numpy_helper.from_array(np.random.default_rng(seed).random((50, 7)), f"w{seed}") for seed in range(3)]
     onnx.save(model(*weights), tmp_path / "net.onnx", save_as_external_data=True, location="data", size_threshold=0)
     found = read_graph(tmp_path / "net.onnx").model
-    read_weights_beside(found, tmp_path / "net.onnx")
+    load_external_data(found, tmp_path / "net.onnx")
     assert found == onnx.load(tmp_path / "net.onnx")

@@ -19,7 +19,7 @@ from vitedge.converters.reference import graph_logits, normalized
 from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
 from vitedge.converters.sources.onnx.models import OnnxModel, load_onnx
 from vitedge.converters.sources.parse import OnnxFile
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import CheckpointError, ConversionError, UsageError
 from vitedge.metrics import sqnr_db
 from vitedge.progress import Terminal
@@ -129,7 +129,7 @@ def test_nothing_says_how_images_are_prepared(tmp_path: Path, small_export: onnx
     onnx.save(small_export, tmp_path / "net.onnx")
     with pytest.raises(UsageError, match="nothing says how images are preprocessed") as caught:
         load_onnx(OnnxFile(tmp_path / "net.onnx"), labels=None)
-    assert "--preprocessing timm:NAME" in caught.value.fix
+    assert "preprocessing=timm:NAME" in caught.value.fix
     example = json.loads(caught.value.fix.partition("FILE with ")[2])
     assert set(example) == {"input_size", "mean", "std", "interpolation", "crop_pct"}
 
@@ -348,7 +348,7 @@ def test_a_graph_that_crashes_onnx_runtime(tmp_path: Path) -> None:
         ("y = Neg<nothing = 1>(l)", "nothing"),
         (
             "n = NonZero(x) w = Cast<to = 1>(n) s = ReduceSum<keepdims = 0>(w) y = Add(l, s)",
-            "what is in the image decides",
+            "the content of the image decides",
         ),
         ("c = Cast<to = 8>(l) y = Identity(c)", r"type object|cannot run the graph"),
         ("w = Transpose<perm = [1099511627776, 0]>(l) y = Neg(w)", "cannot run the graph"),
@@ -442,8 +442,8 @@ def test_what_the_child_leaves_is_not_trusted(
     outside.graph.initializer[0].data_location = TensorProto.EXTERNAL
     outside.graph.initializer[0].ClearField("raw_data")
     for told, left, problem in (
-        ({}, small_export.SerializeToString(), "told nothing"),
-        ([], small_export.SerializeToString(), "told nothing"),
+        ({}, small_export.SerializeToString(), "did not describe"),
+        ([], small_export.SerializeToString(), "did not describe"),
         ({**said, "shape": [1, -5]}, small_export.SerializeToString(), "has no logits"),
         ({**said, "shape": [1, 5.0]}, small_export.SerializeToString(), "has no logits"),
         (said, b"no graph", "is cut off"),

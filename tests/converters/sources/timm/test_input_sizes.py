@@ -1,4 +1,4 @@
-"""``--input-size``: what depends on the size is interpolated as timm does it, or the family is refused."""
+"""``input_size``: timm interpolates what depends on the size, or the family is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from vitedge.converters.sources.parse import HubFolder, TimmName
 from vitedge.converters.sources.timm import models as timm_models
-from vitedge.converters.sources.timm.models import TorchModel, load_folder, load_named
+from vitedge.converters.sources.timm.models import load_timm, load_timm_folder
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import CheckpointError, UsageError, VitedgeError
 from vitedge.metrics import sqnr_db
 
@@ -41,7 +42,7 @@ def save(module: nn.Module, path: Path) -> Path:
 
 def named(name: str, weights: Path | None, size: tuple[int, int] | None, **options: Any) -> TorchModel:
     whole = {"labels": None, "random_weights": False, **options}
-    return load_named(TimmName(name), weights=weights, input_size=size, **whole)
+    return load_timm(TimmName(name), weights=weights, input_size=size, **whole)
 
 
 def timms_own(name: str, module: nn.Module, size: tuple[int, int], **options: Any) -> nn.Module:
@@ -120,17 +121,17 @@ def swin_folder(folder: Path) -> tuple[Path, nn.Module]:
 @pytest.mark.parametrize("size", [(112, 112), (112, 56), (64, 96)], ids=str)
 def test_relative_position_tables_of_swin_are_interpolated(tmp_path: Path, size: tuple[int, int]) -> None:
     folder, module = swin_folder(tmp_path / "swin")
-    model = load_folder(HubFolder(folder), labels=None, input_size=size)
+    model = load_timm_folder(HubFolder(folder), labels=None, input_size=size)
     arguments = {key: value for key, value in SWIN_ARGS.items() if key != "img_size"}
     assert_same(model.module, timms_own("swin_tiny_patch4_window7_224", module, size, **arguments), size)
-    assert_same(load_folder(HubFolder(folder), labels=None).module, module, (56, 56))
+    assert_same(load_timm_folder(HubFolder(folder), labels=None).module, module, (56, 56))
 
 
 def test_a_grown_table_of_swin_holds_the_old_one(tmp_path: Path) -> None:
     """At 56 pixels the last stage has windows of 2x2, at 112 of 4x4; offsets that both have keep their sign."""
     folder, module = swin_folder(tmp_path / "swin")
     key = "layers.3.blocks.0.attn.relative_position_bias_table"
-    table = load_folder(HubFolder(folder), labels=None, input_size=(112, 112)).module.state_dict()[key]
+    table = load_timm_folder(HubFolder(folder), labels=None, input_size=(112, 112)).module.state_dict()[key]
     before = module.state_dict()[key].reshape(3, 3, 4).mean(dim=(1, 2))  # rises over the rows
     after = table.reshape(7, 7, 4).mean(dim=(1, 2))
     assert torch.allclose(after[[0, 3, 6]], before, atol=0.1)
@@ -138,7 +139,7 @@ def test_a_grown_table_of_swin_holds_the_old_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_a_plain_vit(small_folder: Path) -> None:
-    model = load_folder(HubFolder(small_folder), labels=None, input_size=(48, 64))
+    model = load_timm_folder(HubFolder(small_folder), labels=None, input_size=(48, 64))
     assert model.module.pos_embed.shape == (1, 1 + 6 * 8, 32)  # type: ignore[union-attr]
     assert model.card.preprocessing.resize_size == (53, 71)
 
@@ -183,12 +184,14 @@ def test_sizes_that_a_family_cannot_take(name: str, size: tuple[int, int], probl
 def test_the_nearest_size_is_named() -> None:
     with pytest.raises(UsageError) as caught:
         named("test_vit", None, (165, 5), random_weights=True)
-    assert caught.value.fix == "--input-size 160x16"
+    assert caught.value.fix == "input_size=(160, 16)"
 
 
 def test_families_whose_tables_timm_does_not_interpolate(tmp_path: Path) -> None:
     weights = save(timm.create_model("levit_128s", num_classes=5), tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"timm does not interpolate .* to 256x256 images: .*attention_biases"):
+    with pytest.raises(
+        CheckpointError, match=r"timm does not interpolate .* to images of 256x256 pixels: .*attention_biases"
+    ):
         named("levit_128s", weights, (256, 256))
 
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from vitedge.bundle.bundle import sha256_of
 from vitedge.converters.sources.parse import HubFolder, TimmName
-from vitedge.converters.sources.timm.models import TorchModel, load_folder, load_named
+from vitedge.converters.sources.timm.models import load_timm, load_timm_folder
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import CheckpointError, UsageError
 from vitedge.metrics import sqnr_db
 
@@ -25,7 +26,7 @@ NAME = "test_vit"
 
 
 def named(text: str, **options: Any) -> TorchModel:
-    return load_named(TimmName(text), **{"weights": None, "labels": None, "random_weights": False, **options})
+    return load_timm(TimmName(text), **{"weights": None, "labels": None, "random_weights": False, **options})
 
 
 def tiny(classes: int) -> nn.Module:
@@ -60,7 +61,7 @@ class TestFolder:
     @pytest.mark.parametrize("name", ["mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet"])
     def test_trained_models_give_what_timm_gives(self, shared_data: Path, name: str) -> None:
         folder = shared_data / "models" / name
-        model = load_folder(HubFolder(folder), labels=None)
+        model = load_timm_folder(HubFolder(folder), labels=None)
         theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         transform = create_transform(**resolve_data_config(model=theirs))
         photo = min((shared_data / "flowers" / "val").rglob("*.jpg"))
@@ -70,31 +71,31 @@ class TestFolder:
 
     def test_labels_of_a_file_replace_them(self, small_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n", encoding="utf-8")
-        assert load_folder(HubFolder(small_folder), labels=tmp_path / "labels.txt").card.labels == tuple("abcde")
+        assert load_timm_folder(HubFolder(small_folder), labels=tmp_path / "labels.txt").card.labels == tuple("abcde")
 
     def test_too_few_labels_in_the_file(self, small_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"labels\.txt has 2 labels, the network has 5 logits"):
-            load_folder(HubFolder(small_folder), labels=tmp_path / "labels.txt")
+            load_timm_folder(HubFolder(small_folder), labels=tmp_path / "labels.txt")
 
     def test_too_many_labels_in_the_configuration(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", label_names=list("abcdef"))
         with pytest.raises(CheckpointError, match="vit has 6 labels, the network has 5 logits"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     def test_classes_without_names_are_numbered(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", label_names=None)
-        assert load_folder(HubFolder(folder), labels=None).card.labels[4] == "class_4"
+        assert load_timm_folder(HubFolder(folder), labels=None).card.labels[4] == "class_4"
 
     def test_no_configuration(self, small_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "model.safetensors").write_bytes((small_folder / "model.safetensors").read_bytes())
         with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
-            load_folder(HubFolder(tmp_path), labels=None)
+            load_timm_folder(HubFolder(tmp_path), labels=None)
 
     def test_no_weights(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(checkpoints.config()), encoding="utf-8")
         with pytest.raises(CheckpointError, match="has no weights") as caught:
-            load_folder(HubFolder(tmp_path), labels=None)
+            load_timm_folder(HubFolder(tmp_path), labels=None)
         assert "model.safetensors" in caught.value.expected
 
     def test_truncated_weights(self, tmp_path: Path) -> None:
@@ -102,19 +103,19 @@ class TestFolder:
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:5000])
         with pytest.raises(CheckpointError, match="is cut off"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     def test_an_architecture_that_timm_does_not_have(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", architecture="vit_tinny_patch16_224")
         with pytest.raises(CheckpointError, match="vit_tinny") as caught:
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
         assert "vit_tiny_patch16_224" in caught.value.fix
 
     @pytest.mark.parametrize("arguments", [{"depth": "two"}, {"patch_size": 7, "img_size": -1}, {"nonsense": 1}])
     def test_model_arguments_that_timm_refuses(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, **arguments})
         with pytest.raises(CheckpointError, match=r"timm cannot build .*config\.json"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     @pytest.mark.timeout(120)
     @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ class TestFolder:
     def test_model_arguments_that_ask_for_much(self, tmp_path: Path, arguments: dict[str, Any], problem: str) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, **arguments})
         with pytest.raises(CheckpointError, match=problem):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     @pytest.mark.timeout(120)
     @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ class TestFolder:
             config["pretrained_cfg"] = {**checkpoints.PRETRAINED_CFG, **changes["pretrained_cfg"]}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         with pytest.raises(CheckpointError):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
         assert no_network == []
 
     @pytest.mark.parametrize(
@@ -189,20 +190,20 @@ class TestFolder:
     ) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", pretrained_cfg=pretrained_cfg)
         for size in (None, (40, 32)):
-            model = load_folder(HubFolder(folder), labels=None, input_size=size)
+            model = load_timm_folder(HubFolder(folder), labels=None, input_size=size)
             assert torch.equal(model.module.head.weight, checkpoints.small_vit().head.weight)
         assert no_network == []
 
     def test_weights_of_another_depth(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, "depth": 3})
         with pytest.raises(CheckpointError, match=r"12 missing \(blocks\.2\.norm1\.weight, .*, …\)"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     def test_weights_of_another_width(self, tmp_path: Path) -> None:
         arguments = {**checkpoints.MODEL_ARGS, "embed_dim": 64}
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args=arguments)
         with pytest.raises(CheckpointError, match=r"of the wrong shape \(cls_token \(1, 1, 32\) for \(1, 1, 64\)"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     def test_weights_that_are_no_numbers(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit")
@@ -210,14 +211,14 @@ class TestFolder:
         tensors["head.weight"][0, 0] = torch.nan
         safetensors.torch.save_file(tensors, folder / "model.safetensors")
         with pytest.raises(CheckpointError, match=r"head\.weight .* NaN"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
     def test_features_are_no_classes(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", num_classes=0)
         module = timm.create_model(checkpoints.ARCHITECTURE, num_classes=0, **checkpoints.MODEL_ARGS)
         safetensors.torch.save_file(module.state_dict(), folder / "model.safetensors")
         with pytest.raises(CheckpointError, match="has no classifier"):
-            load_folder(HubFolder(folder), labels=None)
+            load_timm_folder(HubFolder(folder), labels=None)
 
 
 class TestName:
@@ -326,5 +327,5 @@ class TestName:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         with pytest.raises(CheckpointError, match=f"weights of {name} cannot be downloaded") as caught:
             named(name)
-        assert "--weights" in caught.value.fix
-        assert "--random-weights" in caught.value.fix
+        assert "weights=" in caught.value.fix
+        assert "random_weights=" in caught.value.fix

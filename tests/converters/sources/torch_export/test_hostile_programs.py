@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vitedge.converters.sources.parse import ProgramFile
+from vitedge.converters.sources.parse import ExportedProgramFile
 from vitedge.converters.sources.torch_export import archives as program_archives
 from vitedge.converters.sources.torch_export import worker as program_worker
 from vitedge.converters.sources.torch_export.programs import load_program
-from vitedge.converters.sources.torch_export.schema import TEXT, dumped, read_payloads, read_program
+from vitedge.converters.sources.torch_export.readers import TEXT, to_json
+from vitedge.converters.sources.torch_export.schema import read_payloads, read_program
 from vitedge.errors import CheckpointError, VitedgeError
 from vitedge.safety.confinement import available
 from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
@@ -150,7 +151,7 @@ READERS: dict[str, Callable[[bytes], Any]] = {
 def test_no_text_but_harmless_ones_reaches_pytorch(archive: Path, member: str) -> None:
     """Each text with one payload, and each role with all of them."""
     original = shortened(json.loads(members(archive)[member]))
-    before = texts(READERS[member](dumped(original)))
+    before = texts(READERS[member](to_json(original)))
     seen: set[str] = set()
     refused = left_out = 0
     for number, place in enumerate(list(places(original))):
@@ -158,7 +159,7 @@ def test_no_text_but_harmless_ones_reaches_pytorch(archive: Path, member: str) -
         seen.add(role(place))
         for payload in payloads:
             with replaced(original, place, payload) as hostile:
-                text = dumped(hostile)
+                text = to_json(hostile)
             try:
                 after = READERS[member](text)
             except ValueError:
@@ -184,7 +185,7 @@ def test_no_role_of_a_text_runs_code(archive: Path, tmp_path: Path, monkeypatch:
                 continue
             seen.add(role(place))
             with replaced(original, place, BREAKOUT) as hostile:
-                path = write(tmp_path / "net.pt2", {**files, member: dumped(hostile)})
+                path = write(tmp_path / "net.pt2", {**files, member: to_json(hostile)})
             try:
                 program_worker.serve({"path": str(path), "name": "net.pt2"}, tmp_path)
                 loaded += 1
@@ -219,9 +220,9 @@ def deep(levels: int) -> Any:
         ),
         (branch("builtins.dict", [LEAF], "not JSON"), "not a program"),
         (branch("builtins.tuple", [LEAF], '{"default_factory_module": "os"}'), "is none of"),
-        (branch("collections.defaultdict", [LEAF], '{"default_factory_module": "os"}'), "takes or gives collections"),
-        (branch("collections.namedtuple", [LEAF]), "takes or gives collections"),
-        (branch("os.system", [LEAF]), r"takes or gives os\.system"),
+        (branch("collections.defaultdict", [LEAF], '{"default_factory_module": "os"}'), "takes or returns collections"),
+        (branch("collections.namedtuple", [LEAF]), "takes or returns collections"),
+        (branch("os.system", [LEAF]), r"takes or returns os\.system"),
         (branch("builtins.tuple", [{**LEAF, "evil": 1}]), "is not a structure"),
         (branch("builtins.tuple", [None]), "is not an object"),
         (deep(16), "is not a structure"),
@@ -236,7 +237,7 @@ def test_structures_of_inputs_and_outputs(
     files = members(archive)
     program = json.loads(files[GRAPH])
     program["graph_module"]["module_call_graph"][0]["signature"][place] = json.dumps([1, tree])
-    check_refused(write(tmp_path / "net.pt2", {**files, GRAPH: dumped(program)}), problem)
+    check_refused(write(tmp_path / "net.pt2", {**files, GRAPH: to_json(program)}), problem)
 
 
 def test_what_is_left_out_changes_nothing(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,9 +250,9 @@ def test_what_is_left_out_changes_nothing(archive: Path, tmp_path: Path, monkeyp
     for node in program["graph_module"]["graph"]["nodes"]:
         node["metadata"] = dict.fromkeys(METADATA, BREAKOUT)
     program["graph_module"]["module_call_graph"].append({"fqn": BREAKOUT, "signature": None})
-    assert read_program(dumped(program)) == read_program(files[GRAPH])
+    assert read_program(to_json(program)) == read_program(files[GRAPH])
     plain, hostile = tmp_path / "plain", tmp_path / "hostile"
-    for folder, content in ((plain, files[GRAPH]), (hostile, dumped(program))):
+    for folder, content in ((plain, files[GRAPH]), (hostile, to_json(program))):
         folder.mkdir()
         (folder / program_worker.IMAGES).write_bytes(bytes(4 * 3 * 32 * 32))
         path = write(folder / "net.pt2", {**files, GRAPH: content})
@@ -274,7 +275,7 @@ def hostile_archive(archive: Path, path: Path, name: str) -> Path:
     files = members(archive)
     program = json.loads(files[GRAPH])
     program["graph_module"]["module_call_graph"][0]["signature"]["forward_arg_names"] = [name]
-    return write(path, {**files, GRAPH: dumped(program)})
+    return write(path, {**files, GRAPH: to_json(program)})
 
 
 def test_a_name_would_have_run(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +290,7 @@ def test_converting_does_not_run_it(archive: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     path = hostile_archive(archive, tmp_path / "net.pt2", BREAKOUT)
     with pytest.raises(CheckpointError, match="which is no identifier: PyTorch would run code"):
-        load_program(ProgramFile(path), labels=None, preprocessing=None)
+        load_program(ExportedProgramFile(path), labels=None, preprocessing=None)
     assert not list(tmp_path.rglob("MARK"))
 
 
@@ -425,7 +426,7 @@ def test_a_changed_weight(archive: Path, tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "net.pt2")
     with pytest.raises(CheckpointError, match=r"net\.pt2 cannot be read: it is"):
-        load_program(ProgramFile(tmp_path / "net.pt2"), labels=None, preprocessing=None)
+        load_program(ExportedProgramFile(tmp_path / "net.pt2"), labels=None, preprocessing=None)
 
 
 def check_refused(path: Path, problem: str) -> None:
@@ -444,5 +445,5 @@ def test_what_an_image_decides_is_refused(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(Chosen().eval(), (torch.zeros(1, 3, 8, 8),)), tmp_path / "net.pt2")
     (tmp_path / program_worker.IMAGES).write_bytes(bytes(4 * 3 * 8 * 8))
     request = {"path": str(tmp_path / "net.pt2"), "name": "net.pt2", "input_size": [8, 8]}
-    with pytest.raises(CheckpointError, match="what is in the image decides"):
+    with pytest.raises(CheckpointError, match="the content of the image decides"):
         program_worker.serve(request, tmp_path)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from vitedge.converters.reference import graph_logits, module_logits
-from vitedge.converters.sources.parse import ProgramFile
+from vitedge.converters.sources.parse import ExportedProgramFile
 from vitedge.converters.sources.torch_export import worker as program_worker
-from vitedge.converters.sources.torch_export.programs import ProgramModel, load_program
+from vitedge.converters.sources.torch_export.programs import ExportedProgramModel, load_program
 from vitedge.errors import CheckpointError, ConversionError, UsageError
 from vitedge.metrics import sqnr_db
 from vitedge.safety import sandbox
@@ -48,12 +48,12 @@ class Linear(nn.Module):
         return self.head(image.mean(dim=(2, 3)))
 
 
-def save(path: Path, module: nn.Module, *inputs: Any, dynamic: Any = None, **keywords: Any) -> ProgramFile:
+def save(path: Path, module: nn.Module, *inputs: Any, dynamic: Any = None, **keywords: Any) -> ExportedProgramFile:
     torch.export.save(torch.export.export(module, inputs, keywords, dynamic_shapes=dynamic), path)
-    return ProgramFile(path)
+    return ExportedProgramFile(path)
 
 
-def load(source: ProgramFile, **options: Any) -> ProgramModel:
+def load(source: ExportedProgramFile, **options: Any) -> ExportedProgramModel:
     described = source.path.with_name("preprocessing.json")
     described.write_text(json.dumps(PREPROCESSING), encoding="utf-8")
     return load_program(source, **{"labels": None, "preprocessing": str(described), **options})
@@ -86,7 +86,7 @@ def test_tied_weights_subgraphs_and_constants(tmp_path: Path, frames: Any) -> No
     check_export(load(save(tmp_path / "net.pt2", module, torch.zeros(1, 3, 32, 32))), module, frames)
 
 
-def check_export(model: ProgramModel, module: nn.Module, frames: Any) -> None:
+def check_export(model: ExportedProgramModel, module: nn.Module, frames: Any) -> None:
     expected = module_logits(module, frames, model.card.preprocessing)
     graph, logits = model.export(frames)
     assert sqnr_db(expected, logits) > 100
@@ -114,7 +114,7 @@ def test_what_the_sandbox_says_is_an_error(archive: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("vitedge.converters.sources.torch_export.programs.PROGRAM_MEMORY", 0)
     monkeypatch.setattr(sandbox, "_POLL_SECONDS", 0.001)
     with pytest.raises(CheckpointError, match=r"net\.pt2 (took more than 1 MiB of memory|cannot be loaded)"):
-        load(ProgramFile(archive))
+        load(ExportedProgramFile(archive))
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_what_the_sandbox_says_is_an_error(archive: Path, monkeypatch: pytest.Mo
 )
 def test_a_childs_word_is_checked(archive: Path, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
     monkeypatch.setattr("vitedge.converters.sources.torch_export.programs.run_sandboxed", lambda *_, **__: told)
-    with pytest.raises(CheckpointError, match="says of itself"):
-        load(ProgramFile(archive))
+    with pytest.raises(CheckpointError, match="describes itself"):
+        load(ExportedProgramFile(archive))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -145,7 +145,7 @@ def test_a_childs_word_is_checked(archive: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_childs_files_are_checked(
     archive: Path, frames: Any, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
 ) -> None:
-    model = load(ProgramFile(archive))
+    model = load(ExportedProgramFile(archive))
 
     def write(module: str, request: dict[str, Any], folder: Path, bounds: object, **_: object) -> Any:
         facts = program_worker.serve(request, folder)
@@ -168,19 +168,19 @@ def test_open_sides_are_those_of_the_preprocessing(tmp_path: Path) -> None:
 def test_labels(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match="2 labels, the network has 5 logits"):
-        load(ProgramFile(archive), labels=tmp_path / "labels.txt")
+        load(ExportedProgramFile(archive), labels=tmp_path / "labels.txt")
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n", encoding="utf-8")
-    assert load(ProgramFile(archive), labels=tmp_path / "labels.txt").card.labels == tuple("abcde")
+    assert load(ExportedProgramFile(archive), labels=tmp_path / "labels.txt").card.labels == tuple("abcde")
 
 
 @pytest.mark.usefixtures("in_process")
 def test_preprocessing_must_be_given_and_fit(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing says how images are preprocessed") as caught:
-        load(ProgramFile(archive), preprocessing=None)
-    assert "--preprocessing" in caught.value.fix
+        load(ExportedProgramFile(archive), preprocessing=None)
+    assert "preprocessing=" in caught.value.fix
     (tmp_path / "other.json").write_text(json.dumps({**PREPROCESSING, "input_size": [3, 64, 64]}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="for images of 64x64, the network takes 32x32"):
-        load(ProgramFile(archive), preprocessing=str(tmp_path / "other.json"))
+        load(ExportedProgramFile(archive), preprocessing=str(tmp_path / "other.json"))
 
 
 class TwoInputs(Linear):
@@ -247,7 +247,7 @@ def test_a_truncated_file(archive: Path, tmp_path: Path, kept: float) -> None:
     data = archive.read_bytes()
     (tmp_path / "net.pt2").write_bytes(data[: int(kept * len(data))])
     with pytest.raises(CheckpointError, match="is cut off, or not a program"):
-        load(ProgramFile(tmp_path / "net.pt2"))
+        load(ExportedProgramFile(tmp_path / "net.pt2"))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -256,7 +256,7 @@ def test_a_file_of_another_schema(archive: Path, tmp_path: Path) -> None:
         graph["schema_version"]["major"] = 1
 
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load(ProgramFile(rewritten(archive, tmp_path / "net.pt2", "models/model.json", in_json(age))))
+        load(ExportedProgramFile(rewritten(archive, tmp_path / "net.pt2", "models/model.json", in_json(age))))
 
 
 Change = Callable[[bytes], bytes]
@@ -365,8 +365,8 @@ GRAPH = "models/model.json"
         (GRAPH, operator("torch.ops.aten.__class__.mro"), "no backend has the operator"),
         (GRAPH, operator("torch.ops.aten.add.overloads"), "no backend has the operator"),
         (GRAPH, operator("torch.ops.aten.name.upper"), "no backend has the operator"),
-        (GRAPH, structure("collections.defaultdict"), r"takes or gives collections\.defaultdict"),
-        (GRAPH, structure("torch.return_types.max"), r"takes or gives torch\.return_types"),
+        (GRAPH, structure("collections.defaultdict"), r"takes or returns collections\.defaultdict"),
+        (GRAPH, structure("torch.return_types.max"), r"takes or returns torch\.return_types"),
         (GRAPH, argument_name("x):\n    pass\n#"), "has the name"),
         (GRAPH, argument_name("lambda"), "has the name"),
     ],
@@ -376,14 +376,14 @@ def test_what_would_run_code_is_refused_before_pytorch_loads_it(
 ) -> None:
     monkeypatch.setattr(torch.export, "load", lambda path: pytest.fail("loaded"))
     with pytest.raises(CheckpointError, match=problem):
-        load(ProgramFile(rewritten(archive, tmp_path / "net.pt2", member, in_json(edit))))
+        load(ExportedProgramFile(rewritten(archive, tmp_path / "net.pt2", member, in_json(edit))))
 
 
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("member", ["data/weights/model.pt", "data/constants/model.pt", "models/evil.json", "a.so"])
 def test_planted_pickles_are_not_loaded(archive: Path, tmp_path: Path, member: str) -> None:
     mark = tmp_path / "mark"
-    source = ProgramFile(rewritten(archive, tmp_path / "net.pt2", member, lambda _: pickled(mark)))
+    source = ExportedProgramFile(rewritten(archive, tmp_path / "net.pt2", member, lambda _: pickled(mark)))
     with pytest.raises(CheckpointError, match="PyTorch would run code"):
         load(source)
     assert not mark.exists()
@@ -393,7 +393,7 @@ def test_planted_pickles_are_not_loaded(archive: Path, tmp_path: Path, member: s
 @pytest.mark.parametrize("member", ["data/sample_inputs/model.pt", "extra/notes.txt"])
 def test_what_no_conversion_needs_is_never_read(archive: Path, tmp_path: Path, member: str) -> None:
     mark = tmp_path / "mark"
-    source = ProgramFile(rewritten(archive, tmp_path / "net.pt2", member, lambda _: pickled(mark)))
+    source = ExportedProgramFile(rewritten(archive, tmp_path / "net.pt2", member, lambda _: pickled(mark)))
     assert load(source).card.num_classes == 5
     assert not mark.exists()
 
@@ -410,4 +410,4 @@ def test_the_planted_pickle_would_have_run(archive: Path, tmp_path: Path) -> Non
 def test_compiled_code_is_refused(archive: Path, tmp_path: Path) -> None:
     path = rewritten(archive, tmp_path / "net.pt2", "data/aotinductor/model/model.so", lambda _: b"\x7fELF")
     with pytest.raises(CheckpointError, match="holds compiled code"):
-        load(ProgramFile(path))
+        load(ExportedProgramFile(path))

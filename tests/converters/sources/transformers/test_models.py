@@ -26,7 +26,7 @@ from vitedge.converters.onnx_export import export
 from vitedge.converters.reference import module_logits
 from vitedge.converters.rewrites.apply import apply_rewrites
 from vitedge.converters.sources.parse import HubFolder
-from vitedge.converters.sources.timm.models import TorchModel
+from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.sources.transformers.models import FAMILIES, is_transformers_folder, load_transformers
 from vitedge.converters.sources.transformers.processors import PROCESSORS
 from vitedge.converters.verify import check_source, synthetic_frames
@@ -233,7 +233,7 @@ class TestRefusals:
         assert load(vit, preprocessing=str(tmp_path / "own.json")).card.preprocessing.resize_size == (64, 64)
 
     def test_another_input_size(self, vit: Path) -> None:
-        with pytest.raises(UsageError, match="--input-size is not for") as caught:
+        with pytest.raises(UsageError, match="input_size= does not apply to") as caught:
             load(vit, input_size=(64, 64))
         assert "preprocessor_config.json" in caught.value.fix
 

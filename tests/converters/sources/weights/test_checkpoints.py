@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from vitedge.bundle.bundle import sha256_of
-from vitedge.converters.sources.weights.checkpoints import read_folder_weights, read_weights, weight_files
+from vitedge.converters.sources.weights.checkpoints import read_checkpoint, read_checkpoint_folder, weight_files
 from vitedge.errors import CheckpointError
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(2)}
@@ -35,8 +35,8 @@ def assert_tensors(tensors: Any) -> None:
 def test_safetensors(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(TENSORS, file)
-    weights = read_weights(file)
-    assert_tensors(weights.tensors)
+    weights = read_checkpoint(file)
+    assert_tensors(weights.state_dict)
     assert weights.sha256 == sha256_of(file)
 
 
@@ -44,7 +44,7 @@ def test_safetensors(tmp_path: Path) -> None:
 def test_torch_files(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"weights{suffix}"
     torch.save(TENSORS, file)
-    assert_tensors(read_weights(file).tensors)
+    assert_tensors(read_checkpoint(file).state_dict)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_torch_files(tmp_path: Path, suffix: str) -> None:
 )
 def test_wrappers_of_training_scripts(tmp_path: Path, saved: object) -> None:
     torch.save(saved, tmp_path / "weights.pth")
-    assert_tensors(read_weights(tmp_path / "weights.pth").tensors)
+    assert_tensors(read_checkpoint(tmp_path / "weights.pth").state_dict)
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda value, file: file.write_bytes(pickle.dumps(value))])
@@ -69,14 +69,14 @@ def test_a_pickle_that_wants_code_is_refused_and_runs_none(tmp_path: Path, write
     trace, file = tmp_path / "trace", tmp_path / "weights.pth"
     write({"layer.weight": RunsCode(trace)}, file)
     with pytest.raises(CheckpointError, match="never runs code from a checkpoint"):
-        read_weights(file)
+        read_checkpoint(file)
     assert not trace.exists()
 
 
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "weights.pth")
     with pytest.raises(CheckpointError) as caught:
-        read_weights(tmp_path / "weights.pth")
+        read_checkpoint(tmp_path / "weights.pth")
     assert "state_dict()" in caught.value.fix
 
 
@@ -89,7 +89,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, name: str, kept: float) -> No
     data = file.read_bytes()
     file.write_bytes(data[: int(kept * len(data))])
     with pytest.raises(CheckpointError, match="is cut off, or not a") as caught:
-        read_weights(file)
+        read_checkpoint(file)
     assert str(file) in str(caught.value)
 
 
@@ -98,7 +98,7 @@ def test_a_truncated_legacy_file_is_named(tmp_path: Path) -> None:
     torch.save(TENSORS, file, _use_new_zipfile_serialization=False)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="is cut off, or not a"):
-        read_weights(file)
+        read_checkpoint(file)
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x02garbage", b"PK\x03\x04 nothing more"])
@@ -106,27 +106,27 @@ def test_a_truncated_legacy_file_is_named(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match="is cut off, or not a"):
-        read_weights(tmp_path / name)
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("saved", [torch.ones(3), [1, 2], {}, {"epoch": 3}])
 def test_a_checkpoint_without_named_tensors(tmp_path: Path, saved: object) -> None:
     torch.save(saved, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match="holds no tensors by name"):
-        read_weights(tmp_path / "weights.pth")
+        read_checkpoint(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "folder.pth"])
 def test_no_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(CheckpointError, match="does not exist"):
-        read_weights(tmp_path / name)
+        read_checkpoint(tmp_path / name)
 
 
 def test_an_unknown_suffix(tmp_path: Path) -> None:
     (tmp_path / "weights.npz").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"weights\.npz is not a weight file"):
-        read_weights(tmp_path / "weights.npz")
+        read_checkpoint(tmp_path / "weights.npz")
 
 
 @pytest.mark.parametrize(
@@ -151,17 +151,17 @@ def test_which_files_hold_the_weights(names: list[str], expected: list[str]) -> 
 def test_shards_are_read_as_one(tmp_path: Path) -> None:
     for number, key in ((1, "a"), (2, "b")):
         safetensors.torch.save_file({key: torch.ones(number)}, tmp_path / f"model-0000{number}-of-00002.safetensors")
-    weights = read_folder_weights(tmp_path)
-    assert {key: tuple(tensor.shape) for key, tensor in weights.tensors.items()} == {"a": (1,), "b": (2,)}
+    weights = read_checkpoint_folder(tmp_path)
+    assert {key: tuple(tensor.shape) for key, tensor in weights.state_dict.items()} == {"a": (1,), "b": (2,)}
     safetensors.torch.save_file({"b": torch.zeros(2)}, tmp_path / "model-00002-of-00002.safetensors")
-    assert read_folder_weights(tmp_path).sha256 != weights.sha256
+    assert read_checkpoint_folder(tmp_path).sha256 != weights.sha256
 
 
 def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
     for number in (1, 2):
         safetensors.torch.save_file({"a": torch.ones(number)}, tmp_path / f"model-0000{number}-of-00002.safetensors")
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors has a, as another shard does"):
-        read_folder_weights(tmp_path)
+        read_checkpoint_folder(tmp_path)
 
 
 @pytest.mark.timeout(60)
@@ -169,28 +169,28 @@ def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(CheckpointError, match="it is a FIFO, not a file"):
-        read_folder_weights(tmp_path)
+        read_checkpoint_folder(tmp_path)
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("/dev/zero")
     with pytest.raises(CheckpointError, match="it is a device, not a file"):
-        read_folder_weights(tmp_path)
+        read_checkpoint_folder(tmp_path)
     (tmp_path / name).unlink()
     with (tmp_path / name).open("wb") as stream:
         stream.truncate(10 << 30)
     with pytest.raises(CheckpointError, match="it is sparse"):
-        read_folder_weights(tmp_path)
+        read_checkpoint_folder(tmp_path)
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to(name)
     with pytest.raises(CheckpointError, match=r"does not exist|symbolic links"):
-        read_folder_weights(tmp_path)
+        read_checkpoint_folder(tmp_path)
 
 
 def test_names_that_the_system_does_not_take(tmp_path: Path) -> None:
     for name in ("a" * 5_000, "a\0b", "\ud800"):
         with pytest.raises(CheckpointError, match=r"cannot be read|does not exist"):
-            read_weights(tmp_path / f"{name}.pth")
+            read_checkpoint(tmp_path / f"{name}.pth")
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be listed"):
-        read_folder_weights(tmp_path / "missing")
+        read_checkpoint_folder(tmp_path / "missing")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vitedge.converters.sources.weights.pickles import Call, ForeignObjectError, Name, read_pickle
+from vitedge.converters.sources.weights.pickles import Call, DisallowedGlobalError, Global, read_pickle
 from vitedge.safety.limits import PICKLE_OPERATIONS
 
 pytestmark = pytest.mark.timeout(60)
@@ -61,14 +61,14 @@ class Runs:
 @pytest.mark.parametrize("function", [eval, exec, getattr, __import__, print, pickle.loads])
 def test_names_that_no_state_dict_needs_are_refused(function: Callable[..., Any]) -> None:
     for protocol in (2, 4):
-        with pytest.raises(ForeignObjectError, match=function.__name__):
+        with pytest.raises(DisallowedGlobalError, match=function.__name__):
             read_pickle(written({"a": Runs(function, "x")}, protocol))
 
 
 @pytest.mark.parametrize("name", ["os system", "torch.hub load", "torch._utils\n_x", "torch.nn.modules.linear Linear"])
 def test_other_names_are_refused(name: str) -> None:
     module, _, attribute = name.replace("\n", " ").partition(" ")
-    with pytest.raises(ForeignObjectError):
+    with pytest.raises(DisallowedGlobalError):
         read_pickle(PROTOCOL + f"c{module}\n{attribute}\n.".encode())
 
 
@@ -125,4 +125,4 @@ def test_indices_of_the_memo_cost_nothing() -> None:
 
 
 def test_names_are_kept() -> None:
-    assert read_pickle(PROTOCOL + b"ctorch\nFloatStorage\n.").value == Name("torch.FloatStorage")
+    assert read_pickle(PROTOCOL + b"ctorch\nFloatStorage\n.").value == Global("torch.FloatStorage")

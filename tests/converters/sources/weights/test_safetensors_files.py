@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from vitedge.converters.sources.weights.checkpoints import read_weights
+from vitedge.converters.sources.weights.checkpoints import read_checkpoint
 from vitedge.errors import CheckpointError
 from vitedge.safety.limits import JSON_BYTES
 
@@ -30,7 +30,7 @@ def written(folder: Path, header: object, *, length: int | None = None, data: by
 def test_a_good_header(tmp_path: Path) -> None:
     tensors = {name: torch.ones(2, 3).to(dtype) for name, dtype in (("a", torch.bfloat16), ("b", torch.int64))}
     safetensors.torch.save_file({**tensors, "c": torch.zeros(())}, tmp_path / "w.safetensors", {"format": "pt"})
-    found = read_weights(tmp_path / "w.safetensors").tensors
+    found = read_checkpoint(tmp_path / "w.safetensors").state_dict
     assert torch.equal(found["a"], tensors["a"])
     assert torch.equal(found["b"], tensors["b"])
 
@@ -38,7 +38,7 @@ def test_a_good_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F4", "C64", "U64", "U16", "F128", "", None, 3, ["F32"]])
 def test_types_that_are_not_read(tmp_path: Path, dtype: Any) -> None:
     with pytest.raises(CheckpointError, match=r"a\\x1b is a tensor of the type"):
-        read_weights(written(tmp_path, {"a\x1b": entry(dtype)}))
+        read_checkpoint(written(tmp_path, {"a\x1b": entry(dtype)}))
 
 
 @pytest.mark.parametrize(
@@ -73,17 +73,17 @@ def test_types_that_are_not_read(tmp_path: Path, dtype: Any) -> None:
 )
 def test_headers_that_are_refused(tmp_path: Path, header: object, problem: str) -> None:
     with pytest.raises(CheckpointError, match=problem):
-        read_weights(written(tmp_path, header))
+        read_checkpoint(written(tmp_path, header))
 
 
 @pytest.mark.parametrize("length", [1 << 20, JSON_BYTES + 1, 1 << 62, (1 << 64) - 1])
 def test_a_header_that_is_longer_than_the_file(tmp_path: Path, length: int) -> None:
     with pytest.raises(CheckpointError, match=r"header is cut off|header has"):
-        read_weights(written(tmp_path, {"a": entry()}, length=length))
+        read_checkpoint(written(tmp_path, {"a": entry()}, length=length))
 
 
 @pytest.mark.parametrize("size", [0, 3])
 def test_a_file_without_a_header(tmp_path: Path, size: int) -> None:
     (tmp_path / "weights.safetensors").write_bytes(bytes(size))
     with pytest.raises(CheckpointError, match="has no header"):
-        read_weights(tmp_path / "weights.safetensors")
+        read_checkpoint(tmp_path / "weights.safetensors")

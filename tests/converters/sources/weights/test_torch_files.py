@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vitedge.converters.sources.weights import torch_files
-from vitedge.converters.sources.weights.checkpoints import read_weights
+from vitedge.converters.sources.weights.checkpoints import read_checkpoint
 from vitedge.converters.sources.weights.pickles import read_pickle
 from vitedge.converters.sources.weights.torch_files import DTYPES
 from vitedge.errors import CheckpointError
@@ -38,7 +38,7 @@ def save(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[object], P
 
 
 def assert_like_torch(file: Path) -> None:
-    wanted, found = torch.load(file, weights_only=True), read_weights(file).tensors
+    wanted, found = torch.load(file, weights_only=True), read_checkpoint(file).state_dict
     assert list(found) == list(wanted)
     for key, tensor in wanted.items():
         assert (found[key].dtype, found[key].shape, found[key].stride()) == (
@@ -59,7 +59,7 @@ def test_views_and_shared_storages(save: Callable[[object], Path]) -> None:
     values = {"whole": whole, "row": whole[2], "turned": whole.T, "stepped": whole[::2, 1::3], "one": whole[3, 5]}
     file = save({**values, "none": whole[:0], "repeated": torch.ones(1).expand(7, 3), "twice": whole})
     assert_like_torch(file)
-    found = read_weights(file).tensors
+    found = read_checkpoint(file).state_dict
     assert found["twice"].data_ptr() == found["whole"].data_ptr()
 
 
@@ -76,7 +76,9 @@ def test_a_state_dict_of_a_module(save: Callable[[object], Path]) -> None:
 
 
 def test_values_that_are_no_tensors_are_left_out(save: Callable[[object], Path]) -> None:
-    assert set(read_weights(save({**GOOD, "epoch": 3, "name": "x", "best": None, "sizes": [1]})).tensors) == set(GOOD)
+    assert set(read_checkpoint(save({**GOOD, "epoch": 3, "name": "x", "best": None, "sizes": [1]})).state_dict) == set(
+        GOOD
+    )
 
 
 def test_a_training_script_with_its_optimizer(save: Callable[[object], Path]) -> None:
@@ -85,7 +87,7 @@ def test_a_training_script_with_its_optimizer(save: Callable[[object], Path]) ->
     module(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     saved = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
-    found = read_weights(save(saved)).tensors
+    found = read_checkpoint(save(saved)).state_dict
     assert torch.equal(found["weight"], module.weight)
 
 
@@ -108,19 +110,19 @@ UNREADABLE: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_what_is_no_dense_tensor_is_refused_by_name(save: Callable[[object], Path], kind: str) -> None:
     with pytest.raises(CheckpointError, match=rf"fc\.bias is .*{kind}") as caught:
-        read_weights(save({**GOOD, "fc.bias": UNREADABLE[kind]()}))
+        read_checkpoint(save({**GOOD, "fc.bias": UNREADABLE[kind]()}))
     assert "float32" in caught.value.expected
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_sparse_csr_tensor_is_refused(save: Callable[[object], Path]) -> None:
     with pytest.raises(CheckpointError, match=r"fc\.bias is a sparse tensor"):
-        read_weights(save({**GOOD, "fc.bias": torch.eye(3).to_sparse_csr()}))
+        read_checkpoint(save({**GOOD, "fc.bias": torch.eye(3).to_sparse_csr()}))
 
 
 def test_a_tensor_of_another_class_is_refused(save: Callable[[object], Path]) -> None:
     with pytest.raises(CheckpointError, match=r"run code when they are loaded.*Subclass"):
-        read_weights(save({**GOOD, "fc.bias": torch.ones(2).as_subclass(Subclass)}))
+        read_checkpoint(save({**GOOD, "fc.bias": torch.ones(2).as_subclass(Subclass)}))
 
 
 @pytest.mark.parametrize("key", [0, 3.5, None, True, ("a", "b")])
@@ -130,19 +132,19 @@ def test_keys_that_are_no_names(save: Callable[[object], Path], key: object) -> 
         with pytest.raises(
             CheckpointError, match=rf"{key!r} is the key of a tensor; the name of a parameter is a text"
         ):
-            read_weights(file)
+            read_checkpoint(file)
     else:
-        assert set(read_weights(file).tensors) == set(GOOD)
+        assert set(read_checkpoint(file).state_dict) == set(GOOD)
 
 
 def test_control_characters_of_keys_are_escaped(save: Callable[[object], Path]) -> None:
     with pytest.raises(CheckpointError, match=r"fc\\x1b\[2J is a sparse tensor"):
-        read_weights(save({"fc\x1b[2J": torch.eye(2).to_sparse()}))
+        read_checkpoint(save({"fc\x1b[2J": torch.eye(2).to_sparse()}))
 
 
 def test_half_of_a_surrogate_pair_in_a_key(save: Callable[[object], Path]) -> None:
     with pytest.raises(CheckpointError, match="half of a surrogate pair"):
-        read_weights(save({**GOOD, "a\ud800": torch.ones(1)}))
+        read_checkpoint(save({**GOOD, "a\ud800": torch.ones(1)}))
 
 
 @pytest.mark.parametrize("size", [(1_250_000_000,), (1 << 40,), (1 << 20, 1 << 20)])
@@ -150,13 +152,13 @@ def test_a_small_file_of_gigabytes(save: Callable[[object], Path], size: tuple[i
     file = save({**GOOD, "big": torch.ones(1).expand(size)})
     assert file.stat().st_size < 4_000
     with pytest.raises(CheckpointError, match=r"big has the shape .* the tensors up to it repeat the numbers"):
-        read_weights(file)
+        read_checkpoint(file)
 
 
 def test_many_views_of_a_few_numbers(save: Callable[[object], Path]) -> None:
     row = torch.ones(1 << 20)
     with pytest.raises(CheckpointError, match="repeat the numbers of a file"):
-        read_weights(save({str(index): row[index:] for index in range(64)}))
+        read_checkpoint(save({str(index): row[index:] for index in range(64)}))
 
 
 class Rebuilt:
@@ -181,22 +183,22 @@ class Rebuilt:
         ({"shape": (1 << 62, 1 << 62), "strides": (1, 1)}, "more than the file holds"),
         ({"shape": (0, 1 << 62, 1 << 62), "strides": (1, 1, 1)}, "repeat the numbers"),
         ({"shape": (1 << 40, 0), "strides": (1, 1)}, "repeat the numbers"),
-        ({"shape": (-1,)}, "sizes that are none"),
-        ({"shape": (2,), "strides": (-1,)}, "sizes that are none"),
-        ({"shape": (2,), "strides": (1, 1)}, "sizes that are none"),
-        ({"shape": (2.0,)}, "sizes that are none"),
-        ({"shape": (True,)}, "sizes that are none"),
-        ({"shape": [2]}, "sizes that are none"),
-        ({"shape": (1 << 80,)}, "sizes that are none"),
-        ({"shape": (1,) * 17, "strides": (1,) * 17}, "sizes that are none"),
-        ({"shape": (1,) * 100_000, "strides": (1,) * 100_000}, "sizes that are none"),
-        ({"shape": None}, "sizes that are none"),
-        ({"offset": "0"}, "sizes that are none"),
+        ({"shape": (-1,)}, "an invalid offset, shape or strides"),
+        ({"shape": (2,), "strides": (-1,)}, "an invalid offset, shape or strides"),
+        ({"shape": (2,), "strides": (1, 1)}, "an invalid offset, shape or strides"),
+        ({"shape": (2.0,)}, "an invalid offset, shape or strides"),
+        ({"shape": (True,)}, "an invalid offset, shape or strides"),
+        ({"shape": [2]}, "an invalid offset, shape or strides"),
+        ({"shape": (1 << 80,)}, "an invalid offset, shape or strides"),
+        ({"shape": (1,) * 17, "strides": (1,) * 17}, "an invalid offset, shape or strides"),
+        ({"shape": (1,) * 100_000, "strides": (1,) * 100_000}, "an invalid offset, shape or strides"),
+        ({"shape": None}, "an invalid offset, shape or strides"),
+        ({"offset": "0"}, "an invalid offset, shape or strides"),
     ],
 )
 def test_sizes_that_do_not_fit(save: Callable[[object], Path], described: dict[str, Any], problem: str) -> None:
     with pytest.raises(CheckpointError, match=rf"fc\.bias has .*{problem}"):
-        read_weights(save({**GOOD, "fc.bias": Rebuilt(**described)}))
+        read_checkpoint(save({**GOOD, "fc.bias": Rebuilt(**described)}))
 
 
 class Nested:
@@ -218,7 +220,7 @@ class Wrapped:
 
 
 def test_parameters_within_parameters(save: Callable[[object], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert torch.equal(read_weights(save({"a": Nested()})).tensors["a"], torch.ones(1))
+    assert torch.equal(read_checkpoint(save({"a": Nested()})).state_dict["a"], torch.ones(1))
 
 
 def entries_of(file: Path) -> dict[str, bytes]:
@@ -241,10 +243,10 @@ def archive(tmp_path: Path) -> Path:
 def test_a_compressed_archive_is_refused(archive: Path) -> None:
     entries = entries_of(archive)
     rewrite(archive, entries)
-    assert torch.equal(read_weights(archive).tensors["fc.weight"], GOOD["fc.weight"])
+    assert torch.equal(read_checkpoint(archive).state_dict["fc.weight"], GOOD["fc.weight"])
     rewrite(archive, {**entries, "weights/data/0": bytes(1 << 24)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match="is compressed"):
-        read_weights(archive)
+        read_checkpoint(archive)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_archives_with_other_entries(archive: Path, changes: dict[str, bytes | N
     changed = {**entries_of(archive), **changes}
     rewrite(archive, {name: content for name, content in changed.items() if content is not None})
     with pytest.raises(CheckpointError, match=problem):
-        read_weights(archive)
+        read_checkpoint(archive)
 
 
 def test_a_legacy_file_of_storages_without_end(tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_a_legacy_file_of_storages_without_end(tmp_path: Path) -> None:
     for lie in (7, 1 << 40, (1 << 64) - 1):
         file.write_bytes(content.replace(count, lie.to_bytes(8, "little")))
         with pytest.raises(CheckpointError, match="is cut off, or not a PyTorch"):
-            read_weights(file)
+            read_checkpoint(file)
 
 
 @pytest.mark.parametrize("keys", [[[1]], [{}], [(1, (2,))], [None], "0", {"0": 1}, 3])
@@ -287,20 +289,20 @@ def test_a_legacy_file_of_other_keys(tmp_path: Path, keys: object) -> None:
         end = read_pickle(content, end).end
     file.write_bytes(content[:end] + pickle.dumps(keys, protocol=2) + bytes(100))
     with pytest.raises(CheckpointError, match=r"key is no text|storage that the file does not have"):
-        read_weights(file)
+        read_checkpoint(file)
 
 
 def test_a_pickle_that_torch_did_not_write(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(pickle.dumps({"a": [1.0, 2.0]}))
     with pytest.raises(CheckpointError, match=r"a pickle that torch\.save did not write"):
-        read_weights(tmp_path / "weights.pth")
+        read_checkpoint(tmp_path / "weights.pth")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_torchscript_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match="is cut off, or not a PyTorch checkpoint") as caught:
-        read_weights(tmp_path / "weights.pt")
+        read_checkpoint(tmp_path / "weights.pt")
     assert "state_dict()" in caught.value.fix
 
 
@@ -309,7 +311,7 @@ def test_memory_is_asked_before_it_is_taken(archive: Path, monkeypatch: pytest.M
     with pytest.raises(
         CheckpointError, match="does not fit into memory: its tensors take 24 bytes of memory, of which 23 are free"
     ):
-        read_weights(archive)
+        read_checkpoint(archive)
 
 
 def test_changed_bytes_give_tensors_or_errors(save: Callable[[object], Path]) -> None:
@@ -322,7 +324,7 @@ def test_changed_bytes_give_tensors_or_errors(save: Callable[[object], Path]) ->
             changed[position] ^= flip
             file.write_bytes(changed)
             try:
-                assert read_weights(file).tensors
+                assert read_checkpoint(file).state_dict
             except CheckpointError:
                 continue
 
@@ -334,4 +336,4 @@ def test_a_stream_of_random_bytes(tmp_path: Path) -> None:
     for length in range(0, len(buffer.getvalue()), 17):
         file.write_bytes(buffer.getvalue()[:length])
         with pytest.raises(CheckpointError):
-            read_weights(file)
+            read_checkpoint(file)

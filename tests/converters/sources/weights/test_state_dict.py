@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitedge.converters.sources.weights.fitting import Mismatch, check_finite, shortened
+from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite, shortened
 from vitedge.errors import CheckpointError
 
 FILE = Path("weights.pth")
@@ -39,7 +39,9 @@ def test_long_keys_are_cut() -> None:
 
 
 def test_what_differs_is_counted_and_escaped() -> None:
-    error = Mismatch.between({"a": torch.ones(2), "c": torch.ones(1)}, {"a": torch.ones(3), "\x1b[2J": torch.ones(1)})
+    error = IncompatibleKeys.between(
+        {"a": torch.ones(2), "c": torch.ones(1)}, {"a": torch.ones(3), "\x1b[2J": torch.ones(1)}
+    )
     text = str(error.error("weights.pth", fix="give others"))
     assert "1 missing (c)" in text
     assert r"1 unexpected (\x1b[2J)" in text

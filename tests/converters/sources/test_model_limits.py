@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from vitedge.converters.sources import model_bounds
-from vitedge.converters.sources.model_bounds import ModelBoundsError, check_model, check_numbers
+from vitedge.converters.sources import model_limits
+from vitedge.converters.sources.model_limits import ModelLimitsError, check_config_numbers, check_model_size
 from vitedge.errors import CheckpointError
 from vitedge.safety.limits import MODEL_MODULES, MODEL_NUMBER, MODEL_SPARE
 
@@ -31,11 +31,11 @@ pytestmark = pytest.mark.timeout(60)
 )
 def test_numbers_that_no_model_has_are_refused_by_their_key(config: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"depths? of config\.json is"):
-        check_numbers(config, "config.json")
+        check_config_numbers(config, "config.json")
 
 
 def test_other_values_pass() -> None:
-    check_numbers({"a": MODEL_NUMBER, "b": [0.5, -3, True, None, "9" * 100], "c": {}, "d": []}, "config.json")
+    check_config_numbers({"a": MODEL_NUMBER, "b": [0.5, -3, True, None, "9" * 100], "c": {}, "d": []}, "config.json")
 
 
 class Deep(nn.Module):
@@ -66,36 +66,36 @@ class Pairs(nn.Module):
 
 
 def test_modules_are_counted_while_they_are_made() -> None:
-    with pytest.raises(ModelBoundsError, match=f"more than {MODEL_MODULES} modules"):
-        check_model(lambda: Deep(10**7), {}, (8, 8))
-    check_model(lambda: Deep(MODEL_MODULES - 2), {}, (8, 8))
+    with pytest.raises(ModelLimitsError, match=f"more than {MODEL_MODULES} modules"):
+        check_model_size(lambda: Deep(10**7), {}, (8, 8))
+    check_model_size(lambda: Deep(MODEL_MODULES - 2), {}, (8, 8))
 
 
 @pytest.mark.parametrize("buffer", [False, True])
 def test_numbers_are_counted_without_memory(buffer: bool) -> None:
-    with pytest.raises(ModelBoundsError, match="numbers, far more than its weights hold"):
-        check_model(lambda: Table(10**12, buffer=buffer), {}, (8, 8))
-    check_model(lambda: Table(MODEL_SPARE, buffer=buffer), {}, (8, 8))
+    with pytest.raises(ModelLimitsError, match="numbers, far more than its weights hold"):
+        check_model_size(lambda: Table(10**12, buffer=buffer), {}, (8, 8))
+    check_model_size(lambda: Table(MODEL_SPARE, buffer=buffer), {}, (8, 8))
 
 
 def test_a_model_may_be_as_large_as_its_weights() -> None:
     weights = {"table": torch.zeros(1).expand(10**12)}
-    check_model(lambda: Table(10**12, buffer=False), weights, (8, 8))
+    check_model_size(lambda: Table(10**12, buffer=False), weights, (8, 8))
 
 
 def test_tensors_for_one_image_are_counted() -> None:
-    with pytest.raises(ModelBoundsError, match="one of its tensors has 36864000000 numbers for one image"):
-        check_model(Pairs, {}, (80, 800))
-    check_model(Pairs, {}, (32, 32))
+    with pytest.raises(ModelLimitsError, match="one of its tensors has 36864000000 numbers for one image"):
+        check_model_size(Pairs, {}, (80, 800))
+    check_model_size(Pairs, {}, (32, 32))
 
 
 def test_a_model_that_does_not_run_is_told_elsewhere() -> None:
-    check_model(lambda: nn.Linear(5, 5), {}, (32, 32))
+    check_model_size(lambda: nn.Linear(5, 5), {}, (32, 32))
 
 
 def test_nothing_is_counted_afterwards() -> None:
-    with pytest.raises(ModelBoundsError):
-        check_model(lambda: Table(10**12, buffer=False), {}, (8, 8))
+    with pytest.raises(ModelLimitsError):
+        check_model_size(lambda: Table(10**12, buffer=False), {}, (8, 8))
     assert Deep(MODEL_MODULES + 5).layers[0].training
     assert torch.zeros(1).device.type == "cpu"
 
@@ -113,11 +113,11 @@ def test_nothing_is_counted_afterwards() -> None:
 )
 def test_models_of_timm_pass(name: str) -> None:
     module = timm.create_model(name)
-    check_model(lambda: timm.create_model(name), module.state_dict(), module.pretrained_cfg["input_size"][1:])
+    check_model_size(lambda: timm.create_model(name), module.state_dict(), module.pretrained_cfg["input_size"][1:])
 
 
 def test_activations_of_a_large_model_may_be_as_large_as_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_bounds, "MODEL_ACTIVATION", 100)
-    with pytest.raises(ModelBoundsError):
-        check_model(Pairs, {}, (4, 4))
-    check_model(Pairs, {"weights": torch.zeros(48 * 48)}, (4, 4))
+    monkeypatch.setattr(model_limits, "MODEL_ACTIVATION", 100)
+    with pytest.raises(ModelLimitsError):
+        check_model_size(Pairs, {}, (4, 4))
+    check_model_size(Pairs, {"weights": torch.zeros(48 * 48)}, (4, 4))

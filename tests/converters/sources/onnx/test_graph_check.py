@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from vitedge.converters.sources.onnx.bounds import BITS, GraphError, Measure, check_graph, nodes_of, tensors_of
+from vitedge.converters.sources.onnx.graph_check import BITS, GraphError, GraphSize, check_graph, nodes_of, tensors_of
 from vitedge.safety.limits import GRAPH_DEPTH, GRAPH_NODES, TENSOR_DIMENSIONS
 
 pytestmark = pytest.mark.timeout(60)
@@ -48,7 +48,7 @@ def chosen(then: GraphProto, otherwise: GraphProto | None = None, output: str = 
 
 def test_a_good_graph() -> None:
     weights = [numpy_helper.from_array(np.ones((2, 3), np.float32), "w")]
-    assert check_graph(model(weights=weights)) == Measure(nodes=1, outside=0)
+    assert check_graph(model(weights=weights)) == GraphSize(nodes=1, outside=0)
     assert check_graph(model(chosen(branch(helper.make_node("Abs", ["x"], ["b"]))))).nodes == 3
     assert check_graph(model(functions=[function("A", "B", "B"), function("B")])).nodes == 4
 

@@ -1,8 +1,8 @@
-"""What the configuration of a checkpoint may ask for, counted before any of it is in memory.
+"""Limits on the configuration of an untrusted checkpoint, checked before the model takes memory.
 
-A configuration of a few lines can ask for ten million layers, or for a table of positions of 30 GB. Its numbers are
-checked first. Then the model is built on PyTorch's device ``meta``, where tensors have shapes and no contents, and
-classifies one image there.
+A short configuration can ask for ten million layers, or for a position table of 30 GB. First its numbers are checked.
+Then the model is built on PyTorch's device ``meta``, where tensors have shapes but no data, and classifies one image
+there.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from vitedge.errors import CheckpointError
 from vitedge.safety.limits import MODEL_ACTIVATION, MODEL_MODULES, MODEL_NUMBER, MODEL_SHARING, MODEL_SPARE
 
 
-class ModelBoundsError(Exception):
-    """A configuration asks for more than ``vitedge.safety.limits`` allows."""
+class ModelLimitsError(Exception):
+    """A configuration exceeds ``vitedge.safety.limits``."""
 
 
-def check_numbers(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a configuration with a number that no model has.
+def check_config_numbers(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a configuration with a number that is too large for any model.
 
     Args:
         config: parsed JSON.
-        where: what holds it, for the error.
+        where: origin of the configuration, for the error.
 
     Raises:
-        CheckpointError: a number is beyond ``MODEL_NUMBER``; names its key.
+        CheckpointError: a number exceeds ``MODEL_NUMBER``; the message names its key.
     """
     pending: list[tuple[str, Any]] = list(config.items())
     while pending:
@@ -52,17 +52,17 @@ def _shown(value: float) -> str:
     return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else repr(value)
 
 
-def check_model(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+def check_model_size(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], size: tuple[int, int]) -> None:
     """Refuse a model that is far larger than its weights, or takes too much memory for an image.
 
     Args:
-        build: makes the model.
-        tensors: its weights.
-        size: (height, width) of its input in pixels.
+        build: builds the model.
+        tensors: the weights.
+        size: (height, width) of the input in pixels.
 
     Raises:
-        ModelBoundsError: says what it has too much of.
-        Exception: whatever ``build`` raises.
+        ModelLimitsError: the model exceeds a limit; the message says which.
+        Exception: any error that ``build`` raises.
     """
     held = sum(tensor.numel() for tensor in tensors.values())
     with torch.device("meta"), _counted(MODEL_SHARING * held + MODEL_SPARE):
@@ -71,20 +71,20 @@ def check_model(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], s
 
 
 def _classify(module: nn.Module, size: tuple[int, int], most: int) -> None:
-    """What the module raises, it raises again with its weights, where it is translated."""
+    """Run the module; ignore its errors, because it raises them again later, with its weights."""
     looking = _Activations(most)
     with suppress(Exception), torch.no_grad(), looking:
         module(torch.zeros(1, 3, *size))
     if looking.largest > most:
-        raise ModelBoundsError(f"one of its tensors has {looking.largest} numbers for one image")
+        raise ModelLimitsError(f"one of its tensors has {looking.largest} numbers for one image")
 
 
 @contextmanager
 def _counted(most: int) -> Iterator[None]:
-    """Count the modules that are made, and the numbers of their parameters and buffers.
+    """Count created modules, and the elements of their parameters and buffers.
 
     Raises:
-        ModelBoundsError: there are more than ``MODEL_MODULES``, or more than ``most`` numbers.
+        ModelLimitsError: there are more than ``MODEL_MODULES`` modules, or more than ``most`` elements.
     """
     modules, numbers = 0, 0
 
@@ -92,13 +92,13 @@ def _counted(most: int) -> Iterator[None]:
         nonlocal modules
         modules += 1
         if modules > MODEL_MODULES:
-            raise ModelBoundsError(f"it has more than {MODEL_MODULES} modules")
+            raise ModelLimitsError(f"it has more than {MODEL_MODULES} modules")
 
     def count_tensor(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
         nonlocal numbers
         numbers += 0 if tensor is None else tensor.numel()
         if numbers > most:
-            raise ModelBoundsError(f"it needs more than {most} numbers, far more than its weights hold")
+            raise ModelLimitsError(f"it needs more than {most} numbers, far more than its weights hold")
 
     hooks = [
         registration.register_module_module_registration_hook(count_module),
@@ -113,7 +113,7 @@ def _counted(most: int) -> Iterator[None]:
 
 
 class _Activations(TorchDispatchMode):  # type: ignore[misc]
-    """Looks at the size of everything that operators return, and stops at what is too large."""
+    """Checks the size of every tensor that an operator returns, and raises if it is too large."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -126,5 +126,5 @@ class _Activations(TorchDispatchMode):  # type: ignore[misc]
         sizes = (each.numel() for each in tree_leaves(returned) if isinstance(each, Tensor))
         self.largest = max(self.largest, *sizes, 0)
         if self.largest > self._most:
-            raise ModelBoundsError
+            raise ModelLimitsError
         return returned

@@ -1,4 +1,4 @@
-"""Whether the tensors of a checkpoint are those of a module."""
+"""Compare the state dict of a checkpoint with a module."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ PARAMETERS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
-class Mismatch:
-    """How the tensors of a checkpoint differ from what a module expects, each described by a phrase."""
+class IncompatibleKeys:
+    """Differences between a state dict and a module.
+
+    Attributes:
+        missing: keys that only the module has.
+        unexpected: keys that only the state dict has.
+        misshaped: key and both shapes of each tensor whose shape differs.
+    """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshaped: tuple[str, ...]
 
     @classmethod
-    def between(cls, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mismatch:
+    def between(cls, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> IncompatibleKeys:
         """Compare names and shapes."""
         return cls(
             missing=tuple(key for key in expected if key not in given),
@@ -41,32 +47,32 @@ class Mismatch:
         return bool(self.missing or self.unexpected or self.misshaped)
 
     def error(self, where: str, *, fix: str) -> CheckpointError:
-        """The error that counts the differences and shows the first of each kind.
+        """Return an error that counts the differences and shows the first of each kind.
 
         Args:
-            where: the checkpoint.
-            fix: what to do about it.
+            where: name of the checkpoint.
+            fix: what to do.
         """
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of the wrong shape": self.misshaped}
         parts = [f"{len(keys)} {kind} ({shortened(keys)})" for kind, keys in kinds.items() if keys]
         return CheckpointError(
             f"{where} does not fit the model: {'; '.join(parts)}",
-            expected="weights of this very architecture and input size",
+            expected="weights of this architecture and input size",
             fix=fix,
         )
 
 
 def shortened(keys: tuple[str, ...]) -> str:
-    """The first few, cut where they are long, and a sign that there are more."""
+    """Join the first keys; cut off long ones, and mark omitted keys by an ellipsis."""
     shown = (key if len(key) <= SHOWN_CHARACTERS else f"{key[:SHOWN_CHARACTERS]}…" for key in keys[:SHOWN_KEYS])
     return ", ".join(shown) + (", …" if len(keys) > SHOWN_KEYS else "")
 
 
 def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse weights that are no numbers, or no floating-point ones.
+    """Refuse weights that are not finite or not floating-point.
 
     Raises:
-        CheckpointError: a tensor has NaN or infinite values, or a weight or bias is of integers.
+        CheckpointError: a tensor has NaN or infinite values, or a weight or bias has an integer type.
     """
     for key, tensor in tensors.items():
         if key.endswith(PARAMETERS) and not tensor.is_floating_point():
@@ -84,12 +90,12 @@ def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 
 def check_classes(classes: int, asked: int | None, *, where: str) -> None:
-    """Refuse a number of classes other than the one that weights have.
+    """Refuse a requested number of classes that differs from the weights.
 
     Args:
-        classes: rows of their classifier.
-        asked: ``--num-classes``; None where it was not given.
-        where: what holds them, for the error.
+        classes: number of classes of the weights.
+        asked: requested number of classes; None for any.
+        where: origin of the weights, for the error.
 
     Raises:
         CheckpointError: the numbers differ.
@@ -98,5 +104,5 @@ def check_classes(classes: int, asked: int | None, *, where: str) -> None:
         raise CheckpointError(
             f"{where} has a classifier of {classes} classes, not of {asked}",
             expected="the weights of a model that was fine-tuned for this number of classes",
-            fix="give those: --weights FILE; --random-weights is enough to measure latency",
+            fix="give such weights: weights=FILE; random_weights=True is enough to measure latency",
         )

@@ -1,8 +1,8 @@
-"""What a stranger's ONNX graph may be, checked before anything of it is expanded, allocated or run.
+"""Check an untrusted ONNX graph before any part of it is inlined, allocated or run.
 
-Functions that call functions twice grow without end when they are inlined, a loop need not end, and a tensor may say
-that it has more numbers than the file. All of this is counted here, on the parsed graph alone. How much memory and time
-the graph takes when it runs is found out in a child (``graph_worker``).
+Functions that call functions twice grow exponentially when they are inlined, a loop may never end, and a tensor may
+claim more numbers than the file holds. This module counts all of this on the parsed graph. A sandbox (``worker``)
+measures how much memory and time the graph takes when it runs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BITS: Mapping[int, int] = {
     TensorProto.INT4: 4,
     TensorProto.UINT4: 4,
 }
-"""Bits of a number, by type. Texts, complex numbers and types that ONNX got later are not read."""
+"""Bits of a number, by type. Strings, complex numbers and newer types are not supported."""
 TYPED: Mapping[int, str] = {
     TensorProto.FLOAT: "float_data",
     TensorProto.DOUBLE: "double_data",
@@ -54,24 +54,24 @@ TYPED: Mapping[int, str] = {
     TensorProto.UINT32: "uint64_data",
     TensorProto.UINT64: "uint64_data",
 }
-"""The field for numbers that are not raw bytes; other types have theirs in ``int32_data``."""
+"""Field for numbers that are not raw bytes; all other types use ``int32_data``."""
 
 Function = tuple[str, str, str]
 
 
 class GraphError(ValueError):
-    """A graph that vitedge does not read."""
+    """A graph that vitedge does not support."""
 
 
 @dataclass(frozen=True)
 class _Size:
-    """How large a part of a graph is, with every function inlined.
+    """Size of a part of a graph, with all functions inlined.
 
     Attributes:
-        nodes: of it and of all within.
-        depth: graphs and functions within each other.
-        data: bytes of its tensors.
-        outside: those of them that lie in other files.
+        nodes: number of nodes, including nested ones.
+        depth: nesting of graphs and functions.
+        data: bytes of all tensors.
+        outside: bytes of tensors with external data.
     """
 
     nodes: int = 0
@@ -79,11 +79,11 @@ class _Size:
     data: int = 0
     outside: int = 0
 
-    def beside(self, other: _Size) -> _Size:
-        """Both, one after the other.
+    def plus(self, other: _Size) -> _Size:
+        """Add another part.
 
         Raises:
-            GraphError: they are too much.
+            GraphError: the sum exceeds a limit.
         """
         both = _Size(
             self.nodes + other.nodes,
@@ -92,36 +92,36 @@ class _Size:
             self.outside + other.outside,
         )
         if both.nodes > GRAPH_NODES:
-            raise GraphError(f"it has more than {GRAPH_NODES} nodes, those of its functions among them")
+            raise GraphError(f"it has more than {GRAPH_NODES} nodes, including those of functions")
         if both.depth > GRAPH_DEPTH:
             raise GraphError(f"its graphs and functions lie more than {GRAPH_DEPTH} deep within each other")
         if both.data > GRAPH_BYTES:
-            raise GraphError(f"its tensors have more than {GRAPH_BYTES} bytes, those of its functions among them")
+            raise GraphError(f"its tensors have more than {GRAPH_BYTES} bytes, including those of functions")
         return both
 
-    def within(self) -> _Size:
-        """The same, one level deeper."""
+    def nested(self) -> _Size:
+        """Return the same size, one level deeper."""
         return _Size(self.nodes, self.depth + 1, self.data, self.outside)
 
 
 @dataclass(frozen=True)
-class Measure:
-    """What a file has of a graph.
+class GraphSize:
+    """Size of a graph's file.
 
     Attributes:
-        nodes: those of branches and functions once, however often they are used.
-        outside: bytes of the weights that lie in other files.
+        nodes: number of nodes; nodes of branches and functions count once.
+        outside: bytes of external data.
     """
 
     nodes: int
     outside: int
 
 
-def check_graph(model: onnx.ModelProto) -> Measure:
-    """Refuse what no classifier needs, or what is beyond ``vitedge.safety.limits``.
+def check_graph(model: onnx.ModelProto) -> GraphSize:
+    """Refuse a graph with parts that no classifier needs, or beyond ``vitedge.safety.limits``.
 
     Raises:
-        GraphError: says what.
+        GraphError: the graph is refused; the message says why.
     """
     if model.training_info:
         raise GraphError("it has training steps")
@@ -134,7 +134,7 @@ def check_graph(model: onnx.ModelProto) -> Measure:
     size = counter.graph(model.graph, 0)
     for function in functions:
         counter.function(function, 0)
-    return Measure(counter.written, size.outside)
+    return GraphSize(counter.written, size.outside)
 
 
 def _identity(domain: str, name: str, overload: str) -> Function:
@@ -143,13 +143,13 @@ def _identity(domain: str, name: str, overload: str) -> Function:
 
 @dataclass
 class _Counter:
-    """Counts and checks every part of a graph once, however often it is used.
+    """Counts and checks every part of a graph once.
 
     Attributes:
-        functions: those that the file defines.
-        counted: their sizes, as far as they are known.
-        calls: the functions within each other that are being counted.
-        written: nodes that were counted, each once.
+        functions: functions that the file defines.
+        counted: sizes of the functions counted so far.
+        calls: stack of functions that are being counted.
+        written: number of nodes counted so far.
     """
 
     functions: Mapping[Function, FunctionProto]
@@ -158,7 +158,7 @@ class _Counter:
     written: int = 0
 
     def graph(self, graph: GraphProto, depth: int) -> _Size:
-        """Count a graph, with its tensors."""
+        """Count a graph with its tensors."""
         _check_names([graph.name])
         _check_values([*graph.input, *graph.output, *graph.value_info])
         if graph.sparse_initializer:
@@ -167,11 +167,11 @@ class _Counter:
         for tensor in graph.initializer:
             if not tensor.name:
                 raise GraphError("a tensor of it has no name")
-            size = size.beside(_tensor(tensor))
-        return size.beside(self.nodes(graph.node, depth))
+            size = size.plus(_tensor(tensor))
+        return size.plus(self.nodes(graph.node, depth))
 
     def function(self, function: Function, depth: int) -> _Size:
-        """Count a function, and those that it calls."""
+        """Count a function and the functions that it calls."""
         if function in self.calls:
             raise GraphError(f"its function {function[1]:.200} calls itself")
         if function not in self.counted:
@@ -181,37 +181,37 @@ class _Counter:
             self.calls.append(function)
             size = self.nodes(body.node, depth)
             for attribute in body.attribute_proto:
-                size = size.beside(self.attribute(attribute, depth))
+                size = size.plus(self.attribute(attribute, depth))
             self.counted[function] = size
             self.calls.pop()
         return self.counted[function]
 
     def nodes(self, nodes: Iterable[NodeProto], depth: int) -> _Size:
-        """Count nodes, with the graphs and tensors of their attributes, and the functions that they call."""
+        """Count nodes with their attributes and the functions that they call."""
         if depth > GRAPH_DEPTH:
             raise GraphError(f"its graphs and functions lie more than {GRAPH_DEPTH} deep within each other")
         size = _Size()
         for node in nodes:
             _check_node(node)
             self.written += 1
-            size = size.beside(_Size(nodes=1))
+            size = size.plus(_Size(nodes=1))
             for attribute in node.attribute:
-                size = size.beside(self.attribute(attribute, depth))
+                size = size.plus(self.attribute(attribute, depth))
             function = _identity(node.domain, node.op_type, node.overload)
             if function in self.functions:
-                size = size.beside(self.function(function, depth + 1).within())
+                size = size.plus(self.function(function, depth + 1).nested())
         return size
 
     def attribute(self, attribute: AttributeProto, depth: int) -> _Size:
-        """Count the graphs and tensors of an attribute."""
+        """Count graphs and tensors of an attribute."""
         _check_names([attribute.name, attribute.ref_attr_name])
         if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
             raise GraphError("it has sparse tensors")
         size = _Size()
         for tensor in _tensors_of_attribute(attribute):
-            size = size.beside(_tensor(tensor))
+            size = size.plus(_tensor(tensor))
         for graph in _graphs_of_attribute(attribute):
-            size = size.beside(self.graph(graph, depth + 1).within())
+            size = size.plus(self.graph(graph, depth + 1).nested())
         return size
 
 
@@ -221,13 +221,13 @@ def _check_node(node: NodeProto) -> None:
         raise GraphError(f"its node {node.name!r:.200} has no operator, or no output")
     if node.op_type in LOOPS and node.domain in STANDARD_DOMAINS:
         raise GraphError(
-            f"its node {node.name or node.output[0]!r:.200} is a {node.op_type}: a loop, which need not end"
+            f"its node {node.name or node.output[0]!r:.200} is a {node.op_type}: a loop, which may never end"
         )
 
 
 def _check_names(names: Iterable[str | bytes]) -> None:
     for name in names:
-        if isinstance(name, bytes):  # protobuf gives what is no UTF-8 as it is
+        if isinstance(name, bytes):  # protobuf returns bytes that are not UTF-8
             raise GraphError(f"the name {name!r:.200} of it is no text")
         if len(name) > GRAPH_NAME_CHARACTERS:
             raise GraphError(
@@ -248,13 +248,15 @@ def _check_values(values: Iterable[ValueInfoProto]) -> None:
 
 
 def _tensor(tensor: TensorProto) -> _Size:
-    """The size of a tensor, whose numbers are all there."""
+    """Check that a tensor has all its numbers, and return its size."""
     _check_names([tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value))])
     wanted = tensor_bytes(tensor)
     if tensor.data_location == TensorProto.EXTERNAL:
         return _Size(data=wanted, outside=wanted)
     if tensor.external_data:
-        raise GraphError(f"its tensor {tensor.name!r:.200} has its numbers in the graph, and names a file for them too")
+        raise GraphError(
+            f"its tensor {tensor.name!r:.200} has its numbers in the graph, but also names a file for them"
+        )
     typed = getattr(tensor, TYPED.get(tensor.data_type, "int32_data"))
     packed = max(1, 8 // BITS[tensor.data_type])
     found = len(tensor.raw_data) if tensor.HasField("raw_data") else len(typed) * BITS[tensor.data_type] * packed // 8
@@ -266,10 +268,10 @@ def _tensor(tensor: TensorProto) -> _Size:
 
 
 def tensor_bytes(tensor: TensorProto) -> int:
-    """Bytes that a tensor takes, by its shape and type.
+    """Return the size of a tensor in bytes, by its shape and type.
 
     Raises:
-        GraphError: it has a shape or a type that is none.
+        GraphError: the shape is invalid, or the type is not supported.
     """
     if len(tensor.dims) > TENSOR_DIMENSIONS or any(size < 0 for size in tensor.dims):
         raise GraphError(f"its tensor {tensor.name!r:.200} has the shape {tuple(tensor.dims[:20])!s:.200}")
@@ -280,12 +282,12 @@ def tensor_bytes(tensor: TensorProto) -> int:
 
 
 def type_name(number: int) -> str:
-    """What ONNX calls a type; the number itself where it has none."""
+    """Return ONNX's name of a type, or its number if it has no name."""
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else str(number)
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """All tensors, those of attributes, branches and functions too; the graph has to be checked."""
+    """Yield all tensors of a checked graph, including attributes, branches and functions."""
     yield from _tensors_of_graph(model.graph)
     for function in model.functions:
         yield from _tensors_of_nodes(function.node)
@@ -323,7 +325,7 @@ def _graphs_of_attribute(attribute: AttributeProto) -> Iterator[GraphProto]:
 
 
 def nodes_of(graph: GraphProto) -> Iterator[NodeProto]:
-    """All nodes, those of branches too; the graph has to be checked."""
+    """Yield all nodes of a checked graph, including branches."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
