@@ -10,7 +10,6 @@ client, however slow, holds up the camera.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import threading
@@ -64,7 +63,7 @@ def main() -> int:
     with (
         vitedge.load(arguments.bundle) as classifier,
         LabelServer(arguments.port) as server,
-        contextlib.closing(classifier.stream(arguments.source, policy="latest")) as predictions,
+        classifier.stream(arguments.source, policy="latest") as predictions,
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_port}", flush=True)

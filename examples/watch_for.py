@@ -9,7 +9,6 @@ single frames, which every classifier gets wrong now and then, change nothing.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
 
@@ -60,7 +59,7 @@ def main() -> int:
         if arguments.label not in classifier.labels:
             parser.error(f"this model does not know {arguments.label!r}")
         # "latest": what is in view now matters, and a video is played at its own speed.
-        with contextlib.closing(classifier.stream(arguments.source, policy="latest")) as predictions:
+        with classifier.stream(arguments.source, policy="latest") as predictions:
             for prediction in predictions:
                 if presence.update(prediction):
                     moment = time.strftime("%H:%M:%S", time.localtime(prediction.captured_at))

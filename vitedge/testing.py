@@ -58,7 +58,7 @@ class FakeEngine:
         self._logits_of = logits if callable(logits) else _looked_up(logits)
 
     def run(self) -> NDArray[np.float32]:
-        """Return the logits for what is in ``frame``: ``(classes,)`` float32, owned by the caller.
+        """Return the logits of ``frame``: ``(classes,)`` float32, which the caller owns.
 
         Raises:
             EngineError: there are no logits for this frame, or the engine is closed.

@@ -57,7 +57,7 @@ class TensorrtEngine:
             self._resources: ExitStack | None = resources.pop_all()
 
     def run(self) -> NDArray[np.float32]:
-        """Classify what is in ``frame``; ``(classes,)`` float32 logits, owned by the caller.
+        """Classify the contents of ``frame``; return ``(classes,)`` float32 logits, which the caller owns.
 
         Raises:
             EngineError: CUDA or TensorRT failed, or the engine is closed.
