@@ -175,8 +175,8 @@ def _check_places(tensors: Iterable[TensorProto], size: int, location: str) -> N
         left -= wanted
         if length != wanted or offset + wanted > size or left < 0:
             raise GraphError(
-                f"{location!r:.200} has {size} bytes; {tensor.name!r:.200} of shape {tuple(tensor.dims)} needs {wanted} "
-                f"at {offset}, beside the other tensors, and says {length}"
+                f"{location!r:.200} has {size} bytes; {tensor.name!r:.200} of shape {tuple(tensor.dims)} needs "
+                f"{wanted} at {offset}, beside the other tensors, and says {length}"
             )
 
 

@@ -206,9 +206,9 @@ IMAGE = (1, 3, 32, 32)
     ("module", "shapes", "problem"),
     [
         (TwoInputs(), (IMAGE, IMAGE), r"takes image torch\.float32 \(1,3,32,32\), mask torch\.float32"),
-        (TwoOutputs(), (IMAGE,), r"gives .* \(1,5\), image"),
-        (Indices(), (IMAGE,), r"gives argmax torch\.int64 \(1\)"),
-        (Linear(classes=1), (IMAGE,), r"gives .* \(1,1\)"),
+        (TwoOutputs(), (IMAGE,), r"returns .* \(1,5\), image"),
+        (Indices(), (IMAGE,), r"returns argmax torch\.int64 \(1\)"),
+        (Linear(classes=1), (IMAGE,), r"returns .* \(1,1\)"),
         (Linear(), ((4, 3, 32, 32),), r"takes image torch\.float32 \(4,3,32,32\)"),
         (Linear(channels=1), ((1, 1, 32, 32),), r"takes image torch\.float32 \(1,1,32,32\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(8, 5)), ((1, 8),), r"takes input torch\.float32 \(1,8\)"),
