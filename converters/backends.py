@@ -35,13 +35,13 @@ class Reduced:
         unrounded: logits of the golden frames with everything but the quantizers in float32, if the graph rounds to 16
             bits. An engine may round otherwise, and differ as much as these. None if this host can measure the compiled
             engine instead.
-        twin: the 16-bit graph that accompanies an 8-bit graph; None if there is none.
+        fp16: the 16-bit graph that accompanies an 8-bit graph; None if there is none.
     """
 
     graph: onnx.ModelProto
     calibration: CalibrationRecord | None
     unrounded: Logits | None = None
-    twin: Reduced | None = None
+    fp16: Reduced | None = None
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def run(request: Request, progress: Progress) -> Bundle:
         watched = Watched(progress, interrupts)
         datasets = find_datasets(request)
         drafted = draft(request, datasets, watched)
-        if request.contract is not None and datasets.judging is not None:
-            drafted = choose_precision(folder, drafted, request.contract, datasets.judging, watched)
+        if request.contract is not None and datasets.selection is not None:
+            drafted = choose_precision(folder, drafted, request.contract, datasets.selection, watched)
         watched.step(f"writing {drafted.backend.WRITES}")
         golden = write_files(folder, drafted)
         watched.step(f"comparing {drafted.backend.COMPARES} with its graph, and with fp32")

@@ -108,7 +108,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SelectionImages:
     """The images that losses are measured on.
 
     Attributes:
@@ -121,7 +121,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judge:
+class LossMeter:
     """Measures how much a candidate loses against fp32.
 
     Attributes:
@@ -135,21 +135,21 @@ class Judge:
     labelled: bool
 
     @classmethod
-    def of(cls, images: ImageDataset, reference: Classifier, progress: Progress) -> Judge:
+    def of(cls, images: ImageDataset, reference: Classifier, progress: Progress) -> LossMeter:
         """Classify the images with the reference."""
         progress.step(f"classifying {len(images)} images in fp32")
-        (answers,) = predict([reference], images, progress)
-        return cls(images, answers, images.is_labelled(reference.labels))
+        (predictions,) = predict([reference], images, progress)
+        return cls(images, predictions, images.is_labelled(reference.labels))
 
     def loss(self, classifier: Classifier, progress: Progress) -> float:
         """Measure the loss of a classifier: points of top-1, or percent of images with another best class."""
         try:
-            (answers,) = predict([classifier], self.images, progress)
+            (predictions,) = predict([classifier], self.images, progress)
         except EngineError:  # logits that are not finite, where 16 bits overflow
             return score(self.reference, self.images).top1 if self.labelled else 100.0
         if self.labelled:
-            return score(self.reference, self.images).top1 - score(answers, self.images).top1
-        return compare(answers, self.reference).flipped.percent
+            return score(self.reference, self.images).top1 - score(predictions, self.images).top1
+        return compare(predictions, self.reference).flipped.percent
 
 
 Reduce: TypeAlias = Callable[[onnx.ModelProto, Precision], onnx.ModelProto]
@@ -159,7 +159,7 @@ Opener: TypeAlias = Callable[[PrecisionConfig, onnx.ModelProto], AbstractContext
 def select(
     pair: PairedGraphs,
     frames: NDArray[np.uint8],
-    judged: Judged,
+    selection: SelectionImages,
     contract: Contract,
     reduce: Reduce,
     opened: Opener,
@@ -170,7 +170,7 @@ def select(
     Args:
         pair: the FP32 graph, and the Q/DQ graph that was made from it.
         frames: ``(N,H,W,3)`` uint8, preprocessed, to measure the layers on.
-        judged: the images to measure losses on.
+        selection: the images to measure losses on.
         contract: to keep.
         reduce: brings the floating-point part of a graph to fp32 or fp16 (``Backend.reduce``).
         opened: compiles a candidate's graph as a device would; the classifier is closed here.
@@ -192,14 +192,14 @@ def select(
                 progress.step(f"warning: {candidate.name} is left out: its logits are not finite")
         progress.step(f"timing {len(classifiers)} candidates in turns")
         latencies = measured_latencies(list(classifiers.values()), progress)
-        judge = Judge.of(judged.images, classifiers[FP32], progress)
-        record = _contract_record(contract, judge, judged)
+        meter = LossMeter.of(selection.images, classifiers[FP32], progress)
+        record = _contract_record(contract, meter, selection)
         progress.step(f"judging by the {record.loss_name} on {record.images} images")
         _warn_of_coarseness(record, progress)
 
         def loss(candidate: PrecisionConfig) -> float:
             progress.step(f"measuring the loss of {candidate.name}")
-            return judge.loss(classifiers[candidate], progress)
+            return meter.loss(classifiers[candidate], progress)
 
         trials, chosen = choose(list(zip(classifiers, latencies, strict=True)), loss, contract)
     if chosen is None:
@@ -340,14 +340,14 @@ def _stages(classifier: Classifier, frames: Iterator[NDArray[np.uint8]]) -> Stag
     return classifier.classify(next(frames)).stages_ms
 
 
-def _contract_record(contract: Contract, judge: Judge, judged: Judged) -> ContractRecord:
+def _contract_record(contract: Contract, meter: LossMeter, selection: SelectionImages) -> ContractRecord:
     return ContractRecord(
         max_drop=contract.max_drop,
         max_p99_ms=contract.max_p99_ms,
-        loss="top1_drop" if judge.labelled else "flip_rate",
-        images=len(judge.reference),
-        sha256=judge.reference.sha256,
-        calibration_images=judged.calibration_images,
+        loss="top1_drop" if meter.labelled else "flip_rate",
+        images=len(meter.reference),
+        sha256=meter.reference.sha256,
+        calibration_images=selection.calibration_images,
     )
 
 

@@ -15,7 +15,7 @@ from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.sensitivity.paired_graphs import pair_graphs
 from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES
 from vitedge.converters.backends import Reduced
-from vitedge.converters.precision_search.search import Judged, PrecisionConfig, select
+from vitedge.converters.precision_search.search import PrecisionConfig, SelectionImages, select
 from vitedge.converters.publish import CANDIDATES
 from vitedge.converters.request import Contract
 from vitedge.converters.stages.drafting import Draft, count_shared
@@ -26,7 +26,7 @@ from vitedge.runtime.classifier import Classifier
 
 
 def choose_precision(
-    folder: Path, draft: Draft, contract: Contract, judging: ImageDataset, progress: Progress
+    folder: Path, draft: Draft, contract: Contract, selection: ImageDataset, progress: Progress
 ) -> Draft:
     """Try the int8 graph, the FP32 graph and mixes of both, and keep the fastest that meets the contract.
 
@@ -34,7 +34,7 @@ def choose_precision(
         folder: of the new bundle; candidates are compiled in a temporary folder inside it.
         draft: in int8.
         contract: to keep.
-        judging: images to measure the losses on.
+        selection: images to measure the losses on.
         progress: receives the steps.
 
     Returns:
@@ -43,7 +43,7 @@ def choose_precision(
     Raises:
         ConversionError: no candidate meets the contract.
     """
-    shared = count_shared(draft, judging, progress)
+    shared = count_shared(draft, selection, progress)
     with tempfile.TemporaryDirectory(prefix=CANDIDATES, dir=folder) as scratch:
 
         def reduce(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
@@ -58,7 +58,7 @@ def choose_precision(
 
         pair = pair_graphs(draft.full.graph, draft.reduced.graph)
         frames = draft.probes.frames[:LAYER_IMAGES]
-        choice = select(pair, frames, Judged(judging, shared), contract, reduce, opened, progress)
+        choice = select(pair, frames, SelectionImages(selection, shared), contract, reduce, opened, progress)
     progress.step(f"chosen: {choice.record.summary}")
     calibration = _calibration(draft.reduced.calibration, choice.candidate)
     reduced = Reduced(choice.graph, calibration)

@@ -25,12 +25,12 @@ class Datasets:
     Attributes:
         calibration: for ranges and golden vectors.
         evaluation: to measure accuracy on.
-        judging: to measure the loss of candidates on, where the precision is to be chosen.
+        selection: to choose the precision by, for the precision ``auto``.
     """
 
     calibration: ImageDataset | None
     evaluation: ImageFolder | None
-    judging: ImageDataset | None
+    selection: ImageDataset | None
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def find_datasets(request: Request) -> Datasets:
     limit = CALIBRATION_IMAGES if request.precision in ("int8", "fp8") else COMPARED_IMAGES
     evaluation = None if request.eval_data is None else ImageFolder.open(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
-        calibration, judging = split(open_dataset(request.calib), limit)
-        return Datasets(calibration, None, judging)
+        calibration, selection = split(open_dataset(request.calib), limit)
+        return Datasets(calibration, None, selection)
     if evaluation is not None and request.abstain_error is not None:
         check_image_count(len(evaluation))
     return Datasets(
         calibration=None if request.calib is None else open_dataset(request.calib, limit=limit),
         evaluation=evaluation,
-        judging=evaluation if request.contract is not None else None,
+        selection=evaluation if request.contract is not None else None,
     )
 
 

@@ -43,14 +43,14 @@ def verified(
         reached = np.stack([classifier.infer(frame) for frame in draft.probes.frames])
         difference = check_precision(full, reached, precision)
         half = golden.fp16_logits
-        twin = None if half is None else check_precision(full[: len(half)], half, "fp16")
+        half_difference = None if half is None else check_precision(full[: len(half)], half, "fp16")
         evaluation = _evaluation(classifier, evaluation_images, progress)
         info = classifier.info
     return replace(
         manifest,
         precision=PrecisionRecord(asked=precision, effective=info.effective_precision, rest=info.rest_precision),
         golden=_demanded(draft, golden, manifest.golden, reached[: len(golden.frames)]),
-        verification=VerificationRecord(draft.full.against_source, difference, twin),
+        verification=VerificationRecord(draft.full.against_source, difference, half_difference),
         accuracy=_accuracy(evaluation, evaluation_images, draft, progress),
         confidence=_confidence(evaluation, draft.request.abstain_error, progress),
     )
@@ -58,13 +58,13 @@ def verified(
 
 def _demanded(draft: Draft, golden: Golden, record: GoldenRecord, reached: Logits) -> GoldenRecord:
     """Add the SQNR that every engine must reach against the golden logits."""
-    random, reduced, twin = draft.request.model.random_weights, draft.reduced, draft.reduced.twin
+    random, reduced, half = draft.request.model.random_weights, draft.reduced, draft.reduced.fp16
     other = reached if reduced.unrounded is None else reduced.unrounded
     least = demanded_sqnr(golden.logits, other, draft.precision, random_weights=random)
-    if twin is None or twin.unrounded is None or golden.fp16_logits is None:
+    if half is None or half.unrounded is None or golden.fp16_logits is None:
         return replace(record, min_sqnr_db=least)
-    half = demanded_sqnr(golden.fp16_logits, twin.unrounded, "fp16", random_weights=random)
-    return replace(record, min_sqnr_db=least, fp16_min_sqnr_db=half)
+    half_least = demanded_sqnr(golden.fp16_logits, half.unrounded, "fp16", random_weights=random)
+    return replace(record, min_sqnr_db=least, fp16_min_sqnr_db=half_least)
 
 
 def _evaluation(classifier: Classifier, images: ImageFolder | None, progress: Progress) -> Evaluation | None:

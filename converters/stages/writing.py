@@ -20,16 +20,16 @@ def write_files(folder: Path, draft: Draft) -> Golden:
     Raises:
         ConversionError: the engine's library cannot read the graph, or ONNX Runtime cannot run it.
     """
-    card, reduced, twin = draft.card, draft.reduced, draft.reduced.twin
+    card, reduced, half = draft.card, draft.reduced, draft.reduced.fp16
     _write_graph(folder / MODEL_ONNX, reduced.graph)
-    if twin is not None:
-        _write_graph(folder / MODEL_FP16_ONNX, twin.graph)
+    if half is not None:
+        _write_graph(folder / MODEL_FP16_ONNX, half.graph)
     draft.backend.write(folder, card, draft.precision)
     (folder / LABELS).write_text(terminal_lines(card.labels), encoding="utf-8")
     golden = Golden(
         frames=draft.probes.golden,
         logits=_golden_logits(draft, reduced),
-        fp16_logits=None if twin is None else _golden_logits(draft, twin),
+        fp16_logits=None if half is None else _golden_logits(draft, half),
     )
     golden.write(folder / GOLDEN)
     if draft.choice is not None:

@@ -56,7 +56,7 @@ def reduce(material: Material, precision: Precision, progress: Progress) -> Redu
         graph = float8_graph(graph, peaks(unclipped, material.frames[:MEASURED_FRAMES], progress))
         recipe = f"{recipe}; levels and ranges then in float8 (e4m3)"
     eighth = _half(graph, material, replace(record, recipe=recipe), progress)
-    return replace(eighth, twin=half)
+    return replace(eighth, fp16=half)
 
 
 def _half(graph: onnx.ModelProto, material: Material, record: CalibrationRecord | None, progress: Progress) -> Reduced:

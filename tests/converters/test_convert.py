@@ -445,17 +445,17 @@ class TestRefusals:
 
 
 STAGES = (
-    "stages.loading.load_folder",
+    "stages.loading.load_timm_folder",
     "stages.datasets.ImageFolder.load",
     "stages.exporting.export",
     "stages.exporting.apply_rewrites",
     "stages.exporting.module_logits",
-    "openvino.check_operators",
+    "openvino.backend.check_operators",
     "backends.quantize",
-    "openvino.write_ir",
+    "openvino.backend.write_ir",
     "stages.writing.graph_logits",
     "stages.writing.Golden.write",
-    "openvino.open_engine",
+    "openvino.backend.open_engine",
     "stages.verifying.check_precision",
     "stages.verifying.evaluate",
     "pipeline.publish",

@@ -38,8 +38,8 @@ from vitedge.converters.precision_search.search import (
     FP32,
     INT8,
     CandidateLatency,
-    Judged,
     PrecisionConfig,
+    SelectionImages,
     candidates,
     choose,
     select,
@@ -249,7 +249,9 @@ class TestSelect:
     def test_a_layer_that_int8_destroys_stays_in_floating_point(
         self, planted: PairedGraphs, noise: ImageFolder
     ) -> None:
-        choice = select(planted, graphs.frames(16), Judged(noise, 0), Contract(5.0, None), reduce, opened, Silent())
+        choice = select(
+            planted, graphs.frames(16), SelectionImages(noise, 0), Contract(5.0, None), reduce, opened, Silent()
+        )
         (harmful,) = [layer.name for layer in planted.layers if layer.result == "narrow1"]
         assert harmful in choice.candidate.float_layers
         assert len(choice.candidate.float_layers) < len(planted.layers)
@@ -266,12 +268,12 @@ class TestSelect:
         self, planted: PairedGraphs, noise: ImageFolder
     ) -> None:
         with pytest.raises(ConversionError, match="no precision meets the contract on 200 images") as caught:
-            select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 1.5), reduce, opened, Silent())
+            select(planted, graphs.frames(16), SelectionImages(noise, 0), Contract(0.0, 1.5), reduce, opened, Silent())
         assert "int8: p99 is 2.00 ms, 0.50 ms too long" in caught.value.problem
         assert re.search(r"fp32: p99 is \d\.00 ms, \d\.50 ms too long", caught.value.problem)
         assert caught.value.expected == "a flip rate of at most 0 % and p99 of at most 1.5 ms"
         with pytest.raises(ConversionError) as caught:
-            select(planted, graphs.frames(16), Judged(noise, 0), Contract(0.0, 2.5), reduce, opened, Silent())
+            select(planted, graphs.frames(16), SelectionImages(noise, 0), Contract(0.0, 2.5), reduce, opened, Silent())
         assert re.search(r"int8: loses (\d+\.\d\d) %, \1 % too much\n", caught.value.problem)
 
     def test_a_candidate_that_computes_no_numbers_is_left_out(self, planted: PairedGraphs, noise: ImageFolder) -> None:
@@ -285,7 +287,13 @@ class TestSelect:
 
         stream = io.StringIO()
         choice = select(
-            planted, graphs.frames(4), Judged(noise, 0), Contract(0.0, None), reduce, overflowing, Terminal(stream)
+            planted,
+            graphs.frames(4),
+            SelectionImages(noise, 0),
+            Contract(0.0, None),
+            reduce,
+            overflowing,
+            Terminal(stream),
         )
         assert "fp16" not in [each.name for each in choice.record.candidates]
         assert "fp16 is left out: its logits are not finite" in stream.getvalue()
@@ -293,17 +301,17 @@ class TestSelect:
     def test_the_judge_takes_an_engine_that_fails_for_all_wrong(self, noise: ImageFolder) -> None:
         right = FakeEngine(lambda _: [1.0, 0, 0, 0, 0], input_size=(graphs.SIDE, graphs.SIDE))
         failing = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
-        judge = auto.Judge.of(noise, Classifier(right, TINY, LABELS), Silent())
-        assert judge.loss(Classifier(right, TINY, LABELS), Silent()) == 0.0
-        assert judge.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
+        meter = auto.LossMeter.of(noise, Classifier(right, TINY, LABELS), Silent())
+        assert meter.loss(Classifier(right, TINY, LABELS), Silent()) == 0.0
+        assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
         failing.error = EngineError("gone")
-        assert judge.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
+        assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
 
 
 def test_images_are_held_back_to_judge_by(noise: ImageFolder) -> None:
-    calibration, judging = auto.split(noise, 300)
-    assert (len(calibration), len(judging)) == (150, 50)
-    assert not {each.path for each in calibration.files} & {each.path for each in judging.files}
+    calibration, selection = auto.split(noise, 300)
+    assert (len(calibration), len(selection)) == (150, 50)
+    assert not {each.path for each in calibration.files} & {each.path for each in selection.files}
     assert [len(each) for each in auto.split(noise, 100)] == [100, 100]
     with pytest.raises(CalibrationError, match="196 images are too few"):
         auto.split(noise.subset(noise.files[:196]), 300)
