@@ -103,7 +103,7 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, pr
             raise UsageError(
                 f"{each.path} is {each.manifest.precision.asked}",
                 expected="an int8 bundle, against the fp32 bundle of the same model",
-                fix="--against BUNDLE, converted with --precision fp32 from the same source",
+                fix="against=BUNDLE, converted with precision='fp32' from the same source",
             )
     try:
         pair = pair_graphs(_graph(against), _graph(bundle))
