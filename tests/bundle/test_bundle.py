@@ -152,7 +152,7 @@ def test_what_is_not_a_bundle_says_how_to_make_one(tmp_path: Path, make: Callabl
     make(path)
     with pytest.raises(BundleError, match="is not a bundle") as caught:
         Bundle.open(path)
-    assert "vitedge convert" in caught.value.fix
+    assert "vitedge.convert(" in caught.value.fix
 
 
 def test_a_bundle_that_the_system_will_not_read_is_one_clear_error(

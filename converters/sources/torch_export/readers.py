@@ -29,7 +29,7 @@ OPERATOR = re.compile(
     r"torch\.ops\.(aten|prims)\.(_?[A-Za-z0-9][A-Za-z0-9_]*|__(and|or|xor|lshift|rshift)__)\.[A-Za-z][A-Za-z0-9_]*"
     r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)"
     r"|torch\.sym_(int|float|max|min|not|ite)"
-    r"|read_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|eq|ne|lt|le|gt|ge|and_|or_)"
+    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|eq|ne|lt|le|gt|ge|and_|or_)"
     r"|math\.(trunc|ceil|floor)",
     re.ASCII,
 )
