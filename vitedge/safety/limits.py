@@ -135,7 +135,7 @@ ARCHIVE_DIRECTORY_BYTES = 16 * MIB
 """Size of the directory of a zip archive; an entry of PyTorch takes about 100 bytes."""
 MODEL_NUMBER = 1_000_000
 """Any number in a configuration: sizes, layers, classes."""
-MODEL_MODULES = 20_000
+MODEL_MODULES = 5_000
 """PyTorch modules of a model; the deepest model of timm has 2,500."""
 MODEL_SHARING = 2
 """Parameters that a configuration may declare, in multiples of the numbers in its weights."""
