@@ -32,8 +32,10 @@ demo: $(DEMO_VENV)/.installed
 picture: demo
 	$(DEMO_VENV)/bin/python docs/draw_demo.py demo-out
 
+# Files go to as many workers as there are cores, up to four; what sends signals to its own process runs by itself.
 test: lint references
-	$(DEV_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(DEV_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(PYTEST_ARGS)
+	$(DEV_VENV)/bin/python -m pytest -m alone $(PYTEST_ARGS) || [ $$? = 5 ] # 5: no test of these was chosen
 
 references: $(REFERENCES)/.installed
 

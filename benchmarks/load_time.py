@@ -36,7 +36,7 @@ ROOMS = ("calib", "converters", "runtime")
 CHILD = """
 import json, sys, time
 import vitedge, openvino
-from vitedge.runtime.load import load
+load = vitedge.load
 path, engine, loads, settling = sys.argv[1], sys.argv[2] or None, int(sys.argv[3]), int(sys.argv[4])
 spent = []
 for _ in range(settling + loads):

@@ -15,6 +15,8 @@ from vitedge.converters.interrupts import EXIT_TERMINATED, Interrupts, Watched, 
 from vitedge.errors import ConversionError
 from vitedge.progress import Silent
 
+pytestmark = pytest.mark.alone
+
 EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
 
 

@@ -246,6 +246,7 @@ def test_openvino_says_nothing_of_space(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_impatient_signal_does_not_stop_the_cleaning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
