@@ -122,7 +122,7 @@ class TestFolder:
         ("arguments", "problem"),
         [
             ({"depth": 10**7}, r"depth of .*config\.json is an integer of 24 bits"),
-            ({"depth": 900_000}, "more than 20000 modules"),
+            ({"depth": 900_000}, "more than 5000 modules"),
             ({"embed_dim": 10**6, "num_heads": 1}, "far more than its weights hold"),
             ({"img_size": 10**5}, "far more than its weights hold"),
             ({"img_size": [10**5, 10**5]}, "far more than its weights hold"),

@@ -260,7 +260,7 @@ class TestRefusals:
         ("changes", "problem"),
         [
             ({"num_hidden_layers": 10**7}, "num_hidden_layers of"),
-            ({"num_hidden_layers": 900_000}, "more than 20000 modules"),
+            ({"num_hidden_layers": 900_000}, "more than 5000 modules"),
             ({"hidden_size": 10**6, "num_attention_heads": 1}, "far more than its weights hold"),
             ({"intermediate_size": 10**6}, "far more than its weights hold"),
             ({"image_size": 10**5}, "far more than its weights hold"),
