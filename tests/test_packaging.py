@@ -402,3 +402,15 @@ def run_beside_conftest(folder: Path, module: str, required: str) -> subprocess.
 def test_pre_commit_configuration_is_valid() -> None:
     result = run_in(ROOT, "pre-commit", "validate-config", ".pre-commit-config.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_tests_on_arm64_exist() -> None:
+    script = (ROOT / ".ci" / "arm64").read_text(encoding="utf-8")
+    named = re.search(r"^tests=\((.*?)\)", script, re.MULTILINE | re.DOTALL)
+    assert named
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {named[1]}".replace("\n", " ")], capture_output=True, text=True, check=True
+    )
+    paths = [word.partition("::")[0].removeprefix("--deselect=") for word in words.stdout.split()]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
