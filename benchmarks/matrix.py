@@ -156,7 +156,8 @@ def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
+    from vitedge.converters.sources.cswin_pvt.build import build
+    from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 
     if listed.name in VARIANTS:
         module: Any = build(listed.name)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,4 +99,7 @@ def test_python(site: Path) -> None:
     for key in ("fleet.pem", "fleet.pub.pem"):  # the page makes its own
         (site / key).unlink()
     for block in blocks("python"):
-        exec(compile(f"import vitedge\n{block}\nclassifier.close()", PAGE.name, "exec"), {})
+        names: dict[str, Any] = {}
+        exec(compile(f"import vitedge\n{block}", PAGE.name, "exec"), names)
+        names["classifier"].close()
+    assert all((site / key).is_file() for key in ("fleet.pem", "fleet.pub.pem"))

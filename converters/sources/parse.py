@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.bundle.bundle import MANIFEST, MODEL_ONNX
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.safety.escape import shell
 from vitedge.safety.files import expanded, is_file, is_folder

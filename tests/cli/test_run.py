@@ -321,13 +321,17 @@ class TestStatusLine:
         assert screen.getvalue().count("\033") == 1
 
     def test_a_terminal_that_has_gone_ends_no_stream(self):
+        attempts = []
+
         class Gone(io.StringIO):
             def write(self, text: str) -> int:
+                attempts.append(text)
                 raise OSError(5, "Input/output error")
 
         status = StatusLine(Gone())
         status.write(prediction())
         status.close()
+        assert attempts
 
     def test_says_that_it_is_unsure(self):
         screen = io.StringIO()

@@ -267,7 +267,7 @@ def test_bash_reads_back_the_file_name(text: str) -> None:
 @example("\ud800\udcff")
 def test_halves_of_surrogate_pairs_stop_no_writer(text: str) -> None:
     for write in (escape.terminal, escape.html, escape.json, escape.ini, escape.pbtxt, escape.prometheus, escape.shell):
-        write(text).encode("utf-8")
+        assert write(text).encode("utf-8").decode("utf-8") == write(text)
 
 
 @pytest.mark.parametrize("room", ["vitedge", "runtime", "calib", "converters"])

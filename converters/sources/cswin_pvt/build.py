@@ -11,8 +11,6 @@ from vitedge.extras import require
 if TYPE_CHECKING:
     from vitedge.converters.sources.cswin_pvt.layers import ImageClassifier
 
-__all__ = ["VARIANTS", "build"]
-
 
 def build(name: str, num_classes: int = 1000, input_size: tuple[int, int] | None = None) -> ImageClassifier:
     """Build the network of a variant in evaluation mode, with random weights.

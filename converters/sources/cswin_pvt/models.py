@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from vitedge.bundle.model_card import ModelCard
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
+from vitedge.converters.sources.cswin_pvt.build import build
 from vitedge.converters.sources.cswin_pvt.layers import ImageClassifier
 from vitedge.converters.sources.cswin_pvt.published import load_published
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.converters.sources.labels import IMAGENET_CLASSES, choose_labels, read_labels
 from vitedge.converters.sources.parse import CswinPvtName
 from vitedge.converters.sources.preprocessing import read_preprocessing

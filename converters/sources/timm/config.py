@@ -11,7 +11,7 @@ from timm.data import resolve_data_config
 from timm.models import get_pretrained_cfg
 
 from vitedge.bundle.preprocessing import INTERPOLATIONS, Preprocessing, ResizeMode, resize_size_for
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.safety.files import read_json
 

@@ -59,6 +59,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 """Bytes of an element, by ``torch._export.serde.schema.ScalarType``."""
 CHUNK = 1 << 20
+SAVE_AGAIN = "save it again: torch.export.save(torch.export.export(model.eval(), (image,)), 'model.pt2')"
 
 
 def rewrite_archive(path: Path, target: Path, *, name: str) -> frozenset[str]:
@@ -97,7 +98,7 @@ def rewrite_archive(path: Path, target: Path, *, name: str) -> frozenset[str]:
         raise CheckpointError(
             f"{name} is cut off, or not a program of torch.export: {error}",
             expected="a file that torch.export.save of torch 2.9 or newer wrote",
-            fix="save it again: torch.export.save(torch.export.export(model.eval(), (image,)), 'model.pt2')",
+            fix=SAVE_AGAIN,
         ) from error
 
 
@@ -105,7 +106,7 @@ def _refused(name: str, what: str) -> CheckpointError:
     return CheckpointError(
         f"{name} {what}: PyTorch would run code from the file to load it; vitedge never does",
         expected="a graph of ATen operators and plain tensors",
-        fix="save it again: torch.export.save(torch.export.export(model.eval(), (image,)), 'model.pt2')",
+        fix=SAVE_AGAIN,
     )
 
 

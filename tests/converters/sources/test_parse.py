@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.converters.sources.parse import (
     WEIGHT_SUFFIXES,
     CswinPvtName,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import SMALL_CSWIN, fill, pattern
 
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
+from vitedge.converters.sources.cswin_pvt.build import build
 from vitedge.converters.sources.cswin_pvt.cswin import (
     CSWinBlock,
     CSWinTransformer,
@@ -17,6 +17,7 @@ from vitedge.converters.sources.cswin_pvt.cswin import (
     side_multiple,
     split_into_stripes,
 )
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.errors import UsageError
 
 HEIGHT, WIDTH, DIM, HEADS = 6, 4, 8, 2

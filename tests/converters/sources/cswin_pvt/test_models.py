@@ -12,8 +12,9 @@ from networks import SMALL_CSWIN, SMALL_PVT, fill, images
 import vitedge
 from vitedge.bundle.bundle import sha256_of
 from vitedge.converters.reference import module_logits
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
+from vitedge.converters.sources.cswin_pvt.build import build
 from vitedge.converters.sources.cswin_pvt.models import load_variant
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.converters.sources.parse import CswinPvtName
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import CheckpointError, UsageError

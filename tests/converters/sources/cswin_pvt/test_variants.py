@@ -11,7 +11,8 @@ import torch
 from networks import fill, images
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitedge.converters.sources.cswin_pvt.build import VARIANTS, build
+from vitedge.converters.sources.cswin_pvt.build import build
+from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.errors import UsageError
 
 # Millions of parameters and GMACs ("FLOPs") as the papers and the authors' tables round them.
