@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 from vitedge.bundle.targets import target_named
+from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 
 
 def words(target: str, graph: str = "b/model.onnx") -> list[str]:
