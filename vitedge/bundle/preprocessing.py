@@ -58,6 +58,8 @@ class Preprocessing:
         channel_order: order of the channels in the network's input.
         crop_rounding: rounding of half an odd margin: ``half_even`` as in torchvision and timm, ``floor`` as in
             Transformers.
+        exif_orientation: turn an image by its EXIF orientation, and a video by its rotation, before the resize, as
+            Transformers does; timm and torchvision take the pixels as they are stored.
     """
 
     input_size: tuple[int, int]
@@ -68,6 +70,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     channel_order: ChannelOrder = "RGB"
     crop_rounding: CropRounding = "half_even"
+    exif_orientation: bool = False
 
     def __post_init__(self) -> None:
         _check_sizes(self.input_size, self.resize_size)
