@@ -56,6 +56,8 @@ def load(
             model.labels,
             temperature=1.0 if confidence is None else confidence.temperature,
             threshold=0.0 if confidence is None else confidence.threshold,
+            activation=model.activation,
+            thresholds=opened.manifest.label_thresholds,
             open_workers=partial(_tested_workers, opened, engine, threads),
         )
         failed.pop_all()

@@ -16,10 +16,16 @@ from numpy.typing import NDArray
 from vitedge.metrics import (
     SQNR_CAP_DB,
     Parity,
+    average_precision,
+    binary_kl_divergence,
     expected_calibration_error,
+    f1_score,
     kl_divergence,
+    log_sigmoid,
     log_softmax,
     parity,
+    reach,
+    sigmoid,
     softmax,
     sqnr_db,
     wilson_interval,
@@ -379,3 +385,105 @@ def test_scores_and_answers_of_other_types_are_refused(stranger: NDArray[np.gene
 def test_wilson_refuses_what_is_no_count(successes: Any, trials: Any) -> None:
     with pytest.raises(ValueError, match="successes of"):
         wilson_interval(successes, trials)
+
+
+@given(logits)
+def test_sigmoid_is_the_softmax_of_two_logits(values: NDArray[np.float32]) -> None:
+    pairs = np.stack([np.zeros_like(values), values], axis=-1)
+    assert np.allclose(sigmoid(values), softmax(pairs)[..., 1], atol=1e-6)
+    assert np.allclose(sigmoid(values) + sigmoid(-values), 1.0, atol=1e-6)
+    assert np.allclose(log_sigmoid(values), log_softmax(pairs)[..., 1], atol=1e-6)
+
+
+def test_sigmoid_neither_overflows_nor_hides_what_is_not_finite() -> None:
+    values = np.array([-1e38, 1e38, np.nan, np.inf, -np.inf], np.float32)
+    assert sigmoid(values)[:2].tolist() == [0.0, 1.0]
+    assert np.isnan(sigmoid(values)[2:]).all()
+    with pytest.raises(ValueError, match="real numbers"):
+        sigmoid(np.array(["a"]))  # type: ignore[arg-type]
+
+
+@given(logits)
+def test_binary_divergence_is_0_for_equal_logits_and_positive_for_others(values: NDArray[np.float32]) -> None:
+    bounded = np.clip(values, -20, 20)
+    assert np.array_equal(binary_kl_divergence(bounded, bounded), np.zeros(len(values)))
+    assert np.all(binary_kl_divergence(bounded, bounded + 1) > 0)
+
+
+@given(st.floats(-15, 15), st.floats(-15, 15))
+def test_binary_divergence_of_one_label_is_the_divergence_of_its_two_answers(ours: float, theirs: float) -> None:
+    pairs = [np.array([[0.0, each]]) for each in (ours, theirs)]
+    single = binary_kl_divergence(np.array([[ours]]), np.array([[theirs]]))
+    if ours or theirs:  # two zeros say nothing to ``kl_divergence``
+        assert single == pytest.approx(kl_divergence(*pairs), abs=1e-9)
+
+
+def test_binary_divergence_adds_up_over_labels_and_differs_from_that_of_the_softmax() -> None:
+    ours, theirs = np.array([[1.0, -2.0, 3.0]]), np.array([[0.5, -2.5, 2.5]])
+    labels = [binary_kl_divergence(ours[:, [at]], theirs[:, [at]]) for at in range(3)]
+    assert binary_kl_divergence(ours, theirs) == pytest.approx(sum(labels))
+    assert kl_divergence(ours, theirs) == pytest.approx([0.0], abs=1e-9)  # a shift, which a softmax does not show
+    assert binary_kl_divergence(ours, theirs)[0] > 0.01
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_binary_divergence_of_logits_that_are_not_finite_is_infinite(wrong: float) -> None:
+    assert binary_kl_divergence(np.array([0.0, 1.0]), np.array([0.0, wrong])) == math.inf
+    with pytest.raises(ValueError, match="shape"):
+        binary_kl_divergence(np.zeros(2), np.zeros(3))
+
+
+def test_average_precision_of_rankings_that_were_computed_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    assert average_precision(scores, np.array([True, True, False, False])) == 100.0
+    assert average_precision(scores, np.array([False, True, False, True])) == pytest.approx(50.0)
+    assert average_precision(scores, np.array([False, False, False, True])) == pytest.approx(25.0)
+    assert average_precision(np.full(4, 0.5), np.array([True, False, False, False])) == pytest.approx(25.0)
+
+
+@given(st.data(), st.integers(1, 30))
+def test_average_precision_is_the_mean_precision_at_each_image_with_the_label(data: st.DataObject, count: int) -> None:
+    """Without equal scores, it is the mean over the images with the label of the precision down to that image."""
+    order = data.draw(st.permutations(range(count)))
+    targets = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    targets[data.draw(st.integers(0, count - 1))] = True
+    scores = np.array(order, np.float64)
+    ranked = targets[np.argsort(-scores)]
+    expected = np.mean([ranked[: place + 1].mean() for place in np.flatnonzero(ranked)])
+    assert average_precision(scores, targets) == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets"),
+    [
+        (np.zeros(2), np.zeros(2, np.bool_)),
+        (np.zeros(2), np.ones(3, np.bool_)),
+        (np.zeros(2), np.ones(2)),
+        (np.array([0.0, np.nan]), np.ones(2, np.bool_)),
+    ],
+)
+def test_average_precision_refuses_what_has_none(scores: Any, targets: Any) -> None:
+    with pytest.raises(ValueError, match=r"^(scores|no image)"):
+        average_precision(scores, targets)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+def test_f1_is_the_harmonic_mean_of_precision_and_recall(hits: int, wrong: int, missed: int) -> None:
+    found = f1_score(hits, hits + wrong, hits + missed)
+    if not hits + wrong + missed:
+        assert found is None
+    elif not hits:
+        assert found == 0.0
+    else:
+        precision, recall = hits / (hits + wrong), hits / (hits + missed)
+        assert found == pytest.approx(100 * 2 * precision * recall / (precision + recall))
+
+
+def test_f1_refuses_more_hits_than_there_can_be() -> None:
+    with pytest.raises(ValueError, match="3 hits of 2"):
+        f1_score(3, 2, 5)
+
+
+def test_a_score_reaches_a_threshold_from_the_threshold_on() -> None:
+    scores = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
+    assert reach(scores, (0.5, 0.75)).tolist() == [[True, False], [False, True]]

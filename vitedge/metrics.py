@@ -7,6 +7,7 @@ ValueError. NaN, infinity and an all-zero reference give the worst value.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +174,94 @@ def log_softmax(logits: Logits) -> Doubles:
     with np.errstate(invalid="ignore", over="ignore"):
         shifted = _shifted(_doubles(logits))
         return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def sigmoid(logits: Logits) -> NDArray[np.float32]:
+    """Return the logistic function of each logit, same shape, float32; NaN where a logit is not finite.
+
+    Raises:
+        ValueError: the logits are no real numbers, or there are no classes.
+    """
+    return np.asarray(np.exp(log_sigmoid(logits)), dtype=np.float32)
+
+
+def reach(scores: NDArray[np.float32], thresholds: Sequence[float]) -> NDArray[np.bool_]:
+    """Return ``scores ≥ thresholds`` in float64, so that the runtime and an evaluation decide alike.
+
+    Args:
+        scores: ``(…, labels)`` scores, 0…1.
+        thresholds: one for each label.
+    """
+    return np.asarray(np.asarray(scores, np.float64) >= np.asarray(thresholds, np.float64))
+
+
+def log_sigmoid(logits: Logits) -> Doubles:
+    """Return the logarithm of the logistic function of each logit, same shape, float64; NaN as in ``sigmoid``.
+
+    Raises:
+        ValueError: the logits are no real numbers, or there are no classes.
+    """
+    _check_classes(logits)
+    values = _doubles(logits)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(-np.logaddexp(0.0, -np.where(np.isfinite(values), values, np.nan)))
+
+
+def binary_kl_divergence(reference: Logits, actual: Logits) -> Doubles:
+    """Return the Kullback-Leibler divergence of independent labels: the sum of ``p·ln(p/q) + (1−p)·ln((1−p)/(1−q))``.
+
+    ``p`` and ``q`` are the sigmoid of the reference and of the other logits.
+
+    Args:
+        reference: logits; labels on the last axis.
+        actual: logits of the same shape.
+
+    Returns:
+        Float64 without the last axis, in nats; 0 if both are equal. Infinity if a logit is not finite.
+
+    Raises:
+        ValueError: shapes differ, there are no labels, or an input holds no real numbers.
+    """
+    if np.shape(reference) != np.shape(actual):
+        raise ValueError(f"logits of shape {np.shape(actual)} against {np.shape(reference)}")
+    ours, theirs = _doubles(reference), _doubles(actual)
+    present = np.exp(log_sigmoid(ours)) * (log_sigmoid(ours) - log_sigmoid(theirs))
+    absent = np.exp(log_sigmoid(-ours)) * (log_sigmoid(-ours) - log_sigmoid(-theirs))
+    divergence = np.sum(present + absent, axis=-1)
+    return np.asarray(np.maximum(np.where(np.isfinite(divergence), divergence, math.inf), 0.0))
+
+
+def average_precision(scores: NDArray[np.floating], targets: NDArray[np.bool_]) -> float:
+    """Return the average precision of a ranking, in percent: ``Σ (Rₙ − Rₙ₋₁)·Pₙ`` over the distinct scores.
+
+    Args:
+        scores: ``(images,)`` score of a label in each image; equal scores share a rank.
+        targets: ``(images,)`` bool, whether the image has the label.
+
+    Raises:
+        ValueError: shapes differ, no image has the label, a score is not finite, or ``targets`` is not bool.
+    """
+    if np.shape(scores) != np.shape(targets) or np.ndim(scores) != 1 or np.asarray(targets).dtype != np.bool_:
+        raise ValueError(f"scores of shape {np.shape(scores)} for targets of shape {np.shape(targets)}")
+    values = _doubles(scores)
+    if not np.any(targets) or not np.all(np.isfinite(values)):
+        raise ValueError("no image has the label, or scores that are not finite")
+    order = np.argsort(-values, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(values[order]) < 0, True))
+    hits = np.cumsum(targets[order])[ends]
+    gained = np.diff(hits, prepend=0) / hits[-1]
+    return 100.0 * float(np.sum(gained * hits / (ends + 1)))
+
+
+def f1_score(hits: int, predicted: int, present: int) -> float | None:
+    """Return ``2·hits / (predicted + present)``, in percent; None if nothing is predicted and nothing is present.
+
+    Raises:
+        ValueError: a count is negative, or there are more hits than one of the others.
+    """
+    if not 0 <= hits <= min(predicted, present):
+        raise ValueError(f"{hits} hits of {predicted} predicted and {present} present")
+    return 200.0 * hits / (predicted + present) if predicted + present else None
 
 
 def _check_classes(logits: NDArray[Any]) -> None:

@@ -14,12 +14,12 @@ Image: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class and its probability.
+    """A class and its score.
 
     Attributes:
         label: name of the class.
         index: index of its logit.
-        score: softmax probability, 0…1.
+        score: probability, 0…1: the softmax of the logits, or the sigmoid of the logit for a multi-label model.
     """
 
     label: str
@@ -54,7 +54,10 @@ class Prediction:
         dropped: number of frames that were dropped since the previous prediction.
         image: the frame, ``H×W×3`` uint8 BGR, if it came from a stream; not part of ``to_json``.
         file: path of the image, if the source is a file or folder of images.
-        abstained: whether the score is below the bundle's threshold, so that the best class is a guess.
+        abstained: whether the score is below the bundle's threshold, so that the best class is a guess; for a
+            multi-label model, whether no label reaches its threshold.
+        accepted: for a multi-label model, every label whose score reaches its threshold, in descending order of score;
+            it may be empty, and hold more labels than ``topk``. None for a model of one class an image.
     """
 
     topk: tuple[ClassScore, ...]
@@ -66,6 +69,7 @@ class Prediction:
     image: Image | None = field(default=None, repr=False, compare=False)
     file: str | None = None
     abstained: bool = False
+    accepted: tuple[ClassScore, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -82,6 +86,13 @@ class Prediction:
         """Probability of the best class, 0…1."""
         return self.topk[0].score
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the accepted labels; for a model of one class an image, the best class unless it abstained."""
+        if self.accepted is None:
+            return () if self.abstained else (self.label,)
+        return tuple(each.label for each in self.accepted)
+
     def to_json(self) -> dict[str, Any]:
         """Return the prediction as a dict of plain values, one JSON line of a stream; keys are added, never renamed."""
         stages = self.stages_ms
@@ -92,7 +103,7 @@ class Prediction:
             "index": self.index,
             "score": self.score,
             "abstained": self.abstained,
-            "topk": [{"label": each.label, "index": each.index, "score": each.score} for each in self.topk],
+            "topk": _listed(self.topk),
             "captured_at": self.captured_at,
             "age_ms": self.age_ms,
             "stages_ms": {
@@ -102,6 +113,13 @@ class Prediction:
             },
             "dropped": self.dropped,
         }
+        if self.accepted is not None:
+            line["labels"] = list(self.labels)
+            line["accepted"] = _listed(self.accepted)
         if self.file is not None:
             line["file"] = self.file
         return line
+
+
+def _listed(classes: tuple[ClassScore, ...]) -> list[dict[str, Any]]:
+    return [{"label": each.label, "index": each.index, "score": each.score} for each in classes]

@@ -124,8 +124,8 @@ def test_a_listed_folder_is_not_a_file(copied: Path, name: str) -> None:
 
 
 def test_a_bundle_from_a_newer_vitedge_says_upgrade(copied: Path) -> None:
-    edit_manifest(copied, lambda document: document.update(schema_version=3))
-    with pytest.raises(BundleSchemaError, match="schema version 3") as caught:
+    edit_manifest(copied, lambda document: document.update(schema_version=4))
+    with pytest.raises(BundleSchemaError, match="schema version 4") as caught:
         Bundle.open(copied)
     assert "upgrade vitedge" in caught.value.fix
 

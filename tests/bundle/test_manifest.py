@@ -64,8 +64,33 @@ def document(tiny_bundle: Bundle) -> dict[str, Any]:
         "images": 120,
         "sha256": "0" * 64,
     }
+    value["label_accuracy"] = {
+        "mean_average_precision": 80.0,
+        "micro_f1": 75.0,
+        "macro_f1": 70.0,
+        "exact_match": 40.0,
+        "images": 120,
+        "sha256": "0" * 64,
+        "calibration_images": 0,
+    }
     value["verification"]["fp32_against_source"] = value["verification"]["precision_against_fp32"]
     return value
+
+
+def multilabel(document: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a multi-label model with fitted thresholds."""
+    changed = copy.deepcopy(document) | {"confidence": None, "accuracy": None}
+    changed["model"]["activation"] = "sigmoid"
+    changed["thresholds"] = {
+        "thresholds": [0.2, 0.5, 0.9],
+        "abstain_error": None,
+        "fitted": 2,
+        "macro_f1_before": 60.0,
+        "macro_f1_after": 70.0,
+        "images": 120,
+        "sha256": "0" * 64,
+    }
+    return changed
 
 
 def parses(document: object) -> bool:
@@ -139,9 +164,48 @@ def test_what_was_chosen_is_told_in_a_phrase(document: dict[str, Any]) -> None:
 def test_a_manifest_from_before_a_key_was_added_is_read(document: dict[str, Any]) -> None:
     older = copy.deepcopy(document)
     del older["model"]["revision"], older["model"]["preprocessing"]["crop_rounding"]
-    model = parse_manifest(json.dumps(older), where="it").model
-    assert (model.revision, model.preprocessing.crop_rounding) == ("", "half_even")
+    del older["model"]["activation"], older["label_accuracy"], older["thresholds"]
+    manifest = parse_manifest(json.dumps(older), where="it")
+    assert (manifest.model.revision, manifest.model.preprocessing.crop_rounding) == ("", "half_even")
+    assert (manifest.model.activation, manifest.label_thresholds) == ("softmax", None)
     assert fits_schema(older)
+
+
+def test_an_unknown_activation_is_refused_by_both(document: dict[str, Any]) -> None:
+    changed = copy.deepcopy(document)
+    changed["model"]["activation"] = "relu"
+    assert not fits_schema(changed)
+    with pytest.raises(BundleSchemaError, match=r"^it\.model\.activation is 'relu'") as caught:
+        parse_manifest(json.dumps(changed), where="it")
+    assert caught.value.expected == "one of softmax, sigmoid"
+
+
+def test_thresholds_are_half_until_they_are_fitted(document: dict[str, Any]) -> None:
+    assert parse_manifest(json.dumps(multilabel(document)), where="it").label_thresholds == (0.2, 0.5, 0.9)
+    unfitted = multilabel(document) | {"thresholds": None}
+    assert parse_manifest(json.dumps(unfitted), where="it").label_thresholds == (0.5, 0.5, 0.5)
+    assert fits_schema(multilabel(document))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"confidence": True}, r"^it\.confidence is for models of one class"),
+        ({"thresholds": [0.5]}, r"^it\.thresholds has 1 thresholds for 3 labels"),
+        ({"thresholds": [0.5, 0.5, 1.5]}, r"^it\.thresholds: a threshold is 1\.5"),
+        ({"activation": "softmax"}, r"^it\.thresholds has 3 thresholds for 3 labels with the activation softmax"),
+    ],
+)
+def test_records_that_do_not_fit_the_activation_are_refused(
+    document: dict[str, Any], changes: dict[str, Any], problem: str
+) -> None:
+    changed = multilabel(document)
+    if "confidence" in changes:
+        changed["confidence"] = document["confidence"]
+    changed["thresholds"]["thresholds"] = changes.get("thresholds", [0.2, 0.5, 0.9])
+    changed["model"]["activation"] = changes.get("activation", "sigmoid")
+    with pytest.raises(BundleSchemaError, match=problem):
+        parse_manifest(json.dumps(changed), where="it")
 
 
 def test_a_manifest_of_the_first_version_is_read(document: dict[str, Any]) -> None:
@@ -190,7 +254,7 @@ def test_what_is_not_an_object_is_refused_by_both(value: object) -> None:
     assert not fits_schema(value)
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, 3.0, 1e300])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, SCHEMA_VERSION + 1.0, 1e300])
 def test_a_newer_schema_says_upgrade(document: dict[str, Any], version: float) -> None:
     changed = {"schema_version": version, "everything": "else may differ"}
     with pytest.raises(BundleSchemaError, match="schema version") as caught:

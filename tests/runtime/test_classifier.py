@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.bundle.manifest import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import EngineError, FrameSourceError, UsageError
-from vitedge.metrics import softmax
+from vitedge.metrics import sigmoid, softmax
 from vitedge.runtime import load as load_module
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.open import ENGINES
@@ -163,6 +164,102 @@ def test_a_score_below_the_threshold_abstains(threshold: float, abstained: bool)
     prediction = Classifier(engine, SMALL, "ab", threshold=threshold).classify(PIXEL)
     assert (prediction.score, prediction.abstained) == (0.5, abstained)
     assert prediction.to_json()["abstained"] is abstained
+
+
+def multilabel(logits: object, labels: int = 3, thresholds: tuple[float, ...] | None = None) -> Classifier:
+    engine = FakeEngine(lambda _: logits, input_size=(2, 2))  # type: ignore[arg-type,return-value]
+    names = [f"label {index}" for index in range(labels)]
+    return Classifier(engine, SMALL, names, activation="sigmoid", thresholds=thresholds)
+
+
+@given(logits_of_some_length | with_ties, st.integers(1, 50))
+def test_the_scores_of_a_multilabel_classifier_are_the_sigmoid_of_each_logit(
+    logits: NDArray[np.float32], topk: int
+) -> None:
+    ranked = multilabel(logits, labels=len(logits)).rank(logits, topk)
+    order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))[:topk]
+    assert [each.index for each in ranked] == order
+    expected = 1.0 / (1.0 + np.exp(-logits[order].astype(np.float64)))
+    assert np.allclose([each.score for each in ranked], expected, rtol=1e-6, atol=1e-12)
+
+
+@given(logits_of_some_length, st.data())
+def test_a_multilabel_classifier_accepts_every_label_that_reaches_its_threshold(
+    logits: NDArray[np.float32], data: st.DataObject
+) -> None:
+    scores = st.lists(st.floats(0, 1), min_size=len(logits), max_size=len(logits))
+    thresholds = tuple(data.draw(scores))
+    prediction = multilabel(logits, len(logits), thresholds).classify(PIXEL, topk=1)
+    assert prediction.accepted is not None
+    expected = {index for index, logit in enumerate(sigmoid(logits)) if float(logit) >= thresholds[index]}
+    assert {each.index for each in prediction.accepted} == expected
+    found = [each.score for each in prediction.accepted]
+    assert found == sorted(found, reverse=True)
+    assert prediction.abstained == (not expected)
+    assert len(prediction.topk) == 1
+
+
+def test_the_labels_of_a_multilabel_prediction_reach_json_and_the_stream() -> None:
+    with multilabel([2.0, -2.0, 0.0]) as classifier:
+        (prediction,) = classifier.stream([PIXEL], topk=1)
+    assert (prediction.label, prediction.labels, prediction.abstained) == ("label 0", ("label 0", "label 2"), False)
+    line = prediction.to_json()
+    assert line["labels"] == ["label 0", "label 2"]
+    assert [(each["index"], round(each["score"], 3)) for each in line["accepted"]] == [(0, 0.881), (2, 0.5)]
+    assert line["score"] == pytest.approx(0.8808, abs=1e-4)
+
+
+def test_a_frame_without_labels_abstains() -> None:
+    with multilabel([-1.0, -3.0, -2.0]) as classifier:
+        prediction = classifier.classify(PIXEL)
+    assert (prediction.labels, prediction.accepted, prediction.abstained) == ((), (), True)
+    assert prediction.label == "label 0"
+    assert prediction.to_json()["labels"] == []
+
+
+def test_a_prediction_of_one_class_has_one_label_or_none() -> None:
+    engine = FakeEngine(lambda _: [1.0, 1.0], input_size=(2, 2))
+    with Classifier(engine, SMALL, "ab", threshold=0.5) as classifier:
+        prediction = classifier.classify(PIXEL)
+    assert (prediction.labels, prediction.accepted) == (("a",), None)
+    assert replace(prediction, abstained=True).labels == ()
+    assert "labels" not in prediction.to_json()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"activation": "relu"}, "the activation is 'relu'"),
+        ({"thresholds": (0.5, 0.5, 0.5)}, "thresholds= is for activation='sigmoid'"),
+        ({"activation": "sigmoid", "thresholds": (0.5,)}, "1 thresholds"),
+        ({"activation": "sigmoid", "temperature": 2.0}, "temperature= and threshold= are for activation='softmax'"),
+        ({"activation": "sigmoid", "threshold": 0.2}, "temperature= and threshold= are for activation='softmax'"),
+    ],
+)
+def test_options_of_another_activation_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Classifier(FakeEngine(lambda _: [0.0] * 3, input_size=(2, 2)), SMALL, COLOURS, **options)
+    assert caught.value.problem == problem
+
+
+def test_only_a_multilabel_classifier_accepts_labels() -> None:
+    with answering([1, 2, 3]) as classifier, pytest.raises(UsageError, match="one class an image"):
+        classifier.accept(np.zeros(3, np.float32))
+
+
+def test_a_multilabel_bundle_brings_its_activation_and_thresholds(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, colour_frame: ColourFrame
+) -> None:
+    """Every classifier of the bundle, its workers among them, gives the sigmoid and its thresholds."""
+    record = ThresholdsRecord((1.0, 0.0, 0.5), None, 3, 50.0, 60.0, 100, "")
+    bundle = make_bundle(tmp_path / "labels.bundle", activation="sigmoid", thresholds=record)
+    with load(bundle) as classifier:
+        frame = colour_frame("red")
+        expected = dict(enumerate(sigmoid(classifier.logits(frame)).tolist()))
+        for each in (classifier, *classifier.workers()):
+            prediction = each.classify(frame)
+            assert {one.index: one.score for one in prediction.topk} == pytest.approx(expected)
+            assert prediction.labels == ("green",)
 
 
 def test_a_bundle_brings_its_temperature_and_threshold(

@@ -31,10 +31,11 @@ from vitedge.bundle.manifest import (
     GoldenRecord,
     Manifest,
     PrecisionRecord,
+    ThresholdsRecord,
     VerificationRecord,
     dump_manifest,
 )
-from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
 from vitedge.bundle.targets import Precision
 from vitedge.metrics import parity
@@ -142,6 +143,8 @@ def make_bundle(
     preprocessing: Preprocessing = PREPROCESSING,
     min_sqnr_db: float = 30.0,
     confidence: ConfidenceRecord | None = None,
+    activation: Activation = "softmax",
+    thresholds: ThresholdsRecord | None = None,
 ) -> Bundle:
     """Write a bundle that tells red, green and blue frames apart, and open it.
 
@@ -152,6 +155,8 @@ def make_bundle(
         preprocessing: for a network that takes 32×32 frames.
         min_sqnr_db: what the self-test demands.
         confidence: temperature and threshold for the runtime.
+        activation: ``sigmoid`` makes it a multi-label bundle.
+        thresholds: of a multi-label bundle.
     """
     graph = colour_graph(precision)
     (path / OPENVINO_XML).parent.mkdir(parents=True)
@@ -160,7 +165,8 @@ def make_bundle(
     (path / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
     golden = _write_golden(path, preprocessing.channel_order)
     card = ModelCard("dominant_colour", "tests", "onnx", labels, preprocessing, weights_sha256="", pretrained=True)
-    rewrite_manifest(path, replace(_manifest(path, card, precision, golden, min_sqnr_db), confidence=confidence))
+    manifest = _manifest(path, replace(card, activation=activation), precision, golden, min_sqnr_db)
+    rewrite_manifest(path, replace(manifest, confidence=confidence, thresholds=thresholds))
     return Bundle.open(path)
 
 

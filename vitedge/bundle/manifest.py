@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.targets import Precision
 from vitedge.errors import BundleSchemaError, UsageError
 from vitedge.metrics import Parity
@@ -15,12 +15,12 @@ from vitedge.safety import escape
 from vitedge.safety.files import parse_json
 from vitedge.safety.limits import MANIFEST_BYTES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version that this vitedge writes. It increases when an older runtime that ignores a new key would predict wrongly:
-version 2 added ``confidence``. The keys of the 16-bit twin needed no new version, because a runtime without them has no
-TensorRT."""
+version 2 added ``confidence``, version 3 ``model.activation``. The keys of the 16-bit twin needed no new version,
+because a runtime without them has no TensorRT."""
 
-READ_VERSIONS = (1, 2)
+READ_VERSIONS = (1, 2, 3)
 
 LEAST_SQNR_DB = 5.0
 """Lowest SQNR that a bundle may demand of an engine. Zeros reach 0 dB; a bundle with random weights demands 5 dB."""
@@ -172,6 +172,58 @@ class ConfidenceRecord:
 
 
 @dataclass(frozen=True)
+class LabelAccuracyRecord:
+    """Accuracy of a multi-label model, measured on labelled images at conversion.
+
+    Attributes:
+        mean_average_precision: mean of the average precision of all labels that an image has, in percent.
+        micro_f1: F1 of all decisions together, in percent.
+        macro_f1: mean F1 of the labels that an image has, in percent.
+        exact_match: percent of the images whose labels are all right.
+        images: number of evaluated images.
+        sha256: hash of the names and contents of the images, in order.
+        calibration_images: number of evaluated images that calibration also used.
+    """
+
+    mean_average_precision: float
+    micro_f1: float
+    macro_f1: float
+    exact_match: float
+    images: int
+    sha256: str
+    calibration_images: int = 0
+
+
+@dataclass(frozen=True)
+class ThresholdsRecord:
+    """Thresholds of a multi-label model, fitted on labelled images (``vitedge.calib.evaluation.label_thresholds``).
+
+    Attributes:
+        thresholds: one for each label; the runtime gives an image every label whose score reaches its threshold, 0…1.
+        abstain_error: share of wrong images among the images that get a label, which each threshold was fitted to, 0…1;
+            None if each threshold was fitted to the highest F1.
+        fitted: number of labels that an image has; the others keep ``LABEL_THRESHOLD``.
+        macro_f1_before: mean F1 of these labels with ``LABEL_THRESHOLD``, in percent.
+        macro_f1_after: mean F1 of these labels with the thresholds, in percent.
+        images: number of images that they were fitted on.
+        sha256: hash of the names and contents of the images, in order.
+    """
+
+    thresholds: tuple[float, ...]
+    abstain_error: float | None
+    fitted: int
+    macro_f1_before: float
+    macro_f1_after: float
+    images: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for threshold in self.thresholds:
+            if not 0 <= threshold <= 1:
+                raise UsageError(f"a threshold is {threshold}", expected="a score, 0…1")
+
+
+@dataclass(frozen=True)
 class ContractRecord:
     """Limits for the automatic choice of precision, and the images on which the loss was measured.
 
@@ -281,6 +333,8 @@ class Manifest:
         files: every file of the bundle except the manifest, by its path relative to the bundle, with ``/``.
         confidence: None if scores were not calibrated.
         auto: None unless the precision was chosen automatically.
+        label_accuracy: accuracy of a multi-label model; None if not measured.
+        thresholds: thresholds of a multi-label model; None if they were not fitted.
     """
 
     schema_version: int
@@ -298,6 +352,15 @@ class Manifest:
     files: dict[str, FileRecord]
     confidence: ConfidenceRecord | None = None
     auto: AutoRecord | None = None
+    label_accuracy: LabelAccuracyRecord | None = None
+    thresholds: ThresholdsRecord | None = None
+
+    @property
+    def label_thresholds(self) -> tuple[float, ...] | None:
+        """Scores that the labels of a multi-label model must reach, one a label; None for one class an image."""
+        if not self.model.is_multilabel:
+            return None
+        return (LABEL_THRESHOLD,) * self.model.num_classes if self.thresholds is None else self.thresholds.thresholds
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -345,7 +408,27 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         ) from error
     if isinstance(value, dict):
         _check_version(value.get("schema_version"), where)
-    return decode(Manifest, value, where=where)
+    manifest = decode(Manifest, value, where=where)
+    _check_activation(manifest, where)
+    return manifest
+
+
+def _check_activation(manifest: Manifest, where: str) -> None:
+    """Refuse records that do not fit the activation: a runtime would have to ignore them."""
+    model, thresholds = manifest.model, manifest.thresholds
+    if model.is_multilabel and manifest.confidence is not None:
+        raise BundleSchemaError(
+            f"{where}.confidence is for models of one class an image, and the activation is {model.activation}",
+            expected="thresholds, one for each label, or null",
+            fix=CONVERT_AGAIN,
+        )
+    if thresholds is not None and (not model.is_multilabel or len(thresholds.thresholds) != model.num_classes):
+        raise BundleSchemaError(
+            f"{where}.thresholds has {len(thresholds.thresholds)} thresholds for {model.num_classes} labels with the "
+            f"activation {model.activation}",
+            expected="one for each label of a model with the activation sigmoid, or null",
+            fix=CONVERT_AGAIN,
+        )
 
 
 def _check_version(version: object, where: str) -> None:
