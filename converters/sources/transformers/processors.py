@@ -2,7 +2,7 @@
 
 The reference is each processor's Pillow implementation (``ViTImageProcessorPil`` in Transformers 5; earlier versions
 omit the suffix). The torchvision implementations differ by up to 1 of 255, and place an image that is smaller than the
-crop one pixel further up or left if the margin is odd.
+crop one pixel further up or left if the margin is odd. ``processor_classes`` lists the classes.
 """
 
 from __future__ import annotations
@@ -10,71 +10,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vitedge.bundle.preprocessing import Interpolation, Preprocessing, ResizeMode, resize_size_for
 from vitedge.converters.sources.model_limits import check_config_numbers
+from vitedge.converters.sources.transformers.processor_classes import (
+    COMMON,
+    PROCESSORS,
+    UNSUPPORTED,
+    ProcessorClass,
+    Triple,
+)
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.safety.limits import INPUT_SIDE
 
 PROCESSOR_CONFIG = "preprocessor_config.json"
+NESTED_PROCESSOR_CONFIG = "processor_config.json"
+NESTED = "image_processor"
+"""Key of the image processor in ``processor_config.json``, which Transformers reads first."""
 
-Triple = tuple[float, float, float]
 Size = tuple[int, int]
 
-HALF: Triple = (0.5, 0.5, 0.5)
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
-
-COMMON: Mapping[str, Any] = {
-    "do_resize": True,
-    "do_center_crop": False,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "default_to_square": True,
-}
-"""Defaults of all processors, unless their class or the JSON says otherwise."""
-
-PROCESSORS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "ViTImageProcessor": {"size": 224, "resample": 2, "image_mean": HALF, "image_std": HALF},
-        "DeiTImageProcessor": {
-            "size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224, "image_mean": HALF, "image_std": HALF,
-        },
-        "BeitImageProcessor": {
-            "size": 224, "resample": 3, "crop_size": 224, "image_mean": HALF, "image_std": HALF,
-        },
-        "PvtImageProcessor": {
-            "size": 224, "resample": 3, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD,
-        },
-        "LevitImageProcessor": {
-            "size": 224, "default_to_square": False, "resample": 3, "do_center_crop": True, "crop_size": 224,
-            "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD,
-        },
-        "BitImageProcessor": {
-            "size": 224, "default_to_square": False, "resample": 3, "do_center_crop": True, "crop_size": 224,
-            "image_mean": CLIP_MEAN, "image_std": CLIP_STD,
-        },
-        "MobileViTImageProcessor": {
-            "size": 224, "default_to_square": False, "resample": 3, "do_center_crop": True, "crop_size": 256,
-            "do_flip_channel_order": True,
-        },
-        "ConvNextImageProcessor": {
-            "size": 384, "default_to_square": False, "resample": 3, "crop_pct": 224 / 256, "image_mean": HALF,
-            "image_std": HALF,
-        },
-    }
-)  # fmt: skip
-"""Supported processors, with the defaults of their classes."""
-
-MOBILEVIT, LEVIT, CONVNEXT = "MobileViTImageProcessor", "LevitImageProcessor", "ConvNextImageProcessor"
 LEVIT_ENLARGED = 256 / 224
 CONVNEXT_WARPED = 384
 """Shortest edge from which ``ConvNextImageProcessor`` warps the image and crops nothing."""
+BILINEAR = 2
+
+TYPE_KEYS = ("image_processor_type", "feature_extractor_type")
+PROCESSOR_KEYS = frozenset(
+    {
+        *TYPE_KEYS, NESTED, "image_mean", "image_std", "do_resize", "do_normalize", "do_rescale", "rescale_factor",
+        "do_center_crop", "crop_size", "resample",
+    }
+)  # fmt: skip
+"""Keys that only the configuration of an image processor has."""
 
 SUPPORTED_STEPS = frozenset(
     {
@@ -97,21 +66,28 @@ class Geometry(NamedTuple):
     input_size: Size
 
 
-def processor_preprocessing(config: Mapping[str, Any], *, default: str, where: Path) -> Preprocessing:
+def describes_processor(config: Mapping[str, Any]) -> bool:
+    """Return whether a configuration describes an image processor of Transformers."""
+    return bool(PROCESSOR_KEYS & set(config))
+
+
+def processor_preprocessing(config: Mapping[str, Any], *, default: str | None, where: Path) -> Preprocessing:
     """Return the preprocessing of an image processor.
 
     Args:
-        config: ``preprocessor_config.json`` of an image processor, or of an older feature extractor.
-        default: name of the processor, if the configuration has none.
+        config: ``preprocessor_config.json`` of an image processor or of an older feature extractor, or
+            ``processor_config.json`` that holds one.
+        default: name of the processor, if the configuration has none; None if the model does not tell.
         where: path of the file, for errors.
 
     Raises:
         CheckpointError: the processor is unknown, a value is wrong, or a step is not supported.
     """
+    nested = config.get(NESTED)
+    config = nested if isinstance(nested, Mapping) else config
     check_config_numbers(config, str(where))
     kind = _kind(config, default, where)
-    given = {key: value for key, value in config.items() if value is not None}
-    settings = _Settings(kind, {**COMMON, **PROCESSORS[kind], **given}, where)
+    settings = _Settings(kind, {key: value for key, value in config.items() if value is not None}, where)
     settings.check_steps()
     mean, std = settings.normalization()
     try:
@@ -123,16 +99,28 @@ def processor_preprocessing(config: Mapping[str, Any], *, default: str, where: P
             interpolation=settings.interpolation(),
             mean=mean,
             std=std,
-            channel_order="BGR" if kind == MOBILEVIT and settings.on("do_flip_channel_order") else "RGB",
+            channel_order="BGR" if settings.flips() else "RGB",
             crop_rounding="floor",
         )
     except UsageError as error:
         raise CheckpointError(f"{where} is wrong: {error.problem}", expected=error.expected) from error
 
 
-def _kind(config: Mapping[str, Any], default: str, where: Path) -> str:
-    named = config.get("image_processor_type") or config.get("feature_extractor_type") or default
+def _kind(config: Mapping[str, Any], default: str | None, where: Path) -> str:
+    named = next((config[key] for key in TYPE_KEYS if config.get(key)), default)
+    if named is None:
+        raise CheckpointError(
+            f"{where} names no image processor, and no {TYPE_KEYS[0]} can be told from a model beside it",
+            expected=f"{TYPE_KEYS[0]}: one of {', '.join(PROCESSORS)}",
+            fix="add the key, or put the config.json of its model beside it",
+        )
     kind = str(named).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    if kind in UNSUPPORTED:
+        raise CheckpointError(
+            f"{where} asks for {kind}, which vitedge cannot follow: {UNSUPPORTED[kind]}",
+            expected=f"one of {', '.join(PROCESSORS)}",
+            fix="if the model takes images of one size, give preprocessing=FILE for it",
+        )
     if kind not in PROCESSORS:
         raise CheckpointError(
             f"{where} asks for the image processor {named!r:.60}, which vitedge does not know",
@@ -145,59 +133,94 @@ def _kind(config: Mapping[str, Any], default: str, where: Path) -> str:
 class _Settings:
     """Values of one processor: from the JSON, else the defaults of its class."""
 
-    def __init__(self, kind: str, values: Mapping[str, Any], where: Path) -> None:
+    def __init__(self, kind: str, given: Mapping[str, Any], where: Path) -> None:
         self._kind = kind
-        self._values = values
+        self._class: ProcessorClass = PROCESSORS[kind]
+        self._values: Mapping[str, Any] = {**COMMON, **self._class.defaults, **given}
         self._where = where
+        if given.get("use_square_size") and kind == "CLIPImageProcessor":  # its older name for a square size
+            edge = self._class.defaults["size"]["shortest_edge"]
+            self._values = {**self._values, "size": {"height": edge, "width": edge}}
 
     def on(self, step: str) -> bool:
         """Return whether a step is enabled."""
         return bool(self._values.get(step, False))
 
+    def flips(self) -> bool:
+        """Return whether the network reads BGR."""
+        return self._class.flips and self.on("do_flip_channel_order")
+
     def check_steps(self) -> None:
-        """Refuse unsupported steps."""
-        unknown = (key for key, value in self._values.items() if key.startswith("do_") and value)
-        for key in sorted(set(unknown) - SUPPORTED_STEPS):
-            raise self._error(key, self._values[key], "a processor that resizes, crops, rescales and normalizes")
+        """Refuse unsupported steps, and steps that are neither on nor off."""
+        for key in sorted(key for key in self._values if key.startswith("do_")):
+            if not isinstance(self._values[key], bool):
+                raise self._error(key, "true or false")
+            if self.on(key) and key not in SUPPORTED_STEPS:
+                raise self._error(key, "false: vitedge resizes, crops, rescales and normalizes, and has no such step")
         if not self.on("do_resize"):
-            raise self._error("do_resize", False, "true: a network on a device has one input size")
+            raise self._error("do_resize", "true: vitedge resizes each image, and does not crop it at its own size")
 
     def geometry(self) -> Geometry:
         """Return the sizes of resize and crop."""
-        mode, size = self._size()
-        if self._kind == CONVNEXT:
-            return self._convnext(mode, size)
-        if self._kind == LEVIT and mode == "shortest":
-            size = (int(LEVIT_ENLARGED * size[0]), int(LEVIT_ENLARGED * size[1]))
-        if self.on("do_center_crop"):
-            return Geometry(mode, size, self._crop_size())
+        mode, size = self._resized()
+        if self._class.resize == "convnext" and size[0] < CONVNEXT_WARPED:
+            return self._convnext(size)
+        if self._class.resize == "convnext":
+            mode = "squash"
+        if self._class.crops and self.on("do_center_crop"):
+            return Geometry(mode, size, self._crop_size(mode, size))
         if mode == "shortest":
-            raise self._error("do_center_crop", False, "true, or a size with height and width: one input size")
+            raise self._error(
+                "do_center_crop",
+                "true and a crop_size, or a size with height and width: with the shortest edge alone the other edge "
+                "follows each image, and the network has one input size",
+            )
         return Geometry(mode, size, size)
 
-    def _convnext(self, mode: ResizeMode, size: Size) -> Geometry:
-        """Return the geometry of ``ConvNextImageProcessor.resize``, which also crops."""
-        if mode != "shortest":
-            raise self._error("size", self._values["size"], "a shortest_edge")
-        if self.on("do_center_crop") and self._crop_size() != size:
-            raise self._error("crop_size", self._values["crop_size"], f"{size[0]}, the size to which its resize crops")
-        if size[0] >= CONVNEXT_WARPED:
-            return Geometry("squash", size, size)
+    def _convnext(self, size: Size) -> Geometry:
+        """Return the geometry of ``ConvNextImageProcessor.resize``, which crops below 384 pixels."""
+        if self.on("do_center_crop") and self._rectangle("crop_size") != size:
+            raise self._error("crop_size", f"{size[0]}, the size to which its resize crops")
+        return Geometry("shortest", self._enlarged(size), size)
+
+    def _resized(self) -> tuple[ResizeMode, Size]:
+        """Return the size before the crop, as the ``resize`` of the class computes it."""
+        mode, size = self._size()
+        rule = self._class.resize
+        if rule in ("convnext", "textnet") and mode != "shortest":
+            raise self._error("size", f"a shortest_edge, as {self._kind} demands")
+        if rule == "textnet" and self._values["size_divisor"] != 1:
+            raise self._error("size_divisor", "1: vitedge does not round the edges of a resized image up to a multiple")
+        if rule == "levit" and mode == "shortest":
+            return mode, (int(LEVIT_ENLARGED * size[0]), int(LEVIT_ENLARGED * size[1]))
+        if rule == "poolformer":
+            return ("shortest" if size[0] == size[1] else "squash"), self._enlarged(size)
+        return mode, size
+
+    def _enlarged(self, size: Size) -> Size:
         crop_pct = self._values["crop_pct"]
-        if not _is_number(crop_pct) or not 0 < crop_pct <= 1:
-            raise self._error("crop_pct", crop_pct, "a number above 0, up to 1")
-        return Geometry("shortest", resize_size_for(size, crop_pct), size)
+        if not _is_number(crop_pct) or crop_pct <= 0:
+            raise self._error("crop_pct", "a number above 0")
+        return resize_size_for(size, crop_pct)
 
     def _size(self) -> tuple[ResizeMode, Size]:
         size = self._values["size"]
-        if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        if isinstance(size, Mapping) and size.get("longest_edge", 0) is None:
+            size = {key: side for key, side in size.items() if key != "longest_edge"}
+        ignored = {"longest_edge"} if self._class.resize != "plain" else set[str]()
+        if isinstance(size, Mapping) and set(size) - ignored == {"shortest_edge"}:
             return "shortest", self._sides(size, "size", size["shortest_edge"], size["shortest_edge"])
+        if isinstance(size, Mapping) and {"longest_edge", "max_height", "max_pixels"} & set(size):
+            raise self._error("size", "height and width, or shortest_edge alone: vitedge has no other limits of edges")
         if isinstance(size, int) and not self.on("default_to_square"):
             return "shortest", self._sides(size, "size", size, size)
         return "squash", self._rectangle("size")
 
-    def _crop_size(self) -> Size:
-        return self._rectangle("crop_size")
+    def _crop_size(self, mode: ResizeMode, resized: Size) -> Size:
+        size = self._rectangle("crop_size")
+        if self._class.unrounded and any(map(int.__gt__, size, resized)):
+            raise self._error("crop_size", f"at most the size, which {mode} gives: torchvision pads otherwise")
+        return size
 
     def _rectangle(self, key: str) -> Size:
         """Read a size of both sides: a number, a list, or an object with ``height`` and ``width``."""
@@ -214,35 +237,55 @@ class _Settings:
         expected = f"1 to {INPUT_SIDE} pixels: a number, height and width" + (
             ", or shortest_edge" if key == "size" else ""
         )
-        raise self._error(key, value, expected)
+        raise CheckpointError(f"{key} of {self._where} is {value!r:.60}", expected=expected)
 
     def interpolation(self) -> Interpolation:
         """Return the resampling filter."""
         number = self._values["resample"]
-        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(PILLOW_FILTERS):
-            return PILLOW_FILTERS[number]
-        raise self._error("resample", number, "a number of Pillow's Image.Resampling, 0 to 5")
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(PILLOW_FILTERS):
+            raise self._error("resample", "a number of Pillow's Image.Resampling, 0 to 5")
+        if self._class.unrounded and number != BILINEAR:
+            raise self._error(
+                "resample", f"2, bilinear: {self._kind} does not round the pixels, so other filters leave 0…255"
+            )
+        return PILLOW_FILTERS[number]
 
     def normalization(self) -> tuple[Triple, Triple]:
-        """Return mean and std on the 0…1 scale, with the rescaling: ``(p·f − m)/s = (p/255 − m/255f) / (s/255f)``."""
+        """Return mean and std on the 0…1 scale of pixels.
+
+        A processor computes ``(p·f - o - m) / s`` of a pixel ``p``, with the rescaling ``f`` and the offset ``o``; on
+        the 0…1 scale, the mean is ``(m + o) / 255f`` and the std ``s / 255f``.
+        """
         factor = self._values["rescale_factor"] if self.on("do_rescale") else 1
         if not _is_number(factor) or factor <= 0:
-            raise self._error("rescale_factor", factor, "a positive number")
+            raise self._error("rescale_factor", "a positive number")
         scale = 1.0 if math.isclose(255 * factor, 1, rel_tol=1e-6) else 255 * factor
         mean: Triple = (0.0, 0.0, 0.0)
         std: Triple = (1.0, 1.0, 1.0)
-        if self.on("do_normalize") and self._kind != MOBILEVIT:  # MobileViT ignores it
+        if self._class.normalizes and self.on("do_normalize"):
             mean, std = self._triple("image_mean"), self._triple("image_std")
+        if self._class.offsets:
+            mean, std = self._with_offsets(mean, std)
         return _divided(mean, scale), _divided(std, scale)
+
+    def _with_offsets(self, mean: Triple, std: Triple) -> tuple[Triple, Triple]:
+        """Return mean and std of ``EfficientNetImageProcessor``, which may shift by -1 and divide by std once more."""
+        if self.on("rescale_offset") and self.on("do_rescale"):
+            mean = (mean[0] + 1, mean[1] + 1, mean[2] + 1)
+        if self.on("include_top"):
+            again = self._triple("image_std")
+            std = (std[0] * again[0], std[1] * again[1], std[2] * again[2])
+        return mean, std
 
     def _triple(self, key: str) -> Triple:
         value = self._values[key]
         numbers = [value] * 3 if _is_number(value) else value
         if isinstance(numbers, (list, tuple)) and len(numbers) == 3 and all(map(_is_number, numbers)):
             return (numbers[0], numbers[1], numbers[2])
-        raise self._error(key, value, "three numbers")
+        raise self._error(key, "three numbers")
 
-    def _error(self, key: str, value: object, expected: str) -> CheckpointError:
+    def _error(self, key: str, expected: str) -> CheckpointError:
+        value = self._values.get(key)
         return CheckpointError(f"{key} of {self._where} is {value!r:.60}", expected=expected)
 
 
