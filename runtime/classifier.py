@@ -20,13 +20,18 @@ from typing import TYPE_CHECKING, TypeAlias, Union, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.bundle.model_card import LABEL_THRESHOLD, Activation
 from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
 from vitedge.errors import EngineError, UsageError
+from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
 from vitedge.runtime.engines.base import Engine, EngineInfo
+from vitedge.runtime.preprocess.orientation import orientation_notice, oriented
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.open import Source
+from vitedge.runtime.sources.pillow_images import exif_orientation, rgb_pixels
 from vitedge.runtime.stream.stream import Policy, Stream
+from vitedge.runtime.system.owned import Owned, close_all
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -45,11 +50,11 @@ class _Inference:
     infer_ms: float
 
 
-class Classifier:
+class Classifier(Owned):
     """Classifies images with one engine.
 
     Calls from several threads are safe: one frame is preprocessed while another is inferred. For more throughput, give
-    each thread one of the ``workers``.
+    each thread one of the ``workers``. A forked child cannot use or close it: every method then raises EngineError.
 
     Args:
         engine: runs the graph; the classifier owns it and closes it.
@@ -57,7 +62,13 @@ class Classifier:
         labels: one for each logit.
         temperature: the logits are divided by it before the softmax.
         threshold: predictions with a lower score abstain, 0…1.
+        activation: ``softmax`` for one class an image, ``sigmoid`` for any number of labels an image (multi-label).
+        thresholds: with ``sigmoid``, the score that each label must reach, 0…1; by default 0.5 for every label.
         open_workers: opens the engines of ``workers``, which the classifier owns as well; called at most once.
+
+    Raises:
+        UsageError: ``temperature`` or ``threshold`` is given with ``sigmoid``, or ``thresholds`` with ``softmax``; or
+            there is not one threshold for each label.
     """
 
     def __init__(
@@ -68,12 +79,16 @@ class Classifier:
         *,
         temperature: float = 1.0,
         threshold: float = 0.0,
+        activation: Activation = "softmax",
+        thresholds: Sequence[float] | None = None,
         open_workers: Callable[[], Sequence[Engine]] = tuple,
     ) -> None:
         self.preprocessing = preprocessing
         self.labels = tuple(labels)
         self.temperature = temperature
         self.threshold = threshold
+        self.activation: Activation = activation
+        self.thresholds = _label_thresholds(self, thresholds)
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
         self._engine: Engine | None = engine
@@ -82,12 +97,14 @@ class Classifier:
         self._open_workers = open_workers
         self._workers: tuple[Classifier, ...] | None = None
         self._workers_lock = threading.Lock()
+        self._acquired("the classifier")
 
     def classify(self, image: AnyImage, *, topk: int = 5, order: ChannelOrder = "BGR") -> Prediction:
         """Classify one image.
 
         Args:
-            image: ``H×W×3`` uint8, or a Pillow image of any mode.
+            image: ``H×W×3`` uint8, or a Pillow image of any mode, which is turned by its EXIF orientation if the
+                model's preprocessing asks for it.
             topk: number of classes to return; all classes if there are fewer.
             order: order of the channels of an array: ``BGR``, as in OpenCV, or ``RGB``.
 
@@ -95,7 +112,7 @@ class Classifier:
             The best classes, the time of each stage, and as ``age_ms`` the milliseconds since the call.
 
         Raises:
-            FrameSourceError: the image is empty, grey, or not uint8.
+            FrameSourceError: the image is empty, grey, or not uint8; or a Pillow image has values beyond 8 bits.
             UsageError: ``topk`` is less than 1.
             EngineError: the engine failed, returned logits that are not finite, or is closed.
         """
@@ -104,7 +121,8 @@ class Classifier:
         inference = self._infer(image, order)
         inferred = time.perf_counter_ns()
         best = self.rank(inference.logits, topk)
-        abstained = best[0].score < self.threshold
+        accepted = None if self.thresholds is None else self.accept(inference.logits)
+        abstained = best[0].score < self.threshold if accepted is None else not accepted
         done = time.perf_counter_ns()
         return Prediction(
             topk=best,
@@ -117,6 +135,7 @@ class Classifier:
                 postprocess=(done - inferred) / NANOSECONDS_PER_MS,
             ),
             abstained=abstained,
+            accepted=accepted,
         )
 
     def logits(self, image: AnyImage, *, order: ChannelOrder = "BGR") -> NDArray[np.float32]:
@@ -136,6 +155,7 @@ class Classifier:
         them, which compiles the graph once more and takes as long as ``load``; calls to this classifier go on
         meanwhile. They belong to this classifier, which closes them.
         """
+        self._check_process()
         with self._workers_lock:
             if self._workers is None:
                 self._workers = tuple(self._worker(engine) for engine in self._open_workers())
@@ -147,8 +167,21 @@ class Classifier:
         Raises:
             FrameSourceError: the image is empty, grey, or not uint8.
         """
-        pixels, order = _pixels(image, order)
+        self._check_process()
+        pixels, order = self._pixels(image, order)
         return self._preprocess(pixels, order=order)
+
+    def oriented(self, image: Image, orientation: int) -> Image:
+        """Turn an ``H×W×3`` image by its EXIF orientation, 1…8, if the model's preprocessing asks for it.
+
+        Streams and evaluations do this to every image. ``classify`` does it to Pillow images alone, because an array
+        has no orientation.
+        """
+        return oriented(image, orientation, self.preprocessing)
+
+    def orientation_notice(self, count: int, subject: str) -> str:
+        """Describe what became of ``count`` images of ``subject`` that state an orientation."""
+        return orientation_notice(count, subject, self.preprocessing)
 
     def infer(self, prepared: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the ``(classes,)`` float32 logits of a frame that ``prepare`` returned.
@@ -156,6 +189,7 @@ class Classifier:
         Raises:
             EngineError: the engine failed, or is closed.
         """
+        self._check_process()
         with self._engine_lock:
             engine = self._opened()
             engine.frame[...] = prepared
@@ -164,33 +198,64 @@ class Classifier:
     def rank(self, logits: NDArray[np.float32], topk: int) -> tuple[ClassScore, ...]:
         """Return the ``topk`` best classes of ``(classes,)`` logits, best first; ties in the order of their index.
 
-        The scores are the softmax of the logits over the temperature.
+        The scores are the softmax of the logits over the temperature, or the sigmoid of each logit.
 
         Raises:
             UsageError: ``topk`` is less than 1.
             EngineError: the logits are not finite, or there is not one for each label.
         """
+        self._check_rankable(logits, topk)
+        best = _best(logits, min(topk, logits.size))
+        return self._scored(best, self._scores(logits)[best])
+
+    def accept(self, logits: NDArray[np.float32]) -> tuple[ClassScore, ...]:
+        """Return the labels of ``(classes,)`` logits whose scores reach their thresholds, best first.
+
+        Raises:
+            UsageError: the classifier gives one class an image.
+            EngineError: the logits are not finite, or there is not one for each label.
+        """
+        if self.thresholds is None:
+            raise UsageError(
+                "this classifier gives one class an image", expected="a classifier with activation='sigmoid'"
+            )
+        self._check_rankable(logits)
+        scores = self._scores(logits)
+        reached = np.flatnonzero(reach(scores, self.thresholds))
+        order = reached[np.argsort(-logits[reached], kind="stable")]
+        return self._scored(order, scores[order])
+
+    def _scored(self, indices: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[ClassScore, ...]:
+        return tuple(
+            ClassScore(self.labels[index], index, score)
+            for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
+        )
+
+    def _scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the ``(classes,)`` float32 scores of finite logits."""
+        if self.activation == "sigmoid":
+            return sigmoid(logits)
+        weights = np.exp((logits - logits.max()) / self.temperature)
+        return np.asarray(weights / weights.sum())
+
+    def _check_rankable(self, logits: NDArray[np.float32], topk: int = 1) -> None:
         peak, least = float(logits.max(initial=-math.inf)), float(logits.min(initial=math.inf))
         if topk < 1 or not math.isfinite(peak - least) or logits.size != len(self.labels):
             raise self._unrankable(logits, topk)
-        weights = np.exp((logits - peak) / self.temperature)
-        best = _best(logits, min(topk, logits.size))
-        scores = weights[best] / weights.sum()
-        return tuple(
-            ClassScore(self.labels[index], index, score)
-            for index, score in zip(best.tolist(), scores.tolist(), strict=True)
-        )
 
     def close(self) -> None:
-        """Free the engine and the workers, each once no call uses it; a second call does nothing."""
+        """Free the engine and the workers, each once no call uses it; a second call does nothing.
+
+        Raises:
+            Exception: the first error of an engine that could not be closed; all others are closed.
+        """
+        self._check_process()
+        self._released()
         with self._workers_lock:
-            for worker in self._workers or ():
-                worker.close()
-            self._workers = ()
+            workers, self._workers = self._workers or (), ()
         with self._engine_lock:
-            if self._engine is not None:
-                self._engine.close()
-            self._engine = None
+            engine, self._engine = self._engine, None
+        close_all([*(worker.close for worker in workers), *([] if engine is None else [engine.close])])
 
     def __enter__(self) -> Classifier:
         return self
@@ -198,12 +263,21 @@ class Classifier:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._leave(error)
+
+    def _is_worth_a_warning(self) -> bool:
+        return isinstance(self._engine, Owned)  # an engine in a test of an application holds nothing
 
     def _worker(self, engine: Engine) -> Classifier:
         """Make a classifier like this one on another engine."""
         return Classifier(
-            engine, self.preprocessing, self.labels, temperature=self.temperature, threshold=self.threshold
+            engine,
+            self.preprocessing,
+            self.labels,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            activation=self.activation,
+            thresholds=self.thresholds,
         )
 
     def _opened(self) -> Engine:
@@ -217,6 +291,7 @@ class Classifier:
         If the engine is free, the image is preprocessed straight into its input. If another thread uses the engine, the
         image is preprocessed meanwhile and copied into the input afterwards.
         """
+        self._check_process()  # before a lock that a thread of the parent may have held
         if self._engine_lock.acquire(blocking=False):
             try:
                 engine = self._opened()
@@ -233,9 +308,17 @@ class Classifier:
         """Preprocess an image into ``prepared`` and return the milliseconds that it took."""
         with self._preprocess_lock:
             begun = time.perf_counter_ns()
-            pixels, order = _pixels(image, order)
+            pixels, order = self._pixels(image, order)
             self._preprocess(pixels, order=order, out=prepared)
             return (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
+
+    def _pixels(self, image: AnyImage, order: ChannelOrder) -> tuple[Image, ChannelOrder]:
+        """Return an image as an array and the order of its channels; Pillow images become RGB as in timm."""
+        pillow = sys.modules.get("PIL.Image")  # a caller with a Pillow image has imported Pillow
+        if pillow is not None and isinstance(image, pillow.Image):
+            image.load()
+            return self.oriented(rgb_pixels(image), exif_orientation(image)), "RGB"
+        return cast("Image", image), order
 
     def _unrankable(self, logits: NDArray[np.float32], topk: int) -> UsageError | EngineError:
         if topk < 1:
@@ -249,6 +332,25 @@ class Classifier:
             expected="finite logits",
             fix=f"{self.info.effective_precision} overflows on this machine: convert with another precision",
         )
+
+
+def _label_thresholds(classifier: Classifier, thresholds: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return one threshold for each label of a multi-label classifier; None for one class an image."""
+    if classifier.activation == "softmax":
+        if thresholds is not None:
+            raise UsageError("thresholds= is for activation='sigmoid'", fix="threshold=, one score for all classes")
+        return None
+    if classifier.activation != "sigmoid":
+        raise UsageError(f"the activation is {classifier.activation!r}", expected="softmax or sigmoid")
+    if classifier.temperature != 1.0 or classifier.threshold != 0.0:
+        raise UsageError(
+            "temperature= and threshold= are for activation='softmax'", fix="thresholds=, one score for each label"
+        )
+    if thresholds is None:
+        return (LABEL_THRESHOLD,) * len(classifier.labels)
+    if len(thresholds) != len(classifier.labels):
+        raise UsageError(f"{len(thresholds)} thresholds", expected=f"{len(classifier.labels)}, one for each label")
+    return tuple(thresholds)
 
 
 def _timed_run(engine: Engine, preprocess_ms: float, prepared: NDArray[np.uint8] | None = None) -> _Inference:
@@ -268,9 +370,3 @@ def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     return candidates[order[:count]]
 
 
-def _pixels(image: AnyImage, order: ChannelOrder) -> tuple[Image, ChannelOrder]:
-    """Return an image as an array and the order of its channels; Pillow images become RGB as in timm."""
-    pillow = sys.modules.get("PIL.Image")  # a caller with a Pillow image has imported Pillow
-    if pillow is not None and isinstance(image, pillow.Image):
-        return np.asarray(image.convert("RGB")), "RGB"
-    return cast("Image", image), order

@@ -18,6 +18,7 @@ from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.system.machine import UNAVAILABLE, processor_name
+from vitedge.runtime.system.owned import Owned
 
 PROVIDERS = ["CPUExecutionProvider"]
 ERRORS_ONLY = 3
@@ -34,27 +35,35 @@ _FLOAT_PRODUCTS = {"Conv", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "Mat
 _FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
-class OnnxruntimeEngine:
+class OnnxruntimeEngine(Owned):
     """A session on the bundle's ONNX graph."""
 
     def __init__(self, session: Any, frame: NDArray[np.uint8], info: EngineInfo) -> None:
         self.info = info
         self.frame = frame
         self._session: Any = session
+        self._acquired("the ONNX Runtime engine")
 
     def run(self) -> NDArray[np.float32]:
         """Classify the contents of ``frame``; return ``(classes,)`` float32 logits, which the caller owns.
 
         Raises:
-            EngineError: ONNX Runtime failed, or the engine is closed.
+            EngineError: ONNX Runtime failed, the engine is closed, or this process was forked after it was opened.
         """
+        self._check_process()
         if self._session is None:
             raise EngineError("this ONNX Runtime engine is closed", fix="open the bundle again")
         with _translated("ONNX Runtime failed while it ran the bundle"):
             return _infer(self._session, self.frame)
 
     def close(self) -> None:
-        """Free the session; a second call does nothing."""
+        """Free the session; a second call does nothing.
+
+        Raises:
+            EngineError: this process was forked after the engine was opened.
+        """
+        self._check_process()
+        self._released()
         self._session = None
         self.frame = np.empty((0, 0, 3), dtype=np.uint8)
 

@@ -18,6 +18,7 @@ from vitedge.extras import require
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.engines.ir_check import check_ir
 from vitedge.runtime.system import cache
+from vitedge.runtime.system.owned import Owned, close_all
 from vitedge.safety.limits import IR_BYTES, MODEL_ACTIVATION
 
 Hint: TypeAlias = Literal["LATENCY", "THROUGHPUT"]
@@ -32,7 +33,7 @@ _WEIGHT_LAYERS = ("FullyConnected", "Convolution")
 _PRODUCT_LAYERS = (*_WEIGHT_LAYERS, "MatMul")
 
 
-class OpenvinoEngine:
+class OpenvinoEngine(Owned):
     """An infer request of an IR that is compiled for this CPU.
 
     ``frame`` is the memory that the compiled graph reads, so a frame in it is not copied again. ``run`` starts the
@@ -45,13 +46,15 @@ class OpenvinoEngine:
         self.frame: NDArray[np.uint8] = request.get_input_tensor().data[0]
         self._logits: NDArray[np.float32] = request.get_output_tensor().data[0]
         self._request: Any = request
+        self._acquired("the OpenVINO engine")
 
     def run(self) -> NDArray[np.float32]:
         """Classify the contents of ``frame``; return ``(classes,)`` float32 logits, which the caller owns.
 
         Raises:
-            EngineError: OpenVINO failed, or the engine is closed.
+            EngineError: OpenVINO failed, the engine is closed, or this process was forked after it was opened.
         """
+        self._check_process()
         if self._request is None:
             raise EngineError("this OpenVINO engine is closed", fix="open the bundle again")
         try:
@@ -62,7 +65,13 @@ class OpenvinoEngine:
         return np.array(self._logits)
 
     def close(self) -> None:
-        """Free the compiled graph and its memory; a second call does nothing."""
+        """Free the compiled graph and its memory; a second call does nothing.
+
+        Raises:
+            EngineError: this process was forked after the engine was opened.
+        """
+        self._check_process()
+        self._released()
         self._request = None
         self.frame = np.empty((0, 0, 3), dtype=np.uint8)
         self._logits = np.empty(0, dtype=np.float32)
@@ -112,10 +121,15 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         del model
         workers = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
         info = _info(openvino, core, compiled, workers)
-        engines = [OpenvinoEngine(compiled.create_infer_request(), info) for _ in range(workers)]
+        requests = [compiled.create_infer_request() for _ in range(workers)]
+        engines = [OpenvinoEngine(request, info) for request in requests]
     except (RuntimeError, ValueError) as error:
         raise _failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
-    check_contract(bundle, path, frame=engines[0].frame, logits=engines[0]._logits)
+    try:
+        check_contract(bundle, path, frame=engines[0].frame, logits=engines[0]._logits)
+    except BaseException:
+        close_all(engine.close for engine in engines)
+        raise
     return engines
 
 

@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, ClassVar
 
-from vitedge.errors import FrameSourceError
+from vitedge.errors import FrameSourceError, VitedgeError
 from vitedge.extras import require
+from vitedge.runtime.preprocess.orientation import is_turned, orientation_of_rotation
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.containers import ContainerError, check_container
 from vitedge.runtime.sources.ffmpeg import FILE_OPTIONS, STREAM_OPTIONS, ffmpeg_options
+from vitedge.runtime.system.owned import Owned
 from vitedge.safety.escape import terminal
 from vitedge.safety.files import is_unicode, open_regular
 from vitedge.safety.limits import IMAGE_PIXELS, VIDEO_BYTES
@@ -32,7 +35,7 @@ LARGEST_CAMERA = 1 << 20  # Linux's limit for the devices of a kind
 LARGEST_FPS = 500.0  # a network stream of unknown rate reports the rate of its clock, such as 90000
 
 
-class Capture(FrameSource):
+class Capture(Owned, FrameSource):
     """Frames of a ``cv2.VideoCapture``: a camera, a video file or a network stream.
 
     Args:
@@ -41,6 +44,8 @@ class Capture(FrameSource):
         live: whether it is a camera or a network stream.
         notices: problems that showed when it was opened.
     """
+
+    _refusal: ClassVar[type[VitedgeError]] = FrameSourceError
 
     def __init__(self, capture: Any, name: str, *, live: bool, notices: tuple[str, ...] = ()) -> None:
         cv2 = _cv2()
@@ -52,12 +57,15 @@ class Capture(FrameSource):
         self.length = None if live or count is None else int(count)
         self._capture = capture
         self._timestamp_property = cv2.CAP_PROP_POS_MSEC
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # the classifier turns frames, as its preprocessing asks
+        self._orientation = orientation_of_rotation(capture.get(cv2.CAP_PROP_ORIENTATION_META))
         self._lock = threading.Lock()
         self._closed = False
         self._undecodable = 0
         self._notices: list[str] = []
         for notice in notices:
             self._notice(notice)
+        self._acquired(f"the source {name}")
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -69,8 +77,10 @@ class Capture(FrameSource):
         """Yield the frames until the end of the file.
 
         Raises:
-            FrameSourceError: a live source stopped delivering, or no frame can be decoded.
+            FrameSourceError: a live source stopped delivering, no frame can be decoded, or this process was forked
+                after the source was opened.
         """
+        self._check_process()
         delivered, seconds = 0, 0.0
         while (frame := self._read(delivered)) is not None:
             if self.length is not None:
@@ -81,7 +91,13 @@ class Capture(FrameSource):
             self._explain_end(delivered, seconds)
 
     def close(self) -> None:
-        """Free the device after the read in progress; leave it open if that read hangs."""
+        """Free the device after the read in progress; leave it open if that read hangs.
+
+        Raises:
+            FrameSourceError: this process was forked after the source was opened.
+        """
+        self._check_process()
+        self._released()
         self._closed = True
         if not self._lock.acquire(timeout=CLOSE_TIMEOUT_SECONDS):
             logger.warning("%s does not answer and stays open until this process ends", terminal(self.name))
@@ -91,16 +107,37 @@ class Capture(FrameSource):
         finally:
             self._lock.release()
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
     def _read(self, index: int) -> Frame | None:
+        self._check_process()
         with self._lock:
             while not self._closed and self._capture.grab():
                 captured_at, captured_ns = time.time(), time.monotonic_ns()
                 decoded, image = self._capture.retrieve()
                 if decoded:
                     _check_pixels(image.shape[1], image.shape[0], self.name)
-                    return Frame(image, index, captured_at, captured_ns)
+                    self.oriented += is_turned(self._orientation)
+                    return Frame(
+                        image,
+                        index,
+                        captured_at,
+                        captured_ns,
+                        pts=self._presentation_time(index),
+                        orientation=self._orientation,
+                    )
                 self._undecodable += 1
         return None
+
+    def _presentation_time(self, index: int) -> float | None:
+        """Return the seconds of the frame that was just decoded; None for a live source, or a video without times."""
+        if self.live:
+            return None
+        seconds = float(self._capture.get(self._timestamp_property)) / 1000.0
+        return seconds if math.isfinite(seconds) and (seconds > 0.0 or index == 0) else None
 
     def _position(self) -> float:
         with self._lock:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -112,12 +113,14 @@ class BoundedQueue(Generic[T]):
 def feed(values: Iterable[T], queue: BoundedQueue[T]) -> None:
     """Put every value into a queue and finish it, with the error if the values end in one.
 
-    A thread of the stream runs this; it returns early when the readers have gone.
+    A thread of the stream runs this; it returns early when the readers have gone. It closes the values if they are a
+    generator, because others may refer to it for long.
     """
     try:
-        for value in values:
-            if not queue.put(value):
-                return
+        with closing(values) if isinstance(values, Generator) else nullcontext():
+            for value in values:
+                if not queue.put(value):
+                    return
     except BaseException as error:  # noqa: BLE001  # whatever it is, the reader gets it, not this thread
         queue.finish(error)
     else:

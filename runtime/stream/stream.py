@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar, get_args
@@ -27,6 +28,7 @@ from vitedge.prediction import Image, Prediction
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.open import Source, open_source
 from vitedge.runtime.stream.queue import BoundedQueue, Item, feed
+from vitedge.runtime.system.owned import Owned
 
 logger = logging.getLogger("vitedge")
 
@@ -49,6 +51,12 @@ class FrameClassifier(Protocol):
     def classify(self, image: Image, *, topk: int, order: ChannelOrder) -> Prediction:
         """Classify an ``H×W×3`` frame; several threads may call it."""
 
+    def oriented(self, image: Image, orientation: int) -> Image:
+        """Turn an image by its EXIF orientation, if the model asks for it."""
+
+    def orientation_notice(self, count: int, subject: str) -> str:
+        """Describe what became of images that state an orientation."""
+
     def workers(self) -> Sequence[FrameClassifier]:
         """Return classifiers for one thread each, which together reach a higher throughput; empty if there are none."""
 
@@ -61,7 +69,7 @@ class _Job:
     outcome: BoundedQueue[Prediction] = field(default_factory=lambda: BoundedQueue(1, drop_oldest=False))
 
 
-class Stream:
+class Stream(Owned):
     """The predictions of a source, one per classified frame, in the order of the frames; each has its image.
 
         with Stream(classifier, "clip.mp4") as stream:
@@ -69,8 +77,8 @@ class Stream:
                 ...
 
     Errors of the arguments and of opening the source are raised at the call. Threads start with the first prediction
-    that is asked for. They end when the stream ends, is closed or is garbage-collected. The stream closes the source,
-    unless it was passed in open.
+    that is asked for. They end when the stream ends or is closed. The stream closes the source, unless it was passed in
+    open. A stream that is garbage-collected before its end closes itself, with a ResourceWarning.
 
     Attributes:
         source: the source, open.
@@ -90,7 +98,7 @@ class Stream:
         UsageError: the policy is unknown, or ``max_frames`` or ``topk`` is below 1.
         FrameSourceError: the source cannot be opened; or, while iterating and after the predictions of the good frames,
             it stopped delivering.
-        EngineError: while iterating: the engine failed.
+        EngineError: while iterating: the engine failed, or this process was forked after the stream was made.
     """
 
     def __init__(
@@ -105,23 +113,38 @@ class Stream:
         _check_arguments(policy, max_frames, topk)
         self.source: FrameSource = open_source(source)
         self.policy: Policy = policy or ("latest" if self.source.live else "every")
+        self._orientation_notice = classifier.orientation_notice
         self._owns_source = self.source is not source
         self._started = False
         self._predictions = _predictions(
             classifier, self.source, self.policy, max_frames, topk, owns_source=self._owns_source
         )
+        self._acquired("the stream")
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Problems that did not end the stream, and what became of images that state an orientation."""
+        count = self.source.oriented
+        return (*self.source.notices, *([self._orientation_notice(count, self.source.name)] if count else ()))
 
     def __iter__(self) -> Stream:
         return self
 
     def __next__(self) -> Prediction:
+        self._check_process()
         self._started = True
-        return next(self._predictions)
+        try:
+            return next(self._predictions)
+        except BaseException:
+            self._released()  # the generator has ended
+            raise
 
     def close(self) -> None:
         """End the stream and its threads; a second call does nothing."""
+        self._check_process()
+        self._released()
         self._predictions.close()
-        if self._owns_source and not self._started:  # else the reader thread closes it
+        if self._owns_source and not self._started:  # a generator that was never started closes nothing
             self.source.close()
 
     def __enter__(self) -> Stream:
@@ -130,7 +153,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._leave(error)
 
 
 def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int) -> None:
@@ -154,7 +177,7 @@ def _predictions(
     *,
     owns_source: bool,
 ) -> Generator[Prediction, None, None]:
-    with _Threads() as threads:
+    with _Threads(source.close if owns_source else _nothing) as threads:
         paced = policy == "latest" and not source.live
         frames = _read(source, threads.stopping, paced=paced, owns_source=owns_source)
         if policy == "latest":
@@ -163,6 +186,10 @@ def _predictions(
             workers = _workers(classifier, source.length, max_frames)
             predictions = _every(workers, source, frames, threads, topk)
         yield from itertools.islice(predictions, max_frames)
+
+
+def _nothing() -> None:
+    """Leave the caller's source open."""
 
 
 def _latest(
@@ -175,7 +202,11 @@ def _latest(
 
 
 def _every(
-    workers: Sequence[FrameClassifier], source: FrameSource, frames: Iterator[Frame], threads: _Threads, topk: int
+    workers: Sequence[FrameClassifier],
+    source: FrameSource,
+    frames: Generator[Frame, None, None],
+    threads: _Threads,
+    topk: int,
 ) -> Iterator[Prediction]:
     """Put each job into two queues: workers take it from one as they become free, the consumer from the other."""
     capacity = len(workers) + QUEUED_FRAMES
@@ -200,13 +231,14 @@ def _workers(classifier: FrameClassifier, length: int | None, max_frames: int | 
     return opened or [classifier] * 2
 
 
-def _jobs(frames: Iterator[Frame], waiting: BoundedQueue[_Job]) -> Iterator[_Job]:
+def _jobs(frames: Generator[Frame, None, None], waiting: BoundedQueue[_Job]) -> Iterator[_Job]:
     """Hand every frame to the workers as a job, and yield the job; runs in the reader thread."""
-    for frame in frames:
-        job = _Job(frame)
-        if not waiting.put(job):
-            return
-        yield job
+    with closing(frames):
+        for frame in frames:
+            job = _Job(frame)
+            if not waiting.put(job):
+                return
+            yield job
 
 
 def _work(classifier: FrameClassifier, waiting: BoundedQueue[_Job], topk: int) -> None:
@@ -229,30 +261,41 @@ def _received(queue: BoundedQueue[T], source: FrameSource) -> Iterator[Item[T]]:
         ) from error
 
 
-def _read(source: FrameSource, stopping: threading.Event, *, paced: bool, owns_source: bool) -> Iterator[Frame]:
-    """Yield the frames of a source at its speed; runs in the reader thread, which closes the stream's own source."""
+def _read(
+    source: FrameSource, stopping: threading.Event, *, paced: bool, owns_source: bool
+) -> Generator[Frame, None, None]:
+    """Yield the frames of a source at its speed; runs in the reader thread.
+
+    A reader that the stream has left behind, because its source does not answer, closes the source when it ends.
+    """
     try:
-        yield from _paced(source, source.fps, stopping) if paced and source.fps else source
+        yield from _paced(source, source.fps, stopping) if paced else source
     finally:
         if owns_source:
             source.close()
 
 
-def _paced(frames: Iterable[Frame], fps: float, stopping: threading.Event) -> Iterator[Frame]:
-    """Yield each frame when a camera of that frame rate would have captured it."""
-    begun = 0.0
+def _paced(frames: Iterable[Frame], fps: float | None, stopping: threading.Event) -> Iterator[Frame]:
+    """Yield each frame at its presentation time; one without a time when a camera of the frame rate would capture it.
+
+    A source that has neither is not paced.
+    """
+    begun, first = 0.0, 0.0
     for count, frame in enumerate(frames):
-        begun = begun or time.monotonic()
-        if stopping.wait(max(0.0, begun + count / fps - time.monotonic())):
+        if not count:
+            begun, first = time.monotonic(), frame.pts or 0.0
+        elapsed = frame.pts - first if frame.pts is not None else count / fps if fps else 0.0
+        if stopping.wait(min(threading.TIMEOUT_MAX, max(0.0, begun + elapsed - time.monotonic()))):
             return
         yield replace(frame, captured_at=time.time(), captured_ns=time.monotonic_ns())
 
 
 def _classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
-    """Classify a frame; the prediction carries the frame's image, in BGR."""
-    prediction = classifier.classify(frame.image, topk=topk, order=frame.order)
-    image = frame.image if frame.order == "BGR" else np.ascontiguousarray(frame.image[..., ::-1])
-    return replace(prediction, frame=frame.index, captured_at=frame.captured_at, image=image, file=frame.file)
+    """Classify a frame; the prediction carries the frame's image as it was classified, in BGR."""
+    image = classifier.oriented(frame.image, frame.orientation)
+    prediction = classifier.classify(image, topk=topk, order=frame.order)
+    image = image if frame.order == "BGR" else np.ascontiguousarray(image[..., ::-1])
+    return replace(prediction, frame=frame.index, captured_at=frame.captured_at, image=image, file=frame.file, pts=frame.pts)
 
 
 def _delivered(prediction: Prediction, frame: Frame, *, dropped: int = 0) -> Prediction:
@@ -261,9 +304,14 @@ def _delivered(prediction: Prediction, frame: Frame, *, dropped: int = 0) -> Pre
 
 
 class _Threads:
-    """The threads of one stream and the queues between them; leaving the context ends and joins them."""
+    """The threads of one stream and the queues between them; leaving the context ends and joins them.
 
-    def __init__(self) -> None:
+    Args:
+        close: called once no thread is left; a thread that does not end closes what it uses itself.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
         self.stopping = threading.Event()
         self._queues: list[BoundedQueue[Any]] = []
         self._threads: list[threading.Thread] = []
@@ -289,9 +337,23 @@ class _Threads:
         self.stopping.set()
         for queue in self._queues:
             queue.stop()
-        for thread in self._threads:
-            if thread is threading.current_thread():  # the garbage collector may run in any thread
-                continue
-            thread.join(JOIN_SECONDS)
-            if thread.is_alive():
-                logger.warning("%s still waits; it ends when its source or engine answers", thread.name)
+        outlive = [thread for thread in self._threads if self._outlives(thread)]
+        if not outlive:
+            self._close_first_error_wins(error)
+
+    def _close_first_error_wins(self, error: BaseException | None) -> None:
+        try:
+            self._close()
+        except Exception:
+            if error is None or isinstance(error, GeneratorExit):
+                raise
+            logger.warning("the source could not be closed either", exc_info=True)
+
+    def _outlives(self, thread: threading.Thread) -> bool:
+        """Join a thread, and return whether it still runs."""
+        if thread is threading.current_thread():  # the garbage collector may run in any thread
+            return True
+        thread.join(JOIN_SECONDS)
+        if thread.is_alive():
+            logger.warning("%s still waits; it ends when its source or engine answers", thread.name)
+        return thread.is_alive()

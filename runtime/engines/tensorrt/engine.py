@@ -22,13 +22,14 @@ from vitedge.runtime.engines.tensorrt.device import Device
 from vitedge.runtime.engines.tensorrt.layers import EngineLayer, effective_precision, rest_precision
 from vitedge.runtime.engines.tensorrt.plan import Execution, Plan
 from vitedge.runtime.system.machine import UNAVAILABLE
+from vitedge.runtime.system.owned import Owned
 
 logger = logging.getLogger("vitedge")
 
 LEAST_SCRATCH = 256
 
 
-class TensorrtEngine:
+class TensorrtEngine(Owned):
     """A plan with its own execution context, CUDA stream and memory.
 
     ``frame`` is pinned memory, which the GPU reads. It must not be used after ``close``.
@@ -55,13 +56,15 @@ class TensorrtEngine:
                 self._reserve(held, plan)
                 self._warm_up(held)
             self._resources: ExitStack | None = resources.pop_all()
+        self._acquired("the TensorRT engine")
 
     def run(self) -> NDArray[np.float32]:
         """Classify the contents of ``frame``; return ``(classes,)`` float32 logits, which the caller owns.
 
         Raises:
-            EngineError: CUDA or TensorRT failed, or the engine is closed.
+            EngineError: CUDA or TensorRT failed, the engine is closed, or this process was forked after it was opened.
         """
+        self._check_process()
         if self._resources is None:
             raise EngineError("this TensorRT engine is closed", fix="open the bundle again")
         cuda = self._cuda
@@ -77,7 +80,13 @@ class TensorrtEngine:
         return np.array(self._logits)
 
     def close(self) -> None:
-        """Free everything, and the plan unless another engine shares it; a second call does nothing."""
+        """Free everything, and the plan unless another engine shares it; a second call does nothing.
+
+        Raises:
+            EngineError: this process was forked after the engine was opened.
+        """
+        self._check_process()
+        self._released()
         resources, self._resources = self._resources, None
         self.frame = np.empty((0, 0, 3), dtype=np.uint8)
         self._logits = np.empty(0, dtype=np.float32)

@@ -33,7 +33,11 @@ from streams import (
     until_error,
 )
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_survives")]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.usefixtures("no_thread_survives"),
+    pytest.mark.filterwarnings("ignore:the stream was not closed:ResourceWarning"),  # many ends are a dropped stream
+]
 
 
 def leaves_anywhere(chance: random.Random) -> None:

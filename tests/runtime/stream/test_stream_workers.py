@@ -95,6 +95,7 @@ class TestWorkers:
         with pytest.raises(type(error)):
             next(predictions)
 
+    @pytest.mark.filterwarnings("ignore:the stream was not closed:ResourceWarning")
     def test_a_collection_in_a_thread_of_the_stream_ends_it_quietly(self, reader: NumberReader):
         """An abandoned stream in a cycle is closed by whichever thread the garbage collector runs in."""
         abandoned = threading.Event()

@@ -1,0 +1,125 @@
+"""``Owned``: what holds threads, devices or memory of this process, has one owner who closes it, and survives no fork.
+
+A forked child has the memory of its parent, and none of its threads. An engine that is used there waits forever for
+threads that do not exist, and so does its destructor. In a child, everything ``Owned`` therefore refuses to work, and
+is never destroyed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import ClassVar, NoReturn
+
+from vitedge.errors import EngineError, UsageError, VitedgeError
+
+_forks = 0
+"""Number of forks between the first process and this one."""
+
+
+class Owned:
+    """Base of engines, classifiers, streams, and of sources and outputs that hold something open.
+
+    A subclass calls ``_acquired`` when it holds something, ``_check_process`` before it uses it, and ``_released`` when
+    it is closed. If it is collected before, it warns and closes itself.
+    """
+
+    _refusal: ClassVar[type[VitedgeError]] = EngineError
+    _owned_as = ""
+    _acquired_after = 0
+
+    def close(self) -> None:
+        """Free what is held; a second call does nothing."""
+        raise NotImplementedError
+
+    def _acquired(self, name: str) -> None:
+        """Note that something is held from now on; messages call it ``name``."""
+        self._owned_as = name
+        self._acquired_after = _forks
+        _living.add(self)
+
+    def _released(self) -> None:
+        """Note that nothing is held any more."""
+        self._owned_as = ""
+
+    def _is_worth_a_warning(self) -> bool:
+        return True
+
+    @property
+    def _inherited(self) -> bool:
+        """Whether this is a forked child, and the parent opened this object."""
+        return self._acquired_after != _forks
+
+    def _check_process(self) -> None:
+        """Refuse to work in a forked child.
+
+        Raises:
+            EngineError: the object was opened before this process was forked; a source raises FrameSourceError.
+        """
+        if self._acquired_after != _forks:
+            raise self._refusal(
+                f"{self._owned_as or 'this object'} was opened before this process was forked",
+                expected="use in the process that opened it, because a fork copies neither threads nor devices",
+                fix="open it in the child, once per worker; or start workers with "
+                "multiprocessing.get_context('spawn') or 'forkserver'",
+            )
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Close at the end of a ``with`` statement; a forked child that leaves it by an exception just goes."""
+        if error is None or not self._inherited:
+            self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled, with a reason."""
+        raise UsageError(
+            f"{type(self).__name__} cannot be sent to another process",
+            expected="the path of a bundle, and one vitedge.load in each process",
+            fix="load in the worker's initializer",
+        )
+
+    def __del__(self) -> None:
+        if not self._owned_as:
+            return
+        try:
+            if self._is_worth_a_warning():
+                warnings.warn(f"{self._owned_as} was not closed", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            with contextlib.suppress(Exception):  # nobody could handle it
+                self.close()
+
+
+def close_all(closers: Iterable[Callable[[], object]]) -> None:
+    """Call every closer, whatever the others raise; then raise the first error, if there was one."""
+    errors = [error for error in map(_error_of, closers) if error is not None]
+    if errors:
+        raise errors[0]
+
+
+def _error_of(close: Callable[[], object]) -> BaseException | None:
+    try:
+        close()
+    except BaseException as error:  # noqa: BLE001  # the caller raises it
+        return error
+    return None
+
+
+_living: weakref.WeakSet[Owned] = weakref.WeakSet()
+
+
+def _keep_inherited() -> None:
+    """Run in a forked child: give each inherited object a reference that is never dropped.
+
+    Its destructor would wait for threads of the parent, close files that the parent writes, or free its devices.
+    """
+    global _forks
+    _forks += 1
+    for owned in list(_living):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)

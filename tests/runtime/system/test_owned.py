@@ -1,0 +1,241 @@
+"""What is owned is closed once, and works in one process alone."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitedge.bundle.bundle import Bundle
+from vitedge.errors import EngineError, UsageError
+from vitedge.runtime.engines.open import open_engine
+from vitedge.runtime.load import load
+from vitedge.runtime.system.owned import Owned, close_all
+
+ENGINES = ("openvino", "onnxruntime")
+
+FORKS = """
+import os, signal, sys
+import numpy as np
+import vitedge
+
+bundle, engine, clip = sys.argv[1:]
+frame = np.full((48, 64, 3), 90, np.uint8)
+main = os.getpid()
+
+
+def child(act):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        act()
+        sys.exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def refused(act):
+    def checked():
+        try:
+            act()
+        except vitedge.VitedgeError as error:
+            assert "before this process was forked" in error.problem, error
+            assert "in the child" in error.fix and "spawn" in error.fix, error
+        else:
+            os._exit(4)
+    return checked
+
+
+def load_anew():
+    with vitedge.load(bundle, engine=engine) as own:
+        os._exit(0 if own.classify(frame).label == expected else 5)
+
+
+with vitedge.load(bundle, engine=engine) as classifier:
+    expected = classifier.classify(frame).label
+    prepared = classifier.prepare(frame)
+    waiting = classifier.stream(clip)
+    with classifier.stream(clip, policy="latest") as running:
+        next(running)
+        for name, act in {
+            "classify": lambda: classifier.classify(frame),
+            "logits": lambda: classifier.logits(frame),
+            "infer": lambda: classifier.infer(prepared),
+            "prepare": lambda: classifier.prepare(frame),
+            "workers": classifier.workers,
+            "close": classifier.close,
+            "engine run": classifier._engine.run,
+            "engine close": classifier._engine.close,
+            "a stream that runs": lambda: next(running),
+            "a stream that waits": lambda: next(waiting),
+            "close of a stream that runs": running.close,
+            "close of a stream that waits": waiting.close,
+            "frames of its source": lambda: next(iter(running.source)),
+            "close of its source": running.source.close,
+        }.items():
+            code = child(refused(act))
+            print(name, code)
+        print("leaving", child(lambda: None))
+        print("loading anew", child(load_anew))
+        assert os.getpid() == main
+    waiting.close()
+    assert classifier.classify(frame).label == expected
+print("parent", 0)
+"""
+
+POOLS = """
+import multiprocessing, sys
+import numpy as np
+import vitedge
+
+bundle, method, how = sys.argv[1:]
+frame = np.full((48, 64, 3), 90, np.uint8)
+classifier = None
+
+
+def load():
+    global classifier
+    classifier = vitedge.load(bundle)
+
+
+def work(number):
+    try:
+        return classifier.classify(frame).label
+    except vitedge.VitedgeError as error:
+        return error.problem
+
+
+if __name__ == "__main__":
+    if how == "inherited":
+        load()
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            print(set(pool.map(work, range(4))))
+        print(classifier.classify(frame).label)
+        classifier.close()
+    else:
+        with multiprocessing.get_context(method).Pool(2, initializer=load) as pool:
+            print(set(pool.map(work, range(4))))
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short video."""
+    pytest.importorskip("cv2")
+    from clips import write_clip
+
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.avi", 20)
+
+
+def run_script(folder: Path, script: str, *arguments: object) -> str:
+    path = folder / "script.py"
+    path.write_text(script, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", str(path), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_forked_child_is_refused_and_ends(tmp_path: Path, tiny_bundle: Bundle, clip: Path, engine: str):
+    lines = run_script(tmp_path, FORKS, tiny_bundle.path, engine, clip).splitlines()
+    assert len(lines) == 17
+    assert [line for line in lines if not line.endswith(" 0")] == []
+
+
+def test_a_forked_pool_is_refused(tmp_path: Path, tiny_bundle: Bundle):
+    refusals, label = run_script(tmp_path, POOLS, tiny_bundle.path, "fork", "inherited").splitlines()
+    assert refusals == "{'the classifier was opened before this process was forked'}"
+    assert label in tiny_bundle.manifest.model.labels
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_pool_whose_workers_load_works(tmp_path: Path, tiny_bundle: Bundle, method: str):
+    (labels,) = run_script(tmp_path, POOLS, tiny_bundle.path, method, "own").splitlines()
+    assert "fork" not in labels
+
+
+def test_what_cannot_be_sent_to_another_process_says_so(tiny_bundle: Bundle):
+    import pickle
+
+    with load(tiny_bundle) as classifier, pytest.raises(UsageError, match="cannot be sent") as refused:
+        pickle.dumps(classifier.classify)
+    assert "load" in refused.value.fix
+
+
+class TestFinalizers:
+    @pytest.mark.parametrize("name", ENGINES)
+    def test_an_engine_that_nobody_closed_warns(self, tiny_bundle: Bundle, name: str):
+        held = [open_engine(tiny_bundle, name)]
+        with pytest.warns(ResourceWarning, match="engine was not closed"):
+            held.clear()
+
+    def test_a_classifier_that_nobody_closed_warns_once(self, tiny_bundle: Bundle):
+        held = [load(tiny_bundle)]
+        with pytest.warns(ResourceWarning) as warned:
+            held.clear()
+        assert [str(each.message) for each in warned] == ["the classifier was not closed"]
+
+    def test_a_stream_that_nobody_started_closes_its_source(self, tiny_bundle: Bundle, clip: Path):
+        with load(tiny_bundle) as classifier:
+            held = [classifier.stream(str(clip))]
+            capture = held[0].source._capture  # type: ignore[attr-defined]
+            with pytest.warns(ResourceWarning) as warned:
+                held.clear()
+        assert not capture.isOpened()
+        assert [str(each.message) for each in warned] == ["the stream was not closed"]
+
+    def test_a_stream_that_came_to_its_end_is_silent(self, tiny_bundle: Bundle, clip: Path):
+        with load(tiny_bundle) as classifier:
+            for _ in classifier.stream(str(clip)):
+                pass
+            gc.collect()
+
+    def test_what_is_collected_closes_itself(self):
+        held = [Held()]
+        closed = held[0].closed
+        with pytest.warns(ResourceWarning, match="a thing was not closed"):
+            held.clear()
+        assert closed == ["closed"]
+
+
+class Held(Owned):
+    """Something that is held."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+        self._acquired("a thing")
+
+    def close(self) -> None:
+        self._released()
+        self.closed.append("closed")
+
+
+def test_all_are_closed_and_the_first_error_wins():
+    closed: list[str] = []
+
+    def failing(name: str) -> Callable[[], None]:
+        def close() -> None:
+            closed.append(name)
+            raise EngineError(f"{name} does not close")
+
+        return close
+
+    with pytest.raises(EngineError, match="a does not close"):
+        close_all([failing("a"), lambda: closed.append("b"), failing("c")])
+    assert closed == ["a", "b", "c"]
+
+
+def test_nothing_to_close_is_no_error():
+    close_all([])
+    close_all([lambda: np.zeros(1)])
