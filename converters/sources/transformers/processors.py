@@ -101,6 +101,7 @@ def processor_preprocessing(config: Mapping[str, Any], *, default: str | None, w
             std=std,
             channel_order="BGR" if settings.flips() else "RGB",
             crop_rounding="floor",
+            exif_orientation=True,
         )
     except UsageError as error:
         raise CheckpointError(f"{where} is wrong: {error.problem}", expected=error.expected) from error
