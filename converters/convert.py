@@ -18,6 +18,7 @@ from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.system.cache import cache_folder, make_private
+from vitedge.runtime.system.machine import usable_cpus
 from vitedge.safety.files import expanded
 from vitedge.safety.limits import INPUT_SIDE, LABELS
 from vitedge.safety.loading import away_from_current_folder
@@ -153,6 +154,9 @@ def _import_packages() -> None:
     with away_from_current_folder():
         for package in PACKAGES:
             require(package, extra="convert", purpose="vitedge convert")
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch knows the affinity, not the quota
 
 
 def _path(value: str | Path | None) -> Path | None:

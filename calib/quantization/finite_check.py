@@ -13,6 +13,7 @@ from vitedge.errors import CalibrationError, ConversionError
 from vitedge.graph.operators import LINEAR_OPERATORS
 from vitedge.graph.session import conversion_errors, open_session
 from vitedge.graph.values import constant_array
+from vitedge.runtime.system.machine import threads_for_engine
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +61,8 @@ def _first_not_finite(graph: onnx.ModelProto, frame: NDArray[np.uint8]) -> str:
     outputs = {output.name for output in graph.graph.output}
     names = [name for node in graph.graph.node for name in node.output if name]
     with conversion_errors():
-        session = open_session(graph, also=[name for name in names if name not in outputs], optimize=False)
+        also = [name for name in names if name not in outputs]
+        session = open_session(graph, also=also, threads=threads_for_engine(None), optimize=False)
         values = dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
     for node in graph.graph.node:
         if not all(_is_finite(values[name]) for name in node.output if name):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-THREADS = min(8, os.cpu_count() or 1)
+from vitedge.runtime.system.machine import usable_cpus
+
+MOST_THREADS = 8
 """As many images are held at once, whatever their number."""
 
 Item = TypeVar("Item")
@@ -17,12 +18,13 @@ Result = TypeVar("Result")
 
 def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Give the results for all items in their order; a few more than those taken are computed ahead, never all."""
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="vitedge-calib") as pool:
+    threads = min(MOST_THREADS, usable_cpus())
+    with ThreadPoolExecutor(threads, thread_name_prefix="vitedge-calib") as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > THREADS:
+                if len(pending) > threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

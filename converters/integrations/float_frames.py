@@ -14,6 +14,7 @@ from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME
 from vitedge.errors import ConversionError
 from vitedge.graph.session import conversion_errors, open_session
 from vitedge.metrics import softmax
+from vitedge.runtime.system.machine import threads_for_engine
 
 PROBABILITIES = "probabilities"
 TEMPERATURE = "vitedge_temperature"
@@ -92,6 +93,6 @@ def check_same(graph: onnx.ModelProto, changed: onnx.ModelProto, frames: NDArray
 def _run(graph: onnx.ModelProto, frames: NDArray[Any]) -> NDArray[np.float32]:
     """Compute the ``(N,classes)`` outputs for ``(N,H,W,3)`` frames, with Q/DQ pairs in floating point, as written."""
     with conversion_errors():
-        session = open_session(graph)
+        session = open_session(graph, threads=threads_for_engine(None))
         outputs = [session.run(None, {INPUT_NAME: frame[None]})[0] for frame in frames]
     return np.concatenate(outputs)

@@ -28,7 +28,7 @@ from vitedge.graph.session import open_session
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.onnxruntime import OnnxruntimeEngine
-from vitedge.runtime.system.machine import processor_name
+from vitedge.runtime.system.machine import processor_name, threads_for_engine
 
 WRITES = "strongly typed ONNX"
 COMPARES = "what ONNX Runtime computes on this host, every value rounded as the graph says,"
@@ -92,6 +92,7 @@ def write(folder: Path, card: ModelCard, precision: Precision) -> None:
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:
     """Open ONNX Runtime on the rounded graph, as a forecast of the device."""
     size = bundle.manifest.model.preprocessing.input_size
-    session = open_session(rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX))))
+    graph = rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX)))
+    session = open_session(graph, threads=threads_for_engine(None))
     info = EngineInfo("onnxruntime", onnxruntime.__version__, processor_name(), "fp32", "fp32")
     return OnnxruntimeEngine(session, np.zeros((*size, 3), np.uint8), info)

@@ -17,7 +17,7 @@ from vitedge.bundle.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.runtime.engines.base import EngineInfo, check_contract
-from vitedge.runtime.system.machine import UNAVAILABLE, processor_name
+from vitedge.runtime.system.machine import UNAVAILABLE, processor_name, threads_for_engine
 from vitedge.runtime.system.owned import Owned
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -73,7 +73,8 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
 
     Args:
         bundle: the bundle to run.
-        threads: number of CPU threads within an operator; by default ONNX Runtime uses one per physical core.
+        threads: number of CPU threads within an operator; by default ONNX Runtime uses one per physical core, or as
+            many as the quota and the affinity of this process allow.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -85,7 +86,7 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEng
     graph = bundle.read_graph(MODEL_ONNX)
     frame = np.zeros((*bundle.manifest.model.preprocessing.input_size, 3), dtype=np.uint8)
     with _translated(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}"):
-        session, logits, executed = _open_profiled(onnxruntime, graph, frame, threads)
+        session, logits, executed = _open_profiled(onnxruntime, graph, frame, threads_for_engine(threads))
     check_contract(bundle, path, frame=frame, logits=logits)
     precision = effective_precision(executed)
     info = EngineInfo(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -18,6 +17,7 @@ from vitedge.extras import require
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.engines.ir_check import check_ir
 from vitedge.runtime.system import cache
+from vitedge.runtime.system.machine import threads_for_engine, usable_cpus
 from vitedge.runtime.system.owned import Owned, close_all
 from vitedge.safety.limits import IR_BYTES, MODEL_ACTIVATION
 
@@ -82,7 +82,8 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine
 
     Args:
         bundle: the bundle to run.
-        threads: number of CPU threads; by default OpenVINO uses one per physical core.
+        threads: number of CPU threads; by default OpenVINO uses one per physical core, or as many as the quota and the
+            affinity of this process allow.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -101,7 +102,7 @@ def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[Open
     Returns:
         Two or more engines; none if there is only one thread.
     """
-    if (threads or os.cpu_count()) == 1:
+    if (threads or usable_cpus()) == 1:
         return ()
     workers = _open(bundle, "THROUGHPUT", threads)
     return workers if len(workers) > 1 else ()
@@ -178,8 +179,10 @@ def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
 def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
     """Return the properties to compile with; fp32 bundles compute in f32, others in the CPU's native 16-bit type.
 
-    A given number of threads means that other engines run as well. Pinned threads of all of them would share cores.
+    A given number of threads means that other engines run as well. Pinned threads of all of them would share cores. So
+    would those of several containers with a quota.
     """
+    threads = threads_for_engine(threads)
     rest = "f32" if precision == "fp32" else native_float(core)
     configuration: dict[str, Any] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": rest}
     if threads is not None:

@@ -8,11 +8,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitedge.runtime.system.cgroups import ROOT, cpu_limit, memory_limit
+
 UNAVAILABLE = "unavailable"
 
 CPUINFO = Path("/proc/cpuinfo")
 CPUFREQ = Path("/sys/devices/system/cpu")
-MEMINFO = Path("/proc/meminfo")
 KIBIBYTE = 1024
 
 _NAME_KEYS = ("model name", "Model", "Hardware")
@@ -25,7 +26,7 @@ class MachineState:
     Attributes:
         governors: the active CPU frequency governors, sorted and joined by commas.
         load_average: average number of processes that ran or waited during the last minute.
-        cpus: number of processors that this process may use.
+        cpus: number of processors that this process may use, as in ``usable_cpus``.
     """
 
     governors: str
@@ -35,17 +36,63 @@ class MachineState:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of the machine in bytes; None if it cannot be read."""
+    """Memory that this process may use, in bytes; None if it cannot be read.
+
+    Attributes:
+        total: memory of the machine.
+        available: what can be allocated without swapping, and without reaching the limit.
+        limit: the tightest limit of the control groups, as of a container or a service; None if there is none.
+    """
 
     total: int | None
     available: int | None
+    limit: int | None = None
 
 
-def read_memory(path: Path = MEMINFO) -> Memory:
-    """Read the total and available memory from ``/proc/meminfo``."""
-    lines = re.findall(r"^(\w+):\s+(\d+) kB", _read(path), re.MULTILINE)
+def read_memory(root: Path = ROOT) -> Memory:
+    """Read the memory from ``/proc/meminfo``, and the limit of the control groups.
+
+    Args:
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    lines = re.findall(r"^(\w+):\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
     sizes = {key: int(kib) * KIBIBYTE for key, kib in lines}
-    return Memory(total=sizes.get("MemTotal"), available=sizes.get("MemAvailable"))
+    limited = memory_limit(root)
+    free = [size for size in (sizes.get("MemAvailable"), limited.available) if size is not None]
+    return Memory(total=sizes.get("MemTotal"), available=min(free, default=None), limit=limited.limit)
+
+
+def usable_cpus(root: Path = ROOT) -> int:
+    """Return the number of threads that can compute at once: processors that this process may use, 1 or more.
+
+    That is the least of its affinity, the set of its control group, and the whole processors in its quota. A thread
+    more than those would use the quota up before its period ends, and every thread would then wait for the next one.
+
+    Args:
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    limited = cpu_limit(root)
+    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    counts += [] if limited.cpus is None else [limited.cpus]
+    counts += [] if limited.quota is None else [int(limited.quota)]
+    return max(1, min(counts))
+
+
+def threads_for_engine(asked: int | None) -> int | None:
+    """Return the number of threads to give to an inference library: as asked, or else as many as are allowed.
+
+    Returns:
+        None if this process may use the whole machine: the library then decides. No library reads quotas.
+    """
+    usable = usable_cpus()
+    if asked is not None or usable >= (os.cpu_count() or 1):
+        return asked
+    return min(usable, _cores(CPUFREQ) or usable)
+
+
+def _cores(folder: Path) -> int:
+    """Return the number of physical cores of the machine; 0 if the kernel does not say it."""
+    return len({_read(path).strip() for path in folder.glob("cpu[0-9]*/topology/thread_siblings_list")} - {""})
 
 
 def processor_name() -> str:
@@ -56,7 +103,7 @@ def processor_name() -> str:
 
 def machine_state() -> MachineState:
     """Read the governors, the load and the number of processors."""
-    return MachineState(governors=_governors(CPUFREQ), load_average=_load_average(), cpus=_usable_cpus())
+    return MachineState(governors=_governors(CPUFREQ), load_average=_load_average(), cpus=usable_cpus())
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:
@@ -78,10 +125,6 @@ def _load_average() -> float | str:
         return os.getloadavg()[0]
     except OSError:
         return UNAVAILABLE
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(path: Path) -> str:

@@ -151,3 +151,18 @@ def test_what_there_is_to_run_tensorrt_with() -> None:
     assert "GPU            unavailable" in lacking
     assert "lacking        no NVIDIA driver" in lacking
     assert "this is no Jetson" in lacking
+
+
+@pytest.mark.parametrize(
+    ("quota", "limit", "shown"),
+    [
+        (1.5, 512 << 20, ["1 usable of 4; the control group's quota is 1.5", "the control group's limit is 512 MiB"]),
+        (None, None, ["1 usable of 4\n"]),
+    ],
+)
+def test_the_limits_of_a_container_are_shown(quota: float | None, limit: int | None, shown: list[str]) -> None:
+    found = doctor.doctor()
+    processor = replace(found.processor, usable_cpus=1, cpus=4, quota=quota)
+    text = as_text(replace(found, processor=processor, memory=Memory(8 << 30, 256 << 20, limit)))
+    assert [line for line in shown if line not in text] == []
+    assert ("control group" in text) == (quota is not None)

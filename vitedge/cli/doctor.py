@@ -11,7 +11,7 @@ from vitedge.runtime.system.cameras import Camera
 from vitedge.runtime.system.capabilities import Recommendation
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory
 from vitedge.safety import escape
-from vitedge.verbs.doctor import Diagnosis, Nvidia, OpenVino, Package, doctor
+from vitedge.verbs.doctor import Diagnosis, Nvidia, OpenVino, Package, Processor, doctor
 
 EPILOG = """\
 examples:
@@ -80,13 +80,18 @@ def _processor_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     processor = diagnosis.processor
     return [
         ("CPU", f"{processor.name} ({processor.machine})"),
-        ("cores", f"{processor.usable_cpus} usable of {processor.cpus or UNAVAILABLE}"),
+        ("cores", _cores_text(processor)),
         ("instructions", _instructions(processor.features)),
         ("governor", processor.governors),
         ("load", _load_text(processor.load_average)),
         ("memory", _memory_text(diagnosis.memory)),
         ("OpenVINO", _openvino_text(diagnosis.openvino)),
     ]
+
+
+def _cores_text(processor: Processor) -> str:
+    quota = "" if processor.quota is None else f"; the control group's quota is {processor.quota:g}"
+    return f"{processor.usable_cpus} usable of {processor.cpus or UNAVAILABLE}{quota}"
 
 
 def _load_text(load: float | str) -> str:
@@ -102,7 +107,8 @@ def _instructions(features: tuple[str, ...] | None) -> str:
 def _memory_text(memory: Memory) -> str:
     if memory.total is None or memory.available is None:
         return UNAVAILABLE
-    return f"{memory.available // MEBIBYTE} MiB available of {memory.total // MEBIBYTE} MiB"
+    limit = "" if memory.limit is None else f"; the control group's limit is {memory.limit // MEBIBYTE} MiB"
+    return f"{memory.available // MEBIBYTE} MiB available of {memory.total // MEBIBYTE} MiB{limit}"
 
 
 def _openvino_text(openvino: OpenVino) -> str:

@@ -20,6 +20,7 @@ from vitedge.runtime.engines.tensorrt.fingerprint import read_l4t
 from vitedge.runtime.engines.tensorrt.versions import api_of
 from vitedge.runtime.system.cameras import Camera, list_cameras
 from vitedge.runtime.system.capabilities import Recommendation, read_features, recommend_precision
+from vitedge.runtime.system.cgroups import cpu_limit
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
 from vitedge.version import VERSION
 
@@ -61,7 +62,18 @@ class Package:
 
 @dataclass(frozen=True)
 class Processor:
-    """The CPU. ``features`` is None if the processor's instructions cannot be read."""
+    """The CPU.
+
+    Attributes:
+        name: name from the kernel.
+        machine: its instruction set.
+        usable_cpus: number of processors that this process may use at once: within its affinity and its quota.
+        cpus: number of processors of the machine.
+        features: fast instructions; None if they cannot be read.
+        governors: active frequency governors.
+        load_average: load of the last minute.
+        quota: processors that the control groups allow, such as 1.5; None without a quota.
+    """
 
     name: str
     machine: str
@@ -70,6 +82,7 @@ class Processor:
     features: tuple[str, ...] | None
     governors: str
     load_average: float | str
+    quota: float | None
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ def _processor(features: tuple[str, ...] | None) -> Processor:
         features=features,
         governors=state.governors,
         load_average=state.load_average,
+        quota=cpu_limit().quota,
     )
 
 

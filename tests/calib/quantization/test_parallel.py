@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vitedge.calib.quantization.parallel import THREADS, parallel_map
+from vitedge.calib.quantization.parallel import MOST_THREADS, parallel_map
 
 
 def test_results_keep_their_order_and_only_a_few_items_are_taken_ahead() -> None:
@@ -25,7 +25,7 @@ def test_results_keep_their_order_and_only_a_few_items_are_taken_ahead() -> None
 
     results = parallel_map(doubled, items())
     assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
-    assert len(taken) <= 5 + THREADS + 1
+    assert len(taken) <= 5 + MOST_THREADS + 1
     assert list(results) == list(range(10, 100, 2))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitedge.runtime.system import machine
+from vitedge.runtime.system.cgroups import CpuLimit
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory, machine_state, processor_name, read_memory
 
 
@@ -45,6 +46,7 @@ def test_a_load_that_the_system_does_not_tell_is_unavailable_and_not_0(monkeypat
 def test_the_load_and_the_cpus_are_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (1.5, 0.0, 0.0))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3}, raising=False)
+    monkeypatch.setattr(machine, "cpu_limit", lambda _: CpuLimit(None, None))
     state = machine_state()
     assert (state.load_average, state.cpus) == (1.5, 2)
 
@@ -75,7 +77,8 @@ def test_a_processor_without_a_name_is_known_by_its_instruction_set(
 
 
 def test_memory(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    assert read_memory(meminfo) == Memory(None, None)
+    meminfo = tmp_path / "proc" / "meminfo"
+    assert read_memory(tmp_path) == Memory(None, None)
+    meminfo.parent.mkdir()
     meminfo.write_text("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable:  1024 kB\n")
-    assert read_memory(meminfo) == Memory(2 << 20, 1 << 20)
+    assert read_memory(tmp_path) == Memory(2 << 20, 1 << 20)
