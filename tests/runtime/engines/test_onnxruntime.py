@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,10 @@ class _BrokenSession:
 
 
 def test_a_failure_of_onnx_runtime_is_an_engine_error_with_its_reason(tiny_bundle: Bundle) -> None:
-    info = open_engine(tiny_bundle).info
-    engine = OnnxruntimeEngine(_BrokenSession(), np.zeros((32, 32, 3), np.uint8), info)
-    with pytest.raises(EngineError, match="no memory left"):
+    real = open_engine(tiny_bundle)
+    real.close()
+    engine = OnnxruntimeEngine(_BrokenSession(), np.zeros((32, 32, 3), np.uint8), real.info)
+    with closing(engine), pytest.raises(EngineError, match="no memory left"):
         engine.run()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ class _BrokenRequest:
 def test_a_failure_of_openvino_is_an_engine_error_with_its_reason(tiny_bundle: Bundle) -> None:
     real = open_engine(tiny_bundle)
     engine = OpenvinoEngine(_BrokenRequest(real._request), real.info)
-    with pytest.raises(EngineError, match="no memory left") as caught:
+    with closing(real), closing(engine), pytest.raises(EngineError, match="no memory left") as caught:
         engine.run()
     assert isinstance(caught.value.__cause__, RuntimeError)
 
