@@ -29,17 +29,18 @@ class Presence:
         self._label = label
         self._score = score
         self._seconds = seconds
-        self._differs_since: float | None = None
+        self._differs_since: int | None = None
 
     def update(self, prediction: vitedge.Prediction) -> bool:
         """Take one prediction; True where ``there`` has just changed."""
+        moment = prediction.captured_ns or 0  # monotonic: the wall clock of a board may jump
         seen = prediction.label == self._label and prediction.score >= self._score
         if seen == self.there:
             self._differs_since = None
             return False
         if self._differs_since is None:
-            self._differs_since = prediction.captured_at
-        if prediction.captured_at - self._differs_since < self._seconds:
+            self._differs_since = moment
+        if moment - self._differs_since < self._seconds * 1e9:
             return False
         self.there, self._differs_since = seen, None
         return True

@@ -117,6 +117,7 @@ class Classifier(Owned):
             EngineError: the engine failed, returned logits that are not finite, or is closed.
         """
         captured_at = time.time()
+        captured_ns = time.monotonic_ns()
         begun = time.perf_counter_ns()
         inference = self._infer(image, order)
         inferred = time.perf_counter_ns()
@@ -128,6 +129,7 @@ class Classifier(Owned):
             topk=best,
             frame=0,
             captured_at=captured_at,
+            captured_ns=captured_ns,
             age_ms=(done - begun) / NANOSECONDS_PER_MS,
             stages_ms=StageTimes(
                 preprocess=inference.preprocess_ms,

@@ -48,12 +48,16 @@ class Prediction:
     Attributes:
         topk: classes in descending order of score; at least one.
         frame: index of the frame in its source, from 0.
-        captured_at: time of capture, seconds since the Unix epoch.
+        captured_at: time of capture, seconds since the Unix epoch, by the wall clock, which may jump.
         age_ms: milliseconds from the capture of the frame to its prediction.
         stages_ms: milliseconds in each stage.
         dropped: number of frames that were dropped since the previous prediction.
         image: the frame, ``H×W×3`` uint8 BGR, if it came from a stream; not part of ``to_json``.
         file: path of the image, if the source is a file or folder of images.
+        pts: presentation time of the frame in its video, seconds since the first frame; None for images, cameras and
+            network streams, and for a video that has no times.
+        captured_ns: time of capture on ``time.monotonic_ns``, to measure durations with; None if it is unknown. It is
+            not part of ``to_json``.
         abstained: whether the score is below the bundle's threshold, so that the best class is a guess; for a
             multi-label model, whether no label reaches its threshold.
         accepted: for a multi-label model, every label whose score reaches its threshold, in descending order of score;
@@ -70,6 +74,8 @@ class Prediction:
     file: str | None = None
     abstained: bool = False
     accepted: tuple[ClassScore, ...] | None = None
+    pts: float | None = None
+    captured_ns: int | None = None
 
     @property
     def label(self) -> str:
@@ -118,6 +124,8 @@ class Prediction:
             line["accepted"] = _listed(self.accepted)
         if self.file is not None:
             line["file"] = self.file
+        if self.pts is not None:
+            line["pts"] = self.pts
         return line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from vitedge.extras import require
 from vitedge.prediction import Image, Prediction
 from vitedge.runtime.outputs.base import check_new_file
 from vitedge.runtime.outputs.overlay import RateMeter, annotate
+from vitedge.runtime.system.owned import Owned
 from vitedge.safety.files import is_unicode
 
 VIDEO_CODECS: dict[str, tuple[str, ...]] = {
@@ -27,21 +28,25 @@ RESERVED_BYTES = 4 << 20
 """Free space that is kept for finishing the video."""
 INDEX_BYTES = 64
 """Free space that is kept for the index entry of each frame."""
+LONGEST_GAP_SECONDS = 60.0
+"""A longer time between two predictions, as while a machine sleeps, is shown as this."""
 
 
-class AnnotatedVideo:
+class AnnotatedVideo(Owned):
     """Writes a video of the annotated frames, which is playable once it is closed.
 
     Args:
         path: path of a new file, created with the first prediction; its suffix is one of ``VIDEO_CODECS``.
         fps: frames per second of the video; 30 if the source does not report its rate.
-        realtime: repeat frames where the source dropped some, so that the video plays at the speed of the camera.
-            False writes one frame per prediction.
+        realtime: repeat frames where the source dropped some, so that the video plays at the speed of the camera, by
+            the monotonic clock; at most for a minute at a time. False writes one frame per prediction.
 
     Raises:
         UsageError: the path exists, cannot be created, or has another suffix.
         MissingExtraError: OpenCV or Pillow is not installed.
     """
+
+    _refusal: ClassVar[type[VitedgeError]] = UsageError
 
     def __init__(self, path: str | Path, *, fps: float | None = None, realtime: bool = False) -> None:
         self._path = check_new_file(path)
@@ -59,7 +64,8 @@ class AnnotatedVideo:
         self._writer: Any = None
         self._size = (0, 0)
         self._written = 0
-        self._begun = 0.0
+        self._last = 0.0
+        self._seconds = 0.0
 
     def write(self, prediction: Prediction) -> None:
         """Draw the prediction onto its frame and append the frame.
@@ -68,26 +74,28 @@ class AnnotatedVideo:
             UsageError: the prediction has no image, or OpenCV cannot write the file.
             VitedgeError: the disk is nearly full; there is room left to finish the video.
         """
+        self._check_process()
         if prediction.image is None:
             raise UsageError("a prediction without an image cannot be drawn", expected="a prediction of a stream")
         self._check_room()
         picture = annotate(prediction, prediction.image, fps=self._rate.tick())
         if self._writer is None:
             self._open(picture)
-            self._begun = prediction.captured_at
-        due = int((prediction.captured_at - self._begun) * self._fps + 0.5) + 1
-        copies = max(1, due - self._written) if self._realtime else 1
+            self._last = _moment(prediction)
         picture = self._fitted(picture)
-        for _ in range(copies):
+        for _ in range(self._copies(prediction)):
+            self._check_room()
             self._writer.write(picture)
-        self._written += copies
+            self._written += 1
 
     def close(self) -> None:
         """Finish the file and check that it can be read back.
 
         Raises:
-            VitedgeError: the file could not be read back, and was removed.
+            VitedgeError: the file cannot be read back; it is kept, because a tool may recover what is in it.
         """
+        self._check_process()
+        self._released()
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
@@ -96,12 +104,19 @@ class AnnotatedVideo:
         readable = capture.isOpened() and capture.read()[0]
         capture.release()
         if not readable:
-            self._path.unlink(missing_ok=True)
             raise VitedgeError(
-                f"{self._path} could not be finished, and was removed",
+                f"{self._path} could not be finished: it is kept, and cannot be read back",
                 expected="a video that can be read back",
-                fix="save it elsewhere, or as .avi",
+                fix="ffmpeg may recover it; an .avi can be read up to where it breaks off",
             )
+
+    def _copies(self, prediction: Prediction) -> int:
+        """Return how often to write a frame, so that the video is as long as the time since its first frame."""
+        moment = _moment(prediction)
+        self._seconds += min(max(0.0, moment - self._last), LONGEST_GAP_SECONDS)
+        self._last = moment
+        due = int(self._seconds * self._fps + 0.5) + 1
+        return max(1, due - self._written) if self._realtime else 1
 
     def _open(self, picture: Image) -> None:
         codecs = VIDEO_CODECS[self._path.suffix.lower()]
@@ -111,6 +126,7 @@ class AnnotatedVideo:
             writer = self._cv2.VideoWriter(str(self._path), code, self._fps, (width, height))
             if writer.isOpened():
                 self._writer, self._size = writer, (width, height)
+                self._acquired(f"the video {self._path}")
                 return
             self._path.unlink(missing_ok=True)
         raise UsageError(
@@ -142,3 +158,8 @@ class AnnotatedVideo:
         top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
         canvas[top : top + inner[1], left : left + inner[0]] = resized
         return canvas
+
+
+def _moment(prediction: Prediction) -> float:
+    """Return the time of capture in seconds, on the monotonic clock if the prediction carries it."""
+    return prediction.captured_at if prediction.captured_ns is None else prediction.captured_ns / 1e9

@@ -284,7 +284,10 @@ def _paced(frames: Iterable[Frame], fps: float | None, stopping: threading.Event
     for count, frame in enumerate(frames):
         if not count:
             begun, first = time.monotonic(), frame.pts or 0.0
-        elapsed = frame.pts - first if frame.pts is not None else count / fps if fps else 0.0
+        if frame.pts is None and not fps:
+            yield frame
+            continue
+        elapsed = frame.pts - first if frame.pts is not None else count / (fps or 1.0)
         if stopping.wait(min(threading.TIMEOUT_MAX, max(0.0, begun + elapsed - time.monotonic()))):
             return
         yield replace(frame, captured_at=time.time(), captured_ns=time.monotonic_ns())
@@ -295,7 +298,15 @@ def _classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Predict
     image = classifier.oriented(frame.image, frame.orientation)
     prediction = classifier.classify(image, topk=topk, order=frame.order)
     image = image if frame.order == "BGR" else np.ascontiguousarray(image[..., ::-1])
-    return replace(prediction, frame=frame.index, captured_at=frame.captured_at, image=image, file=frame.file, pts=frame.pts)
+    return replace(
+        prediction,
+        frame=frame.index,
+        captured_at=frame.captured_at,
+        image=image,
+        file=frame.file,
+        pts=frame.pts,
+        captured_ns=frame.captured_ns,
+    )
 
 
 def _delivered(prediction: Prediction, frame: Frame, *, dropped: int = 0) -> Prediction:

@@ -30,7 +30,10 @@ def watch_for() -> ModuleType:
 
 
 def seen(label: str, score: float, moment: float) -> vitedge.Prediction:
-    return vitedge.Prediction((vitedge.ClassScore(label, 0, score),), 0, moment, 1.0, vitedge.StageTimes(1, 1, 1))
+    """A prediction of that second by the monotonic clock; the wall clock runs backwards."""
+    score_of = (vitedge.ClassScore(label, 0, score),)
+    times = vitedge.StageTimes(1, 1, 1)
+    return vitedge.Prediction(score_of, 0, -moment, 1.0, times, captured_ns=round(moment * 1e9))
 
 
 def changes(presence, sightings: list[tuple[str, float]]) -> list[int]:

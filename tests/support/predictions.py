@@ -7,11 +7,19 @@ import clips
 from vitedge.prediction import ClassScore, Prediction, StageTimes
 
 
-def prediction(number: int, *, captured_at: float = 0.0, height: int = 240, width: int = 320) -> Prediction:
+def prediction(
+    number: int,
+    *,
+    captured_at: float = 0.0,
+    captured_ns: int | None = None,
+    height: int = 240,
+    width: int = 320,
+) -> Prediction:
     return Prediction(
         topk=(ClassScore("tulips", 2, 0.75), ClassScore("Gänseblümchen", 0, 0.25)),
         frame=number,
         captured_at=captured_at,
+        captured_ns=captured_ns,
         age_ms=12.5,
         stages_ms=StageTimes(1.0, 2.0, 0.5),
         dropped=1,

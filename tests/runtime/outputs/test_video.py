@@ -63,6 +63,22 @@ class TestAnnotatedVideo:
         deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=10.0, realtime=True)])
         assert [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")] == [0, 1, 2, 2, 2, 2, 3]
 
+    @pytest.mark.parametrize("jump", [-3e9, -3600.0, 3600.0, 3e9])
+    def test_a_wall_clock_that_jumps_changes_nothing(self, tmp_path: Path, jump: float):
+        shown = [
+            prediction(number, captured_at=100.0 + number / 10 + (jump if number > 1 else 0.0), captured_ns=time)
+            for number, time in enumerate((0, 100_000_000, 200_000_000, 400_000_000))
+        ]
+        deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=10.0, realtime=True)])
+        assert [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")] == [0, 1, 2, 3, 3]
+
+    def test_a_machine_that_slept_repeats_a_frame_for_a_while_and_goes_on(self, tmp_path: Path):
+        seconds = (0.0, 0.1, 1e6, 1e6 + 0.2)
+        shown = [prediction(number, captured_at=time) for number, time in enumerate(seconds)]
+        deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=10.0, realtime=True)])
+        seen = [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")]
+        assert seen == [0, 1, *[2] * 600, 3, 3]
+
     def test_pictures_of_other_sizes_are_fitted(self, tmp_path: Path):
         sizes = [(301, 401), (480, 640), (600, 300)]
         shown = [prediction(5, height=height, width=width) for height, width in sizes]
@@ -108,7 +124,7 @@ class TestAnnotatedVideo:
         deliver([prediction(0)], [AnnotatedVideo(tmp_path / "out.mp4")])
         assert len(clips.read_clip(tmp_path / "out.mp4")) == 1
 
-    def test_a_video_that_cannot_be_finished_is_an_error_and_removed(self, tmp_path: Path):
+    def test_a_video_that_cannot_be_finished_is_an_error_and_kept(self, tmp_path: Path):
         path = tmp_path / "out.mp4"
         output = AnnotatedVideo(path)
         for number in range(30):
@@ -117,13 +133,13 @@ class TestAnnotatedVideo:
         path.write_bytes(path.read_bytes()[:200])
         with pytest.raises(VitedgeError, match="could not be finished"):
             output.close()
-        assert not path.exists()
+        assert path.stat().st_size == 200
         output.close()
 
     def test_a_disk_that_fills_up_is_an_error_and_leaves_a_playable_video(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        free = iter((50 << 20, 40 << 20, 5 << 20, 4 << 20))
+        free = iter((50 << 20, 45 << 20, 40 << 20, 20 << 20, 8 << 20, 5 << 20, 4 << 20))
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
         with pytest.raises(VitedgeError, match=r"4194304 bytes left; the video ends after 3 frames"):
             deliver([prediction(number) for number in range(9)], [AnnotatedVideo(tmp_path / "out.mp4")])
