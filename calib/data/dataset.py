@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress, Silent
+from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned, orientation_notice, oriented
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
 CALIBRATION_IMAGES = 300
@@ -60,11 +61,13 @@ class DecodedImage:
         file: the file that was decoded.
         pixels: ``H×W×3`` uint8 RGB; None if decoding failed.
         sha256: hex SHA-256 of the file's contents; empty if decoding failed.
+        orientation: EXIF orientation, 1…8; the pixels are as they are stored.
     """
 
     file: ImageFile
     pixels: Pixels | None
     sha256: str
+    orientation: int = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class ImageDataset(Protocol):
     @property
     def path(self) -> Path:
         """The folder, the video, or the folder of the list."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What showed when the images were found, such as files that are no images."""
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
@@ -130,11 +137,16 @@ class DatasetDigest:
 
     files: list[ImageFile] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    oriented: int = 0
     contents: Counter[str] = field(default_factory=Counter)
     _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def readable(self, images: Iterable[DecodedImage]) -> Iterator[tuple[ImageFile, Pixels]]:
+    def readable(
+        self, images: Iterable[DecodedImage], preprocessing: Preprocessing
+    ) -> Iterator[tuple[ImageFile, Pixels]]:
         """Yield file and pixels of the images that were decoded, and add every image to the digest.
+
+        The pixels are turned by their orientation, if the preprocessing asks for it.
 
         Raises:
             CalibrationError: no image was decoded.
@@ -143,7 +155,8 @@ class DatasetDigest:
             self.add(image.file, image.sha256)
             if image.pixels is not None:
                 self.contents[image.sha256] += 1
-                yield image.file, image.pixels
+                self.oriented += is_turned(image.orientation)
+                yield image.file, oriented(image.pixels, image.orientation, preprocessing)
         self.check_not_empty()
 
     def add(self, file: ImageFile, sha256: str) -> None:
@@ -195,10 +208,14 @@ def load_calibration_images(
     frames = _allocate(len(images), preprocessing)
     with closing(images.decode()) as decoded:
         tracked = progress.track(decoded, total=len(images), unit="images")
-        for place, (_, pixels) in enumerate(digest.readable(tracked)):
+        for place, (_, pixels) in enumerate(digest.readable(tracked, preprocessing)):
             frames[place] = preprocess(pixels, order="RGB")
     for warning in _warnings(digest):
         progress.step(f"warning: {warning}")
+    for notice in images.notices:
+        progress.step(f"note: {notice}")
+    if digest.oriented:
+        progress.step(f"note: {orientation_notice(digest.oriented, str(images.path), preprocessing)}")
     return CalibrationImages(frames[: len(digest.files)], tuple(digest.files), tuple(digest.skipped), digest.sha256)
 
 

@@ -28,12 +28,14 @@ from vitedge.calib.data.dataset import (
 )
 from vitedge.errors import CalibrationError, FrameSourceError
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.sources.images import IMAGE_SUFFIXES, list_images, open_image
+from vitedge.runtime.sources.images import find_images, open_image
+from vitedge.runtime.system.machine import usable_cpus
 from vitedge.safety.files import is_file, is_folder, read_lines
 from vitedge.safety.limits import IMAGE_PIXELS, LISTED_IMAGES, TEXT_BYTES
 
-NUM_WORKERS = min(4, os.cpu_count() or 1)
-PREFETCH = 4 * NUM_WORKERS
+MOST_WORKERS = 4
+PREFETCH = 4
+"""Images that are decoded ahead of their turn, for each worker."""
 PREFETCH_PIXELS = 16_000_000
 """Pixels of the largest image that is decoded ahead of its turn."""
 
@@ -48,10 +50,12 @@ class ImageFolder:
     Attributes:
         folder: folder of the images, or of their list.
         files: the images.
+        notices: what showed when they were found, such as files that are no images.
     """
 
     folder: Path
     files: tuple[ImageFile, ...]
+    notices: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path, *, limit: int | None = None) -> ImageFolder:
@@ -72,16 +76,18 @@ class ImageFolder:
                 expected="a folder of images",
             )
         try:
-            paths = list_images(root)
+            found = find_images(root)
         except FrameSourceError as error:
             raise CalibrationError(error.problem, expected=error.expected, fix="check who may read it") from error
-        if not paths:
+        if not found.paths:
             raise CalibrationError(
-                f"{root} holds no images",
-                expected=f"files that end in {', '.join(sorted(IMAGE_SUFFIXES))}, in one folder a class or in none",
+                f"{root} holds no images{f': {found.notice}' if found.notice else ''}",
+                expected="files that end in .jpg, .png, .webp or another suffix of an image, in one folder a class or "
+                "in none",
                 fix="links to folders are not followed: copy the folders, or list the images in a .txt file",
             )
-        return cls(root, _take_turns([_image_file(path, root) for path in paths])[:limit])
+        notices = (f"{root}: {found.notice}",) if found.notice else ()
+        return cls(root, _take_turns([_image_file(path, root) for path in found.paths])[:limit], notices)
 
     @classmethod
     def from_list(cls, path: str | Path, *, limit: int | None = None) -> ImageFolder:
@@ -169,12 +175,13 @@ class ImageFolder:
         Raises:
             MissingExtraError: Pillow is not installed.
         """
-        with ThreadPoolExecutor(NUM_WORKERS, thread_name_prefix="vitedge-images") as pool:
+        workers = min(MOST_WORKERS, usable_cpus())
+        with ThreadPoolExecutor(workers, thread_name_prefix="vitedge-images") as pool:
             pending: deque[tuple[ImageFile, Future[DecodedImage | None]]] = deque()
             try:
                 for file in self.files:
                     pending.append((file, pool.submit(_decode, file, PREFETCH_PIXELS)))
-                    if len(pending) >= PREFETCH:
+                    if len(pending) >= PREFETCH * workers:
                         yield _in_turn(*pending.popleft())
                 while pending:
                     yield _in_turn(*pending.popleft())
@@ -237,7 +244,8 @@ def _decode(file: ImageFile, max_pixels: int) -> DecodedImage | None:
         image = open_image(file.path)
         if math.prod(image.size) > max_pixels:
             return None
-        return DecodedImage(file, image.decode(), image.sha256)
+        stored = image.decode()
+        return DecodedImage(file, stored.pixels, image.sha256, stored.orientation)
     except FrameSourceError:
         return DecodedImage(file, None, "")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.video import VideoFrames
 from vitedge.errors import CalibrationError
-from vitedge.runtime.sources.images import IMAGE_SUFFIXES
+from vitedge.runtime.sources.pillow_images import is_image_name
 from vitedge.safety.files import is_file
 
 LIST_SUFFIX = ".txt"
@@ -27,7 +27,7 @@ def open_dataset(path: str | Path, *, limit: int | None = None) -> ImageFolder |
         MissingExtraError: the path is a video, and OpenCV is not installed.
     """
     place = Path(path)
-    if place.suffix.lower() in IMAGE_SUFFIXES and is_file(place):
+    if is_image_name(place) and is_file(place):
         raise CalibrationError(
             f"{place} is a single image",
             expected="a folder of images, a list of them, or a video",

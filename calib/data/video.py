@@ -52,6 +52,11 @@ class VideoFrames:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Nothing: a video lies in one file."""
+        return ()
+
     def is_labelled(self, labels: Sequence[str]) -> bool:  # noqa: ARG002
         """Return False: frames have no classes."""
         return False
@@ -81,7 +86,8 @@ class VideoFrames:
                 if frame.index != wanted[-1].frame:
                     continue
                 pixels = np.ascontiguousarray(frame.image[..., ::-1])
-                yield DecodedImage(wanted.pop(), pixels, hashlib.sha256(pixels.data).hexdigest())
+                digest = hashlib.sha256(pixels.data).hexdigest()
+                yield DecodedImage(wanted.pop(), pixels, digest, frame.orientation)
                 if not wanted:
                     return
         for file in reversed(wanted):

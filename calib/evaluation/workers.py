@@ -47,9 +47,10 @@ class WorkerPool:
         """
         if image.pixels is None:
             return ImageResult("", ())
+        pixels, orientation = image.pixels, image.orientation
         classifiers = self._free.get()
         try:
-            logits = [each.infer(each.prepare(image.pixels, order="RGB")) for each in classifiers]
+            logits = [each.infer(each.prepare(each.oriented(pixels, orientation), order="RGB")) for each in classifiers]
             topk = [each.rank(row, TOP) for each, row in zip(classifiers, logits, strict=True)]
         finally:
             self._free.put(classifiers)

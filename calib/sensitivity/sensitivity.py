@@ -139,7 +139,7 @@ def layer_frames(images: ImageDataset, preprocessing: Preprocessing) -> NDArray[
     places = np.linspace(0, len(images) - 1, min(LAYER_IMAGES, len(images))).round().astype(int)
     digest, preprocess = DatasetDigest(), Preprocessor(preprocessing)
     with closing(images.subset([images.files[place] for place in places]).decode()) as pictures:
-        return np.stack([preprocess(pixels, order="RGB") for _, pixels in digest.readable(pictures)])
+        return np.stack([preprocess(pixels, order="RGB") for _, pixels in digest.readable(pictures, preprocessing)])
 
 
 @dataclass(frozen=True)

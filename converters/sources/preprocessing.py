@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,19 @@ def _from_file(path: Path, size: tuple[int, int] | None) -> Preprocessing:
     if not {"mean", "std", "input_size"} & set(described):
         raise CheckpointError(
             f"{path} does not say how images are preprocessed",
-            expected="timm's keys input_size, mean, std, interpolation, crop_pct, crop_mode",
+            expected="timm's keys input_size, mean, std, interpolation, crop_pct, crop_mode, and exif_orientation",
             fix=f"write them, such as {EXAMPLE}",
         )
-    return preprocessing_from(described if "input_size" in described else _for_size(described, size))
+    preprocessing = preprocessing_from(described if "input_size" in described else _for_size(described, size))
+    return replace(preprocessing, exif_orientation=_turns(described, path))
+
+
+def _turns(described: Mapping[str, Any], path: Path) -> bool:
+    """Return whether images are turned by their EXIF orientation; timm, whose keys these are, has no such key."""
+    turns = described.get("exif_orientation", False)
+    if not isinstance(turns, bool):
+        raise CheckpointError(f"exif_orientation in {path} is {turns!r:.40}", expected="true or false")
+    return turns
 
 
 def _for_size(config: Mapping[str, Any], size: tuple[int, int] | None) -> Mapping[str, Any]:

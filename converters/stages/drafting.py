@@ -93,5 +93,5 @@ def _described(preprocessing: Preprocessing) -> str:
     return (
         f"{preprocessing.interpolation} resize ({preprocessing.resize_mode}) to "
         f"{'x'.join(map(str, preprocessing.resize_size))}, crop {height}x{width}, mean {preprocessing.mean}, "
-        f"std {preprocessing.std}"
+        f"std {preprocessing.std}{', turned by EXIF orientation' if preprocessing.exif_orientation else ''}"
     )

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from vitedge.bundle.preprocessing import ChannelOrder
 from vitedge.prediction import Image
+from vitedge.runtime.preprocess.orientation import AS_STORED
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Frame:
         captured_ns: the same moment on ``time.monotonic_ns``, from which ages are measured.
         order: order of the channels.
         file: path of the image, if the source is a file or folder of images.
+        pts: presentation time in a video, seconds since its first frame; None for images, cameras and network streams,
+            and for a video that has no times.
+        orientation: EXIF orientation, 1…8, by which the image is shown turned; 1 shows it as it is stored. A classifier
+            turns it if its preprocessing asks for it.
     """
 
     image: Image
@@ -31,6 +36,8 @@ class Frame:
     captured_ns: int = field(default_factory=time.monotonic_ns)
     order: ChannelOrder = "BGR"
     file: str | None = None
+    pts: float | None = None
+    orientation: int = AS_STORED
 
 
 class FrameSource(ABC):
@@ -41,12 +48,14 @@ class FrameSource(ABC):
         live: whether frames that nobody reads are lost, as with a camera or a network stream.
         fps: frames per second; None if unknown.
         length: approximate number of frames; None if unknown.
+        oriented: number of delivered frames with another ``orientation`` than 1.
     """
 
     name: str
     live: bool = False
     fps: float | None = None
     length: int | None = None
+    oriented: int = 0
 
     @property
     def notices(self) -> tuple[str, ...]:

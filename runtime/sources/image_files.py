@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitedge.errors import FrameSourceError
+from vitedge.runtime.preprocess.orientation import is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.images import IMAGE_SUFFIXES, list_images, read_image
+from vitedge.runtime.sources.images import find_images, open_image
 
 logger = logging.getLogger("vitedge")
 
@@ -22,23 +23,27 @@ class ImageFiles(FrameSource):
     Args:
         paths: the files.
         name: name in messages.
+        notices: what showed when the files were found.
     """
 
-    def __init__(self, paths: tuple[Path, ...], name: str) -> None:
+    def __init__(self, paths: tuple[Path, ...], name: str, *, notices: tuple[str, ...] = ()) -> None:
         self.name = name
+        self._notices = notices
         self.length = len(paths)
         self._paths = paths
         self._skipped: list[Path] = []
+        self._first_problem = ""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The images that were skipped, in one line."""
+        """The images that were skipped, why the first of them was, and what showed when the files were found."""
         if not self._skipped:
-            return ()
+            return self._notices
         names = ", ".join(str(path) for path in self._skipped[:SKIPPED_NAMED])
         more = len(self._skipped) - SKIPPED_NAMED
         tail = f" and {more} more" if more > 0 else ""
-        return (f"{self.name}: skipped {len(self._skipped)} unreadable of {self.length} images: {names}{tail}",)
+        skipped = f"{self.name}: skipped {len(self._skipped)} unreadable of {self.length} images: {names}{tail}"
+        return (skipped, self._first_problem, *self._notices)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the images that can be read.
@@ -48,11 +53,12 @@ class ImageFiles(FrameSource):
         """
         for index, path in enumerate(self._paths):
             try:
-                image = read_image(path)
+                stored = open_image(path).decode()
             except FrameSourceError as error:
                 self._skip(path, error)
                 continue
-            yield Frame(image, index, order="RGB", file=str(path))
+            self.oriented += is_turned(stored.orientation)
+            yield Frame(stored.pixels, index, order="RGB", file=str(path), orientation=stored.orientation)
 
     def close(self) -> None:
         """Do nothing: no file stays open between images."""
@@ -60,6 +66,7 @@ class ImageFiles(FrameSource):
     def _skip(self, path: Path, error: FrameSourceError) -> None:
         if len(self._paths) == 1:
             raise error
+        self._first_problem = self._first_problem or error.problem
         self._skipped.append(path)
         logger.warning("skipped: %s", error.problem)
         if len(self._skipped) == len(self._paths):
@@ -76,11 +83,11 @@ def open_folder(folder: Path) -> ImageFiles:
     Raises:
         FrameSourceError: the folder holds no images, or cannot be listed.
     """
-    paths = list_images(folder)
-    if not paths:
+    found = find_images(folder)
+    if not found.paths:
         raise FrameSourceError(
-            f"the folder {folder} holds no images",
-            expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}, in it or in folders below it",
+            f"the folder {folder} holds no images{f': {found.notice}' if found.notice else ''}",
+            expected="files that end in .jpg, .png, .webp or another suffix of an image, in it or in folders below it",
             fix="links to folders are not followed",
         )
-    return ImageFiles(paths, str(folder))
+    return ImageFiles(found.paths, str(folder), notices=(f"{folder}: {found.notice}",) if found.notice else ())

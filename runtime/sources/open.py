@@ -15,8 +15,8 @@ from vitedge.prediction import Image
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.capture import open_camera, open_stream, open_video
 from vitedge.runtime.sources.image_files import ImageFiles, open_folder
-from vitedge.runtime.sources.images import IMAGE_SUFFIXES
 from vitedge.runtime.sources.iterables import FrameIterable
+from vitedge.runtime.sources.pillow_images import is_image_name
 from vitedge.safety.files import is_file, is_folder
 
 ACCEPTED = (
@@ -82,7 +82,7 @@ def _open_path(path: Path) -> FrameSource:
     if is_folder(path):
         return open_folder(path)
     if is_file(path):
-        return ImageFiles((path,), str(path)) if path.suffix.lower() in IMAGE_SUFFIXES else open_video(path)
+        return ImageFiles((path,), str(path)) if is_image_name(path) else open_video(path)
     if _is_camera(path):
         return open_camera(path)
     if os.path.lexists(path):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import Geometry, Preprocessing, ResizeMode, resize_size_for
 from vitedge.errors import UsageError
+from vitedge.records import decode, encode
 from vitedge.safety.limits import INPUT_SIDE
 
 MEAN = (0.1, 0.2, 0.0)
@@ -167,3 +168,9 @@ def test_a_crop_must_be_possible(crop_pct: float) -> None:
 def test_a_crop_is_of_a_possible_size(size: Any) -> None:
     with pytest.raises(UsageError, match="sizes"):
         resize_size_for(size, 0.875)
+
+
+def test_a_manifest_without_the_key_turns_nothing() -> None:
+    old = {key: value for key, value in encode(Preprocessing((8, 8), (8, 8))).items() if key != "exif_orientation"}
+    assert decode(Preprocessing, old, where="manifest").exif_orientation is False
+    assert decode(Preprocessing, {**old, "exif_orientation": True}, where="manifest").exif_orientation is True

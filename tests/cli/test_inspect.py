@@ -22,7 +22,15 @@ def inspected(bundle: Bundle, capsys: pytest.CaptureFixture[str], *options: str)
 
 def test_what_people_ask(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     text = inspected(tiny_bundle, capsys)
-    for fact in ("hashes ok", "dominant_colour", "3: red, green, blue", "32x32 RGB", "fp32", "not measured", "1 Conv"):
+    for fact in (
+        "hashes ok",
+        "dominant_colour",
+        "3: red, green, blue",
+        "32x32 RGB; EXIF orientation ignored",
+        "fp32",
+        "not measured",
+        "1 Conv",
+    ):
         assert fact in text
     for name, record in tiny_bundle.manifest.files.items():
         assert f"{record.bytes} {name}" in text

@@ -48,3 +48,13 @@ def read_clip(path: Path) -> list[NDArray[np.uint8]]:
         frames.append(answer[1])
     capture.release()
     return frames
+
+
+def with_matrix(path: Path, matrix: bytes) -> Path:
+    """Replace the matrix of an MP4's track, which says how the video is shown: nine big-endian fixed-point numbers."""
+    content = bytearray(path.read_bytes())
+    header = content.index(b"tkhd") + 4
+    place = header + (52 if content[header] else 40)
+    content[place : place + 36] = matrix
+    path.write_bytes(content)
+    return path

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vitedge.prediction import ClassScore, Prediction, StageTimes
+from vitedge.runtime.preprocess.orientation import turned
 from vitedge.runtime.stream.stream import POLICIES
 from vitedge.testing import FakeSource
 
@@ -47,6 +48,12 @@ class NumberReader:
         self.classified.append(number)
         best = tuple(ClassScore(str(number), place, 1.0) for place in range(topk))
         return Prediction(best, 0, 0.0, 0.0, StageTimes(0.0, 0.0, 0.0), abstained=self.threshold > 1.0)
+
+    def oriented(self, image, orientation):
+        return turned(image, orientation)
+
+    def orientation_notice(self, count, subject):
+        return f"{subject}: {count} turned"
 
     def workers(self):
         if self.workers_error is not None:

@@ -132,8 +132,9 @@ def _labels(labels: tuple[str, ...]) -> str:
 def _input(preprocessing: Preprocessing) -> str:
     height, width = preprocessing.input_size
     resized = "x".join(map(str, preprocessing.resize_size))
+    shown = "turned by EXIF orientation" if preprocessing.exif_orientation else "EXIF orientation ignored"
     return (
-        f"{height}x{width} {preprocessing.channel_order}; resize {preprocessing.resize_mode} to {resized}, "
+        f"{height}x{width} {preprocessing.channel_order}; {shown}; resize {preprocessing.resize_mode} to {resized}, "
         f"{preprocessing.interpolation}; mean {preprocessing.mean}, std {preprocessing.std} are in the graph"
     )
 

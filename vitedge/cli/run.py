@@ -112,7 +112,7 @@ def _deliver(arguments: argparse.Namespace, stream: Stream) -> int:
         output.abandon(sys.stdout)
         exit_code = EXIT_ERROR
     finally:
-        output.note(tally.summary(stream.source.notices))
+        output.note(tally.summary(stream.notices))
     return exit_code
 
 

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -211,11 +212,15 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
-def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+def walk_files(folder: str | Path, *, left_out: Counter[str] | None = None) -> Iterator[os.DirEntry[str]]:
     """Yield the regular files of a folder and of the folders below it, in no order, without hidden ones.
 
     Links to files are followed. Links to folders are not: 22 of them can make four million paths of one folder. FIFOs,
     sockets and devices are left out.
+
+    Args:
+        folder: the folder.
+        left_out: counts what is left out, by its kind.
 
     Raises:
         UnsafeFileError: folders are nested deeper than ``FOLDER_DEPTH``, or there are more than ``FOLDER_ENTRIES``
@@ -223,6 +228,7 @@ def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         OSError: the folder does not exist or cannot be listed.
     """
     pending, seen = [(os.fspath(folder), 0)], 0
+    left_out = Counter() if left_out is None else left_out
     while pending:
         here, depth = pending.pop()
         if depth > FOLDER_DEPTH:
@@ -233,11 +239,13 @@ def walk_files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
                 if seen > FOLDER_ENTRIES:
                     raise UnsafeFileError(folder, f"it holds more than {FOLDER_ENTRIES} files and folders")
                 if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
+                    left_out["hidden"] += 1
+                elif entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, depth + 1))
                 elif _is_regular(entry):
                     yield entry
+                else:
+                    left_out["link to a folder or to nothing" if entry.is_symlink() else "device or FIFO"] += 1
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

@@ -111,3 +111,13 @@ def test_files_that_say_something_else(tmp_path: Path, content: dict[str, Any]) 
     with pytest.raises(VitedgeError) as caught:
         read_preprocessing(write(tmp_path, content), (224, 224))
     assert caught.value.expected or caught.value.fix
+
+
+def test_a_file_says_whether_images_are_turned(tmp_path: Path) -> None:
+    path = tmp_path / "preprocessing.json"
+    for written, turns in (({}, False), ({"exif_orientation": True}, True), ({"exif_orientation": False}, False)):
+        path.write_text(json.dumps({**KEYS, **written}))
+        assert read_preprocessing(str(path), None).exif_orientation is turns
+    path.write_text(json.dumps({**KEYS, "exif_orientation": 6}))
+    with pytest.raises(CheckpointError, match=r"exif_orientation in .* is 6"):
+        read_preprocessing(str(path), None)

@@ -62,7 +62,11 @@ class TestImages:
         with caplog.at_level(logging.WARNING, "vitedge"), open_source(photos) as source:
             frames = list(source)
         assert [frame.index for frame in frames] == [0, 2]
-        assert source.notices == (f"{photos}: skipped 1 unreadable of 3 images: {photos / 'b.jpg'}",)
+        assert source.notices == (
+            f"{photos}: skipped 1 unreadable of 3 images: {photos / 'b.jpg'}",
+            f"{photos / 'b.jpg'} cannot be read: it does not begin like an image",
+            f"{photos}: 1 file is no image and was not read: 1 .txt",
+        )
         assert "b.jpg" in caplog.text
 
     def test_many_corrupt_images_are_named_in_part(self, photos: Path):

@@ -1,0 +1,65 @@
+"""The eight orientations of EXIF, applied as Pillow's ``exif_transpose`` applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.prediction import Image
+
+AS_STORED = 1
+"""Orientation of an image that is shown as it is stored."""
+
+_TURNS: Mapping[int, Callable[[Image], Image]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image[:, ::-1].swapaxes(0, 1),
+}
+_OF_ROTATION = {90: 6, 180: 3, 270: 8}
+
+
+def turned(image: Image, orientation: int) -> Image:
+    """Turn an ``H×W×3`` image by its EXIF orientation; an unknown one changes nothing, as in Pillow.
+
+    Returns:
+        A contiguous copy, or the image itself where nothing is turned.
+    """
+    turn = _TURNS.get(orientation)
+    return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+def oriented(image: Image, orientation: int, preprocessing: Preprocessing) -> Image:
+    """Turn an ``H×W×3`` image by its EXIF orientation, if the preprocessing asks for it."""
+    return turned(image, orientation) if preprocessing.exif_orientation else image
+
+
+def orientation_of_rotation(degrees: float) -> int:
+    """Return the EXIF orientation of a video that is shown turned clockwise by ``degrees``."""
+    return _OF_ROTATION.get(int(degrees) % 360, AS_STORED)
+
+
+def is_turned(orientation: int) -> bool:
+    """Return whether an image of this EXIF orientation is shown otherwise than it is stored."""
+    return orientation in _TURNS
+
+
+def orientation_notice(count: int, subject: str, preprocessing: Preprocessing) -> str:
+    """Describe what became of images that state an orientation.
+
+    Args:
+        count: number of them.
+        subject: name of the folder, video or dataset.
+        preprocessing: of the model.
+    """
+    rule = (
+        "were turned by it, as Transformers turns them"
+        if preprocessing.exif_orientation
+        else "were read as they are stored, as timm reads them"
+    )
+    return f"{subject}: {count} image{'s' if count > 1 else ''} with an EXIF orientation or a rotation {rule}"
