@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import random
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from vitedge.errors import EngineError, FrameSourceError
 from vitedge.runtime.stream import stream as stream_module
 from vitedge.runtime.stream.stream import Stream
+from vitedge.testing import FakeSource
 
 pytest.importorskip("cv2")
 pytest.importorskip("PIL.Image")
@@ -221,3 +223,71 @@ class TestStall:
             yield clips.numbered_frame(1)
 
         assert numbers(Stream(reader, slow())) == [0, 1]
+
+
+class TestTheStreamsOwnSource:
+    """It is closed on every way out, while whoever caught the error still refers to it."""
+
+    @pytest.fixture
+    def opened(self, monkeypatch: pytest.MonkeyPatch) -> list[FakeSource]:
+        """The sources that streams open; each delivers 500 frames."""
+        opened: list[FakeSource] = []
+
+        def open_source(_: object) -> FakeSource:
+            opened.append(FakeSource(list(numbered(500)), live=True))
+            return opened[-1]
+
+        monkeypatch.setattr(stream_module, "open_source", open_source)
+        return opened
+
+    @EITHER
+    @pytest.mark.parametrize("error", [EngineError("overflow"), KeyboardInterrupt()])
+    def test_after_an_error_of_the_engine(
+        self, opened: list[FakeSource], reader: NumberReader, policy: str, error: BaseException
+    ):
+        reader.error = error
+        with pytest.raises(type(error)) as caught:
+            list(Stream(reader, 0, policy=policy))
+        assert caught.value is error
+        assert opened[0].closed
+
+    @EITHER
+    def test_after_max_frames(self, opened: list[FakeSource], reader: NumberReader, policy: str):
+        list(Stream(reader, 0, policy=policy, max_frames=1))
+        assert opened[0].closed
+
+    def test_if_workers_do_not_open(self, opened: list[FakeSource], reader: NumberReader):
+        reader.workers_error = EngineError("no memory")
+        with pytest.raises(EngineError, match="no memory"):
+            list(Stream(reader, 0, policy="every"))
+        assert opened[0].closed
+
+    @EITHER
+    def test_if_no_thread_starts(
+        self, opened: list[FakeSource], reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            list(Stream(reader, 0, policy=policy))
+        assert opened[0].closed
+
+    def test_if_nobody_asks_for_a_prediction(self, opened: list[FakeSource], reader: NumberReader):
+        Stream(reader, 0).close()
+        held = [Stream(reader, 0)]
+        held.clear()
+        assert [source.closed for source in opened] == [True, True]
+
+    @EITHER
+    def test_if_it_does_not_close_the_first_error_stays(
+        self, opened: list[FakeSource], reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        def refuse(_: FakeSource) -> None:
+            raise OSError("does not close")
+
+        monkeypatch.setattr(FakeSource, "close", refuse)
+        reader.error = EngineError("overflow")
+        with pytest.raises(EngineError, match="overflow"):
+            list(Stream(reader, 0, policy=policy))
