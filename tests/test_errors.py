@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from vitedge import errors
-from vitedge.errors import MissingExtraError, UsageError, VitedgeError, did_you_mean
+from vitedge.errors import MissingExtraError, UsageError, VitedgeError, did_you_mean, near_spellings
 from vitedge.extras import require
 from vitedge.safety.limits import MESSAGE_CHARACTERS
 
@@ -55,6 +55,31 @@ def test_a_close_name_is_suggested_and_a_far_one_is_not() -> None:
     assert did_you_mean("deit_tin", ["deit_tiny", "deit_tine"]).count(" or ") == 1
     assert did_you_mean("resnet", ["deit_tiny"]) == ""
     assert did_you_mean("anything", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("dandelion", ["lion", "sea lion"], []),
+        ("sunflowers", ["flowers", "sunflower"], ["sunflower"]),
+        ("tulips", ["lips", "tulip"], ["tulip"]),
+        ("EngineErorr", ["EngineError", "Engine"], ["EngineError"]),
+        ("deit_tiny", ["vit_small", "deit_tiny_patch16_224"], ["deit_tiny_patch16_224"]),
+        ("--js", ["--jobs-file", "--json"], ["--json"]),
+        ("cpv", ["gpu", "cpu"], ["cpu"]),
+        ("rose", ["rosemary garden"], []),
+        ("a", ["b"], []),
+        ("", ["b", ""], []),
+        ("same", ["same"], ["same"]),
+    ],
+)
+def test_only_a_misspelling_or_a_beginning_is_near(name: str, known: list[str], near: list[str]) -> None:
+    assert near_spellings(name, known) == near
+
+
+@pytest.mark.timeout(30)
+def test_long_names_that_are_alike_are_compared_quickly() -> None:
+    assert near_spellings("x" * 250, [f"{'x' * 200}{index}{'y' * 40}" for index in range(10_000)]) == []
 
 
 @pytest.mark.timeout(10)

@@ -33,10 +33,10 @@ def check_installed(folder: str) -> None:
 
 def unknown_name(name: str, public: Sequence[str]) -> str:
     """Name the public name that is nearest to an unknown one, in any case of letters; all of them if none is near."""
-    import difflib
+    from vitedge.errors import near_spellings
 
     spelled = {each.lower(): each for each in public}
-    near = difflib.get_close_matches(name.lower()[:MAX_CHARACTERS], spelled, n=1)
+    near = near_spellings(name.lower()[:MAX_CHARACTERS], spelled, limit=1)
     return f"did you mean {spelled[near[0]]}?" if near else f"vitedge has {', '.join(public)}"
 
 

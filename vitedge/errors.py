@@ -18,12 +18,18 @@ Errors of other libraries are translated once, where vitedge calls them, with ``
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable
 
 from vitedge.safety.escape import message
 from vitedge.safety.limits import NAME_CHARACTERS, NAMES_COMPARED
+
+CHARACTERS_A_MISTAKE = 5
+"""Characters of a name for each mistake in a near spelling."""
+MISTAKES = 4
+"""Most mistakes in a near spelling."""
+SEPARATORS = "_-./:"
+FAR = NAME_CHARACTERS + 1
 
 
 class VitedgeError(Exception):
@@ -118,15 +124,66 @@ def _restored(kind: type[VitedgeError], arguments: tuple[object, ...], state: di
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
-    """Suggest the known names closest to a mistyped one, as a phrase for an error's ``fix``; empty without close names.
-
-    Names longer than ``NAME_CHARACTERS``, and names after the first ``NAMES_COMPARED``, are not compared.
+    """Suggest the known names that ``near_spellings`` finds, as a phrase for an error's ``fix``; empty without any.
 
     >>> did_you_mean("deit_tinny", ["deit_tiny", "swin_tiny"], limit=1)
     'did you mean deit_tiny?'
     """
-    if len(name) > NAME_CHARACTERS:
-        return ""
-    names = [each for each in itertools.islice(known, NAMES_COMPARED) if len(each) <= NAME_CHARACTERS]
-    close = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
+    close = near_spellings(name, known, limit=limit)
     return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def near_spellings(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """Find the known names that a name may be a misspelling of, the nearest first.
+
+    They differ by one mistake, or one in ``CHARACTERS_A_MISTAKE`` characters, at most ``MISTAKES``: a character that
+    is inserted, left out, replaced or swapped with its neighbour. Or they begin with the name, of which little is cut
+    off, or which ends at a separator, as ``vit_base`` in ``vit_base_patch16_224``. Names longer than
+    ``NAME_CHARACTERS``, and names after the first ``NAMES_COMPARED``, are not compared.
+    """
+    if not name or len(name) > NAME_CHARACTERS:
+        return []
+    names = [each for each in itertools.islice(known, NAMES_COMPARED) if len(each) <= NAME_CHARACTERS]
+    far = {each: _distance(name, each) for each in names}
+    return sorted((each for each in far if far[each] < FAR), key=far.__getitem__)[:limit]
+
+
+def _distance(name: str, known: str) -> int:
+    """Count the mistakes, or the characters that are cut off; ``FAR`` for a name that is not near."""
+    longer = max(len(name), len(known))
+    most = min(MISTAKES, max(longer // CHARACTERS_A_MISTAKE, int(longer > 2)))
+    mistakes = _mistakes(name, known, most)
+    if mistakes <= most:
+        return mistakes
+    is_beginning = known.startswith(name) and (known[len(name)] in SEPARATORS or 3 * len(known) <= 5 * len(name))
+    return len(known) - len(name) if is_beginning else FAR
+
+
+def _mistakes(one: str, other: str, most: int) -> int:
+    """Count the mistakes between two words (optimal string alignment); more than ``most`` if there are more."""
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    one, other = _without_beginning(one, other)
+    one, other = _without_beginning(one[::-1], other[::-1])
+    outside = most + 1
+    before: list[int] = []
+    row = [*range(most + 1), *[outside] * (len(other) - most)]
+    for index, letter in enumerate(one, 1):
+        two_before, before = before, row
+        row = [index, *[outside] * len(other)]
+        for column in range(max(1, index - most), min(len(other), index + most) + 1):
+            against = other[column - 1]
+            cost = min(before[column] + 1, row[column - 1] + 1, before[column - 1] + (letter != against))
+            if index > 1 and column > 1 and letter == other[column - 2] and one[index - 2] == against:
+                cost = min(cost, two_before[column - 2] + 1)
+            row[column] = cost
+        if min(row) > most and min(before) > most:
+            break
+    return row[len(other)]
+
+
+def _without_beginning(one: str, other: str) -> tuple[str, str]:
+    """Cut off the beginning that two words share."""
+    pairs = zip(one, other, strict=False)
+    shared = next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
+    return one[shared:], other[shared:]
