@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import timm
 from timm.data import resolve_data_config
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 
 from vitedge.bundle.preprocessing import INTERPOLATIONS, Preprocessing, ResizeMode, resize_size_for
 from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
@@ -18,6 +18,8 @@ from vitedge.safety.files import read_json
 Name = TypeVar("Name", bound=str)
 
 CONFIG = "config.json"
+TIMM_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct")
+"""Keys without which timm's evaluation transform would take ImageNet's values; without ``crop_mode`` it is center."""
 RESIZE_MODES: Mapping[str, ResizeMode] = {"center": "shortest", "squash": "squash", "border": "border"}
 
 
@@ -69,17 +71,65 @@ def _near(name: str) -> str:
     return did_you_mean(name, [*VARIANTS, *timm.list_models()]) or "vitedge models lists names to start from"
 
 
-def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
-    """Return the evaluation transform of a timm configuration (``pretrained_cfg``), with timm's defaults.
+def completed(config: Mapping[str, Any], *, architecture: object, where: str) -> Mapping[str, Any]:
+    """Return a ``pretrained_cfg`` with all of ``TIMM_KEYS``.
+
+    A value that it does not have is the one that timm's default configuration of the architecture states, if timm,
+    which takes ImageNet's values then, takes the same one.
+
+    Args:
+        config: the ``pretrained_cfg``.
+        architecture: timm's name of the architecture; anything else if the configuration names none.
+        where: place of the configuration, for the error.
 
     Raises:
-        CheckpointError: the model does not take three channels, or a value is unknown to timm's evaluation transform.
+        CheckpointError: a value is missing, and the architecture does not state it.
     """
-    resolved = resolve_data_config(pretrained_cfg=dict(config) or {"input_size": (3, 224, 224)})
-    channels, height, width = _numbers(resolved["input_size"], "input_size")
-    size, crop_pct = (height, width), resolved["crop_pct"]
+    missing = [key for key in TIMM_KEYS if not config.get(key)]
+    stated = _stated_by(architecture) if missing else {}
+    unknown = [key for key in missing if key not in stated]
+    if unknown:
+        raise CheckpointError(
+            f"{where} does not say how images are preprocessed: it has no {', '.join(unknown)}",
+            expected=f"timm's keys {', '.join(TIMM_KEYS)}",
+            fix="add what is missing, as the model was trained, or give preprocessing=FILE",
+        )
+    return {**config, **{key: stated[key] for key in missing}}
+
+
+def _stated_by(architecture: object) -> Mapping[str, Any]:
+    """Return the values of an architecture's own configuration that are also timm's for a checkpoint without them."""
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        return {}
+    own, assumed = get_pretrained_cfg(architecture), PretrainedCfg()
+    return {key: getattr(own, key) for key in TIMM_KEYS if own and getattr(own, key) == getattr(assumed, key)}
+
+
+def input_size_from(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (height, width) of a ``pretrained_cfg``; 224x224 if it has no ``input_size``, as timm assumes.
+
+    Raises:
+        CheckpointError: ``input_size`` is no size of an image of three channels, or too large.
+    """
+    channels, height, width = _numbers(config.get("input_size") or (3, 224, 224), "input_size")
     if channels != 3:
         raise CheckpointError(f"the model reads {channels!r:.20} channels", expected="3, as colour images have")
+    try:
+        return Preprocessing((height, width), (height, width)).input_size
+    except UsageError as error:
+        raise CheckpointError(f"the configuration is wrong: {error.problem}", expected=error.expected) from error
+
+
+def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
+    """Return the evaluation transform of a complete timm configuration (``pretrained_cfg``).
+
+    Raises:
+        CheckpointError: one of ``TIMM_KEYS`` is missing, the model does not take three channels, or a value is unknown
+            to timm's evaluation transform.
+    """
+    whole = completed(config, architecture=None, where="the configuration")
+    resolved = resolve_data_config(pretrained_cfg=dict(whole))
+    size, crop_pct = input_size_from(whole), resolved["crop_pct"]
     if not _is_number(crop_pct):
         raise CheckpointError(
             f"crop_pct of the configuration is {crop_pct!r:.60}", expected="a number above 0, up to 1"

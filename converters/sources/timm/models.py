@@ -23,6 +23,8 @@ from vitedge.converters.sources.timm.builder import TimmBuilder, load_weights
 from vitedge.converters.sources.timm.config import (
     CONFIG,
     check_name,
+    completed,
+    input_size_from,
     preprocessing_from,
     pretrained_cfg_of,
     read_config,
@@ -116,7 +118,7 @@ def load_timm_folder(
     file = _weight_file(source.path)
     stored = read_checkpoint(file)
     builder = TimmBuilder(f"local-dir:{source.path}", where=str(source.path / CONFIG), input_size=input_size)
-    builder.check(stored.state_dict, input_size or preprocessing_from(pretrained_cfg_of(config)).input_size)
+    builder.check(stored.state_dict, input_size or _stated_size(config, preprocessing, source.path / CONFIG))
     # an empty source keeps timm from reading the file again
     overlay = {"source": "", "state_dict": dict(stored.state_dict), "custom_load": False}
     module = load_weights(
@@ -131,6 +133,14 @@ def load_timm_folder(
         preprocessing=preprocessing,
         size=input_size,
     )
+
+
+def _stated_size(config: Mapping[str, Any], preprocessing: str | None, where: Path) -> tuple[int, int]:
+    """Return the input size of a hub configuration, which must state the preprocessing unless the user does."""
+    described = pretrained_cfg_of(config)
+    if preprocessing is not None:
+        return input_size_from(described)
+    return preprocessing_from(completed(described, architecture=config["architecture"], where=str(where))).input_size
 
 
 def _random(builder: TimmBuilder, classes: int | None) -> nn.Module:
@@ -216,7 +226,7 @@ def _described(
     logits = int(getattr(module, "num_classes", 0))
     if logits < 1:
         raise CheckpointError(f"{name} has no classifier: it gives features", expected="a model with logits")
-    described = preprocessing_from(config if size is None else {**config, "input_size": (3, *size)})
+    sized = config if size is None else {**config, "input_size": (3, *size)}
     if size is not None:
         check_input_size(module.eval(), size, name=name)
     card = ModelCard(
@@ -230,8 +240,10 @@ def _described(
             where=f"the configuration of {name}",
             imagenet=True,
         ),
-        preprocessing=described if preprocessing is None else read_preprocessing(preprocessing, described.input_size),
+        preprocessing=preprocessing_from(sized)
+        if preprocessing is None
+        else read_preprocessing(preprocessing, input_size_from(sized)),
         weights_sha256=sha256,
         pretrained=bool(sha256),
     )
-    return TorchModel(card, module.eval())
+    return TorchModel(card, module.eval(), gives_logits=True)

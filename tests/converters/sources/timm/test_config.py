@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from vitedge.converters.sources.timm.config import preprocessing_from, read_config
+from vitedge.converters.sources.timm.config import completed, preprocessing_from, read_config
 from vitedge.errors import CheckpointError
 from vitedge.safety.limits import JSON_BYTES
 
@@ -72,11 +72,26 @@ def test_normalization() -> None:
     assert preprocessing.std == (1, 1, 1)
 
 
-def test_missing_keys_have_the_values_of_timm() -> None:
-    preprocessing = preprocessing_from({})
-    assert preprocessing.input_size == (224, 224)
-    assert preprocessing.resize_size == (256, 256)
-    assert preprocessing.mean == (0.485, 0.456, 0.406)
+@pytest.mark.parametrize("key", ["input_size", "mean", "std", "interpolation", "crop_pct"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_missing_key_is_named_instead_of_assumed(key: str, empty: bool) -> None:
+    config = {name: value for name, value in CONFIG.items() if name != key} | ({key: None} if empty else {})
+    with pytest.raises(CheckpointError, match=f"it has no {key}"):
+        preprocessing_from(config)
+
+
+def test_a_configuration_from_before_crop_mode_is_cropped_in_the_centre() -> None:
+    assert preprocessing_from({**CONFIG, "crop_mode": None}) == preprocessing_from(CONFIG)
+
+
+def test_the_architecture_states_what_a_checkpoint_does_not() -> None:
+    """DeiT's own mean is what timm takes for a checkpoint without one; ViT's is 0.5, and timm would take ImageNet's."""
+    config = {name: value for name, value in CONFIG.items() if name not in ("mean", "std")}
+    found = completed(config, architecture="deit_tiny_patch16_224", where="config.json")
+    assert (found["mean"], found["std"]) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for architecture in ("vit_tiny_patch16_224", "no_such_model", None, ["vit"]):
+        with pytest.raises(CheckpointError, match=r"^config\.json does not say .* no mean, std"):
+            completed(config, architecture=architecture, where="config.json")
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,20 @@ class TestFolder:
             assert torch.equal(model.module.head.weight, checkpoints.small_vit().head.weight)
         assert no_network == []
 
+    def test_preprocessing_that_the_configuration_does_not_state(self, tmp_path: Path, no_network: list[str]) -> None:
+        """timm would take ImageNet's mean, and the architecture's own is 0.5."""
+        folder = checkpoints.write_checkpoint(tmp_path / "vit")
+        config = checkpoints.config()
+        config["pretrained_cfg"] = {key: value for key, value in config["pretrained_cfg"].items() if key != "mean"}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"config\.json does not say .* it has no mean") as caught:
+            load_timm_folder(HubFolder(folder), labels=None)
+        assert "preprocessing=FILE" in caught.value.fix
+        given = tmp_path / "given.json"
+        given.write_text(json.dumps(checkpoints.PRETRAINED_CFG), encoding="utf-8")
+        model = load_timm_folder(HubFolder(folder), labels=None, preprocessing=str(given))
+        assert model.card.preprocessing.mean == tuple(checkpoints.PRETRAINED_CFG["mean"])
+
     def test_weights_of_another_depth(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, "depth": 3})
         with pytest.raises(CheckpointError, match=r"12 missing \(blocks\.2\.norm1\.weight, .*, …\)"):
@@ -272,7 +286,9 @@ class TestName:
             named(NAME, random_weights=True, num_classes=5, labels=tmp_path / "labels.txt")
 
     def test_preprocessing_that_is_given(self, tmp_path: Path) -> None:
-        (tmp_path / "pre.json").write_text('{"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5}', encoding="utf-8")
+        described = {**checkpoints.PRETRAINED_CFG, "mean": [0.1, 0.2, 0.3], "crop_pct": 0.5}
+        del described["input_size"]
+        (tmp_path / "pre.json").write_text(json.dumps(described), encoding="utf-8")
         card = named(NAME, random_weights=True, preprocessing=str(tmp_path / "pre.json")).card
         assert (card.preprocessing.mean, card.preprocessing.resize_size) == ((0.1, 0.2, 0.3), (320, 320))
 
