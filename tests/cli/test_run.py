@@ -19,6 +19,7 @@ import pytest
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
 from vitedge.cli.run import StatusLine, Tally
+from vitedge.cli.signals import SAME_SECONDS, Stop
 from vitedge.prediction import ClassScore, Prediction, StageTimes
 
 cv2 = pytest.importorskip("cv2")
@@ -208,9 +209,13 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tiny_bundle: Bundle, clip: Pa
     assert "prediction" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+SIGNALS = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: 0, signal.SIGHUP: 129}
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "to the group as well"])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupt_leaves_whole_outputs(
-    number: signal.Signals, tiny_bundle: Bundle, long_clip: Path, tmp_path: Path
+    number: signal.Signals, twice: bool, tiny_bundle: Bundle, long_clip: Path, tmp_path: Path
 ):
     lines = tmp_path / "out.jsonl"
     with subprocess.Popen(
@@ -223,15 +228,75 @@ def test_an_interrupt_leaves_whole_outputs(
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") > 3):
             time.sleep(0.01)
-        running.send_signal(number)
+        for _ in range(2 if twice else 1):
+            running.send_signal(number)
         said = running.stderr.read()
-        assert running.wait(PATIENCE) == EXIT_INTERRUPTED
+        assert running.wait(PATIENCE) == SIGNALS[number]
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert 3 < len(written) < LONG
     assert "Traceback" not in said
     finished = len(written) - 1  # the interrupt may come between one sink and the next
     assert said.startswith((f"{finished} predictions", f"{finished + 1} predictions"))
     assert len(clips.read_clip(tmp_path / "x.mp4")) >= finished
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interrupt_while_the_model_loads(number: signal.Signals, tiny_bundle: Bundle, clip: Path):
+    script = (
+        "import os, sys, vitedge.runtime.load as loading\n"
+        f"loading.load = lambda *_, **__: os.kill(os.getpid(), {int(number)})\n"
+        "from vitedge.cli import main\n"
+        f"sys.exit(main(['run', {str(tiny_bundle.path)!r}, '--source', {str(clip)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == SIGNALS[number]
+    assert done.stderr == "interrupted before the first prediction\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(number: signal.Signals, tiny_bundle: Bundle, tmp_path: Path):
+    script = (
+        "import sys, time, vitedge.cli.run as verb\n"
+        "def hang(*_):\n"
+        "    try:\n"
+        "        print('ready', flush=True); time.sleep(600)\n"
+        "    finally:\n"
+        "        print('finishing', flush=True); time.sleep(600)\n"
+        "verb._stream = hang\n"
+        "from vitedge.cli import main\n"
+        f"sys.exit(main(['run', {str(tiny_bundle.path)!r}, '--source', '0']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(number)
+        assert running.stdout.readline() == "finishing\n"
+        time.sleep(2 * SAME_SECONDS)
+        running.send_signal(number)
+        assert running.wait(PATIENCE) == -number
+
+
+def test_an_ignored_signal_stays_ignored(tiny_bundle: Bundle, clip: Path):
+    shell = "trap '' HUP; exec \"$@\""
+    with subprocess.Popen(
+        ["sh", "-c", shell, "sh", *command(tiny_bundle, "--source", clip, "--jsonl", "-", "--policy", "latest")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        running.stdout.readline()
+        running.send_signal(signal.SIGHUP)
+        running.communicate(timeout=PATIENCE)
+        assert running.returncode == 0
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_next_prediction():
+    stop = Stop()
+    stop.write(prediction())
+    with pytest.raises(KeyboardInterrupt):
+        stop.handle(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop.write(prediction())
+    assert stop.exit_code == 0
 
 
 def on_a_terminal(arguments: list[str], *, stdout: bool) -> str:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import Counter, deque
@@ -16,13 +15,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, output
+from vitedge.cli import EXIT_ERROR, output
+from vitedge.cli.signals import Stop, stoppable
 from vitedge.cli.trust import add_trust_options, trusted
+from vitedge.errors import EngineError
 from vitedge.prediction import Prediction
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety.escape import terminal, terminal_lines
 
 if TYPE_CHECKING:
+    from vitedge.bundle.signatures import Trust
     from vitedge.runtime.outputs import Output
     from vitedge.runtime.stream.stream import Stream
 
@@ -37,6 +39,9 @@ sources:
 policies:
   latest  classify the newest frame, and count the dropped frames; the default for cameras and streams
   every   classify every frame, and let the source wait; the default for files
+
+Ctrl-C, SIGTERM and SIGHUP end the run with every file finished; a second one ends it at once. Exit codes: 0 at the end
+of the source and for SIGTERM, which stops a service; 1 after an error, 129 for SIGHUP, 130 for Ctrl-C.
 
 examples:
   vitedge run deit.bundle --source 0 --show
@@ -71,20 +76,30 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stream until the source ends, the window is closed, or Ctrl-C; then print a summary on stderr."""
-    from vitedge.runtime.load import load
-
+    """Stream until the source ends, the window is closed, or a signal comes; then print a summary on stderr."""
     _check_outputs(arguments)
     trust = trusted(arguments)
+    with stoppable() as stop:
+        try:
+            return _stream(arguments, trust, stop)
+        except (KeyboardInterrupt, EngineError) as error:
+            if isinstance(error, EngineError) and not stop.requested:  # a library makes its own error of the interrupt
+                raise
+        output.note("interrupted before the first prediction\n")
+        return stop.exit_code
+
+
+def _stream(arguments: argparse.Namespace, trust: Trust | None, stop: Stop) -> int:
+    from vitedge.runtime.load import load
+
     with (
         _quiet_libraries(),
-        _terminated_as_interrupted(),
         load(arguments.bundle, engine=arguments.engine, trust=trust) as classifier,
         classifier.stream(  # last, because frames that a camera queues while a model loads are old
             arguments.source, policy=arguments.policy, max_frames=arguments.max_frames, topk=arguments.topk
         ) as stream,
     ):
-        return _deliver(arguments, stream)
+        return _deliver(arguments, stream, stop)
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
@@ -96,18 +111,18 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         check_new_file(arguments.save)
 
 
-def _deliver(arguments: argparse.Namespace, stream: Stream) -> int:
+def _deliver(arguments: argparse.Namespace, stream: Stream, stop: Stop) -> int:
     from vitedge.runtime.outputs import deliver
 
     tally = Tally()
-    outputs = [*_outputs(arguments, stream), tally]
+    outputs = [stop, *_outputs(arguments, stream), tally]
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
         outputs.append(StatusLine(sys.stderr))
     exit_code = 0
     try:
         deliver(stream, outputs)
     except KeyboardInterrupt:
-        exit_code = EXIT_INTERRUPTED
+        exit_code = stop.exit_code
     except BrokenPipeError:
         output.abandon(sys.stdout)
         exit_code = EXIT_ERROR
@@ -231,17 +246,3 @@ def _quiet_libraries() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which ``systemctl stop`` and ``docker stop`` send, finish the outputs as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

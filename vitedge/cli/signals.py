@@ -1,0 +1,77 @@
+"""SIGINT, SIGTERM and SIGHUP end a stream: files are finished, and the exit code says which signal it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+from vitedge.cli import EXIT_INTERRUPTED
+from vitedge.prediction import Prediction
+
+EXIT_CODES = {
+    signal.SIGINT: EXIT_INTERRUPTED,
+    signal.SIGTERM: 0,  # how systemd and docker stop a service, which then has not failed
+    signal.SIGHUP: 128 + signal.SIGHUP,
+}
+SAME_SECONDS = 0.3
+"""``timeout`` and process managers send a signal to a process and again to its group; that is one request."""
+
+
+class Stop:
+    """A request to end, once it has come; an output, so that no library can swallow the request."""
+
+    def __init__(self) -> None:
+        self._signal: signal.Signals | None = None
+        self._since = 0.0
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code for the signal that came; Python raises KeyboardInterrupt by itself where none did."""
+        return EXIT_INTERRUPTED if self._signal is None else EXIT_CODES[self._signal]
+
+    def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Raise KeyboardInterrupt for the first signal; let a second one, somewhat later, end the process at once."""
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal, self._since = signal.Signals(number), now
+            raise KeyboardInterrupt
+        if now - self._since > SAME_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def write(self, prediction: Prediction) -> None:  # noqa: ARG002
+        """Raise again what a library may have swallowed.
+
+        Raises:
+            KeyboardInterrupt: a signal has come.
+        """
+        if self._signal is not None:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Handle the signals inside; those that the parent process ignores, as ``nohup`` does, stay ignored."""
+    stop = Stop()
+    handled = [number for number in EXIT_CODES if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {}
+    if current_thread() is main_thread():
+        previous = {number: signal.signal(number, stop.handle) for number in handled}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
