@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +15,8 @@ from vitedge.extras import require
 from vitedge.prediction import Image, Prediction
 from vitedge.runtime.outputs.base import check_new_file
 from vitedge.runtime.outputs.overlay import RateMeter, annotate
+from vitedge.runtime.sources.opencv_names import is_plain, opencv_name
 from vitedge.runtime.system.owned import Owned
-from vitedge.safety.files import is_unicode
 
 VIDEO_CODECS: dict[str, tuple[str, ...]] = {
     ".mp4": ("mp4v", "avc1"),
@@ -28,6 +30,8 @@ RESERVED_BYTES = 4 << 20
 """Free space that is kept for finishing the video."""
 INDEX_BYTES = 64
 """Free space that is kept for the index entry of each frame."""
+RATE_TOLERANCE = 0.1
+"""Part of a frame's duration by which presentation times of a constant rate may differ from it, as they are rounded."""
 LONGEST_GAP_SECONDS = 60.0
 """A longer time between two predictions, as while a machine sleeps, is shown as this."""
 
@@ -35,11 +39,15 @@ LONGEST_GAP_SECONDS = 60.0
 class AnnotatedVideo(Owned):
     """Writes a video of the annotated frames, which is playable once it is closed.
 
+    Frames of a video keep their presentation times: the file has a constant rate, so a frame is repeated until the time
+    of the next one, and left out if the next one has the same place. Frames of other sources are written once each, or
+    in real time.
+
     Args:
-        path: path of a new file, created with the first prediction; its suffix is one of ``VIDEO_CODECS``.
-        fps: frames per second of the video; 30 if the source does not report its rate.
-        realtime: repeat frames where the source dropped some, so that the video plays at the speed of the camera, by
-            the monotonic clock; at most for a minute at a time. False writes one frame per prediction.
+        path: path of a new file, created with the first frame; its suffix is one of ``VIDEO_CODECS``.
+        fps: frames per second of the video; 30 if the source does not report its rate, or if its rate varies.
+        realtime: repeat frames where a camera dropped some, so that the video plays at its speed, by the monotonic
+            clock. False writes one frame per prediction. No frame is repeated for more than a minute.
 
     Raises:
         UsageError: the path exists, cannot be created, or has another suffix.
@@ -54,8 +62,6 @@ class AnnotatedVideo(Owned):
             raise UsageError(
                 f"cannot save a video as {self._path.name!r}", expected=f"a name ending in {', '.join(VIDEO_CODECS)}"
             )
-        if not is_unicode(str(self._path)):
-            raise UsageError(f"OpenCV cannot write {self._path}", expected="a name in UTF-8")
         self._cv2 = require("cv2", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         self._fps = fps or UNKNOWN_FPS
@@ -66,6 +72,8 @@ class AnnotatedVideo(Owned):
         self._written = 0
         self._last = 0.0
         self._seconds = 0.0
+        self._held: Image | None = None
+        self._file = self._path
 
     def write(self, prediction: Prediction) -> None:
         """Draw the prediction onto its frame and append the frame.
@@ -79,36 +87,68 @@ class AnnotatedVideo(Owned):
             raise UsageError("a prediction without an image cannot be drawn", expected="a prediction of a stream")
         self._check_room()
         picture = annotate(prediction, prediction.image, fps=self._rate.tick())
+        if prediction.pts is not None:
+            self._hold(picture, prediction.pts)
+            return
         if self._writer is None:
             self._open(picture)
             self._last = _moment(prediction)
-        picture = self._fitted(picture)
-        for _ in range(self._copies(prediction)):
-            self._check_room()
-            self._writer.write(picture)
-            self._written += 1
+        self._append(picture, self._copies(prediction))
 
     def close(self) -> None:
         """Finish the file and check that it can be read back.
 
         Raises:
+            UsageError: OpenCV cannot write the file, and there was one frame.
             VitedgeError: the file cannot be read back; it is kept, because a tool may recover what is in it.
         """
         self._check_process()
         self._released()
+        held, self._held = self._held, None
+        if held is not None:
+            if self._writer is None:
+                self._open(held)
+                self._released()
+            self._writer.write(self._fitted(held))
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
         writer.release()
-        capture = self._cv2.VideoCapture(str(self._path))
-        readable = capture.isOpened() and capture.read()[0]
-        capture.release()
-        if not readable:
+        if self._file != self._path:
+            self._file.replace(self._path)
+        if not self._is_readable():
             raise VitedgeError(
                 f"{self._path} could not be finished: it is kept, and cannot be read back",
                 expected="a video that can be read back",
                 fix="ffmpeg may recover it; an .avi can be read up to where it breaks off",
             )
+
+    def _is_readable(self) -> bool:
+        with opencv_name(self._path) as name:
+            capture = self._cv2.VideoCapture(name)
+        readable = capture.isOpened() and capture.read()[0]
+        capture.release()
+        return bool(readable)
+
+    def _hold(self, picture: Image, pts: float) -> None:
+        """Write the held picture until the presentation time of the next one, which is held from now on."""
+        if self._held is not None:
+            gap = min(max(0.0, pts - self._last), LONGEST_GAP_SECONDS)
+            if self._writer is None:
+                self._fps = _constant_rate(self._fps, gap)
+                self._open(self._held)
+            self._seconds += gap
+            self._append(self._held, round(self._seconds * self._fps) - self._written)
+        self._held, self._last = picture, pts
+
+    def _append(self, picture: Image, copies: int) -> None:
+        if copies <= 0:
+            return
+        fitted = self._fitted(picture)
+        for _ in range(copies):
+            self._check_room()
+            self._writer.write(fitted)
+            self._written += 1
 
     def _copies(self, prediction: Prediction) -> int:
         """Return how often to write a frame, so that the video is as long as the time since its first frame."""
@@ -121,14 +161,18 @@ class AnnotatedVideo(Owned):
     def _open(self, picture: Image) -> None:
         codecs = VIDEO_CODECS[self._path.suffix.lower()]
         height, width = (side - side % 2 for side in picture.shape[:2])
+        if not is_plain(os.path.abspath(self._path)):  # noqa: PTH100 - links stay
+            self._file = self._path.with_name(f".vitedge-{secrets.token_hex(4)}{self._path.suffix}")
         for codec in codecs:
             code = self._cv2.VideoWriter_fourcc(*codec)
-            writer = self._cv2.VideoWriter(str(self._path), code, self._fps, (width, height))
+            with opencv_name(self._file.parent) as folder:
+                name = f"{folder}/{self._file.name}"
+                writer = self._cv2.VideoWriter(name, code, self._fps, (width, height))
             if writer.isOpened():
                 self._writer, self._size = writer, (width, height)
                 self._acquired(f"the video {self._path}")
                 return
-            self._path.unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
         raise UsageError(
             f"OpenCV cannot write {self._path}",
             expected=f"an OpenCV with one of the encoders {', '.join(codecs)}",
@@ -158,6 +202,16 @@ class AnnotatedVideo(Owned):
         top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
         canvas[top : top + inner[1], left : left + inner[0]] = resized
         return canvas
+
+
+def _constant_rate(fps: float, gap: float) -> float:
+    """Return the rate for a video whose first frames have this distance.
+
+    A reported rate that the distance is no multiple of is the mean of a varying one, and would lose frames.
+    """
+    frames = gap * fps
+    is_constant = frames >= 1 - RATE_TOLERANCE and abs(frames - round(frames)) <= RATE_TOLERANCE
+    return fps if is_constant else max(fps, UNKNOWN_FPS)
 
 
 def _moment(prediction: Prediction) -> float:

@@ -20,6 +20,7 @@ from vitedge.runtime.preprocess.orientation import is_turned, orientation_of_rot
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.containers import ContainerError, check_container
 from vitedge.runtime.sources.ffmpeg import FILE_OPTIONS, STREAM_OPTIONS, ffmpeg_options
+from vitedge.runtime.sources.opencv_names import opencv_name
 from vitedge.runtime.system.owned import Owned
 from vitedge.safety.escape import terminal
 from vitedge.safety.files import is_unicode, open_regular
@@ -137,7 +138,8 @@ class Capture(Owned, FrameSource):
         if self.live:
             return None
         seconds = float(self._capture.get(self._timestamp_property)) / 1000.0
-        return seconds if math.isfinite(seconds) and (seconds > 0.0 or index == 0) else None
+        is_known = seconds > 0.0 or (index == 0 and seconds == 0.0)  # OpenCV says 0 for a frame that has no time
+        return seconds if math.isfinite(seconds) and is_known else None
 
     def _position(self) -> float:
         with self._lock:
@@ -180,8 +182,8 @@ def open_video(path: Path) -> Capture:
     """
     cv2 = _cv2()
     size = _check_file(path)
-    with ffmpeg_options(FILE_OPTIONS):
-        capture = _open(cv2, os.path.abspath(path))  # noqa: PTH100 - so that no name is taken for a protocol
+    with ffmpeg_options(FILE_OPTIONS), opencv_name(path) as name:
+        capture = _open(cv2, name)
     if not capture.isOpened():
         raise _no_video(path, size, "it finds nothing that it can decode")
     return Capture(_of_bounded_size(capture, str(path)), str(path), live=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -57,4 +58,23 @@ def with_matrix(path: Path, matrix: bytes) -> Path:
     place = header + (52 if content[header] else 40)
     content[place : place + 36] = matrix
     path.write_bytes(content)
+    return path
+
+
+def with_durations(path: Path, seconds: Sequence[float]) -> Path:
+    """Give each frame of an MP4 that ``write_clip`` wrote its own duration, so that its frame rate varies."""
+    content = path.read_bytes()
+    assert content.index(b"mdat") < content.index(b"moov"), "the offsets of the frames would move"
+    header = content.index(b"mdhd") + 4
+    timescale = int.from_bytes(content[header + 12 : header + 16], "big")
+    entries = b"".join((1).to_bytes(4, "big") + round(each * timescale).to_bytes(4, "big") for each in seconds)
+    times = bytes(4) + len(seconds).to_bytes(4, "big") + entries
+    place = content.index(b"stts")
+    grown = len(times) + 8 - int.from_bytes(content[place - 4 : place], "big")
+    changed = bytearray(content.replace(b"edts", b"free"))
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
+        at = changed.index(name) - 4
+        changed[at : at + 4] = (int.from_bytes(changed[at : at + 4], "big") + grown).to_bytes(4, "big")
+    changed[place + 4 : place + 4 + len(times) - grown] = times
+    path.write_bytes(changed)
     return path

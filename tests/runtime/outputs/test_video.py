@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vitedge.errors import MissingExtraError, UsageError, VitedgeError
+from vitedge.prediction import Prediction
 from vitedge.runtime.outputs import video
 from vitedge.runtime.outputs.base import deliver
 from vitedge.runtime.outputs.video import AnnotatedVideo
@@ -23,10 +24,64 @@ import clips  # noqa: E402 - needs OpenCV
 from predictions import RecordingOutput, prediction  # noqa: E402 - needs OpenCV
 
 
+def timed(number: int, pts: float) -> Prediction:
+    return dataclasses.replace(prediction(number), pts=pts)
+
+
 class TestAnnotatedVideo:
-    def test_a_name_that_opencv_cannot_take_is_one_clear_error(self, tmp_path: Path):
-        with pytest.raises(UsageError, match="OpenCV cannot write"):
-            AnnotatedVideo(tmp_path / "out\udcff.avi")
+    @pytest.mark.parametrize(
+        "name",
+        ["12:30.mp4", "o%d.avi", "o%03d.mp4", "-o.mkv", "a b.mov", "line\nbreak.avi", "\x1b[2J.mp4", "out\udcff.avi"],
+    )
+    def test_any_name_can_be_written(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        folder = tmp_path / "in\udcff%d:"
+        folder.mkdir()
+        monkeypatch.chdir(tmp_path)
+        for path in (Path(name), folder / name):
+            deliver([prediction(number) for number in range(5)], [AnnotatedVideo(path)])
+            assert {each.name for each in path.parent.iterdir()} - {folder.name} == {name}
+            plain = path.replace(tmp_path / f"plain{path.suffix}")
+            assert len(clips.read_clip(plain)) == 5
+            plain.unlink()
+
+    def test_frames_of_a_constant_rate_are_written_once_each(self, tmp_path: Path):
+        shown = [timed(number, number / 29.97) for number in range(90)]
+        deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=29.97)])
+        assert [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")] == list(range(90))
+
+    def test_times_that_are_rounded_to_milliseconds_are_of_a_constant_rate(self, tmp_path: Path):
+        shown = [timed(number, round(number / 30, 3)) for number in range(90)]
+        deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=30.0)])
+        assert [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")] == list(range(90))
+
+    def test_a_frame_is_shown_until_the_presentation_time_of_the_next(self, tmp_path: Path):
+        times = (5.0, 5.1, 5.5, 5.52, 5.7)
+        shown = [timed(number, time) for number, time in enumerate(times)]
+        deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=10.0)])
+        seen = [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")]
+        assert seen == [0, 1, 1, 1, 1, 3, 3, 4]
+
+    @pytest.mark.parametrize("realtime", [False, True])
+    def test_a_varying_rate_keeps_its_frames_and_its_duration(self, realtime: bool, tmp_path: Path):
+        """The mean rate that a container reports would lose most of the first frames."""
+        times = [*(number * 0.05 for number in range(20)), *(1.0 + number for number in range(10))]
+        shown = [timed(number, time) for number, time in enumerate(times)]
+        deliver(shown, [AnnotatedVideo(tmp_path / "out.avi", fps=30 / 11, realtime=realtime)])
+        seen = [clips.number_of(frame) for frame in clips.read_clip(tmp_path / "out.avi")]
+        assert sorted(set(seen)) == list(range(30))
+        first = [seen.index(number) / 30 for number in range(30)]
+        assert first == pytest.approx(times, abs=1 / 30)
+        assert len(seen) == 10 * 30 + 1
+
+    @pytest.mark.parametrize(("time", "frames"), [(1e9, 601), (-1e9, 1), (0.0, 1)])
+    def test_a_presentation_time_that_jumps_writes_no_endless_video(self, time: float, frames: int, tmp_path: Path):
+        deliver([timed(0, 0.0), timed(1, time)], [AnnotatedVideo(tmp_path / "out.avi", fps=10.0)])
+        assert len(clips.read_clip(tmp_path / "out.avi")) == frames
+
+    def test_a_single_timed_frame_is_a_video(self, tmp_path: Path):
+        deliver([timed(3, 7.0)], [AnnotatedVideo(tmp_path / "out.mp4", fps=25.0)])
+        (frame,) = clips.read_clip(tmp_path / "out.mp4")
+        assert clips.number_of(frame) == 3
 
     @pytest.mark.parametrize("name", ["x" * 5_000 + ".avi", "a\0b.avi"])
     def test_what_is_no_name_is_one_clear_error(self, tmp_path: Path, name: str):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError
-from vitedge.runtime.sources import capture
+from vitedge.runtime.sources import capture, opencv_names
 from vitedge.runtime.sources.capture import Capture
 from vitedge.runtime.sources.open import open_source
 from vitedge.safety.escape import terminal
@@ -27,6 +27,21 @@ cv2 = pytest.importorskip("cv2")
 import clips  # noqa: E402 - needs OpenCV
 
 pytestmark = pytest.mark.timeout(60)
+
+AWKWARD_NAMES = [
+    *("12:30.avi", "clip%d.avi", "clip%03d.avi", "100%.avi", "-dash.avi", "a b.avi", "a#b?c.avi", "a*[1].avi"),
+    *(
+        "'quoted\".avi",
+        "line\nbreak.avi",
+        "\x1b[2J.avi",
+        "été—日本.avi",
+        "clip\udcff.avi",
+        "http:x.avi",
+        "concat:x.avi",
+    ),
+    *("file:x.avi", "7", "noext", "x|y.avi", "\\back.avi"),
+]
+"""Names that shells, URLs, OpenCV or FFmpeg read in ways of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +97,53 @@ class TestVideo:
         with open_source(cut) as source, pytest.raises(FrameSourceError, match="no frame that can be decoded"):
             list(source)
 
-    def test_a_name_that_is_not_utf8_is_an_error(self, clip: Path, tmp_path: Path):
+    @pytest.mark.parametrize("name", AWKWARD_NAMES)
+    def test_any_name_can_be_read(self, name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+        monkeypatch.chdir(tmp_path)
+        for source in (name, Path(name), tmp_path / name):
+            with open_source(source) as opened:
+                assert len(list(opened)) == 60
+
+    def test_a_folder_may_have_any_name(self, clip: Path, tmp_path: Path):
+        folder = tmp_path / "%d\udcff:"
+        folder.mkdir()
+        (folder / "clip.avi").write_bytes(clip.read_bytes())
+        with open_source(folder / "clip.avi") as opened:
+            assert len(list(opened)) == 60
+
+    def test_without_other_names_one_that_is_not_utf8_is_an_error(
+        self, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(opencv_names, "_DESCRIPTORS", tmp_path / "none")
         path = tmp_path / f"clip\udcff{clip.suffix}"
         path.write_bytes(clip.read_bytes())
-        for source in (path, "rtsp://127.0.0.1:1/\udcff"):
-            with pytest.raises(FrameSourceError, match="not UTF-8"):
-                open_source(source)
+        with pytest.raises(FrameSourceError, match="not UTF-8"):
+            open_source(path)
+
+    def test_an_address_that_is_not_utf8_is_an_error(self):
+        with pytest.raises(FrameSourceError, match="not UTF-8"):
+            open_source("rtsp://127.0.0.1:1/\udcff")
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+    def test_frames_carry_their_presentation_times(self, suffix: str, tmp_path: Path):
+        codec = "mp4v" if suffix == ".mp4" else "MJPG"
+        path = clips.write_clip(tmp_path / f"even{suffix}", 5, fps=10, codec=codec)
+        with open_source(path) as source:
+            assert [frame.pts for frame in source] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+    def test_a_varying_frame_rate_is_told_by_the_presentation_times(self, tmp_path: Path):
+        path = clips.write_clip(tmp_path / "varying.mp4", 5, codec="mp4v")
+        clips.with_durations(path, [0.05, 0.05, 1, 0.5, 2])
+        with open_source(path) as source:
+            assert [frame.pts for frame in source] == pytest.approx([0.0, 0.05, 0.1, 1.1, 1.6])
+
+    def test_a_video_without_times_has_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """A bare stream of H.264 has none, and OpenCV says 0 for every frame."""
+        path = clips.write_clip(tmp_path / "clip.avi", 3)
+        with open_source(path) as source:
+            monkeypatch.setattr(source, "_timestamp_property", cv2.CAP_PROP_ORIENTATION_META)  # 0 in this clip
+            assert [frame.pts for frame in source] == [0.0, None, None]
 
     @pytest.mark.parametrize("contents", [b"", b"this is no video" * 100])
     def test_a_file_that_is_no_video_is_an_error(self, contents: bytes, tmp_path: Path):

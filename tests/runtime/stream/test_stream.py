@@ -16,6 +16,7 @@ from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.runtime.stream.stream import QUEUED_FRAMES, Stream
+from vitedge.testing import FakeSource
 
 pytest.importorskip("cv2")
 pytest.importorskip("PIL.Image")
@@ -210,3 +211,35 @@ def test_a_real_bundle(tiny_bundle: Bundle, colour_frame):
         (prediction,) = classifier.stream([Frame(np.ascontiguousarray(red[..., ::-1]), 0, order="RGB")])
         direct: Prediction = classifier.classify(red)
     assert (prediction.label, prediction.topk) == ("red", direct.topk)
+
+
+class TestMediaTime:
+    @pytest.fixture
+    def varying(self, tmp_path: Path) -> Path:
+        path = clips.write_clip(tmp_path / "varying.mp4", 5, codec="mp4v")
+        return clips.with_durations(path, [0.05, 0.05, 0.4, 0.05, 0.05])
+
+    @EITHER
+    def test_predictions_carry_the_presentation_time(self, reader: NumberReader, varying: Path, policy: str):
+        with Stream(reader, varying, policy=policy) as stream:
+            predictions = list(stream)
+        times = dict(enumerate([0.0, 0.05, 0.1, 0.5, 0.55]))
+        assert predictions
+        for prediction in predictions:
+            assert prediction.pts == pytest.approx(times[int(prediction.label)])
+            assert prediction.to_json()["pts"] == prediction.pts
+
+    def test_the_latest_frame_is_paced_by_it(self, reader: NumberReader, varying: Path):
+        """At the reported mean rate the third frame would come 0.24 s after the first, and the fourth 0.36 s."""
+        with Stream(reader, varying, policy="latest") as stream:
+            captured = {int(each.label): each.captured_ns for each in stream}
+        assert captured[3] - captured[0] >= 500_000_000
+
+    def test_frames_without_times_are_paced_by_the_rate(self, reader: NumberReader):
+        source = FakeSource([clips.numbered_frame(number) for number in range(3)])
+        source.fps = 20.0
+        with Stream(reader, source, policy="latest") as stream:
+            first, *_, last = stream
+        assert last.pts is None
+        assert "pts" not in last.to_json()
+        assert last.captured_ns - first.captured_ns >= 100_000_000
