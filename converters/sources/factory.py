@@ -20,15 +20,14 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.sources.labels import choose_labels, configured_labels
 from vitedge.converters.sources.parse import SCHEMES, Factory
 from vitedge.converters.sources.preprocessing import read_preprocessing, require_preprocessing
-from vitedge.converters.sources.timm.config import preprocessing_from
+from vitedge.converters.sources.timm.config import completed, preprocessing_from
 from vitedge.converters.sources.torch_model import TorchModel, state_dict_sha256
 from vitedge.converters.sources.weights.checkpoints import read_checkpoint
 from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 
 EXPECTED = "a callable without required arguments that returns a torch.nn.Module"
-CONTRACT = "a module that maps one image (1,3,H,W), normalized float32, to logits (1,classes), two or more"
-MIN_CLASSES = 2
+CONTRACT = "a module that maps one image (1,3,H,W), normalized float32, to logits (1,classes)"
 
 
 def load_factory(
@@ -187,7 +186,9 @@ def _preprocessing(
     if given is not None:
         return read_preprocessing(given, size)
     if config:
-        return preprocessing_from(config if size is None else {**config, "input_size": (3, *size)})
+        sized = config if size is None else {**config, "input_size": (3, *size)}
+        where = f"pretrained_cfg of {source}"
+        return preprocessing_from(completed(sized, architecture=config.get("architecture"), where=where))
     return require_preprocessing(None, size, name=str(source), holder="its module has no pretrained_cfg of timm")
 
 
@@ -208,7 +209,7 @@ def _count_logits(module: nn.Module, size: tuple[int, int], source: Factory) -> 
             expected=CONTRACT,
             fix="wrap it in a module that returns the logits alone",
         )
-    if logits.ndim != 2 or logits.shape[0] != 1 or logits.shape[1] < MIN_CLASSES or logits.dtype != torch.float32:
+    if logits.ndim != 2 or logits.shape[0] != 1 or not logits.shape[1] or logits.dtype != torch.float32:
         raise CheckpointError(
             f"the module of {source}, given {image}, gives {logits.dtype} {tuple(logits.shape)}", expected=CONTRACT
         )

@@ -12,11 +12,20 @@ from timm.models import get_pretrained_cfg
 
 from vitedge.bundle.manifest import parse_manifest
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.converters.sources.timm.config import check_name, preprocessing_from, pretrained_cfg_of, read_config
+from vitedge.converters.sources.timm.config import (
+    TIMM_KEYS,
+    check_name,
+    completed,
+    preprocessing_from,
+    pretrained_cfg_of,
+    read_config,
+)
+from vitedge.converters.sources.transformers.processor_files import read_processor
+from vitedge.converters.sources.transformers.processors import describes_processor
 from vitedge.errors import CheckpointError, UsageError
 from vitedge.safety.files import expanded, is_file
 
-EXPECTED = "a JSON file with timm's keys, the manifest.json of a bundle, or timm:NAME"
+EXPECTED = "a JSON file with timm's keys, a preprocessor_config.json, the manifest.json of a bundle, or timm:NAME"
 EXAMPLE = (
     '{"input_size": [3, 224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], '
     '"interpolation": "bicubic", "crop_pct": 0.875}'
@@ -27,10 +36,11 @@ def read_preprocessing(text: str, size: tuple[int, int] | None) -> Preprocessing
     """Read the preprocessing that a user names.
 
     Args:
-        text: path of a JSON file (timm's ``pretrained_cfg``, by itself or within a hub configuration, or the manifest
-            of a bundle), or ``timm:NAME`` for the configuration of a timm model.
+        text: path of a JSON file (timm's ``pretrained_cfg``, by itself or within a hub configuration;
+            ``preprocessor_config.json`` or ``processor_config.json`` of Transformers; or the manifest of a bundle), or
+            ``timm:NAME`` for the configuration of a timm model.
         size: (height, width) that the network takes; None for any size. It replaces the size of a timm model's
-            configuration, and completes a file without a size.
+            configuration, and completes a file with timm's keys and without a size.
 
     Raises:
         UsageError: the text is neither a file nor a timm name.
@@ -87,14 +97,24 @@ def _from_file(path: Path, size: tuple[int, int] | None) -> Preprocessing:
     if "schema_version" in config:
         return parse_manifest(json.dumps(config), where=str(path)).model.preprocessing
     described = pretrained_cfg_of(config)
-    if not {"mean", "std", "input_size"} & set(described):
+    timm_keys = sorted({"mean", "std", "input_size", "interpolation"} & set(described))
+    if describes_processor(config) and timm_keys:
+        raise CheckpointError(
+            f"{path} has keys of timm ({', '.join(timm_keys)}) and of an image processor of Transformers",
+            expected="keys of one of them",
+            fix="remove the keys that the model was not trained with",
+        )
+    if describes_processor(config):
+        return read_processor(path)
+    if not timm_keys:
         raise CheckpointError(
             f"{path} does not say how images are preprocessed",
-            expected="timm's keys input_size, mean, std, interpolation, crop_pct, crop_mode, and exif_orientation",
+            expected=f"timm's keys {', '.join(TIMM_KEYS)}, crop_mode, exif_orientation; or a preprocessor_config.json",
             fix=f"write them, such as {EXAMPLE}",
         )
-    preprocessing = preprocessing_from(described if "input_size" in described else _for_size(described, size))
-    return replace(preprocessing, exif_orientation=_turns(described, path))
+    sized = described if described.get("input_size") else _for_size(described, size)
+    whole = completed(sized, architecture=config.get("architecture"), where=str(path))
+    return replace(preprocessing_from(whole), exif_orientation=_turns(described, path))
 
 
 def _turns(described: Mapping[str, Any], path: Path) -> bool:

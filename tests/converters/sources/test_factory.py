@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,13 @@ class Net(nn.Module):
         return self.head(image.mean(dim=(2, 3)))
 
 class Described(Net):
-    pretrained_cfg = {"input_size": (3, 48, 48), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "crop_pct": 0.75}
+    pretrained_cfg = {
+        "input_size": (3, 48, 48), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "crop_pct": 0.75,
+        "interpolation": "bicubic",
+    }
+
+class PartlyDescribed(Net):
+    pretrained_cfg = {"input_size": (3, 48, 48), "crop_pct": 0.75}
 
 class TwoInputs(Net):
     def forward(self, image, mask):
@@ -73,7 +80,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "user_package").mkdir()
     (tmp_path / "user_package" / "__init__.py").touch()
     (tmp_path / "user_package" / "zoo.py").write_text(CODE, encoding="utf-8")
-    (tmp_path / "pre.json").write_text('{"mean": [0.5, 0.5, 0.5], "input_size": [3, 32, 32]}', encoding="utf-8")
+    described = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "crop_pct": 0.875}
+    (tmp_path / "pre.json").write_text(json.dumps({**described, "input_size": [3, 32, 32]}), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     yield tmp_path
@@ -187,6 +195,11 @@ def test_one_clear_error(here: Path, text: str, problem: str, fix: str) -> None:
 def test_maps_are_no_logits(here: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gives torch\.float32 \(1, 3, 32, 32\)"):
         load("user_nets:Maps")
+
+
+def test_a_configuration_without_mean_is_not_completed(here: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"of user_nets:PartlyDescribed does not say .* no mean, std, interp"):
+        load("user_nets:PartlyDescribed", preprocessing=None)
 
 
 def test_nothing_says_how_images_are_prepared(here: Path) -> None:

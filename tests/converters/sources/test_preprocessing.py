@@ -11,7 +11,10 @@ from vitedge.converters.sources import preprocessing as module
 from vitedge.converters.sources.preprocessing import read_preprocessing, require_preprocessing
 from vitedge.errors import CheckpointError, UsageError, VitedgeError
 
-KEYS: dict[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "crop_pct": 0.8, "crop_mode": "squash"}
+KEYS: dict[str, Any] = {
+    "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "crop_pct": 0.8,
+    "crop_mode": "squash",
+}  # fmt: skip
 
 
 def write(folder: Path, content: object) -> str:
@@ -80,6 +83,47 @@ def test_files_that_do_not_say_it(tmp_path: Path, content: object, problem: str)
         read_preprocessing(write(tmp_path, content), (64, 64))
 
 
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_an_image_processor_of_transformers(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("transformers")
+    processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": 128, "size": 160, "resample": 3}
+    (tmp_path / name).write_text(json.dumps(processor if name.startswith("pre") else {"image_processor": processor}))
+    preprocessing = read_preprocessing(str(tmp_path / name), (128, 128))
+    assert (preprocessing.input_size, preprocessing.resize_size) == ((128, 128), (160, 160))
+    assert (preprocessing.resize_mode, preprocessing.crop_rounding) == ("shortest", "floor")
+    with pytest.raises(CheckpointError, match="for images of 128x128, the network takes 224x224"):
+        read_preprocessing(str(tmp_path / name), (224, 224))
+
+
+def test_a_processor_without_a_name_is_the_one_of_the_model_beside_it(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 160}))
+    with pytest.raises(CheckpointError, match="names no image processor"):
+        read_preprocessing(str(path), None)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "convnext"}))
+    assert read_preprocessing(str(path), None).resize_size == (182, 182)  # 160 / 0.875
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    assert read_preprocessing(str(path), None).resize_mode == "squash"
+
+
+@pytest.mark.parametrize("key", ["mean", "std", "interpolation", "crop_pct"])
+def test_a_missing_key_is_named_instead_of_assumed(tmp_path: Path, key: str) -> None:
+    text = write(tmp_path, {name: value for name, value in KEYS.items() if name != key})
+    with pytest.raises(CheckpointError, match=rf"pre\.json does not say .* it has no {key}"):
+        read_preprocessing(text, (64, 64))
+
+
+def test_a_size_that_neither_the_file_nor_the_network_has(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="it has no input_size"):
+        read_preprocessing(write(tmp_path, KEYS), None)
+
+
+def test_a_file_with_keys_of_both(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"keys of timm \(interpolation, mean, std\) and of an image processor"):
+        read_preprocessing(write(tmp_path, {**KEYS, "image_mean": 0.5}), (64, 64))
+
+
 def test_where_it_must_be_given() -> None:
     with pytest.raises(UsageError, match=r"preprocessed for net\.onnx: it does not"):
         require_preprocessing(None, None, name="net.onnx", holder="it does not")
@@ -117,7 +161,7 @@ def test_a_file_says_whether_images_are_turned(tmp_path: Path) -> None:
     path = tmp_path / "preprocessing.json"
     for written, turns in (({}, False), ({"exif_orientation": True}, True), ({"exif_orientation": False}, False)):
         path.write_text(json.dumps({**KEYS, **written}))
-        assert read_preprocessing(str(path), None).exif_orientation is turns
+        assert read_preprocessing(str(path), (64, 64)).exif_orientation is turns
     path.write_text(json.dumps({**KEYS, "exif_orientation": 6}))
     with pytest.raises(CheckpointError, match=r"exif_orientation in .* is 6"):
-        read_preprocessing(str(path), None)
+        read_preprocessing(str(path), (64, 64))

@@ -23,7 +23,7 @@ from vitedge.errors import CheckpointError, ConversionError, UsageError
 from vitedge.metrics import sqnr_db
 from vitedge.safety import sandbox
 
-PREPROCESSING = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "crop_pct": 0.9}
+PREPROCESSING = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "crop_pct": 0.9, "interpolation": "bicubic"}
 
 
 @pytest.fixture
