@@ -7,8 +7,10 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.model_card import Activation
 from vitedge.bundle.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
 from vitedge.calib.evaluation.score_calibration import check_abstain_error
 from vitedge.converters.publish import check_output
@@ -69,6 +71,7 @@ def convert(
     max_drop: float | None = None,
     max_p99_ms: float | None = None,
     labels: str | Path | None = None,
+    activation: str | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
     input_size: int | tuple[int, int] | None = None,
@@ -98,6 +101,8 @@ def convert(
             held back to measure it on.
         max_p99_ms: with ``auto``, the largest p99 of a classification in milliseconds.
         labels: text file with one label a line, instead of the checkpoint's labels.
+        activation: how logits become scores, if the source does not say it: ``softmax`` for one class an image, or
+            ``sigmoid`` for any number of labels an image. A head of one logit with ``sigmoid`` gives two answers.
         preprocessing: how images become inputs, if the source does not say it or says it wrongly: a JSON file with
             timm's keys, the manifest of a bundle, or ``timm:NAME`` for the preprocessing of a timm model.
         num_classes: number of logits of a named model, if it differs from the pretraining.
@@ -133,6 +138,7 @@ def convert(
             num_classes=num_classes,
             input_size=(input_size, input_size) if isinstance(input_size, int) else input_size,
         ),
+        activation=_activation(activation),
         calib=_path(calib),
         eval_data=_path(eval_data),
         abstain_error=abstain_error,
@@ -161,6 +167,18 @@ def _import_packages() -> None:
 
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else expanded(value)
+
+
+def _activation(name: str | None) -> Activation | None:
+    known: tuple[Activation, ...] = get_args(Activation)
+    for activation in known:
+        if activation == name:
+            return activation
+    if name is None:
+        return None
+    raise UsageError(
+        f"there is no activation {name!r:.60}", expected=f"one of {', '.join(known)}", fix=did_you_mean(name, known)
+    )
 
 
 def _target(name: str) -> Target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitedge.bundle.model_card import Activation
 from vitedge.bundle.targets import Precision, Target
 from vitedge.converters.sources.parse import Source
 
@@ -54,6 +55,7 @@ class Request:
         precision: the precision of the bundle; with a contract, the cheapest that is tried.
         contract: chooses the precision; None where the user named one.
         model: how to load the source.
+        activation: makes scores of the logits; None for the checkpoint's own.
         calib: folder, list or video of images like those that the camera will see.
         eval_data: folder of labelled images to measure accuracy on.
         abstain_error: share of wrong predictions, 0…1, to fit the threshold for abstaining to; None to fit none.
@@ -65,6 +67,7 @@ class Request:
     precision: Precision
     contract: Contract | None
     model: ModelOptions
+    activation: Activation | None
     calib: Path | None
     eval_data: Path | None
     abstain_error: float | None

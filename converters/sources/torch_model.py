@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.converters.quiet import quiet
 from vitedge.errors import UsageError
 
@@ -24,10 +24,14 @@ class TorchModel:
     Attributes:
         card: identity, labels, preprocessing.
         module: maps ``(1, 3, H, W)`` float32, normalized, to ``(1, classes)`` float32; in evaluation mode, on the CPU.
+        activation: makes scores of the outputs; None if the checkpoint does not say.
+        gives_logits: whether a library of models defines the module, so that it has no activation of its own.
     """
 
     card: ModelCard
     module: nn.Module
+    activation: Activation | None = None
+    gives_logits: bool = False
 
 
 def check_input_size(module: nn.Module, size: tuple[int, int], *, name: str) -> None:

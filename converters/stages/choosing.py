@@ -54,7 +54,8 @@ def choose_precision(
             tried = replace(draft, precision=candidate.precision, reduced=Reduced(graph, None))
             manifest = draft_manifest(candidate_folder, tried, write_files(candidate_folder, tried))
             engine = draft.backend.open_host_engine(Bundle(candidate_folder, manifest))
-            return Classifier(engine, draft.card.preprocessing, draft.card.labels)
+            card = draft.card
+            return Classifier(engine, card.preprocessing, card.labels, activation=card.activation)
 
         pair = pair_graphs(draft.full.graph, draft.reduced.graph)
         frames = draft.probes.frames[:LAYER_IMAGES]

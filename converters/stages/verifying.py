@@ -39,7 +39,8 @@ def verified(
     manifest, precision = bundle.manifest, draft.precision
     full = graph_logits(draft.full.graph, draft.probes.frames, draft.card.preprocessing)
     engine = draft.backend.open_host_engine(bundle)
-    with Classifier(engine, draft.card.preprocessing, draft.card.labels) as classifier:
+    card = draft.card
+    with Classifier(engine, card.preprocessing, card.labels, activation=card.activation) as classifier:
         reached = np.stack([classifier.infer(frame) for frame in draft.probes.frames])
         difference = check_precision(full, reached, precision)
         half = golden.fp16_logits

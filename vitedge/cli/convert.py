@@ -81,6 +81,7 @@ FLAGS = {
     "max_p99_ms": Flag(
         "with --precision auto: the longest p99, in milliseconds, as vitedge bench measures it", "MS", ("--max-p99",)
     ),
+    "activation": Flag("if the source does not say it: softmax for one class an image, sigmoid for labels", "NAME"),
     "labels": Flag("one label a line, instead of the checkpoint's", "FILE"),
     "preprocessing": Flag(
         "if the source does not say it: a JSON file with timm's keys, a bundle's manifest.json, or timm:NAME", "SPEC"

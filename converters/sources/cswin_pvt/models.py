@@ -65,7 +65,7 @@ def load_variant(
         weights_sha256=sha256,
         pretrained=bool(sha256),
     )
-    return TorchModel(card, network)
+    return TorchModel(card, network, gives_logits=True)
 
 
 def _with_weights(

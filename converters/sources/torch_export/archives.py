@@ -35,7 +35,7 @@ from vitedge.safety.limits import (
     TENSOR_DIMENSIONS,
 )
 
-CONTRACT = "one image (1,3,H,W), normalized float32, to logits (1,classes), two or more; sizes may be dynamic"
+CONTRACT = "one image (1,3,H,W), normalized float32, to logits (1,classes); sizes may be dynamic"
 ROOT = "program"
 PROGRAM = "models/model.json"
 WEIGHTS = "data/weights/"

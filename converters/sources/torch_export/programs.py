@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from vitedge.bundle.bundle import sha256_of
-from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.converters.onnx_export import check_outputs
 from vitedge.converters.reference import Frames, Logits, normalized
 from vitedge.converters.sources.labels import choose_labels
@@ -46,10 +46,12 @@ class ExportedProgramModel:
     Attributes:
         card: identity, labels, preprocessing.
         path: path of the file.
+        activation: None, because a file does not say what its outputs are.
     """
 
     card: ModelCard
     path: Path
+    activation: Activation | None = None
 
     def export(self, frames: Frames) -> tuple[onnx.ModelProto, Logits]:
         """Write the program as ONNX, as ``export`` does for a module, and run it in PyTorch.
@@ -142,14 +144,14 @@ def _run(path: Path, folder: Path, request: Mapping[str, Any]) -> ProgramInfo:
 def _facts(told: Any, path: Path) -> ProgramInfo:
     """Check the child's report, which is not trusted."""
     match told:
-        case {"input_size": None, "logits": int(logits)} if logits > 1:
+        case {"input_size": None, "logits": int(logits)} if logits > 0:
             return ProgramInfo(None, logits)
-        case {"input_size": [int(height), int(width)], "logits": int(logits)} if logits > 1:
+        case {"input_size": [int(height), int(width)], "logits": int(logits)} if logits > 0:
             if min(height, width) > 0 and max(height, width) <= INPUT_SIDE:
                 return ProgramInfo((height, width), logits)
     raise CheckpointError(
         f"{path} describes itself as {told!r:.200}",
-        expected=f"an image of up to {INPUT_SIDE}x{INPUT_SIDE} and two logits or more",
+        expected=f"an image of up to {INPUT_SIDE}x{INPUT_SIDE} and a logit or more",
     )
 
 

@@ -27,7 +27,7 @@ from vitedge.graph.folding import fold_constants
 from vitedge.graph.session import open_session
 from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
-MIN_CLASSES = 2
+MIN_CLASSES = 1
 GRAPH = "model.onnx"
 IMAGES = "images.f32"
 LOGITS = "logits.f32"
