@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import itertools
+import logging
+import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
 
 from vitedge import progress
-from vitedge.progress import Counters, Item, Silent, Terminal
+from vitedge.progress import CHECK_SECONDS, REPORT_SECONDS, Counters, Guarded, Item, Silent, Terminal, reporting
 
 
 class Screen(io.StringIO):
@@ -96,3 +99,154 @@ def test_counters_of_work_that_tells_its_steps() -> None:
         "outer of 2", "outer", "inner of 1", "inner", "end of inner", "again of 3", "again", "end of again",
         "end of outer",
     ]  # fmt: skip
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def counted(clock: Clock, items: int, seconds: float) -> Iterator[int]:
+    """Items that each take so long."""
+    for item in range(items):
+        yield item
+        clock.now += seconds
+
+
+class TestWithoutATerminal:
+    def test_the_step_comes_at_once_and_a_line_now_and_then(self) -> None:
+        stream, clock = io.StringIO(), Clock()
+        terminal = Terminal(stream, clock=clock)
+        terminal.step("quantizing")
+        assert stream.getvalue() == "[   0.0 s] quantizing\n"
+        list(terminal.track(counted(clock, 100, 1.0), total=100, unit="images"))
+        assert stream.getvalue().splitlines()[1:] == [
+            "[  25.0 s] still quantizing: 25/100 images, 75 s left",
+            "[  50.0 s] still quantizing: 50/100 images, 50 s left",
+            "[  75.0 s] still quantizing: 75/100 images, 25 s left",
+        ]
+
+    def test_no_silence_is_longer_than_half_a_minute_in_one_piece_of_work(self) -> None:
+        stream, clock = io.StringIO(), Clock()
+        terminal = Terminal(stream, clock=clock)
+        terminal.remind()
+        terminal.step("compiling")
+        for _ in range(100):
+            clock.now += CHECK_SECONDS
+            terminal.remind()
+        moments = [float(line[1:8]) for line in stream.getvalue().splitlines()]
+        assert max(late - early for early, late in itertools.pairwise(moments)) <= 30.0
+        assert stream.getvalue().splitlines()[-1] == "[ 500.0 s] still compiling"
+        assert CHECK_SECONDS + REPORT_SECONDS <= 30.0
+
+    def test_a_new_step_says_nothing_of_the_one_before(self) -> None:
+        stream, clock = io.StringIO(), Clock()
+        terminal = Terminal(stream, clock=clock)
+        terminal.step("one")
+        next(iter(terminal.track("ab", total=2, unit="letters")))
+        terminal.step("two")
+        clock.now = 60.0
+        terminal.remind()
+        assert stream.getvalue().splitlines()[-1] == "[  60.0 s] still two"
+
+    @pytest.mark.timeout(30)
+    def test_reporting_reminds_until_it_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reminded = threading.Event()
+        monkeypatch.setattr(progress, "CHECK_SECONDS", 0.0)
+        monkeypatch.setattr(Terminal, "remind", lambda _: reminded.set())
+        with reporting(Terminal(io.StringIO())):
+            assert reminded.wait(20)
+        assert not [thread for thread in threading.enumerate() if thread.name == "vitedge-progress"]
+
+    def test_reporting_leaves_others_alone(self) -> None:
+        with reporting(Silent()):
+            assert not [thread for thread in threading.enumerate() if thread.name == "vitedge-progress"]
+
+
+def test_a_terminal_needs_no_reminder() -> None:
+    screen, clock = Screen(), Clock()
+    terminal = Terminal(screen, clock=clock)
+    terminal.step("compiling")
+    clock.now = 99.0
+    terminal.remind()
+    assert screen.getvalue().count("\n") == 1
+
+
+class Broken(Silent):
+    """A bar that fails at every call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def step(self, text: str) -> None:
+        self.calls += 1
+        raise ValueError("no such bar")
+
+    def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+        self.calls += 1
+        raise ValueError("no such bar")
+
+
+class TestGuarded:
+    def test_the_work_goes_on_without_a_broken_progress(self, caplog: pytest.LogCaptureFixture) -> None:
+        broken = Broken()
+        guarded = Guarded(broken)
+        with caplog.at_level(logging.WARNING, "vitedge"):
+            guarded.step("one")
+            guarded.step("two")
+            assert list(guarded.track("abc", total=3, unit="letters")) == ["a", "b", "c"]
+        assert broken.calls == 2
+        assert set(caplog.messages) == {"the progress cannot be shown any more; the work goes on"}
+
+    def test_what_the_work_raises_is_raised(self) -> None:
+        def items() -> Iterator[int]:
+            yield 1
+            raise OSError("the disk")
+
+        with pytest.raises(OSError, match="the disk"):
+            list(Guarded(Silent()).track(items(), total=2, unit="files"))
+
+    def test_an_interrupt_passes(self) -> None:
+        class Interrupted(Silent):
+            def step(self, text: str) -> None:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Guarded(Interrupted()).step("one")
+
+
+@pytest.mark.timeout(60)
+def test_counters_may_be_called_from_any_thread() -> None:
+    """As TensorRT calls its progress monitor; generators would refuse two threads at once."""
+    failed: list[str] = []
+
+    class Recorded(Silent):
+        def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+            for number, item in enumerate(items):
+                sum(range(200))
+                if number >= 0:
+                    yield item
+
+    def work(counters: Counters) -> None:
+        try:
+            for number in range(300):
+                counters.begin(number % 3, total=9, unit="steps")
+                for _ in range(5):
+                    counters.advance(number % 3)
+                counters.end(number % 3)
+        except Exception as error:  # noqa: BLE001
+            failed.append(repr(error))
+
+    with Counters(Recorded()) as counters:
+        threads = [threading.Thread(target=work, args=(counters,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not counters._guard._failed
+    assert failed == []

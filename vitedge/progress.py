@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import repeat
 from typing import Protocol, TextIO, TypeVar
 
 from vitedge.safety.escape import terminal
 
+logger = logging.getLogger("vitedge")
+
 Item = TypeVar("Item")
 
 REDRAW_SECONDS = 0.1
+REPORT_SECONDS = 25.0
+CHECK_SECONDS = 5.0
+"""Together with ``REPORT_SECONDS``: no silence is longer than 30 s."""
 
 
 class Progress(Protocol):
@@ -38,39 +46,59 @@ class Silent:
 
 
 class Terminal:
-    """One line a step on a text stream; counters and remaining time are redrawn in place on a terminal only.
+    """One line a step on a text stream.
+
+    On a terminal, counters and remaining time are redrawn in place. Elsewhere, as in the log of a service, a long step
+    prints a line every ``REPORT_SECONDS``; within ``reporting``, also while it computes in one piece.
 
     Work continues if its progress cannot be written: text that a full disk or a closed pipe rejects is lost.
+
+    Args:
+        stream: by default standard error.
+        clock: returns seconds.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = self._spoken = clock()
+        self._step = self._count = ""
+        self._lock = threading.RLock()
 
     def step(self, text: str) -> None:
         """Print the step with the seconds since the start."""
-        self._write(f"[{time.monotonic() - self._started:6.1f} s] {terminal(text)}\n")
+        with self._lock:
+            self._step, self._count = terminal(text), ""
+            self._print(self._step)
 
     def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
-        """Yield the items; on a terminal, redraw the count and the remaining time."""
-        if not self._live:
-            yield from items
-            return
-        begun = drawn = time.monotonic()
+        """Yield the items, and show their count and the remaining time."""
+        begun = drawn = self._clock()
         try:
             for done, item in enumerate(items):
-                now = time.monotonic()
-                if now - drawn >= REDRAW_SECONDS:
-                    self._draw(done, total, unit, now - begun)
+                now = self._clock()
+                self._count = _count_text(done, total, unit, now - begun)
+                if not self._live:
+                    self.remind()
+                elif now - drawn >= REDRAW_SECONDS:
+                    self._write(f"\r\033[K           {self._count}")
                     drawn = now
                 yield item
         finally:
-            self._write("\r\033[K")
+            self._count = ""
+            if self._live:
+                self._write("\r\033[K")
 
-    def _draw(self, done: int, total: int, unit: str, elapsed: float) -> None:
-        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
-        self._write(f"\r\033[K           {done}/{total} {terminal(unit)}{left}")
+    def remind(self) -> None:
+        """Where counters are not redrawn, print that the step goes on, if nothing was printed for a while."""
+        with self._lock:
+            if not self._live and self._step and self._clock() - self._spoken >= REPORT_SECONDS:
+                self._print(f"still {self._step}{': ' if self._count else ''}{self._count}")
+
+    def _print(self, text: str) -> None:
+        self._spoken = self._clock()
+        self._write(f"[{self._spoken - self._started:6.1f} s] {text}\n")
 
     def _write(self, text: str) -> None:
         with suppress(OSError):
@@ -78,8 +106,76 @@ class Terminal:
             self._stream.flush()
 
 
+def _count_text(done: int, total: int, unit: str, elapsed: float) -> str:
+    left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
+    return f"{done}/{total} {terminal(unit)}{left}"
+
+
+@contextmanager
+def reporting(progress: Progress) -> Iterator[None]:
+    """Have a ``Terminal`` report that a step goes on, while a library computes in one piece; others are left alone."""
+    if not isinstance(progress, Terminal):
+        yield
+        return
+    ended = threading.Event()
+
+    def remind() -> None:
+        while not ended.wait(CHECK_SECONDS):
+            progress.remind()
+
+    thread = threading.Thread(target=remind, name="vitedge-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class Guarded:
+    """Passes everything on to a ``Progress``, until that fails: then the work goes on in silence.
+
+    Args:
+        progress: receives the steps and items.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._guard = _Guard()
+
+    def step(self, text: str) -> None:
+        """Pass the step on."""
+        self._guard.call(partial(self._progress.step, text))
+
+    def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+        """Yield the items; an error of the items themselves is raised."""
+        with Counters(self._progress) as counters:
+            counters.begin(0, total=total, unit=unit)
+            for item in items:
+                counters.advance(0)
+                yield item
+
+
+class _Guard:
+    """Calls functions until one fails."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def call(self, function: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            function()
+        except Exception:
+            self._failed = True
+            logger.warning("the progress cannot be shown any more; the work goes on", exc_info=True)
+
+
 class Counters:
-    """Counters of a ``Progress`` for work that reports its steps itself, several counters at a time.
+    """Counters of a ``Progress`` for work that reports its steps itself, several counters at a time, from any thread.
+
+    A progress that fails is not called again, and the work goes on.
 
     Args:
         progress: receives the counters.
@@ -88,27 +184,36 @@ class Counters:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._open: dict[object, Iterator[None]] = {}
+        self._guard = _Guard()
+        self._lock = threading.RLock()
 
     def begin(self, key: object, *, total: int, unit: str) -> None:
         """Open a counter, and close the counter that the key had before."""
-        self.end(key)
-        self._open[key] = iter(self._progress.track(repeat(None), total=total, unit=unit))
+        with self._lock:
+            self.end(key)
+            self._guard.call(partial(self._begin, key, total, unit))
 
     def advance(self, key: object) -> None:
         """Count one more item as begun."""
-        if key in self._open:
-            next(self._open[key], None)
+        with self._lock:
+            if key in self._open:
+                self._guard.call(partial(next, self._open[key], None))
 
     def end(self, key: object) -> None:
         """Close a counter; a second call does nothing."""
-        close = getattr(self._open.pop(key, None), "close", None)
-        if close is not None:
-            close()
+        with self._lock:
+            close = getattr(self._open.pop(key, None), "close", None)
+            if close is not None:
+                self._guard.call(close)
+
+    def _begin(self, key: object, total: int, unit: str) -> None:
+        self._open[key] = iter(self._progress.track(repeat(None), total=total, unit=unit))
 
     def __enter__(self) -> Counters:
         return self
 
     def __exit__(self, *error: object) -> None:
         """Close the open counters, the last first."""
-        for key in reversed(tuple(self._open)):
-            self.end(key)
+        with self._lock:
+            for key in reversed(tuple(self._open)):
+                self.end(key)

@@ -20,7 +20,7 @@ import numpy as np
 from vitedge.bundle.bundle import Bundle, open_bundle
 from vitedge.bundle.signatures import Trust
 from vitedge.errors import EngineError, UsageError
-from vitedge.progress import Progress, Silent
+from vitedge.progress import Guarded, Progress, Silent, reporting
 from vitedge.runtime.engines.self_test import self_test
 from vitedge.runtime.engines.tensorrt.build.worker import BuildRequest, build_apart
 from vitedge.runtime.engines.tensorrt.build_record import (
@@ -135,20 +135,21 @@ def ensure_built(
     """Return the bundle's plan for a device and build it if there is none; ``workspace`` is in bytes."""
     here = fingerprint_of(device.module, device.gpu, graphs_of(bundle))
     plan_dir = writable_plan_dir(bundle)
+    guarded = Guarded(progress)
     try:
-        with build_lock(plan_dir, progress) as work:
+        with reporting(progress), build_lock(plan_dir, guarded) as work:
             found = find_plan(bundle, here)
             if isinstance(found, StoredPlan) and not force:
                 found.read()  # raises if the plan was altered
                 return found
             if isinstance(found, str) and found != NOTHING_YET:
-                progress.step(f"building anew: {found}")
+                guarded.step(f"building anew: {found}")
             allowed = check_memory(bundle, workspace)
-            record = _build(bundle, device, here, work, known_timings(plan_dir, bundle), allowed, progress)
+            record = _build(bundle, device, here, work, known_timings(plan_dir, bundle), allowed, guarded)
             timings = timings_in(work)
             replace_plan_dir(work, plan_dir)
             if not register_build(record, timings):
-                progress.step(NOT_REGISTERED)
+                guarded.step(NOT_REGISTERED)
             return StoredPlan(plan_dir, record)
     except OSError as error:
         raise EngineError(

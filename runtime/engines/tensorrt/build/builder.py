@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,29 +150,24 @@ def _failed(api: Api, graph: Path, captured: LogCapture) -> EngineError:
 
 
 def _monitor(module: Any, counters: Counters) -> Any:
-    """Make an ``IProgressMonitor`` that advances counters; TensorRT calls it from its own threads."""
+    """Make an ``IProgressMonitor`` that advances counters; TensorRT calls it from its own threads.
+
+    Nothing is raised there, because an exception in a thread of TensorRT would end the process.
+    """
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
-            self._broken = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
-            self._guarded(partial(counters.begin, phase_name, total=num_steps, unit=phase_name))
-            self._guarded(partial(counters.advance, phase_name))
+            counters.begin(phase_name, total=num_steps, unit=phase_name)
+            counters.advance(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002
-            self._guarded(partial(counters.advance, phase_name))
-            return not self._broken
+            counters.advance(phase_name)
+            return True  # False would cancel the build
 
         def phase_finish(self, phase_name: str) -> None:
-            self._guarded(partial(counters.end, phase_name))
-
-        def _guarded(self, call: Callable[[], None]) -> None:
-            """Cancel the build if the call fails: an exception in TensorRT's thread would end the process."""
-            try:
-                call()
-            except Exception:  # noqa: BLE001
-                self._broken = True
+            counters.end(phase_name)
 
     return Monitor()

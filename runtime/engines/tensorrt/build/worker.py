@@ -6,7 +6,6 @@ reports progress and errors as lines of JSON on standard output.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -145,13 +144,12 @@ class JsonProgress:
             self.write({"counter": number, "ended": True})
 
     def write(self, event: dict[str, Any]) -> None:
-        """Write one line and flush it.
-
-        Raises:
-            BrokenPipeError: the waiting process has gone.
-        """
-        self._stream.write(json.dumps(event) + "\n")
-        self._stream.flush()
+        """Write one line and flush it; end this process if nobody waits for its result any more."""
+        try:
+            self._stream.write(json.dumps(event) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            os._exit(1)  # from any thread: TensorRT calls its progress monitor from its own
 
 
 def work(request: BuildRequest, lines: JsonProgress) -> int:
@@ -179,9 +177,7 @@ def main() -> int:
     """Serve one request; what TensorRT and CUDA print goes to standard error, not between the lines of JSON."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)
-        with contextlib.suppress(BrokenPipeError):
-            return work(BuildRequest(**json.loads(sys.argv[1])), JsonProgress(stream))
-    return 1
+        return work(BuildRequest(**json.loads(sys.argv[1])), JsonProgress(stream))
 
 
 if __name__ == "__main__":
