@@ -25,6 +25,7 @@ def run(request: Request, progress: Progress) -> Bundle:
         watched = Watched(progress, interrupts)
         datasets = find_datasets(request)
         drafted = draft(request, datasets, watched)
+        datasets = datasets.of(drafted.card)
         if request.contract is not None and datasets.selection is not None:
             drafted = choose_precision(folder, drafted, request.contract, datasets.selection, watched)
         watched.step(f"writing {drafted.backend.WRITES}")

@@ -6,7 +6,6 @@ names one image a line.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections import deque
@@ -26,7 +25,7 @@ from vitedge.calib.data.dataset import (
     shuffled,
     some_names,
 )
-from vitedge.errors import CalibrationError, FrameSourceError
+from vitedge.errors import CalibrationError, FrameSourceError, near_spellings
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.images import find_images, open_image
 from vitedge.runtime.system.machine import usable_cpus
@@ -133,6 +132,20 @@ class ImageFolder:
         """Classes of the images, sorted; the empty name stands for the dataset's own folder."""
         return tuple(sorted({file.class_name for file in self.files}))
 
+    def by_label(self, labels: Sequence[str], class_ids: Sequence[str]) -> ImageFolder:
+        """Return the images with folders that are named by a class's ID, such as ``n01440764``, named by its label.
+
+        Args:
+            labels: labels of the model, one a logit.
+            class_ids: the ID of each class; empty if the model has none.
+        """
+        label_of = {_plain(class_id): label for class_id, label in zip(class_ids, labels, strict=False) if class_id}
+        if not label_of:
+            return self
+        names = {name: label_of.get(_plain(name), name) for name in self.class_names if name not in set(labels)}
+        files = (replace(file, class_name=names.get(file.class_name, file.class_name)) for file in self.files)
+        return replace(self, files=tuple(files))
+
     def is_labelled(self, labels: Sequence[str]) -> bool:
         """Return whether a label names the folder of every image, so that the folders are meant as classes."""
         matches = _matcher(labels)
@@ -142,7 +155,8 @@ class ImageFolder:
         """Return the index in ``labels`` of each of ``class_names``; case, ``_`` and ``-`` do not matter.
 
         Args:
-            labels: labels of the model, one a logit.
+            labels: labels of the model, one a logit. A folder ``crane`` may mean ``crane (3)`` or ``crane (7)``, and
+                is refused.
 
         Raises:
             CalibrationError: a folder has no label or several, or images lie beside the folders.
@@ -161,9 +175,10 @@ class ImageFolder:
         for name, found in matches.items():
             if len(found) > 1:
                 raise CalibrationError(
-                    f"the folder {name!r} may mean several classes of the model: {', '.join(map(str, found))}",
-                    expected="labels that differ",
-                    fix="convert again with labels=FILE, one distinct label a line",
+                    f"the folder {name!r} may mean several classes of the model: {', '.join(map(str, found))} "
+                    f"({some_names([labels[index] for index in found])})",
+                    expected="the folder of one class",
+                    fix="give the folder the whole label; where these are equal, convert again with labels=FILE",
                 )
         return {name: found[0] for name, found in matches.items()}
 
@@ -195,7 +210,7 @@ class ImageFolder:
     def _unknown_classes(self, unknown: Sequence[str], labels: Sequence[str]) -> CalibrationError:
         known = {_plain(label): label for label in labels}
         named = unknown[:NAMES_SHOWN]
-        close = [difflib.get_close_matches(_plain(name), list(known), n=1, cutoff=0.6) for name in named]
+        close = [near_spellings(_plain(name), known, limit=1) for name in named]
         hints = [f"{name!r} is close to {known[best[0]]!r}" for name, best in zip(named, close, strict=True) if best]
         return CalibrationError(
             f"{len(unknown)} of the {len(self.class_names)} folders in {self.folder} are no labels of the model: "
@@ -251,13 +266,20 @@ def _decode(file: ImageFile, max_pixels: int) -> DecodedImage | None:
 
 
 def _matcher(labels: Sequence[str]) -> Callable[[str], list[int]]:
-    """Return a function from a folder's name to the indices of its labels: equal ones, else nearly equal ones."""
+    """Return a function from a folder's name to the indices of its labels.
+
+    They are equal labels, else nearly equal ones, else several that differ only in what follows them in parentheses.
+    """
     exact: dict[str, list[int]] = {}
     near: dict[str, list[int]] = {}
+    shared: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         exact.setdefault(label, []).append(index)
         near.setdefault(_plain(label), []).append(index)
-    return lambda name: exact.get(name) or near.get(_plain(name), [])
+        if label.endswith(")"):
+            shared.setdefault(_plain(label.rpartition(" (")[0]), []).append(index)
+    several = {name: indices for name, indices in shared.items() if len(indices) > 1}
+    return lambda name: exact.get(name) or near.get(_plain(name)) or several.get(_plain(name), [])
 
 
 def _plain(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import CALIBRATION_IMAGES, CalibrationImages, ImageDataset
 from vitedge.calib.data.image_folder import ImageFolder
@@ -31,6 +32,15 @@ class Datasets:
     calibration: ImageDataset | None
     evaluation: ImageFolder | None
     selection: ImageDataset | None
+
+    def of(self, card: ModelCard) -> Datasets:
+        """Return the same images, with folders that are named by a class's ID named by its label."""
+        evaluation, selection = self.evaluation, self.selection
+        return Datasets(
+            self.calibration,
+            None if evaluation is None else evaluation.by_label(card.labels, card.class_ids),
+            selection.by_label(card.labels, card.class_ids) if isinstance(selection, ImageFolder) else selection,
+        )
 
 
 @dataclass(frozen=True)

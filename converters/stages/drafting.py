@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
-from vitedge.calib.data.dataset import ImageDataset, ImageFile
+from vitedge.calib.data.dataset import ImageDataset, ImageFile, some_names
 from vitedge.calib.data.leakage import count_shared_images
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of
 from vitedge.converters.precision_search.search import Choice
 from vitedge.converters.request import Request
 from vitedge.converters.rewrites.apply import REWRITES
+from vitedge.converters.sources.labels import identified
 from vitedge.converters.stages.datasets import Datasets, Probes, choose_probes, read_photos
 from vitedge.converters.stages.exporting import FullGraph, full_graph
 from vitedge.converters.stages.loading import load_model
@@ -60,13 +61,18 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
     backend = backend_of(request.target)
     progress.step(f"loading {request.source.name}")
     model = load_model(request.source, request.model, progress)
-    card = model.card
+    card = identified(model.card)
+    changed = [label for label, given in zip(card.labels, model.card.labels, strict=True) if label != given]
+    if changed:
+        progress.step(f"note: labels of several classes are told apart: {some_names(changed)}")
+    datasets = datasets.of(card)
     progress.step(f"its images: {_described(card.preprocessing)}")
     if datasets.evaluation is not None and (request.contract is None or request.abstain_error is not None):
         datasets.evaluation.class_to_idx(card.labels)
     photos = read_photos(datasets.calibration, card.preprocessing, progress)
     probes = choose_probes(photos, card.preprocessing)
-    full = full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress)
+    full = full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress, activation=request.activation)
+    card = replace(card, activation=full.activation)
     backend.check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
     material = Material(full.graph, card, probes.frames, probes.golden, photos)

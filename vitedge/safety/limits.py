@@ -9,8 +9,8 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
-MANIFEST_BYTES = 1 * MIB
-"""Size of ``manifest.json`` and of ``tensorrt/build.json``; 10,000 labels take 0.3 MB."""
+MANIFEST_BYTES = 2 * MIB
+"""Size of ``manifest.json`` and of ``tensorrt/build.json``; ImageNet-21k's labels and IDs take 1.4 MB."""
 JSON_BYTES = 16 * MIB
 """Size of any other JSON: model configurations, headers, records of the cache."""
 JSON_DEPTH = 50

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from vitedge.bundle.bundle import Bundle, open_bundle
 from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.calib.data.dataset import ImageDataset
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.open import open_dataset
 from vitedge.calib.evaluation import accuracy
 from vitedge.calib.evaluation.accuracy import check_same_labels, collect_predictions, compare, score
@@ -24,7 +25,7 @@ from vitedge.calib.evaluation.score_calibration import (
     check_image_count,
     write_confidence,
 )
-from vitedge.errors import UsageError
+from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Progress, Silent
 from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport
 from vitedge.runtime.load import load
@@ -80,6 +81,8 @@ def evaluate(
     if fit_confidence:
         check_image_count(len(images))
     bundles = [open_bundle(each) for each in (bundle, against) if each is not None]
+    if isinstance(images, ImageFolder):
+        images = images.by_label(bundles[0].manifest.model.labels, bundles[0].manifest.model.class_ids)
     resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(bundles, images, engine))
     sensitivity = _sensitivity(bundles[0], bundles[1], images, progress) if layers else None
     with ExitStack() as opened:
@@ -122,9 +125,13 @@ def measure(
         UsageError: the two models have different classes.
         EngineError: an engine failed.
     """
-    labelled = against is None or images.is_labelled(model.labels)
-    if labelled:
+    labelled = images.is_labelled(model.labels)
+    if against is None:
+        _check_classes(images, model.labels)
+    elif labelled:
         images.class_to_idx(model.labels)
+    else:
+        progress.step(f"note: no accuracy, because {_unlabelled(images, model.labels)}")
     named = [(bundle, model), *([against] if against else [])]
     if against is not None:
         check_same_labels(model.labels, against[1].labels)
@@ -156,6 +163,24 @@ def _check(
         raise UsageError("fit_confidence= runs on this machine alone", fix="leave out scheduler=, or set a limit=")
     if resume is not None and fit_confidence:
         raise UsageError("resume= keeps no logits, which fit_confidence= needs", fix="leave out one of them")
+
+
+def _check_classes(images: ImageDataset, labels: Sequence[str]) -> None:
+    """Refuse images whose classes are no labels, and tell what can be measured without labels."""
+    try:
+        images.class_to_idx(labels)
+    except CalibrationError as error:
+        without = "without labels, against=BUNDLE measures how often two bundles agree"
+        fix = f"{error.fix}; {without}" if error.fix else without
+        raise CalibrationError(error.problem, expected=error.expected, fix=fix) from error
+
+
+def _unlabelled(images: ImageDataset, labels: Sequence[str]) -> str:
+    try:
+        images.class_to_idx(labels)
+    except CalibrationError as error:
+        return error.problem
+    return f"the classes of {images.path} are no labels of the model"
 
 
 def _sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:

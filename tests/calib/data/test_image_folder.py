@@ -154,6 +154,49 @@ def test_a_folder_that_may_mean_two_classes(tmp_path: Path, labels: tuple[str, .
     assert "labels=" in caught.value.fix
 
 
+@pytest.mark.parametrize("folder", ["crane", "Crane", "crane (3)"])
+def test_a_folder_for_two_labels_that_were_told_apart(tmp_path: Path, folder: str) -> None:
+    photos.write_photo(tmp_path / folder / "0.png", "red")
+    images, labels = ImageFolder.open(tmp_path), ("crane (0)", "b", "c", "crane (3)", "kite (bird)")
+    if folder == "crane (3)":
+        assert images.class_to_idx(labels) == {"crane (3)": 3}
+        return
+    with pytest.raises(CalibrationError, match=r"of the model: 0, 3 \('crane \(0\)', 'crane \(3\)'\)"):
+        images.class_to_idx(labels)
+
+
+def test_what_is_in_parentheses_is_left_out_only_where_labels_share_the_rest(tmp_path: Path) -> None:
+    photos.write_photo(tmp_path / "kite" / "0.png", "red")
+    with pytest.raises(CalibrationError, match="no labels of the model: 'kite'"):
+        ImageFolder.open(tmp_path).class_to_idx(("crane", "kite (bird)"))
+
+
+def test_folders_named_by_class_ids_get_the_labels(tmp_path: Path) -> None:
+    for name in ("n01440764", "N01443537", "loon", "n09999999"):
+        photos.write_photo(tmp_path / name / "0.png", "red")
+    photos.write_photo(tmp_path / "loose.png", "red")
+    images = ImageFolder.open(tmp_path)
+    ids = ("n01440764", "n01443537", "n01847000", "loon")
+    named = images.by_label(("tench", "goldfish", "drake", "loon"), ids)
+    assert named.class_names == ("", "goldfish", "loon", "n09999999", "tench")
+    assert [file.path for file in named.files] == [file.path for file in images.files]
+    assert images.by_label(("tench", "goldfish"), ()) == images
+
+
+def test_a_label_goes_before_a_class_id(tmp_path: Path) -> None:
+    photos.write_photo(tmp_path / "a" / "0.png", "red")
+    assert ImageFolder.open(tmp_path).by_label(("a", "b"), ("x", "a")).class_names == ("a",)
+
+
+def test_a_far_word_is_not_suggested(tmp_path: Path) -> None:
+    photos.write_photo(tmp_path / "dandelion" / "0.png", "red")
+    with pytest.raises(CalibrationError) as caught:
+        ImageFolder.open(tmp_path).class_to_idx(("lion", "sea lion"))
+    assert "lion" not in caught.value.fix
+    assert "'dandelion'" in caught.value.problem
+    assert "'lion', 'sea lion'" in caught.value.expected
+
+
 def test_a_folder_that_is_no_label(colours: Path) -> None:
     photos.write_photo(colours / "violet" / "0.png", "red")
     images = ImageFolder.open(colours)
