@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx_ir as ir
@@ -43,28 +43,41 @@ class Rewrite:
         name: for people.
         check: gives the reason why it does not apply to a graph; empty if it applies.
         rewrite: changes the graph in place; says in how many places.
+        requires: names of earlier rewrites; it does not run where one of them applied and was left out.
         needed: whether a bundle cannot do without it where it applies.
+        fix: what to do where a needed rewrite is not exact.
     """
 
     name: str
     check: Callable[[ir.Model, Preprocessing], str]
     rewrite: Callable[[ir.Model, Preprocessing], Places]
+    requires: tuple[str, ...] = ()
     needed: bool = False
+    fix: str = "please report this model"
 
+
+UPGRADE, TIDY, FUSE_LAYERNORM = "upgrade opset", "tidy", "fuse LayerNorm"
 
 REWRITES: tuple[Rewrite, ...] = (
-    Rewrite("upgrade opset", upgrade_opset.check, upgrade_opset.rewrite),
-    Rewrite("tidy", tidy.check, tidy.rewrite),
-    Rewrite("fuse LayerNorm", fuse_layernorm.check, fuse_layernorm.rewrite),
-    Rewrite("fuse GELU", fuse_gelu.check, fuse_gelu.rewrite),
-    Rewrite("drop mask guards", mask_guards.check, mask_guards.rewrite),
-    Rewrite("fold BatchNorm", fold_batchnorm.check, fold_batchnorm.rewrite),
-    Rewrite("one head", distilled_heads.check, distilled_heads.rewrite),
-    Rewrite("class token only", class_token_only.check, class_token_only.rewrite),
-    Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite),
-    Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite),
-    Rewrite("merge layout operators", merge_layout_operators.check, merge_layout_operators.rewrite),
-    Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite),
+    Rewrite(
+        "upgrade old opset",
+        upgrade_opset.check_old,
+        upgrade_opset.rewrite,
+        needed=True,
+        fix="export the model again with opset_version=20",
+    ),
+    Rewrite(UPGRADE, upgrade_opset.check, upgrade_opset.rewrite),
+    Rewrite(TIDY, tidy.check, tidy.rewrite),
+    Rewrite(FUSE_LAYERNORM, fuse_layernorm.check, fuse_layernorm.rewrite, requires=(UPGRADE, TIDY)),
+    Rewrite("fuse GELU", fuse_gelu.check, fuse_gelu.rewrite, requires=(UPGRADE, TIDY)),
+    Rewrite("drop mask guards", mask_guards.check, mask_guards.rewrite, requires=(TIDY,)),
+    Rewrite("fold BatchNorm", fold_batchnorm.check, fold_batchnorm.rewrite, requires=(TIDY,)),
+    Rewrite("one head", distilled_heads.check, distilled_heads.rewrite, requires=(TIDY,)),
+    Rewrite("class token only", class_token_only.check, class_token_only.rewrite, requires=(TIDY,)),
+    Rewrite("fold attention scale", attention_scale.check, attention_scale.rewrite, requires=(TIDY,)),
+    Rewrite("fold LayerNorm affine", layernorm_affine.check, layernorm_affine.rewrite, requires=(TIDY, FUSE_LAYERNORM)),
+    Rewrite("merge layout operators", merge_layout_operators.check, merge_layout_operators.rewrite, requires=(TIDY,)),
+    Rewrite("fold normalization", fold_normalization.check, fold_normalization.rewrite, requires=(TIDY,)),
     Rewrite("prepend normalization", prepend_normalization.check, prepend_normalization.rewrite, needed=True),
 )
 
@@ -78,7 +91,8 @@ class Rewritten:
         logits: of the frames that the rewrites were proved on, ``(N, classes)``.
         applied: the rewrites by name, in order, and what each one did.
         refused: why each other one did not apply.
-        unproved: the rewrites that were left out because they changed the outputs, and by how much.
+        unproved: the rewrites that were left out, and why: they raised an error or changed the outputs, or they require
+            a rewrite that was left out.
     """
 
     graph: onnx.ModelProto
@@ -88,58 +102,121 @@ class Rewritten:
     unproved: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """The logits that every rewritten graph is compared with, and their inputs."""
+
+    logits: Logits
+    frames: Frames
+    preprocessing: Preprocessing
+
+
 def apply_rewrites(
     graph: onnx.ModelProto,
     frames: Frames,
     preprocessing: Preprocessing,
     rewrites: Sequence[Rewrite] = REWRITES,
+    *,
+    reference: Logits | None = None,
 ) -> Rewritten:
-    """Apply rewrites in order.
+    """Apply rewrites in order, and compare the graph with the reference after each of them.
 
     Args:
         graph: float32, one image in, logits out.
         frames: ``(N,H,W,3)`` uint8 to prove them on.
         preprocessing: mean and std to fold in.
         rewrites: which, in which order.
+        reference: ``(N, classes)`` logits of the framework; by default those of ``graph`` in ONNX Runtime.
 
     Raises:
-        ConversionError: the logits are not finite or all equal, or a rewrite that is needed changed them.
+        ConversionError: the logits are not finite or all equal, the graph differs from the reference, or a rewrite that
+            is needed is not exact.
     """
     logits = graph_logits(graph, frames, preprocessing)
-    check_reference(logits, "the model")
-    applied: dict[str, Places] = {}
-    refused: dict[str, str] = {}
-    unproved: dict[str, str] = {}
+    check_reference(logits if reference is None else reference, "the model")
+    if reference is not None:
+        check_export(parity(reference, logits))
+    compared = _Reference(logits if reference is None else reference, frames, preprocessing)
+    result = Rewritten(graph, logits, {}, {}, {})
     for rewrite in rewrites:
-        model = ir.from_proto(graph)
-        reason = rewrite.check(model, preprocessing)
-        if reason:
-            refused[rewrite.name] = reason
+        missing = next((name for name in rewrite.requires if name in result.unproved), None)
+        if missing is not None:
+            result.unproved[rewrite.name] = f"it requires {missing}"
             continue
-        places = rewrite.rewrite(model, preprocessing)
-        NameFixPass()(model)
-        rewritten = ir.to_proto(model)
-        del model
-        gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
-        after = graph_logits(rewritten, frames, preprocessing)
-        difference = parity(logits, after)
-        if not is_exact(difference):
-            unproved[rewrite.name] = _left_out(rewrite, difference)
-            continue
-        graph, logits, applied[rewrite.name] = rewritten, after, places
-    return Rewritten(graph, logits, applied, refused, unproved)
+        result = _try(rewrite, result, compared)
+    return result
 
 
-def _left_out(rewrite: Rewrite, difference: Parity) -> str:
-    """What the rewrite did to the outputs."""
+def _try(rewrite: Rewrite, before: Rewritten, reference: _Reference) -> Rewritten:
+    """Keep a rewrite where it is exact; otherwise leave it out, and say why."""
+    try:
+        graph, places = _rewritten(rewrite, before, reference.preprocessing)
+        if places is None:
+            return before
+        logits = graph_logits(graph, reference.frames, reference.preprocessing)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a rule meets graphs that its author has not seen
+        before.unproved[rewrite.name] = _left_out(rewrite, "raised", _first_line(error), error)
+        return before
+    difference = parity(reference.logits, logits)
+    if is_exact(difference):
+        before.applied[rewrite.name] = places
+        return replace(before, graph=graph, logits=logits)
     change = f"error {difference.relative_error:.1e} of the logit range, SQNR {difference.sqnr_db:.1f} dB"
+    before.unproved[rewrite.name] = _left_out(rewrite, "changed the outputs:", change, None)
+    return before
+
+
+def _rewritten(
+    rewrite: Rewrite, before: Rewritten, preprocessing: Preprocessing
+) -> tuple[onnx.ModelProto, Places | None]:
+    """Return the rewritten graph and its places; no places where the rewrite does not apply."""
+    model = ir.from_proto(before.graph)
+    reason = rewrite.check(model, preprocessing)
+    if reason:
+        before.refused[rewrite.name] = reason
+        return before.graph, None
+    places = rewrite.rewrite(model, preprocessing)
+    NameFixPass()(model)
+    graph: onnx.ModelProto = ir.to_proto(model)
+    del model
+    gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
+    return graph, places
+
+
+def _left_out(rewrite: Rewrite, what: str, said: str, error: Exception | None) -> str:
+    """Say why a rewrite is left out.
+
+    Raises:
+        ConversionError: a bundle cannot do without it.
+    """
     if rewrite.needed:
         raise ConversionError(
-            f"the rewrite {rewrite.name!r} changed the outputs: {change}",
+            f"the rewrite {rewrite.name!r} {what} {said}",
+            expected=f"at most {MAX_RELATIVE_ERROR:.0e} of the logit range, at least {MIN_SQNR_DB:.0f} dB",
+            fix=rewrite.fix,
+        ) from error
+    return f"it {what} {said}"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
+
+
+def check_export(difference: Parity) -> None:
+    """Refuse a graph that differs from its reference by more than the rounding of float32.
+
+    Raises:
+        ConversionError: it does.
+    """
+    if not is_exact(difference):
+        raise ConversionError(
+            f"the exported graph differs from the model: error {difference.relative_error:.1e} of the logit range, "
+            f"SQNR {difference.sqnr_db:.1f} dB",
             expected=f"at most {MAX_RELATIVE_ERROR:.0e}, at least {MIN_SQNR_DB:.0f} dB",
             fix="please report this model",
         )
-    return change
 
 
 def is_exact(difference: Parity) -> bool:

@@ -1,4 +1,4 @@
-"""The sandboxed child that inlines, upgrades, checks and runs an untrusted graph; ``models`` is its parent.
+"""The sandboxed child that inlines, checks, upgrades and runs an untrusted graph; ``models`` is its parent.
 
 The parent uses only graphs that pass here. It folds constants, compiles and runs the same graph again. Here each of
 these steps took no more than the size of the file justifies, and only numbers of the graph depend on the image.
@@ -16,10 +16,10 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import version_converter
 from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
 
 from vitedge.bundle.bundle import OUTPUT_NAME
+from vitedge.converters.opset import upgraded
 from vitedge.converters.sources.onnx.files import GraphFile, load_external_data, read_graph
 from vitedge.converters.sources.onnx.graph_check import STANDARD_DOMAINS, nodes_of
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
@@ -59,7 +59,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     if file.sha256 != request["sha256"]:
         raise CheckpointError(f"{name} was changed while it was read", fix="convert it again")
     load_external_data(file.model, path)
-    model = _checked(file.model, opset, name)
+    model = _checked(file.model, name)
     del file
     graph = ir.from_proto(model)
     RemoveInitializersFromInputsPass()(graph)
@@ -83,19 +83,20 @@ def _limit_time(file: GraphFile) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _checked(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
-    """Inline functions, upgrade an old opset, and check the graph with ONNX's checker."""
+def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Inline functions, and check the graph with ONNX's checker.
+
+    It keeps its opset: its logits as given are the reference of the conversion.
+    """
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
-    version = opset_of(inlined)
-    upgraded = inlined if version is None or version >= MIN_OPSET else _upgraded(inlined, opset, name)
-    _check_operators(upgraded, name)
+    _check_operators(inlined, name)
     try:
-        onnx.checker.check_model(upgraded)
+        onnx.checker.check_model(inlined)
     except Exception as error:  # the checker's errors have no other base
         raise CheckpointError(
             f"{name} is not a valid ONNX file: {_first_line(error)}", fix="export or copy the file again"
         ) from error
-    return upgraded
+    return inlined
 
 
 def opset_of(model: onnx.ModelProto) -> int | None:
@@ -105,7 +106,7 @@ def opset_of(model: onnx.ModelProto) -> int | None:
 
 def _upgraded(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
     try:
-        return version_converter.convert_version(model, opset)
+        return upgraded(model, opset)
     except Exception as error:  # the converter's errors have no other base
         raise CheckpointError(
             f"{name} has opset {opset_of(model)}, and cannot be upgraded to {opset}: {_first_line(error)}",

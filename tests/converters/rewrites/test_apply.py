@@ -142,3 +142,87 @@ def test_every_rewrite_says_why_it_does_not_apply(small_graph: Rewritten, small_
 def test_is_exact_fails_on_anything_but_rounding(scale: float, shift: float) -> None:
     logits = np.random.default_rng(0).standard_normal((8, 10)).astype(np.float32)
     assert is_exact(parity(logits, logits * scale + shift)) == (scale == 1 and shift == 0)
+
+
+def untouched(model: ir.Model, preprocessing: Preprocessing) -> str:
+    return ""
+
+
+def raises(model: ir.Model, preprocessing: Preprocessing) -> Places:
+    raise KeyError("a graph that its author has not seen")
+
+
+def test_a_rewrite_that_raises_is_left_out_and_named(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    result = apply_rewrites(
+        small_export, frames, small_model.card.preprocessing, (Rewrite("broken", untouched, raises), *REWRITES)
+    )
+    assert result.unproved == {"broken": "it raised KeyError: 'a graph that its author has not seen'"}
+    assert "prepend normalization" in {*result.applied, *result.refused}
+
+
+def test_one_whose_graph_does_not_run_is_left_out(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    def cut(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        model.graph[3].op_type = "Softplus"
+        model.graph[3].domain = "nobody"
+        return ONE
+
+    result = apply_rewrites(small_export, frames, small_model.card.preprocessing, (Rewrite("cut", untouched, cut),))
+    assert result.unproved["cut"].startswith("it raised ConversionError: ONNX Runtime cannot run the graph")
+    assert result.graph is small_export
+
+
+def test_what_requires_a_rewrite_that_was_left_out_does_not_run(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    ran = []
+
+    def counted(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        ran.append(model)
+        return ONE
+
+    rules = (
+        Rewrite("first", untouched, raises),
+        Rewrite("second", untouched, counted, requires=("first",)),
+        Rewrite("third", untouched, counted, requires=("second",)),
+        Rewrite("other", untouched, counted),
+    )
+    result = apply_rewrites(small_export, frames, small_model.card.preprocessing, rules)
+    assert len(ran) == 1
+    assert result.unproved["second"] == "it requires first"
+    assert result.unproved["third"] == "it requires second"
+    assert list(result.applied) == ["other"]
+
+
+def test_a_rewrite_requires_only_earlier_ones() -> None:
+    names = [rewrite.name for rewrite in REWRITES]
+    for position, rewrite in enumerate(REWRITES):
+        assert set(rewrite.requires) <= set(names[:position]), rewrite.name
+
+
+def test_every_rewrite_is_compared_with_the_reference(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    """Small changes do not add up: each is 4e-5 of the range, and the third leaves what is exact."""
+
+    def drift(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        head = model.graph.initializers["head.weight"]
+        head.const_value = ir.tensor(head.const_value.numpy() * np.float32(1 + 4e-5), name=head.name)
+        return ONE
+
+    rules = [Rewrite(f"drift {number}", untouched, drift) for number in range(6)]
+    reference = graph_logits(small_export, frames, small_model.card.preprocessing)
+    result = apply_rewrites(small_export, frames, small_model.card.preprocessing, rules)
+    assert is_exact(parity(reference, result.logits))
+    assert 0 < len(result.applied) < 6
+
+
+def test_a_graph_that_differs_from_the_reference_is_refused(
+    small_export: onnx.ModelProto, small_model: TorchModel, frames: Frames
+) -> None:
+    reference = graph_logits(small_export, frames, small_model.card.preprocessing) * np.float32(1.001)
+    with pytest.raises(ConversionError, match="the exported graph differs from the model"):
+        apply_rewrites(small_export, frames, small_model.card.preprocessing, reference=reference)
