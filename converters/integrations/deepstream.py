@@ -19,10 +19,11 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import TARGETS, Target, target_named
 from vitedge.converters.integrations.built import built_plan
 from vitedge.converters.integrations.float_frames import PROBABILITIES, check_same, with_float_frames
+from vitedge.converters.integrations.label_text import label_text
 from vitedge.converters.sources.onnx.files import parse_graph
 from vitedge.errors import BundleIntegrityError, UsageError
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
-from vitedge.safety.escape import ini, terminal
+from vitedge.safety.escape import ini
 
 CONFIGURATION = "nvinfer.txt"
 GRAPH = "model.onnx"
@@ -51,11 +52,13 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         Notes for the user, a sentence each.
 
     Raises:
-        UsageError: the bundle is for a target that DeepStream cannot run.
+        UsageError: the bundle is for a target that DeepStream cannot run, or a label has a semicolon or is no line of
+            text.
         BundleIntegrityError: a file of the bundle was altered, or its graph cannot be read.
         ConversionError: the graph does not take floating-point frames.
     """
     manifest, target = bundle.manifest, _target(bundle)
+    labels = label_text(manifest.model.labels, separator=SEPARATOR, tool="DeepStream")  # on one line: one output layer
     temperature = 1.0 if manifest.confidence is None else manifest.confidence.temperature
     plan = built_plan(bundle)
     name = MODEL_ONNX if plan is None else plan.record.kept
@@ -63,13 +66,12 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     changed = with_float_frames(graph, temperature)
     check_same(graph, changed, bundle.golden().frames, temperature)
     (folder / GRAPH).write_bytes(changed.SerializeToString(deterministic=True))
-    (folder / LABELS).write_text(_labels(manifest.model.labels), encoding="utf-8")
+    (folder / LABELS).write_text(labels, encoding="utf-8")
     command = build_command(target, Path(GRAPH), Path(PLAN))
     (folder / CONFIGURATION).write_text(configuration(manifest, name, command), encoding="utf-8")
     return (
         f"build the engine on the device, in this folder: {command}",
         f"then: nvinfer config-file-path={CONFIGURATION}",
-        *_notes(manifest),
     )
 
 
@@ -172,23 +174,3 @@ def window(preprocessing: Preprocessing, height: int, width: int) -> tuple[int, 
 
 def _even(pixels: float) -> int:
     return 2 * round(pixels / 2)
-
-
-def _labels(labels: tuple[str, ...]) -> str:
-    """Write one line for the one output layer; semicolons separate the labels, and cannot be quoted."""
-    return SEPARATOR.join(_label(index, label) for index, label in enumerate(labels)) + "\n"
-
-
-def _label(index: int, label: str) -> str:
-    """Write a label without semicolons, or its number if the label is empty."""
-    return terminal(label).replace(SEPARATOR, ",").strip() or str(index)
-
-
-def _notes(manifest: Manifest) -> list[str]:
-    changed = [label for index, label in enumerate(manifest.model.labels) if _label(index, label) != label]
-    if not changed:
-        return []
-    return [
-        f"{len(changed)} labels, such as {changed[0]!r}, are written otherwise: semicolons as commas, control "
-        "characters as escapes, empty ones as numbers"
-    ]

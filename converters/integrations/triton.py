@@ -14,8 +14,9 @@ from vitedge.bundle.bundle import INPUT_NAME, LABELS, MODEL_ONNX, OPENVINO_BIN, 
 from vitedge.bundle.manifest import Manifest
 from vitedge.bundle.targets import target_named
 from vitedge.converters.integrations.built import built_plan
+from vitedge.converters.integrations.label_text import label_text
 from vitedge.runtime.engines.tensorrt.plan_store import MODEL_PLAN, StoredPlan
-from vitedge.safety.escape import pbtxt, terminal_lines
+from vitedge.safety.escape import pbtxt
 
 CONFIGURATION = "config.pbtxt"
 VERSION = "1"
@@ -53,8 +54,10 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         Notes for the user, a sentence each.
 
     Raises:
+        UsageError: a label is no line of text.
         BundleIntegrityError: a file of the bundle, or its plan, was altered.
     """
+    labels = label_text(bundle.manifest.model.labels, separator="\n", tool="Triton")
     plan = _served_plan(bundle)
     backend = _backend_of(bundle, plan)
     name = model_name(bundle.manifest)
@@ -64,7 +67,7 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         (version / Path(file).name).write_bytes(bundle.read(file))
     if plan is not None:
         (version / MODEL_PLAN).write_bytes(plan.read())
-    (folder / name / LABELS).write_text(terminal_lines(bundle.manifest.model.labels), encoding="utf-8")
+    (folder / name / LABELS).write_text(labels, encoding="utf-8")
     (folder / name / CONFIGURATION).write_text(configuration(bundle.manifest, backend), encoding="utf-8")
     return (
         "serve it: tritonserver --model-repository, and this folder",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, Bundle
 from vitedge.bundle.manifest import ConfidenceRecord, FileRecord, Manifest
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.converters.integrations.deepstream import _labels, configuration, window
+from vitedge.converters.integrations.deepstream import configuration, window
 from vitedge.converters.integrations.export import export
 from vitedge.errors import UsageError, VitedgeError
 
@@ -101,12 +101,12 @@ def test_what_it_names_is_there(jetson_bundle: Callable[..., Bundle], tmp_path: 
     assert (folder / settings["labelfile-path"]).read_text(encoding="utf-8") == "red;green;blue\n"
 
 
-def test_a_semicolon_in_a_label_becomes_a_comma_and_is_told(
-    jetson_bundle: Callable[..., Bundle], tmp_path: Path
-) -> None:
-    exported = export(jetson_bundle(labels=("a;b", "c", "d")), tool="deepstream", output=tmp_path / "out")
-    assert (exported.path / "labels.txt").read_text(encoding="utf-8") == "a,b;c;d\n"
-    assert "'a;b'" in exported.notes[-1]
+def test_a_semicolon_in_a_label_is_refused(jetson_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = jetson_bundle(labels=("a", "b;c", "d"))
+    with pytest.raises(UsageError, match=r"labels cannot be written for DeepStream: 1 'b;c'") as caught:
+        export(bundle, tool="deepstream", output=tmp_path / "out")
+    assert "labels=FILE" in caught.value.fix
+    assert not (tmp_path / "out").exists()
 
 
 HOSTILE = "nice\n[property]\ncustom-lib-path=/tmp/evil.so\nparse-classifier-func-name=run\n#"
@@ -118,15 +118,6 @@ def test_no_name_adds_a_setting(colour_manifest: Manifest, name: str, version: s
     settings = [line for line in configuration(hostile, "model.onnx", "trtexec").split("\n") if line and line[0] != "#"]
     plain = configuration(colour_manifest, "model.onnx", "trtexec").split("\n")
     assert settings == [line for line in plain if line and line[0] != "#"]
-
-
-@given(st.lists(st.text() | st.sampled_from([HOSTILE, ";", "", "\r"]), min_size=1))
-def test_as_many_labels_as_classes_on_one_line(labels: list[str]) -> None:
-    written = _labels(tuple(labels))
-    assert len(written.splitlines()) == 1
-    named = written.removesuffix("\n").split(";")
-    assert len(named) == len(labels)
-    assert all(named)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, Bundle
 from vitedge.converters.integrations.export import export
-from vitedge.errors import BundleIntegrityError
+from vitedge.errors import BundleIntegrityError, UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 GRAMMAR = ROOT / "build" / "references" / "tritonclient==2.73.0" / "tritonclient" / "grpc" / "model_config_pb2.py"
@@ -155,7 +155,7 @@ HOSTILE = 'x" }\nbackend: "python"\nmodel_operations { op_library_filename: "/tm
 def test_no_name_adds_a_setting_or_leaves_the_folder(
     make_bundle: Callable[..., Bundle], tmp_path: Path, name: str
 ) -> None:
-    bundle = make_bundle(tmp_path / "colour.bundle", labels=("red\nblue", "\x1b[31mgreen", ""))
+    bundle = make_bundle(tmp_path / "colour.bundle")
     hostile = replace(bundle.manifest, model=replace(bundle.manifest.model, name=name))
     folder = export(replace(bundle, manifest=hostile), tool="triton", output=tmp_path / "repository").path
     (model,) = folder.iterdir()
@@ -165,7 +165,14 @@ def test_no_name_adds_a_setting_or_leaves_the_folder(
         "openvino",
         0,
     )
-    assert (model / "labels.txt").read_text(encoding="utf-8").splitlines() == ["red\\nblue", "\\x1b[31mgreen", ""]
+
+
+@pytest.mark.parametrize("label", ["red\nblue", "\x1b[31mgreen", "", " ", "red\u2028blue", "\u202eder"])
+def test_a_label_that_is_no_line_is_refused(make_bundle: Callable[..., Bundle], tmp_path: Path, label: str) -> None:
+    bundle = make_bundle(tmp_path / "colour.bundle", labels=("red", label, "blue"))
+    with pytest.raises(UsageError, match="labels cannot be written for Triton: 1 "):
+        export(bundle, tool="triton", output=tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
 
 
 def test_a_name_that_is_no_folder(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
