@@ -81,6 +81,26 @@ def test_no_module_lies_in_a_folder_without_an_init() -> None:
             assert (path.parent / "__init__.py").is_file(), path
 
 
+def git_files(*options: str) -> set[Path]:
+    """What git lists of the folders with code and tests."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout of git")
+    command = ["git", "ls-files", "-z", *options, "--", *ROOMS, "tests", "benchmarks", "examples"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return {ROOT / name for name in listed.split("\0") if name}
+
+
+def test_git_has_every_package() -> None:
+    """A folder that a pattern in .gitignore names by chance is missing from every clone."""
+    tracked = git_files()
+    assert {path for room in ROOMS for path in (ROOT / room).rglob("__init__.py")} - tracked == set()
+
+
+def test_git_ignores_no_source() -> None:
+    ignored = git_files("--others", "--ignored", "--exclude-standard")
+    assert {path for path in ignored if "__pycache__" not in path.parts} == set()
+
+
 def test_one_version(pyproject: dict[str, Any]) -> None:
     assert pyproject["project"]["version"] == VERSION
     assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
