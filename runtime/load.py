@@ -15,6 +15,7 @@ from pathlib import Path
 from vitedge.bundle.bundle import GOLDEN, Bundle, open_bundle
 from vitedge.bundle.signatures import Trust
 from vitedge.errors import BundleError, EngineError
+from vitedge.progress import Progress, Silent, reporting
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.base import Engine
 from vitedge.runtime.engines.open import files_read, open_engine, open_workers
@@ -24,7 +25,12 @@ logger = logging.getLogger("vitedge")
 
 
 def load(
-    bundle: Bundle | str | Path, *, engine: str | None = None, threads: int | None = None, trust: Trust | None = None
+    bundle: Bundle | str | Path,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    trust: Trust | None = None,
+    progress: Progress = Silent(),  # noqa: B008
 ) -> Classifier:
     """Open a bundle for classification: check its hashes, compile it, and run the engine's self-test.
 
@@ -33,6 +39,7 @@ def load(
         engine: key in ``vitedge.runtime.engines.open.ENGINES``; by default the engine of the bundle's target.
         threads: number of CPU threads; by default the engine decides.
         trust: public keys, one of which must have signed the bundle.
+        progress: receives the steps; a TensorRT engine that was not built before takes minutes.
 
     Raises:
         BundleError: the bundle cannot be read, one of its files was altered, or no trusted key has signed it.
@@ -43,9 +50,9 @@ def load(
     opened = open_bundle(bundle, trust=trust, contents=False)
     checked_before = opened is bundle  # Bundle.open did that, unless it was told not to
     unread = () if checked_before else opened.manifest.files.keys() - {*files_read(opened, engine), GOLDEN}
-    with ExitStack() as failed:
+    with reporting(progress, f"loading {opened.path}"), ExitStack() as failed:
         with _checked_meanwhile(opened, unread):
-            opened_engine = open_engine(opened, engine, threads=threads)
+            opened_engine = open_engine(opened, engine, threads=threads, progress=progress)
             failed.callback(opened_engine.close)
         if not ensure_self_test(opened, opened_engine).vectors and not checked_before:
             opened.check([GOLDEN])  # a self-test that runs reads, and so checks, the golden vectors

@@ -144,6 +144,22 @@ class TestWithoutATerminal:
         assert stream.getvalue().splitlines()[-1] == "[ 500.0 s] still compiling"
         assert CHECK_SECONDS + REPORT_SECONDS <= 30.0
 
+    @pytest.mark.parametrize("kind", [io.StringIO, Screen])
+    def test_a_step_that_is_usually_short_is_named_if_it_is_not(self, kind: type[io.StringIO]) -> None:
+        stream, clock = kind(), Clock()
+        terminal = Terminal(stream, clock=clock)
+        terminal.prepare("loading tiny.bundle")
+        assert stream.getvalue() == ""
+        for clock.now in (5.0, 10.0):
+            terminal.remind()
+        assert stream.getvalue() == "[   5.0 s] still loading tiny.bundle\n"
+        terminal.step("building")
+        terminal.prepare("loading another")
+        clock.now = 60.0
+        terminal.remind()
+        assert ("still building" in stream.getvalue()) == (kind is io.StringIO)
+        assert "another" not in stream.getvalue()
+
     def test_a_new_step_says_nothing_of_the_one_before(self) -> None:
         stream, clock = io.StringIO(), Clock()
         terminal = Terminal(stream, clock=clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -90,10 +91,17 @@ class Terminal:
             if self._live:
                 self._write("\r\033[K")
 
-    def remind(self) -> None:
-        """Where counters are not redrawn, print that the step goes on, if nothing was printed for a while."""
+    def prepare(self, text: str) -> None:
+        """Name the step for ``remind`` without printing it, because it is usually short; a step before it stays."""
         with self._lock:
-            if not self._live and self._step and self._clock() - self._spoken >= REPORT_SECONDS:
+            if not self._step:
+                self._step, self._spoken = terminal(text), -math.inf
+
+    def remind(self) -> None:
+        """Print that the step goes on, if nothing was printed for a while; on a terminal, only if it never was."""
+        with self._lock:
+            quiet = self._clock() - self._spoken
+            if self._step and quiet >= REPORT_SECONDS and not (self._live and math.isfinite(quiet)):
                 self._print(f"still {self._step}{': ' if self._count else ''}{self._count}")
 
     def _print(self, text: str) -> None:
@@ -112,11 +120,18 @@ def _count_text(done: int, total: int, unit: str, elapsed: float) -> str:
 
 
 @contextmanager
-def reporting(progress: Progress) -> Iterator[None]:
-    """Have a ``Terminal`` report that a step goes on, while a library computes in one piece; others are left alone."""
+def reporting(progress: Progress, text: str = "") -> Iterator[None]:
+    """Have a ``Terminal`` report that a step goes on, while a library computes in one piece; others are left alone.
+
+    Args:
+        progress: receives the steps.
+        text: names a step that is printed only if it takes longer than ``CHECK_SECONDS``; empty names none.
+    """
     if not isinstance(progress, Terminal):
         yield
         return
+    if text:
+        progress.prepare(text)
     ended = threading.Event()
 
     def remind() -> None:

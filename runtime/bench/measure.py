@@ -162,7 +162,7 @@ def _opened(
 ) -> Iterator[_BundleUnderTest]:
     progress.step(f"opening {path}")
     model = Bundle.open(path, contents=False).manifest.model.name
-    with load(path, engine=engine, threads=threads) as classifier:
+    with load(path, engine=engine, threads=threads, progress=progress) as classifier:
         progress.step(f"cold start of {path} in a fresh process")
         cold = cold_start(path, frames[0].shape[:2], engine=engine, threads=threads)
         yield _BundleUnderTest(path, model, classifier, itertools.cycle(frames), cold)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
+from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.system.machine import UNAVAILABLE, processor_name, threads_for_engine
 from vitedge.runtime.system.owned import Owned
@@ -68,13 +69,19 @@ class OnnxruntimeEngine(Owned):
         self.frame = np.empty((0, 0, 3), dtype=np.uint8)
 
 
-def open_engine(bundle: Bundle, *, threads: int | None = None) -> OnnxruntimeEngine:
+def open_engine(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    progress: Progress = Silent(),  # noqa: ARG001, B008
+) -> OnnxruntimeEngine:
     """Open a session on the bundle's ``model.onnx``.
 
     Args:
         bundle: the bundle to run.
         threads: number of CPU threads within an operator; by default ONNX Runtime uses one per physical core, or as
             many as the quota and the affinity of this process allow.
+        progress: ignored; a session opens in seconds.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -112,18 +119,40 @@ def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _open_profiled(
     onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], threads: int | None
 ) -> tuple[Any, NDArray[np.float32], list[dict[str, Any]]]:
-    """Open a session and return it, its first logits and the executed nodes; only a profile names the kernels."""
-    with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+    """Open a session and return it, its first logits and the executed nodes; only a profile names the kernels.
+
+    There are no executed nodes if no temporary file can be written.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    with _temporary_folder() as folder:
+        if folder is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS)
         logits = _infer(session, frame)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return session, logits, [event["args"] for event in events if event.get("cat") == "Node"]
+        executed = [] if folder is None else _profile(session)
+    return session, logits, executed
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path | None]:
+    """Make a folder that is removed at the end; None where nothing can be written, as in a read-only container."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="vitedge-")
+    except OSError:
+        yield None
+        return
+    with folder as name:
+        yield Path(name)
+
+
+def _profile(session: Any) -> list[dict[str, Any]]:
+    """Return what was executed; ONNX Runtime reports it in a file alone."""
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return [event["args"] for event in events if event.get("cat") == "Node"]
 
 
 def effective_precision(executed: list[dict[str, Any]]) -> str:

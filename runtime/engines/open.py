@@ -1,7 +1,7 @@
 """The table of engines, and how one is opened on a bundle.
 
-An engine is a module with two functions and a line in ``ENGINES``. ``open_engine(bundle, threads=)`` opens one for the
-lowest latency, and ``open_workers(bundle, threads=)`` opens several for the highest throughput.
+An engine is a module with two functions and a line in ``ENGINES``. ``open_engine(bundle, threads=, progress=)`` opens
+one for the lowest latency, and ``open_workers(bundle, threads=)`` opens several for the highest throughput.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.bundle.targets import target_named
 from vitedge.errors import UsageError, did_you_mean
+from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.base import Engine
 
 
@@ -37,20 +38,27 @@ ENGINES: Mapping[str, EngineEntry] = {
 }
 
 
-def open_engine(bundle: Bundle, name: str | None = None, *, threads: int | None = None) -> Engine:
+def open_engine(
+    bundle: Bundle,
+    name: str | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress = Silent(),  # noqa: B008
+) -> Engine:
     """Open an engine on a bundle, for the lowest latency of one frame.
 
     Args:
         bundle: the bundle to run.
         name: key in ``ENGINES``; by default the engine of the bundle's target.
         threads: number of CPU threads; by default the engine decides.
+        progress: receives the steps of a build, which TensorRT may need first.
 
     Raises:
         UsageError: there is no engine of that name, or ``threads`` is less than 1.
         MissingExtraError: its library is not installed.
         EngineError: its library cannot run this bundle.
     """
-    engine: Engine = _module(bundle, name, threads).open_engine(bundle, threads=threads)
+    engine: Engine = _module(bundle, name, threads).open_engine(bundle, threads=threads, progress=progress)
     return engine
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.errors import EngineError
 from vitedge.extras import require
+from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.engines.ir_check import check_ir
 from vitedge.runtime.system import cache
@@ -77,13 +78,19 @@ class OpenvinoEngine(Owned):
         self._logits = np.empty(0, dtype=np.float32)
 
 
-def open_engine(bundle: Bundle, *, threads: int | None = None) -> OpenvinoEngine:
+def open_engine(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    progress: Progress = Silent(),  # noqa: ARG001, B008
+) -> OpenvinoEngine:
     """Compile the bundle's IR for the CPU of this machine, for the lowest latency.
 
     Args:
         bundle: the bundle to run.
         threads: number of CPU threads; by default OpenVINO uses one per physical core, or as many as the quota and the
             affinity of this process allow.
+        progress: ignored; the IR compiles in seconds.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.

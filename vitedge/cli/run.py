@@ -20,6 +20,7 @@ from vitedge.cli.signals import Stop, stoppable
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.errors import EngineError
 from vitedge.prediction import Prediction
+from vitedge.progress import Progress, Silent, Terminal
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety.escape import terminal, terminal_lines
 
@@ -94,12 +95,17 @@ def _stream(arguments: argparse.Namespace, trust: Trust | None, stop: Stop) -> i
 
     with (
         _quiet_libraries(),
-        load(arguments.bundle, engine=arguments.engine, trust=trust) as classifier,
+        load(arguments.bundle, engine=arguments.engine, trust=trust, progress=_progress(arguments)) as classifier,
         classifier.stream(  # last, because frames that a camera queues while a model loads are old
             arguments.source, policy=arguments.policy, max_frames=arguments.max_frames, topk=arguments.topk
         ) as stream,
     ):
         return _deliver(arguments, stream, stop)
+
+
+def _progress(arguments: argparse.Namespace) -> Progress:
+    """Tell on standard error how loading goes, unless the lines of JSON appear on the same terminal."""
+    return Silent() if arguments.jsonl == "-" and sys.stdout.isatty() else Terminal()
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from vitedge.bundle.bundle import Bundle
+from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.tensorrt.build.build import ensure_built
 from vitedge.runtime.engines.tensorrt.device import Device, open_device
 from vitedge.runtime.engines.tensorrt.engine import TensorrtEngine, open_plan
@@ -19,12 +20,18 @@ WORKERS = 2
 """While one computes, the other copies."""
 
 
-def open_engine(bundle: Bundle, *, threads: int | None = None) -> TensorrtEngine:  # noqa: ARG001
+def open_engine(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,  # noqa: ARG001
+    progress: Progress = Silent(),  # noqa: B008
+) -> TensorrtEngine:
     """Open the plan that was built for this device; if there is none, build it first, which takes minutes.
 
     Args:
         bundle: the bundle to run.
         threads: ignored; the CPU has nothing to compute.
+        progress: receives the steps of the build.
 
     Raises:
         MissingExtraError: a package is not installed.
@@ -32,25 +39,25 @@ def open_engine(bundle: Bundle, *, threads: int | None = None) -> TensorrtEngine
         EngineError: no TensorRT, driver or GPU; the build failed; or the plan does not belong to this bundle's model.
         BundleIntegrityError: the plan was altered.
     """
-    (engine,) = _open(bundle, workers=1)
+    (engine,) = _open(bundle, 1, progress)
     return engine
 
 
 def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[TensorrtEngine]:  # noqa: ARG001
     """Two engines on one plan: one copies while the other computes. Arguments and errors as for ``open_engine``."""
-    return _open(bundle, workers=WORKERS)
+    return _open(bundle, WORKERS, Silent())
 
 
-def _open(bundle: Bundle, workers: int) -> list[TensorrtEngine]:
+def _open(bundle: Bundle, workers: int, progress: Progress) -> list[TensorrtEngine]:
     device = open_device(tensorrt_of(bundle).module)
-    plan = _plan(bundle, device)
+    plan = _plan(bundle, device, progress)
     return open_plan(device, bundle, plan.read(), plan.path, graph=plan.record.kept, workers=workers)
 
 
-def _plan(bundle: Bundle, device: Device) -> StoredPlan:
+def _plan(bundle: Bundle, device: Device, progress: Progress) -> StoredPlan:
     found = find_plan(bundle, fingerprint_of(device.module, device.gpu, graphs_of(bundle)))
     if isinstance(found, StoredPlan):
         return found
     message = f"{bundle.path}: {found}; building it now; vitedge build does that beforehand"
     logger.warning("%s", terminal(message))
-    return ensure_built(bundle, device)
+    return ensure_built(bundle, device, progress=progress)

@@ -67,6 +67,15 @@ def test_a_failure_of_onnx_runtime_is_an_engine_error_with_its_reason(tiny_bundl
         engine.run()
 
 
+def test_without_a_place_for_temporary_files_it_runs_and_does_not_say_its_precision(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")
+    with closing(open_engine(tiny_bundle)) as engine:
+        assert engine.info.effective_precision == engine.info.rest_precision == "unavailable"
+        assert np.isfinite(engine.run()).all()
+
+
 def test_the_profile_is_thrown_away(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -54,7 +54,8 @@ def build_apart(request: BuildRequest, progress: Progress) -> None:
     Raises:
         EngineError: the build failed, or its process was killed.
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
+    beside = Path(request.plan).parent  # can be written; a folder for temporary files may be missing
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", dir=beside) as words:
         process = subprocess.Popen(
             child.module_command(__name__, json.dumps(asdict(request))),
             env=child.environment(),

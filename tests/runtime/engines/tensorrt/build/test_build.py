@@ -540,6 +540,19 @@ def test_load_builds_and_classifies(
     assert (module.cuda.left, module.alive, module.cuda.wrong) == ([], [], [])
 
 
+def test_load_tells_how_the_build_goes(bundle: Bundle, module: FakeTensorrt, builder: Builder) -> None:
+    steps = Steps()
+    vitedge.load(bundle, progress=steps).close()
+    assert [step.split(" with ")[0] for step in steps.steps[:2]] == ["building model.onnx", "building model.fp16.onnx"]
+
+
+def test_a_progress_that_fails_ends_no_build(bundle: Bundle, module: FakeTensorrt, builder: Builder) -> None:
+    def fail(_: str) -> None:
+        raise ValueError("no such bar")
+
+    assert build(bundle, progress=Steps(fail)).kept
+
+
 def test_built_for_real_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By TensorRT for RTX; what runs the plan is the stand-in, for that needs a GPU."""
     pytest.importorskip("tensorrt_rtx")
