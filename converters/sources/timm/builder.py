@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class TimmBuilder:
         where: what names the model, for errors.
         input_size: (height, width) in pixels; None for the size in the configuration.
         classes: number of logits; None for the number in the configuration.
+        arguments: of the architecture, beyond the name's own.
     """
 
     name: str
     where: str
     input_size: tuple[int, int] | None
     classes: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, **options: Any) -> nn.Module:
         """Build the module.
@@ -66,6 +68,7 @@ class TimmBuilder:
 
     def _create(self, **options: Any) -> nn.Module:
         """Pass the size to families that have a fixed input size; other families take any size."""
+        options = {**self.arguments, **options}
         try:
             module: nn.Module = timm.create_model(
                 self.name, exportable=True, num_classes=self.classes, img_size=self.input_size, **options

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
@@ -14,18 +13,26 @@ from torch import Tensor, nn
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.quiet import quiet
+from vitedge.converters.sources.activation import activation_of_problem
 from vitedge.converters.sources.labels import choose_labels, configured_labels, numbered_labels
 from vitedge.converters.sources.model_limits import check_config_numbers, check_model_size
 from vitedge.converters.sources.parse import HubFolder
 from vitedge.converters.sources.preprocessing import read_preprocessing
 from vitedge.converters.sources.timm.config import CONFIG, read_config
 from vitedge.converters.sources.torch_model import TorchModel
-from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG, processor_preprocessing
+from vitedge.converters.sources.transformers.families import (
+    OUTPUTS,
+    TIMM_WRAPPER,
+    Family,
+    classifier_class,
+    find_classifier,
+)
+from vitedge.converters.sources.transformers.processor_files import find_processor, is_timm_processor, read_processor
+from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG
+from vitedge.converters.sources.transformers.timm_wrapper import build_timm_wrapper, wrapped_preprocessing
 from vitedge.converters.sources.weights.checkpoints import Checkpoint, read_checkpoint_folder
 from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite
-from vitedge.errors import CheckpointError, UsageError, did_you_mean
-from vitedge.extras import require
-from vitedge.safety.files import is_file
+from vitedge.errors import CheckpointError, UsageError
 
 ATTENTION = "eager"
 """Exports 4 MatMul, Softmax and Add for each block; ``sdpa`` adds IsNaN and Where, and scales queries and keys."""
@@ -42,67 +49,37 @@ LOADING_KEYS = frozenset(
 LOGITS_ONLY: Mapping[str, Any] = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
 
 
-@dataclass(frozen=True)
-class Family:
-    """A model type that vitedge converts.
-
-    Attributes:
-        classifiers: classes with logits; the first is the default if ``config.json`` names no class.
-        processor: default image processor, if ``preprocessor_config.json`` names none.
-    """
-
-    classifiers: tuple[str, ...]
-    processor: str
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "beit": Family(("BeitForImageClassification",), "BeitImageProcessor"),
-        "convnext": Family(("ConvNextForImageClassification",), "ConvNextImageProcessor"),
-        "convnextv2": Family(("ConvNextV2ForImageClassification",), "ConvNextImageProcessor"),
-        "deit": Family(("DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"), "DeiTImageProcessor"),
-        "dinov2": Family(("Dinov2ForImageClassification",), "BitImageProcessor"),
-        "dinov2_with_registers": Family(("Dinov2WithRegistersForImageClassification",), "BitImageProcessor"),
-        "levit": Family(
-            ("LevitForImageClassification", "LevitForImageClassificationWithTeacher"), "LevitImageProcessor"
-        ),
-        "mobilevit": Family(("MobileViTForImageClassification",), "MobileViTImageProcessor"),
-        "mobilevitv2": Family(("MobileViTV2ForImageClassification",), "MobileViTImageProcessor"),
-        "pvt": Family(("PvtForImageClassification",), "PvtImageProcessor"),
-        "pvt_v2": Family(("PvtV2ForImageClassification",), "PvtImageProcessor"),
-        "resnet": Family(("ResNetForImageClassification",), "ConvNextImageProcessor"),
-        "swin": Family(("SwinForImageClassification",), "ViTImageProcessor"),
-        "swinv2": Family(("Swinv2ForImageClassification",), "ViTImageProcessor"),
-        "vit": Family(("ViTForImageClassification",), "ViTImageProcessor"),
-    }
-)
-"""Keys are ``model_type`` in ``config.json``."""
-
-
 class LogitsOnly(nn.Module):
     """A classifier of Transformers that returns only logits: ``(1,3,H,W)`` to ``(1,classes)``.
 
     For a class with a distilled head (``…WithTeacher``), the logits are the average of both heads.
+
+    Args:
+        model: the classifier.
+        output: name of the logits in what it returns.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, output: str = "logits") -> None:
         super().__init__()
         self.model = model
+        self.output = output
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits of ``(1,3,H,W)`` float32 pixels."""
-        logits: Tensor = self.model(pixel_values=pixels).logits
+        logits: Tensor = getattr(self.model(pixel_values=pixels), self.output)
         return logits
 
 
 def is_transformers_folder(folder: Path) -> bool:
     """Return whether ``config.json`` of a folder comes from Transformers; timm's has an ``architecture``.
 
+    Transformers' wrapper of timm has both keys.
+
     Raises:
         CheckpointError: there is no ``config.json``, or it is no JSON object.
     """
     config = read_config(folder / CONFIG)
-    return "model_type" in config and "architecture" not in config
+    return _is_wrapper(config) or ("model_type" in config and "architecture" not in config)
 
 
 def load_transformers(
@@ -135,83 +112,88 @@ def load_transformers(
         )
     config = read_config(where)
     check_config_numbers(config, str(where))
-    family, classifier = _classifier(config, where)
+    family, classifier = find_classifier(config, where)
+    _check_not_quantized(config, where)
     named = _named_labels(config)
-    transform = read_preprocessing(preprocessing, None) if preprocessing else _preprocessing(source.path, family)
-    with quiet():
-        transformers = require(
-            "transformers", extra="transformers", purpose=f"a model in Transformers' layout, {where},"
-        )
+    transform = (
+        read_preprocessing(preprocessing, None) if preprocessing else _preprocessing(source.path, config, family)
+    )
     stored = read_checkpoint_folder(source.path)
     check_finite(stored.state_dict, source.path)
-    counted = config if named is None else {**config, "num_labels": len(named)}  # PVT does not derive it from id2label
-    module = LogitsOnly(_build(transformers, classifier, counted, stored, source.path, transform.input_size)).eval()
+    module = _build(classifier, _counted(config, named), stored, source.path, transform.input_size).eval()
     logits = _count_logits(module, transform.input_size, source.path)
     card = ModelCard(
         name=source.name,
         source=str(source.path),
         architecture=classifier,
-        labels=choose_labels(logits, file=labels, configured=named, where=f"id2label of {where}"),
+        labels=choose_labels(
+            logits, file=labels, configured=named, where=f"the labels of {where}", imagenet=_is_wrapper(config)
+        ),
         preprocessing=transform,
         weights_sha256=stored.sha256,
         pretrained=True,
     )
-    return TorchModel(card, module)
+    return TorchModel(card, module, activation_of_problem(config.get("problem_type"), logits, str(where)))
 
 
-def _classifier(config: Mapping[str, Any], where: Path) -> tuple[Family, str]:
-    """Return the family of a configuration, and the class that it names."""
-    model_type = str(config.get("model_type"))
-    family = FAMILIES.get(model_type)
-    if family is None:
-        raise CheckpointError(
-            f"{where} has model_type {model_type!r:.60}, which vitedge does not convert from Transformers",
-            expected=f"one of {', '.join(FAMILIES)}",
-            fix=did_you_mean(model_type, FAMILIES) or "export it to ONNX yourself, and convert the .onnx file",
-        )
-    if config.get("quantization_config"):
+def _check_not_quantized(config: Mapping[str, Any], where: Path) -> None:
+    if any(each.get("quantization_config") for each in (config, *_nested(config).values())):
         raise CheckpointError(f"{where} says that the weights are quantized", expected="the model before quantization")
-    named = config.get("architectures") or family.classifiers[:1]
-    if not isinstance(named, (list, tuple)):
-        raise CheckpointError(f"{where} has architectures {named!r:.80}", expected="a list of class names")
-    for name in family.classifiers:
-        if name in named:
-            return family, name
-    raise CheckpointError(
-        f"{where} has architectures {named!r:.80}, which are no image classifiers",
-        expected=" or ".join(family.classifiers),
-        fix="take a checkpoint that was fine-tuned for image classification",
-    )
 
 
-def _preprocessing(folder: Path, family: Family) -> Preprocessing:
-    where = folder / PROCESSOR_CONFIG
-    if not is_file(where):
+def _nested(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the configurations inside a configuration, such as ``vision_config`` of CLIP."""
+    return {
+        key: value
+        for key, value in config.items()
+        if key.endswith("_config") and key not in LOADING_KEYS and isinstance(value, Mapping)
+    }
+
+
+def _without_loading_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in LOADING_KEYS and not key.startswith("_")}
+    return {**kept, **{key: _without_loading_keys(value) for key, value in _nested(kept).items()}}
+
+
+def _counted(config: Mapping[str, Any], named: tuple[str, ...] | None) -> Mapping[str, Any]:
+    """Name and count the labels as Transformers does; PVT and timm's wrapper do not count the names."""
+    if named is None:
+        return config
+    return {**config, "num_labels": len(named), "id2label": dict(enumerate(named)), "label2id": None}
+
+
+def _is_wrapper(config: Mapping[str, Any]) -> bool:
+    return config.get("model_type") == TIMM_WRAPPER
+
+
+def _preprocessing(folder: Path, config: Mapping[str, Any], family: Family) -> Preprocessing:
+    processor = find_processor(folder)
+    if _is_wrapper(config) and (processor is None or is_timm_processor(processor)):
+        return wrapped_preprocessing(config, folder / CONFIG)
+    if processor is None:
+        written = f", or write it with transformers.{family.processor}(...).save_pretrained({str(folder)!r})"
         raise CheckpointError(
             f"{folder} does not say how images are preprocessed",
             expected=f"{PROCESSOR_CONFIG} beside {CONFIG}",
-            fix="copy it from the model that yours was fine-tuned from, or write it with transformers."
-            f"{family.processor}(...).save_pretrained({str(folder)!r}), or give preprocessing=FILE",
+            fix="copy it from the model that yours was fine-tuned from"
+            f"{written if family.processor else ''}, or give preprocessing=FILE",
         )
-    return processor_preprocessing(read_config(where), default=family.processor, where=where)
+    return read_processor(processor, model=config)
 
 
 def _build(
-    transformers: ModuleType,
-    classifier: str,
-    config: Mapping[str, Any],
-    stored: Checkpoint,
-    folder: Path,
-    size: tuple[int, int],
+    classifier: str, config: Mapping[str, Any], stored: Checkpoint, folder: Path, size: tuple[int, int]
 ) -> nn.Module:
     """Build the model with its weights; Transformers translates keys of its older versions."""
-    kind = getattr(transformers, classifier)
-    described = {key: value for key, value in config.items() if key not in LOADING_KEYS and not key.startswith("_")}
+    if _is_wrapper(config):
+        return build_timm_wrapper(config, stored, folder, size)
+    kind = classifier_class(classifier)
+    output = OUTPUTS.get(classifier, "logits")
     try:
         with quiet():
-            settings = kind.config_class.from_dict({**described, **LOGITS_ONLY})
+            settings = kind.config_class.from_dict({**_without_loading_keys(config), **LOGITS_ONLY})
             settings._attn_implementation = ATTENTION
-            check_model_size(lambda: LogitsOnly(kind(settings)), stored.state_dict, size)
+            check_model_size(lambda: LogitsOnly(kind(settings), output), stored.state_dict, size)
             model, report = kind.from_pretrained(
                 None,
                 config=settings,
@@ -227,16 +209,19 @@ def _build(
             f"Transformers cannot build {classifier} from {folder / CONFIG}: {_first_line(error)}",
             expected="a configuration that save_pretrained wrote",
         ) from error
-    _check_complete(report, folder)
-    built: nn.Module = model
-    return built
+    _check_complete(report, model, folder)
+    return LogitsOnly(model, output)
 
 
-def _check_complete(report: Mapping[str, Any], folder: Path) -> None:
-    """Refuse missing or misshaped parameters; allow unused ones, such as a pooler."""
+def _check_complete(report: Mapping[str, Any], model: nn.Module, folder: Path) -> None:
+    """Refuse missing or misshaped parameters, and layers that the configuration leaves out.
+
+    Other unused parameters are allowed, such as a pooler, or the text model of CLIP.
+    """
+    kinds = {_kind(key) for key in model.state_dict()}
     mismatch = IncompatibleKeys(
         missing=tuple(sorted(report["missing_keys"])),
-        unexpected=(),
+        unexpected=tuple(sorted(key for key in report["unexpected_keys"] if _kind(key) in kinds)),
         misshaped=tuple(
             sorted(f"{key} {tuple(given)} for {tuple(wanted)}" for key, given, wanted in report["mismatched_keys"])
         ),
@@ -245,6 +230,11 @@ def _check_complete(report: Mapping[str, Any], folder: Path) -> None:
         raise mismatch.error(
             str(folder), fix="take a checkpoint that was fine-tuned for image classification, with its own config.json"
         )
+
+
+def _kind(key: str) -> str:
+    """Return the name of a parameter without the numbers of its layer and block."""
+    return re.sub(r"\d+", "#", key)
 
 
 def _count_logits(module: nn.Module, input_size: tuple[int, int], folder: Path) -> int:
@@ -262,8 +252,9 @@ def _count_logits(module: nn.Module, input_size: tuple[int, int], folder: Path) 
 
 
 def _named_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return ``id2label``, or numbers if it holds only Transformers' default labels."""
-    named = configured_labels(config, key="id2label")
+    """Return ``id2label``, or ``label_names`` of timm's wrapper; numbers if they are Transformers' default labels."""
+    wrapped = _is_wrapper(config) and config.get("label_names")
+    named = configured_labels(config, key="label_names" if wrapped else "id2label")
     if named is not None and named == tuple(f"LABEL_{index}" for index in range(len(named))):
         return numbered_labels(len(named))
     return named

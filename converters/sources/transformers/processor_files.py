@@ -16,7 +16,12 @@ from vitedge.converters.sources.transformers.processors import (
     TYPE_KEYS,
     processor_preprocessing,
 )
+from vitedge.errors import CheckpointError
 from vitedge.safety.files import is_file
+
+TIMM_WRAPPER_PROCESSOR = "TimmWrapperImageProcessor"
+COMPARED = ("input_size", "resize_size", "resize_mode", "interpolation", "mean", "std", "channel_order")
+"""What must be the same in timm's and Transformers' configuration of one model."""
 
 
 def find_processor(folder: Path) -> Path | None:
@@ -48,6 +53,38 @@ def read_processor(path: Path, *, model: Mapping[str, Any] | None = None) -> Pre
     config = read_config(path)
     default = None if _names_processor(config) else _processor_of(_model_beside(path) if model is None else model)
     return processor_preprocessing(config, default=default, where=path)
+
+
+def check_processor_agrees(folder: Path, preprocessing: Preprocessing) -> None:
+    """Refuse a folder whose image processor contradicts timm's ``config.json`` in it. timm would ignore the processor.
+
+    Args:
+        folder: the folder.
+        preprocessing: of timm's ``config.json``.
+
+    Raises:
+        CheckpointError: they differ, or the processor cannot be read.
+    """
+    processor = find_processor(folder)
+    if processor is None or is_timm_processor(processor):
+        return
+    other = read_processor(processor, model={})
+    differing = [name for name in COMPARED if getattr(other, name) != getattr(preprocessing, name)]
+    if differing:
+        raise CheckpointError(
+            f"{folder / CONFIG} of timm and {processor.name} of Transformers differ in {', '.join(differing)}",
+            expected="one of them, or the same preprocessing in both",
+            fix=f"give the right one: preprocessing={str(processor)!r} or preprocessing={str(folder / CONFIG)!r}",
+        )
+
+
+def is_timm_processor(path: Path) -> bool:
+    """Return whether a file names the processor of Transformers' wrapper of timm, which follows ``config.json``.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    return bool(read_config(path).get(TYPE_KEYS[0]) == TIMM_WRAPPER_PROCESSOR)
 
 
 def _names_processor(config: Mapping[str, Any]) -> bool:
