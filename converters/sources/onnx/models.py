@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto
 
-from vitedge.bundle.bundle import MANIFEST, OUTPUT_NAME
-from vitedge.bundle.manifest import parse_manifest
-from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.bundle import OUTPUT_NAME
+from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.onnx_export import OPSET
 from vitedge.converters.reference import normalized
-from vitedge.converters.sources.labels import choose_labels, configured_labels
+from vitedge.converters.sources.activation import activation_of_problem
+from vitedge.converters.sources.labels import choose_labels
 from vitedge.converters.sources.onnx.files import (
     GraphFile,
     MissingExternalDataError,
@@ -27,17 +28,15 @@ from vitedge.converters.sources.onnx.files import (
     read_graph,
 )
 from vitedge.converters.sources.onnx.graph_check import GraphError, type_name
+from vitedge.converters.sources.onnx.neighbours import read_neighbours
 from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.sources.parse import OnnxFile
-from vitedge.converters.sources.preprocessing import read_preprocessing, require_preprocessing
-from vitedge.converters.sources.timm.config import CONFIG, preprocessing_from, pretrained_cfg_of, read_config
 from vitedge.errors import CheckpointError
 from vitedge.progress import Progress, Silent
-from vitedge.safety.files import is_file, read_text
-from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MANIFEST_BYTES, MIB, SANDBOX_MEMORY
+from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MIB, SANDBOX_MEMORY
 from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
 
-MIN_CLASSES = 2
+MIN_CLASSES = 1
 WORKER = "vitedge.converters.sources.onnx.worker"
 HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 QUANTIZED = (
@@ -59,10 +58,12 @@ class OnnxModel:
     Attributes:
         card: identity, labels, preprocessing.
         graph: one input, float32 ``(1,3,H,W)`` or uint8 ``(1,H,W,3)``, static; one output ``logits``, ``(1,classes)``.
+        activation: of the file, which is no longer in the graph; None if the file gives logits.
     """
 
     card: ModelCard
     graph: onnx.ModelProto
+    activation: Activation | None = None
 
 
 def load_onnx(
@@ -74,10 +75,9 @@ def load_onnx(
 ) -> OnnxModel:
     """Read an ONNX classifier.
 
-    Preprocessing and labels come from ``config.json`` beside the file (timm's ``pretrained_cfg``, by itself or within
-    a hub configuration), or, for the graph of a bundle, from the bundle's manifest. A child process (``worker``)
-    removes a final Softmax, fixes dynamic dimensions, inlines local functions and upgrades an old opset. Its limits on
-    memory and time follow from the file's size.
+    Preprocessing and labels come from the files around it: see ``read_neighbours``. A child process (``worker``)
+    removes a final softmax or sigmoid, fixes dynamic dimensions, inlines local functions and upgrades an old opset.
+    Its limits on memory and time follow from the file's size.
 
     Args:
         source: the file.
@@ -93,56 +93,28 @@ def load_onnx(
     """
     path = source.path
     facts = _facts(path)
-    beside = _described_beside(path, preprocessing, facts.input.size)
+    beside = read_neighbours(
+        path, given=preprocessing, size=facts.input.size, metadata=facts.metadata, progress=progress
+    )
     image = _image(facts.input, beside.preprocessing, path)
     if facts.opset is not None and facts.opset < MIN_OPSET:
         progress.step(f"upgrading the graph from opset {facts.opset} to {OPSET}")
-    graph, logits = _checked(facts, image, path)
+    graph, logits, activation = _checked(facts, image, path)
     graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [1, logits]))
     card = ModelCard(
         name=source.name,
         source=str(path),
         architecture="onnx",
-        labels=choose_labels(logits, file=labels, configured=beside.labels, where=str(beside.path)),
+        labels=choose_labels(
+            logits, file=labels, configured=beside.labels, where=str(beside.path), imagenet=beside.imagenet
+        ),
         preprocessing=beside.preprocessing,
         weights_sha256=facts.sha256,
         pretrained=beside.pretrained,
     )
-    return OnnxModel(card, graph)
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """Content of the file beside a graph."""
-
-    path: Path
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] | None
-    pretrained: bool
-
-
-def _described_beside(path: Path, given: str | None, size: tuple[int, int] | None) -> _Beside:
-    """Read the file beside the graph; given preprocessing replaces its preprocessing."""
-    manifest, config = path.parent / MANIFEST, path.parent / CONFIG
-    if is_file(manifest):
-        model = parse_manifest(_manifest(manifest), where=str(manifest)).model
-        preprocessing = model.preprocessing if given is None else read_preprocessing(given, size)
-        return _Beside(manifest, preprocessing, model.labels, model.pretrained)
-    if not is_file(config):
-        holder = f"an ONNX graph does not, and there is no {config}"
-        preprocessing = require_preprocessing(given, size, name=str(path), holder=holder)
-        return _Beside(config, preprocessing, None, pretrained=True)
-    read = read_config(config)
-    described = pretrained_cfg_of(read)
-    preprocessing = preprocessing_from(described) if given is None else read_preprocessing(given, size)
-    return _Beside(config, preprocessing, configured_labels({**described, **read}), pretrained=True)
-
-
-def _manifest(path: Path) -> str:
-    try:
-        return read_text(path, limit=MANIFEST_BYTES)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", expected="the manifest of a bundle") from error
+    if activation is None and beside.model:
+        activation = activation_of_problem(beside.model.get("problem_type"), logits, str(beside.path))
+    return OnnxModel(card, graph, activation)
 
 
 @dataclass(frozen=True)
@@ -187,6 +159,7 @@ class _GraphInfo:
         sha256: hex SHA-256 of the file.
         size: size of the file with its external data, in bytes.
         outside: files with external data.
+        metadata: of the file, by key.
     """
 
     input: _Value
@@ -194,13 +167,16 @@ class _GraphInfo:
     sha256: str
     size: int
     outside: tuple[Path, ...]
+    metadata: Mapping[str, str]
 
 
 def _facts(path: Path) -> _GraphInfo:
     file = _read(path)
     _check_float(file.model, path)
     entry = _only_input(file.model, path)
-    return _GraphInfo(entry, opset_of(file.model), file.sha256, file.size, tuple(_files_beside(file.model, path)))
+    outside = tuple(_files_beside(file.model, path))
+    metadata = {each.key: each.value for each in file.model.metadata_props}
+    return _GraphInfo(entry, opset_of(file.model), file.sha256, file.size, outside, metadata)
 
 
 def _read(path: Path) -> GraphFile:
@@ -301,8 +277,8 @@ def _may_be(dimension: int | str, size: int) -> bool:
     return dimension == size or not isinstance(dimension, int)
 
 
-def _checked(facts: _GraphInfo, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int]:
-    """Let a child prepare the graph and run it on an image; return the graph and the number of logits."""
+def _checked(facts: _GraphInfo, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int, Activation | None]:
+    """Let a child prepare the graph and run it on an image; return the graph, the number of logits, the activation."""
     request = {
         "path": str(path.absolute()),
         "name": str(path),
@@ -318,11 +294,19 @@ def _checked(facts: _GraphInfo, image: NDArray[Any], path: Path) -> tuple[onnx.M
         folder = Path(scratch)
         image.tofile(folder / IMAGE)
         told = run_sandboxed(WORKER, request, folder, limits, readable=[path, *facts.outside], subject=str(path))
-        logits = _count_logits(told, path)
+        logits, activation = _count_logits(told, path), _activation(told, path)
         graph = _read(folder / GRAPH).model
     if has_external_data(graph):
         raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph")
-    return graph, logits
+    return graph, logits, activation
+
+
+def _activation(told: Any, path: Path) -> Activation | None:
+    """Check the activation that the child reports, which is not trusted."""
+    match told.get("activation"):
+        case None | "softmax" | "sigmoid" as activation:
+            return activation
+    raise CheckpointError(f"{path} cannot be read: the child did not describe its activation")
 
 
 def _count_logits(told: Any, path: Path) -> int:
