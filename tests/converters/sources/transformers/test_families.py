@@ -156,6 +156,28 @@ class TestRefusals:
             find_classifier({"model_type": model_type}, Path("config.json"))
 
 
+class TestPage:
+    """The tables of docs/convert.md."""
+
+    @pytest.fixture
+    def rows(self) -> dict[str, str]:
+        """The second cell of each type's row."""
+        page = (Path(__file__).parents[4] / "docs/convert.md").read_text(encoding="utf-8")
+        section = page.split("\n## Transformers\n")[1].split("\n## ")[0]
+        lines = re.findall(r"^\| (`.*`) \| (.*) \|$", section, re.MULTILINE)
+        told = {model_type: told for types, told in lines for model_type in re.findall(r"`([^`]*)`", types)}
+        return {model_type: text for model_type, text in told.items() if model_type != "model_type"}
+
+    def test_it_lists_every_family_with_its_processor(self, rows: Mapping[str, str]) -> None:
+        assert set(rows) == {*families(), *REFUSED}
+        for model_type, family in families().items():
+            told = f"`{family.processor}`" if family.processor in PROCESSORS else "none that vitedge follows"
+            assert rows[model_type].startswith("`pretrained_cfg`" if model_type == "timm_wrapper" else told)
+
+    def test_it_lists_every_refusal_with_its_reason(self, rows: Mapping[str, str]) -> None:
+        assert {model_type: rows[model_type] for model_type in REFUSED} == REFUSED
+
+
 class TestTowers:
     """Classifiers that keep a configuration of the image model inside their own."""
 

@@ -277,6 +277,23 @@ class TestRefusals:
             load(vit)
         assert "fine-tuned" in caught.value.fix
 
+    @pytest.mark.parametrize(
+        ("name", "changes"), [("vit", {"num_hidden_layers": 1}), ("convnext", {"depths": [1, 1, 1, 0]})]
+    )
+    def test_layers_that_the_configuration_leaves_out(self, tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "deep", name)
+        rewrite_json(folder / "config.json", **changes)
+        with pytest.raises(CheckpointError, match=r"unexpected \("):
+            load(folder)
+
+    def test_missing_statistics(self, tmp_path: Path) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "resnet", "resnet")
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        kept = {key: tensor for key, tensor in tensors.items() if not key.endswith("running_mean")}
+        safetensors.torch.save_file(kept, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"missing \(.*running_mean"):
+            load(folder)
+
     def test_weights_of_another_width(self, vit: Path) -> None:
         rewrite_json(vit / "config.json", hidden_size=64)
         with pytest.raises(CheckpointError, match=r"of the wrong shape \(.*, …\)"):
