@@ -19,6 +19,7 @@ from vitedge.errors import BundleError, EngineError
 from vitedge.metrics import SQNR_CAP_DB, sqnr_db
 from vitedge.runtime.engines.base import Engine, EngineInfo
 from vitedge.runtime.system import cache
+from vitedge.runtime.system.capabilities import instructions
 
 CACHE_KIND = "self-test"
 
@@ -74,9 +75,13 @@ def self_test(bundle: Bundle, engine: Engine) -> SelfTest:
 
 
 def cache_key(bundle: Bundle, info: EngineInfo) -> str:
-    """Return the hex SHA-256 of the manifest, which holds the hash of every file, and of the engine's description."""
+    """Return the hex SHA-256 of the manifest, which holds the hash of every file, of the engine and of its processor.
+
+    The instructions of a CPU decide how an engine computes, and its name does not tell them. A GPU is known by its name.
+    """
     digest = hashlib.sha256(bundle.digest.encode())
-    digest.update(json.dumps(asdict(info), sort_keys=True).encode())
+    processor = info.device if info.name == "tensorrt" else instructions() or info.device
+    digest.update(json.dumps({**asdict(info), "device": processor}, sort_keys=True).encode())
     return digest.hexdigest()
 
 

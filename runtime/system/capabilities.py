@@ -75,6 +75,15 @@ def _known_features(machine: str) -> dict[str, str] | None:
     return ARM_FEATURES if machine.lower() in _ARM_MACHINES else None
 
 
+def instructions() -> str:
+    """Return all instructions of this machine's processors, in the kernel's names and sorted; empty if unknown.
+
+    The name of a processor does not tell them: a virtual machine, an emulator or a boot option may hide some.
+    """
+    listed = (_listed_features(line) or () for line in _cpuinfo_text().splitlines())
+    return " ".join(sorted(set().union(*listed)))
+
+
 def _listed_features(cpuinfo: str) -> frozenset[str] | None:
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
@@ -113,8 +122,11 @@ def _recommend_arm(features: tuple[str, ...]) -> Recommendation:
 
 def read_features() -> tuple[str, ...] | None:
     """Return the fast instructions of this machine; None if unknown."""
+    return cpu_features(_cpuinfo_text(), platform.machine())
+
+
+def _cpuinfo_text() -> str:
     try:
-        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
+        return CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    return cpu_features(text, platform.machine())
+        return ""

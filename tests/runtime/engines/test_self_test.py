@@ -17,7 +17,7 @@ from vitedge.runtime import load as load_module
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.self_test import cache_key, ensure_self_test, self_test
 from vitedge.runtime.load import load
-from vitedge.runtime.system import cache
+from vitedge.runtime.system import cache, capabilities
 from vitedge.runtime.system.cache import cache_folder
 from vitedge.testing import FakeEngine
 
@@ -191,7 +191,6 @@ def test_failing_is_not_remembered(tiny_bundle: Bundle, truthful: FakeEngine) ->
     [
         {"name": "onnxruntime"},
         {"version": "2026.5"},
-        {"device": "another CPU"},
         {"effective_precision": "bf16"},
         {"rest_precision": "fp32"},
     ],
@@ -199,6 +198,23 @@ def test_failing_is_not_remembered(tiny_bundle: Bundle, truthful: FakeEngine) ->
 def test_another_engine_has_another_key(tiny_bundle: Bundle, change: dict[str, str]) -> None:
     assert cache_key(tiny_bundle, INFO) == cache_key(tiny_bundle, replace(INFO))
     assert cache_key(tiny_bundle, INFO) != cache_key(tiny_bundle, replace(INFO, **change))
+
+
+def test_a_cpu_is_known_by_its_instructions_and_a_gpu_by_its_name(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(capabilities, "CPUINFO", cpuinfo)
+    keys = []
+    for flags in ("avx2 avx512f avx_vnni", "avx512f avx2 avx_vnni", "avx2"):
+        cpuinfo.write_text(f"model name : Some CPU\nflags : {flags}\n")
+        keys.append(cache_key(tiny_bundle, INFO))
+        assert cache_key(tiny_bundle, replace(INFO, device="another name")) == keys[-1]
+    assert keys[0] == keys[1] != keys[2]
+    cpuinfo.unlink()
+    gpu = replace(INFO, name="tensorrt", device="Orin")
+    for info in (INFO, gpu):
+        assert cache_key(tiny_bundle, info) != cache_key(tiny_bundle, replace(info, device="another name"))
 
 
 def test_another_bundle_has_another_key(
