@@ -19,7 +19,7 @@ from tqdm import tqdm
 from vitedge.converters.quiet import quiet
 from vitedge.converters.sources.parse import HubRepo
 from vitedge.converters.sources.timm.config import CONFIG
-from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG
+from vitedge.converters.sources.transformers.processors import NESTED_PROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vitedge.converters.sources.weights.checkpoints import HUB_LAYOUT, WHOLE_FILES, weight_files
 from vitedge.errors import CheckpointError
 from vitedge.progress import Progress
@@ -97,7 +97,8 @@ def needed_files(names: Collection[str], source: HubRepo) -> tuple[str, ...]:
     """
     if CONFIG not in names:
         raise _no_model(source)
-    return (CONFIG, *({PROCESSOR_CONFIG} & set(names)), *only_weights(names, source))
+    processors = (name for name in (NESTED_PROCESSOR_CONFIG, PROCESSOR_CONFIG) if name in names)
+    return (CONFIG, *processors, *only_weights(names, source))
 
 
 def only_weights(names: Collection[str], source: HubRepo) -> tuple[str, ...]:

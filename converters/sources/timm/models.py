@@ -36,6 +36,7 @@ from vitedge.converters.sources.torch_model import (
     first_line,
     state_dict_sha256,
 )
+from vitedge.converters.sources.transformers.processor_files import check_processor_agrees
 from vitedge.converters.sources.weights.checkpoints import read_checkpoint, weight_files
 from vitedge.converters.sources.weights.state_dict import check_classes
 from vitedge.errors import CheckpointError, did_you_mean
@@ -140,7 +141,9 @@ def _stated_size(config: Mapping[str, Any], preprocessing: str | None, where: Pa
     described = pretrained_cfg_of(config)
     if preprocessing is not None:
         return input_size_from(described)
-    return preprocessing_from(completed(described, architecture=config["architecture"], where=str(where))).input_size
+    stated = preprocessing_from(completed(described, architecture=config["architecture"], where=str(where)))
+    check_processor_agrees(where.parent, stated)
+    return stated.input_size
 
 
 def _random(builder: TimmBuilder, classes: int | None) -> nn.Module:

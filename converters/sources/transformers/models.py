@@ -15,6 +15,7 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.quiet import quiet
 from vitedge.converters.sources.activation import activation_of_problem
 from vitedge.converters.sources.labels import choose_labels, configured_labels, numbered_labels
+from vitedge.converters.sources.layouts import layout_of
 from vitedge.converters.sources.model_limits import check_config_numbers, check_model_size
 from vitedge.converters.sources.parse import HubFolder
 from vitedge.converters.sources.preprocessing import read_preprocessing
@@ -27,7 +28,11 @@ from vitedge.converters.sources.transformers.families import (
     classifier_class,
     find_classifier,
 )
-from vitedge.converters.sources.transformers.processor_files import find_processor, is_timm_processor, read_processor
+from vitedge.converters.sources.transformers.processor_files import (
+    check_processor_agrees,
+    find_processor,
+    read_processor,
+)
 from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG
 from vitedge.converters.sources.transformers.timm_wrapper import build_timm_wrapper, wrapped_preprocessing
 from vitedge.converters.sources.weights.checkpoints import Checkpoint, read_checkpoint_folder
@@ -71,15 +76,13 @@ class LogitsOnly(nn.Module):
 
 
 def is_transformers_folder(folder: Path) -> bool:
-    """Return whether ``config.json`` of a folder comes from Transformers; timm's has an ``architecture``.
-
-    Transformers' wrapper of timm has both keys.
+    """Return whether ``config.json`` of a folder comes from Transformers, or from its wrapper of timm.
 
     Raises:
-        CheckpointError: there is no ``config.json``, or it is no JSON object.
+        CheckpointError: there is no ``config.json``, it is no JSON object, or it has keys of both layouts.
     """
     config = read_config(folder / CONFIG)
-    return _is_wrapper(config) or ("model_type" in config and "architecture" not in config)
+    return _is_wrapper(config) or layout_of(config, folder / CONFIG) == "transformers"
 
 
 def load_transformers(
@@ -108,7 +111,8 @@ def load_transformers(
         raise UsageError(
             f"input_size= does not apply to {source.path}, which is in the layout of Transformers",
             expected="the size of its image processor",
-            fix=f"change the sizes in {PROCESSOR_CONFIG}, if the model runs at other sizes",
+            fix="convert it without input_size=. If its family takes any size, as ConvNeXt and ResNet do, give "
+            f"preprocessing=FILE, a copy of its {PROCESSOR_CONFIG} with other sizes",
         )
     config = read_config(where)
     check_config_numbers(config, str(where))
@@ -167,9 +171,11 @@ def _is_wrapper(config: Mapping[str, Any]) -> bool:
 
 
 def _preprocessing(folder: Path, config: Mapping[str, Any], family: Family) -> Preprocessing:
+    if _is_wrapper(config):
+        wrapped = wrapped_preprocessing(config, folder / CONFIG)
+        check_processor_agrees(folder, wrapped)
+        return wrapped
     processor = find_processor(folder)
-    if _is_wrapper(config) and (processor is None or is_timm_processor(processor)):
-        return wrapped_preprocessing(config, folder / CONFIG)
     if processor is None:
         written = f", or write it with transformers.{family.processor}(...).save_pretrained({str(folder)!r})"
         raise CheckpointError(
@@ -247,6 +253,7 @@ def _count_logits(module: nn.Module, input_size: tuple[int, int], folder: Path) 
         raise CheckpointError(
             f"{folder} does not run on the {height}x{width} images of its image processor: {_first_line(error)}",
             expected=f"an image size that fits image_size and num_channels of {CONFIG}",
+            fix=f"take the {PROCESSOR_CONFIG} that was saved with the weights, or give preprocessing=FILE",
         ) from error
     return int(logits.shape[1])
 

@@ -208,6 +208,22 @@ class TestFolder:
         model = load_timm_folder(HubFolder(folder), labels=None, preprocessing=str(given))
         assert model.card.preprocessing.mean == tuple(checkpoints.PRETRAINED_CFG["mean"])
 
+    def test_a_folder_with_an_image_processor_of_transformers_too(self, tmp_path: Path) -> None:
+        folder = checkpoints.write_checkpoint(tmp_path / "vit")
+        processor = {
+            "image_processor_type": "CLIPImageProcessor", "size": 35, "crop_size": 32, "resample": 3,
+            "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3],
+        }  # fmt: skip
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+        assert load_timm_folder(HubFolder(folder), labels=None).card.preprocessing.resize_size == (35, 35)
+        (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "size": 32}), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"of timm and .* of Transformers differ in resize_size") as caught:
+            load_timm_folder(HubFolder(folder), labels=None)
+        assert "preprocessing='" in caught.value.fix
+        given = str(folder / "preprocessor_config.json")
+        card = load_timm_folder(HubFolder(folder), labels=None, preprocessing=given).card
+        assert (card.preprocessing.resize_size, card.preprocessing.crop_rounding) == ((32, 32), "floor")
+
     def test_weights_of_another_depth(self, tmp_path: Path) -> None:
         folder = checkpoints.write_checkpoint(tmp_path / "vit", model_args={**checkpoints.MODEL_ARGS, "depth": 3})
         with pytest.raises(CheckpointError, match=r"12 missing \(blocks\.2\.norm1\.weight, .*, …\)"):

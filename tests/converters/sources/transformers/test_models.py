@@ -115,6 +115,13 @@ class TestFolder:
         with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
             is_transformers_folder(vit.parent)
 
+    def test_a_configuration_of_both_layouts(self, vit: Path) -> None:
+        rewrite_json(vit / "config.json", architecture="vit_tiny_patch16_224")
+        with pytest.raises(
+            CheckpointError, match=r"is of timm \(architecture\) and of Transformers \(model_type 'vit'"
+        ):
+            is_transformers_folder(vit)
+
 
 class TestLabels:
     def test_placeholders_are_no_names(self, tmp_path: Path) -> None:
