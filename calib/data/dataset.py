@@ -45,12 +45,14 @@ class ImageFile:
         class_name: first folder below the dataset's folder, or in a list the last folder that the line names; empty
             if the image lies in no such folder.
         frame: number of the frame in the video, from 0; None for an image.
+        labels: labels of the image in a label file; None if the image comes from elsewhere.
     """
 
     path: Path
     name: str
     class_name: str
     frame: int | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.data.label_file import LABEL_FILE_SUFFIX, read_label_file
 from vitedge.calib.data.video import VideoFrames
 from vitedge.errors import CalibrationError
 from vitedge.runtime.sources.pillow_images import is_image_name
@@ -17,7 +18,7 @@ def open_dataset(path: str | Path, *, limit: int | None = None) -> ImageFolder |
     """Open the images of a folder or of a list, or the frames of a video.
 
     Args:
-        path: path of the folder, list (``.txt``) or video.
+        path: path of the folder, list (``.txt``), label file (``.jsonl``) or video.
         limit: greatest number of images, spread evenly over the classes or over the video.
 
     Raises:
@@ -35,4 +36,6 @@ def open_dataset(path: str | Path, *, limit: int | None = None) -> ImageFolder |
         )
     if place.suffix.lower() == LIST_SUFFIX and is_file(place):
         return ImageFolder.from_list(place, limit=limit)
+    if place.suffix.lower() == LABEL_FILE_SUFFIX and is_file(place):
+        return read_label_file(place, limit=limit)
     return VideoFrames.open(place, limit=limit) if is_file(place) else ImageFolder.open(place, limit=limit)

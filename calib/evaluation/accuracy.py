@@ -171,6 +171,7 @@ def predict(
         images: images that cannot be read are skipped and named.
         progress: told of every image.
         keep_logits: keep the logits of every image for ``score_calibration``: 200 MB for 50 000 images of 1000 classes.
+            Those of multi-label classifiers are always kept.
         resume_log: holds the results of an earlier run that was interrupted, and takes the results of this run.
 
     Returns:
@@ -178,10 +179,12 @@ def predict(
 
     Raises:
         CalibrationError: no image can be read.
-        UsageError: the classifiers have different classes.
+        UsageError: the classifiers have different classes, or ``resume_log`` is given for multi-label classifiers,
+            whose logits it does not hold.
         EngineError: an engine failed.
         MissingExtraError: Pillow is not installed.
     """
+    keep_logits = keep_logits or any(each.thresholds is not None for each in classifiers)
     predictor = local_predictor(classifiers, images, keep_logits=keep_logits)
     return collect_predictions(classifiers, images, predictor, progress, keep_logits=keep_logits, resume_log=resume_log)
 
@@ -212,6 +215,13 @@ def collect_predictions(
     """
     for each in models:
         check_same_labels(each.labels, models[-1].labels)
+        if (each.thresholds is None) != (models[-1].thresholds is None):
+            raise UsageError(
+                "one of the two models gives one class an image, the other any number of labels",
+                expected="two models with the same activation",
+            )
+    if resume_log is not None and models[-1].thresholds is not None:
+        raise UsageError("resume= keeps no logits, which a multi-label model needs", fix="leave out resume=")
     table = PredictionTable(models, images.files, keep_logits=keep_logits)
     missing = {batch.start: batch for batch in batches_of(images.files)}
     if resume_log is not None:
@@ -236,6 +246,7 @@ def evaluate(
     """Measure top-1 and top-5 accuracy on images that lie in folders named by the classifier's labels.
 
     Raises:
+        UsageError: the classifier gives any number of labels an image.
         CalibrationError: a folder is no label, or no image can be read.
         EngineError: the engine failed.
         MissingExtraError: Pillow is not installed.
@@ -249,8 +260,11 @@ def score(predictions: Predictions, images: ImageDataset) -> Evaluation:
     """Compare predictions with the classes of the images' folders.
 
     Raises:
+        UsageError: the predictions are those of a multi-label model.
         CalibrationError: a folder is no label of the model.
     """
+    if predictions.thresholds is not None:
+        raise UsageError("a multi-label model has no top-1 accuracy", expected="a model of one class an image")
     class_to_idx, count = images.class_to_idx(predictions.labels), len(predictions)
     targets = np.array([class_to_idx[file.class_name] for file in predictions.files])
     correct = predictions.indices == targets[:, np.newaxis]
@@ -266,11 +280,13 @@ def compare(ours: Predictions, theirs: Predictions) -> Comparison:
         theirs: predictions of the second classifier, the last one of the same run.
 
     Raises:
-        UsageError: the classifiers have different classes, or classified different images.
+        UsageError: the classifiers have different classes, classified different images, or are multi-label models.
     """
     check_same_labels(ours.labels, theirs.labels)
     if ours.sha256 != theirs.sha256:
         raise UsageError("the predictions are for different images", expected="predictions for the same images")
+    if ours.thresholds is not None:
+        raise UsageError("multi-label models are compared by compare_labels", expected="models of one class an image")
     finite = bool(np.all(np.isfinite(ours.divergences)))
     flipped = np.flatnonzero(ours.indices[:, 0] != theirs.indices[:, 0]).tolist()
     return Comparison(

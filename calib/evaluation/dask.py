@@ -40,16 +40,19 @@ class RemoteModel:
     Attributes:
         labels: one a logit.
         threshold: the classifier abstains from images with a lower score.
+        thresholds: of a multi-label model, one for each label; None for one class an image.
     """
 
     labels: tuple[str, ...]
     threshold: float
+    thresholds: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> RemoteModel:
-        """Read labels and threshold from a bundle's manifest."""
-        confidence = bundle.manifest.confidence
-        return cls(bundle.manifest.model.labels, 0.0 if confidence is None else confidence.threshold)
+        """Read labels and thresholds from a bundle's manifest."""
+        manifest, confidence = bundle.manifest, bundle.manifest.confidence
+        threshold = 0.0 if confidence is None else confidence.threshold
+        return cls(manifest.model.labels, threshold, manifest.label_thresholds)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ files ─▶ batches_of ─▶ Predictor (in this process, or on a cluster) ─�
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.data.dataset import DatasetDigest, ImageFile
+from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore
 
 TOP = 5
@@ -21,11 +22,12 @@ DIGEST_BYTES = 32
 
 
 class ModelInfo(Protocol):
-    """Labels and threshold of a classifier, wherever it runs.
+    """Labels and thresholds of a classifier, wherever it runs.
 
     Attributes:
         labels: one a logit.
         threshold: the classifier abstains from images with a lower score.
+        thresholds: of a multi-label model, one for each label; None for one class an image.
     """
 
     @property
@@ -35,6 +37,10 @@ class ModelInfo(Protocol):
     @property
     def threshold(self) -> float:
         """Lowest score that the classifier accepts."""
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Scores from which an image gets a label."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,13 @@ class Predictions:
         indices: ``(images, k)`` int32, the best classes of each image, best first; ``k`` is five, or the number of
             classes if it is smaller.
         scores: ``(images, k)`` float32, their probabilities.
-        divergences: ``(images,)`` float64, Kullback-Leibler divergence of the softmax from the softmax of the last
-            classifier of the same run, in nats; zeros for the last classifier itself.
+        divergences: ``(images,)`` float64, Kullback-Leibler divergence of the softmax, or of the sigmoids summed over
+            the labels, from the last classifier of the same run, in nats; zeros for the last classifier itself.
         skipped: names of the images that could not be read.
         sha256: hex SHA-256 of the names and contents of the images that were read, in order.
         threshold: the classifier abstains from images with a lower score.
         logits: ``(images, classes)`` float32; None unless they are kept.
+        thresholds: of a multi-label model, one for each label; None for one class an image.
     """
 
     labels: tuple[str, ...]
@@ -132,11 +139,44 @@ class Predictions:
     sha256: str
     threshold: float = 0.0
     logits: NDArray[np.float32] | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
-        """``(images,)`` bool, whether the score reaches the threshold."""
+        """``(images,)`` bool, whether the score reaches the threshold; for a multi-label model, whether any does."""
+        if self.thresholds is not None:
+            return np.asarray(self.decisions.any(axis=1))
         return np.asarray(self.scores[:, 0] >= self.threshold)
+
+    @property
+    def label_scores(self) -> NDArray[np.float32]:
+        """``(images, labels)`` float32 scores of a multi-label model.
+
+        Raises:
+            ValueError: the logits were not kept.
+        """
+        if self.logits is None:
+            raise ValueError("these predictions hold no logits")
+        return sigmoid(self.logits)
+
+    @property
+    def decisions(self) -> NDArray[np.bool_]:
+        """``(images, labels)`` bool, whether an image gets a label of a multi-label model.
+
+        Raises:
+            ValueError: the logits were not kept, or the model gives one class an image.
+        """
+        if self.thresholds is None:
+            raise ValueError("these are predictions of one class an image")
+        return reach(self.label_scores, self.thresholds)
+
+    def accepted_labels(self, position: int) -> tuple[ClassScore, ...]:
+        """Return the labels that one image gets from a multi-label model, best first; errors as for ``decisions``."""
+        row = slice(position, position + 1)
+        one = replace(self, files=self.files[row], logits=None if self.logits is None else self.logits[row])
+        (scores,), (decisions,) = one.label_scores, one.decisions
+        accepted = sorted(np.flatnonzero(decisions).tolist(), key=lambda index: -scores[index])
+        return tuple(ClassScore(self.labels[index], index, float(scores[index])) for index in accepted)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -223,6 +263,7 @@ class PredictionTable:
                 sha256=sha256,
                 threshold=model.threshold,
                 logits=None if self._logits is None else self._logits[number, readable],
+                thresholds=model.thresholds,
             )
             for number, model in enumerate(self._models)
         )

@@ -11,7 +11,7 @@ from itertools import islice
 
 from vitedge.calib.data.dataset import DecodedImage, ImageDataset
 from vitedge.calib.evaluation.predictions import TOP, Batch, ImageResult, Predictor, TopK
-from vitedge.metrics import kl_divergence
+from vitedge.metrics import binary_kl_divergence, kl_divergence
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
 
@@ -54,7 +54,8 @@ class WorkerPool:
             topk = [each.rank(row, TOP) for each, row in zip(classifiers, logits, strict=True)]
         finally:
             self._free.put(classifiers)
-        divergences = [*(float(kl_divergence(logits[-1], row)) for row in logits[:-1]), 0.0]
+        divergence_of = binary_kl_divergence if classifiers[-1].activation == "sigmoid" else kl_divergence
+        divergences = [*(float(divergence_of(logits[-1], row)) for row in logits[:-1]), 0.0]
         return ImageResult(
             image.sha256,
             tuple(

@@ -11,8 +11,9 @@ class Effect:
 
     Attributes:
         sqnr_db: of the logits.
-        flips: images with another best class.
-        kl: mean Kullback-Leibler divergence of the softmax from that of the FP32 graph, in nats.
+        flips: images with another best class; of a multi-label model, images with other labels from a score of 0.5 on.
+        kl: mean Kullback-Leibler divergence from the FP32 graph, of the softmax, or of the sigmoids summed over the
+            labels, in nats.
     """
 
     sqnr_db: float

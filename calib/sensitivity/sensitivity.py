@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
+from vitedge.bundle.model_card import Activation
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
 from vitedge.calib.quantization.layerwise import LayerwiseRun, Values
@@ -28,7 +29,7 @@ from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivi
 from vitedge.errors import BundleError, ConversionError, UsageError
 from vitedge.extras import require
 from vitedge.graph.session import open_part
-from vitedge.metrics import SQNR_CAP_DB, kl_divergence, sqnr_db
+from vitedge.metrics import SQNR_CAP_DB, binary_kl_divergence, kl_divergence, sqnr_db
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
@@ -48,6 +49,8 @@ def measure_sensitivity(
     pair: PairedGraphs,
     frames: NDArray[np.uint8],
     progress: Progress = Silent(),  # noqa: B008
+    *,
+    activation: Activation = "softmax",
 ) -> Sensitivity:
     """Measure the sensitivity of every quantized layer, by exchanging one layer at a time.
 
@@ -55,6 +58,7 @@ def measure_sensitivity(
         pair: uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` ``(1,classes)`` out.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         progress: told of every layer, twice.
+        activation: of the model; decides what a flip is, and which scores the divergence is of.
 
     Raises:
         ConversionError: ONNX Runtime cannot run a graph on these frames.
@@ -75,12 +79,12 @@ def measure_sensitivity(
             operator=layer.operator,
             multiplications=layer.fan_in * only[layer.result].size,
             output_sqnr_db=only[layer.result].output_sqnr_db,
-            only=_effect(reference, only[layer.result].logits),
-            all_but=_effect(reference, all_but[layer.result].logits),
+            only=_effect(reference, only[layer.result].logits, activation),
+            all_but=_effect(reference, all_but[layer.result].logits, activation),
         )
         for layer in pair.layers
     )
-    return Sensitivity(len(frames), _effect(reference, whole), layers)
+    return Sensitivity(len(frames), _effect(reference, whole, activation), layers)
 
 
 def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:
@@ -111,7 +115,7 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, pr
         raise UsageError(f"{bundle.path}, {against.path}: {error.problem}", expected=error.expected) from error
     frames = layer_frames(images, bundle.manifest.model.preprocessing)
     progress.step(f"measuring what each of {len(pair.layers)} layers costs, on {len(frames)} images")
-    return measure_sensitivity(pair, frames, progress)
+    return measure_sensitivity(pair, frames, progress, activation=bundle.manifest.model.activation)
 
 
 def _graph(bundle: Bundle) -> onnx.ModelProto:
@@ -208,9 +212,15 @@ def _logits(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
     return np.stack([values[str(output.name)].ravel() for values in run.values])
 
 
-def _effect(reference: Floats, logits: Floats) -> Effect:
-    flips = int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
-    return Effect(sqnr_db(reference, logits), flips, float(kl_divergence(reference, logits).mean()))
+def _effect(reference: Floats, logits: Floats, activation: Activation) -> Effect:
+    """Compare logits; an image of a multi-label model flips where a score crosses 0.5."""
+    if activation == "sigmoid":
+        flips = int(((logits >= 0) != (reference >= 0)).any(axis=1).sum())
+        divergence = binary_kl_divergence(reference, logits)
+    else:
+        flips = int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
+        divergence = kl_divergence(reference, logits)
+    return Effect(sqnr_db(reference, logits), flips, float(divergence.mean()))
 
 
 def _unchanged(values: Floats) -> Floats:

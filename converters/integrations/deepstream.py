@@ -58,6 +58,12 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         ConversionError: the graph does not take floating-point frames.
     """
     manifest, target = bundle.manifest, _target(bundle)
+    if manifest.model.is_multilabel:
+        raise UsageError(
+            f"nvinfer's classifier names the best class of a frame, and {bundle.path} gives any number of labels",
+            expected="a bundle of one class an image",
+            fix="run it with vitedge, or export it for Triton",
+        )
     labels = label_text(manifest.model.labels, separator=SEPARATOR, tool="DeepStream")  # on one line: one output layer
     temperature = 1.0 if manifest.confidence is None else manifest.confidence.temperature
     plan = built_plan(bundle)

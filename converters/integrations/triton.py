@@ -71,7 +71,8 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     (folder / name / CONFIGURATION).write_text(configuration(bundle.manifest, backend), encoding="utf-8")
     return (
         "serve it: tritonserver --model-repository, and this folder",
-        f"clients send {INPUT_NAME} as uint8, resized and cropped as docs/bundle.md says, and read {OUTPUT_NAME}",
+        f"clients send {INPUT_NAME} as uint8, resized and cropped as docs/bundle.md says, and read {OUTPUT_NAME}; "
+        f"a {bundle.manifest.model.activation} turns them into scores",
         *([] if plan is None else [_plan_note(plan)]),
     )
 

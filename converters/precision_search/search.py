@@ -23,9 +23,11 @@ import onnx
 from numpy.typing import NDArray
 
 from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
+from vitedge.bundle.model_card import Activation
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.evaluation.accuracy import compare, predict, score
+from vitedge.calib.evaluation.multilabel import compare_labels
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed
 from vitedge.calib.sensitivity.result import LayerSensitivity, Sensitivity
@@ -139,16 +141,22 @@ class LossMeter:
         """Classify the images with the reference."""
         progress.step(f"classifying {len(images)} images in fp32")
         (predictions,) = predict([reference], images, progress)
-        return cls(images, predictions, images.is_labelled(reference.labels))
+        labelled = reference.thresholds is None and images.is_labelled(reference.labels)
+        return cls(images, predictions, labelled)
 
     def loss(self, classifier: Classifier, progress: Progress) -> float:
-        """Measure the loss of a classifier: points of top-1, or percent of images with another best class."""
+        """Measure the loss of a classifier: points of top-1, or percent of images with another best class.
+
+        The loss of a multi-label model is the percent of images that get other labels.
+        """
         try:
             (predictions,) = predict([classifier], self.images, progress)
         except EngineError:  # logits that are not finite, where 16 bits overflow
             return score(self.reference, self.images).top1 if self.labelled else 100.0
         if self.labelled:
             return score(self.reference, self.images).top1 - score(predictions, self.images).top1
+        if predictions.thresholds is not None:
+            return compare_labels(predictions, self.reference).flipped.percent
         return compare(predictions, self.reference).flipped.percent
 
 
@@ -164,6 +172,8 @@ def select(
     reduce: Reduce,
     opened: Opener,
     progress: Progress,
+    *,
+    activation: Activation = "softmax",
 ) -> Choice:
     """Try the candidates, and keep the fastest that meets the contract.
 
@@ -175,12 +185,13 @@ def select(
         reduce: brings the floating-point part of a graph to fp32 or fp16 (``Backend.reduce``).
         opened: compiles a candidate's graph as a device would; the classifier is closed here.
         progress: receives the steps.
+        activation: of the model.
 
     Raises:
         ConversionError: no candidate meets the contract; the message says by how much each of them fails.
     """
     progress.step(f"measuring what each of {len(pair.layers)} layers loses in int8, on {len(frames)} images")
-    sensitivity = measure_sensitivity(pair, frames, progress)
+    sensitivity = measure_sensitivity(pair, frames, progress, activation=activation)
     with ExitStack() as stack:
         classifiers = {}
         for candidate in candidates(sensitivity):

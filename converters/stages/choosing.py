@@ -59,7 +59,8 @@ def choose_precision(
 
         pair = pair_graphs(draft.full.graph, draft.reduced.graph)
         frames = draft.probes.frames[:LAYER_IMAGES]
-        choice = select(pair, frames, SelectionImages(selection, shared), contract, reduce, opened, progress)
+        images, activation = SelectionImages(selection, shared), draft.card.activation
+        choice = select(pair, frames, images, contract, reduce, opened, progress, activation=activation)
     progress.step(f"chosen: {choice.record.summary}")
     calibration = _calibration(draft.reduced.calibration, choice.candidate)
     reduced = Reduced(choice.graph, calibration)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import CALIBRATION_IMAGES, CalibrationImages, ImageDataset
 from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.data.label_file import LABEL_FILE_SUFFIX, read_label_file
 from vitedge.calib.data.open import open_dataset
+from vitedge.calib.evaluation.multilabel import label_targets
 from vitedge.calib.evaluation.score_calibration import check_image_count
 from vitedge.converters.precision_search.search import split
 from vitedge.converters.request import Request
 from vitedge.converters.verify import Frames, golden_frames, synthetic_frames
 from vitedge.progress import Progress
+from vitedge.safety.files import is_file
 
 COMPARED_IMAGES = 64
 
@@ -69,7 +73,7 @@ def find_datasets(request: Request) -> Datasets:
         FrameSourceError: the file to calibrate on is no video that can be read.
     """
     limit = CALIBRATION_IMAGES if request.precision in ("int8", "fp8") else COMPARED_IMAGES
-    evaluation = None if request.eval_data is None else ImageFolder.open(request.eval_data)
+    evaluation = None if request.eval_data is None else _evaluation_images(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
         calibration, selection = split(open_dataset(request.calib), limit)
         return Datasets(calibration, None, selection)
@@ -80,6 +84,24 @@ def find_datasets(request: Request) -> Datasets:
         evaluation=evaluation,
         selection=evaluation if request.contract is not None else None,
     )
+
+
+def _evaluation_images(path: Path) -> ImageFolder:
+    """Open a folder with one folder a class, or a label file."""
+    is_label_file = path.suffix.lower() == LABEL_FILE_SUFFIX and is_file(path)
+    return read_label_file(path) if is_label_file else ImageFolder.open(path)
+
+
+def check_evaluation_images(images: ImageFolder, card: ModelCard) -> None:
+    """Refuse images whose classes or labels are unknown, or are none of the model.
+
+    Raises:
+        CalibrationError: they are.
+    """
+    if card.is_multilabel:
+        label_targets(images.files, card.labels)
+    else:
+        images.class_to_idx(card.labels)
 
 
 def read_photos(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +12,15 @@ from vitedge.bundle.manifest import (
     AccuracyRecord,
     ConfidenceRecord,
     GoldenRecord,
+    LabelAccuracyRecord,
     Manifest,
     PrecisionRecord,
     VerificationRecord,
 )
 from vitedge.calib.data.image_folder import ImageFolder
-from vitedge.calib.evaluation.accuracy import Evaluation, evaluate
+from vitedge.calib.evaluation.accuracy import Evaluation, evaluate, predict
+from vitedge.calib.evaluation.label_thresholds import fit_label_thresholds
+from vitedge.calib.evaluation.multilabel import LabelEvaluation, score_labels
 from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_scores
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
@@ -52,8 +56,7 @@ def verified(
         precision=PrecisionRecord(asked=precision, effective=info.effective_precision, rest=info.rest_precision),
         golden=_demanded(draft, golden, manifest.golden, reached[: len(golden.frames)]),
         verification=VerificationRecord(draft.full.against_source, difference, half_difference),
-        accuracy=_accuracy(evaluation, evaluation_images, draft, progress),
-        confidence=_confidence(evaluation, draft.request.abstain_error, progress),
+        **_measured(evaluation, evaluation_images, draft, progress),
     )
 
 
@@ -68,27 +71,49 @@ def _demanded(draft: Draft, golden: Golden, record: GoldenRecord, reached: Logit
     return replace(record, min_sqnr_db=least, fp16_min_sqnr_db=half_least)
 
 
-def _evaluation(classifier: Classifier, images: ImageFolder | None, progress: Progress) -> Evaluation | None:
-    if images is None or not images.is_labelled(classifier.labels):
+def _evaluation(
+    classifier: Classifier, images: ImageFolder | None, progress: Progress
+) -> Evaluation | LabelEvaluation | None:
+    multilabel = classifier.thresholds is not None
+    if images is None or not (multilabel or images.is_labelled(classifier.labels)):
         return None
     progress.step(f"measuring accuracy on {len(images)} images of {images.folder}")
-    return evaluate(classifier, images, progress, keep_logits=True)
+    if not multilabel:
+        return evaluate(classifier, images, progress, keep_logits=True)
+    (predictions,) = predict([classifier], images, progress)
+    return score_labels(predictions)
 
 
-def _accuracy(
-    evaluation: Evaluation | None, images: ImageFolder | None, draft: Draft, progress: Progress
-) -> AccuracyRecord | None:
+def _measured(
+    evaluation: Evaluation | LabelEvaluation | None, images: ImageFolder | None, draft: Draft, progress: Progress
+) -> dict[str, Any]:
+    """Return the records of the accuracy and of the scores, by their name in the manifest."""
     if evaluation is None or images is None:
-        return None
-    shared = count_shared(draft, images, progress)
-    return AccuracyRecord(evaluation.top1, evaluation.top5, evaluation.images, evaluation.predictions.sha256, shared)
+        return {}
+    shared, error = count_shared(draft, images, progress), draft.request.abstain_error
+    if isinstance(evaluation, LabelEvaluation):
+        thresholds = None if error is None else fit_label_thresholds(evaluation, error)
+        return {"label_accuracy": _label_accuracy(evaluation, shared), "thresholds": thresholds}
+    accuracy = AccuracyRecord(
+        evaluation.top1, evaluation.top5, evaluation.images, evaluation.predictions.sha256, shared
+    )
+    return {"accuracy": accuracy, "confidence": _confidence(evaluation, error, progress)}
 
 
-def _confidence(
-    evaluation: Evaluation | None, abstain_error: float | None, progress: Progress
-) -> ConfidenceRecord | None:
-    if evaluation is None:
-        return None
+def _label_accuracy(evaluation: LabelEvaluation, shared: int) -> LabelAccuracyRecord:
+    assert evaluation.micro_f1 is not None  # an image has a label
+    return LabelAccuracyRecord(
+        mean_average_precision=evaluation.mean_average_precision,
+        micro_f1=evaluation.micro_f1,
+        macro_f1=evaluation.macro_f1,
+        exact_match=evaluation.exact_match,
+        images=evaluation.images,
+        sha256=evaluation.predictions.sha256,
+        calibration_images=shared,
+    )
+
+
+def _confidence(evaluation: Evaluation, abstain_error: float | None, progress: Progress) -> ConfidenceRecord | None:
     if evaluation.images < MIN_IMAGES and abstain_error is None:
         progress.step(f"scores stay as they are: a temperature needs {MIN_IMAGES} images, not {evaluation.images}")
         return None

@@ -116,9 +116,10 @@ def _panel(background: Image, layout: Layout, prediction: Prediction, footer: st
     for rank, each in enumerate(prediction.topk[:SHOWN_CLASSES]):
         size, block = (layout.unit, layout.row) if rank else (layout.title, layout.heading)
         unsure = prediction.abstained and not rank
+        counts = not unsure if prediction.accepted is None else each in prediction.accepted
         name, colour = (f"unsure: {each.label}", MUTED) if unsure else (each.label, TEXT)
         _line(draw, layout, top, size, name, _percent(each.score), colour)
-        _bar(draw, layout, top + round(1.3 * size), each.score, MUTED if unsure else BAR)
+        _bar(draw, layout, top + round(1.3 * size), each.score, BAR if counts else MUTED)
         top += block
     _line(draw, layout, top, round(0.9 * layout.unit), footer, "", MUTED)
     drawn: Image = np.asarray(picture)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.cli import output
 from vitedge.cli.flags import call
-from vitedge.cli.inspect import format_confidence
+from vitedge.cli.inspect import format_confidence, format_thresholds
 from vitedge.files import check_report_path, write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety import escape
 
 if TYPE_CHECKING:
-    from vitedge.bundle.manifest import ConfidenceRecord
     from vitedge.calib.data.dataset import ImageDataset
     from vitedge.report.evaluation_text import EvaluationReport
 
@@ -24,7 +23,8 @@ DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles a
 EPILOG = """\
 DATA holds one folder a class, named by its label; case, '_' and '-' do not matter. With --against, DATA may also be
 images without classes or a video: they show how often the two bundles choose different classes, and how far their
-probabilities are apart.
+probabilities are apart. For a multi-label bundle, DATA is a label file (.jsonl) with one object a line:
+{"file": "beach/1.jpg", "labels": ["sea", "person"]}
 
 examples:
   vitedge eval deit-int8.bundle --data val/
@@ -33,6 +33,7 @@ examples:
   vitedge eval deit-int8.bundle --data clip.mp4 --against deit-fp32.bundle --limit 500
   vitedge eval deit-int8.bundle --data val/ --against deit-fp32.bundle --layers --html layers.html
   vitedge eval deit-int8.bundle --data mine/ --fit-confidence --abstain-error 0.05
+  vitedge eval tags.bundle --data photos.jsonl --fit-confidence
   vitedge eval deit-int8.bundle --data /mnt/imagenet/val --json eval.json --scheduler tcp://10.0.0.1:8786
 
 While the evaluation runs, a file beside the report, whose name ends in .journal, keeps the predictions so far. After an
@@ -49,7 +50,7 @@ def add_parser(verbs: Any) -> None:
         type=Path,
         required=True,
         metavar="DATA",
-        help="folder of images, one folder a class; a list of them (.txt); or a video",
+        help="folder of images, one folder a class; a list of them (.txt); a label file (.jsonl); or a video",
     )
     parser.add_argument("--against", type=Path, metavar="BUNDLE", help="compare with this bundle, image by image")
     parser.add_argument(
@@ -58,7 +59,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--fit-confidence",
         action="store_true",
-        help="fit the temperature of the scores on these images, and write it into the bundle",
+        help="fit the temperature of the scores on these images, and write it into the bundle; for a multi-label "
+        "bundle, fit the threshold of each label",
     )
     parser.add_argument(
         "--abstain-error",
@@ -97,14 +99,24 @@ def run(arguments: argparse.Namespace) -> int:
         resume.unlink(missing_ok=True)
     output.write(report.to_text())
     if report.confidence is not None:
-        _say_confidence(arguments.bundle, report.confidence)
+        _say_fitted(arguments.bundle, format_confidence(report.confidence))
+    if report.thresholds is not None:
+        _say_fitted(arguments.bundle, format_thresholds(report.thresholds))
     return 0
 
 
 def _resume_path(arguments: argparse.Namespace) -> Path | None:
     """Return the file that keeps the predictions until the report is written; None without a report, or for logits."""
     report: Path | None = arguments.json or arguments.html
-    return None if report is None or arguments.fit_confidence else report.with_name(f"{report.name}.journal")
+    if report is None or arguments.fit_confidence or _is_multilabel(arguments.bundle):
+        return None
+    return report.with_name(f"{report.name}.journal")
+
+
+def _is_multilabel(bundle: Path) -> bool:
+    from vitedge.bundle.bundle import Bundle
+
+    return Bundle.open(bundle, contents=False).manifest.model.is_multilabel
 
 
 def _evaluated(arguments: argparse.Namespace, images: ImageDataset, resume: Path | None) -> EvaluationReport:
@@ -120,8 +132,8 @@ def _evaluated(arguments: argparse.Namespace, images: ImageDataset, resume: Path
         raise
 
 
-def _say_confidence(bundle: Path, record: ConfidenceRecord) -> None:
-    lines = [f"written into {bundle}: {format_confidence(record)}"]
+def _say_fitted(bundle: Path, fitted: str) -> None:
+    lines = [f"written into {bundle}: {fitted}"]
     if (bundle / SIGNATURES).exists():
         lines.append("its signatures were for the manifest before: vitedge sign makes one for this")
     output.write(escape.terminal_lines(lines))

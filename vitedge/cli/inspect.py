@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from vitedge.bundle.manifest import ConfidenceRecord, Manifest
+from vitedge.bundle.manifest import ConfidenceRecord, LabelAccuracyRecord, Manifest, ThresholdsRecord
+from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import target_named
 from vitedge.cli import output
@@ -56,6 +57,7 @@ def as_text(inspection: Inspection) -> str:
         "signature": _signature(inspection),
         "model": _model(manifest),
         "classes": _labels(manifest.model.labels),
+        "scores": _scores(manifest),
         "input": _input(manifest.model.preprocessing),
         "target": f"{manifest.target}, converted on {manifest.host}",
         "precision": f"{manifest.precision.asked}, which that host {format_precision(manifest)}",
@@ -106,7 +108,27 @@ def format_confidence(record: ConfidenceRecord) -> str:
     )
 
 
+def format_thresholds(record: ThresholdsRecord) -> str:
+    """Describe the fitted thresholds in a phrase."""
+    goal = "the highest F1" if record.abstain_error is None else f"{100 * record.abstain_error:g} % wrong"
+    return (
+        f"thresholds {min(record.thresholds):.3f} to {max(record.thresholds):.3f}, fitted to {goal} for "
+        f"{record.fitted} of {len(record.thresholds)} labels, macro F1 {record.macro_f1_before:.2f} → "
+        f"{record.macro_f1_after:.2f} % on {record.images} images"
+    )
+
+
+def _scores(manifest: Manifest) -> str:
+    if manifest.model.is_multilabel:
+        return "sigmoid: any number of labels an image, each with a score of its own"
+    return "softmax: one class an image"
+
+
 def _confidence(manifest: Manifest) -> str:
+    if manifest.thresholds is not None:
+        return format_thresholds(manifest.thresholds)
+    if manifest.model.is_multilabel:
+        return f"a label counts from a score of {LABEL_THRESHOLD:g} on"
     return "scores as the model gives them" if manifest.confidence is None else format_confidence(manifest.confidence)
 
 
@@ -156,7 +178,19 @@ def _parity(parity: Parity | None, reference: str) -> str:
     )
 
 
+def format_label_accuracy(record: LabelAccuracyRecord) -> str:
+    """Describe the accuracy of a multi-label model in a phrase."""
+    return (
+        f"mAP {record.mean_average_precision:.2f} %, micro F1 {record.micro_f1:.2f} %, macro F1 {record.macro_f1:.2f} "
+        f"%, exact match {record.exact_match:.2f} % on {record.images} images"
+    )
+
+
 def _accuracy(manifest: Manifest) -> str:
+    if manifest.label_accuracy is not None:
+        shared = manifest.label_accuracy.calibration_images
+        used = f", {shared} of them used in calibration" if shared else ""
+        return f"{format_label_accuracy(manifest.label_accuracy)}{used}"
     record = manifest.accuracy
     if record is None:
         return "not measured"

@@ -153,7 +153,9 @@ def _outputs(arguments: argparse.Namespace, stream: Stream) -> list[Output]:
 
 
 def _named(prediction: Prediction) -> str:
-    return f"unsure: {prediction.label}" if prediction.abstained else prediction.label
+    if prediction.abstained:
+        return f"unsure: {prediction.label}"
+    return " + ".join(prediction.labels) if prediction.accepted else prediction.label
 
 
 class StatusLine:
@@ -198,7 +200,7 @@ class Tally:
     def __init__(self) -> None:
         self._labels: Counter[str] = Counter()
         self._times: deque[tuple[float, ...]] = deque(maxlen=REMEMBERED)
-        self._dropped = self._abstained = 0
+        self._dropped = self._abstained = self._frames = 0
         self._first = self._last = 0.0
 
     def write(self, prediction: Prediction) -> None:
@@ -208,7 +210,8 @@ class Tally:
             self._first = self._last
         stages = prediction.stages_ms
         self._times.append((prediction.age_ms, stages.preprocess, stages.infer, stages.postprocess))
-        self._labels[prediction.label] += 1
+        self._frames += 1
+        self._labels.update([prediction.label] if prediction.accepted is None else prediction.labels)
         self._abstained += prediction.abstained
         self._dropped += prediction.dropped
 
@@ -220,7 +223,7 @@ class Tally:
         return terminal_lines([*self._lines(), *(f"note: {notice}" for notice in notices)])
 
     def _lines(self) -> Iterator[str]:
-        frames = self._labels.total()
+        frames = self._frames
         if frames == 0:
             yield "no predictions"
             return

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 
 from vitedge.calib.data.dataset import ImageDataset, Pixels
 from vitedge.calib.evaluation.accuracy import Comparison, Flip
+from vitedge.calib.evaluation.multilabel import LabelComparison, LabelFlip
 from vitedge.extras import require
+from vitedge.prediction import ClassScore
 from vitedge.report import sensitivity as sensitivity_report
-from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport, accuracy_text, share_text, to_text
+from vitedge.report.evaluation_text import (
+    EvaluatedBundle,
+    EvaluationReport,
+    accuracy_text,
+    labels_text,
+    share_text,
+    to_text,
+)
 from vitedge.report.page import page
 from vitedge.report.plot import PLOT_STYLE
 from vitedge.safety.escape import html
@@ -38,11 +47,11 @@ class Thumbnail:
         jpeg: the image, at most 160 pixels a side.
     """
 
-    flip: Flip
+    flip: Flip | LabelFlip
     jpeg: bytes
 
 
-def contact_sheet(images: ImageDataset, flips: Sequence[Flip]) -> tuple[Thumbnail, ...]:
+def contact_sheet(images: ImageDataset, flips: Sequence[Flip | LabelFlip]) -> tuple[Thumbnail, ...]:
     """Thumbnails of the flips with the largest divergence, at most 60, in the order of the images.
 
     The images are decoded again, because it is not known which images flip before all are classified.
@@ -88,20 +97,25 @@ def _subject(number: int, subject: EvaluatedBundle) -> str:
     return f"<p>{key} {html(accuracy_text(subject.evaluation))}</p>"
 
 
-def _figures(comparison: Comparison) -> str:
+def _figures(comparison: Comparison | LabelComparison) -> str:
+    if isinstance(comparison, LabelComparison):
+        flips, divergence = "flip rate: other labels", "KL divergence, summed over the labels"
+    else:
+        flips, divergence = "flip rate: another best class", "KL divergence of the softmax"
     figures = {
-        "flip rate: another best class": share_text(comparison.flipped),
-        "KL divergence of the softmax, mean": f"{comparison.kl_mean:.3g} nats",
-        "KL divergence of the softmax, p99": f"{comparison.kl_p99:.3g} nats",
+        flips: share_text(comparison.flipped),
+        f"{divergence}, mean": f"{comparison.kl_mean:.3g} nats",
+        f"{divergence}, p99": f"{comparison.kl_p99:.3g} nats",
     }
     rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in figures.items())
     return f"<h2>The first against the second</h2><table>{rows}</table>"
 
 
-def _flips(report: EvaluationReport, comparison: Comparison, sheet: Sequence[Thumbnail]) -> str:
+def _flips(report: EvaluationReport, comparison: Comparison | LabelComparison, sheet: Sequence[Thumbnail]) -> str:
     count = len(comparison.flips)
     if not count:
-        return "<h2>Flips</h2><p>None: both choose the same class for every image.</p>"
+        same = "give the same labels to" if isinstance(comparison, LabelComparison) else "choose the same class for"
+        return f"<h2>Flips</h2><p>None: both {same} every image.</p>"
     shown = f"{count}" if len(sheet) == count else f"The {len(sheet)} of {count} that differ most"
     figures = "".join(_figure(thumbnail) for thumbnail in sheet)
     return f'<h2>Flips</h2><p>{shown}, in the order of {html(report.data)}.</p><div class="sheet">{figures}</div>'
@@ -111,11 +125,15 @@ def _figure(thumbnail: Thumbnail) -> str:
     flip = thumbnail.flip
     data = base64.b64encode(thumbnail.jpeg).decode("ascii")
     said = "".join(
-        f'<span class="series{number}">{html(each.label)} {each.score:.2f}</span>'
+        f'<span class="series{number}">{html(_said(each))}</span>'
         for number, each in enumerate((flip.ours, flip.theirs))
     )
     name = f'<span class="file">{html(flip.file.name)}, KL {flip.divergence:.2g}</span>'
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{said}{name}</figcaption></figure>'
+
+
+def _said(said: ClassScore | tuple[ClassScore, ...]) -> str:
+    return labels_text(said if isinstance(said, tuple) else (said,))
 
 
 def _jpeg(pixels: Pixels) -> bytes:

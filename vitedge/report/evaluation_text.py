@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.bundle.manifest import ConfidenceRecord, ThresholdsRecord
 from vitedge.calib.data.dataset import NAMES_SHOWN
 from vitedge.calib.evaluation.accuracy import (
     Comparison,
@@ -14,15 +14,19 @@ from vitedge.calib.evaluation.accuracy import (
     Flip,
     Proportion,
 )
+from vitedge.calib.evaluation.multilabel import LabelComparison, LabelEvaluation, LabelFlip
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.result import Sensitivity
 from vitedge.metrics import Interval
+from vitedge.prediction import ClassScore
+from vitedge.records import encode
 from vitedge.report import sensitivity as sensitivity_report
 from vitedge.safety.escape import terminal_lines
 from vitedge.version import VERSION
 
 JSON_VERSION = 1
 FLIPS_SHOWN = 10
+LABELS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class EvaluatedBundle:
 
     bundle: str
     predictions: Predictions
-    evaluation: Evaluation | None
+    evaluation: Evaluation | LabelEvaluation | None
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,16 @@ class EvaluationReport:
         comparison: of the two.
         layers: the effect of each int8 layer; None unless it was measured.
         confidence: the temperature and threshold that were fitted; None unless they were.
+        thresholds: the thresholds of a multi-label bundle that were fitted; None unless they were.
     """
 
     data: str
     ours: EvaluatedBundle
     theirs: EvaluatedBundle | None
-    comparison: Comparison | None
+    comparison: Comparison | LabelComparison | None
     layers: Sensitivity | None = None
     confidence: ConfidenceRecord | None = None
+    thresholds: ThresholdsRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``vitedge eval --json`` writes."""
@@ -72,7 +78,7 @@ class EvaluationReport:
 def to_json(report: EvaluationReport) -> dict[str, Any]:
     """Return plain JSON values; keys are added, never renamed.
 
-    ``top1`` and ``top5`` are percent, and null where the images have no classes.
+    ``top1`` and ``top5`` are percent, and null where the images have no classes, or for a multi-label bundle.
     """
     document: dict[str, Any] = {
         "version": JSON_VERSION,
@@ -92,6 +98,9 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
         document["kl_p99"] = report.comparison.kl_p99
         document["top1_drop"] = top1_drop(report)
         document["flips"] = [_flip(flip) for flip in report.comparison.flips]
+        if isinstance(report.comparison, LabelComparison):
+            document["decision_agreement"] = report.comparison.decisions.percent
+            document["label_flips"] = report.comparison.label_flips
         document["against"] = _subject(report.theirs)
     if report.layers is not None:
         document["layers"] = sensitivity_report.to_json(report.layers)
@@ -100,9 +109,10 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
 
 def top1_drop(report: EvaluationReport) -> float | None:
     """Return the percentage points of top-1 that the bundle loses against the other one; None without labels."""
-    if report.theirs is None or report.theirs.evaluation is None or report.ours.evaluation is None:
+    ours, theirs = report.ours.evaluation, None if report.theirs is None else report.theirs.evaluation
+    if not isinstance(ours, Evaluation) or not isinstance(theirs, Evaluation):
         return None
-    return report.theirs.evaluation.top1 - report.ours.evaluation.top1
+    return theirs.top1 - ours.top1
 
 
 def to_text(report: EvaluationReport) -> str:
@@ -114,6 +124,19 @@ def _subject(subject: EvaluatedBundle) -> dict[str, Any]:
     evaluation, accepted = subject.evaluation, 100.0 * float(subject.predictions.accepted.mean())
     if evaluation is None:
         return {"bundle": subject.bundle, "top1": None, "top5": None, "accepted": accepted}
+    if isinstance(evaluation, LabelEvaluation):
+        return {
+            "bundle": subject.bundle,
+            "top1": None,
+            "top5": None,
+            "accepted": accepted,
+            "mean_average_precision": evaluation.mean_average_precision,
+            "micro_f1": evaluation.micro_f1,
+            "macro_f1": evaluation.macro_f1,
+            "exact_match": evaluation.exact_match,
+            "exact_match_ci95": _pair(evaluation.exact_proportion.ci95),
+            "labels": [encode(label) for label in evaluation.labels],
+        }
     return {
         "bundle": subject.bundle,
         "top1": evaluation.top1,
@@ -127,7 +150,14 @@ def _subject(subject: EvaluatedBundle) -> dict[str, Any]:
     }
 
 
-def _flip(flip: Flip) -> dict[str, Any]:
+def _flip(flip: Flip | LabelFlip) -> dict[str, Any]:
+    if isinstance(flip, LabelFlip):
+        return {
+            "file": flip.file.name,
+            "labels": [encode(each) for each in flip.ours],
+            "against_labels": [encode(each) for each in flip.theirs],
+            "kl": flip.divergence,
+        }
     return {
         "file": flip.file.name,
         "label": flip.ours.label,
@@ -154,16 +184,45 @@ def _lines(report: EvaluationReport) -> Iterator[str]:
         yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}"
         if subject.predictions.threshold:
             yield f"{'':<{width}}  {_acceptance(subject)}"
+    if isinstance(report.ours.evaluation, LabelEvaluation):
+        yield from label_lines(report.ours.evaluation)
     if report.comparison is not None:
         yield from _comparison_lines(report, report.comparison)
     if report.layers is not None:
         yield from sensitivity_report.lines(report.layers)
 
 
-def accuracy_text(evaluation: Evaluation | None) -> str:
-    """Describe top-1, top-5 and calibration error with their 95 % intervals, or say that they are not known."""
+def label_lines(evaluation: LabelEvaluation) -> Iterator[str]:
+    """Describe the labels of a multi-label model, the one with the lowest F1 first, at most 20."""
+    known = sorted(evaluation.known_labels, key=lambda each: each.f1 or 0.0)
+    width = max(len(each.label) for each in known[:LABELS_SHOWN])
+    yield f"{len(known)} of {len(evaluation.labels)} labels occur, the lowest F1 first:"
+    for label in known[:LABELS_SHOWN]:
+        yield (
+            f"  {label.label:<{width}}  F1 {_percent(label.f1)}  precision {_percent(label.precision)}  "
+            f"recall {_percent(label.recall)}  average precision {_percent(label.average_precision)}  "
+            f"from a score of {label.threshold:.3f}  {label.images} images"
+        )
+    if len(known) > LABELS_SHOWN:
+        yield f"  and {len(known) - LABELS_SHOWN} more; the JSON report lists all"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} %"
+
+
+def accuracy_text(evaluation: Evaluation | LabelEvaluation | None) -> str:
+    """Describe the accuracy with its 95 % intervals, or say that it is not known.
+
+    It is top-1, top-5 and calibration error, or the figures of a multi-label model.
+    """
     if evaluation is None:
         return "not all images have a class of the model, so accuracy is not known"
+    if isinstance(evaluation, LabelEvaluation):
+        return (
+            f"mAP {evaluation.mean_average_precision:.2f} %  micro F1 {_percent(evaluation.micro_f1)}  "
+            f"macro F1 {evaluation.macro_f1:.2f} %  exact match {share_text(evaluation.exact_proportion)}"
+        )
     clamped = f" (there are {evaluation.k} classes)" if len(evaluation.predictions.labels) <= evaluation.k else ""
     return (
         f"top-1 {share_text(evaluation.top1_proportion)}  "
@@ -175,12 +234,15 @@ def accuracy_text(evaluation: Evaluation | None) -> str:
 def _acceptance(subject: EvaluatedBundle) -> str:
     predictions = subject.predictions
     accepted = Proportion(int(predictions.accepted.sum()), len(predictions))
-    right = None if subject.evaluation is None else subject.evaluation.accepted_top1
+    right = subject.evaluation.accepted_top1 if isinstance(subject.evaluation, Evaluation) else None
     of_them = "" if right is None else f", of them {share_text(right)} right"
     return f"abstains below a score of {predictions.threshold:.3f}: accepts {share_text(accepted)}{of_them}"
 
 
-def _comparison_lines(report: EvaluationReport, comparison: Comparison) -> Iterator[str]:
+def _comparison_lines(report: EvaluationReport, comparison: Comparison | LabelComparison) -> Iterator[str]:
+    if isinstance(comparison, LabelComparison):
+        yield from _label_comparison_lines(comparison)
+        return
     drop = top1_drop(report)
     yield f"agreement {share_text(comparison.agreement)}" + ("" if drop is None else f"  top-1 drop {drop:+.2f} points")
     yield f"flip rate {share_text(comparison.flipped)}"
@@ -193,6 +255,27 @@ def _comparison_lines(report: EvaluationReport, comparison: Comparison) -> Itera
         yield f"  {flip.file.name}: {ours.label} {ours.score:.2f}, against {theirs.label} {theirs.score:.2f}"
     if len(comparison.flips) > FLIPS_SHOWN:
         yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; the JSON report lists all, the HTML report shows them"
+
+
+def _label_comparison_lines(comparison: LabelComparison) -> Iterator[str]:
+    yield f"agreement on all labels of an image {share_text(comparison.agreement)}"
+    yield f"agreement on one label of an image {share_text(comparison.decisions)}"
+    yield f"flip rate {share_text(comparison.flipped)}"
+    yield f"KL divergence, summed over the labels: mean {comparison.kl_mean:.3g}, p99 {comparison.kl_p99:.3g} nats"
+    if not comparison.flips:
+        return
+    most = [f"{label} {count}" for label, count in list(comparison.label_flips.items())[:FLIPS_SHOWN]]
+    yield f"flips by label: {', '.join(most)}"
+    yield f"{len(comparison.flips)} images get other labels:"
+    for flip in comparison.flips[:FLIPS_SHOWN]:
+        yield f"  {flip.file.name}: {labels_text(flip.ours)}, against {labels_text(flip.theirs)}"
+    if len(comparison.flips) > FLIPS_SHOWN:
+        yield f"  and {len(comparison.flips) - FLIPS_SHOWN} more; the JSON report lists all, the HTML report shows them"
+
+
+def labels_text(labels: Sequence[ClassScore]) -> str:
+    """Name labels with their scores."""
+    return " + ".join(f"{each.label} {each.score:.2f}" for each in labels) or "no label"
 
 
 def share_text(share: Proportion) -> str:

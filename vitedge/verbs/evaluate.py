@@ -10,13 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vitedge.bundle.bundle import Bundle, open_bundle
-from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.open import open_dataset
 from vitedge.calib.evaluation import accuracy
-from vitedge.calib.evaluation.accuracy import check_same_labels, collect_predictions, compare, score
+from vitedge.calib.evaluation.accuracy import (
+    Comparison,
+    Evaluation,
+    check_same_labels,
+    collect_predictions,
+    compare,
+    score,
+)
 from vitedge.calib.evaluation.dask import RemoteModel, cluster_predictor
+from vitedge.calib.evaluation.label_thresholds import fit_label_thresholds, write_thresholds
+from vitedge.calib.evaluation.multilabel import (
+    LabelComparison,
+    LabelEvaluation,
+    compare_labels,
+    label_targets,
+    score_labels,
+)
 from vitedge.calib.evaluation.predictions import ModelInfo, Predictions
 from vitedge.calib.evaluation.resume_log import ResumeLog, resume_key
 from vitedge.calib.evaluation.score_calibration import (
@@ -54,18 +68,20 @@ def evaluate(
 
     Args:
         bundle: a bundle, or the path of one.
-        data: a folder of images, one folder a class; a text file that lists images; or a video. Without classes,
-            ``against`` is needed.
+        data: a folder of images, one folder a class; a text file that lists images; a label file (``.jsonl``), which
+            multi-label bundles need; or a video. Without classes, ``against`` is needed.
         against: another bundle of the same classes.
         limit: greatest number of images, spread evenly over the classes or over the video.
         layers: with ``against`` an fp32 bundle, also measure the effect of each int8 layer.
-        fit_confidence: fit the temperature of the scores on these images, and write it into the bundle.
+        fit_confidence: fit the temperature of the scores on these images, and write it into the bundle; for a
+            multi-label bundle, fit the threshold of each label, to the highest F1.
         abstain_error: with ``fit_confidence``, the largest share of wrong predictions, 0…1, among those that reach the
-            score threshold; the threshold is written into the bundle too.
+            score threshold; the threshold is written into the bundle too. For a multi-label bundle, the same holds for
+            each label.
         engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the engine of the bundle's target.
         scheduler: address of a Dask scheduler, whose workers find data and bundles at the same paths.
         resume: a file that keeps the predictions so far. After an interrupt, the same call continues from it; remove
-            the file when the report is saved.
+            the file when the report is saved. Not for multi-label bundles.
         progress: receives the steps; ``vitedge.Terminal()`` prints them.
 
     Raises:
@@ -81,24 +97,25 @@ def evaluate(
     if fit_confidence:
         check_image_count(len(images))
     bundles = [open_bundle(each) for each in (bundle, against) if each is not None]
+    _check_multilabel(bundles, scheduler)
     if isinstance(images, ImageFolder):
         images = images.by_label(bundles[0].manifest.model.labels, bundles[0].manifest.model.class_ids)
     resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(bundles, images, engine))
     sensitivity = _sensitivity(bundles[0], bundles[1], images, progress) if layers else None
     with ExitStack() as opened:
         if scheduler is None:
-            classifiers = [opened.enter_context(load(each, engine=engine)) for each in bundles]
+            classifiers = [opened.enter_context(load(each, engine=engine, progress=progress)) for each in bundles]
             models: Sequence[ModelInfo] = classifiers
             predict: Predict = partial(accuracy.predict, keep_logits=fit_confidence, resume_log=resume_log)
         else:
             models = [RemoteModel.of(each) for each in bundles]
             predict = partial(_predict_remotely, scheduler, bundles, engine, resume_log)
         if fit_confidence:
-            images.class_to_idx(models[0].labels)
+            _check_labelled(images, models[0])
         named = [(str(each.path), model) for each, model in zip(bundles, models, strict=True)]
         report = measure(*named[0], images, progress, named[1] if against is not None else None, predict=predict)
-    confidence = _fit(bundles[0], report, abstain_error) if fit_confidence else None
-    return replace(report, layers=sensitivity, confidence=confidence)
+    report = replace(report, layers=sensitivity)
+    return _fit(bundles[0], report, abstain_error) if fit_confidence else report
 
 
 def measure(
@@ -125,25 +142,51 @@ def measure(
         UsageError: the two models have different classes.
         EngineError: an engine failed.
     """
-    labelled = images.is_labelled(model.labels)
-    if against is None:
-        _check_classes(images, model.labels)
-    elif labelled:
-        images.class_to_idx(model.labels)
+    labelled = _is_labelled(images, model)
+    if against is None or labelled:
+        _check_labelled(images, model)
     else:
-        progress.step(f"note: no accuracy, because {_unlabelled(images, model.labels)}")
+        progress.step(f"note: no accuracy, because {_unlabelled(images, model)}")
     named = [(bundle, model), *([against] if against else [])]
     if against is not None:
         check_same_labels(model.labels, against[1].labels)
     progress.step(f"classifying {len(images)} images of {images.path}")
     predictions = predict([each for _, each in named], images, progress)
     evaluated = [
-        EvaluatedBundle(name, each, score(each, images) if labelled else None)
+        EvaluatedBundle(name, each, _scored(each, images) if labelled else None)
         for (name, _), each in zip(named, predictions, strict=True)
     ]
     theirs = evaluated[1] if against else None
-    comparison = compare(predictions[0], predictions[1]) if against else None
+    comparison = _compared(predictions[0], predictions[1]) if against else None
     return EvaluationReport(str(images.path), evaluated[0], theirs, comparison)
+
+
+def _is_labelled(images: ImageDataset, model: ModelInfo) -> bool:
+    if model.thresholds is None:
+        return images.is_labelled(model.labels)
+    return all(file.labels is not None for file in images.files)
+
+
+def _check_labelled(images: ImageDataset, model: ModelInfo) -> None:
+    """Refuse images whose labels are unknown, or are no labels of the model."""
+    if model.thresholds is not None:
+        label_targets(images.files, model.labels)
+        return
+    several = next((file for file in images.files if file.labels is not None and len(file.labels) != 1), None)
+    if several is not None:
+        raise CalibrationError(
+            f"{several.name} has {len(several.labels or ())} labels, and the model gives one class an image",
+            expected="exactly one label for each image",
+        )
+    _check_classes(images, model.labels)
+
+
+def _scored(predictions: Predictions, images: ImageDataset) -> Evaluation | LabelEvaluation:
+    return score(predictions, images) if predictions.thresholds is None else score_labels(predictions)
+
+
+def _compared(ours: Predictions, theirs: Predictions) -> Comparison | LabelComparison:
+    return compare(ours, theirs) if ours.thresholds is None else compare_labels(ours, theirs)
 
 
 def _check(
@@ -175,12 +218,19 @@ def _check_classes(images: ImageDataset, labels: Sequence[str]) -> None:
         raise CalibrationError(error.problem, expected=error.expected, fix=fix) from error
 
 
-def _unlabelled(images: ImageDataset, labels: Sequence[str]) -> str:
+def _unlabelled(images: ImageDataset, model: ModelInfo) -> str:
     try:
-        images.class_to_idx(labels)
+        _check_labelled(images, model)
     except CalibrationError as error:
         return error.problem
     return f"the classes of {images.path} are no labels of the model"
+
+
+def _check_multilabel(bundles: Sequence[Bundle], scheduler: str | None) -> None:
+    if scheduler is not None and any(each.manifest.model.is_multilabel for each in bundles):
+        raise UsageError(
+            "scheduler= sends no logits, which a multi-label model needs", fix="leave out scheduler=, or set a limit="
+        )
 
 
 def _sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:
@@ -202,8 +252,14 @@ def _predict_remotely(
     return collect_predictions(models, images, predictor, progress, resume_log=resume_log)
 
 
-def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None) -> ConfidenceRecord:
-    assert report.ours.evaluation is not None  # the images have classes
-    record = calibrate_scores(report.ours.evaluation, abstain_error)
-    write_confidence(bundle, record)
-    return record
+def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None) -> EvaluationReport:
+    """Fit the temperature, or the thresholds of the labels, write them into the bundle, and add them to the report."""
+    evaluation = report.ours.evaluation
+    if isinstance(evaluation, LabelEvaluation):
+        thresholds = fit_label_thresholds(evaluation, abstain_error)
+        write_thresholds(bundle, thresholds)
+        return replace(report, thresholds=thresholds)
+    assert evaluation is not None  # the images have classes
+    confidence = calibrate_scores(evaluation, abstain_error)
+    write_confidence(bundle, confidence)
+    return replace(report, confidence=confidence)
