@@ -10,7 +10,14 @@ import sys
 import pytest
 
 from vitedge import errors
-from vitedge.errors import MissingExtraError, UsageError, VitedgeError, did_you_mean, near_spellings
+from vitedge.errors import (
+    BrokenExtraError,
+    MissingExtraError,
+    UsageError,
+    VitedgeError,
+    did_you_mean,
+    near_spellings,
+)
 from vitedge.extras import require
 from vitedge.safety.limits import MESSAGE_CHARACTERS
 
@@ -43,6 +50,7 @@ def test_a_text_that_would_fill_the_screen_is_cut() -> None:
     [
         UsageError("a problem", expected="none", fix="solve it"),
         MissingExtraError("openvino", extra="openvino", purpose="this test"),
+        BrokenExtraError("cv2", extra="camera", purpose="this test", reason="libGL.so.1", fix="sudo apt-get"),
     ],
 )
 def test_an_error_travels_between_processes(error: VitedgeError) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vitedge.converters.convert import convert
     from vitedge.converters.integrations.export import Export, export
     from vitedge.errors import (
+        BrokenExtraError,
         BundleError,
         BundleIntegrityError,
         BundleSchemaError,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchReport",
+    "BrokenExtraError",
     "BuildRecord",
     "Bundle",
     "BundleError",
@@ -123,6 +125,7 @@ _WHERE = {
     "BenchReport": "vitedge.runtime.bench.measure",
     "BuildRecord": "vitedge.runtime.engines.tensorrt.build_record",
     "Bundle": "vitedge.bundle.bundle",
+    "BrokenExtraError": "vitedge.errors",
     "BundleError": "vitedge.errors",
     "BundleIntegrityError": "vitedge.errors",
     "BundleSchemaError": "vitedge.errors",

@@ -3,6 +3,7 @@
     VitedgeError
     ├── UsageError              a request that cannot be met: unknown name, existing output
     ├── MissingExtraError       an optional package is not installed
+    │   └── BrokenExtraError        it is installed, and cannot be imported
     ├── CheckpointError         weights, configuration or labels that do not fit together
     ├── ConversionError         export, rewrite, compilation or verification failed
     ├── CalibrationError        calibration or evaluation images that cannot be used
@@ -77,6 +78,28 @@ class MissingExtraError(VitedgeError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed", fix=f'pip install "vitedge[{extra}]"')
+        self.package = package
+        self.extra = extra
+
+
+class BrokenExtraError(MissingExtraError):
+    """An optional package is installed, and cannot be imported.
+
+    Args:
+        package: import name of the package.
+        extra: extra of vitedge that installs it.
+        purpose: what needs the package; begins the message.
+        reason: what its import said.
+        fix: what to do.
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str, reason: str, fix: str) -> None:
+        VitedgeError.__init__(
+            self,
+            f"{purpose} needs {package}, which is installed and cannot be imported: {reason}",
+            expected="the libraries of the system, and the version of NumPy, that it was built for",
+            fix=fix,
+        )
         self.package = package
         self.extra = extra
 

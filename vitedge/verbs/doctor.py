@@ -177,7 +177,7 @@ def _version(name: str, distributions: Sequence[str]) -> str | None:
         return importlib.metadata.version(distributions[0])
     try:  # a system's own build, such as JetPack's OpenCV, has no distribution
         return str(importlib.import_module(name).__version__)
-    except (ImportError, AttributeError):
+    except Exception:  # noqa: BLE001  # whatever a package raises that was built for other libraries
         return UNAVAILABLE
 
 

@@ -61,8 +61,8 @@ def import_tensorrt(name: TensorrtModule) -> Any:
             expected="on a Jetson, JetPack's own: sudo apt-get install python3-libnvinfer",
             fix="python3 -m venv --system-site-packages lets the environment see it; on a PC: pip install tensorrt",
         ) from error
-    except (ImportError, OSError, RuntimeError) as error:
+    except Exception as error:  # whatever its import raises
         raise EngineError(
-            f"{name} is installed and does not load: {' '.join(str(error).split())}",
+            f"{name} is installed and does not load: {' '.join(str(error).split()) or type(error).__name__}",
             fix="install the libraries of the same TensorRT as the Python module",
         ) from error
