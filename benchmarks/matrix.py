@@ -125,7 +125,7 @@ def converted(
     begun = time.monotonic()
     try:
         bundle = vitedge.convert(
-            **conversion_arguments(listed, data),
+            **conversion_arguments(listed, data, folder),
             target="cpu",
             precision=precision,
             calib=calib,
@@ -153,6 +153,7 @@ def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]
     """Parameters and multiply-accumulates of the PyTorch module; half of torch's count of operations."""
     import timm
     import torch
+    from common.untrained import build_classifier
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -161,6 +162,8 @@ def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]
 
     if listed.name in VARIANTS:
         module: Any = build(listed.name)
+    elif listed.model_type:
+        module = build_classifier(listed)
     elif listed.trained:
         module = timm.create_model(f"local-dir:{data / 'models' / listed.name}", pretrained=True)
     else:

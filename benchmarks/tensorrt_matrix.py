@@ -102,7 +102,7 @@ def measure(listed: Listed, data: Path, images: int) -> Row:
         calib = link_photos(data / "flowers/calib", Path(folder) / "calib", images)
         try:
             bundle = vitedge.convert(
-                **conversion_arguments(listed, data),
+                **conversion_arguments(listed, data, Path(folder)),
                 target="rtx",
                 precision="int8",
                 calib=calib,

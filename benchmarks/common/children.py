@@ -60,9 +60,20 @@ def link_photos(source: Path, folder: Path, images: int) -> Path:
     return folder
 
 
-def conversion_arguments(listed: Listed, data: Path) -> dict[str, Any]:
-    """Return the arguments of ``vitedge.convert`` for a model."""
+def conversion_arguments(listed: Listed, data: Path, folder: Path) -> dict[str, Any]:
+    """Return the arguments of ``vitedge.convert`` for a model.
+
+    Args:
+        listed: the model.
+        data: folder of the test data.
+        folder: folder for a checkpoint with random weights, written once.
+    """
     if listed.trained:
         return {"source": data / "models" / listed.name}
+    if listed.model_type:
+        from common.untrained import write_classifier
+
+        checkpoint = folder / "checkpoint"
+        return {"source": checkpoint if checkpoint.is_dir() else write_classifier(listed, checkpoint)}
     options = {"num_classes": listed.num_classes, "input_size": listed.input_size}
     return {"source": listed.name, "random_weights": True, **{key: value for key, value in options.items() if value}}
