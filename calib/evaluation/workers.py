@@ -34,6 +34,7 @@ class WorkerPool:
         opened = [each.workers() if images >= WORKERS_PAY_FROM else () for each in classifiers]
         columns = [workers or (classifier,) for workers, classifier in zip(opened, classifiers, strict=True)]
         self.count = max(map(len, columns))
+        self._classifiers = tuple(classifiers)  # they own the workers, and close them when they are collected
         self._keep_logits = keep_logits
         self._free: queue.SimpleQueue[tuple[Classifier, ...]] = queue.SimpleQueue()
         for number in range(self.count):
