@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from vitedge.errors import BundleError, CalibrationError, EngineError, UsageErro
 from vitedge.extras import require
 from vitedge.runtime.load import load
 from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
+from vitedge.runtime.system.owned import close_all
 
 CONNECT_SECONDS = 20
 WORKER_SECONDS = 60
@@ -219,7 +221,16 @@ def _worker_pool(bundles: tuple[BundleLocation, ...], engine: str | None) -> Wor
 
 @lru_cache(maxsize=1)
 def _opened(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:
-    return WorkerPool([load(_bundle(location), engine=engine) for location in bundles], WORKERS_PAY_FROM)
+    """Open a pool; its classifiers are closed if one of them does not open, and when nobody uses the pool any more."""
+    with ExitStack() as failed:
+        classifiers = []
+        for location in bundles:
+            classifiers.append(load(_bundle(location), engine=engine))
+            failed.callback(classifiers[-1].close)
+        pool = WorkerPool(classifiers, WORKERS_PAY_FROM)
+        failed.pop_all()
+    weakref.finalize(pool, close_all, [classifier.close for classifier in classifiers])
+    return pool
 
 
 def _bundle(location: BundleLocation) -> Bundle:

@@ -128,3 +128,33 @@ def test_no_scheduler_and_no_workers(
 def test_a_video_stays_here(tmp_path: Path, tiny_bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="is a video"):
         cluster_predictor("tcp://127.0.0.1:1", [tiny_bundle], VideoFrames(tmp_path / "clip.mp4", ()))
+
+
+class TestTheModelsOfAWorker:
+    @pytest.fixture
+    def opened(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+        """What a worker has loaded."""
+        opened: list[Any] = []
+
+        def remembered(*arguments: Any, **options: Any) -> Any:
+            opened.append(load(*arguments, **options))
+            return opened[-1]
+
+        monkeypatch.setattr(cluster, "load", remembered)
+        cluster._opened.cache_clear()
+        yield opened
+        cluster._opened.cache_clear()
+
+    def test_are_closed_if_one_does_not_open(self, tiny_bundle: Bundle, tmp_path: Path, opened: list[Any]) -> None:
+        good = BundleLocation.of(tiny_bundle)
+        with pytest.raises(BundleError):
+            cluster._worker_pool((good, BundleLocation(str(tmp_path / "none"), "0")), None)
+        assert [each._engine for each in opened] == [None]
+
+    def test_are_closed_when_nobody_uses_them_any_more(self, tiny_bundle: Bundle, opened: list[Any]) -> None:
+        good = BundleLocation.of(tiny_bundle)
+        used = cluster._worker_pool((good,), None)
+        cluster._worker_pool((good, good), None)
+        assert opened[0]._engine is not None
+        del used
+        assert [each._engine is None for each in opened] == [True, False, False]
