@@ -162,7 +162,7 @@ def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]
 
     if listed.name in VARIANTS:
         module: Any = build(listed.name)
-    elif listed.model_type:
+    elif listed.transformers:
         module = build_classifier(listed)
     elif listed.trained:
         module = timm.create_model(f"local-dir:{data / 'models' / listed.name}", pretrained=True)

@@ -70,7 +70,7 @@ def conversion_arguments(listed: Listed, data: Path, folder: Path) -> dict[str, 
     """
     if listed.trained:
         return {"source": data / "models" / listed.name}
-    if listed.model_type:
+    if listed.transformers:
         from common.untrained import write_classifier
 
         checkpoint = folder / "checkpoint"

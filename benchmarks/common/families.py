@@ -12,13 +12,13 @@ class Listed:
     """A model of the matrix.
 
     Attributes:
-        name: source for ``vitedge.convert``; if ``trained``, the name of a folder in ``models`` of the test data; with
-            a ``model_type``, the class of Transformers.
+        name: source for ``vitedge.convert``; if ``trained``, the name of a folder in ``models`` of the test data; if
+            ``transformers``, a ``model_type``.
         family: heading of its rows.
         trained: whether it is a trained checkpoint of the test data; other models get random weights.
         num_classes: number of classes for backbones without a classifier.
         input_size: in pixels, if devices run another size than the default of the family.
-        model_type: of Transformers, for a folder in its layout with random weights; empty for other models.
+        transformers: whether it is a folder in Transformers' layout, written with random weights.
         options: of the configuration, where devices run another size than its default.
     """
 
@@ -27,7 +27,7 @@ class Listed:
     trained: bool = False
     num_classes: int | None = None
     input_size: int | None = None
-    model_type: str = ""
+    transformers: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -35,13 +35,10 @@ VIT_SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 
 EFFICIENTNET_B0 = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280, "image_size": 224}
 
 
-def _transformers(
-    model_type: str, name: str, options: Mapping[str, Any] | None = None, *, input_size: int = 224
-) -> Listed:
+def _transformers(model_type: str, options: Mapping[str, Any] | None = None, *, input_size: int = 224) -> Listed:
     return Listed(
-        f"{name}ForImageClassification", "Transformers", input_size=input_size, model_type=model_type,
-        options=options or {},
-    )  # fmt: skip
+        model_type, "Transformers, by model_type", input_size=input_size, transformers=True, options=options or {}
+    )
 
 
 def _family(family: str, *names: str) -> tuple[Listed, ...]:
@@ -84,45 +81,43 @@ FAMILIES: tuple[Listed, ...] = (
     Listed("vit_base_patch32_clip_224", "CLIP image tower", num_classes=1000),
     *_family("CNN baselines", "resnet18", "resnet50", "mobilenetv3_large_100", "mobilenetv4_conv_small"),
     *_family("CNN baselines", "efficientnet_b0"),
-    _transformers("beit", "Beit", VIT_SMALL),
-    _transformers("bit", "Bit"),
-    _transformers("clip", "CLIP", {"vision_config": VIT_SMALL}),
-    _transformers("convnext", "ConvNext"),
-    _transformers("convnextv2", "ConvNextV2"),
-    _transformers("cvt", "Cvt"),
-    _transformers("data2vec-vision", "Data2VecVision", VIT_SMALL),
-    _transformers("deit", "DeiT", VIT_SMALL),
-    _transformers("dinov2", "Dinov2", {"hidden_size": 384, "num_attention_heads": 6, "patch_size": 14}),
-    _transformers(
-        "dinov2_with_registers", "Dinov2WithRegisters", {"hidden_size": 384, "num_attention_heads": 6, "patch_size": 14}
-    ),
-    _transformers("donut-swin", "DonutSwin"),
-    _transformers("efficientnet", "EfficientNet", EFFICIENTNET_B0),
-    _transformers("focalnet", "FocalNet"),
-    _transformers("hgnet_v2", "HGNetV2"),
-    _transformers("hiera", "Hiera"),
-    _transformers("ijepa", "IJepa", VIT_SMALL),
-    _transformers("levit", "Levit"),
-    _transformers("metaclip_2", "MetaClip2", {"vision_config": VIT_SMALL}),
-    _transformers("mobilenet_v1", "MobileNetV1"),
-    _transformers("mobilenet_v2", "MobileNetV2"),
-    _transformers("mobilevit", "MobileViT", input_size=256),
-    _transformers("mobilevitv2", "MobileViTV2", input_size=256),
-    _transformers("poolformer", "PoolFormer"),
-    _transformers("pp_lcnet", "PPLCNet"),
-    _transformers("pvt", "Pvt"),
-    _transformers("pvt_v2", "PvtV2"),
-    _transformers("regnet", "RegNet"),
-    _transformers("resnet", "ResNet"),
-    _transformers("segformer", "Segformer"),
-    _transformers("siglip", "Siglip", {"vision_config": VIT_SMALL}),
-    _transformers("swiftformer", "SwiftFormer"),
-    _transformers("swin", "Swin"),
-    _transformers("swinv2", "Swinv2"),
-    _transformers("textnet", "TextNet"),
-    _transformers("timm_wrapper", "TimmWrapper", {"architecture": "resnet50"}),
-    _transformers("vit", "ViT", VIT_SMALL),
-    _transformers("vit_msn", "ViTMSN", VIT_SMALL),
+    _transformers("beit", VIT_SMALL),
+    _transformers("bit"),
+    _transformers("clip", {"vision_config": VIT_SMALL}),
+    _transformers("convnext"),
+    _transformers("convnextv2"),
+    _transformers("cvt"),
+    _transformers("data2vec-vision", VIT_SMALL),
+    _transformers("deit", VIT_SMALL),
+    _transformers("dinov2", {"hidden_size": 384, "num_attention_heads": 6, "patch_size": 14}),
+    _transformers("dinov2_with_registers", {"hidden_size": 384, "num_attention_heads": 6, "patch_size": 14}),
+    _transformers("donut-swin"),
+    _transformers("efficientnet", EFFICIENTNET_B0),
+    _transformers("focalnet"),
+    _transformers("hgnet_v2"),
+    _transformers("hiera"),
+    _transformers("ijepa", VIT_SMALL),
+    _transformers("levit"),
+    _transformers("metaclip_2", {"vision_config": VIT_SMALL}),
+    _transformers("mobilenet_v1"),
+    _transformers("mobilenet_v2"),
+    _transformers("mobilevit", input_size=256),
+    _transformers("mobilevitv2", input_size=256),
+    _transformers("poolformer"),
+    _transformers("pp_lcnet"),
+    _transformers("pvt"),
+    _transformers("pvt_v2"),
+    _transformers("regnet"),
+    _transformers("resnet"),
+    _transformers("segformer"),
+    _transformers("siglip", {"vision_config": VIT_SMALL}),
+    _transformers("swiftformer"),
+    _transformers("swin"),
+    _transformers("swinv2"),
+    _transformers("textnet"),
+    _transformers("timm_wrapper", {"architecture": "resnet50"}),
+    _transformers("vit", VIT_SMALL),
+    _transformers("vit_msn", VIT_SMALL),
     # the largest come last: an interrupt costs the least
     *_family("DeiT", "deit_base_patch16_224"),
     *_family("ViT", "vit_base_patch16_224", "vit_small_patch16_384", "vit_base_patch16_384"),

@@ -13,7 +13,7 @@ from vitedge.converters.sources.random_weights import randomize
 from vitedge.converters.sources.timm.config import CONFIG
 from vitedge.converters.sources.timm.models import load_timm
 from vitedge.converters.sources.torch_model import TorchModel
-from vitedge.converters.sources.transformers.families import OUTPUTS, classifier_class
+from vitedge.converters.sources.transformers.families import OUTPUTS, TIMM_WRAPPER, classifier_class, families
 from vitedge.converters.sources.transformers.models import LogitsOnly
 from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG
 
@@ -38,13 +38,14 @@ def build_classifier(listed: Listed) -> LogitsOnly:
     """Build a classifier of Transformers in evaluation mode, with its initial weights."""
     import torch
 
-    kind = classifier_class(listed.name)
+    name = families()[listed.name].classifiers[0]
+    kind = classifier_class(name)
     side = {} if "vision_config" in listed.options else {"image_size": listed.input_size}
     config = kind.config_class(**{"num_labels": 1000, **side, **listed.options})
     config._attn_implementation = "eager"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LogitsOnly(kind(config), OUTPUTS.get(listed.name, "logits")).eval()
+        return LogitsOnly(kind(config), OUTPUTS.get(name, "logits")).eval()
 
 
 def write_classifier(listed: Listed, folder: Path) -> Path:
@@ -56,7 +57,7 @@ def write_classifier(listed: Listed, folder: Path) -> Path:
     model.save_pretrained(folder)
     squashed = {"height": listed.input_size, "width": listed.input_size}
     processor = {"image_processor_type": "ViTImageProcessor", "size": squashed}
-    if listed.model_type == "timm_wrapper":  # timm's processor is a part of its configuration
+    if listed.name == TIMM_WRAPPER:  # timm's processor is a part of its configuration
         described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         described["pretrained_cfg"] = {
             "input_size": [3, *size], "interpolation": "bilinear", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3,

@@ -18,7 +18,7 @@ class KnownModel:
     """A model that was converted and measured.
 
     Attributes:
-        name: source for ``vitedge.convert``.
+        name: source for ``vitedge.convert``; under Transformers, the ``model_type`` of its folders.
         family: heading of its group.
         input_size: (height, width) in pixels; zeros if no conversion succeeded.
         parameters: of the PyTorch module; 0 if not measured.
