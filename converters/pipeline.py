@@ -12,7 +12,7 @@ from vitedge.converters.stages.drafting import draft
 from vitedge.converters.stages.manifest import draft_manifest
 from vitedge.converters.stages.verifying import verified
 from vitedge.converters.stages.writing import write_files
-from vitedge.progress import Progress
+from vitedge.progress import Progress, reporting
 
 
 def run(request: Request, progress: Progress) -> Bundle:
@@ -21,7 +21,7 @@ def run(request: Request, progress: Progress) -> Bundle:
     Raises:
         VitedgeError: see ``vitedge.convert``.
     """
-    with interruptible() as interrupts, staged(request.output) as folder:
+    with interruptible() as interrupts, reporting(progress), staged(request.output) as folder:
         watched = Watched(progress, interrupts)
         datasets = find_datasets(request)
         drafted = draft(request, datasets, watched)
