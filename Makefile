@@ -14,6 +14,8 @@ REFERENCES := build/references
 REFERENCE_PACKAGES := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9 tensorrt-cu13-bindings==11.4.0.106 \
 	tritonclient==2.73.0
 
+ALONE = $(shell grep -rl --include="test_*.py" "pytest.mark.alone" tests)
+
 .PHONY: help demo picture test references lint ruff types rooms bench clean
 
 help:
@@ -32,10 +34,14 @@ demo: $(DEMO_VENV)/.installed
 picture: demo
 	$(DEMO_VENV)/bin/python docs/draw_demo.py demo-out
 
-# Files go to as many workers as there are cores, up to four; what sends signals to its own process runs by itself.
+# Files go to as many workers as there are cores, up to four, the slowest first (tests/conftest.py). Each worker computes
+# in one thread, because more threads than cores wait for each other. Compiled modules are kept for the next run.
+# What sends signals to its own process runs by itself.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint references
-	$(DEV_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(PYTEST_ARGS)
-	$(DEV_VENV)/bin/python -m pytest -m alone $(PYTEST_ARGS) || [ $$? = 5 ] # 5: no test of these was chosen
+	OMP_NUM_THREADS=1 $(DEV_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+		-m "not alone" $(PYTEST_ARGS)
+	$(DEV_VENV)/bin/python -m pytest -m alone $(or $(PYTEST_ARGS),$(ALONE)) || [ $$? = 5 ] # 5: none of these was chosen
 
 references: $(REFERENCES)/.installed
 

@@ -66,6 +66,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the slow files to the front: one that begins last keeps a single worker busy at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the suite's modules: every rewrite calls it, and with them it takes half a second."""
     gc.collect()

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.engines.self_test import self_test
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +59,31 @@ def quick(monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> Non
 
 
 @pytest.fixture(scope="module")
-def bundles(small_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Bundle]:
-    """One of each precision."""
-    root = tmp_path_factory.mktemp("bundles")
-    return {
-        precision: vitedge.convert(
-            small_folder, target="cpu", precision=precision, calib=photos, output=root / f"{precision}.bundle"
-        )
-        for precision in PRECISIONS
-    }
+def bundles(
+    small_folder: Path, small_export: onnx.ModelProto, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Precision, Bundle]:
+    """One of each precision; the checkpoint is exported for the first."""
+    root, found = tmp_path_factory.mktemp("bundles"), {}
+    for precision in PRECISIONS:
+        with pytest.MonkeyPatch.context() as patch:
+            if precision != PRECISIONS[0]:
+                patch.setattr(exporting, "export", lambda module, input_size: small_export)
+            found[precision] = vitedge.convert(
+                small_folder, target="cpu", precision=precision, calib=photos, output=root / f"{precision}.bundle"
+            )
+    return found
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+    """``untrained(target)`` converts timm's test network with random weights; computed when first asked for."""
+
+    @cache
+    def converted(target: str) -> Bundle:
+        output = tmp_path_factory.mktemp("untrained") / target
+        return vitedge.convert("test_vit", target=target, precision="fp32", random_weights=True, output=output)
+
+    return converted
 
 
 def logits_of(bundle: Bundle, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -165,8 +183,16 @@ class TestBundle:
 
     @pytest.mark.parametrize("precision", PRECISIONS)
     def test_equal_input_gives_equal_files(
-        self, bundles: dict[Precision, Bundle], small_folder: Path, photos: Path, tmp_path: Path, precision: Precision
+        self,
+        bundles: dict[Precision, Bundle],
+        small_folder: Path,
+        photos: Path,
+        tmp_path: Path,
+        precision: Precision,
+        request: pytest.FixtureRequest,
     ) -> None:
+        if precision != PRECISIONS[0]:
+            request.getfixturevalue("quick")
         again = vitedge.convert(
             small_folder, target="cpu", precision=precision, calib=photos, output=tmp_path / "again.bundle"
         )
@@ -231,18 +257,16 @@ class TestOptions:
         assert bundle.manifest.model.labels == checkpoints.CLASSES
         assert bundle.manifest.precision.effective == "int8"
 
-    def test_random_weights_are_said_to_be_random(self, tmp_path: Path) -> None:
-        bundle = vitedge.convert("test_vit", target="cpu", precision="fp32", random_weights=True, output=tmp_path / "b")
-        assert not bundle.manifest.model.pretrained
-        assert bundle.manifest.model.source == "timm:test_vit"
+    def test_random_weights_are_said_to_be_random(self, untrained: Callable[[str], Bundle]) -> None:
+        assert not untrained("cpu").manifest.model.pretrained
+        assert untrained("cpu").manifest.model.source == "timm:test_vit"
 
     @pytest.mark.parametrize(("target", "rows"), [("cpu", 102), ("jetson-orin-nano", 101)])
-    def test_a_backend_has_rewrites_of_its_own(self, target: str, rows: int, tmp_path: Path) -> None:
+    def test_a_backend_has_rewrites_of_its_own(
+        self, target: str, rows: int, untrained: Callable[[str], Bundle]
+    ) -> None:
         """A hundred patches and a class token: OpenVINO gets one token to spare, TensorRT does not."""
-        bundle = vitedge.convert(
-            "test_vit", target=target, precision="fp32", random_weights=True, output=tmp_path / "b"
-        )
-        graph = onnx.shape_inference.infer_shapes(onnx.load(bundle.file("model.onnx"))).graph
+        graph = onnx.shape_inference.infer_shapes(onnx.load(untrained(target).file("model.onnx"))).graph
         sizes = {dim.dim_value for each in graph.value_info for dim in each.type.tensor_type.shape.dim}
         assert sizes & {101, 102} == {rows}
 

@@ -16,25 +16,36 @@ from numpy.typing import NDArray
 
 pytest.importorskip("onnx")
 
+import onnx
 import outliers
 
 import vitedge
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.quantization import ptq
+from vitedge.calib.quantization.search_budget import SearchBudget
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages import drafting
+from vitedge.converters.verify import demanded_sqnr, synthetic_frames
+from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images import read_image
 
 CALIBRATION_IMAGES = 24
+PLANTED_IMAGES = 16
 MODELS = ("mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+SEARCHED_FULLY = "vit_flowers"
+SHORT = SearchBudget(first=1, images=4)
+"""What a large network gets; for the other models here, it makes the search four times shorter."""
 
 Bundles: TypeAlias = dict[tuple[str, Precision], Bundle]
 Logits: TypeAlias = NDArray[np.float32]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +73,8 @@ def bundles(shared_data: Path, calibration: Path, tmp_path_factory: pytest.TempP
         for precision in PRECISIONS:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(drafting, "full_graph", full_graph)
+                if name != SEARCHED_FULLY:
+                    patch.setattr(ptq, "budget_for", lambda _: SHORT)
                 found[name, precision] = vitedge.convert(
                     shared_data / "models" / name,
                     target="cpu",
@@ -76,9 +89,9 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that answers every call as the first."""
     answers: list[Any] = []
 
-    def answer(*arguments: Any) -> Any:
+    def answer(*arguments: Any, **options: Any) -> Any:
         if not answers:
-            answers.append(function(*arguments))
+            answers.append(function(*arguments, **options))
         return answers[0]
 
     return answer
@@ -138,6 +151,20 @@ def test_precision_keeps_the_answers(
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_swapped_channels_and_a_forgotten_mean_are_refused(bundles: Bundles, name: str) -> None:
+    """In every precision, if an engine computed them."""
+    preprocessing = bundles[name, "fp32"].manifest.model.preprocessing
+    frames = synthetic_frames(preprocessing.input_size)
+    graph = onnx.load(bundles[name, "fp32"].file("model.onnx"))
+    golden = graph_logits(graph, frames, preprocessing)
+    for wrong in (frames[..., ::-1], frames // 2 + 64):
+        logits = graph_logits(graph, wrong, preprocessing)
+        for precision in PRECISIONS:
+            with pytest.raises(ConversionError, match="engine differs from its graph"):
+                demanded_sqnr(golden, logits, precision)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_int8_is_smaller_than_fp16(bundles: Bundles, name: str) -> None:
     sizes = [bundles[name, precision].manifest.files["openvino/model.bin"].bytes for precision in PRECISIONS]
     assert sizes == sorted(sizes, reverse=True)
@@ -191,25 +218,19 @@ def test_outliers_planted_into_a_trained_model_do_not_matter(
     bundles: Bundles, shared_data: Path, photos: tuple[Path, ...]
 ) -> None:
     """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
-    import onnx
-
-    from vitedge.calib.quantization.ptq import quantize
-    from vitedge.calib.quantization.search_budget import SearchBudget
-
-    short = SearchBudget(first=1, images=4)
     bundle = bundles["deit_tiny_imagenet", "fp32"]
     graph = onnx.load(bundle.file("model.onnx"))
     rough, changed = outliers.planted(graph)
     assert changed >= 20
     preprocessing = bundle.manifest.model.preprocessing
-    calibration = ImageFolder.open(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).load(preprocessing)
+    calibration = ImageFolder.open(shared_data / "flowers" / "calib", limit=PLANTED_IMAGES).load(preprocessing)
     preprocess = Preprocessor(preprocessing)
-    frames = np.stack([preprocess(read_image(path), order="RGB").copy() for path in photos[:40]])
+    frames = np.stack([preprocess(read_image(path), order="RGB").copy() for path in photos[:PLANTED_IMAGES]])
     full, same = (graph_logits(each, frames, preprocessing) for each in (graph, rough))
     np.testing.assert_allclose(same, full, atol=1e-3 * np.abs(full).max())
     naive = graph_logits(outliers.min_max_quantized(rough, calibration.frames), frames, preprocessing)
     assert sqnr_db(full, naive) < 3
-    int8 = (quantize(each, calibration.frames, budget=short).graph for each in (graph, rough))
+    int8 = (ptq.quantize(each, calibration.frames, budget=SHORT).graph for each in (graph, rough))
     plain, reached = (sqnr_db(full, graph_logits(each, frames, preprocessing)) for each in int8)
     assert reached > 22
     assert abs(plain - reached) < 2
