@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from vitedge.runtime.system.owned import Owned
 from vitedge.safety.escape import terminal
 from vitedge.safety.files import is_unicode, open_regular
 from vitedge.safety.limits import IMAGE_PIXELS, VIDEO_BYTES
+from vitedge.safety.redact import redact_address
 
 logger = logging.getLogger("vitedge")
 
@@ -197,7 +197,7 @@ def open_stream(address: str) -> Capture:
         MissingExtraError: OpenCV is not installed.
     """
     cv2 = _cv2()
-    name = _without_password(address)
+    name = redact_address(address)
     limits = (
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_SECONDS * 1000)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_TIMEOUT_SECONDS * 1000)),
@@ -233,7 +233,9 @@ def _open(cv2: Any, name: str, *, limits: Sequence[int] = ()) -> Any:
 def _check_name(name: str) -> None:
     if not is_unicode(name):
         raise FrameSourceError(
-            f"OpenCV cannot open {name}: its name is not UTF-8", expected="a name in UTF-8", fix="rename it"
+            f"OpenCV cannot open {redact_address(name)}: its name is not UTF-8",
+            expected="a name in UTF-8",
+            fix="rename it",
         )
 
 
@@ -328,7 +330,3 @@ def _cv2() -> Any:
 
 def _positive(value: float) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
-
-
-def _without_password(address: str) -> str:
-    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", address)

@@ -18,6 +18,7 @@ from vitedge.runtime.sources.image_files import ImageFiles, open_folder
 from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.runtime.sources.pillow_images import is_image_name
 from vitedge.safety.files import is_file, is_folder
+from vitedge.safety.redact import redact_address
 
 ACCEPTED = (
     "a camera number (0), a video file, an image, a folder of images, an rtsp:// or http:// address, "
@@ -60,7 +61,7 @@ def open_source(source: Source) -> FrameSource:
         )
     if isinstance(source, Iterable):
         return FrameIterable(source)
-    raise UsageError(f"the source is {source!r:.80}", expected=ACCEPTED)
+    raise UsageError(f"the source is {redact_address(repr(source)):.80}", expected=ACCEPTED)
 
 
 def _open_named(source: str) -> FrameSource:
@@ -69,7 +70,7 @@ def _open_named(source: str) -> FrameSource:
         return open_stream(source)
     if separator:
         raise UsageError(
-            f"unknown scheme in {source!r}",
+            f"unknown scheme in {redact_address(source)!r}",
             expected=f"one of {', '.join(f'{each}://' for each in STREAM_SCHEMES)}, or a path",
             fix=did_you_mean(scheme, STREAM_SCHEMES),
         )
@@ -105,7 +106,7 @@ def _missing(path: Path) -> FrameSourceError:
     except (OSError, ValueError):
         siblings = []
     return FrameSourceError(
-        f"there is no source {path}",
+        f"there is no source {redact_address(str(path))}",
         expected=ACCEPTED,
         fix=did_you_mean(path.name, siblings),
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
+import threading
 from typing import TextIO
 
 from vitedge.errors import UsageError
+from vitedge.safety.redact import RedactingFilter, redact, redact_exception
 
 _lost: list[OSError] = []
+_closed: set[int] = set()
+"""Descriptors that were closed when the process started."""
 
 
 def prepare() -> None:
@@ -19,8 +24,10 @@ def prepare() -> None:
     Letters that the locale cannot print become escapes.
     """
     _lost.clear()
+    _closed.clear()
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):  # writing to 1 fails, as it should
         if not _is_open(number):
+            _closed.add(number)
             os.open(os.devnull, flags)
     if sys.stdout is None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
@@ -29,6 +36,24 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _redact_reports()
+
+
+def _redact_reports() -> None:
+    """Mask secrets in what Python prints itself: tracebacks, and log records and warnings of any library."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = lambda _, error, trace: note(redact_exception(error.with_traceback(trace)))
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda failed: _note_failure("Exception in a thread:", failed.exc_value)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lambda ignored: _note_failure("Exception ignored:", ignored.exc_value)
+    last = logging.lastResort
+    if last is not None and not any(isinstance(each, RedactingFilter) for each in last.filters):
+        last.addFilter(RedactingFilter())
+
+
+def _note_failure(heading: str, error: BaseException | None) -> None:
+    note(f"{heading}\n{'' if error is None else redact_exception(error)}")
 
 
 def _is_open(number: int) -> bool:
@@ -55,9 +80,20 @@ def write(text: str) -> None:
         ) from error
 
 
+def tell(text: str) -> None:
+    """Write to standard output what was done, where the result itself is a file; a caller who closed it wants no text.
+
+    Raises:
+        UsageError: the stream cannot be written.
+        BrokenPipeError: the reader has gone.
+    """
+    if 1 not in _closed:
+        write(text)
+
+
 def note(text: str) -> None:
-    """Write to standard error. Text that cannot be written is lost, and ``finish`` returns False."""
-    _attempt(sys.stderr, text)
+    """Write to standard error, without secrets. Text that cannot be written is lost, and ``finish`` returns False."""
+    _attempt(sys.stderr, redact(text))
 
 
 def finish() -> bool:

@@ -1,5 +1,7 @@
 r"""Escaping of untrusted text, with one function for each output language. Control characters never pass.
 
+Texts for people (terminal, errors, HTML) are also freed of passwords and tokens by ``vitedge.safety.redact``.
+
 Labels, names, paths and messages of libraries come from checkpoints, bundles, folders and networks. Code that writes
 them to a terminal, HTML, JSON and so on calls the function of that language.
 """
@@ -13,6 +15,7 @@ import shlex
 from collections.abc import Iterable
 
 from vitedge.safety.limits import MESSAGE_CHARACTERS
+from vitedge.safety.redact import redact
 
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
@@ -28,7 +31,15 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def terminal(text: str) -> str:
-    r"""Escape one line for a terminal: characters that move the cursor, colour, hide or reorder text, as ``\x1b``."""
+    r"""Escape one line for a terminal: characters that move the cursor, colour, hide or reorder text, as ``\x1b``.
+
+    Secrets in addresses are masked.
+    """
+    return visible(redact(text))
+
+
+def visible(text: str) -> str:
+    r"""Show control characters of one line as escapes such as ``\x1b``; every other character stays."""
     return _CONTROLS.sub(_code, text)
 
 
@@ -41,9 +52,11 @@ def message(text: str) -> str:
     """Escape the text of an error, which may have several lines; they are indented below the first.
 
     Therefore no text can forge a following line, such as another ``fix:``. Text over ``MESSAGE_CHARACTERS`` is cut off.
+    Secrets in addresses are masked.
     """
+    text = redact(text[: 2 * MESSAGE_CHARACTERS])
     cut = text if len(text) <= MESSAGE_CHARACTERS else f"{text[: MESSAGE_CHARACTERS - 1]}…"
-    return "\n    ".join(filter(None, (terminal(line.strip()) for line in cut.splitlines())))
+    return "\n    ".join(filter(None, (visible(line.strip()) for line in cut.splitlines())))
 
 
 def _code(match: re.Match[str]) -> str:
@@ -56,7 +69,7 @@ def _code(match: re.Match[str]) -> str:
 
 def html(text: str) -> str:
     """Escape text for an HTML or SVG element or a quoted attribute; line breaks stay, for ``<pre>``."""
-    return _html.escape("\n".join(map(terminal, text.split("\n"))), quote=True)
+    return _html.escape("\n".join(map(visible, redact(text).split("\n"))), quote=True)
 
 
 def json(value: object, *, indent: int | None = None) -> str:
@@ -85,7 +98,7 @@ def ini(text: str) -> str:
 
     A semicolon becomes a comma, because it would turn the value into a list. White space at the ends is removed.
     """
-    return terminal(text).replace("\\", "\\\\").replace(";", ",").strip()
+    return visible(text).replace("\\", "\\\\").replace(";", ",").strip()
 
 
 def pbtxt(text: str) -> str:
@@ -103,12 +116,12 @@ def _pbtxt_character(character: str) -> str:
 
 def prometheus(text: str) -> str:
     """Escape the inside of a double-quoted label value of Prometheus' text format."""
-    return terminal(text).replace("\\", "\\\\").replace('"', '\\"')
+    return visible(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def shell(text: str) -> str:
     """Quote one word of a command line that people copy into a shell."""
-    if terminal(text) == text:
+    if visible(text) == text:
         return shlex.quote(text)
     return "$'" + "".join(_shell_byte(byte) for byte in _NO_FILE_NAME.sub(_code, text).encode(*_FILE_NAMES)) + "'"
 

@@ -463,7 +463,7 @@ class TestNetwork:
     def test_no_stream_is_an_error_in_time_that_keeps_the_password(self, address: str, path: str):
         with pytest.raises(FrameSourceError, match="does not answer with a video") as raised:
             open_source(f"{address}/{path}")
-        assert "admin:***@127.0.0.1" in raised.value.problem
+        assert "://***@127.0.0.1" in raised.value.problem
         assert "secret" not in str(raised.value)
 
     def test_nobody_listens(self):
