@@ -67,9 +67,15 @@ class HubRepo:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX graph."""
+    """An ONNX graph.
+
+    Attributes:
+        path: path of the file.
+        logits: name of the output with the logits; None for the only output.
+    """
 
     path: Path
+    logits: str | None = None
 
     @property
     def name(self) -> str:

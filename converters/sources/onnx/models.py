@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, ValueInfoProto
+from onnx import TensorProto
 
 from vitedge.bundle.bundle import OUTPUT_NAME
 from vitedge.bundle.model_card import Activation, ModelCard
@@ -27,18 +27,18 @@ from vitedge.converters.sources.onnx.files import (
     has_external_data,
     read_graph,
 )
-from vitedge.converters.sources.onnx.graph_check import GraphError, type_name
+from vitedge.converters.sources.onnx.graph_check import GraphError, tensors_of
+from vitedge.converters.sources.onnx.image_input import HALF_TYPES, GraphValue
 from vitedge.converters.sources.onnx.neighbours import read_neighbours
 from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.sources.parse import OnnxFile
-from vitedge.errors import CheckpointError
+from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.progress import Progress, Silent
 from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, GRAPH_WHOLE_BYTES, MIB, SANDBOX_MEMORY
 from vitedge.safety.sandbox import SandboxLimits, run_sandboxed
 
 MIN_CLASSES = 1
 WORKER = "vitedge.converters.sources.onnx.worker"
-HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 QUANTIZED = (
     "QuantizeLinear",
     "DequantizeLinear",
@@ -77,13 +77,13 @@ def load_onnx(
 
     Preprocessing and labels come from the files around it: see ``read_neighbours``. A child process (``worker``)
     removes a final softmax or sigmoid, fixes dynamic dimensions, inlines local functions and upgrades an old opset.
-    Its limits on memory and time follow from the file's size.
+    Float16 and bfloat16 become float32. Its limits on memory and time follow from the file's size.
 
     Args:
         source: the file.
         labels: file of labels; None for the labels beside the graph.
         preprocessing: see ``read_preprocessing``; None for the preprocessing beside the graph.
-        progress: told of an upgrade.
+        progress: told of what is changed in the graph.
 
     Raises:
         UsageError: ``read_preprocessing`` refuses ``preprocessing``, or nothing defines the preprocessing.
@@ -92,14 +92,14 @@ def load_onnx(
         ConversionError: ONNX Runtime cannot run the graph.
     """
     path = source.path
-    facts = _facts(path)
+    facts = _facts(path, source.logits)
     beside = read_neighbours(
         path, given=preprocessing, size=facts.input.size, metadata=facts.metadata, progress=progress
     )
     image = _image(facts.input, beside.preprocessing, path)
     if facts.opset is not None and facts.opset < MIN_OPSET:
         progress.step(f"upgrading the graph from opset {facts.opset} to {OPSET}")
-    graph, logits, activation = _checked(facts, image, path)
+    graph, logits, activation = _checked(facts, image, beside.preprocessing.input_size, path)
     graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [1, logits]))
     card = ModelCard(
         name=source.name,
@@ -118,65 +118,43 @@ def load_onnx(
 
 
 @dataclass(frozen=True)
-class _Value:
-    """An input or output.
-
-    Attributes:
-        name: name of the value.
-        kind: number of its type.
-        dimensions: sizes; names or "?" for dynamic dimensions.
-    """
-
-    name: str
-    kind: int
-    dimensions: tuple[int | str, ...]
-
-    @classmethod
-    def of(cls, value: ValueInfoProto) -> _Value:
-        """Read an input or output of a graph."""
-        tensor = value.type.tensor_type
-        sizes = (each.dim_value if each.HasField("dim_value") else each.dim_param or "?" for each in tensor.shape.dim)
-        return cls(value.name, tensor.elem_type, tuple(sizes))
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(height, width) of an input; None if one of them is dynamic."""
-        sides = self.dimensions[1:3] if self.kind == TensorProto.UINT8 else self.dimensions[2:4]
-        fixed = tuple(side for side in sides if isinstance(side, int))
-        return (fixed[0], fixed[1]) if len(fixed) == 2 else None
-
-    def __str__(self) -> str:
-        return f"{self.name} {type_name(self.kind)} ({','.join(map(str, self.dimensions))})"
-
-
-@dataclass(frozen=True)
 class _GraphInfo:
     """Facts about a graph, which is not kept in memory.
 
     Attributes:
         input: the only input.
+        logits: name of the output with the logits.
         opset: opset of ONNX's operators; None if the graph imports none.
         sha256: hex SHA-256 of the file.
         size: size of the file with its external data, in bytes.
+        is_half: whether a tensor has 16-bit floating-point numbers.
         outside: files with external data.
         metadata: of the file, by key.
     """
 
-    input: _Value
+    input: GraphValue
+    logits: str
     opset: int | None
     sha256: str
     size: int
+    is_half: bool
     outside: tuple[Path, ...]
     metadata: Mapping[str, str]
 
 
-def _facts(path: Path) -> _GraphInfo:
+def _facts(path: Path, logits: str | None) -> _GraphInfo:
     file = _read(path)
-    _check_float(file.model, path)
-    entry = _only_input(file.model, path)
-    outside = tuple(_files_beside(file.model, path))
-    metadata = {each.key: each.value for each in file.model.metadata_props}
-    return _GraphInfo(entry, opset_of(file.model), file.sha256, file.size, outside, metadata)
+    _check_not_quantized(file.model, path)
+    return _GraphInfo(
+        input=_only_input(file.model, logits, path),
+        logits=logits or file.model.graph.output[0].name,
+        opset=opset_of(file.model),
+        sha256=file.sha256,
+        size=file.size,
+        is_half=any(each.data_type in HALF_TYPES for each in tensors_of(file.model)),
+        outside=tuple(_files_beside(file.model, path)),
+        metadata={each.key: each.value for each in file.model.metadata_props},
+    )
 
 
 def _read(path: Path) -> GraphFile:
@@ -221,49 +199,41 @@ def _files_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
         raise CheckpointError(f"weights of {path} cannot be read: {error}", fix="copy them again") from error
 
 
-def _check_float(graph: onnx.ModelProto, path: Path) -> None:
+def _check_not_quantized(graph: onnx.ModelProto, path: Path) -> None:
     kinds = {node.op_type for node in graph.graph.node}
     if kinds & set(QUANTIZED):
         raise CheckpointError(f"{path} is quantized already", expected="float32 weights", fix="give the original graph")
-    half = next((each.name for each in graph.graph.initializer if each.data_type in HALF_TYPES), None)
-    if half is not None:
-        raise CheckpointError(
-            f"{path} has float16 weights, such as {half}",
-            expected="float32 weights; precision='fp16' converts them again",
-            fix="export the model in float32, or give the original graph",
-        )
 
 
-def _only_input(model: onnx.ModelProto, path: Path) -> _Value:
-    """Return the input; refuse several inputs or outputs, and name the command that removes outputs."""
+def _only_input(model: onnx.ModelProto, logits: str | None, path: Path) -> GraphValue:
+    """Return the input; refuse several inputs, and several outputs of which none is named."""
     weights = {each.name for each in model.graph.initializer}
-    inputs = [_Value.of(each) for each in model.graph.input if each.name not in weights]
-    outputs = [_Value.of(each) for each in model.graph.output]
+    inputs = [GraphValue.of(each) for each in model.graph.input if each.name not in weights]
+    outputs = [GraphValue.of(each) for each in model.graph.output]
     if len(inputs) != 1:
         raise CheckpointError(
             f"{path} has {len(inputs)} inputs: {', '.join(map(str, inputs))}",
             expected=CONTRACT,
             fix="export a module that takes an image alone, and has the others as constants",
         )
-    if len(outputs) != 1:
+    names, listed = [each.name for each in outputs], ", ".join(map(str, outputs))
+    if logits is not None and logits not in names:
+        raise UsageError(
+            f"{path} has no output {logits!r:.200}",
+            expected=f"one of its outputs: {listed}",
+            fix=did_you_mean(logits, names),
+        )
+    if logits is None and len(outputs) != 1:
         raise CheckpointError(
-            f"{path} has {len(outputs)} outputs: {', '.join(map(str, outputs))}",
-            expected=CONTRACT,
-            fix="keep the one with the logits: "
-            f"onnx.utils.extract_model({path.name!r}, 'logits.onnx', [{inputs[0].name!r}], ['NAME OF THE LOGITS'])",
+            f"{path} has {len(outputs)} outputs: {listed}", expected=CONTRACT, fix="name the logits: logits=NAME"
         )
     return inputs[0]
 
 
-def _image(entry: _Value, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
-    """Return an image of random pixels, with the type and static shape of the input."""
+def _image(entry: GraphValue, preprocessing: Preprocessing, path: Path) -> NDArray[Any]:
+    """Return an image of random pixels: uint8 ``(1,H,W,3)`` for a graph that takes bytes, else normalized planes."""
     height, width = preprocessing.input_size
-    shapes: dict[int, tuple[int, ...]] = {
-        TensorProto.FLOAT: (1, 3, height, width),
-        TensorProto.UINT8: (1, height, width, 3),
-    }
-    static, found = shapes.get(entry.kind, ()), entry.dimensions
-    if not static or len(found) != len(static) or not all(map(_may_be, found, static)):
+    if not entry.layouts(preprocessing.input_size):
         raise CheckpointError(
             f"the input of {path} is {entry}",
             expected=f"{CONTRACT}; its configuration says that (H,W) is {preprocessing.input_size}",
@@ -273,22 +243,25 @@ def _image(entry: _Value, preprocessing: Preprocessing, path: Path) -> NDArray[A
     return frames if entry.kind == TensorProto.UINT8 else normalized(frames, preprocessing)
 
 
-def _may_be(dimension: int | str, size: int) -> bool:
-    return dimension == size or not isinstance(dimension, int)
-
-
-def _checked(facts: _GraphInfo, image: NDArray[Any], path: Path) -> tuple[onnx.ModelProto, int, Activation | None]:
+def _checked(
+    facts: _GraphInfo, image: NDArray[Any], size: tuple[int, int], path: Path
+) -> tuple[onnx.ModelProto, int, Activation | None]:
     """Let a child prepare the graph and run it on an image; return the graph, the number of logits, the activation."""
     request = {
         "path": str(path.absolute()),
         "name": str(path),
         "sha256": facts.sha256,
+        "logits": facts.logits,
+        "layouts": list(facts.input.layouts(size)),
+        "size": list(size),
         "shape": list(image.shape),
         "dtype": str(image.dtype),
         "opset": OPSET,
     }
+    size_in_float32 = 2 * facts.size if facts.is_half else facts.size
     limits = SandboxLimits(
-        memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * facts.size, file_bytes=64 * MIB + 2 * (facts.size + image.nbytes)
+        memory_bytes=SANDBOX_MEMORY + GRAPH_COPIES * size_in_float32,
+        file_bytes=64 * MIB + 2 * (size_in_float32 + image.nbytes),
     )
     with tempfile.TemporaryDirectory(prefix="vitedge-onnx-") as scratch:
         folder = Path(scratch)
@@ -318,7 +291,7 @@ def _count_logits(told: Any, path: Path) -> int:
             raise CheckpointError(f"{path} cannot be read: the child did not describe its output")
     if probabilities:
         raise CheckpointError(f"{path} gives probabilities", expected="logits", fix="export it without the softmax")
-    if dtype != "float32" or len(shape) != 2 or type(shape[1]) is not int or shape[1] < MIN_CLASSES:
+    if dtype != "float32" or len(shape) != 2 or shape[0] != 1 or type(shape[1]) is not int or shape[1] < MIN_CLASSES:
         raise CheckpointError(
             f"the output of {path} has shape {tuple(shape)}, type {dtype}: it has no logits",
             expected=CONTRACT,

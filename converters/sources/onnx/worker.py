@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
 from vitedge.bundle.bundle import OUTPUT_NAME
+from vitedge.bundle.model_card import Activation
 from vitedge.converters.opset import upgraded
+from vitedge.converters.sources.head_activation import NoLogitsError, find_activation
 from vitedge.converters.sources.onnx.files import GraphFile, load_external_data, read_graph
+from vitedge.converters.sources.onnx.fitting import fit_input, flatten_output, keep_output, widen
 from vitedge.converters.sources.onnx.graph_check import STANDARD_DOMAINS, nodes_of
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
+from vitedge.converters.sources.onnx.image_input import Layout
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.graph.folding import fold_constants
 from vitedge.graph.session import open_session
+from vitedge.graph.values import shape_of
 from vitedge.safety.limits import GIB, GRAPH_GIB_TIMES, GRAPH_NODES_A_TIME, GRAPH_TIMES
 from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
@@ -34,19 +40,21 @@ IMAGE = "image"
 BACKEND_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
 MIN_OPSET = 13
 PROBABILITY_TOLERANCE = 1e-4
-CONTRACT = "one image, float32 (1,3,H,W) normalized or uint8 (1,H,W,3); one output (1,classes)"
+CONTRACT = "one image, (1,3,H,W) or (1,H,W,3), floating-point and normalized, or uint8; one output (1,classes)"
 
 
 def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Prepare a graph for the parent, and run it once.
 
     Args:
-        request: ``path`` of the file, its ``name`` for errors and its ``sha256``; ``shape`` and ``dtype`` of the image
-            in ``IMAGE``; the ``opset`` to which older ones are upgraded.
+        request: ``path`` of the file, its ``name`` for errors and its ``sha256``; name of the output ``logits``;
+            possible ``layouts`` of the input, and its ``size`` (height, width); ``shape`` and ``dtype`` of the image in
+            ``IMAGE``; the ``opset`` to which older ones are upgraded.
         folder: contains ``IMAGE``, and receives ``GRAPH``: one static input, one output ``logits``.
 
     Returns:
-        ``shape`` and ``dtype`` of the output, and whether it holds ``probabilities``.
+        ``shape`` and ``dtype`` of the output, whether it holds ``probabilities``, and the ``activation`` that was cut
+        off; None if there was none.
 
     Raises:
         CheckpointError: the graph is invalid, has an operator that no backend has, does not end with logits, or has
@@ -63,15 +71,25 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     del file
     graph = ir.from_proto(model)
     RemoveInitializersFromInputsPass()(graph)
-    graph.graph.inputs[0].shape = ir.Shape(request["shape"])
-    _name_logits(graph, name)
+    keep_output(graph, request["logits"])
+    widen(graph)
+    image = np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"])
+    _fit_input(graph, request["layouts"], request["size"], image, name)
+    activation = _cut_activation(graph, folder / GRAPH, image, name)
+    _flatten_logits(graph, folder / GRAPH, image, name)
+    _name_logits(graph)
     model = ir.to_proto(graph)
     (folder / GRAPH).write_bytes(model.SerializeToString())
     del graph
     _check_image_dependence(model, opset, name)
     del model
-    logits = _run(folder / GRAPH, np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"]), name)
-    return {"shape": list(logits.shape), "dtype": str(logits.dtype), "probabilities": _are_probabilities(logits)}
+    (logits,) = _run(folder / GRAPH, image, name)
+    return {
+        "shape": list(logits.shape),
+        "dtype": str(logits.dtype),
+        "probabilities": _are_probabilities(logits),
+        "activation": activation,
+    }
 
 
 def _limit_time(file: GraphFile) -> None:
@@ -128,40 +146,104 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
             )
 
 
-def _name_logits(model: ir.Model, name: str) -> None:
-    """Name the output; remove a final Softmax, because the classifier computes probabilities itself."""
-    outputs = model.graph.outputs
-    last = outputs[0].producer()
-    if last is not None and last.op_type in ("Softmax", "LogSoftmax") and last.inputs[0] is not None:
-        outputs[0] = last.inputs[0]
-        model.graph.remove(last)
-    elif last is not None and last.op_type in ("Sigmoid", "ArgMax", "TopK"):
+def _fit_input(model: ir.Model, layouts: Sequence[Layout], size: Sequence[int], image: NDArray[Any], name: str) -> None:
+    """Make the input static, in the only layout in which the graph runs."""
+    height, width = size
+    if len(layouts) > 1:
+        layouts = [layout for layout in layouts if _runs(model, layout, (height, width), image)]
+    if len(layouts) != 1:
         raise CheckpointError(
-            f"the output of {name} is {_shown(outputs[0])}, made by {last.op_type}: it has no logits",
-            expected=f"logits: {CONTRACT}",
-            fix=f"end the graph before it: onnx.utils.extract_model({Path(name).name!r}, 'logits.onnx', "
-            f"[{model.graph.inputs[0].name!r}], [{last.inputs[0].name if last.inputs[0] else ''!r}])",
+            f"the input of {name} is {_shown(model.graph.inputs[0])}, and the graph runs on "
+            f"{'images with channels first and with channels last' if layouts else f'no image of {height}x{width}'}",
+            expected=CONTRACT,
+            fix="export it with static dimensions, of which one is 3",
         )
-    outputs[0].name = OUTPUT_NAME
+    fit_input(model, layouts[0], (height, width))
+
+
+def _runs(model: ir.Model, layout: Layout, size: tuple[int, int], image: NDArray[Any]) -> bool:
+    tried = ir.from_proto(ir.to_proto(model))
+    fit_input(tried, layout, size)
+    NameFixPass()(tried)
+    try:
+        session = open_session(ir.to_proto(tried), threads=1)
+        session.run(None, {session.get_inputs()[0].name: image})
+    except Exception as error:  # ONNX Runtime's errors have no other base
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        return False
+    return True
+
+
+def _flatten_logits(model: ir.Model, scratch: Path, image: NDArray[Any], name: str) -> None:
+    """Flatten logits of another shape, whose other sizes are 1."""
+    match shape_of(model.graph.outputs[0]):
+        case (1, _):
+            return
     NameFixPass()(model)
+    scratch.write_bytes(ir.to_proto(model).SerializeToString())
+    (logits,) = _run(scratch, image, name)
+    flatten_output(model, logits.shape)
+
+
+def _cut_activation(model: ir.Model, scratch: Path, image: NDArray[Any], name: str) -> Activation | None:
+    """Cut off a final softmax or sigmoid, because the classifier computes scores itself, and prove the cut by a run."""
+    outputs = model.graph.outputs
+    try:
+        cut = find_activation(model)
+    except NoLogitsError as error:
+        raise _no_logits(model, error.node, name) from error
+    if cut is None:
+        return None
+    outputs.append(cut.logits)
+    NameFixPass()(model)
+    scratch.write_bytes(ir.to_proto(model).SerializeToString())
+    scores, logits = _run(scratch, image, name)
+    if not cut.is_proved(logits, scores):
+        raise CheckpointError(
+            f"the {cut.node.op_type} at the end of {name} is no {cut.activation} of {logits.size} classes",
+            expected=f"a softmax over all classes, a sigmoid, or logits: {CONTRACT}",
+            fix="export the model without it",
+        )
+    outputs.pop(0)
+    RemoveUnusedNodesPass()(model)
+    return cut.activation
+
+
+def _name_logits(model: ir.Model) -> None:
+    model.graph.outputs[0].name = OUTPUT_NAME
+    NameFixPass()(model)
+
+
+def _no_logits(model: ir.Model, node: ir.Node, name: str) -> CheckpointError:
+    value = node.inputs[0]
+    return CheckpointError(
+        f"the output of {name} is {_shown(model.graph.outputs[0])}, made by {node.op_type}: it has no logits",
+        expected=f"logits: {CONTRACT}",
+        fix=f"end the graph before it: onnx.utils.extract_model({Path(name).name!r}, 'logits.onnx', "
+        f"[{model.graph.inputs[0].name!r}], [{value.name if value else ''!r}])",
+    )
 
 
 def _shown(value: ir.Value) -> str:
     return f"{value.name} {value.dtype} ({','.join(map(str, value.shape or ()))})"
 
 
-def _run(graph: Path, image: NDArray[Any], name: str) -> NDArray[Any]:
-    """Run the graph once, because exporters leave shapes dynamic; on one core, so that its time can be limited."""
+def _run(graph: Path, image: NDArray[Any], name: str) -> list[NDArray[Any]]:
+    """Run the graph once, because exporters leave shapes dynamic; on one core, so that its time can be limited.
+
+    Returns the outputs.
+    """
     try:
         session = open_session(graph, threads=1)
         (entry,) = session.get_inputs()
-        (logits,) = session.run(None, {entry.name: image})
+        outputs = session.run(None, {entry.name: image})
     except Exception as error:  # ONNX Runtime's errors have no other base
         if any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         said = _first_line(error).replace(str(graph), name)
         raise ConversionError(f"ONNX Runtime cannot run the graph: {said}") from error
-    return np.asarray(logits)
+    return [np.asarray(each) for each in outputs]
 
 
 def _are_probabilities(logits: NDArray[Any]) -> bool:
