@@ -76,7 +76,9 @@ PROCESSORS: Mapping[str, ProcessorClass] = MappingProxyType(
         "BitImageProcessor": ProcessorClass(_cropping(224, 3, CLIP_MEAN, CLIP_STD)),
         "CLIPImageProcessor": ProcessorClass(_cropping(224, 3, CLIP_MEAN, CLIP_STD)),
         "MobileViTImageProcessor": ProcessorClass(
-            _cropping(224, 3, HALF, HALF, crop=256, do_flip_channel_order=True), normalizes=False, flips=True
+            _cropping(224, 3, HALF, HALF, crop=256, do_normalize=False, do_flip_channel_order=True),
+            normalizes=False,
+            flips=True,
         ),
         "ConvNextImageProcessor": ProcessorClass(
             _defaults({"shortest_edge": 384}, 3, HALF, HALF, default_to_square=False, crop_pct=224 / 256),

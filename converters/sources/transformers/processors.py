@@ -19,6 +19,7 @@ from vitedge.converters.sources.transformers.processor_classes import (
     PROCESSORS,
     UNSUPPORTED,
     ProcessorClass,
+    ResizeRule,
     Triple,
 )
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
@@ -44,6 +45,16 @@ PROCESSOR_KEYS = frozenset(
     }
 )  # fmt: skip
 """Keys that only the configuration of an image processor has."""
+
+NEEDED = (
+    ("do_resize", "size"),
+    ("do_resize", "resample"),
+    ("do_center_crop", "crop_size"),
+    ("do_rescale", "rescale_factor"),
+    ("do_normalize", "image_mean"),
+    ("do_normalize", "image_std"),
+)
+"""Steps, and values that they need, even in a class that ignores the step."""
 
 SUPPORTED_STEPS = frozenset(
     {
@@ -87,7 +98,7 @@ def processor_preprocessing(config: Mapping[str, Any], *, default: str | None, w
     config = nested if isinstance(nested, Mapping) else config
     check_config_numbers(config, str(where))
     kind = _kind(config, default, where)
-    settings = _Settings(kind, {key: value for key, value in config.items() if value is not None}, where)
+    settings = _Settings(kind, config, where)
     settings.check_steps()
     mean, std = settings.normalization()
     try:
@@ -132,7 +143,7 @@ def _kind(config: Mapping[str, Any], default: str | None, where: Path) -> str:
 
 
 class _Settings:
-    """Values of one processor: from the JSON, else the defaults of its class."""
+    """Values of one processor: from the JSON, else the defaults of its class. A step that is null is off."""
 
     def __init__(self, kind: str, given: Mapping[str, Any], where: Path) -> None:
         self._kind = kind
@@ -142,6 +153,12 @@ class _Settings:
         if given.get("use_square_size") and kind == "CLIPImageProcessor":  # its older name for a square size
             edge = self._class.defaults["size"]["shortest_edge"]
             self._values = {**self._values, "size": {"height": edge, "width": edge}}
+
+    @property
+    def _rule(self) -> ResizeRule:
+        """Rule of the resize. PoolFormer's is the common one without ``crop_pct``."""
+        without = self._class.resize == "poolformer" and self._values["crop_pct"] is None
+        return "plain" if without else self._class.resize
 
     def on(self, step: str) -> bool:
         """Return whether a step is enabled."""
@@ -154,22 +171,29 @@ class _Settings:
     def check_steps(self) -> None:
         """Refuse unsupported steps, and steps that are neither on nor off."""
         for key in sorted(key for key in self._values if key.startswith("do_")):
-            if not isinstance(self._values[key], bool):
+            if not isinstance(self._values[key], (bool, type(None))):
                 raise self._error(key, "true or false")
             if self.on(key) and key not in SUPPORTED_STEPS:
                 raise self._error(key, "false: vitedge resizes, crops, rescales and normalizes, and has no such step")
         if not self.on("do_resize"):
             raise self._error("do_resize", "true: vitedge resizes each image, and does not crop it at its own size")
+        for step, key in NEEDED:
+            if self.on(step) and self._values.get(key) is None:
+                raise self._error(key, f"a value, because {step} is true")
 
     def geometry(self) -> Geometry:
         """Return the sizes of resize and crop."""
         mode, size = self._resized()
-        if self._class.resize == "convnext" and size[0] < CONVNEXT_WARPED:
+        if self._rule == "convnext" and size[0] < CONVNEXT_WARPED:
             return self._convnext(size)
-        if self._class.resize == "convnext":
+        if self._rule == "convnext":
             mode = "squash"
         if self._class.crops and self.on("do_center_crop"):
             return Geometry(mode, size, self._crop_size(mode, size))
+        if mode == "shortest" and not self._class.crops:
+            raise self._error(
+                "size", f"height and width: {self._kind} does not crop, and the network has one input size"
+            )
         if mode == "shortest":
             raise self._error(
                 "do_center_crop",
@@ -187,7 +211,7 @@ class _Settings:
     def _resized(self) -> tuple[ResizeMode, Size]:
         """Return the size before the crop, as the ``resize`` of the class computes it."""
         mode, size = self._size()
-        rule = self._class.resize
+        rule = self._rule
         if rule in ("convnext", "textnet") and mode != "shortest":
             raise self._error("size", f"a shortest_edge, as {self._kind} demands")
         if rule == "textnet" and self._values["size_divisor"] != 1:
@@ -208,7 +232,7 @@ class _Settings:
         size = self._values["size"]
         if isinstance(size, Mapping) and size.get("longest_edge", 0) is None:
             size = {key: side for key, side in size.items() if key != "longest_edge"}
-        ignored = {"longest_edge"} if self._class.resize != "plain" else set[str]()
+        ignored = {"longest_edge"} if self._rule != "plain" else set[str]()
         if isinstance(size, Mapping) and set(size) - ignored == {"shortest_edge"}:
             return "shortest", self._sides(size, "size", size["shortest_edge"], size["shortest_edge"])
         if isinstance(size, Mapping) and {"longest_edge", "max_height", "max_pixels"} & set(size):
