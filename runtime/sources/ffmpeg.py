@@ -75,6 +75,16 @@ class _Variable:
 _variable = _Variable()
 
 
+def _forget_users() -> None:
+    """Run in a forked child: the threads of the parent that were opening captures do not exist here."""
+    global _variable
+    _variable = _Variable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_users)
+
+
 @contextmanager
 def ffmpeg_options(options: str) -> Iterator[None]:
     """Use options, followed by the user's own, for the captures that are opened within this context.

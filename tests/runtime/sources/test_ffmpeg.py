@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,3 +243,35 @@ class TestOptions:
         protocols = set(STREAM_OPTIONS.partition("protocol_whitelist;")[2].partition("|")[0].split(","))
         assert not protocols & {"file", "concat", "concatf", "subfile", "data", "pipe", "fd", "unix", "cache", "md5"}
         assert not {"concat", "image2", "sdp", "lavfi"} & set(ffmpeg._CONTAINERS + ffmpeg._STREAMED)
+
+
+FORKED = """
+import os, signal, threading
+from vitedge.runtime.sources.ffmpeg import FILE_OPTIONS, STREAM_OPTIONS, ffmpeg_options
+
+opening, ended = threading.Event(), threading.Event()
+
+
+def open_slowly():
+    with ffmpeg_options(STREAM_OPTIONS):
+        opening.set()
+        ended.wait()
+
+
+thread = threading.Thread(target=open_slowly)
+thread.start()
+opening.wait()
+if os.fork() == 0:
+    signal.alarm(10)
+    with ffmpeg_options(FILE_OPTIONS):
+        os._exit(0)
+code = os.waitstatus_to_exitcode(os.wait()[1])
+ended.set()
+thread.join()
+raise SystemExit(code)
+"""
+
+
+def test_a_forked_child_does_not_wait_for_threads_of_its_parent():
+    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED], check=False)
+    assert done.returncode == 0
