@@ -128,6 +128,7 @@ def test_an_engine_of_the_twin_without_channels_swapped(bundles: dict[Precision,
     for frame in golden.frames:
         engine.frame[...] = frame[..., ::-1]
         swapped.append(engine.run())
+    engine.close()
     assert sqnr_db(golden.logits, np.stack(swapped)) < bundles["fp16"].manifest.golden.min_sqnr_db
 
 
