@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import bundles
+import numpy as np
 import pytest
 
 from vitedge.bundle.bundle import Bundle
@@ -49,6 +51,30 @@ def test_a_closed_output_is_one_line() -> None:
     done = vitedge("vitedge targets >&-")
     assert done.returncode == EXIT_ERROR
     assert done.stderr.startswith(b"error: standard output cannot be written: Bad file descriptor")
+
+
+CLOSED = "<&- >&- 2>&-"
+
+
+def test_what_writes_files_works_without_any_stream(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    """The files that it opens get other descriptors than those that libraries print to."""
+    cv2 = pytest.importorskip("cv2")
+    photo, made = tmp_path / "photo.png", tmp_path / "made.bundle"
+    cv2.imwrite(str(photo), np.full((40, 40, 3), 90, np.uint8))
+    shutil.copytree(tiny_bundle.path, made)
+    for verb in (
+        f"run {made} --source {photo} --jsonl {tmp_path}/out.jsonl --save {tmp_path}/out.avi",
+        f"sign --new-key {tmp_path}/key.pem",
+        f"sign {made} --key {tmp_path}/key.pem",
+        f"bench {made} --seconds 0.1 --json {tmp_path}/bench.json > {tmp_path}/bench.txt",
+    ):
+        assert vitedge(f"vitedge {verb} {CLOSED if '>' not in verb else '<&- 2>&-'}").returncode == 0, verb
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert json.loads(line)["label"] in tiny_bundle.manifest.model.labels
+    capture = cv2.VideoCapture(str(tmp_path / "out.avi"))
+    assert capture.read()[0]
+    capture.release()
+    assert json.loads((tmp_path / "bench.json").read_text())
 
 
 @pytest.mark.parametrize("verb", ["targets", "models --json", "--help"])

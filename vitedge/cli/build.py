@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.runtime.engines.tensorrt.build.build import build
 
     record = call(build, arguments, trust=trusted(arguments), progress=Terminal())
-    output.write(terminal_lines([str(arguments.bundle), *(f"  {line}" for line in record_lines(record))]))
+    output.tell(terminal_lines([str(arguments.bundle), *(f"  {line}" for line in record_lines(record))]))
     return 0
 
 

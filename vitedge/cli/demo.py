@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         require(package, extra="demo", purpose="vitedge demo")
     from vitedge.demo.demo import run_demo
 
-    output.write(as_text(run_demo(folder, Terminal()), folder))
+    output.tell(as_text(run_demo(folder, Terminal()), folder))
     return 0
 
 

@@ -36,5 +36,5 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.converters.integrations.export import export
 
     exported = call(export, arguments)
-    output.write(terminal_lines([str(exported.path), *(f"  {note}" for note in exported.notes)]))
+    output.tell(terminal_lines([str(exported.path), *(f"  {note}" for note in exported.notes)]))
     return 0

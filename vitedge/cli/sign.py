@@ -63,7 +63,7 @@ def _new_key(path: Path) -> int:
     from vitedge.bundle.signing import new_key, public_path
 
     key = new_key(path)
-    output.write(
+    output.tell(
         terminal_lines(
             [
                 f"{path}  private key, not encrypted: whoever has it signs in your name",
@@ -79,7 +79,7 @@ def _sign(bundle: Path, key: Path) -> int:
 
     passphrase = _ask(key) if is_encrypted(key) else None
     signed_by = sign(bundle, key=key, passphrase=passphrase)
-    output.write(terminal_lines([f"{bundle}  signed by {signed_by.id}"]))
+    output.tell(terminal_lines([f"{bundle}  signed by {signed_by.id}"]))
     return 0
 
 
