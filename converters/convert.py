@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +15,16 @@ from vitedge.bundle.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, T
 from vitedge.calib.evaluation.score_calibration import check_abstain_error
 from vitedge.converters.publish import check_output
 from vitedge.converters.request import Contract, ModelOptions, Request
-from vitedge.converters.sources.parse import CswinPvtName, Factory, HubFolder, HubRepo, Source, TimmName, parse_source
+from vitedge.converters.sources.parse import (
+    CswinPvtName,
+    Factory,
+    HubFolder,
+    HubRepo,
+    OnnxFile,
+    Source,
+    TimmName,
+    parse_source,
+)
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -71,6 +80,7 @@ def convert(
     max_drop: float | None = None,
     max_p99_ms: float | None = None,
     labels: str | Path | None = None,
+    logits: str | None = None,
     activation: str | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
@@ -101,6 +111,7 @@ def convert(
             held back to measure it on.
         max_p99_ms: with ``auto``, the largest p99 of a classification in milliseconds.
         labels: text file with one label a line, instead of the checkpoint's labels.
+        logits: name of the output with the logits, for an ``.onnx`` file with several outputs.
         activation: how logits become scores, if the source does not say it: ``softmax`` for one class an image, or
             ``sigmoid`` for any number of labels an image. A head of one logit with ``sigmoid`` gives two answers.
         preprocessing: how images become inputs, if the source does not say it or says it wrongly: a JSON file with
@@ -123,7 +134,7 @@ def convert(
         FrameSourceError: the video to calibrate on cannot be read.
         ConversionError: export, quantization, compilation or verification failed, or no precision meets the contract.
     """
-    parsed, checked_target = parse_source(str(source)), _target(target)
+    parsed, checked_target = _source(source, logits), _target(target)
     contract = _contract(precision, checked_target, max_drop, max_p99_ms)
     request = Request(
         source=parsed,
@@ -179,6 +190,15 @@ def _activation(name: str | None) -> Activation | None:
     raise UsageError(
         f"there is no activation {name!r:.60}", expected=f"one of {', '.join(known)}", fix=did_you_mean(name, known)
     )
+
+
+def _source(source: str | Path, logits: str | None) -> Source:
+    parsed = parse_source(str(source))
+    if logits is None:
+        return parsed
+    if not isinstance(parsed, OnnxFile):
+        raise UsageError(f"logits= is not for this source: {parsed.name} has one output")
+    return replace(parsed, logits=logits)
 
 
 def _target(name: str) -> Target:

@@ -10,7 +10,7 @@ from vitedge.bundle.bundle import MODEL_ONNX, REPORT_HTML, Bundle
 from vitedge.bundle.targets import TARGETS, target_named
 from vitedge.cli import output
 from vitedge.cli.flags import Flag, add_flags, call
-from vitedge.cli.inspect import format_confidence, format_precision
+from vitedge.cli.inspect import format_confidence, format_label_accuracy, format_precision, format_thresholds
 from vitedge.converters.convert import convert
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
@@ -83,6 +83,7 @@ FLAGS = {
     ),
     "activation": Flag("if the source does not say it: softmax for one class an image, sigmoid for labels", "NAME"),
     "labels": Flag("one label a line, instead of the checkpoint's", "FILE"),
+    "logits": Flag("of an ONNX file with several outputs: the one with the logits", "NAME"),
     "preprocessing": Flag(
         "if the source does not say it: a JSON file with timm's keys, a bundle's manifest.json, or timm:NAME", "SPEC"
     ),
@@ -108,7 +109,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, and describe the bundle."""
-    output.write(summary(call(convert, arguments, progress=Terminal())))
+    output.tell(summary(call(convert, arguments, progress=Terminal())))
     return 0
 
 
@@ -125,6 +126,7 @@ def summary(bundle: Bundle) -> str:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:
         lines.append(f"  fp32 graph against the source: SQNR {verified.fp32_against_source.sqnr_db:.1f} dB")
+    lines += [f"  went round: {workaround.summary}" for workaround in manifest.workarounds]
     reduced = verified.precision_against_fp32
     verified_by = "ONNX Runtime on its graph" if on_device else "compiled engine"
     lines.append(
@@ -139,6 +141,10 @@ def summary(bundle: Bundle) -> str:
         lines.append(
             f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images{forecast}"
         )
+    if manifest.label_accuracy is not None:
+        lines.append(f"  {format_label_accuracy(manifest.label_accuracy)}")
+    if manifest.thresholds is not None:
+        lines.append(f"  {format_thresholds(manifest.thresholds)}")
     if manifest.confidence is not None:
         lines.append(f"  {format_confidence(manifest.confidence)}")
     lines += _to_build(bundle) if on_device else ["try"]

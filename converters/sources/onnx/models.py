@@ -29,6 +29,7 @@ from vitedge.converters.sources.onnx.files import (
 )
 from vitedge.converters.sources.onnx.graph_check import GraphError, tensors_of
 from vitedge.converters.sources.onnx.image_input import HALF_TYPES, GraphValue
+from vitedge.converters.sources.onnx.inner_normalization import without_inner_normalization
 from vitedge.converters.sources.onnx.neighbours import read_neighbours
 from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.sources.parse import OnnxFile
@@ -108,7 +109,9 @@ def load_onnx(
         labels=choose_labels(
             logits, file=labels, configured=beside.labels, where=str(beside.path), imagenet=beside.imagenet
         ),
-        preprocessing=beside.preprocessing,
+        preprocessing=without_inner_normalization(
+            graph, beside.preprocessing, given=preprocessing is not None, name=str(path), progress=progress
+        ),
         weights_sha256=facts.sha256,
         pretrained=beside.pretrained,
     )

@@ -289,6 +289,41 @@ def test_bytes_are_normalized_by_the_graph_alone(
     assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
 
 
+@pytest.mark.parametrize("highest", [1.0, 255.0])
+@pytest.mark.parametrize("last", [False, True])
+def test_planes_are_not_normalized_twice(
+    tmp_path: Path,
+    small_export: onnx.ModelProto,
+    small_model: TorchModel,
+    small_graph: Rewritten,
+    frames: Frames,
+    highest: float,
+    last: bool,
+) -> None:
+    graph, nodes = normalizing(small_export, small_model)
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(255 / highest), "range"))
+    scaled = helper.make_node("Mul", ["range", "image"], ["scaled"])
+    order = helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2] if last else [0, 1, 2, 3])
+    shape = [1, 32, 32, 3] if last else [1, 3, 32, 32]
+    model = load(tmp_path, after_input(graph, TensorProto.FLOAT, shape, scaled, order, *nodes))
+    assert (model.card.preprocessing.mean, model.card.preprocessing.std) == ((0, 0, 0), (1 / highest,) * 3)
+    assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
+
+
+def test_a_graph_that_divides_bytes_is_not_fed_normalized_images(tmp_path: Path, small_export: onnx.ModelProto) -> None:
+    graph = copy_of(small_export)
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(255), "range"))
+    divided = helper.make_node("Div", ["image", "range"], ["x"])
+    source = write(tmp_path, after_input(graph, TensorProto.FLOAT, [1, 3, 32, 32], divided))
+    with pytest.raises(CheckpointError, match="begins by multiplying its image by 0.003922") as caught:
+        load_onnx(source, labels=None)
+    assert '"std": [0.00392157' in caught.value.fix
+    plain = {**checkpoints.PRETRAINED_CFG, "mean": [0, 0, 0], "std": [1 / 255] * 3}
+    (tmp_path / "plain.json").write_text(json.dumps(plain), encoding="utf-8")
+    card = load_onnx(source, labels=None, preprocessing=str(tmp_path / "plain.json")).card
+    assert card.preprocessing.std == (1 / 255, 1 / 255, 1 / 255)
+
+
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 def test_a_graph_that_runs_in_both_layouts_is_refused(tmp_path: Path, kind: str) -> None:
     graph = onnx.parser.parse_model(
