@@ -72,8 +72,8 @@ def without_inner_normalization(
             f"{name} begins by multiplying its image by {_shown(affine.scale)} and adding {_shown(affine.offset)}, and "
             f"its configuration normalizes with mean {preprocessing.mean} and std {preprocessing.std}",
             expected="one normalization, in the graph or before it",
-            fix='preprocessing=FILE with the input that the graph takes: "mean": [0, 0, 0] and "std": [1, 1, 1] for 0…1, '
-            '"std": [0.00392157, 0.00392157, 0.00392157] for 0…255',
+            fix='preprocessing=FILE with the input that the graph takes: "mean": [0, 0, 0] and "std": [1, 1, 1] for '
+            '0…1, "std": [0.00392157, 0.00392157, 0.00392157] for 0…255',
         )
     return preprocessing
 

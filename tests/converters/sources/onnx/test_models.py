@@ -315,7 +315,7 @@ def test_a_graph_that_divides_bytes_is_not_fed_normalized_images(tmp_path: Path,
     graph.graph.initializer.append(numpy_helper.from_array(np.float32(255), "range"))
     divided = helper.make_node("Div", ["image", "range"], ["x"])
     source = write(tmp_path, after_input(graph, TensorProto.FLOAT, [1, 3, 32, 32], divided))
-    with pytest.raises(CheckpointError, match="begins by multiplying its image by 0.003922") as caught:
+    with pytest.raises(CheckpointError, match="begins by multiplying its image") as caught:
         load_onnx(source, labels=None)
     assert '"std": [0.00392157' in caught.value.fix
     plain = {**checkpoints.PRETRAINED_CFG, "mean": [0, 0, 0], "std": [1 / 255] * 3}
