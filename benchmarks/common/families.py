@@ -95,7 +95,7 @@ FAMILIES: tuple[Listed, ...] = (
     _transformers("efficientnet", EFFICIENTNET_B0),
     _transformers("focalnet"),
     _transformers("hgnet_v2"),
-    _transformers("hiera"),
+    _transformers("hiera", {"image_size": (224, 224)}),
     _transformers("ijepa", VIT_SMALL),
     _transformers("levit"),
     _transformers("metaclip_2", {"vision_config": VIT_SMALL}),

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch.nn import BatchNorm2d, init
+
 from common.families import Listed
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.sources.parse import TimmName
@@ -52,6 +54,9 @@ def write_classifier(listed: Listed, folder: Path) -> Path:
     """Write a classifier of Transformers with random weights, as ``save_pretrained`` does, and its image processor."""
     assert listed.input_size is not None
     module, size = build_classifier(listed), (listed.input_size, listed.input_size)
+    for norm in module.modules():
+        if isinstance(norm, BatchNorm2d):
+            init.ones_(norm.weight)  # EfficientNet begins with small random ones, which hide the image
     randomize(module, Preprocessing(input_size=size, resize_size=size))
     model: Any = module.model
     model.save_pretrained(folder)

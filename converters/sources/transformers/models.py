@@ -154,9 +154,10 @@ def _nested(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _without_loading_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration and those inside it say about the architecture, with ``LOGITS_ONLY``."""
     kept = {key: value for key, value in config.items() if key not in LOADING_KEYS and not key.startswith("_")}
-    return {**kept, **{key: _without_loading_keys(value) for key, value in _nested(kept).items()}}
+    return {**kept, **{key: _described(value) for key, value in _nested(kept).items()}, **LOGITS_ONLY}
 
 
 def _counted(config: Mapping[str, Any], named: tuple[str, ...] | None) -> Mapping[str, Any]:
@@ -197,7 +198,7 @@ def _build(
     output = OUTPUTS.get(classifier, "logits")
     try:
         with quiet():
-            settings = kind.config_class.from_dict({**_without_loading_keys(config), **LOGITS_ONLY})
+            settings = kind.config_class.from_dict(_described(config))
             settings._attn_implementation = ATTENTION
             check_model_size(lambda: LogitsOnly(kind(settings), output), stored.state_dict, size)
             model, report = kind.from_pretrained(

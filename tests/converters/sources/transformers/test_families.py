@@ -197,7 +197,7 @@ class TestTowers:
             {"_attn_implementation": "owner/kernel", "attn_implementation": "owner/kernel"},
             {"torch_dtype": "float16", "dtype": "float16"},
             {"auto_map": {"AutoModel": "modeling.Model"}, "_name_or_path": "owner/name"},
-            {"output_attentions": True, "output_hidden_states": True},
+            {"output_attentions": True, "output_hidden_states": True, "return_dict": False},
         ],
         ids=lambda changes: next(iter(changes)),
     )
