@@ -30,7 +30,7 @@ from vitedge.converters.sources.onnx.files import (
 from vitedge.converters.sources.onnx.graph_check import GraphError, tensors_of
 from vitedge.converters.sources.onnx.image_input import HALF_TYPES, GraphValue
 from vitedge.converters.sources.onnx.inner_normalization import without_inner_normalization
-from vitedge.converters.sources.onnx.neighbours import read_neighbours
+from vitedge.converters.sources.onnx.neighbours import Neighbours, read_neighbours
 from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.sources.parse import OnnxFile
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
@@ -115,9 +115,21 @@ def load_onnx(
         weights_sha256=facts.sha256,
         pretrained=beside.pretrained,
     )
-    if activation is None and beside.model:
-        activation = activation_of_problem(beside.model.get("problem_type"), logits, str(beside.path))
-    return OnnxModel(card, graph, activation)
+    return OnnxModel(card, graph, _agreed(activation, beside, logits, path))
+
+
+def _agreed(cut: Activation | None, beside: Neighbours, logits: int, path: Path) -> Activation | None:
+    """Return the activation that the graph had, or that the files around it state; refuse a graph that has another."""
+    problem_type, stated = beside.model.get("problem_type"), beside.activation
+    if beside.model:
+        stated = activation_of_problem(problem_type, logits, str(beside.path))
+    if cut is not None and cut != stated and (beside.activation is not None or problem_type is not None):
+        raise CheckpointError(
+            f"{path} ends in a {cut}, and {beside.path} says {stated}",
+            expected="the configuration of the model that the graph was exported from",
+            fix="put its own beside the graph",
+        )
+    return cut or stated
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from vitedge.bundle.bundle import MANIFEST
 from vitedge.bundle.manifest import parse_manifest
+from vitedge.bundle.model_card import Activation
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.sources.labels import configured_labels, numbered_labels
 from vitedge.converters.sources.layouts import Layout, layout_of
@@ -58,6 +59,7 @@ class Neighbours:
         pretrained: whether the weights come from training.
         imagenet: whether 1000 classes without labels are ImageNet's.
         model: ``config.json`` of Transformers; empty if there is none.
+        activation: of a bundle's manifest; None if there is no manifest.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Neighbours:
     pretrained: bool = True
     imagenet: bool = False
     model: Mapping[str, Any] = field(default_factory=dict)
+    activation: Activation | None = None
 
 
 def read_neighbours(
@@ -99,7 +102,7 @@ def read_neighbours(
     if is_file(manifest):
         model = parse_manifest(_text(manifest), where=str(manifest)).model
         preprocessing = model.preprocessing if given is None else read_preprocessing(given, size)
-        return Neighbours(manifest, preprocessing, model.labels, model.pretrained)
+        return Neighbours(manifest, preprocessing, model.labels, model.pretrained, activation=model.activation)
     config = _model_config(path)
     nearer = find_processor(path.parent)
     if config.layout == "timm" and (nearer is None or config.path.parent == path.parent):
