@@ -104,6 +104,17 @@ def test_noise_is_preprocessed_as_by_timm(
     assert not np.any((off > 0) & ~may_differ_in(preprocessing, frame))
 
 
+@pytest.mark.parametrize("seed", [0, 2, 21])
+def test_a_drawing_is_preprocessed_as_by_timm(seed: int) -> None:
+    """Flat blocks repeat their rows, so that a wrong rounding of the first pass would repeat as well."""
+    pillow = pytest.importorskip("PIL.Image")
+    colours = np.random.default_rng(seed).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    frame = np.ascontiguousarray(np.kron(colours, np.ones((11, 11, 1), np.uint8))[:141, :180])
+    expected = np.asarray(pillow.fromarray(frame).resize((66, 52), pillow.Resampling.BICUBIC))
+    got = Preprocessor(Preprocessing((52, 66), (52, 66), "squash", "bicubic"))(frame, order="RGB")
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
 def may_differ_in(preprocessing: Preprocessing, frame: Image) -> Mask:
     """The values of the network's input that may round to a neighbour of Pillow's value; none of the padding."""
     geometry, size = preprocessing.geometry(*frame.shape[:2]), preprocessing.input_size
