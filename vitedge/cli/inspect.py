@@ -64,6 +64,7 @@ def as_text(inspection: Inspection) -> str:
         **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
         "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
+        **({"went round": "; ".join(each.summary for each in manifest.workarounds)} if manifest.workarounds else {}),
         manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
         "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
         "accuracy": _accuracy(manifest),
@@ -188,14 +189,16 @@ def format_label_accuracy(record: LabelAccuracyRecord) -> str:
 
 def _accuracy(manifest: Manifest) -> str:
     if manifest.label_accuracy is not None:
-        shared = manifest.label_accuracy.calibration_images
-        used = f", {shared} of them used in calibration" if shared else ""
-        return f"{format_label_accuracy(manifest.label_accuracy)}{used}"
+        return f"{format_label_accuracy(manifest.label_accuracy)}{_shared(manifest.label_accuracy.calibration_images)}"
     record = manifest.accuracy
     if record is None:
         return "not measured"
-    shared = f", {record.calibration_images} of them used in calibration" if record.calibration_images else ""
-    return f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {record.images} images{shared}"
+    figures = f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {record.images} images"
+    return f"{figures}{_shared(record.calibration_images)}"
+
+
+def _shared(images: int) -> str:
+    return f", {images} of them used in calibration" if images else ""
 
 
 def _layers(graph: GraphSummary | None) -> str:
