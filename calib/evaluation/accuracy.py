@@ -33,6 +33,7 @@ from vitedge.metrics import Interval, expected_calibration_error, wilson_interva
 from vitedge.prediction import ClassScore
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.preprocess.orientation import is_turned, orientation_notice
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,10 @@ def collect_predictions(
         progress.step(f"{len(images) - left} of them were classified before the interrupt")
     results = _stored(predictor(tuple(missing.values())), table, resume_log)
     with closing(results):
-        for _ in progress.track(results, total=left, unit="images"):
-            pass
+        oriented = sum(is_turned(each.orientation) for each in progress.track(results, total=left, unit="images"))
+    if oriented:
+        for notice in {orientation_notice(oriented, str(images.path), each.preprocessing): None for each in models}:
+            progress.step(f"note: {notice}")
     return table.predictions()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.predictions import Batch, ImageResult, Predictor
@@ -37,24 +38,27 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """Labels and threshold of a classifier that runs on the cluster.
+    """What is known of a classifier that runs on the cluster.
 
     Attributes:
+        preprocessing: says whether images are turned.
         labels: one a logit.
         threshold: the classifier abstains from images with a lower score.
         thresholds: of a multi-label model, one for each label; None for one class an image.
     """
 
+    preprocessing: Preprocessing
     labels: tuple[str, ...]
     threshold: float
     thresholds: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> RemoteModel:
-        """Read labels and thresholds from a bundle's manifest."""
+        """Read preprocessing, labels and thresholds from a bundle's manifest."""
         manifest, confidence = bundle.manifest, bundle.manifest.confidence
         threshold = 0.0 if confidence is None else confidence.threshold
-        return cls(manifest.model.labels, threshold, manifest.label_thresholds)
+        model = manifest.model
+        return cls(model.preprocessing, model.labels, threshold, manifest.label_thresholds)
 
 
 @dataclass(frozen=True)

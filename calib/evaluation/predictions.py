@@ -12,9 +12,11 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageFile
 from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore
+from vitedge.runtime.preprocess.orientation import AS_STORED
 
 TOP = 5
 BATCH_IMAGES = 64
@@ -22,13 +24,18 @@ DIGEST_BYTES = 32
 
 
 class ModelInfo(Protocol):
-    """Labels and thresholds of a classifier, wherever it runs.
+    """What an evaluation knows of a classifier, wherever it runs.
 
     Attributes:
+        preprocessing: says whether images are turned.
         labels: one a logit.
         threshold: the classifier abstains from images with a lower score.
         thresholds: of a multi-label model, one for each label; None for one class an image.
     """
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the engine's input."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -83,10 +90,12 @@ class ImageResult:
     Attributes:
         sha256: hex SHA-256 of the file's contents; empty if the file could not be read.
         predictions: one for each classifier; empty if the file could not be read.
+        orientation: EXIF orientation, 1…8; 1 as well in results of a resumed run.
     """
 
     sha256: str
     predictions: tuple[TopK, ...]
+    orientation: int = AS_STORED
 
 
 Predictor: TypeAlias = Callable[[Sequence[Batch]], Generator[tuple[Batch, Sequence[ImageResult]], None, None]]

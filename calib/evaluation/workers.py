@@ -68,6 +68,7 @@ class WorkerPool:
                 )
                 for best, divergence, row in zip(topk, divergences, logits, strict=True)
             ),
+            orientation,
         )
 
     def predict_all(self, images: Iterable[DecodedImage]) -> Generator[ImageResult, None, None]:

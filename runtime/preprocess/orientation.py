@@ -58,8 +58,7 @@ def orientation_notice(count: int, subject: str, preprocessing: Preprocessing) -
         preprocessing: of the model.
     """
     rule = (
-        "were turned by it, as Transformers turns them"
-        if preprocessing.exif_orientation
-        else "were read as they are stored, as timm reads them"
+        "turned by it, as Transformers does" if preprocessing.exif_orientation else "read as stored, as timm does"
     )
-    return f"{subject}: {count} image{'s' if count > 1 else ''} with an EXIF orientation or a rotation {rule}"
+    images = "1 image states an orientation, and was" if count == 1 else f"{count} images state an orientation, and were"
+    return f"{subject}: {images} {rule}"

@@ -43,7 +43,7 @@ class ImageFiles(FrameSource):
         more = len(self._skipped) - SKIPPED_NAMED
         tail = f" and {more} more" if more > 0 else ""
         skipped = f"{self.name}: skipped {len(self._skipped)} unreadable of {self.length} images: {names}{tail}"
-        return (skipped, self._first_problem, *self._notices)
+        return (skipped, f"{self.name}: the first was skipped because {self._first_problem}", *self._notices)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the images that can be read.
@@ -66,7 +66,7 @@ class ImageFiles(FrameSource):
     def _skip(self, path: Path, error: FrameSourceError) -> None:
         if len(self._paths) == 1:
             raise error
-        self._first_problem = self._first_problem or error.problem
+        self._first_problem = self._first_problem or error.problem.removeprefix(f"{path} cannot be read: ")
         self._skipped.append(path)
         logger.warning("skipped: %s", error.problem)
         if len(self._skipped) == len(self._paths):

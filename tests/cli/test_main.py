@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, VERBS, main
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, VERBS, build_parser, main
 from vitedge.cli import targets as some_verb
 from vitedge.errors import UsageError
 from vitedge.version import VERSION
@@ -97,3 +98,30 @@ def test_python_dash_m() -> None:
     result = subprocess.run([sys.executable, "-m", "vitedge", "targets"], capture_output=True, text=True, check=False)
     assert result.returncode == 0
     assert "\ncpu " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (["--source", "-clip.mp4"], "-clip.mp4"),
+        (["--source=-clip.mp4"], "-clip.mp4"),
+        (["--source", "--clip.mp4"], "--clip.mp4"),
+        (["--source", "-"], "-"),
+        (["--source", "a.mp4"], "a.mp4"),
+    ],
+)
+def test_a_name_may_begin_with_a_dash(
+    given: list[str], parsed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "--clip.mp4").touch()
+    parser, _ = build_parser()
+    namespace = parser.parse_args(["run", "a.bundle", *given, "--jsonl", "-", "--max-frames", "3"])
+    assert (namespace.bundle, namespace.source, namespace.jsonl, namespace.max_frames) == ("a.bundle", parsed, "-", 3)
+
+
+@pytest.mark.parametrize("following", [["--policy", "latest"], ["--polcy"], ["-h"], []])
+def test_an_option_is_no_value_of_the_one_before(following: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "a.bundle", "--source", *following])
+    assert "argument --source: expected one argument" in capsys.readouterr().err

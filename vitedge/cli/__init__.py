@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vitedge.cli import output
 from vitedge.cli.flags import Vocabulary
@@ -55,6 +56,31 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, and take a name that begins with a dash as the value of the option before it."""
+        return super().parse_known_args(list(self._joined(sys.argv[1:] if args is None else args)), namespace)
+
+    def _joined(self, arguments: Sequence[str]) -> Iterator[str]:
+        """Yield the arguments; an option and a name with a dash become one argument, such as ``--source=-a.mp4``."""
+        waiting = ""
+        for argument in arguments:
+            if waiting and self._is_dashed_value(argument):
+                waiting, argument = "", f"{waiting}={argument}"
+            if waiting:
+                yield waiting
+            action = self._option_string_actions.get(argument)
+            waiting = argument if action is not None and action.nargs is None and argument.startswith("--") else ""
+            if not waiting:
+                yield argument
+        if waiting:
+            yield waiting
+
+    def _is_dashed_value(self, argument: str) -> bool:
+        known = self._option_string_actions
+        if not argument.startswith("-") or len(argument) < 3 or argument.partition("=")[0] in known:
+            return False
+        return os.path.lexists(argument) or not (argument.startswith("--") or argument[:2] in known)
 
     def error(self, message: str) -> NoReturn:
         """Print the message with a suggestion, and exit with 2."""

@@ -7,7 +7,6 @@ training digits ─▶ calibration photos ─▶ three bundles ┴▶ accuracy, 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from vitedge.progress import Progress
 from vitedge.records import encode
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
+from vitedge.safety import escape
 
 CHECKPOINT = Path(__file__).with_name("digits_vit")
 TARGET = target_named("cpu")
@@ -94,7 +94,7 @@ def run_demo(folder: Path, progress: Progress) -> Result:
     """
     with staged(folder) as partial:
         result = _run(partial, progress)
-        (partial / RESULT).write_text(json.dumps({"version": 1, **encode(result)}, indent=1) + "\n", encoding="utf-8")
+        (partial / RESULT).write_text(escape.json({"version": 1, **encode(result)}, indent=1) + "\n", encoding="utf-8")
         partial.chmod(0o755)
         partial.rename(folder)
     return result

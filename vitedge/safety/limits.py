@@ -59,7 +59,7 @@ RESIZED_SIDE = 1 << 24
 IMAGE_SLOW_PIXELS = 4_000_000
 """Pixels of an image that Pillow decodes in Python: PPM as text or of odd depth, BMP with run lengths."""
 IMAGE_WEBP_PIXELS = IMAGE_PIXELS // 2
-"""Pixels of a WebP; its decoder holds each frame three times."""
+"""Pixels of a WebP, AVIF, HEIF or JPEG 2000, whose decoders hold a frame several times."""
 IMAGE_SCANS = 100
 """Scans of a JPEG; a progressive JPEG has about ten."""
 IMAGE_HEADER_BYTES = 32 * MIB

@@ -150,6 +150,8 @@ def measure(
     named = [(bundle, model), *([against] if against else [])]
     if against is not None:
         check_same_labels(model.labels, against[1].labels)
+    for notice in images.notices:
+        progress.step(f"note: {notice}")
     progress.step(f"classifying {len(images)} images of {images.path}")
     predictions = predict([each for _, each in named], images, progress)
     evaluated = [

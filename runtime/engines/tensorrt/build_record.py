@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from vitedge.errors import BundleSchemaError
 from vitedge.records import decode, encode
 from vitedge.runtime.engines.tensorrt.fingerprint import Fingerprint
 from vitedge.runtime.engines.tensorrt.layers import AttentionBlock
+from vitedge.safety import escape
 from vitedge.safety.files import parse_json
 
 SCHEMA_VERSION = 1
@@ -91,7 +91,7 @@ class BuildRecord:
 
 def dump_record(record: BuildRecord) -> str:
     """Serialize the record as indented JSON text."""
-    return json.dumps(encode(record), indent=1, ensure_ascii=False) + "\n"
+    return escape.json(encode(record), indent=1) + "\n"
 
 
 def parse_record(text: str, *, where: str) -> BuildRecord:

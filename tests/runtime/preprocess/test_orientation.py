@@ -42,6 +42,7 @@ def test_the_rotation_of_a_video_is_clockwise(degrees: int, quarters: int) -> No
 
 
 def test_the_notice_says_what_was_done() -> None:
-    assert orientation_notice(1, "photos", TURNS).startswith("photos: 1 image with an EXIF orientation")
-    assert "turned by it, as Transformers" in orientation_notice(3, "photos", TURNS)
-    assert "read as they are stored, as timm" in orientation_notice(3, "photos", STORED)
+    turned_one = "photos: 1 image states an orientation, and was turned by it, as Transformers does"
+    stored_three = "photos: 3 images state an orientation, and were read as stored, as timm does"
+    assert orientation_notice(1, "photos", TURNS) == turned_one
+    assert orientation_notice(3, "photos", STORED) == stored_three

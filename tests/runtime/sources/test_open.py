@@ -64,7 +64,7 @@ class TestImages:
         assert [frame.index for frame in frames] == [0, 2]
         assert source.notices == (
             f"{photos}: skipped 1 unreadable of 3 images: {photos / 'b.jpg'}",
-            f"{photos / 'b.jpg'} cannot be read: it does not begin like an image",
+            f"{photos}: the first was skipped because it does not begin like an image",
             f"{photos}: 1 file is no image and was not read: 1 .txt",
         )
         assert "b.jpg" in caplog.text

@@ -12,8 +12,10 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.video import VideoFrames
 from vitedge.calib.evaluation.accuracy import predict
+from vitedge.progress import Silent
 from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
+from vitedge.verbs.evaluate import measure
 
 pytest.importorskip("cv2")
 pillow = pytest.importorskip("PIL.Image")
@@ -115,3 +117,29 @@ def test_an_image_that_states_no_orientation_gives_no_notice(tmp_path: Path) -> 
     with classifier_that(turns=True) as classifier, classifier.stream(tmp_path) as stream:
         list(stream)
     assert stream.notices == ()
+
+
+class Steps(Silent):
+    """Remembers the steps."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_an_evaluation_tells_what_it_turned_and_what_it_did_not_read(photos: Path) -> None:
+    (photos / "notes.txt").write_text("no image")
+    progress, images = Steps(), ImageFolder.open(photos)
+    with classifier_that(turns=True) as turning, classifier_that(turns=False) as storing:
+        measure("ours", turning, images, progress, ("theirs", storing))
+        expected = [each.orientation_notice(1, str(photos)) for each in (turning, storing)]
+    assert [text for text in progress.texts if text.startswith(f"note: {photos}: ")] == [
+        f"note: {photos}: 1 file is no image and was not read: 1 .txt",
+        *(f"note: {text}" for text in expected),
+    ]
+    progress.texts.clear()
+    images.load(turning.preprocessing, progress)
+    assert f"note: {expected[0]}" in progress.texts
+    assert f"note: {photos}: 1 file is no image and was not read: 1 .txt" in progress.texts
