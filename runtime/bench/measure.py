@@ -20,7 +20,7 @@ import numpy as np
 from vitedge.bundle.bundle import Bundle
 from vitedge.errors import UsageError
 from vitedge.prediction import Image, StageTimes
-from vitedge.progress import Progress, Silent
+from vitedge.progress import Progress, Silent, reporting
 from vitedge.runtime.bench.cold_start import ColdStart, cold_start
 from vitedge.runtime.bench.ratio import Ratio, paired_ratio
 from vitedge.runtime.bench.timing import NANOSECONDS, Samples, WarmUp, concatenate, take_turns, warm_up
@@ -122,7 +122,7 @@ def bench(
     machine = machine_state()
     frames = random_frames(*frame_size)
     paths = [Path(bundle)] if against is None else [Path(bundle), Path(against)]
-    with ExitStack() as stack:
+    with reporting(progress), ExitStack() as stack:
         opened = [stack.enter_context(_opened(path, frames, engine, threads, progress)) for path in paths]
         warm_ups = [_warmed(each, seconds * WARM_UP_FACTOR, progress) for each in opened]
         progress.step(f"measuring {seconds:g} s{' of each, in turns' if against else ''}")

@@ -24,7 +24,7 @@ from vitedge.demo.clip import FRAMES_PER_DIGIT, choose, read_frames, write_clip
 from vitedge.demo.digits import Split, load_split
 from vitedge.demo.measure import Accuracy, ClassifyLatency, Streamed, accuracy_of, latencies_of, streamed
 from vitedge.demo.photos import sample, write_photos
-from vitedge.progress import Progress
+from vitedge.progress import Progress, reporting
 from vitedge.records import encode
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
@@ -92,7 +92,7 @@ def run_demo(folder: Path, progress: Progress) -> Result:
         UsageError: the folder exists or cannot be made.
         VitedgeError: a step failed; nothing is left.
     """
-    with staged(folder) as partial:
+    with reporting(progress), staged(folder) as partial:
         result = _run(partial, progress)
         (partial / RESULT).write_text(escape.json({"version": 1, **encode(result)}, indent=1) + "\n", encoding="utf-8")
         partial.chmod(0o755)
