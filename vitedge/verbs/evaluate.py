@@ -40,7 +40,7 @@ from vitedge.calib.evaluation.score_calibration import (
     write_confidence,
 )
 from vitedge.errors import CalibrationError, UsageError
-from vitedge.progress import Progress, Silent
+from vitedge.progress import Progress, Silent, reporting
 from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport
 from vitedge.runtime.load import load
 
@@ -102,7 +102,7 @@ def evaluate(
         images = images.by_label(bundles[0].manifest.model.labels, bundles[0].manifest.model.class_ids)
     resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(bundles, images, engine))
     sensitivity = _sensitivity(bundles[0], bundles[1], images, progress) if layers else None
-    with ExitStack() as opened:
+    with reporting(progress), ExitStack() as opened:
         if scheduler is None:
             classifiers = [opened.enter_context(load(each, engine=engine, progress=progress)) for each in bundles]
             models: Sequence[ModelInfo] = classifiers
