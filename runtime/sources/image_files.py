@@ -66,7 +66,7 @@ class ImageFiles(FrameSource):
     def _skip(self, path: Path, error: FrameSourceError) -> None:
         if len(self._paths) == 1:
             raise error
-        self._first_problem = self._first_problem or error.problem.removeprefix(f"{path} cannot be read: ")
+        self._first_problem = self._first_problem or error.problem.partition(" cannot be read: ")[2] or error.problem
         self._skipped.append(path)
         logger.warning("skipped: %s", error.problem)
         if len(self._skipped) == len(self._paths):
