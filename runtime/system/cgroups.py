@@ -141,8 +141,8 @@ def _memory(group: Path) -> int | None:
 def _in_use(group: Path) -> int:
     """Return the memory that a group uses, without the files that the kernel drops first."""
     used = _number(_text(group / "memory.current") or _text(group / "memory.usage_in_bytes")) or 0
-    dropped = dict(re.findall(r"^(\w+) (\d+)$", _text(group / "memory.stat"), re.MULTILINE))
-    return used - int(dropped.get("total_inactive_file", dropped.get("inactive_file", "0")))
+    counts = dict(re.findall(r"^(\w+) (\d+)$", _text(group / "memory.stat"), re.MULTILINE))
+    return used - int(counts.get("total_inactive_file") or counts.get("inactive_file") or 0)
 
 
 def _number(text: str) -> int | None:
