@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def test_what_is_refused(published: Path) -> None:
         load(CSWIN, weights=published)
     with pytest.raises(UsageError, match="do not tile its feature maps"):
         load(CSWIN, random_weights=True, input_size=(40, 64))
-    (published.parent / "pre.json").write_text('{"mean": [0, 0, 0], "input_size": [3, 32, 32]}', encoding="utf-8")
+    described = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bicubic", "crop_pct": 0.9}
+    whole = json.dumps({**described, "input_size": [3, 32, 32]})
+    (published.parent / "pre.json").write_text(whole, encoding="utf-8")
     with pytest.raises(CheckpointError, match="for images of 32x32, the network takes 64x64"):
         load(PVT, weights=published, preprocessing=str(published.parent / "pre.json"))
 
