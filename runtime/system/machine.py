@@ -42,11 +42,13 @@ class Memory:
         total: memory of the machine.
         available: what can be allocated without swapping, and without reaching the limit.
         limit: the tightest limit of the control groups, as of a container or a service; None if there is none.
+        swap: free swap; 0 if there is a limit, because swap does not raise it.
     """
 
     total: int | None
     available: int | None
     limit: int | None = None
+    swap: int = 0
 
 
 def read_memory(root: Path = ROOT) -> Memory:
@@ -59,7 +61,14 @@ def read_memory(root: Path = ROOT) -> Memory:
     sizes = {key: int(kib) * KIBIBYTE for key, kib in lines}
     limited = memory_limit(root)
     free = [size for size in (sizes.get("MemAvailable"), limited.available) if size is not None]
-    return Memory(total=sizes.get("MemTotal"), available=min(free, default=None), limit=limited.limit)
+    swap = sizes.get("SwapFree", 0) if limited.limit is None else 0
+    return Memory(sizes.get("MemTotal"), min(free, default=None), limited.limit, swap)
+
+
+def resident_bytes(root: Path = ROOT) -> int:
+    """Return the memory that this process holds now; 0 if it cannot be read."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", _read(root / "proc/self/status"), re.MULTILINE)
+    return int(found[1]) * KIBIBYTE if found else 0
 
 
 def usable_cpus(root: Path = ROOT) -> int:
