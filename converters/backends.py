@@ -11,7 +11,7 @@ from typing import Protocol
 import onnx
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import CalibrationRecord
+from vitedge.bundle.manifest import CalibrationRecord, WorkaroundRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision, Target
 from vitedge.calib.data.dataset import CalibrationImages
@@ -42,6 +42,19 @@ class Reduced:
     calibration: CalibrationRecord | None
     unrounded: Logits | None = None
     fp16: Reduced | None = None
+
+
+@dataclass(frozen=True)
+class Mended:
+    """An FP32 graph that the engine computes as its reference says.
+
+    Attributes:
+        graph: computes the same as the graph before.
+        workarounds: what was changed in it, and why.
+    """
+
+    graph: onnx.ModelProto
+    workarounds: tuple[WorkaroundRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,25 @@ class Backend(Protocol):
     def check_operators(self, graph: onnx.ModelProto) -> None:
         """Refuse a graph that it cannot compile, before more work goes into it; raises ConversionError."""
 
+    def mend(self, material: Material, precision: Precision, progress: Progress) -> Mended:
+        """Give operators that the engine computes wrongly another exact form; raises ConversionError."""
+
     def reduce(self, material: Material, precision: Precision, progress: Progress) -> Reduced:
         """Bring the graph to a precision."""
 
     def computed(self, graph: onnx.ModelProto) -> onnx.ModelProto:
         """Return the graph in the form that ONNX Runtime computes as the engine does; it gives the golden logits."""
+
+    def rounded(self, graph: onnx.ModelProto, rest: str) -> onnx.ModelProto | None:
+        """Return the graph with every value rounded as the engine's 16-bit type does.
+
+        Args:
+            graph: in the precision of the bundle.
+            rest: precision of what the host's engine does not compute in 8 bits.
+
+        Returns:
+            None where the engine does not round, or where ``computed`` rounds already.
+        """
 
     def write(self, folder: Path, card: ModelCard, precision: Precision) -> None:
         """Write the compiled files beside ``model.onnx`` in the folder of the bundle."""

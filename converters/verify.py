@@ -49,6 +49,9 @@ ENGINE_GATES: Mapping[Precision, EngineGate] = {
 }
 MARGIN_DB = 6.0
 
+UNEXPLAINED_DB = 10.0
+"""An engine that computes in 16 bits may be worse by this than the graph with every value rounded; most are better."""
+
 HOPELESS_SQNR_DB = 5.0
 HOPELESS_AGREEMENT = 50.0
 
@@ -133,6 +136,26 @@ def demanded_sqnr(golden: Logits, reached: Logits, precision: Precision, *, rand
             fix="try precision='fp32', or another version of the engine's library",
         )
     return max(floor, min(sqnr - MARGIN_DB, gate.cap))
+
+
+def check_explained(golden: Logits, reached: Logits, rounded: Logits) -> None:
+    """Compare an engine that computes in 16 bits with what their rounding alone does.
+
+    Args:
+        golden: ``(N, classes)`` logits of ``model.onnx`` in ONNX Runtime.
+        reached: ``(N, classes)`` logits of the engine.
+        rounded: ``(N, classes)`` logits of ``model.onnx`` in ONNX Runtime with every value rounded to 16 bits.
+
+    Raises:
+        ConversionError: the engine is worse by more than ``UNEXPLAINED_DB``: it computes an operator otherwise.
+    """
+    explained, found = parity(golden, rounded).sqnr_db, parity(golden, reached).sqnr_db
+    if not found >= explained - UNEXPLAINED_DB:
+        raise ConversionError(
+            f"the engine differs from its graph by more than 16-bit rounding explains: SQNR {found:.1f} dB",
+            expected=f"about {explained:.1f} dB, which the graph reaches with every value rounded",
+            fix="try precision='fp32', or another version of the engine's library",
+        )
 
 
 def check_precision(full: Logits, reduced: Logits, precision: Precision) -> Parity:

@@ -16,7 +16,9 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.converters.backends import Material, Reduced, quantized
+from vitedge.converters.backends import Material, Mended, Reduced, quantized
+from vitedge.converters.openvino import parts
+from vitedge.converters.openvino.faults import go_round
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
 from vitedge.converters.rewrites import padding_tokens
@@ -32,6 +34,8 @@ COMPARES = "the compiled engine"
 REWRITES = (Rewrite("padding tokens", padding_tokens.check, padding_tokens.rewrite),)
 RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
+FLOAT_TYPES: Mapping[str, str] = {"bf16": "bf16", "fp16": "f16"}
+"""OpenVINO's names of the 16-bit types."""
 UNCONVERTED = ("NotSupportedONNXNode", "ONNXFrameworkNode")
 """What OpenVINO's reader puts in the place of a node that it has no form for, or cannot convert."""
 
@@ -75,6 +79,11 @@ def _reason(error: RuntimeError) -> str:
     return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check 'false'")))
 
 
+def mend(material: Material, precision: Precision, progress: Progress) -> Mended:
+    """Compile the FP32 graph here, compare, and go round what OpenVINO computes wrongly."""
+    return go_round(material.graph, material.golden, material.card.preprocessing, precision, progress)
+
+
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
     """Reduce a graph to a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
     if precision == "int8":
@@ -86,6 +95,11 @@ def reduce(material: Material, precision: Precision, progress: Progress) -> Redu
 def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Give the graph itself: ONNX Runtime computes it as it is written."""
     return graph
+
+
+def rounded(graph: onnx.ModelProto, rest: str) -> onnx.ModelProto | None:
+    """Round every value to the CPU's 16-bit type; None where the engine computes in float32."""
+    return parts.rounded(graph, FLOAT_TYPES[rest]) if rest in FLOAT_TYPES else None
 
 
 def write(folder: Path, card: ModelCard, precision: Precision) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vitedge.bundle.manifest import WorkaroundRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
@@ -14,9 +15,16 @@ from vitedge.converters.precision_search.search import Choice
 from vitedge.converters.request import Request
 from vitedge.converters.rewrites.apply import REWRITES
 from vitedge.converters.sources.labels import identified
-from vitedge.converters.stages.datasets import Datasets, Probes, choose_probes, read_photos
+from vitedge.converters.stages.datasets import (
+    Datasets,
+    Probes,
+    check_evaluation_images,
+    choose_probes,
+    read_photos,
+)
 from vitedge.converters.stages.exporting import FullGraph, full_graph
 from vitedge.converters.stages.loading import load_model
+from vitedge.converters.stages.memory import check_files, check_model
 from vitedge.progress import Progress
 
 
@@ -34,6 +42,7 @@ class Draft:
         probes: the inputs that engines are compared on.
         calibration: the images that were used; empty if none were.
         choice: how the precision was chosen; None if the user named it.
+        workarounds: operators that have another form, because the engine computes them wrongly.
     """
 
     request: Request
@@ -45,6 +54,7 @@ class Draft:
     probes: Probes
     calibration: tuple[ImageFile, ...]
     choice: Choice | None = None
+    workarounds: tuple[WorkaroundRecord, ...] = ()
 
     @property
     def material(self) -> Material:
@@ -60,25 +70,34 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
     """
     backend = backend_of(request.target)
     progress.step(f"loading {request.source.name}")
+    check_files(request, progress)
     model = load_model(request.source, request.model, progress)
+    check_model(request, model, progress)
     card = identified(model.card)
     changed = [label for label, given in zip(card.labels, model.card.labels, strict=True) if label != given]
     if changed:
         progress.step(f"note: labels of several classes are told apart: {some_names(changed)}")
     datasets = datasets.of(card)
     progress.step(f"its images: {_described(card.preprocessing)}")
-    if datasets.evaluation is not None and (request.contract is None or request.abstain_error is not None):
-        datasets.evaluation.class_to_idx(card.labels)
+    evaluation = datasets.evaluation if request.contract is None or request.abstain_error is not None else None
+    if evaluation is not None and all(file.labels is None for file in evaluation.files):
+        check_evaluation_images(evaluation, replace(card, activation=request.activation or card.activation))
     photos = read_photos(datasets.calibration, card.preprocessing, progress)
     probes = choose_probes(photos, card.preprocessing)
     full = full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress, activation=request.activation)
     card = replace(card, activation=full.activation)
+    if evaluation is not None:
+        check_evaluation_images(evaluation, card)
     backend.check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
     material = Material(full.graph, card, probes.frames, probes.golden, photos)
+    mended = backend.mend(material, request.precision, progress)
+    full, material = replace(full, graph=mended.graph), replace(material, graph=mended.graph)
     reduced = backend.reduce(material, request.precision, progress)
     calibration = () if photos is None else photos.files
-    return Draft(request, request.precision, backend, card, full, reduced, probes, calibration)
+    return Draft(
+        request, request.precision, backend, card, full, reduced, probes, calibration, workarounds=mended.workarounds
+    )
 
 
 def count_shared(draft: Draft, images: ImageDataset, progress: Progress) -> int:

@@ -35,6 +35,7 @@ def draft_manifest(folder: Path, draft: Draft, golden: Golden) -> Manifest:
         host=processor_name(),
         files=file_records(folder),
         auto=None if draft.choice is None else draft.choice.record,
+        workarounds=draft.workarounds,
     )
 
 

@@ -24,7 +24,7 @@ from vitedge.calib.evaluation.multilabel import LabelEvaluation, score_labels
 from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_scores
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
-from vitedge.converters.verify import Logits, check_precision, demanded_sqnr
+from vitedge.converters.verify import Logits, check_explained, check_precision, demanded_sqnr
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
 
@@ -51,6 +51,7 @@ def verified(
         half_difference = None if half is None else check_precision(full[: len(half)], half, "fp16")
         evaluation = _evaluation(classifier, evaluation_images, progress)
         info = classifier.info
+    _check_explained(draft, golden, reached[: len(golden.frames)], info.rest_precision)
     return replace(
         manifest,
         precision=PrecisionRecord(asked=precision, effective=info.effective_precision, rest=info.rest_precision),
@@ -58,6 +59,13 @@ def verified(
         verification=VerificationRecord(draft.full.against_source, difference, half_difference),
         **_measured(evaluation, evaluation_images, draft, progress),
     )
+
+
+def _check_explained(draft: Draft, golden: Golden, reached: Logits, rest: str) -> None:
+    """Refuse an engine whose 16-bit numbers differ from the graph by more than their rounding explains."""
+    rounded = draft.backend.rounded(draft.reduced.graph, rest)
+    if rounded is not None:
+        check_explained(golden.logits, reached, graph_logits(rounded, golden.frames, draft.card.preprocessing))
 
 
 def _demanded(draft: Draft, golden: Golden, record: GoldenRecord, reached: Logits) -> GoldenRecord:

@@ -16,14 +16,15 @@ from vitedge.bundle.manifest import CalibrationRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.converters.backends import Material, Reduced, quantized
+from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.apply import Rewrite
+from vitedge.converters.tensorrt import emulation
 from vitedge.converters.tensorrt.casts import counts
-from vitedge.converters.tensorrt.emulation import rounded
 from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.typed import Typed, half_graph
 from vitedge.converters.tensorrt.value_ranges import peaks
+from vitedge.graph.files import bundle_graph, without_weights
 from vitedge.graph.session import open_session
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import EngineInfo
@@ -38,6 +39,11 @@ MEASURED_FRAMES = 64
 
 def check_operators(graph: onnx.ModelProto) -> None:
     """Refuse nothing: only the device knows which operators its TensorRT builds."""
+
+
+def mend(material: Material, precision: Precision, progress: Progress) -> Mended:  # noqa: ARG001
+    """Give the graph itself: this host has no TensorRT to compare with."""
+    return Mended(material.graph)
 
 
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
@@ -67,7 +73,9 @@ def _half(graph: onnx.ModelProto, material: Material, record: CalibrationRecord 
 
 
 def _shaped(graph: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
+    return without_weights(
+        graph, lambda light: onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+    )
 
 
 def _described(typed: Typed) -> str:
@@ -82,7 +90,12 @@ def _logits(graph: onnx.ModelProto, material: Material) -> NDArray[np.float32]:
 
 def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Round the 16-bit values of a graph, which ONNX Runtime by itself leaves out."""
-    return rounded(graph)
+    return emulation.rounded(graph)
+
+
+def rounded(graph: onnx.ModelProto, rest: str) -> onnx.ModelProto | None:  # noqa: ARG001
+    """Give None: ``computed`` rounds every value."""
+    return None
 
 
 def write(folder: Path, card: ModelCard, precision: Precision) -> None:
@@ -92,7 +105,7 @@ def write(folder: Path, card: ModelCard, precision: Precision) -> None:
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:
     """Open ONNX Runtime on the rounded graph, as a forecast of the device."""
     size = bundle.manifest.model.preprocessing.input_size
-    graph = rounded(onnx.load_model_from_string(bundle.read_graph(MODEL_ONNX)))
+    graph = emulation.rounded(bundle_graph(bundle, MODEL_ONNX))
     session = open_session(graph, threads=threads_for_engine(None))
     info = EngineInfo("onnxruntime", onnxruntime.__version__, processor_name(), "fp32", "fp32")
     return OnnxruntimeEngine(session, np.zeros((*size, 3), np.uint8), info)

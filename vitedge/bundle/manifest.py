@@ -107,7 +107,8 @@ class VerificationRecord:
     """Parity measured at conversion, on the golden inputs and on calibration images, if there are any.
 
     Attributes:
-        fp32_against_source: FP32 graph against the framework's forward pass; None for ONNX sources.
+        fp32_against_source: FP32 graph against the model as given: PyTorch's forward pass, or the ONNX file in ONNX
+            Runtime; None in bundles of older versions from ONNX files.
         precision_against_fp32: the bundle's engine against the FP32 graph.
         fp16_against_fp32: 16-bit twin against the FP32 graph, on the golden inputs; None if there is no twin.
     """
@@ -314,6 +315,42 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class WorkaroundRecord:
+    """An operator that the engine computed wrongly on the converting host, and the exact form that it computes rightly.
+
+    Attributes:
+        engine: name and version of the engine.
+        precision: type in which it computed, in the engine's words: ``f32``, ``bf16`` or ``f16``.
+        operator: what was wrong.
+        place: where it is in the checkpoint.
+        places: number of operators that were changed: those with the same shapes were changed too.
+        fault: what the engine does wrong.
+        form: the form that the graph has now.
+        sqnr_before_db: SQNR of the engine's logits against ONNX Runtime's before, in dB.
+        sqnr_after_db: the same afterwards.
+    """
+
+    engine: str
+    precision: str
+    operator: str
+    place: str
+    places: int
+    fault: str
+    form: str
+    sqnr_before_db: float
+    sqnr_after_db: float
+
+    @property
+    def summary(self) -> str:
+        """The fault and the form, as a phrase."""
+        places = "" if self.places == 1 else f" (the first of {self.places} places)"
+        return (
+            f"{self.engine} computes {self.operator} wrongly in {self.precision} {self.place}{places}, because "
+            f"{self.fault}: {self.form} instead, SQNR {self.sqnr_before_db:.1f} → {self.sqnr_after_db:.1f} dB"
+        )
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole manifest.
 
@@ -335,6 +372,7 @@ class Manifest:
         auto: None unless the precision was chosen automatically.
         label_accuracy: accuracy of a multi-label model; None if not measured.
         thresholds: thresholds of a multi-label model; None if they were not fitted.
+        workarounds: operators that have another form than in the checkpoint, because the engine computes them wrongly.
     """
 
     schema_version: int
@@ -354,6 +392,7 @@ class Manifest:
     auto: AutoRecord | None = None
     label_accuracy: LabelAccuracyRecord | None = None
     thresholds: ThresholdsRecord | None = None
+    workarounds: tuple[WorkaroundRecord, ...] = ()
 
     @property
     def label_thresholds(self) -> tuple[float, ...] | None:
