@@ -292,6 +292,16 @@ def test_a_graph_with_a_sigmoid_converts_to_a_multilabel_bundle(
     assert bundle.manifest.model.activation == "sigmoid"
     info = (bundle.path / "openvino" / "model.xml").read_text(encoding="utf-8")
     assert '<multilabel value="True"' in info
+    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    models = pytest.importorskip("model_api.models", reason="pip install openvino-model-api")
+    said = models.Model.create_model(str(bundle.path / "openvino" / "model.xml"))(frame).top_labels
+    with vitedge.load(bundle) as classifier:
+        accepted = classifier.classify(frame).accepted
+    assert accepted is not None
+    assert {each.id: each.confidence for each in said} == pytest.approx(
+        {each.index: each.score for each in accepted},
+        abs=0.02,  # it resizes in another way
+    )
     assert load_onnx(OnnxFile(bundle.path / "model.onnx"), labels=None).activation == "sigmoid"
 
 

@@ -20,7 +20,7 @@ from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed, pair_graphs
 from vitedge.calib.sensitivity.result import Sensitivity
 from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES, layer_frames, measure_sensitivity
-from vitedge.metrics import kl_divergence, sqnr_db
+from vitedge.metrics import binary_kl_divergence, kl_divergence, sqnr_db
 from vitedge.progress import Silent
 
 Item = TypeVar("Item")
@@ -60,6 +60,17 @@ def test_the_planted_layer_comes_first_and_quantizing_all_but_it_helps(
     assert worst.all_but.sqnr_db > sensitivity.whole.sqnr_db + 10
     assert max(each.all_but.sqnr_db for each in sensitivity.layers) == worst.all_but.sqnr_db
     assert worst.all_but.kl < sensitivity.whole.kl / 10
+
+
+def test_the_figures_of_a_multilabel_model_are_those_of_its_sigmoids(
+    pair: PairedGraphs, sensitivity: Sensitivity, images: graphs.Frames
+) -> None:
+    found = measure_sensitivity(pair, images, activation="sigmoid").whole
+    (reference,), (quantized,) = logits(pair.full, images), logits(pair.quantized, images)
+    assert found.kl == pytest.approx(float(binary_kl_divergence(reference, quantized).mean()), rel=0.05)
+    assert found.flips == int(((quantized >= 0) != (reference >= 0)).any(axis=1).sum())
+    assert found.sqnr_db == sensitivity.whole.sqnr_db
+    assert found.kl != pytest.approx(sensitivity.whole.kl, rel=0.05)
 
 
 def test_all_but_it_is_what_the_mixed_graph_computes(

@@ -109,6 +109,13 @@ def test_a_semicolon_in_a_label_is_refused(jetson_bundle: Callable[..., Bundle],
     assert not (tmp_path / "out").exists()
 
 
+def test_a_multilabel_bundle_is_refused(jetson_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nvinfer's classifier names the best class") as caught:
+        export(jetson_bundle(activation="sigmoid"), tool="deepstream", output=tmp_path / "out")
+    assert "Triton" in caught.value.fix
+    assert not (tmp_path / "out").exists()
+
+
 HOSTILE = "nice\n[property]\ncustom-lib-path=/tmp/evil.so\nparse-classifier-func-name=run\n#"
 
 

@@ -184,3 +184,10 @@ def test_a_name_that_is_no_folder(make_bundle: Callable[..., Bundle], tmp_path: 
     folder = export(bundle.path, tool="triton", output=tmp_path / "repository").path
     assert [each.name for each in folder.iterdir()] == ["_a_b_"]
     assert parsed(folder / "_a_b_" / "config.pbtxt").name == "_a_b_"
+
+
+def test_the_notes_say_how_logits_become_scores(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    for activation in ("softmax", "sigmoid"):
+        bundle = make_bundle(tmp_path / f"{activation}.bundle", activation=activation)
+        notes = export(bundle, tool="triton", output=tmp_path / activation).notes
+        assert any(f"a {activation} turns them into scores" in note for note in notes)

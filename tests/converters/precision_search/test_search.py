@@ -298,6 +298,16 @@ class TestSelect:
         assert "fp16" not in [each.name for each in choice.record.candidates]
         assert "fp16 is left out: its logits are not finite" in stream.getvalue()
 
+    def test_the_loss_of_a_multilabel_model_is_the_share_of_images_with_other_labels(self, noise: ImageFolder) -> None:
+        def classifier(answer: list[float]) -> Classifier:
+            engine = FakeEngine(lambda _: answer, input_size=(graphs.SIDE, graphs.SIDE))
+            return Classifier(engine, TINY, LABELS, activation="sigmoid")
+
+        meter = auto.LossMeter.of(noise, classifier([1.0, 3.0, -1.0, -1.0, -1.0]), Silent())
+        assert not meter.labelled
+        assert meter.loss(classifier([3.0, 1.0, -2.0, -1.0, -1.0]), Silent()) == 0.0  # another best class
+        assert meter.loss(classifier([1.0, 3.0, -1.0, 0.1, -1.0]), Silent()) == 100.0  # the same best class
+
     def test_the_judge_takes_an_engine_that_fails_for_all_wrong(self, noise: ImageFolder) -> None:
         right = FakeEngine(lambda _: [1.0, 0, 0, 0, 0], input_size=(graphs.SIDE, graphs.SIDE))
         failing = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))

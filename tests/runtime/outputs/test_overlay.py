@@ -26,6 +26,21 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def test_labels_below_their_thresholds_have_muted_bars():
+    shown = prediction(0.9, 0.8, 0.7)
+    image = np.zeros((480, 640, 3), np.uint8)
+
+    def bars(accepted: tuple[ClassScore, ...], *, abstained: bool = False) -> tuple[int, int]:
+        drawn = annotate(replace(shown, accepted=accepted, abstained=abstained), image).astype(int)
+        rows = {colour: (drawn == colour).all(axis=2).any(axis=1) for colour in (BAR, MUTED)}
+        return tuple(int(np.diff(each.astype(int)).clip(0).sum()) for each in rows.values())  # type: ignore[return-value]
+
+    all_bars, _ = bars(shown.topk)
+    some_bars, _ = bars(shown.topk[:2])
+    no_bars, _ = bars((), abstained=True)
+    assert (all_bars, some_bars, no_bars) == (3, 2, 0)
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_fits_any_frame_and_leaves_it_alone(height: int, width: int):
     image = noise(height, width)
