@@ -111,8 +111,8 @@ def load_transformers(
         raise UsageError(
             f"input_size= does not apply to {source.path}, which is in the layout of Transformers",
             expected="the size of its image processor",
-            fix="convert it without input_size=. If its family takes any size, as ConvNeXt and ResNet do, give "
-            f"preprocessing=FILE, a copy of its {PROCESSOR_CONFIG} with other sizes",
+            fix="convert it without input_size=, or, if its family takes any size, as ConvNeXt and ResNet do, give "
+            f"preprocessing=FILE with a copy of its {PROCESSOR_CONFIG} that has other sizes",
         )
     config = read_config(where)
     check_config_numbers(config, str(where))

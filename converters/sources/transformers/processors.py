@@ -190,17 +190,22 @@ class _Settings:
             mode = "squash"
         if self._class.crops and self.on("do_center_crop"):
             return Geometry(mode, size, self._crop_size(mode, size))
-        if mode == "shortest" and not self._class.crops:
-            raise self._error(
-                "size", f"height and width: {self._kind} does not crop, and the network has one input size"
-            )
         if mode == "shortest":
-            raise self._error(
-                "do_center_crop",
-                "true and a crop_size, or a size with height and width: with the shortest edge alone the other edge "
-                "follows each image, and the network has one input size",
-            )
+            raise self._without_one_size()
         return Geometry(mode, size, size)
+
+    def _without_one_size(self) -> CheckpointError:
+        """Return the refusal of a processor that gives images of another size for each shape of image."""
+        why = "the other edge follows each image, and the network has one input size"
+        if not self._class.crops:
+            return self._error("size", f"height and width: {self._kind} crops nothing, {why}")
+        if isinstance(self._values["size"], int) and self._values["default_to_square"] is False:
+            return self._error(
+                "default_to_square", f"true, or do_center_crop with a crop_size: else size is the shortest edge, {why}"
+            )
+        return self._error(
+            "do_center_crop", f"true and a crop_size, or a size with height and width: with a shortest edge alone {why}"
+        )
 
     def _convnext(self, size: Size) -> Geometry:
         """Return the geometry of ``ConvNextImageProcessor.resize``, which crops below 384 pixels."""

@@ -256,6 +256,10 @@ def test_the_values_of_each_class_are_those_of_the_library(kind: str) -> None:
         ({"do_pad": True}, "do_pad of"),
         ({"do_thumbnail": True}, "do_thumbnail of"),
         ({"size": {"shortest_edge": 224}}, "do_center_crop of preprocessor_config.json is False"),
+        ({"size": 384, "default_to_square": False, "max_size": 384}, "default_to_square of .* is False"),
+        ({"size": 384, "resample": None}, "resample of .* is None"),
+        ({"size": None}, "size of .* is None"),
+        ({"image_processor_type": "SegformerImageProcessor", "size": {"shortest_edge": 9}}, "size of .*shortest_edge"),
         ({"size": {"shortest_edge": 224, "longest_edge": 300}}, "size of .*longest_edge"),
         ({"size": {"max_height": 224, "max_width": 224}}, "size of"),
         ({"size": {"height": 224}}, "size of"),
@@ -310,6 +314,15 @@ def test_a_processor_that_does_not_round(size: tuple[int, int], crop: dict[str, 
     preprocessing = read(config)
     got = Preprocessor(preprocessing)(frame, order="RGB")
     assert np.abs(got - processor_pixels(config, frame, preprocessing)).max() < 1.01
+
+
+def test_a_step_that_is_null_is_off() -> None:
+    """As in the library, which takes null for the value of a key, and not for a missing key."""
+    config = {"image_processor_type": "BitImageProcessor", "size": [64, 48], "do_center_crop": None}
+    preprocessing, frame = read(config), noise(80, 90)
+    assert preprocessing.input_size == (64, 48)
+    got = Preprocessor(preprocessing)(frame, order="RGB")
+    assert_same_picture(got, processor_pixels(config, frame, preprocessing))
 
 
 def test_a_processor_without_a_name() -> None:
