@@ -457,6 +457,7 @@ class TestNetwork:
     def test_a_video_behind_an_address_is_a_file(self, address: str):
         with open_source(f"{address}/clip.avi") as source:
             assert (source.live, source.length) == (False, 60)
+            assert source.name.startswith("http://***@127.0.0.1")
             assert sum(1 for _ in source) == 60
 
     @pytest.mark.parametrize("path", ["nothing", "missing"])

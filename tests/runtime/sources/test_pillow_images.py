@@ -40,6 +40,7 @@ def test_every_mode_is_converted_as_by_pillow(mode: str, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(rgb_pixels(image), np.asarray(image.convert("RGB")))
 
 
+LAST = np.arange(GREY.size).reshape(GREY.shape) == GREY.size - 1
 WIDE = {
     "16 bits": GREY.astype(np.uint16) * 257,
     "16 bits, most significant byte first": (GREY.astype(np.uint16) * 257).astype(">u2"),
@@ -49,8 +50,8 @@ WIDE = {
     "floats from 0 to 1": GREY.astype(np.float32) / 255,
     "floats from -1 to 1": GREY.astype(np.float32) / 127.5 - 1,
     "floats from 0 to 65535": GREY.astype(np.float32) * 257,
-    "pixels that are no numbers": np.where(GREY > 250, np.nan, GREY).astype(np.float32),
-    "infinite pixels": np.where(GREY > 250, np.inf, GREY).astype(np.float32),
+    "a last pixel that is no number": np.where(LAST, np.nan, GREY).astype(np.float32),
+    "an infinite last pixel": np.where(LAST, np.inf, GREY).astype(np.float32),
 }
 
 
