@@ -201,7 +201,8 @@ def _window_means(
             slice(first * apart, first * apart + (size - 1) * step + 1, step)
             for first, apart, size, step in zip(offset, dilations, shape[2:], strides, strict=True)
         )
-        total += values[(slice(None), slice(None), *window)]
+        places = (slice(None), slice(None), *window)
+        total += values[places]
     return total / math.prod(kernel)
 
 

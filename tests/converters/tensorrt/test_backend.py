@@ -17,6 +17,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.cli import convert as convert_cli
 from vitedge.cli import inspect as inspect_cli
 from vitedge.converters import verify
+from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages import exporting
 from vitedge.converters.tensorrt import backend
 from vitedge.converters.tensorrt.typed import half_graph
@@ -143,7 +144,7 @@ def test_overflow_stops_the_conversion(
     values[..., 0] = 120_000.0
     positions.CopyFrom(onnx.numpy_helper.from_array(values, positions.name))
     monkeypatch.setattr(exporting, "export", lambda module, input_size: graph)
-    monkeypatch.setattr(exporting, "check_source", lambda source, logits: None)
+    monkeypatch.setattr(exporting, "module_logits", lambda module, *images: graph_logits(graph, *images))
     kept = vitedge.convert(small_folder, target=TARGET, precision="fp16", output=tmp_path / "kept")
     assert kept.manifest.verification.precision_against_fp32.sqnr_db > 30
     monkeypatch.setattr(backend, "half_graph", lambda shaped, peaks: half_graph(shaped, {}))
