@@ -108,7 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, hub: hub_server.Hub) -> dict[
 
 
 NAMES = (*VERBS, "convert a model of Transformers", "convert from the hub", "run in onnxruntime")
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -34,6 +34,7 @@ PYTHONS_OWN = {*sys.stdlib_module_names, "vitedge"} - {"json", "hashlib", "subpr
 
 ON_BUNDLES = ("build", "eval", "run", "bench", "inspect", "sign", "export")
 SECONDS = 200
+pytestmark = pytest.mark.slow
 
 
 def names() -> set[str]:

@@ -9,6 +9,8 @@ import cv2
 import pytest
 
 from vitedge.bundle.bundle import Bundle
+from vitedge.calib.quantization import ptq
+from vitedge.calib.quantization.search_budget import SMALLEST
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
 from vitedge.cli.demo import as_text
 from vitedge.demo import clip, measure
@@ -17,6 +19,8 @@ from vitedge.demo.demo import BundleResult, Result, run_demo
 from vitedge.demo.measure import Accuracy, ClassifyLatency
 from vitedge.errors import VitedgeError
 from vitedge.progress import Silent
+
+pytestmark = pytest.mark.slow
 
 
 def row(precision: str, runs_as: str, *, top1: float, p50: float) -> BundleResult:
@@ -117,8 +121,10 @@ def test_interrupting_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_whole_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything for real, with a shorter clip and shorter measurements."""
+    """Everything for real, with a shorter clip, fewer calibration photos, a shorter search and shorter measurements."""
     monkeypatch.setattr(clip, "DIGITS_PER_CLASS", 1)
+    monkeypatch.setattr(whole_demo, "CALIBRATION_IMAGES", 100)
+    monkeypatch.setattr(ptq, "budget_for", lambda _: SMALLEST)
     monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0.1)
     monkeypatch.setattr(measure, "TURN_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)

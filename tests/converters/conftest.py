@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import checkpoints
@@ -10,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from torch.onnx._internal.exporter import _registration
 
 from vitedge.converters.onnx_export import export
 from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
@@ -17,6 +20,16 @@ from vitedge.converters.sources.parse import HubFolder
 from vitedge.converters.sources.timm.models import load_timm_folder
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import synthetic_frames
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_listed_once() -> Iterator[None]:
+    """Let the exporter read the sources of ONNX Script's operators once, not for each graph: it takes half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        apis = getattr(_registration, "onnxscript_apis", None)
+        if hasattr(apis, "get_torchlib_ops"):  # they are PyTorch's own business: another version may not have them
+            patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture(scope="session")

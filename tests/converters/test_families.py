@@ -20,6 +20,7 @@ from vitedge.converters.verify import check_source, synthetic_frames
 
 CLASSES = 7
 VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

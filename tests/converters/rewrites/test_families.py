@@ -33,6 +33,7 @@ BLOCKS = {"fold attention scale": 2, "fold LayerNorm affine": 5}
 WINDOWS = {"fold attention scale": 4, "fold LayerNorm affine": 8}
 """Places in four stages of a block each."""
 LEVIT = {"img_size": 64, "embed_dim": (32, 48, 64), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (1, 1, 1)}
+pytestmark = pytest.mark.slow
 
 
 def as_if_trained(network: nn.Module) -> nn.Module:

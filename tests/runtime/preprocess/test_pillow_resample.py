@@ -92,7 +92,7 @@ def pillow_version() -> int:
     return int(pytest.importorskip("PIL").__version__.split(".")[0])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(rows=axes(), columns=axes(), name=st.sampled_from(INTERPOLATIONS), seed=st.integers(0, 2**32 - 1))
 def test_noise_is_resized_as_by_pillow(rows: ResizeAxis, columns: ResizeAxis, name: Interpolation, seed: int) -> None:
     assume(pillow_version() >= 13 or not filters_columns_first(rows, columns))
@@ -101,7 +101,7 @@ def test_noise_is_resized_as_by_pillow(rows: ResizeAxis, columns: ResizeAxis, na
     assert_as_pillow(resized(frame, name, rows, columns), expected, may_differ(frame, name, rows, columns))
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     ratios=st.tuples(*[st.tuples(st.integers(1, 12), st.integers(1, 12))] * 2),
     scales=st.tuples(st.integers(1, 12), st.integers(1, 12)),
