@@ -115,7 +115,8 @@ def convert(
         activation: how logits become scores, if the source does not say it: ``softmax`` for one class an image, or
             ``sigmoid`` for any number of labels an image. A head of one logit with ``sigmoid`` gives two answers.
         preprocessing: how images become inputs, if the source does not say it or says it wrongly: a JSON file with
-            timm's keys, the manifest of a bundle, or ``timm:NAME`` for the preprocessing of a timm model.
+            timm's keys, ``preprocessor_config.json`` of Transformers, the manifest of a bundle, or ``timm:NAME`` for
+            the preprocessing of a timm model.
         num_classes: number of logits of a named model, if it differs from the pretraining.
         input_size: side, or (height, width), in pixels, if it differs from the training; position embeddings and
             relative-position tables are interpolated.

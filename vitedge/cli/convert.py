@@ -33,6 +33,7 @@ examples:
   vitedge convert vit_small_patch16_224 --weights mine.pth --input-size 288x384 --target cpu --precision fp16
   vitedge convert net.pt2 --preprocessing timm:deit_tiny_patch16_224 --target cpu --precision fp16
   vitedge convert my_models.net:build --preprocessing preprocessing.json --target cpu --precision fp16
+  vitedge convert tags.onnx --activation sigmoid --target cpu --precision fp16
 
 SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), hf:OWNER/NAME[@REVISION] of the
 Hugging Face hub, a folder with config.json and model.safetensors as timm or Transformers save them, an ONNX file, a
@@ -85,7 +86,9 @@ FLAGS = {
     "labels": Flag("one label a line, instead of the checkpoint's", "FILE"),
     "logits": Flag("of an ONNX file with several outputs: the one with the logits", "NAME"),
     "preprocessing": Flag(
-        "if the source does not say it: a JSON file with timm's keys, a bundle's manifest.json, or timm:NAME", "SPEC"
+        "if the source does not say it: a JSON file with timm's keys, a preprocessor_config.json, a bundle's "
+        "manifest.json, or timm:NAME",
+        "SPEC",
     ),
     "num_classes": Flag("logits of a named model that was fine-tuned", "N"),
     "input_size": Flag(

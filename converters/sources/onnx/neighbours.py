@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from vitedge.converters.sources.timm.config import (
     pretrained_cfg_of,
     read_config,
 )
+from vitedge.converters.sources.transformers.families import TIMM_WRAPPER
 from vitedge.converters.sources.transformers.processor_files import (
     check_processor_agrees,
     find_processor,
@@ -156,7 +157,9 @@ def _of_timm(config: _Config, given: str | None, size: tuple[int, int] | None) -
         preprocessing = read_preprocessing(given, size)
     else:
         sized = described if described.get("input_size") or size is None else {**described, "input_size": (3, *size)}
-        preprocessing = preprocessing_from(completed(sized, architecture=architecture, where=str(config.path)))
+        whole = completed(sized, architecture=architecture, where=str(config.path))
+        wrapped = config.content.get("model_type") == TIMM_WRAPPER  # Transformers turns the images that it loads
+        preprocessing = replace(preprocessing_from(whole), exif_orientation=wrapped)
         check_processor_agrees(config.path.parent, preprocessing)
     labels = configured_labels({**described, **config.content})
     return Neighbours(config.path, preprocessing, labels, imagenet=isinstance(architecture, str))

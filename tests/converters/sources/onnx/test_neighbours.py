@@ -136,8 +136,11 @@ def test_a_configuration_of_both(tmp_path: Path) -> None:
 
 
 def test_a_wrapper_of_timm_is_timms(tmp_path: Path) -> None:
+    write(tmp_path, "config.json", TIMM)
+    assert not read(tmp_path / "net.onnx").preprocessing.exif_orientation
     write(tmp_path, "config.json", {**TIMM, "model_type": "timm_wrapper"})
-    assert read(tmp_path / "net.onnx").preprocessing.mean == (0.5, 0.4, 0.3)
+    preprocessing = read(tmp_path / "net.onnx").preprocessing
+    assert (preprocessing.mean, preprocessing.exif_orientation) == ((0.5, 0.4, 0.3), True)
 
 
 def test_a_folder_with_files_of_both(tmp_path: Path) -> None:
