@@ -20,7 +20,7 @@ from vitedge.converters.sources.weights.pickles import DisallowedGlobalError
 from vitedge.converters.sources.weights.safetensors_files import check_header
 from vitedge.converters.sources.weights.torch_files import SUPPORTED, UnsupportedTensorError, read_torch_file
 from vitedge.errors import CheckpointError
-from vitedge.safety.files import open_regular
+from vitedge.safety.files import is_unicode, open_regular
 from vitedge.safety.limits import CHECKPOINT_BYTES, FOLDER_ENTRIES
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -127,13 +127,18 @@ def _opened(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path} cannot be read: {error}", expected="a file of weights") from error
 
 
+def _library_name(path: Path, stream: BinaryIO) -> str:
+    """Return a name in UTF-8, which safetensors demands, of an open file."""
+    return str(path) if is_unicode(str(path)) else f"/proc/self/fd/{stream.fileno()}"
+
+
 def _tensors(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
     """Read the tensors of an open file by their names in the file."""
     size = os.fstat(stream.fileno()).st_size
     try:
         if path.suffix == ".safetensors":
             check_header(stream, size)
-            return safetensors.torch.load_file(path)
+            return safetensors.torch.load_file(_library_name(path, stream))
         saved = read_torch_file(stream, size)
         return saved.tensors(_state_dict(saved.value))
     except DisallowedGlobalError as error:

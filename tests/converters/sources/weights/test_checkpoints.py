@@ -40,6 +40,14 @@ def test_safetensors(tmp_path: Path) -> None:
     assert weights.sha256 == sha256_of(file)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_name_may_have_bytes_that_are_not_utf8(tmp_path: Path, suffix: str) -> None:
+    plain, file = tmp_path / f"weights{suffix}", tmp_path / f"w\udcff%d:{suffix}"
+    safetensors.torch.save_file(TENSORS, plain) if suffix == ".safetensors" else torch.save(TENSORS, plain)
+    plain.rename(file)
+    assert_tensors(read_checkpoint(file).state_dict)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
 def test_torch_files(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"weights{suffix}"
