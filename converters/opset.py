@@ -10,6 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import version_converter
 
+from vitedge.graph.files import without_weights
+
 RESIZE_OPSET = 11
 """Since it, Resize says how it computes coordinates. Older Resize and Upsample have one rule."""
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -29,7 +31,7 @@ def upgraded(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         Exception: the converter refuses the graph; its errors have no other base.
     """
     rules = _old_rules(graph)
-    converted: onnx.ModelProto = version_converter.convert_version(graph, opset)
+    converted = without_weights(graph, lambda light: version_converter.convert_version(light, opset))
     resizes = [node for node in converted.graph.node if node.op_type == "Resize"]
     for node, rule in zip(resizes, rules, strict=True) if rules else ():
         _set(node, rule)

@@ -21,6 +21,7 @@ from vitedge.bundle.bundle import (
     REPORT_HTML,
     REPORT_JSON,
     Bundle,
+    data_of,
     sha256_of,
 )
 from vitedge.bundle.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
@@ -33,7 +34,9 @@ from vitedge.safety.files import is_folder
 MIN_FREE_BYTES = 1 << 20
 NAMES = (
     MODEL_ONNX,
+    data_of(MODEL_ONNX),
     MODEL_FP16_ONNX,
+    data_of(MODEL_FP16_ONNX),
     PurePosixPath(OPENVINO_XML).parent.name,
     LABELS,
     GOLDEN,

@@ -26,15 +26,14 @@ from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
 from vitedge.calib.quantization.layerwise import LayerwiseRun, Values
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, Part, pair_graphs
 from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
-from vitedge.errors import BundleError, ConversionError, UsageError
-from vitedge.extras import require
+from vitedge.errors import ConversionError, UsageError
+from vitedge.graph.files import bundle_graph
 from vitedge.graph.session import open_part
 from vitedge.metrics import SQNR_CAP_DB, binary_kl_divergence, kl_divergence, sqnr_db
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
 
 Floats = NDArray[np.float32]
@@ -110,27 +109,12 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, pr
                 fix="against=BUNDLE, converted with precision='fp32' from the same source",
             )
     try:
-        pair = pair_graphs(_graph(against), _graph(bundle))
+        pair = pair_graphs(bundle_graph(against, MODEL_ONNX), bundle_graph(bundle, MODEL_ONNX))
     except ConversionError as error:
         raise UsageError(f"{bundle.path}, {against.path}: {error.problem}", expected=error.expected) from error
     frames = layer_frames(images, bundle.manifest.model.preprocessing)
     progress.step(f"measuring what each of {len(pair.layers)} layers costs, on {len(frames)} images")
     return measure_sensitivity(pair, frames, progress, activation=bundle.manifest.model.activation)
-
-
-def _graph(bundle: Bundle) -> onnx.ModelProto:
-    """The bundle's graph.
-
-    Raises:
-        BundleError: it cannot be read, or is none.
-    """
-    load = require("onnx", extra="convert", purpose="measuring the layers").load_model_from_string
-    content = bundle.read_graph(MODEL_ONNX)
-    try:
-        graph: onnx.ModelProto = load(content)
-    except Exception as error:  # protobuf's have no other base
-        raise BundleError(f"{bundle.file(MODEL_ONNX)} is no ONNX graph: {error}", fix="convert again") from error
-    return graph
 
 
 def layer_frames(images: ImageDataset, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from vitedge.converters.integrations.float_frames import PROBABILITIES, check_sa
 from vitedge.converters.integrations.label_text import label_text
 from vitedge.converters.sources.onnx.files import parse_graph
 from vitedge.errors import BundleIntegrityError, UsageError
+from vitedge.graph.files import with_data, write_graph
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 from vitedge.safety.escape import ini
 
@@ -71,7 +72,7 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     graph = _graph(bundle, name)
     changed = with_float_frames(graph, temperature)
     check_same(graph, changed, bundle.golden().frames, temperature)
-    (folder / GRAPH).write_bytes(changed.SerializeToString(deterministic=True))
+    write_graph(folder / GRAPH, changed)
     (folder / LABELS).write_text(labels, encoding="utf-8")
     command = build_command(target, Path(GRAPH), Path(PLAN))
     (folder / CONFIGURATION).write_text(configuration(manifest, name, command), encoding="utf-8")
@@ -83,7 +84,8 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
 
 def _graph(bundle: Bundle, name: str) -> onnx.ModelProto:
     try:
-        return parse_graph(bundle.read_graph(name)).model
+        checked, data = parse_graph(bundle.read_graph(name)).model, bundle.graph_data(name)
+        return checked if data is None else with_data(checked, data.data)
     except ValueError as error:
         raise BundleIntegrityError(
             f"{bundle.file(name)} is no graph that can be exported: {error}", fix="convert the model again"

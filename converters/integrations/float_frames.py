@@ -12,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME
 from vitedge.errors import ConversionError
+from vitedge.graph.files import without_weights
 from vitedge.graph.session import conversion_errors, open_session
+from vitedge.graph.weights import copy_without_weights
 from vitedge.metrics import softmax
 from vitedge.runtime.system.machine import threads_for_engine
 
@@ -41,14 +43,14 @@ def with_float_frames(graph: onnx.ModelProto, temperature: float = 1.0) -> onnx.
             f"the graph takes {_names(graph.graph.input)!r:.200} and gives {_names(graph.graph.output)!r:.200}",
             expected=f"one input {INPUT_NAME} and one output {OUTPUT_NAME}, as vitedge convert writes them",
         )
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph)
+    changed = copy_without_weights(graph)
+    changed.graph.initializer.extend(graph.graph.initializer)
     (frame,) = changed.graph.input
     frame.type.tensor_type.elem_type = TensorProto.FLOAT
     del changed.graph.value_info[:]  # the types of what moves the frame before it is cast
     _append_softmax(changed, temperature)
     try:
-        onnx.checker.check_model(changed, full_check=True)
+        without_weights(changed, lambda light: onnx.checker.check_model(light, full_check=True))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(
             f"the graph computes with the bytes of a frame: {str(error).splitlines()[0]}",

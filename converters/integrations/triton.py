@@ -10,7 +10,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.bundle.bundle import INPUT_NAME, LABELS, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, OUTPUT_NAME, Bundle
+from vitedge.bundle.bundle import (
+    INPUT_NAME,
+    LABELS,
+    MODEL_ONNX,
+    OPENVINO_BIN,
+    OPENVINO_XML,
+    OUTPUT_NAME,
+    Bundle,
+    data_of,
+)
 from vitedge.bundle.manifest import Manifest
 from vitedge.bundle.targets import target_named
 from vitedge.converters.integrations.built import built_plan
@@ -63,7 +72,7 @@ def write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     name = model_name(bundle.manifest)
     version = folder / name / VERSION
     version.mkdir(parents=True)
-    for file in backend.files:
+    for file in (*backend.files, *(data_of(each) for each in backend.files if data_of(each) in bundle.manifest.files)):
         (version / Path(file).name).write_bytes(bundle.read(file))
     if plan is not None:
         (version / MODEL_PLAN).write_bytes(plan.read())

@@ -12,18 +12,20 @@ import openvino
 from openvino.frontend import FrontEndManager
 
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
-from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.openvino import parts
 from vitedge.converters.openvino.faults import go_round
+from vitedge.converters.openvino.reading import read_model
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
 from vitedge.converters.rewrites import padding_tokens
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import ConversionError
+from vitedge.graph.files import is_beyond_protobuf
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import Engine
 from vitedge.runtime.engines.open import open_engine
@@ -48,7 +50,7 @@ def check_operators(graph: onnx.ModelProto) -> None:
     """
     try:
         with quiet():
-            openvino.Core().read_model(graph.SerializeToString())
+            read_model(graph)
     except RuntimeError as error:
         raise ConversionError(
             f"OpenVINO cannot convert {_unconverted(graph) or f'the graph: {_reason(error)}'}",
@@ -59,6 +61,8 @@ def check_operators(graph: onnx.ModelProto) -> None:
 
 def _unconverted(graph: onnx.ModelProto) -> str:
     """Operators, each with its first layer; those of branches and loops are not among them."""
+    if is_beyond_protobuf(graph):
+        return ""
     reader = FrontEndManager().load_by_framework("onnx")
     converted = reader.convert_partially(reader.load(io.BytesIO(graph.SerializeToString())))
     names = {node.get_friendly_name() for node in converted.get_ops() if node.get_type_name() in UNCONVERTED}
@@ -161,6 +165,7 @@ def model_info(card: ModelCard) -> dict[str, str]:
         "interpolation_mode": INTERPOLATION_MODES.get(preprocessing.interpolation, "LINEAR"),
         "pad_value": str(round(sum(preprocessing.padding) / 3)),
         "topk": str(min(5, card.num_classes)),
+        **({"multilabel": "True", "confidence_threshold": str(LABEL_THRESHOLD)} if card.is_multilabel else {}),
     }
 
 

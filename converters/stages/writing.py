@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-
 from vitedge.bundle.bundle import GOLDEN, LABELS, MODEL_FP16_ONNX, MODEL_ONNX, Golden
 from vitedge.converters.backends import Reduced
 from vitedge.converters.reference import Logits, graph_logits
 from vitedge.converters.stages.drafting import Draft
+from vitedge.graph.files import write_graph
 from vitedge.report.precision_search import write as write_search_report
 from vitedge.safety.escape import terminal_lines
 
@@ -21,9 +20,9 @@ def write_files(folder: Path, draft: Draft) -> Golden:
         ConversionError: the engine's library cannot read the graph, or ONNX Runtime cannot run it.
     """
     card, reduced, half = draft.card, draft.reduced, draft.reduced.fp16
-    _write_graph(folder / MODEL_ONNX, reduced.graph)
+    write_graph(folder / MODEL_ONNX, reduced.graph)
     if half is not None:
-        _write_graph(folder / MODEL_FP16_ONNX, half.graph)
+        write_graph(folder / MODEL_FP16_ONNX, half.graph)
     draft.backend.write(folder, card, draft.precision)
     (folder / LABELS).write_text(terminal_lines(card.labels), encoding="utf-8")
     golden = Golden(
@@ -35,10 +34,6 @@ def write_files(folder: Path, draft: Draft) -> Golden:
     if draft.choice is not None:
         write_search_report(folder, card.name, draft.choice.record, draft.choice.sensitivity)
     return golden
-
-
-def _write_graph(path: Path, graph: onnx.ModelProto) -> None:
-    path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def _golden_logits(draft: Draft, reduced: Reduced) -> Logits:

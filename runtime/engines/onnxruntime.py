@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle
+from vitedge.bundle.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle, data_of
 from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -90,10 +90,14 @@ def open_engine(
     """
     onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the onnxruntime engine")
     path = bundle.file(MODEL_ONNX)
-    graph = bundle.read_graph(MODEL_ONNX)
+    graph, data = bundle.read_graph(MODEL_ONNX), bundle.graph_data(MODEL_ONNX)
     frame = np.zeros((*bundle.manifest.model.preprocessing.input_size, 3), dtype=np.uint8)
     with _translated(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}"):
-        session, logits, executed = _open_profiled(onnxruntime, graph, frame, threads_for_engine(threads))
+        options = _options(onnxruntime, threads_for_engine(threads))
+        if data is not None:
+            options.add_external_initializers_from_files_in_memory([data_of(MODEL_ONNX)], [data], [data.nbytes])
+        session, logits, executed = _open_profiled(onnxruntime, graph, frame, options)
+        del data
     check_contract(bundle, path, frame=frame, logits=logits)
     precision = effective_precision(executed)
     info = EngineInfo(
@@ -116,17 +120,21 @@ def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     return logits
 
 
+def _options(onnxruntime: Any, threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
 def _open_profiled(
-    onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], threads: int | None
+    onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], options: Any
 ) -> tuple[Any, NDArray[np.float32], list[dict[str, Any]]]:
     """Open a session and return it, its first logits and the executed nodes; only a profile names the kernels.
 
     There are no executed nodes if no temporary file can be written.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    if threads is not None:
-        options.intra_op_num_threads = threads
     with _temporary_folder() as folder:
         if folder is not None:
             options.enable_profiling = True

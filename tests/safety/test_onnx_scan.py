@@ -182,3 +182,23 @@ def test_names_are_no_operators() -> None:
 def test_what_is_no_graph_ends_nowhere(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"cut off|no ONNX graph|wire type"):
         unbounded_part(content)
+
+
+@pytest.mark.parametrize(
+    ("entries", "refused"),
+    [
+        ([("location", "g.onnx.data")], False),
+        ([("location", "g.onnx.data"), ("offset", "4096"), ("length", "16")], False),
+        ([("location", "other.data")], True),
+        ([("location", "../g.onnx.data")], True),
+        ([("location", "*/_ORT_MEM_ADDR_/*"), ("offset", "140000000000000"), ("length", "16")], True),
+        ([("location", "g.onnx.data"), ("location", "/etc/passwd")], True),
+        ([("location", "g.onnx.data"), ("offset", "-1")], True),
+        ([("location", "g.onnx.data"), ("offset", "")], True),
+        ([("location", "g.onnx.data"), ("basepath", "/")], True),
+    ],
+)
+def test_external_data_may_lie_in_the_only_other_file(entries: list[tuple[str, str]], refused: bool) -> None:
+    content = model(external(*entries)).SerializeToString()
+    assert (onnx_scan.EXTERNAL in onnx_scan.refused_parts(content, data="g.onnx.data")) == refused
+    assert onnx_scan.EXTERNAL in onnx_scan.refused_parts(content)

@@ -39,6 +39,8 @@ from vitedge.safety.onnx_scan import EXTERNAL, refused_parts
 
 MODEL_ONNX = "model.onnx"
 MODEL_FP16_ONNX = "model.fp16.onnx"
+GRAPH_DATA = ".data"
+"""Ends the name of the file with the weights of a graph beyond 2 GB; the beginning is the graph's name."""
 OPENVINO_XML = "openvino/model.xml"
 OPENVINO_BIN = "openvino/model.bin"
 TENSORRT_BUILD = f"{TENSORRT}/build.json"
@@ -88,6 +90,11 @@ class Golden:
         """Write ``golden.npz``."""
         twin = {} if self.fp16_logits is None else {TWIN_LOGITS: self.fp16_logits}
         np.savez(path, frames=self.frames, logits=self.logits, **twin)  # type: ignore[arg-type]
+
+
+def data_of(graph: str) -> str:
+    """Return the name of the file with the weights of a graph beyond 2 GB."""
+    return f"{graph}{GRAPH_DATA}"
 
 
 def _check_logits(logits: NDArray[Any], vectors: int) -> None:
@@ -224,7 +231,7 @@ class Bundle:
         self._check_hash(name, hashlib.sha256(view[:filled]).hexdigest())
 
     def read_graph(self, name: str) -> bytes:
-        """Read an ONNX graph; refuse external data, loops and functions.
+        """Read an ONNX graph; refuse loops, functions and external data, but for a listed file of ``graph_data``.
 
         Raises:
             BundleError: the bundle has no such file.
@@ -233,7 +240,8 @@ class Bundle:
         """
         content = self.read(name)
         try:
-            refused = next(refused_parts(content), "")
+            own = data_of(name) if data_of(name) in self.manifest.files else None
+            refused = next(refused_parts(content, data=own), "")
         except ValueError as error:
             raise BundleIntegrityError(
                 f"{self.path / name} is no ONNX graph: {error}", fix="convert the model again"
@@ -251,6 +259,25 @@ class Bundle:
                 fix=DISTRUST,
             )
         return content
+
+    def graph_data(self, name: str) -> NDArray[np.uint8] | None:
+        """Read the weights of an ONNX graph beyond 2 GB; None for a graph that holds its weights.
+
+        Raises:
+            BundleIntegrityError: the file is missing, truncated, altered or too large.
+        """
+        data = data_of(name)
+        if data not in self.manifest.files:
+            return None
+        held = np.empty(0, np.uint8)
+
+        def allocate(size: int) -> NDArray[np.uint8]:
+            nonlocal held
+            held = np.empty(size, np.uint8)
+            return held
+
+        self.read_into(data, allocate)
+        return held
 
     def golden(self) -> Golden:
         """Read the golden vectors.

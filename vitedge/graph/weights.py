@@ -26,14 +26,20 @@ def split_weights(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, Weights]:
 
     Constants that nothing reads are in neither: ONNX Runtime drops them, and then refuses their values.
     """
-    light = _copy_without(graph, "graph")
-    light.graph.CopyFrom(_copy_without(graph.graph, "initializer"))
+    light = copy_without_weights(graph)
     weights: Weights = {}
     read = {*_names_read(graph.graph), *(output.name for output in graph.graph.output)}
     for tensor in graph.graph.initializer:
         if tensor.name in read:
             add_initializer(light.graph, weights, ir.from_proto(tensor), tensor.name)
     return light, weights
+
+
+def copy_without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a graph without its constants."""
+    light: onnx.ModelProto = _copy_without(graph, "graph")
+    light.graph.CopyFrom(_copy_without(graph.graph, "initializer"))
+    return light
 
 
 def add_initializer(graph: onnx.GraphProto, weights: Weights, tensor: ir.TensorProtocol, name: str) -> None:

@@ -83,8 +83,8 @@ FOLDER_DEPTH = 64
 FOLDER_ENTRIES = 10_000_000
 """Files and folders below a folder of images."""
 
-GRAPH_BYTES = 4 * GIB
-"""Size of an ONNX graph with its external data, and of an OpenVINO IR."""
+GRAPH_BYTES = 8 * GIB
+"""Size of an ONNX graph with its external data, and of an OpenVINO IR; EVA-g and DINOv2-g take 4.5 GB in float32."""
 GRAPH_NODES = 200_000
 """Nodes of a graph with all functions inlined, including branches and loop bodies."""
 GRAPH_DEPTH = 32
@@ -95,7 +95,7 @@ GRAPH_FIELDS = 2_000_000
 GRAPH_NAME_CHARACTERS = 4_096
 """Characters of a name in a graph."""
 GRAPH_WHOLE_BYTES = 2 * GIB - MIB
-"""Size of a graph with its weights in one piece, for protobuf and ONNX Runtime."""
+"""Size of a graph in one piece, as protobuf takes it; a larger one has its weights in a second file."""
 GRAPH_COPIES = 10
 """Memory for checking and running a graph, in multiples of its weights, in addition to ``SANDBOX_MEMORY``."""
 GRAPH_TIMES = 8

@@ -28,6 +28,7 @@ _CHILDREN: dict[int, dict[int, int]] = {
 """Field numbers in onnx.proto that lead from each message to tensors and nodes."""
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_KEY, _VALUE = 1, 2
 _OPERATOR = 4
 _LOOPS = {b"Loop", b"Scan", b"SequenceMap", b"BeamSearch", b"GreedySearch", b"Sampling", b"WhisperBeamSearch"}
 """The last four belong to ONNX Runtime; they run a graph until its result says stop."""
@@ -36,8 +37,12 @@ _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _VARINT_BYTES = 10
 
 
-def refused_parts(model: bytes) -> Iterator[str]:
+def refused_parts(model: bytes, *, data: str | None = None) -> Iterator[str]:
     """Find the refused parts of a serialized ``ModelProto``, in all subgraphs and functions.
+
+    Args:
+        model: the bytes.
+        data: name of the only file that may hold external data; None if no file may.
 
     Yields:
         ``EXTERNAL`` for each tensor with external data, and the name of each part that may run forever, such as
@@ -61,12 +66,24 @@ def refused_parts(model: bytes) -> Iterator[str]:
             elif message == _NODE and field == _OPERATOR:  # protobuf takes the last of several; this checks all
                 if model[begin:stop] in _LOOPS:
                     yield f"a {model[begin:stop].decode('ascii')}"
-            elif message == _TENSOR and _is_external(field, model[begin:stop] if field == _DATA_LOCATION else b""):
+            elif message == _TENSOR and _is_refused(model, field, begin, stop, data):
                 yield EXTERNAL
 
 
-def _is_external(field: int, location: bytes) -> bool:
-    return field == _EXTERNAL_DATA or bool(location.strip(b"\x80\x00"))
+def _is_refused(model: bytes, field: int, start: int, end: int, data: str | None) -> bool:
+    """Return whether a field of a tensor says that its data is outside the graph, and not in the only other file."""
+    if field == _EXTERNAL_DATA:
+        return data is None or not _is_place_in(model, start, end, data.encode())
+    return field == _DATA_LOCATION and data is None and bool(model[start:end].strip(b"\x80\x00"))
+
+
+def _is_place_in(model: bytes, start: int, end: int, data: bytes) -> bool:
+    """Return whether an entry of external data names this file, or a place in it."""
+    pairs = [(field, model[begin:stop]) for field, begin, stop in fields(model, start, end)]
+    keys, values = ([text for field, text in pairs if field == number] for number in (_KEY, _VALUE))
+    if len(keys) != 1 or len(values) != 1 or len(pairs) != 2:
+        return False
+    return values[0] == data if keys[0] == b"location" else keys[0] in (b"offset", b"length") and values[0].isdigit()
 
 
 def has_external_data(model: bytes) -> bool:

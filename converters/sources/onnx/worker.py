@@ -29,6 +29,7 @@ from vitedge.converters.sources.onnx.graph_check import STANDARD_DOMAINS, nodes_
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.converters.sources.onnx.image_input import Layout
 from vitedge.errors import CheckpointError, ConversionError
+from vitedge.graph.files import without_weights, write_graph
 from vitedge.graph.folding import fold_constants
 from vitedge.graph.session import open_session
 from vitedge.graph.values import shape_of
@@ -79,7 +80,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     _flatten_logits(graph, folder / GRAPH, image, name)
     _name_logits(graph)
     model = ir.to_proto(graph)
-    (folder / GRAPH).write_bytes(model.SerializeToString())
+    write_graph(folder / GRAPH, model)
     del graph
     _check_image_dependence(model, opset, name)
     del model
@@ -109,7 +110,7 @@ def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     _check_operators(inlined, name)
     try:
-        onnx.checker.check_model(inlined)
+        without_weights(inlined, onnx.checker.check_model)
     except Exception as error:  # the checker's errors have no other base
         raise CheckpointError(
             f"{name} is not a valid ONNX file: {_first_line(error)}", fix="export or copy the file again"
@@ -181,7 +182,7 @@ def _flatten_logits(model: ir.Model, scratch: Path, image: NDArray[Any], name: s
         case (1, _):
             return
     NameFixPass()(model)
-    scratch.write_bytes(ir.to_proto(model).SerializeToString())
+    write_graph(scratch, ir.to_proto(model))
     (logits,) = _run(scratch, image, name)
     flatten_output(model, logits.shape)
 
@@ -197,7 +198,7 @@ def _cut_activation(model: ir.Model, scratch: Path, image: NDArray[Any], name: s
         return None
     outputs.append(cut.logits)
     NameFixPass()(model)
-    scratch.write_bytes(ir.to_proto(model).SerializeToString())
+    write_graph(scratch, ir.to_proto(model))
     scores, logits = _run(scratch, image, name)
     if not cut.is_proved(logits, scores):
         raise CheckpointError(

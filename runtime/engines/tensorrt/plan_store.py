@@ -17,13 +17,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, TENSORRT, Bundle
+from vitedge.bundle.bundle import MODEL_FP16_ONNX, MODEL_ONNX, TENSORRT, Bundle, data_of
 from vitedge.bundle.folder import BUILDING
+from vitedge.bundle.manifest import FileRecord
 from vitedge.bundle.targets import TensorrtDevice, target_named
 from vitedge.errors import BundleIntegrityError, BundleSchemaError, EngineError, UsageError
 from vitedge.progress import Progress
@@ -150,9 +151,19 @@ def tensorrt_of(bundle: Bundle) -> TensorrtDevice:
 
 
 def graphs_of(bundle: Bundle) -> dict[str, str]:
-    """Return the SHA-256 of each graph to build, by name; the graph in the requested precision comes first."""
+    """Return the SHA-256 of each graph to build, by name; the graph in the requested precision comes first.
+
+    For a graph beyond 2 GB, whose weights are in a second file, it is the hash of both hashes.
+    """
     files = bundle.manifest.files
-    return {name: files[name].sha256 for name in (MODEL_ONNX, MODEL_FP16_ONNX) if name in files}
+    return {name: _graph_hash(files, name) for name in (MODEL_ONNX, MODEL_FP16_ONNX) if name in files}
+
+
+def _graph_hash(files: Mapping[str, FileRecord], name: str) -> str:
+    data = files.get(data_of(name))
+    if data is None:
+        return files[name].sha256
+    return hashlib.sha256(f"{files[name].sha256} {data.sha256}".encode()).hexdigest()
 
 
 def plan_dirs(bundle: Bundle) -> tuple[Path, ...]:

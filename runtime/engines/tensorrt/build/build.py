@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitedge.bundle.bundle import Bundle, open_bundle
+from vitedge.bundle.bundle import Bundle, data_of, open_bundle
 from vitedge.bundle.signatures import Trust
 from vitedge.errors import EngineError, UsageError
 from vitedge.progress import Guarded, Progress, Silent, reporting
@@ -168,7 +168,10 @@ def check_memory(bundle: Bundle, workspace: int | None) -> int:
         return MOST_WORKSPACE if workspace is None else workspace
     share = max(LEAST_WORKSPACE, min(MOST_WORKSPACE, available // WORKSPACE_SHARE))
     allowed = share if workspace is None else workspace
-    largest = max(bundle.manifest.files[name].bytes for name in graphs_of(bundle))
+    files = bundle.manifest.files
+    largest = max(
+        sum(files[each].bytes for each in (name, data_of(name)) if each in files) for name in graphs_of(bundle)
+    )
     needed = BASE_BYTES + GRAPH_FACTOR * largest + allowed
     if needed > available:
         raise EngineError(
@@ -227,6 +230,10 @@ def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int
     progress.step(f"building {name} with {device.api.title} on {device.gpu.name}; the first build takes minutes")
     plan, graph = work / f"{name}.plan", work / name
     graph.write_bytes(bundle.read_graph(name))  # the worker reads the very bytes that were hashed
+    weights, data = work / data_of(name), bundle.graph_data(name)
+    if data is not None:
+        data.tofile(weights)
+    del data
     request = BuildRequest(
         module=tensorrt_of(bundle).module,
         graph=str(graph),
@@ -242,6 +249,7 @@ def _built(bundle: Bundle, device: Device, name: str, work: Path, workspace: int
         refusal = str(error).replace(str(graph), str(bundle.file(name)))
     seconds = time.monotonic() - begun
     graph.unlink()
+    weights.unlink(missing_ok=True)
     size = plan.stat().st_size if plan.is_file() else 0
     return _Candidate(BuildCandidate(name, seconds, size, "unavailable", None, None, refusal), plan)
 

@@ -102,7 +102,7 @@ def _content(graph: Path) -> bytes:
 
 def _parse(module: Any, api: Api, network: Any, content: bytes, graph: Path) -> None:
     parser = module.OnnxParser(network, logger_of(module))
-    if parser.parse(content):
+    if parser.parse(content, str(graph)):  # the weights of a graph beyond 2 GB lie beside it
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     nodes = [each for each in errors if each.node() >= 0]
