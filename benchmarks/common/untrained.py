@@ -56,7 +56,7 @@ def write_classifier(listed: Listed, folder: Path) -> Path:
     module, size = build_classifier(listed), (listed.input_size, listed.input_size)
     for norm in module.modules():
         if isinstance(norm, BatchNorm2d):
-            init.ones_(norm.weight)  # EfficientNet begins with small random ones, which hide the image
+            init.ones_(norm.weight)  # some classes begin with small random ones, which hide the image
     randomize(module, Preprocessing(input_size=size, resize_size=size))
     model: Any = module.model
     model.save_pretrained(folder)

@@ -218,7 +218,7 @@ def _measure_statistics(model: nn.Module, pixels: torch.Tensor) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = 1.0
-            nn.init.ones_(layer.weight)  # EfficientNet begins with small random ones
+            nn.init.ones_(layer.weight)  # some classes begin with small random ones
     model.train()(pixel_values=pixels)
 
 
