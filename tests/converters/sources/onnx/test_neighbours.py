@@ -106,6 +106,7 @@ def test_timms_configuration_beside_a_graph(tmp_path: Path, layout: str) -> None
     write(tmp_path / "timm", "config.json", {**TIMM, "label_names": ["a", "b"]})
     found = read(tmp_path / "timm" / "net.onnx")
     assert (found.labels, found.preprocessing.mean, found.model) == (("a", "b"), (0.5, 0.4, 0.3), {})
+    assert found.imagenet
 
 
 @pytest.mark.parametrize("content", [{"name": "a program"}, [1], {"label_names": 5, "version": 2}])
