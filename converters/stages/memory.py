@@ -18,12 +18,12 @@ from vitedge.progress import Progress
 from vitedge.runtime.system.machine import Memory, read_memory, resident_bytes
 
 MEBIBYTE = 1 << 20
-BASE_BYTES = 900 * MEBIBYTE
+BASE_BYTES = 800 * MEBIBYTE
 """PyTorch, ONNX, ONNX Runtime and OpenVINO, and small graphs."""
-COPIES = 9
+COPIES = 10
 """Copies of the float32 weights that are alive at the peak: module, graphs before and after a rewrite, sessions."""
-PIXEL_BYTES = 2_000
-"""Activations of a layer, and the frames that engines are compared on, for each pixel of the input."""
+PIXEL_BYTES = 1_000
+"""The frames that engines are compared on, for each pixel of the input; attention of large inputs takes more."""
 WARN_FROM = 0.7
 """Share of the available memory from which the estimate is shown."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")

@@ -88,16 +88,16 @@ def test_a_file_of_weights_is_judged_before_it_is_read(convert, small_folder: Pa
     path = folder / name
     with path.open("r+b" if path.exists() else "wb") as file:
         file.truncate(8 * GIB)  # takes no space on the disk
-    with pytest.raises(ConversionError, match="takes about 7"):
+    with pytest.raises(ConversionError, match="takes about 8"):
         convert(Memory(16 * GIB, 16 * GIB), path if name.endswith(".onnx") else folder)
 
 
 @pytest.mark.parametrize(
     ("weights", "side", "peak"),
-    [(21.8, 224, 1115), (84.1, 224, 1668)],
-    ids=["deit_tiny", "vit_small"],
+    [(21.8, 224, 1115), (84.1, 224, 1668), (330.2, 224, 4051), (84.7, 384, 1667)],
+    ids=["deit_tiny", "vit_small", "vit_base", "vit_small at 384"],
 )
 def test_the_estimate_is_near_what_was_measured(weights: float, side: int, peak: int):
     """Peaks of ``vitedge convert --precision fp32`` on x86-64, in MiB."""
     estimate = estimated_peak(round(weights * MIB), (side, side)) / MIB
-    assert 0.75 * peak < estimate < 1.15 * peak
+    assert 0.9 * peak < estimate < 1.1 * peak

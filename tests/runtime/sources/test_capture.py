@@ -26,7 +26,10 @@ cv2 = pytest.importorskip("cv2")
 
 import clips  # noqa: E402 - needs OpenCV
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.filterwarnings("ignore:the source .* was not closed:ResourceWarning"),  # fakes hold no device
+]
 
 AWKWARD_NAMES = [
     *("12:30.avi", "clip%d.avi", "clip%03d.avi", "100%.avi", "-dash.avi", "a b.avi", "a#b?c.avi", "a*[1].avi"),
@@ -316,6 +319,13 @@ class TestCamera:
         frames = iter(source)
         assert [next(frames).index for _ in range(2)] == [0, 1]
         assert source.notices == ("camera 0: 3 frames could not be decoded and were skipped",)
+
+    def test_one_that_nobody_closed_is_freed_with_a_warning(self, attach):
+        camera, _ = attach()
+        held = [open_source(0)]
+        with pytest.warns(ResourceWarning, match="the source camera 0 was not closed"):
+            held.clear()
+        assert camera.released
 
     def test_a_camera_that_hangs_does_not_hang_close(
         self, attach, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
