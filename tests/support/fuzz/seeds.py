@@ -21,6 +21,17 @@ from PIL import Image
 PREPROCESSING = json.dumps(
     {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0, "interpolation": "bilinear"}
 ).encode()
+PROCESSOR = json.dumps(
+    {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+).encode()
 LABELS = "red\ngreen\nblå\n".encode()
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 VIDEO_SUFFIXES = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "MJPG"}

@@ -240,7 +240,7 @@ def _given_preprocessing(scratch: Path, marker: str) -> Subject:
         frame = Preprocessor(preprocessing)(np.zeros((20, 30, 3), np.uint8), order="RGB")
         _check(frame.shape == (*preprocessing.input_size, 3), "a frame of another size")
 
-    return Subject([seeds.PREPROCESSING], JsonMutator(marker), run)
+    return Subject([seeds.PREPROCESSING, seeds.PROCESSOR], JsonMutator(marker), run)
 
 
 def _labels(scratch: Path, marker: str) -> Subject:
