@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import onnx
 from onnx import TensorProto
 
+from vitedge.bundle.bundle import data_of
 from vitedge.converters.sources.onnx.graph_check import GraphError, check_graph, tensor_bytes, tensors_of
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import GRAPH_BYTES, GRAPH_FIELDS
@@ -103,6 +104,20 @@ def load_external_data(model: onnx.ModelProto, path: Path) -> None:
         with _opened(path, location, tensors) as stream:
             for tensor in tensors:
                 _fill(tensor, stream)
+
+
+def load_own_data(model: onnx.ModelProto, path: Path) -> None:
+    """Load the weights that ``vitedge.graph.files.write_graph`` wrote beside a graph, in place, and no others.
+
+    Raises:
+        GraphError: a tensor has its data in another file, or the file is too small.
+        OSError: the file cannot be read, or is no regular file.
+    """
+    for tensor in tensors_of(model):
+        outside = tensor.external_data or tensor.data_location == TensorProto.EXTERNAL
+        if outside and _entries(tensor).get("location") != data_of(path.name):
+            raise GraphError(f"the weights {tensor.name!r:.200} are in another file")
+    load_external_data(model, path)
 
 
 def external_data_files(model: onnx.ModelProto, path: Path) -> list[Path]:

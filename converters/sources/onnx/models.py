@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from vitedge.bundle.bundle import OUTPUT_NAME, data_of
+from vitedge.bundle.bundle import OUTPUT_NAME
 from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.onnx_export import OPSET
@@ -24,7 +24,7 @@ from vitedge.converters.sources.onnx.files import (
     GraphFile,
     MissingExternalDataError,
     external_data_files,
-    load_external_data,
+    load_own_data,
     read_graph,
 )
 from vitedge.converters.sources.onnx.graph_check import GraphError, tensors_of
@@ -278,20 +278,11 @@ def _checked(
         told = run_sandboxed(WORKER, request, folder, limits, readable=[path, *facts.outside], subject=str(path))
         logits, activation = _count_logits(told, path), _activation(told, path)
         graph = _read(folder / GRAPH).model
-        _load_own_data(graph, folder, path)
+        try:
+            load_own_data(graph, folder / GRAPH)
+        except (OSError, GraphError) as error:
+            raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph") from error
     return graph, logits, activation
-
-
-def _load_own_data(graph: onnx.ModelProto, folder: Path, path: Path) -> None:
-    """Load the weights that the child wrote beside the graph, and nothing else."""
-    outside = [each for each in tensors_of(graph) if each.external_data or each.data_location == each.EXTERNAL]
-    own = {"location": data_of(GRAPH)}
-    if any(own.items() - {(entry.key, entry.value) for entry in each.external_data} for each in outside):
-        raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph")
-    try:
-        load_external_data(graph, folder / GRAPH)
-    except (OSError, GraphError) as error:
-        raise CheckpointError(f"{path} cannot be read: the child left weights outside the graph") from error
 
 
 def _activation(told: Any, path: Path) -> Activation | None:

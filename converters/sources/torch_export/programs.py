@@ -16,8 +16,7 @@ from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.converters.onnx_export import check_outputs
 from vitedge.converters.reference import Frames, Logits, normalized
 from vitedge.converters.sources.labels import choose_labels
-from vitedge.converters.sources.onnx.files import external_data_files, read_graph
-from vitedge.converters.sources.onnx.graph_check import GraphError
+from vitedge.converters.sources.onnx.files import load_own_data, read_graph
 from vitedge.converters.sources.parse import ExportedProgramFile
 from vitedge.converters.sources.preprocessing import require_preprocessing
 from vitedge.converters.sources.torch_export.worker import GRAPH, IMAGES, LOGITS
@@ -158,8 +157,7 @@ def _facts(told: Any, path: Path) -> ProgramInfo:
 def _graph(path: Path) -> onnx.ModelProto:
     try:
         graph = read_graph(path).model
-        if external_data_files(graph, path):
-            raise GraphError("its weights are in other files")
+        load_own_data(graph, path)
     except (OSError, ValueError) as error:
         raise ConversionError(f"the program gave no ONNX graph: {error}") from error
     check_outputs(graph)

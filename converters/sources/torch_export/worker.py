@@ -23,6 +23,7 @@ from vitedge.converters.reference import image_logits
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.converters.sources.torch_export.archives import CONTRACT, rewrite_archive
 from vitedge.errors import CheckpointError, ConversionError
+from vitedge.graph.files import write_graph
 from vitedge.graph.folding import fold_constants
 from vitedge.graph.session import open_session
 from vitedge.safety.sandbox_child import OUT_OF_MEMORY
@@ -96,7 +97,7 @@ def _export(program: ExportedProgram, input_size: tuple[int, int], folder: Path,
     graph = export(module, input_size)
     images = np.fromfile(folder / IMAGES, dtype=np.float32).reshape(-1, 3, *input_size)
     _try(graph, images[:1], name)
-    (folder / GRAPH).write_bytes(graph.SerializeToString(deterministic=True))
+    write_graph(folder / GRAPH, graph)
     del graph
     (folder / LOGITS).write_bytes(image_logits(module, images).tobytes())
 
