@@ -105,7 +105,8 @@ class ImageFolder:
         listing = Path(path)
         _check_limit(limit)
         try:
-            lines = [line.strip() for line in read_lines(listing, limit=TEXT_BYTES, lines=LISTED_IMAGES)]
+            named = read_lines(listing, limit=TEXT_BYTES, lines=LISTED_IMAGES, errors="surrogateescape")
+            lines = [line.strip() for line in named]
         except (OSError, ValueError) as error:
             raise CalibrationError(
                 f"{listing} cannot be read: {error}", expected="a text file in UTF-8 that names images, one a line"

@@ -7,6 +7,7 @@ their own errors, like errors of the system.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -20,6 +21,11 @@ from vitedge.safety.limits import FOLDER_DEPTH, FOLDER_ENTRIES, JSON_BYTES, JSON
 
 _BLOCK = 512
 _CHUNK = 1 << 20
+_BYTE_ORDER_MARKS = (
+    ((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),  # begins with the mark of UTF-16
+    ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
+    ((codecs.BOM_UTF8,), "utf-8-sig"),
+)
 
 
 class UnsafeFileError(OSError):
@@ -124,18 +130,40 @@ def read_text(path: str | Path, *, limit: int, encoding: str = "utf-8") -> str:
     return read_bytes(path, limit=limit).decode(encoding)
 
 
-def read_lines(path: str | Path, *, limit: int, lines: int) -> list[str]:
-    """Read the lines of a text file in UTF-8, including blank lines. Only CR, LF or both end a line.
+def read_lines(path: str | Path, *, limit: int, lines: int, errors: str = "strict") -> list[str]:
+    """Read the lines of a text file, including blank lines. Only CR, LF or both end a line.
+
+    The file is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+
+    Args:
+        path: path of the file.
+        limit: largest size in bytes.
+        lines: greatest number of lines.
+        errors: what becomes of bytes that are not in the encoding, as for ``bytes.decode``; ``surrogateescape`` for
+            lists of file names.
 
     Raises:
         UnsafeFileError: ``read_bytes`` refuses the file, or it has more than ``lines`` lines.
         OSError: the file cannot be opened or read.
-        UnicodeDecodeError: the file is not UTF-8.
+        UnicodeDecodeError: the file is not in its encoding.
+        ValueError: the file is UTF-16 or UTF-32 without a byte order mark.
     """
-    text = read_text(path, limit=limit, encoding="utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    content = read_bytes(path, limit=limit)
+    text = content.decode(_encoding(content), errors).replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\n") > lines:
         raise UnsafeFileError(path, f"it has more than {lines} lines")
     return text.removesuffix("\n").split("\n")
+
+
+def _encoding(content: bytes) -> str:
+    """Return the encoding that a byte order mark declares; UTF-8 without one."""
+    for marks, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(marks):
+            return encoding
+    line = content.partition(b"\n")[0]
+    if len(line) > 1 and line.count(0) >= len(line) // 2:  # a script of the first 256 characters has a NUL in each
+        raise ValueError("it is UTF-16 or UTF-32 without a byte order mark, or no text; save it as UTF-8")
+    return "utf-8"
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -419,6 +419,15 @@ def test_grey_images_and_those_with_transparency_are_read(tmp_path: Path) -> Non
     assert len(load(tmp_path)) == 3
 
 
+def test_a_list_names_images_with_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    name = "x\udcff%d:.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "list.txt").write_bytes(os.fsencode(f"{name}\n"))
+    images = ImageFolder.from_list(tmp_path / "list.txt")
+    assert [file.name for file in images.files] == [name]
+    assert len(images.load(SMALL)) == 1
+
+
 def test_a_list_names_images_relative_to_its_own_folder(colours: Path, tmp_path: Path) -> None:
     absolute = colours / "blue" / "2.png"
     lines = ["colours/red/0.png", "", "  colours/green/1.png  ", str(absolute), "loose.png"]
