@@ -190,7 +190,7 @@ def _mistakes(one: str, other: str, most: int) -> int:
     one, other = _without_beginning(one[::-1], other[::-1])
     outside = most + 1
     before: list[int] = []
-    row = [*range(most + 1), *[outside] * (len(other) - most)]
+    row: list[int] = [*range(most + 1), *[outside] * (len(other) - most)]
     for index, letter in enumerate(one, 1):
         two_before, before = before, row
         row = [index, *[outside] * len(other)]

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import onnx
 import onnx_ir as ir
 
 from vitedge.bundle.bundle import Bundle, data_of
 from vitedge.errors import BundleIntegrityError
-from vitedge.extras import require
 from vitedge.graph.weights import INLINE_BYTES, copy_without_weights
 from vitedge.safety.limits import GRAPH_WHOLE_BYTES
-
-if TYPE_CHECKING:
-    import onnx
 
 ALIGNMENT = 4096
 """Weights begin at multiples of it, so that engines can map the file."""
@@ -27,7 +23,8 @@ ALIGNMENT = 4096
 
 def is_beyond_protobuf(graph: onnx.ModelProto) -> bool:
     """Return whether the weights of a graph are too large for protobuf, in which a message has 2 GB at most."""
-    return sum(ir.from_proto(tensor).nbytes for tensor in graph.graph.initializer) > GRAPH_WHOLE_BYTES
+    size = sum(int(ir.from_proto(tensor).nbytes) for tensor in graph.graph.initializer)
+    return size > GRAPH_WHOLE_BYTES
 
 
 def write_graph(path: Path, graph: onnx.ModelProto) -> None:
@@ -86,7 +83,6 @@ def bundle_graph(bundle: Bundle, name: str) -> onnx.ModelProto:
         BundleIntegrityError: a file is missing, altered or too large, or the graph cannot be read.
     """
     content, data = bundle.read_graph(name), bundle.graph_data(name)
-    onnx = require("onnx", extra="convert", purpose="reading ONNX graphs")
     try:
         graph: onnx.ModelProto = onnx.ModelProto.FromString(content)
         return graph if data is None else with_data(graph, data.data)
@@ -110,7 +106,7 @@ def without_weights(
     """
     if not is_beyond_protobuf(graph):
         return change(graph) or graph
-    light, large = copy_without_weights(graph), list["onnx.TensorProto"]()
+    light, large = copy_without_weights(graph), list[onnx.TensorProto]()
     inputs = {each.name for each in graph.graph.input}
     for tensor in graph.graph.initializer:
         if ir.from_proto(tensor).nbytes < INLINE_BYTES:

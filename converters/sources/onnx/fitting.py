@@ -89,7 +89,7 @@ def flatten_output(model: ir.Model, shape: Sequence[int]) -> bool:
         return False
     (output,) = model.graph.outputs
     target = ir.tensor(np.array([1, classes], np.int64), name=f"{output.name}_shape")
-    constant = ir.val(target.name, const_value=target, type=ir.TensorType(target.dtype), shape=target.shape)
+    constant = ir.val(target.name, const_value=target, type=ir.TensorType(target.dtype), shape=ir.Shape([2]))
     model.graph.register_initializer(constant)
     flat = ir.node("Reshape", [output, constant], outputs=[ir.val(f"{output.name}_flat")])
     flat.outputs[0].type, flat.outputs[0].shape = output.type, ir.Shape([1, classes])
