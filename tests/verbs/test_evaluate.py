@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,27 @@ def image_folder(class_name: str) -> ImageFolder:
 def test_labels_are_checked_before_images_are_read() -> None:
     with pytest.raises(CalibrationError, match="'unicorn'"):
         measure("a", classifier(LABELS), image_folder("unicorn"), Steps())
+
+
+def test_folders_that_are_no_labels_are_told_with_what_is_measured_without_labels() -> None:
+    with pytest.raises(CalibrationError, match="'dandelion'") as caught:
+        measure("a", classifier(("lion", "sea lion")), image_folder("dandelion"), Steps())
+    assert "against=BUNDLE" in caught.value.fix
+    assert "'lion', 'sea lion'" in caught.value.expected
+    assert "close to" not in caught.value.fix
+
+
+def test_folders_named_by_the_ids_of_classes(make_bundle: Callable[..., Bundle], colours: Path, tmp_path: Path) -> None:
+    import bundles
+
+    made, ids = make_bundle(tmp_path / "ids.bundle"), ("n01", "n02", "n03")
+    bundles.rewrite_manifest(made.path, replace(made.manifest, model=replace(made.manifest.model, class_ids=ids)))
+    bundle = Bundle.open(made.path)
+    for label, class_id in zip(bundle.manifest.model.labels, ids, strict=True):
+        (colours / label).rename(colours / class_id)
+    report = vitedge.evaluate(bundle, colours)
+    assert report.ours.evaluation is not None
+    assert report.ours.evaluation.top1 == 100.0
 
 
 def test_models_of_different_classes_are_refused_before_images_are_read() -> None:
