@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import CalibrationRecord, WorkaroundRecord
+from vitedge.bundle.manifest import CalibrationRecord, StageRecord, WorkaroundRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision, Target
 from vitedge.calib.data.dataset import CalibrationImages
@@ -114,6 +116,11 @@ class Backend(Protocol):
 
     def write(self, folder: Path, card: ModelCard, precision: Precision) -> None:
         """Write the compiled files beside ``model.onnx`` in the folder of the bundle."""
+
+    def record_stages(
+        self, bundle: Bundle, graph: onnx.ModelProto, frame: NDArray[np.uint8]
+    ) -> tuple[StageRecord, ...]:
+        """Record values within ``model.onnx`` for the self-test; none where this host cannot run the engine."""
 
     def open_host_engine(self, bundle: Bundle) -> Engine:
         """Open the engine that verifies and evaluates the bundle on this host."""

@@ -7,17 +7,20 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import openvino
+from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
+from vitedge.bundle.manifest import StageRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
-from vitedge.converters.openvino import parts
+from vitedge.converters.openvino import parts, stages
 from vitedge.converters.openvino.faults import go_round
 from vitedge.converters.openvino.reading import read_model
 from vitedge.converters.precision import half_weights
@@ -109,6 +112,11 @@ def rounded(graph: onnx.ModelProto, rest: str) -> onnx.ModelProto | None:
 def write(folder: Path, card: ModelCard, precision: Precision) -> None:
     """Write the IR of the folder's ``model.onnx``."""
     write_ir(folder / MODEL_ONNX, folder / OPENVINO_XML, card, precision)
+
+
+def record_stages(bundle: Bundle, graph: onnx.ModelProto, frame: NDArray[np.uint8]) -> tuple[StageRecord, ...]:
+    """Record values within the graph; see ``stages.record_stages``."""
+    return stages.record_stages(bundle, graph, frame)
 
 
 def open_host_engine(bundle: Bundle) -> Engine:

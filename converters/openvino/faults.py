@@ -29,6 +29,7 @@ from vitedge.converters.openvino.parts import (
     described,
     engine_outputs,
     part_of,
+    place_of,
     rounded,
     values_at,
 )
@@ -48,8 +49,6 @@ WRONG_DB = 50.0
 ROUNDED_DB = 40.0
 """A part of a 16-bit engine that reaches this is right: each value rounded to bfloat16 leaves 48 dB or more."""
 MOST_FAULTS = 16
-NAMED_WITHIN = 60
-"""Nodes within which the weights of a module are looked for, to name a place."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _next_fault(
         engine=_engine(),
         precision=float_type,
         operator=form.operator,
-        place=_place(graph, node),
+        place=place_of(graph, node),
         places=places,
         fault=form.fault,
         form=form.name,
@@ -259,24 +258,9 @@ def _unmended(graph: onnx.ModelProto, part: _Part | None, float_type: str, reach
     if part is not None:
         nodes = graph.graph.node[part.begin.position : part.end.position]
         kinds = ", ".join(dict.fromkeys(node.op_type for node in nodes))
-        where = f", first in {kinds} {_place(graph, nodes[-1].output[0])}"
+        where = f", first in {kinds} {place_of(graph, nodes[-1].output[0])}"
     return ConversionError(
         f"{_engine()} computes another result than ONNX says in {float_type}, SQNR {reached:.1f} dB{where}",
         expected="what ONNX Runtime computes, up to rounding",
         fix="try another version of OpenVINO, or write that layer with other operators",
     )
-
-
-def _place(graph: onnx.ModelProto, value: str) -> str:
-    """Name a place by the module whose weights come next, or came last."""
-    weights = {each.name for each in graph.graph.initializer if "." in each.name}
-    nodes = graph.graph.node
-    position = next((index for index, node in enumerate(nodes) if value in node.output), len(nodes) - 1)
-    for word, found in (
-        ("before", nodes[position : position + NAMED_WITHIN]),
-        ("behind", reversed(nodes[max(0, position - NAMED_WITHIN) : position])),
-    ):
-        module = next((name for node in found for name in node.input if name in weights), None)
-        if module is not None:
-            return f"{word} {module.rpartition('.')[0]}"
-    return f"at {value}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ FLOATS: Mapping[str, int] = {"bf16": onnx.TensorProto.BFLOAT16, "f16": onnx.Tens
 """The 16-bit types in which an engine computes, by OpenVINO's names."""
 UNROUNDED = ("DequantizeLinear", "QuantizeLinear", "Cast")
 """Operators whose outputs an engine does not round to 16 bits by themselves: it computes the integers exactly."""
+
+NAMED_WITHIN = 60
+"""Nodes within which the weights of a module are looked for, to name a place."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,20 @@ def _round(graph: onnx.GraphProto, name: str, half: int) -> str:
     return f"{name}_rounded"
 
 
+def place_of(graph: onnx.ModelProto, value: str) -> str:
+    """Name the place of a value by the module whose weights come next, or came last; equal weights may be shared."""
+    nodes = graph.graph.node
+    reads = Counter(name for node in nodes for name in node.input)
+    weights = {each.name for each in graph.graph.initializer if "." in each.name and reads[each.name] == 1}
+    position = next((index for index, node in enumerate(nodes) if value in node.output), len(nodes) - 1)
+    later, earlier = nodes[position : position + NAMED_WITHIN], nodes[max(0, position - NAMED_WITHIN) : position]
+    for word, found in (("before", later), ("behind", reversed(earlier))):
+        module = next((name for node in found for name in node.input if name in weights), None)
+        if module is not None:
+            return f"{word} {module.rpartition('.')[0]}"
+    return f"at {value}"
+
+
 def engine_outputs(graph: onnx.ModelProto, images: Sequence[Array], float_type: str) -> list[Array]:
     """Compile a graph with OpenVINO and run it.
 
@@ -165,7 +183,6 @@ def engine_outputs(graph: onnx.ModelProto, images: Sequence[Array], float_type: 
         RuntimeError: OpenVINO cannot compile or run the graph.
     """
     with quiet():
-        core = openvino.Core()
         properties = {"INFERENCE_PRECISION_HINT": float_type, "PERFORMANCE_HINT": "LATENCY"}
-        compiled = core.compile_model(read_model(graph), DEVICE, properties)
+        compiled = openvino.Core().compile_model(read_model(graph), DEVICE, properties)
         return [np.array(compiled([image])[0]) for image in images]

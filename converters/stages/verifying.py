@@ -55,6 +55,7 @@ def verified(
     return replace(
         manifest,
         precision=PrecisionRecord(asked=precision, effective=info.effective_precision, rest=info.rest_precision),
+        stages=draft.backend.record_stages(bundle, draft.reduced.graph, golden.frames[0]),
         golden=_demanded(draft, golden, manifest.golden, reached[: len(golden.frames)]),
         verification=VerificationRecord(draft.full.against_source, difference, half_difference),
         **_measured(evaluation, evaluation_images, draft, progress),

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
-from vitedge.bundle.manifest import CalibrationRecord
+from vitedge.bundle.manifest import CalibrationRecord, StageRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
@@ -100,6 +100,15 @@ def rounded(graph: onnx.ModelProto, rest: str) -> onnx.ModelProto | None:  # noq
 
 def write(folder: Path, card: ModelCard, precision: Precision) -> None:
     """Write nothing: the device builds from the ONNX files."""
+
+
+def record_stages(
+    bundle: Bundle,  # noqa: ARG001
+    graph: onnx.ModelProto,  # noqa: ARG001
+    frame: NDArray[np.uint8],  # noqa: ARG001
+) -> tuple[StageRecord, ...]:
+    """Give none: TensorRT does not run here, and its plans have no outputs inside."""
+    return ()
 
 
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:

@@ -141,6 +141,33 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
     return engines
 
 
+def values_within(bundle: Bundle, names: Sequence[str], frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Compile the bundle's IR with more outputs, and run it once.
+
+    Args:
+        bundle: the bundle.
+        names: values of its graph; a value that the IR does not have is left out.
+        frame: ``(H,W,3)`` uint8.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BundleIntegrityError: the IR or its weights are missing or altered.
+        RuntimeError: OpenVINO cannot compile or run it.
+    """
+    openvino = require("openvino", extra="openvino", purpose="the openvino engine")
+    xml, weights = _read(openvino, bundle)
+    core = openvino.Core()
+    model = core.read_model(xml, weights)
+    known = {name for operator in model.get_ops() for output in operator.outputs() for name in output.get_names()}
+    wanted = [name for name in names if name in known]
+    model.add_outputs(wanted)
+    compiled = core.compile_model(
+        model, DEVICE, _configuration(core, bundle.manifest.precision.asked, "LATENCY", threads=None)
+    )
+    results = compiled([frame[None]])
+    return {name: np.array(results[compiled.output(name)]) for name in wanted}
+
+
 def _read(openvino: Any, bundle: Bundle) -> tuple[str, Any]:
     """Read the IR, and its weights into memory of OpenVINO, so that the bytes that are hashed are compiled.
 

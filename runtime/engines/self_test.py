@@ -18,6 +18,7 @@ from vitedge.bundle.bundle import GOLDEN, MANIFEST, MODEL_ONNX, Bundle, Golden
 from vitedge.errors import BundleError, EngineError
 from vitedge.metrics import SQNR_CAP_DB, sqnr_db
 from vitedge.runtime.engines.base import Engine, EngineInfo
+from vitedge.runtime.engines.stages import first_difference
 from vitedge.runtime.system import cache
 from vitedge.runtime.system.capabilities import instructions
 
@@ -70,7 +71,8 @@ def self_test(bundle: Bundle, engine: Engine) -> SelfTest:
         raise _refusal(bundle, engine, "gave logits that are not finite numbers", "finite logits")
     reached = sqnr_db(expected, logits)
     if not reached >= demanded:
-        raise _refusal(bundle, engine, f"reached an SQNR of {reached:.1f} dB", f"at least {demanded:.1f} dB")
+        where = first_difference(bundle, engine.info.name, golden.frames[0])
+        raise _refusal(bundle, engine, f"reached an SQNR of {reached:.1f} dB{where}", f"at least {demanded:.1f} dB")
     return SelfTest(sqnr_db=reached, vectors=len(logits))
 
 
@@ -133,4 +135,9 @@ def _advice(info: EngineInfo) -> str:
         return "int8 overflows on CPUs without VNNI: convert with precision='fp16'; else try another engine version"
     if info.effective_precision in ("fp16", "bf16"):
         return "16-bit numbers lose too much of this model on this processor: convert with precision='fp32'"
+    if info.name == "openvino":
+        return (
+            "convert the model again on a machine like this, which finds the operator that is wrong and goes round it; "
+            "else try another version of the engine's library"
+        )
     return "try another version of the engine's library, or convert the model again"

@@ -351,6 +351,23 @@ class WorkaroundRecord:
 
 
 @dataclass(frozen=True)
+class StageRecord:
+    """A value within the network, which tells a device that fails the self-test where it first differs.
+
+    Attributes:
+        value: name in the graph and in the IR.
+        place: where it is in the checkpoint.
+        samples: some of its numbers for the first golden frame, of ``model.onnx`` in ONNX Runtime, evenly spread.
+        sqnr_db: SQNR of these numbers in the engine of the converting host, in dB.
+    """
+
+    value: str
+    place: str
+    samples: tuple[float, ...]
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole manifest.
 
@@ -373,6 +390,7 @@ class Manifest:
         label_accuracy: accuracy of a multi-label model; None if not measured.
         thresholds: thresholds of a multi-label model; None if they were not fitted.
         workarounds: operators that have another form than in the checkpoint, because the engine computes them wrongly.
+        stages: values within the network, in order; none where this host cannot run the engine.
     """
 
     schema_version: int
@@ -393,6 +411,7 @@ class Manifest:
     label_accuracy: LabelAccuracyRecord | None = None
     thresholds: ThresholdsRecord | None = None
     workarounds: tuple[WorkaroundRecord, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
 
     @property
     def label_thresholds(self) -> tuple[float, ...] | None:
