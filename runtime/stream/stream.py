@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -100,6 +100,8 @@ class Stream(Owned):
             it stopped delivering.
         EngineError: while iterating: the engine failed, or this process was forked after the stream was made.
     """
+
+    _runs_threads: ClassVar[bool] = True
 
     def __init__(
         self,

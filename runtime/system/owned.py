@@ -7,6 +7,7 @@ is never destroyed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -29,6 +30,8 @@ class Owned:
     """
 
     _refusal: ClassVar[type[VitedgeError]] = EngineError
+    _runs_threads: ClassVar[bool] = False
+    """Whether threads must end before the interpreter does: it would stop them inside a library, which aborts."""
     _owned_as = ""
     _acquired_after = 0
 
@@ -82,6 +85,10 @@ class Owned:
         )
 
     def __del__(self) -> None:
+        self._close_abandoned()
+
+    def _close_abandoned(self) -> None:
+        """Warn and close, if that was not done."""
         if not self._owned_as:
             return
         try:
@@ -121,5 +128,13 @@ def _keep_inherited() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
 
 
+def _end_threads() -> None:
+    """Run when the interpreter exits: close what was left open and runs threads."""
+    for owned in list(_living):
+        if owned._runs_threads and not owned._inherited:
+            owned._close_abandoned()
+
+
+atexit.register(_end_threads)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_inherited)

@@ -173,6 +173,25 @@ def test_what_cannot_be_sent_to_another_process_says_so(tiny_bundle: Bundle):
     assert "load" in refused.value.fix
 
 
+ABANDONED = """
+import atexit, sys, threading
+
+reader = []
+atexit.register(lambda: print(reader[0].is_alive()))  # registered first, called last
+import vitedge
+
+classifier = vitedge.load(sys.argv[1])
+stream = classifier.stream(sys.argv[2], policy="latest")
+next(stream)
+reader += [thread for thread in threading.enumerate() if thread.name == "vitedge-reader"]
+"""
+
+
+def test_a_program_that_ends_with_a_running_stream_ends_its_threads(tmp_path: Path, tiny_bundle: Bundle, clip: Path):
+    """Python would stop them inside a library of C++, which aborts the process."""
+    assert run_script(tmp_path, ABANDONED, tiny_bundle.path, clip) == "False\n"
+
+
 class TestFinalizers:
     @pytest.mark.parametrize("name", ENGINES)
     def test_an_engine_that_nobody_closed_warns(self, tiny_bundle: Bundle, name: str):
