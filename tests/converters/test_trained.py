@@ -24,7 +24,7 @@ from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.quantization import ptq
-from vitedge.calib.quantization.search_budget import SearchBudget
+from vitedge.calib.quantization.search_budget import SMALLEST
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages import drafting
 from vitedge.converters.verify import demanded_sqnr, synthetic_frames
@@ -34,13 +34,12 @@ from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images import read_image
 
-CALIBRATION_IMAGES = 24
-PLANTED_IMAGES = 16
+CALIBRATION_IMAGES = 16
+PHOTOS = 60
 MODELS = ("mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 SEARCHED_FULLY = "vit_flowers"
-SHORT = SearchBudget(first=1, images=4)
-"""What a large network gets; for the other models here, it makes the search four times shorter."""
+"""The other models are searched as large networks are, which takes a quarter of the time."""
 
 Bundles: TypeAlias = dict[tuple[str, Precision], Bundle]
 Logits: TypeAlias = NDArray[np.float32]
@@ -61,7 +60,7 @@ def calibration(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def photos(shared_data: Path) -> tuple[Path, ...]:
     """Photos that took no part in calibration."""
-    return tuple(file.path for file in ImageFolder.open(shared_data / "flowers" / "val", limit=100).files)
+    return tuple(file.path for file in ImageFolder.open(shared_data / "flowers" / "val", limit=PHOTOS).files)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def bundles(shared_data: Path, calibration: Path, tmp_path_factory: pytest.TempP
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(drafting, "full_graph", full_graph)
                 if name != SEARCHED_FULLY:
-                    patch.setattr(ptq, "budget_for", lambda _: SHORT)
+                    patch.setattr(ptq, "budget_for", lambda _: SMALLEST)
                 found[name, precision] = vitedge.convert(
                     shared_data / "models" / name,
                     target="cpu",
@@ -218,19 +217,19 @@ def test_outliers_planted_into_a_trained_model_do_not_matter(
     bundles: Bundles, shared_data: Path, photos: tuple[Path, ...]
 ) -> None:
     """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
-    bundle = bundles["deit_tiny_imagenet", "fp32"]
+    bundle = bundles["vit_flowers", "fp32"]
     graph = onnx.load(bundle.file("model.onnx"))
     rough, changed = outliers.planted(graph)
-    assert changed >= 20
+    assert changed >= 15
     preprocessing = bundle.manifest.model.preprocessing
-    calibration = ImageFolder.open(shared_data / "flowers" / "calib", limit=PLANTED_IMAGES).load(preprocessing)
+    calibration = ImageFolder.open(shared_data / "flowers" / "calib", limit=CALIBRATION_IMAGES).load(preprocessing)
     preprocess = Preprocessor(preprocessing)
-    frames = np.stack([preprocess(read_image(path), order="RGB").copy() for path in photos[:PLANTED_IMAGES]])
+    frames = np.stack([preprocess(read_image(path), order="RGB").copy() for path in photos[:40]])
     full, same = (graph_logits(each, frames, preprocessing) for each in (graph, rough))
     np.testing.assert_allclose(same, full, atol=1e-3 * np.abs(full).max())
     naive = graph_logits(outliers.min_max_quantized(rough, calibration.frames), frames, preprocessing)
-    assert sqnr_db(full, naive) < 3
-    int8 = (ptq.quantize(each, calibration.frames, budget=SHORT).graph for each in (graph, rough))
+    assert sqnr_db(full, naive) < 12
+    int8 = (ptq.quantize(each, calibration.frames, budget=SMALLEST).graph for each in (graph, rough))
     plain, reached = (sqnr_db(full, graph_logits(each, frames, preprocessing)) for each in int8)
-    assert reached > 22
+    assert reached > 34
     assert abs(plain - reached) < 2
