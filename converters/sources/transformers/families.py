@@ -101,11 +101,12 @@ def classifier_class(name: str) -> Any:
 
 
 def _unknown(model_type: str, known: Mapping[str, Family], where: Path) -> CheckpointError:
-    problem = f"{where} has model_type {model_type!r:.60}, which vitedge does not convert: {_reason(model_type)}"
+    mistyped = model_type not in REFUSED and model_type not in _auto("configuration_auto").CONFIG_MAPPING_NAMES
     return CheckpointError(
-        problem,
+        f"{where} has model_type {model_type!r:.60}, which vitedge does not convert: {_reason(model_type)}",
         expected=f"one of {', '.join(known)}",
-        fix=did_you_mean(model_type, known) or "export it to ONNX yourself, and convert the .onnx file",
+        fix=(did_you_mean(model_type, known) if mistyped else "")
+        or "export it to ONNX yourself, and convert the .onnx file",
     )
 
 

@@ -134,6 +134,7 @@ class TestRefusals:
         with pytest.raises(CheckpointError) as caught:
             find_classifier({"model_type": model_type, "architectures": names}, Path("config.json"))
         assert REFUSED[model_type] in caught.value.problem
+        assert "did you mean" not in caught.value.fix
 
     @pytest.mark.parametrize(
         ("model_type", "reason"),
