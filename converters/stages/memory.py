@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from vitedge.bundle.targets import Precision
 from vitedge.converters.request import Request
 from vitedge.converters.sources.onnx.models import OnnxModel
 from vitedge.converters.sources.parse import ExportedProgramFile, HubFolder, OnnxFile
@@ -24,6 +25,8 @@ COPIES = 10
 """Copies of the float32 weights that are alive at the peak: module, graphs before and after a rewrite, sessions."""
 PIXEL_BYTES = 1_000
 """The frames that engines are compared on, for each pixel of the input; attention of large inputs takes more."""
+CALIBRATION_BYTES = 200 * MEBIBYTE
+"""Images, and values of one part of the graph at a time, for 8-bit precisions."""
 WARN_FROM = 0.7
 """Share of the available memory from which the estimate is shown."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
@@ -50,20 +53,22 @@ def check_model(request: Request, model: Model, progress: Progress) -> None:
     _check(request, weights, model.card.preprocessing.input_size, read_memory(), progress)
 
 
-def estimated_peak(weights: int, input_size: tuple[int, int]) -> int:
+def estimated_peak(weights: int, input_size: tuple[int, int], precision: Precision) -> int:
     """Estimate the most memory that a conversion holds, in bytes.
 
     Args:
         weights: bytes of the weights in float32.
         input_size: (height, width) in pixels.
+        precision: of the bundle.
     """
-    return BASE_BYTES + COPIES * weights + PIXEL_BYTES * math.prod(input_size)
+    calibration = CALIBRATION_BYTES if precision in ("int8", "fp8") else 0
+    return BASE_BYTES + COPIES * weights + PIXEL_BYTES * math.prod(input_size) + calibration
 
 
 def _check(request: Request, weights: int, input_size: tuple[int, int], memory: Memory, progress: Progress) -> None:
     if memory.available is None:
         return
-    peak = estimated_peak(weights, input_size)
+    peak = estimated_peak(weights, input_size, request.precision)
     needed, free = peak - resident_bytes(), memory.available + memory.swap
     estimate = (
         f"converting {request.source.name} takes about {peak // MEBIBYTE} MiB of memory at its peak, "

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 import vitedge
+from vitedge.bundle.targets import Precision
 from vitedge.converters.stages import drafting, memory
 from vitedge.converters.stages.memory import BASE_BYTES, estimated_peak
 from vitedge.errors import ConversionError
@@ -93,11 +94,17 @@ def test_a_file_of_weights_is_judged_before_it_is_read(convert, small_folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("weights", "side", "peak"),
-    [(21.8, 224, 1115), (84.1, 224, 1668), (330.2, 224, 4051), (84.7, 384, 1667)],
-    ids=["deit_tiny", "vit_small", "vit_base", "vit_small at 384"],
+    ("weights", "side", "precision", "peak"),
+    [
+        (21.8, 224, "fp32", 1115),
+        (84.1, 224, "fp32", 1668),
+        (84.7, 384, "fp32", 1667),
+        (330.2, 224, "fp32", 4051),
+        (21.8, 224, "int8", 1233),
+    ],
+    ids=["deit_tiny", "vit_small", "vit_small at 384", "vit_base", "deit_tiny in int8"],
 )
-def test_the_estimate_is_near_what_was_measured(weights: float, side: int, peak: int):
-    """Peaks of ``vitedge convert --precision fp32`` on x86-64, in MiB."""
-    estimate = estimated_peak(round(weights * MIB), (side, side)) / MIB
+def test_the_estimate_is_near_what_was_measured(weights: float, side: int, precision: Precision, peak: int):
+    """Peaks of ``vitedge convert`` on x86-64, in MiB."""
+    estimate = estimated_peak(round(weights * MIB), (side, side), precision) / MIB
     assert 0.9 * peak < estimate < 1.1 * peak
