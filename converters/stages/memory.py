@@ -109,7 +109,8 @@ def _weight_bytes(model: Model) -> int:
     if isinstance(model, OnnxModel):
         return sum(_bytes_of(tensor) for tensor in model.graph.graph.initializer)
     assert not isinstance(model, ExportedProgramModel)
-    return sum(each.numel() * each.element_size() for each in model.module.parameters())
+    total: int = sum(each.numel() * each.element_size() for each in model.module.parameters())
+    return total
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
