@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,9 @@ class TestSelect:
             engine = FakeEngine(lambda _: answer, input_size=(graphs.SIDE, graphs.SIDE))
             return Classifier(engine, TINY, LABELS, activation="sigmoid")
 
-        meter = auto.LossMeter.of(noise, classifier([1.0, 3.0, -1.0, -1.0, -1.0]), Silent())
+        files = tuple(replace(file, class_name="a", labels=("a",)) for file in noise.files[:20])
+        images = replace(noise, files=files)  # a class is no set of labels
+        meter = auto.LossMeter.of(images, classifier([1.0, 3.0, -1.0, -1.0, -1.0]), Silent())
         assert not meter.labelled
         assert meter.loss(classifier([3.0, 1.0, -2.0, -1.0, -1.0]), Silent()) == 0.0  # another best class
         assert meter.loss(classifier([1.0, 3.0, -1.0, 0.1, -1.0]), Silent()) == 100.0  # the same best class
