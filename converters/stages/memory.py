@@ -115,4 +115,5 @@ def _weight_bytes(model: Model) -> int:
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
     """Return the size of a tensor, from its shape: its numbers may lie in another file."""
-    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    count: int = math.prod(tensor.dims)
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

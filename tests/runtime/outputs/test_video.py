@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,40 @@ from predictions import RecordingOutput, prediction  # noqa: E402 - needs OpenCV
 
 def timed(number: int, pts: float) -> Prediction:
     return dataclasses.replace(prediction(number), pts=pts)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from vitedge.errors import UsageError
+from vitedge.prediction import ClassScore, Prediction, StageTimes
+from vitedge.runtime.outputs.video import AnnotatedVideo
+
+image = np.full((64, 64, 3), 90, np.uint8)
+shown = Prediction((ClassScore("x", 0, 1.0),), 0, 0.0, 0.0, StageTimes(0.0, 0.0, 0.0), image=image)
+video = AnnotatedVideo(sys.argv[1])
+for _ in range(5):
+    video.write(shown)
+if os.fork() == 0:
+    try:
+        video.close()
+    except UsageError:
+        sys.exit(0)  # with destructors, which would end the file
+    os._exit(1)
+code = os.waitstatus_to_exitcode(os.wait()[1])
+for _ in range(5):
+    video.write(shown)
+video.close()
+sys.exit(code)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_forked_child_leaves_the_file_to_its_parent(tmp_path: Path):
+    path = tmp_path / "out.mp4"
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, str(path)]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert len(clips.read_clip(path)) == 10
 
 
 class TestAnnotatedVideo:
