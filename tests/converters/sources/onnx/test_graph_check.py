@@ -198,8 +198,8 @@ def test_constants_of_functions_are_counted_as_often_as_they_are_used() -> None:
     last = helper.make_function("mine", "F12", ["t0"], ["t1"], [constant], OPSETS)
     functions = [function(f"F{level}", f"F{level + 1}", f"F{level + 1}", f"F{level + 1}") for level in range(12)]
     call = helper.make_node("F0", ["x"], ["y"], domain="mine")
-    graph = model(call, functions=[*functions[4:], last])
-    graph.graph.node[0].op_type = "F4"
+    graph = model(call, functions=[*functions[3:], last])
+    graph.graph.node[0].op_type = "F3"
     with pytest.raises(GraphError, match="tensors have more than"):
         check_graph(graph)
 
