@@ -247,7 +247,8 @@ class TestOptions:
         onnx.save(small_export, tmp_path / "net.onnx")
         (tmp_path / "config.json").write_text(json.dumps(checkpoints.config()), encoding="utf-8")
         bundle = vitedge.convert(tmp_path / "net.onnx", target="cpu", precision="fp32", output=tmp_path / "b")
-        assert bundle.manifest.verification.fp32_against_source is None
+        assert bundle.manifest.verification.fp32_against_source is not None
+        assert bundle.manifest.verification.fp32_against_source.sqnr_db > 100
         frames = bundles["fp32"].golden().frames
         assert sqnr_db(bundles["fp32"].golden().logits, logits_of(bundle, frames)) > 80
 
