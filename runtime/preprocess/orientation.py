@@ -57,8 +57,8 @@ def orientation_notice(count: int, subject: str, preprocessing: Preprocessing) -
         subject: name of the folder, video or dataset.
         preprocessing: of the model.
     """
-    rule = (
-        "turned by it, as Transformers does" if preprocessing.exif_orientation else "read as stored, as timm does"
+    rule = "turned by it, as Transformers does" if preprocessing.exif_orientation else "read as stored, as timm does"
+    images = (
+        "1 image states an orientation, and was" if count == 1 else f"{count} images state an orientation, and were"
     )
-    images = "1 image states an orientation, and was" if count == 1 else f"{count} images state an orientation, and were"
     return f"{subject}: {images} {rule}"
