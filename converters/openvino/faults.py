@@ -35,7 +35,7 @@ from vitedge.converters.openvino.parts import (
 )
 from vitedge.converters.reference import Frames, graph_logits
 from vitedge.converters.rewrites.apply import check_export
-from vitedge.converters.verify import UNEXPLAINED_DB
+from vitedge.converters.verify import ROUNDED_DB, UNEXPLAINED_DB
 from vitedge.errors import ConversionError
 from vitedge.metrics import parity, sqnr_db
 from vitedge.progress import Progress
@@ -46,8 +46,6 @@ EXACT_DB = 80.0
 """An engine that computes in float32 and reaches less is searched for a wrong operator; rounding leaves 100 dB."""
 WRONG_DB = 50.0
 """An engine that computes in float32 and reaches less is wrong, whether the search finds the operator or not."""
-ROUNDED_DB = 40.0
-"""A part of a 16-bit engine that reaches this is right: each value rounded to bfloat16 leaves 48 dB or more."""
 MOST_FAULTS = 16
 
 
@@ -152,7 +150,7 @@ def _allowed(graph: onnx.ModelProto, frames: Frames, float_type: str, reference:
     entry = graph.graph.input[0].name
     output = graph.graph.output[0].name
     logits = [values_at(emulated, [entry, output], frame[None])[output] for frame in frames[:2]]
-    return sqnr_db(reference[:2], np.concatenate(logits)) - UNEXPLAINED_DB
+    return min(sqnr_db(reference[:2], np.concatenate(logits)) - UNEXPLAINED_DB, ROUNDED_DB)
 
 
 def _first_wrong_part(graph: onnx.ModelProto, image: Array, float_type: str) -> _Part | None:

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 DEVICE = "CPU"
 FLOATS: Mapping[str, int] = {"bf16": onnx.TensorProto.BFLOAT16, "f16": onnx.TensorProto.FLOAT16}
 """The 16-bit types in which an engine computes, by OpenVINO's names."""
-UNROUNDED = ("DequantizeLinear", "QuantizeLinear", "Cast")
+UNROUNDED = ("DequantizeLinear", "QuantizeLinear")
 """Operators whose outputs an engine does not round to 16 bits by themselves: it computes the integers exactly."""
 
 NAMED_WITHIN = 60

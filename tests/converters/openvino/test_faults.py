@@ -245,5 +245,6 @@ def test_16_bits_explain_no_more_than_their_rounding() -> None:
     golden = graphs.random(4, 10)
     noise = graphs.random(4, 10, seed=1)
     check_explained(golden, golden + noise * np.float32(0.02), golden + noise * np.float32(0.01))
+    check_explained(golden, golden + noise * np.float32(0.005), golden)
     with pytest.raises(ConversionError, match="by more than 16-bit rounding explains"):
         check_explained(golden, golden + noise * np.float32(0.1), golden + noise * np.float32(0.01))
