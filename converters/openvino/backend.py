@@ -21,7 +21,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.openvino import parts, stages
-from vitedge.converters.openvino.faults import go_round
+from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.reading import read_model
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
@@ -87,8 +87,8 @@ def _reason(error: RuntimeError) -> str:
 
 
 def mend(material: Material, precision: Precision, progress: Progress) -> Mended:
-    """Compile the FP32 graph here, compare, and go round what OpenVINO computes wrongly."""
-    return go_round(material.graph, material.golden, material.card.preprocessing, precision, progress)
+    """Compile the FP32 graph here, compare, and work around what OpenVINO computes wrongly."""
+    return work_around(material.graph, material.golden, material.card.preprocessing, precision, progress)
 
 
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:

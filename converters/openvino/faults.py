@@ -1,4 +1,4 @@
-"""Find operators that OpenVINO computes otherwise than ONNX says, and go round them with another exact form.
+"""Find operators that OpenVINO computes otherwise than ONNX says, and work around them with another exact form.
 
 The graph is compiled and compared with its reference, first in float32, where nothing but rounding may differ, then in
 the CPU's 16-bit type, where the difference must be one that rounding explains. If it differs, a binary search over the
@@ -65,7 +65,7 @@ class _Part:
     expected: Array
 
 
-def go_round(
+def work_around(
     graph: onnx.ModelProto, frames: Frames, preprocessing: Preprocessing, precision: Precision, progress: Progress
 ) -> Mended:
     """Compare the engine with a graph, and give operators that it computes wrongly another exact form.
@@ -104,7 +104,7 @@ def go_round(
 def _next_fault(
     graph: onnx.ModelProto, frames: Frames, float_type: str, reference: Array
 ) -> tuple[onnx.ModelProto, WorkaroundRecord] | None:
-    """Find the first fault and go round it; None if the engine is right.
+    """Find the first fault and work around it; None if the engine is right.
 
     Raises:
         ConversionError: no form mends it.

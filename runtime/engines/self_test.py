@@ -79,7 +79,7 @@ def self_test(bundle: Bundle, engine: Engine) -> SelfTest:
 def cache_key(bundle: Bundle, info: EngineInfo) -> str:
     """Return the hex SHA-256 of the manifest, which holds the hash of every file, of the engine and of its processor.
 
-    The instructions of a CPU decide how an engine computes, and its name does not tell them. A GPU is known by its name.
+    A CPU's instructions decide how an engine computes, and its name does not tell them. A GPU is known by its name.
     """
     digest = hashlib.sha256(bundle.digest.encode())
     processor = info.device if info.name == "tensorrt" else instructions() or info.device
@@ -137,7 +137,7 @@ def _advice(info: EngineInfo) -> str:
         return "16-bit numbers lose too much of this model on this processor: convert with precision='fp32'"
     if info.name == "openvino":
         return (
-            "convert the model again on a machine like this, which finds the operator that is wrong and goes round it; "
+            "convert the model again on a machine like this, which finds the operator that is wrong and works around it; "
             "else try another version of the engine's library"
         )
     return "try another version of the engine's library, or convert the model again"

@@ -1,4 +1,4 @@
-"""Faults of OpenVINO's CPU plug-in, a minimal graph each, and the search that finds them and goes round them.
+"""Faults of OpenVINO's CPU plug-in, a minimal graph each, and the search that finds them and works around them.
 
 A test of this table fails when a version of OpenVINO computes the graph rightly: the form is then no longer needed for
 that version, and goes when the oldest version that vitedge supports is a mended one.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.targets import Precision
 from vitedge.converters.openvino import faults
-from vitedge.converters.openvino.faults import go_round
+from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.forms import FORMS, Form, Shapes
 from vitedge.converters.openvino.parts import cuts_of, engine_outputs, part_of, rounded, values_at
 from vitedge.converters.reference import graph_logits
@@ -39,7 +39,7 @@ SEEN_IN = ("2026.4.1",)
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, the name of the form that goes round it, and a minimal classifier that has it.
+    """A fault, the name of the form that works around it, and a minimal classifier that has it.
 
     Attributes:
         form: name of the form.
@@ -150,7 +150,7 @@ def test_it_is_found_and_gone_round(name: str) -> None:
     fault = table()[name]
     fault.skip_where_it_cannot_show()
     graph = fault.graph()
-    mended = go_round(graph, FRAMES, graphs.PHOTOS, fault.precision, Silent())
+    mended = work_around(graph, FRAMES, graphs.PHOTOS, fault.precision, Silent())
     (record,) = mended.workarounds
     assert record.form == fault.form
     assert (record.engine.split()[0], record.precision, record.places) == ("OpenVINO", fault.float_type, 1)
@@ -164,7 +164,7 @@ def test_it_is_found_and_gone_round(name: str) -> None:
 
 def test_a_right_engine_leaves_the_graph_as_it_is(small_graph: Any) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    mended = go_round(small_graph.graph, frames, graphs.PHOTOS, "fp16", Silent())
+    mended = work_around(small_graph.graph, frames, graphs.PHOTOS, "fp16", Silent())
     assert mended.graph is small_graph.graph
     assert mended.workarounds == ()
 
@@ -173,7 +173,7 @@ def test_a_fault_that_no_form_mends_names_its_place(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(faults, "FORMS", ())
     graph = table()["pooling that counts padding"].graph()
     with pytest.raises(ConversionError, match=r"first in AveragePool") as caught:
-        go_round(graph, FRAMES, graphs.PHOTOS, "fp32", Silent())
+        work_around(graph, FRAMES, graphs.PHOTOS, "fp32", Silent())
     assert "OpenVINO" in str(caught.value)
 
 
@@ -193,7 +193,7 @@ def test_a_fault_in_16_bits_is_found_where_rounding_does_not_explain_it(monkeypa
         return [each * np.float32(1.5) for each in outputs] if float_type != "f32" and fused else outputs
 
     monkeypatch.setattr(faults, "engine_outputs", wrong)
-    (record,) = go_round(graph, FRAMES, graphs.PHOTOS, "fp16", Silent()).workarounds
+    (record,) = work_around(graph, FRAMES, graphs.PHOTOS, "fp16", Silent()).workarounds
     assert record.form == "attention in five dimensions, which is not fused"
     assert record.precision == native
 
