@@ -267,7 +267,7 @@ class Classifier(Owned):
     ) -> None:
         self._leave(error)
 
-    def _is_worth_a_warning(self) -> bool:
+    def _holds_anything(self) -> bool:
         return isinstance(self._engine, Owned)  # an engine in a test of an application holds nothing
 
     def _worker(self, engine: Engine) -> Classifier:

@@ -49,7 +49,7 @@ class Owned:
         """Note that nothing is held any more."""
         self._owned_as = ""
 
-    def _is_worth_a_warning(self) -> bool:
+    def _holds_anything(self) -> bool:
         return True
 
     @property
@@ -89,11 +89,10 @@ class Owned:
 
     def _close_abandoned(self) -> None:
         """Warn and close, if that was not done."""
-        if not self._owned_as:
+        if not self._owned_as or not self._holds_anything():
             return
         try:
-            if self._is_worth_a_warning():
-                warnings.warn(f"{self._owned_as} was not closed", ResourceWarning, stacklevel=2, source=self)
+            warnings.warn(f"{self._owned_as} was not closed", ResourceWarning, stacklevel=2, source=self)
         finally:
             with contextlib.suppress(Exception):  # nobody could handle it
                 self.close()
