@@ -1,7 +1,7 @@
 """Exact forms of operators that OpenVINO's CPU plug-in computes otherwise than ONNX says, and rightly in that form.
 
-Each form names the fault that it works around. ``tests/converters/openvino/test_faults.py`` holds a minimal graph of each
-fault, and says when a version of OpenVINO has mended it.
+Each form names the fault that it works around. ``tests/converters/openvino/test_faults.py`` holds a minimal graph of
+each fault, and says when a version of OpenVINO has mended it.
 """
 
 from __future__ import annotations

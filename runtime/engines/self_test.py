@@ -137,7 +137,7 @@ def _advice(info: EngineInfo) -> str:
         return "16-bit numbers lose too much of this model on this processor: convert with precision='fp32'"
     if info.name == "openvino":
         return (
-            "convert the model again on a machine like this, which finds the operator that is wrong and works around it; "
+            "convert the model again on a machine like this, which finds the wrong operator and works around it; "
             "else try another version of the engine's library"
         )
     return "try another version of the engine's library, or convert the model again"
