@@ -370,5 +370,3 @@ def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     candidates = np.flatnonzero(logits >= threshold)
     order = np.argsort(-logits[candidates], kind="stable")
     return candidates[order[:count]]
-
-
