@@ -22,6 +22,7 @@ from vitedge.converters.publish import check_output, file_records, publish, stag
 from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import BundleSchemaError, ConversionError, UsageError
+from vitedge.safety.limits import MANIFEST_BYTES
 
 FULL = Path("/dev/full")
 
@@ -133,7 +134,7 @@ def test_a_manifest_that_could_not_be_read_again_is_not_published(tmp_path: Path
 
 
 def test_labels_that_make_the_manifest_too_large_are_refused(tmp_path: Path, tiny_bundle: Bundle) -> None:
-    model = replace(tiny_bundle.manifest.model, labels=("x" * 500_000, "y" * 600_000, "z"))
+    model = replace(tiny_bundle.manifest.model, labels=("x" * MANIFEST_BYTES, "y", "z"))
     with staged(tmp_path / "new.bundle") as partial, pytest.raises(UsageError, match="for 3 labels") as caught:
         publish(partial, tmp_path / "new.bundle", replace(tiny_bundle.manifest, model=model))
     assert "labels=" in caught.value.fix

@@ -47,7 +47,7 @@ def test_every_control_character_of_unicode_is_escaped_and_nothing_else() -> Non
     for number in range(0x110000):
         character = chr(number)
         reserved = "\U000e0000" <= character <= "\U000e007f" or "\u2060" <= character <= "\u206f"
-        assert (escape.terminal(character) != character) == (is_control(character) or reserved), hex(number)
+        assert (escape.visible(character) != character) == (is_control(character) or reserved), hex(number)
 
 
 @given(ANY)
