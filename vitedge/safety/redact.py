@@ -22,16 +22,21 @@ _WORD = (
 )
 """A segment of a path that begins with one of these holds a secret, or the next segment does."""
 _IN_A_NAME = re.compile(
-    r"pas[sw]?|pwd|pswd|user|usr|login|token|auth|secret|key|sign|session|cred|account|cookie|jwt|streamid"
+    r"pas[sw]?|pwd|pswd|user|usr|login|token|auth|secret|key|sign|sess|cred|account|cookie|jwt|streamid|ticket|hmac|srtp"
 )
-_NAMES = frozenset({"code", "kennwort", "otp", "p", "pin", "psk", "psw", "pw", "sid", "sig", "u", "uid"})
+_NAMES = frozenset(
+    {"code", "headers", "kennwort", "mdp", "otp", "p", "pin", "psk", "psw", "pw", "sid", "sig", "u", "uid"}
+)
 """Parameters of an address that hold a secret have a name like this, or one that contains one of the words above."""
 
-_AT = re.compile(r"@|%40", re.IGNORECASE)
-_COLON = re.compile(r":|%3a", re.IGNORECASE)
+_AT = re.compile(r"@|%(?:25)*40", re.IGNORECASE)
+_COLON = re.compile(r":|%(?:25)*3a", re.IGNORECASE)
 _SCHEME = re.compile(
-    r"(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]{0,40}(?:(?::|%3a)(?:[/\\]|%2f)+|(?:[/\\]|%2f){2,})", re.IGNORECASE
+    r"(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]{0,40}(?:(?::|%(?:25)*3a)(?:[/\\]|%(?:25)*2f)+|(?:[/\\]|%(?:25)*2f){2,})",
+    re.IGNORECASE,
 )
+_NO_USERINFO = re.compile(r"['\"(\[]?(?:/(?!/)[^?=%]*|hf:[\w.\-]+/[\w.\-]+)")
+"""What before ``@`` is no password: an absolute path, and a model of the hub before its revision."""
 _TOKEN = re.compile(r"\S+")
 _SPACED_PASSWORD = re.compile(
     r"(?P<name>(?<![a-z0-9+.\-])[a-z][a-z0-9+.\-]{0,40}(?::[/\\]+|[/\\]{2,}))"
@@ -43,19 +48,20 @@ _PIPELINE = re.compile(r"\s!\s|^\s*\w+src\s|\s[\w-]+=")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 _NAME = r"(?P<name>(?<![\w%.\-])[\w%.\-\[\]]{1,64}?)"
-_VALUE = r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s&\"'!]*)"
+_QUOTED_VALUE = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"
+_VALUE = rf"(?P<value>{_QUOTED_VALUE}|[^\s&\"'!]*)"
 _PARAMETER = re.compile(rf"{_NAME}(?:=|%3d)", re.IGNORECASE)
-_WORD_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s&\"'!]*")
+_WORD_VALUE = re.compile(rf"{_QUOTED_VALUE}|(?:#!::)?[^\s&\"'!]*")
 _WHOLE_VALUE = re.compile(r"[^&]*")
 _BEFORE_PARAMETER = "?&;/#"
 _PLAIN_PARAMETERS = re.compile(
-    r"(?<![\w\-])(?P<name>password|passwd|passphrase|pwd|passwort|secret|token|user-?_?(?:pw|id)|proxy-(?:pw|id)|api[_-]?key|"
-    rf"(?:access|auth|refresh|hub|hf|api)[_-]?(?:token|key)|client[_-]?secret)(?P<equals>\s?=\s?){_VALUE}",
+    r"(?<![\w\-])(?P<name>password|passwd|passphrase|pwd|passwort|secret|token|cookies|extra-headers|user-?_?(?:pw|id)|proxy-(?:pw|id)|api[_-]?key|"
+    rf"(?:access|auth|refresh|secret|hub|hf|api)[_-]?(?:token|key)|client[_-]?secret)(?P<equals>\s?=\s?){_VALUE}",
     re.IGNORECASE,
 )
 _HEADER = re.compile(
     r"(?P<name>(?<![\w\-])(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[\w\-]{0,40}?(?:key|token|auth)[\w\-]{0,40}|password|passwd|"
-    r"passphrase))(?P<equals>[\"']?\s*:\s*)(?P<value>\"[^\"]*\"|'[^']*'|(?:(?:basic|bearer|digest|token)\s+)?[^\s,;\"']+)",
+    r"passphrase))(?P<equals>[\"']?\s*:\s*)(?P<value>\"[^\"]*\"|'[^']*'|digest\s[^\n]+|(?:(?:basic|bearer|token)\s+)?[^\s,;\"']+)",
     re.IGNORECASE,
 )
 _QUOTED_KEY = re.compile(
@@ -119,7 +125,7 @@ def _without_userinfo(token: str) -> str:
     if scheme is not None:
         return f"{head[: scheme.end()]}{MASK}{tail}"
     colon = _COLON.search(head)
-    if colon is None:
+    if colon is None or _NO_USERINFO.fullmatch(head):
         return token
     begin = max(head.rfind(each, 0, colon.start()) for each in "/=('\"") + 1
     return f"{head[:begin]}{MASK}{tail}"
@@ -158,7 +164,7 @@ def _masked(match: re.Match[str]) -> str:
 def _without_path_secrets(token: str) -> str:
     """Mask the segments of an address that follow or begin with one of the words, and the stream key of RTMP."""
     scheme = _SCHEME.search(token)
-    if scheme is None:
+    if scheme is None or scheme[0].lower().startswith("file:"):
         return token
     path, *rest = re.split(r"(?=[?#])", token[scheme.end() :], maxsplit=1)
     host, *segments = path.split("/")
