@@ -9,6 +9,7 @@ A cut must be proved: ``Cut.scores`` of the new output must be the old output.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.model_card import Activation
 from vitedge.graph.operators import LAYOUT_OPERATORS, is_standard
-from vitedge.graph.values import constant_array, values_read
+from vitedge.graph.values import bodies, constant_array, values_read
 from vitedge.metrics import log_sigmoid, log_softmax, sqnr_db
 
 Form: TypeAlias = Literal["softmax", "log_softmax", "sigmoid", "log_sigmoid"]
@@ -44,6 +45,8 @@ BOUNDED = frozenset(
     {"ArgMax", "ArgMin", "Exp", "HardSigmoid", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "Softplus", "TopK"}
 )
 """Operators that leave no logits behind."""
+FUSED = ("BiasSoftmax",)
+"""Operators of ONNX Runtime that leave no logits behind."""
 GATES = ("Sigmoid", "HardSigmoid")
 
 
@@ -310,14 +313,26 @@ def _bounded(model: ir.Model, value: ir.Value) -> ir.Node | None:
     while waiting:
         each = waiting.pop()
         node = each.producer()
-        if node is None or each in seen or each not in computed or _is_layer(node):
+        if node is None or each in seen or each not in computed:
             continue
         seen.add(each)
+        if _has_fused_activation(node):
+            return node
+        if _is_layer(node):
+            continue
         if node.op_type in BOUNDED or _is_within_scores(node):
             return node
         if not _is_gated(node):
             waiting.extend(found for found in node.inputs if found is not None)
+            waiting.extend(output for body in bodies(node) for output in body.outputs)
     return None
+
+
+def _has_fused_activation(node: ir.Node) -> bool:
+    """Return whether ONNX Runtime's optimizer put an activation that leaves no logits into a layer."""
+    activation = node.attributes.get("activation")
+    named = activation is not None and activation.type == ir.AttributeType.STRING and activation.as_string() in BOUNDED
+    return not is_standard(node.domain) and (named or node.op_type in FUSED)
 
 
 def _is_layer(node: ir.Node) -> bool:
@@ -339,8 +354,16 @@ def _depends_on_image(model: ir.Model) -> set[ir.Value]:
     dependent = {value for value in model.graph.inputs if value not in weights}
     for node in model.graph:
         if any(value in dependent for value in values_read(node)):
-            dependent.update(node.outputs)
+            dependent.update(_values_made(node))
     return dependent
+
+
+def _values_made(node: ir.Node) -> Iterator[ir.Value]:
+    """Give the outputs of a node, and those of the nodes in its bodies."""
+    yield from node.outputs
+    for body in bodies(node):
+        for inner in body:
+            yield from _values_made(inner)
 
 
 def _standard(value: ir.Value | None, *op_types: str) -> ir.Node | None:

@@ -57,11 +57,13 @@ def read_head(
         CheckpointError: the output is computed from logits in a way that vitedge does not know.
         UsageError: the user contradicts the checkpoint, or nothing says what the outputs mean.
     """
-    stated, known = model.activation, isinstance(model, TorchModel) and model.gives_logits
+    stated = model.activation
+    known = isinstance(model, (TorchModel, OnnxModel)) and model.gives_logits
     if stated is None and not known and not isinstance(model, OnnxModel):  # the loader of ONNX files has cut it off
         graph, reference, stated = _cut(model, graph, reference, frames)
+        known = stated is not None
     activation = _agreed(model, stated, given)
-    if activation is None and not known:
+    if given is None and not known:
         _check_logits(model, reference)
     if reference.shape[1] > 1:
         return Head(graph, reference, activation or "softmax")

@@ -17,6 +17,7 @@ from torch import nn
 import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
+from vitedge.converters.reference import graph_logits
 from vitedge.converters.sources.activation import activation_of_problem
 from vitedge.converters.sources.labels import choose_labels
 from vitedge.converters.sources.onnx.models import load_onnx
@@ -335,6 +336,33 @@ def test_a_graph_in_the_layout_of_transformers_has_its_activation(
             load_onnx(source, labels=None, preprocessing=preprocessing)
     else:
         assert load_onnx(source, labels=None, preprocessing=preprocessing).activation == activation
+
+
+@pytest.mark.parametrize("operator", ["Tanh", "Erf", "Softsign"])
+def test_a_configuration_of_transformers_does_not_make_logits_of_scores(
+    tmp_path: Path, small_export: onnx.ModelProto, small_model: TorchModel, frames: Any, operator: str
+) -> None:
+    """``(1 + tanh(x/2)) / 2`` is the sigmoid; a ``config.json`` says which activation belongs to logits."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(small_export)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "half"))
+    graph.graph.node.append(helper.make_node("Mul", ["logits", "half"], ["halved"]))
+    graph.graph.node.append(helper.make_node(operator, ["halved"], ["signed"]))
+    graph.graph.node.append(helper.make_node("Mul", ["signed", "half"], ["small"]))
+    graph.graph.node.append(helper.make_node("Add", ["small", "half"], ["scores"]))
+    graph.graph.output[0].name = "scores"
+    onnx.save(graph, tmp_path / "model.onnx")
+    (tmp_path / "preprocessing.json").write_text(json.dumps(PREPROCESSING), encoding="utf-8")
+    config = {"model_type": "vit", "id2label": {str(at): f"label {at}" for at in range(5)}, **MULTI}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = load_onnx(
+        OnnxFile(tmp_path / "model.onnx"), labels=None, preprocessing=str(tmp_path / "preprocessing.json")
+    )
+    assert model.activation == "sigmoid"
+    outputs = graph_logits(model.graph, frames, model.card.preprocessing)
+    with pytest.raises(UsageError, match="as scores do"):
+        read_head(model, model.graph, outputs, frames, None)
+    assert read_head(model, model.graph, outputs, frames, "sigmoid").activation == "sigmoid"
 
 
 def test_a_factory_with_a_sigmoid_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

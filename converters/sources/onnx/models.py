@@ -59,12 +59,14 @@ class OnnxModel:
     Attributes:
         card: identity, labels, preprocessing.
         graph: one input, float32 ``(1,3,H,W)`` or uint8 ``(1,H,W,3)``, static; one output ``logits``, ``(1,classes)``.
-        activation: of the file, which is no longer in the graph; None if the file gives logits.
+        activation: of the file, which is no longer in the graph, or of its configuration; None if neither has one.
+        gives_logits: whether the outputs are known to be logits: an activation was cut off, or a bundle holds the file.
     """
 
     card: ModelCard
     graph: onnx.ModelProto
     activation: Activation | None = None
+    gives_logits: bool = False
 
 
 def load_onnx(
@@ -115,7 +117,8 @@ def load_onnx(
         weights_sha256=facts.sha256,
         pretrained=beside.pretrained,
     )
-    return OnnxModel(card, graph, _agreed(activation, beside, logits, path))
+    gives_logits = activation is not None or beside.activation is not None
+    return OnnxModel(card, graph, _agreed(activation, beside, logits, path), gives_logits)
 
 
 def _agreed(cut: Activation | None, beside: Neighbours, logits: int, path: Path) -> Activation | None:

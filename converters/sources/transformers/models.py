@@ -137,7 +137,9 @@ def load_transformers(
         weights_sha256=stored.sha256,
         pretrained=True,
     )
-    return TorchModel(card, module, activation_of_problem(config.get("problem_type"), logits, str(where)))
+    return TorchModel(
+        card, module, activation_of_problem(config.get("problem_type"), logits, str(where)), gives_logits=True
+    )
 
 
 def _check_not_quantized(config: Mapping[str, Any], where: Path) -> None:

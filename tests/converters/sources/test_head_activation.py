@@ -147,6 +147,48 @@ def test_an_output_that_is_neither_logits_nor_their_scores_is_refused(body: str,
     assert caught.value.node.op_type == operator
 
 
+BRANCHES = """
+    c = Cast<to = 9>(one) {before}
+    y = If(c) <
+        then_branch = a () => (float[N,C] p) {{ {branch} }}, else_branch = b () => (float[N,C] q) {{ q = Neg(l) }}
+    >
+"""
+"""What torch.onnx.export makes of a squeeze: an If, whose branches may read values outside it."""
+
+
+@pytest.mark.parametrize(
+    ("before", "branch"),
+    [("s = Sigmoid(l)", "p = Identity(s)"), ("", "p = Sigmoid(l)"), ("", "s = Softmax(l) p = Neg(s)")],
+)
+def test_an_activation_in_or_before_a_branch_is_no_logits(before: str, branch: str) -> None:
+    with pytest.raises(NoLogitsError):
+        find_activation(ir.from_proto(graph_of(BRANCHES.format(before=before, branch=branch))))
+    assert find_activation(ir.from_proto(graph_of(BRANCHES.format(before="", branch="p = Identity(l)")))) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "is_bounded"),
+    [
+        ({"op_type": "FusedGemm", "activation": "Sigmoid"}, True),
+        ({"op_type": "BiasSoftmax", "axis": 1}, True),
+        ({"op_type": "FusedGemm", "activation": "LeakyRelu"}, False),
+        ({"op_type": "FusedMatMul", "alpha": 2.0}, False),
+    ],
+)
+def test_an_activation_that_onnx_runtime_fused_into_a_layer_is_no_logits(
+    node: dict[str, object], is_bounded: bool
+) -> None:
+    model = graph_of("y = Identity(l)")
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    model.graph.node.pop()
+    model.graph.node.append(onnx.helper.make_node(inputs=["l", "each"], outputs=["y"], domain="com.microsoft", **node))
+    if is_bounded:
+        with pytest.raises(NoLogitsError):
+            find_activation(ir.from_proto(model))
+    else:
+        assert find_activation(ir.from_proto(model)) is None
+
+
 @pytest.mark.parametrize(
     "body",
     [
