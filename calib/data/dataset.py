@@ -97,7 +97,7 @@ class ImageDataset(Protocol):
 
     @property
     def path(self) -> Path:
-        """The folder, the video, or the folder of the list."""
+        """The folder, the video, the list or the label file."""
 
     @property
     def notices(self) -> tuple[str, ...]:

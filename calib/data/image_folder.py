@@ -50,11 +50,13 @@ class ImageFolder:
         folder: folder of the images, or of their list.
         files: the images.
         notices: what showed when they were found, such as files that are no images.
+        listing: the file that names the images; None for a folder.
     """
 
     folder: Path
     files: tuple[ImageFile, ...]
     notices: tuple[str, ...] = ()
+    listing: Path | None = None
 
     @classmethod
     def open(cls, folder: str | Path, *, limit: int | None = None) -> ImageFolder:
@@ -114,15 +116,15 @@ class ImageFolder:
         files = [_listed_file(listing, number, line) for number, line in enumerate(lines, 1) if line]
         if not files:
             raise CalibrationError(f"{listing} names no images", expected="the path of an image on every line")
-        return cls(listing.parent, _take_turns(files)[:limit])
+        return cls(listing.parent, _take_turns(files)[:limit], listing=listing)
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def path(self) -> Path:
-        """The folder."""
-        return self.folder
+        """The list or the label file if there is one, else the folder."""
+        return self.listing or self.folder
 
     def subset(self, files: Sequence[ImageFile]) -> ImageFolder:
         """Return a dataset of some of the images."""
@@ -165,7 +167,7 @@ class ImageFolder:
         loose = [file.name for file in self.files if not file.class_name]
         if loose:
             raise CalibrationError(
-                f"{len(loose)} images of {self.folder} lie in no class's folder: {some_names(loose)}",
+                f"{len(loose)} images of {self.path} lie in no class's folder: {some_names(loose)}",
                 expected="one folder a class, named by its label",
             )
         matches_of = _matcher(labels)
@@ -214,7 +216,7 @@ class ImageFolder:
         close = [near_spellings(_plain(name), known, limit=1) for name in named]
         hints = [f"{name!r} is close to {known[best[0]]!r}" for name, best in zip(named, close, strict=True) if best]
         return CalibrationError(
-            f"{len(unknown)} of the {len(self.class_names)} folders in {self.folder} are no labels of the model: "
+            f"{len(unknown)} of the {len(self.class_names)} folders in {self.path} are no labels of the model: "
             f"{some_names(unknown)}",
             expected=f"folders named by labels: {some_names(labels)}",
             fix="; ".join(hints) or "give the folder right above the classes, or rename the folders",

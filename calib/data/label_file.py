@@ -44,7 +44,7 @@ def read_label_file(path: str | Path, *, limit: int | None = None) -> ImageFolde
     files = [_labelled_file(listing, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not files:
         raise CalibrationError(f"{listing} names no images", expected=f"lines such as {EXAMPLE}")
-    return ImageFolder(listing.parent, tuple(shuffled(files)[:limit]))
+    return ImageFolder(listing.parent, tuple(shuffled(files)[:limit]), listing=listing)
 
 
 def _labelled_file(listing: Path, number: int, line: str) -> ImageFile:

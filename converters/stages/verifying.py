@@ -86,7 +86,7 @@ def _evaluation(
     multilabel = classifier.thresholds is not None
     if images is None or not (multilabel or images.is_labelled(classifier.labels)):
         return None
-    progress.step(f"measuring accuracy on {len(images)} images of {images.folder}")
+    progress.step(f"measuring accuracy on {len(images)} images of {images.path}")
     if not multilabel:
         return evaluate(classifier, images, progress, keep_logits=True)
     (predictions,) = predict([classifier], images, progress)

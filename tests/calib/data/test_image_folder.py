@@ -441,6 +441,8 @@ def test_a_list_names_images_relative_to_its_own_folder(colours: Path, tmp_path:
         absolute.as_posix(): "blue",
         "loose.png": "",
     }
+    assert images.path == listing
+    assert images.subset(images.files[:1]).path == listing
     loaded = images.load(SMALL)
     assert len(loaded) == 4
     for file, frame in zip(loaded.files, loaded.frames, strict=True):

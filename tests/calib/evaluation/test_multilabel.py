@@ -199,6 +199,7 @@ def test_a_label_file_without_images_and_a_wrong_limit(tmp_path: Path) -> None:
 def test_a_label_file_is_read_in_an_order_of_its_names_and_an_image_with_one_label_has_a_class(tmp_path: Path) -> None:
     path = label_file(tmp_path, [("sea",), ("sea", "sea"), ("dog", "sea"), ()])
     images = read_label_file(path)
+    assert images.path == path
     by_name = {file.name: (file.labels, file.class_name) for file in images.files}
     assert by_name == {
         "0.png": (("sea",), "sea"),
