@@ -260,14 +260,14 @@ FORMS: tuple[Form, ...] = (
     Form(
         "heads and tokens swapped in five dimensions",
         "attention",
-        "attention with as many heads as tokens writes its turned output over the queries that it still reads",
+        "with as many heads as tokens, the swapped output is written over the queries before they are read",
         _swapped_heads,
         _swap_in_five_dimensions,
     ),
     Form(
         "a mask with all heads and rows",
         "attention",
-        "attention in bfloat16 reads a mask wrongly that is broadcast over heads",
+        "a mask that is broadcast over heads is read wrongly in bfloat16",
         _masked,
         _mask_every_head,
     ),

@@ -345,8 +345,9 @@ class WorkaroundRecord:
         """The fault and the form, as a phrase."""
         places = "" if self.places == 1 else f" (the first of {self.places} places)"
         return (
-            f"{self.engine} computes {self.operator} wrongly in {self.precision} {self.place}{places}, because "
-            f"{self.fault}: {self.form} instead, SQNR {self.sqnr_before_db:.1f} → {self.sqnr_after_db:.1f} dB"
+            f"{self.engine} computes {self.operator} wrongly in {self.precision} {self.place}{places}. "
+            f"Fault: {self.fault}. Replaced by: {self.form}. "
+            f"SQNR {self.sqnr_before_db:.1f} → {self.sqnr_after_db:.1f} dB"
         )
 
 

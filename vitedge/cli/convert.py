@@ -129,7 +129,7 @@ def summary(bundle: Bundle) -> str:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:
         lines.append(f"  fp32 graph against the source: SQNR {verified.fp32_against_source.sqnr_db:.1f} dB")
-    lines += [f"  went round: {workaround.summary}" for workaround in manifest.workarounds]
+    lines += [f"  workaround: {workaround.summary}" for workaround in manifest.workarounds]
     reduced = verified.precision_against_fp32
     verified_by = "ONNX Runtime on its graph" if on_device else "compiled engine"
     lines.append(

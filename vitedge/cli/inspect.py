@@ -64,7 +64,7 @@ def as_text(inspection: Inspection) -> str:
         **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
         "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
-        **({"went round": "; ".join(each.summary for each in manifest.workarounds)} if manifest.workarounds else {}),
+        **({"workaround": "; ".join(each.summary for each in manifest.workarounds)} if manifest.workarounds else {}),
         manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
         "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
         "accuracy": _accuracy(manifest),
