@@ -146,11 +146,18 @@ def test_a_truncated_manifest_is_a_schema_error(copied: Path) -> None:
         Bundle.open(copied)
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
-def test_what_is_not_a_bundle_says_how_to_make_one(tmp_path: Path, make: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize(
+    ("make", "lacks"),
+    [
+        (lambda path: None, "there is no such folder"),
+        (lambda path: path.mkdir(), "it has no manifest.json"),
+        (lambda path: path.write_text("x"), "it has no manifest.json"),
+    ],
+)
+def test_what_is_not_a_bundle_says_how_to_make_one(tmp_path: Path, make: Callable[[Path], object], lacks: str) -> None:
     path = tmp_path / "no.bundle"
     make(path)
-    with pytest.raises(BundleError, match="is not a bundle") as caught:
+    with pytest.raises(BundleError, match=f"is not a bundle: {lacks}") as caught:
         Bundle.open(path)
     assert "vitedge.convert(" in caught.value.fix
 

@@ -70,6 +70,20 @@ def test_a_close_name_is_suggested() -> None:
     assert "jetson-orin-nano" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("gpu", "did you mean nvidia-gpu?"),
+        ("thor", "did you mean jetson-thor?"),
+        ("orin", "did you mean jetson-orin-nano or jetson-orin-nx or jetson-agx-orin?"),
+    ],
+)
+def test_a_word_of_a_name_suggests_the_targets_that_have_it(name: str, fix: str) -> None:
+    with pytest.raises(UsageError, match="unknown target") as caught:
+        target_named(name)
+    assert caught.value.fix == fix
+
+
 @pytest.mark.parametrize("name", ["dla", "jetson-agx-orin-dla", "jetson-orin-nx:DLA0"])
 def test_asking_for_a_dla_is_answered_with_the_reason(name: str) -> None:
     with pytest.raises(UsageError, match="runs no Vision Transformer"):

@@ -13,6 +13,7 @@ from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import ImageFile
 from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.data.video import VideoFrames
 from vitedge.calib.evaluation import score_calibration
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Silent
@@ -51,6 +52,13 @@ def test_folders_that_are_no_labels_are_told_with_what_is_measured_without_label
     assert "against=BUNDLE" in caught.value.fix
     assert "'lion', 'sea lion'" in caught.value.expected
     assert "close to" not in caught.value.fix
+
+
+def test_frames_of_a_video_are_told_once_what_is_measured_without_labels() -> None:
+    frames = VideoFrames(Path("clip.mp4"), (ImageFile(Path("clip.mp4"), "frame 0", ""),))
+    with pytest.raises(CalibrationError, match="have no classes") as caught:
+        measure("a", classifier(("lion", "sea lion")), frames, Steps())
+    assert caught.value.fix.count("against=BUNDLE") == 1
 
 
 def test_folders_named_by_the_ids_of_classes(make_bundle: Callable[..., Bundle], colours: Path, tmp_path: Path) -> None:

@@ -364,10 +364,11 @@ def _read_manifest(folder: Path) -> bytes:
     try:
         return read_bytes(folder / MANIFEST, limit=MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
+        lacks = f"it has no {MANIFEST}" if os.path.lexists(folder) else "there is no such folder"
         raise BundleError(
-            f"{folder} is not a bundle: it has no {MANIFEST}",
+            f"{folder} is not a bundle: {lacks}",
             expected="a folder that vitedge convert wrote",
-            fix="vitedge.convert(model, target='cpu', precision='int8', calib=IMAGES) makes one",
+            fix="check the path; vitedge.convert(model, target='cpu', precision='int8', calib=IMAGES) makes one",
         ) from error
 
 

@@ -170,4 +170,6 @@ def target_named(name: str) -> Target:
             expected=f"one of {', '.join(names)}",
             fix="name the device alone: the engine then runs on its GPU",
         )
-    raise UsageError(f"unknown target {name!r}", expected=f"one of {', '.join(names)}", fix=did_you_mean(name, names))
+    with_word = [target.name for target in TARGETS if name.lower() in target.name.split("-") and not target.refusal]
+    fix = f"did you mean {' or '.join(with_word)}?" if with_word else did_you_mean(name, names)
+    raise UsageError(f"unknown target {name!r}", expected=f"one of {', '.join(names)}", fix=fix)

@@ -215,6 +215,8 @@ def _check_classes(images: ImageDataset, labels: Sequence[str]) -> None:
     try:
         images.class_to_idx(labels)
     except CalibrationError as error:
+        if "against=" in error.fix:
+            raise
         without = "without labels, against=BUNDLE measures how often two bundles agree"
         fix = f"{error.fix}; {without}" if error.fix else without
         raise CalibrationError(error.problem, expected=error.expected, fix=fix) from error

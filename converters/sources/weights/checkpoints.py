@@ -20,7 +20,7 @@ from vitedge.converters.sources.weights.pickles import DisallowedGlobalError
 from vitedge.converters.sources.weights.safetensors_files import check_header
 from vitedge.converters.sources.weights.torch_files import SUPPORTED, UnsupportedTensorError, read_torch_file
 from vitedge.errors import CheckpointError
-from vitedge.safety.files import is_unicode, open_regular
+from vitedge.safety.files import is_file, is_unicode, open_regular
 from vitedge.safety.limits import CHECKPOINT_BYTES, FOLDER_ENTRIES
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -30,6 +30,7 @@ NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
 SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-(\d+)\.(?:safetensors|bin)")
 HUB_LAYOUT = "model.safetensors, its shards, or pytorch_model.bin"
+EXPORTS = ("model.onnx", "onnx/model.onnx")
 SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth'), or safetensors.torch.save_file"
 
 
@@ -92,7 +93,12 @@ def read_checkpoint_folder(folder: Path) -> Checkpoint:
     """
     files = weight_files(_names(folder))
     if not files:
-        raise CheckpointError(f"{folder} has no weights, or not all of them", expected=HUB_LAYOUT)
+        exported = next((name for name in EXPORTS if is_file(folder / name)), None)
+        raise CheckpointError(
+            f"{folder} has no weights, or not all of them",
+            expected=HUB_LAYOUT,
+            fix=f"convert the exported graph: {folder / exported}" if exported else "",
+        )
     first, *others = (read_checkpoint(folder / name) for name in files)
     if not others:
         return first

@@ -74,6 +74,15 @@ class TestFolder:
         with pytest.raises(CheckpointError, match="no weights, or not all of them"):
             load(folder)
 
+    @pytest.mark.parametrize("name", ["model.onnx", "onnx/model.onnx"])
+    def test_a_folder_with_an_exported_graph_alone_names_it(self, vit: Path, name: str) -> None:
+        (vit / "model.safetensors").unlink()
+        (vit / name).parent.mkdir(exist_ok=True)
+        (vit / name).write_bytes(b"graph")
+        with pytest.raises(CheckpointError, match="no weights") as caught:
+            load(vit)
+        assert caught.value.fix == f"convert the exported graph: {vit / name}"
+
     def test_pytorch_weights(self, vit: Path) -> None:
         pixels = torch.randn(1, 3, 32, 32)
         with torch.no_grad():
