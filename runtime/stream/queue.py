@@ -68,12 +68,14 @@ class BoundedQueue(Generic[T]):
             self._error = error
             self._changed.notify_all()
 
-    def stop(self) -> None:
-        """End the queue as a reader: discard what is left, and wake a writer that waits in ``put``."""
+    def stop(self) -> tuple[T, ...]:
+        """End the queue as a reader: discard and return what is left, and wake all who wait."""
         with self._changed:
             self._stopped = True
+            discarded = tuple(self._values)
             self._values.clear()
             self._changed.notify_all()
+        return discarded
 
     def get(self, timeout: float | None = None) -> Item[T] | None:
         """Wait for the next item and return it; None at the end.

@@ -78,7 +78,8 @@ class Stream(Owned):
 
     Errors of the arguments and of opening the source are raised at the call. Threads start with the first prediction
     that is asked for. They end when the stream ends or is closed. The stream closes the source, unless it was passed in
-    open. A stream that is garbage-collected before its end closes itself, with a ResourceWarning.
+    open. Any thread may close it. A stream that is garbage-collected before its end closes itself, with a
+    ResourceWarning.
 
     Attributes:
         source: the source, open.
@@ -118,8 +119,11 @@ class Stream(Owned):
         self._orientation_notice = classifier.orientation_notice
         self._owns_source = self.source is not source
         self._started = False
+        self._advancing = False
+        self._consuming = threading.RLock()
+        self._threads = _Threads(self.source.close if self._owns_source else _nothing)
         self._predictions = _predictions(
-            classifier, self.source, self.policy, max_frames, topk, owns_source=self._owns_source
+            classifier, self.source, self._threads, self.policy, max_frames, topk, owns_source=self._owns_source
         )
         self._acquired("the stream")
 
@@ -134,20 +138,34 @@ class Stream(Owned):
 
     def __next__(self) -> Prediction:
         self._check_process()
-        self._started = True
-        try:
-            return next(self._predictions)
-        except BaseException:
-            self._released()  # the generator has ended
-            raise
+        with self._consuming:
+            self._started = self._advancing = True
+            try:
+                return next(self._predictions)
+            except BaseException:
+                self._released()  # the generator has ended
+                raise
+            finally:
+                self._advancing = False
 
     def close(self) -> None:
-        """End the stream and its threads; a second call does nothing."""
+        """End the stream and its threads; a second call does nothing.
+
+        A thread that waits for a prediction gets its end.
+        """
         self._check_process()
         self._released()
-        self._predictions.close()
-        if self._owns_source and not self._started:  # a generator that was never started closes nothing
-            self.source.close()
+        self._threads.stop()
+        if not self._consuming.acquire(timeout=2 * JOIN_SECONDS):
+            logger.warning("a frame is still being classified; the stream ends after it")
+            return
+        try:
+            if not self._advancing:  # otherwise a signal handler interrupted the consumer, which ends the stream
+                self._predictions.close()
+            if self._owns_source and not self._started:  # a generator that was never started closes nothing
+                self.source.close()
+        finally:
+            self._consuming.release()
 
     def __enter__(self) -> Stream:
         return self
@@ -173,13 +191,14 @@ def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int) -
 def _predictions(
     classifier: FrameClassifier,
     source: FrameSource,
+    threads: _Threads,
     policy: Policy,
     max_frames: int | None,
     topk: int,
     *,
     owns_source: bool,
 ) -> Generator[Prediction, None, None]:
-    with _Threads(source.close if owns_source else _nothing) as threads:
+    with threads:
         paced = policy == "latest" and not source.live
         frames = _read(source, threads.stopping, paced=paced, owns_source=owns_source)
         if policy == "latest":
@@ -341,15 +360,21 @@ class _Threads:
         thread.start()
         self._threads.append(thread)
 
+    def stop(self) -> None:
+        """End the queues; the threads then end by themselves. A job that no worker took gets no outcome."""
+        self.stopping.set()
+        for queue in self._queues:
+            for value in queue.stop():
+                if isinstance(value, _Job):
+                    value.outcome.stop()
+
     def __enter__(self) -> _Threads:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stopping.set()
-        for queue in self._queues:
-            queue.stop()
+        self.stop()
         outlive = [thread for thread in self._threads if self._outlives(thread)]
         if not outlive:
             self._close_first_error_wins(error)

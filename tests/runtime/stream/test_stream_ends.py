@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import random
+import signal
 import threading
 import time
 import traceback
@@ -148,6 +149,47 @@ class TestLeaving:
         predictions.close()
         assert our_threads() == []
         assert list(predictions) == []
+
+    @EITHER
+    def test_another_thread_closes_while_the_consumer_waits(self, reader: NumberReader, policy: str):
+        source = HeldSource()
+        stream = Stream(reader, source, policy=policy)
+        seen: list[int] = []
+        consumer = threading.Thread(target=lambda: seen.extend(numbers(stream)))
+        consumer.start()
+        source.arrived.release(3)
+        closer = threading.Timer(0.2, stream.close)
+        closer.start()
+        time.sleep(0.3)
+        source.arrived.release()  # the reader asks whether it is still wanted
+        consumer.join(PATIENCE)
+        closer.join(PATIENCE)
+        assert not consumer.is_alive()
+        assert seen == sorted(seen)
+        assert list(stream) == []
+
+    def test_a_close_ends_a_consumer_whose_frame_no_worker_took(
+        self, reader: NumberReader, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(stream_module, "_work", lambda *_: None)
+        stream = Stream(reader, numbered(500), policy="every")
+        consumer = threading.Thread(target=lambda: list(stream), daemon=True)
+        consumer.start()
+        time.sleep(0.1)
+        stream.close()
+        consumer.join(PATIENCE)
+        assert not consumer.is_alive()
+
+    @EITHER
+    def test_a_signal_handler_closes_while_the_consumer_waits(self, reader: NumberReader, policy: str):
+        source = HeldSource()
+        stream = Stream(reader, source, policy=policy)
+        before = signal.signal(signal.SIGALRM, lambda *_: (stream.close(), source.arrived.release(8)))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            assert list(stream) == []
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
     def test_a_stream_that_nobody_asked_starts_nothing(self, reader: NumberReader):
         predictions = Stream(reader, numbered(5))

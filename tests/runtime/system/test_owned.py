@@ -192,6 +192,33 @@ def test_a_program_that_ends_with_a_running_stream_ends_its_threads(tmp_path: Pa
     assert run_script(tmp_path, ABANDONED, tiny_bundle.path, clip) == "False\n"
 
 
+CONSUMED_BY_A_DAEMON = """
+import itertools, sys, threading
+import vitedge
+
+def consume():
+    for _ in classifier.stream(frames(), policy=sys.argv[3]):
+        ready.set()
+
+def frames():
+    while True:
+        yield image
+
+import numpy as np
+image = np.zeros((64, 64, 3), dtype=np.uint8)
+ready = threading.Event()
+classifier = vitedge.load(sys.argv[1])
+threading.Thread(target=consume, daemon=True).start()
+ready.wait(30)
+print("ends")
+"""
+
+
+@pytest.mark.parametrize("policy", ["latest", "every"])
+def test_a_program_ends_while_a_daemon_thread_consumes_a_stream(tmp_path: Path, tiny_bundle: Bundle, policy: str):
+    assert run_script(tmp_path, CONSUMED_BY_A_DAEMON, tiny_bundle.path, "", policy) == "ends\n"
+
+
 class TestFinalizers:
     @pytest.mark.parametrize("name", ENGINES)
     def test_an_engine_that_nobody_closed_warns(self, tiny_bundle: Bundle, name: str):
