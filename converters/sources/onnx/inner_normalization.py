@@ -19,13 +19,15 @@ RELATIVE, ABSOLUTE = 1e-2, 2e-2
 """Tolerances of an equal normalization: configurations round mean and std to three digits."""
 BYTES_SCALE = 0.05
 """A factor below it brings 0…255 into the range of a network; normalized images it would erase."""
+BYTES_MEAN = 10.0
+"""A mean above it is one of 0…255; the channels of normalized images lie within a few units of 0."""
 ORDINARY = {"Cast", "Identity"}
 Channels = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Affine:
-    """The first operators of a graph: ``scale · x + offset``, each of three channels."""
+    """The first operators of a graph: ``scale · x + offset``, each of the three channels of its input."""
 
     scale: Channels
     offset: Channels
@@ -36,6 +38,12 @@ class Affine:
             np.allclose(self.scale * std, 1.0, rtol=RELATIVE, atol=0.0)
             and np.allclose(self.offset, -mean / std, rtol=RELATIVE, atol=ABSOLUTE)
         )
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether this brings 0…255 into the range of a network, or subtracts a mean of 0…255."""
+        scale = np.abs(self.scale)
+        return bool(np.any(scale < BYTES_SCALE) or np.any(np.abs(self.offset) > BYTES_MEAN * scale))
 
 
 def without_inner_normalization(
@@ -67,7 +75,7 @@ def without_inner_normalization(
             )
             share = 1.0 / highest
             return replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(share, share, share))
-    if np.any(np.abs(affine.scale) < BYTES_SCALE) and not given:
+    if affine.takes_bytes and not given:
         raise CheckpointError(
             f"{name} begins by multiplying its image by {_shown(affine.scale)} and adding {_shown(affine.offset)}, and "
             f"its configuration normalizes with mean {preprocessing.mean} and std {preprocessing.std}",
@@ -90,30 +98,66 @@ def _first_affine(model: ir.Model) -> Affine | None:
     """Fold the first operators that scale and shift each channel; None if there are none."""
     (value,) = model.graph.inputs
     scale, offset, axis, found = np.ones(3), np.zeros(3), 1, False
+    order = np.arange(3)  # the channel of the input, for each of the value
     while len(value.uses()) == 1 and not value.is_graph_output():
         ((node, place),) = value.uses()
         if not is_standard(node.domain):
             break
         if node.op_type == "Transpose":
             axis = node.attributes.get_ints("perm", range(3, -1, -1)).index(axis)
-        elif node.op_type not in ORDINARY:
-            constant = _by_channel(node.inputs[1 - place], axis) if len(node.inputs) == 2 else None
-            if constant is None:
+        elif node.op_type == "Gather":
+            chosen = _chosen_channels(node, place, axis)
+            if chosen is None:
                 break
-            match node.op_type, place:
-                case "Mul", _:
-                    scale, offset = scale * constant, offset * constant
-                case "Div", 0 if np.all(constant):
-                    scale, offset = scale / constant, offset / constant
-                case "Add", _:
-                    offset = offset + constant
-                case "Sub", 0:
-                    offset = offset - constant
-                case _:
-                    break
-            found = True
+            scale, offset, order = scale[chosen], offset[chosen], order[chosen]
+        elif node.op_type not in ORDINARY:
+            step = _step(node, place, axis)
+            if step is None:
+                break
+            scale, offset, found = scale * step.scale, offset * step.scale + step.offset, True
         value = node.outputs[0]
-    return Affine(scale, offset) if found else None
+    back = np.argsort(order)
+    return Affine(scale[back], offset[back]) if found else None
+
+
+def _step(node: ir.Node, place: int, axis: int) -> Affine | None:
+    """Return what one operator does to the channels; None if it is another operator, or differs along other axes."""
+    if node.op_type == "BatchNormalization":
+        return _normalized_batch(node) if place == 0 and axis == 1 else None
+    constant = _by_channel(node.inputs[1 - place], axis) if len(node.inputs) == 2 else None
+    if constant is None:
+        return None
+    one, zero = np.ones(3), np.zeros(3)
+    match node.op_type, place:
+        case "Mul", _:
+            return Affine(constant, zero)
+        case "Div", 0 if np.all(constant):
+            return Affine(one / constant, zero)
+        case "Add", _:
+            return Affine(one, constant)
+        case "Sub", 0:
+            return Affine(one, -constant)
+        case "Sub", 1:
+            return Affine(-one, constant)
+    return None
+
+
+def _normalized_batch(node: ir.Node) -> Affine | None:
+    constants = [_by_channel(value, 3) for value in node.inputs[1:5]]
+    weight, bias, mean, variance = (*constants, None, None, None, None)[:4]
+    if weight is None or bias is None or mean is None or variance is None:
+        return None
+    scale = weight / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    return Affine(scale, bias - scale * mean)
+
+
+def _chosen_channels(node: ir.Node, place: int, axis: int) -> NDArray[np.int64] | None:
+    """Return the channels in the order into which a Gather puts them, such as BGR; None for anything else."""
+    indices = _constant(node.inputs[1]) if place == 0 else None
+    if indices is None or node.attributes.get_int("axis", 0) % 4 != axis:
+        return None
+    chosen = np.asarray(indices, dtype=np.int64)
+    return chosen % 3 if chosen.shape == (3,) and sorted(chosen % 3) == [0, 1, 2] else None
 
 
 def _by_channel(value: ir.Value | None, axis: int) -> Channels | None:
@@ -131,5 +175,9 @@ def _constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     node = None if value is None else value.producer()
     if node is None or node.op_type != "Constant":
         return constant_array(value)
-    tensor = node.attributes.get("value")
-    return None if tensor is None else np.asarray(tensor.as_tensor().numpy())
+    for name, attribute in node.attributes.items():
+        if name == "value":
+            return np.asarray(attribute.as_tensor().numpy())
+        if name in ("value_float", "value_floats", "value_int", "value_ints"):
+            return np.asarray(attribute.value)
+    return None

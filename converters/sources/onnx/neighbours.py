@@ -59,7 +59,7 @@ class Neighbours:
         labels: labels in the order of the logits; None if no file has any.
         pretrained: whether the weights come from training.
         imagenet: whether 1000 classes without labels are ImageNet's.
-        model: ``config.json`` of Transformers; empty if there is none.
+        model: ``config.json`` of Transformers or of its wrapper of timm; empty if there is none.
         activation: of a bundle's manifest; None if there is no manifest.
     """
 
@@ -153,16 +153,19 @@ def _folders(path: Path) -> tuple[Path, Path]:
 
 def _of_timm(config: _Config, given: str | None, size: tuple[int, int] | None) -> Neighbours:
     described, architecture = pretrained_cfg_of(config.content), config.content.get("architecture")
+    wrapped = config.content.get("model_type") == TIMM_WRAPPER  # then Transformers turns images, and makes the scores
     if given is not None:
         preprocessing = read_preprocessing(given, size)
     else:
         sized = described if described.get("input_size") or size is None else {**described, "input_size": (3, *size)}
         whole = completed(sized, architecture=architecture, where=str(config.path))
-        wrapped = config.content.get("model_type") == TIMM_WRAPPER  # Transformers turns the images that it loads
         preprocessing = replace(preprocessing_from(whole), exif_orientation=wrapped)
         check_processor_agrees(config.path.parent, preprocessing)
     labels = configured_labels({**described, **config.content})
-    return Neighbours(config.path, preprocessing, labels, imagenet=isinstance(architecture, str))
+    if labels is None and wrapped:
+        labels = _id_labels(config.content)
+    model = config.content if wrapped else {}
+    return Neighbours(config.path, preprocessing, labels, imagenet=isinstance(architecture, str), model=model)
 
 
 def _of_transformers(
@@ -192,10 +195,15 @@ def _of_transformers(
 
 
 def _labels(config: _Config) -> tuple[str, ...] | None:
-    """Return the labels of a configuration; numbers if ``id2label`` holds only Transformers' default labels."""
+    """Return the labels of a configuration; None if it has none."""
     if config.layout != "transformers":
         return configured_labels({**pretrained_cfg_of(config.content), **config.content})
-    named = configured_labels(config.content, key="id2label")
+    return _id_labels(config.content)
+
+
+def _id_labels(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return ``id2label``; numbers if it holds only Transformers' default labels."""
+    named = configured_labels(content, key="id2label")
     if named is not None and named == tuple(f"LABEL_{index}" for index in range(len(named))):
         return numbered_labels(len(named))
     return named

@@ -61,6 +61,7 @@ SUPPORTED_STEPS = frozenset(
         "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order",
         "do_convert_rgb",  # images are RGB already
         "do_reduce_labels",  # of segmentation maps
+        "do_resize_and_center_crop",  # of older PoolFormer files; Transformers reads do_resize and do_center_crop
     }
 )  # fmt: skip
 """Steps that vitedge supports, or that do not change an RGB image. Any other enabled step is refused."""

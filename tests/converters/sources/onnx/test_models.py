@@ -324,6 +324,58 @@ def test_a_graph_that_divides_bytes_is_not_fed_normalized_images(tmp_path: Path,
     assert card.preprocessing.std == (1 / 255, 1 / 255, 1 / 255)
 
 
+CHANNELS = numpy_helper.from_array(np.array([2, 1, 0]), "channels")
+FORMS = {
+    "attributes": [
+        helper.make_node("Constant", [], ["m"], value_float=0.5),
+        helper.make_node("Constant", [], ["s"], value_float=2.0),
+        helper.make_node("Sub", ["image", "m"], ["centred"]), helper.make_node("Mul", ["centred", "s"], ["x"]),
+    ],
+    "batch normalization": [
+        helper.make_node("Constant", [], ["one"], value_floats=[1.0, 1.0, 1.0]),
+        helper.make_node("Constant", [], ["zero"], value_floats=[0.0, 0.0, 0.0]),
+        helper.make_node("Constant", [], ["m"], value_floats=[0.5, 0.5, 0.5]),
+        helper.make_node("Constant", [], ["v"], value_floats=[0.25, 0.25, 0.25]),
+        helper.make_node("BatchNormalization", ["image", "one", "zero", "m", "v"], ["x"]),
+    ],
+    "channels turned": [
+        helper.make_node("Constant", [], ["bgr"], value=CHANNELS),
+        helper.make_node("Constant", [], ["m"], value=numpy_helper.from_array(np.float32([[[0.3]], [[0.4]], [[0.5]]]))),
+        helper.make_node("Constant", [], ["s"], value=numpy_helper.from_array(np.float32([[[0.7]], [[0.6]], [[0.5]]]))),
+        helper.make_node("Gather", ["image", "bgr"], ["turned"], axis=1),
+        helper.make_node("Sub", ["turned", "m"], ["centred"]), helper.make_node("Div", ["centred", "s"], ["x"]),
+    ],
+}  # fmt: skip
+"""Normalization by mean and std 0.5, and by (0.5, 0.4, 0.3) and (0.5, 0.6, 0.7) in the order BGR."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_normalization_in_another_form_is_not_done_twice(
+    tmp_path: Path, small_export: onnx.ModelProto, form: str
+) -> None:
+    graph = after_input(copy_of(small_export), TensorProto.FLOAT, [1, 3, 32, 32], *FORMS[form])
+    mean, std = ([0.5, 0.4, 0.3], [0.5, 0.6, 0.7]) if form == "channels turned" else ([0.5] * 3, [0.5] * 3)
+    (tmp_path / "given.json").write_text(
+        json.dumps({**checkpoints.PRETRAINED_CFG, "mean": mean, "std": std}), encoding="utf-8"
+    )
+    model = load_onnx(write(tmp_path, graph), labels=None, preprocessing=str(tmp_path / "given.json"))
+    assert (model.card.preprocessing.mean, model.card.preprocessing.std) == ((0, 0, 0), (1, 1, 1))
+
+
+def test_a_graph_that_subtracts_a_mean_of_bytes_is_not_fed_normalized_images(
+    tmp_path: Path, small_export: onnx.ModelProto
+) -> None:
+    """As Keras' older models do: the mean of each channel, and no division."""
+    mean = helper.make_node(
+        "Constant", [], ["m"], value=numpy_helper.from_array(np.float32([[[104]], [[117]], [[124]]]))
+    )
+    graph = after_input(
+        copy_of(small_export), TensorProto.FLOAT, [1, 3, 32, 32], mean, helper.make_node("Sub", ["image", "m"], ["x"])
+    )
+    with pytest.raises(CheckpointError, match="adding -104, -117, -124"):
+        load_onnx(write(tmp_path, graph), labels=None)
+
+
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 def test_a_graph_that_runs_in_both_layouts_is_refused(tmp_path: Path, kind: str) -> None:
     graph = onnx.parser.parse_model(

@@ -144,6 +144,16 @@ def test_a_wrapper_of_timm_is_timms(tmp_path: Path) -> None:
     assert (preprocessing.mean, preprocessing.exif_orientation) == ((0.5, 0.4, 0.3), True)
 
 
+def test_a_wrapper_of_timm_has_labels_and_a_problem_as_transformers_has(tmp_path: Path) -> None:
+    write(tmp_path, "config.json", {**TIMM, **VIT, "model_type": "timm_wrapper", "problem_type": "regression"})
+    beside = read(tmp_path / "net.onnx")
+    assert (beside.labels, beside.model["problem_type"]) == (("cat", "dog"), "regression")
+    write(tmp_path, "config.json", {**TIMM, **VIT, "model_type": "timm_wrapper", "label_names": ["a", "b"]})
+    assert read(tmp_path / "net.onnx").labels == ("a", "b")
+    write(tmp_path, "config.json", TIMM)
+    assert not read(tmp_path / "net.onnx").model
+
+
 def test_a_folder_with_files_of_both(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     write(tmp_path, "config.json", TIMM)

@@ -108,6 +108,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "poolformer": {
         "feature_extractor_type": "PoolFormerFeatureExtractor", "crop_pct": 0.95, "size": 224, "crop_size": 224,
+        "do_resize_and_center_crop": True,
     },
     "poolformer, warped": {
         "image_processor_type": "PoolFormerImageProcessor", "size": {"height": 64, "width": 96}, "crop_size": 60,
