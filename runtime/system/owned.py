@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -84,8 +85,12 @@ class Owned:
             fix="load in the worker's initializer",
         )
 
-    def __del__(self) -> None:
-        self._close_abandoned()
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        try:
+            self._close_abandoned()
+        except (AttributeError, TypeError):  # the names of the modules are None when the interpreter has ended them
+            if not is_finalizing():
+                raise
 
     def _close_abandoned(self) -> None:
         """Warn and close, if that was not done."""

@@ -219,6 +219,20 @@ def test_a_program_ends_while_a_daemon_thread_consumes_a_stream(tmp_path: Path, 
     assert run_script(tmp_path, CONSUMED_BY_A_DAEMON, tiny_bundle.path, "", policy) == "ends\n"
 
 
+OUTLIVES_ITS_MODULES = """
+import sys, time
+import vitedge
+
+classifier = vitedge.load(sys.argv[1])
+real = time.time
+time.time = lambda: real() + 0 * len([classifier])
+"""
+
+
+def test_what_outlives_its_modules_ends_in_silence(tmp_path: Path, tiny_bundle: Bundle):
+    assert run_script(tmp_path, f"import os\nos.dup2(1, 2)\n{OUTLIVES_ITS_MODULES}", tiny_bundle.path) == ""
+
+
 class TestFinalizers:
     @pytest.mark.parametrize("name", ENGINES)
     def test_an_engine_that_nobody_closed_warns(self, tiny_bundle: Bundle, name: str):
