@@ -178,3 +178,11 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".report.json.partial-0a1b2c3d")
     write_atomic(tmp_path / "report.json", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize("length", [250, 300])
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path, length: int):
+    """The partial file beside a report has a longer name than the report."""
+    with pytest.raises(UsageError, match="too long"):
+        check_report_path(tmp_path / ("x" * length))
+    assert list(tmp_path.iterdir()) == []

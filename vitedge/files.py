@@ -134,7 +134,8 @@ def check_report_path(path: Path) -> None:
     A device or a FIFO is refused, because the report would replace it.
 
     Raises:
-        UsageError: the path leads to something other than a file, or its folder does not exist or is read-only.
+        UsageError: the path leads to something other than a file, its folder does not exist or is read-only, or
+            its name is too long for a partial file beside it.
     """
     folder = path.parent
     mode = _mode(path)
@@ -149,6 +150,11 @@ def check_report_path(path: Path) -> None:
         )
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} cannot be written to", expected="a folder that you may write to")
+    try:
+        with _partial_file(path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", expected="another name or folder") from error
 
 
 def _mode(path: Path) -> int | None:
