@@ -40,6 +40,8 @@ GRAPH = "graph.onnx"
 IMAGE = "image"
 BACKEND_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
 MIN_OPSET = 13
+INITIALIZERS_ALONE = 4
+"""Version of the format since which an initializer need not be an input, too."""
 PROBABILITY_TOLERANCE = 1e-4
 CONTRACT = "one image, (1,3,H,W) or (1,H,W,3), floating-point and normalized, or uint8; one output (1,classes)"
 
@@ -72,6 +74,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     del file
     graph = ir.from_proto(model)
     RemoveInitializersFromInputsPass()(graph)
+    graph.ir_version = max(graph.ir_version, INITIALIZERS_ALONE)
     keep_output(graph, request["logits"])
     widen(graph)
     image = np.fromfile(folder / IMAGE, dtype=request["dtype"]).reshape(request["shape"])

@@ -512,6 +512,28 @@ def test_an_old_opset_is_kept_as_the_reference_and_upgraded_later_with_a_notice(
     )
 
 
+@pytest.mark.parametrize("opset", [7, 8])
+def test_a_graph_of_the_first_format_whose_weights_are_inputs_is_upgraded(tmp_path: Path, opset: int) -> None:
+    """Files of IR version 3 have each initializer among the inputs; onnx's converter demands it of them."""
+    graph = onnx.parser.parse_model(
+        f"""
+        <ir_version: 3, opset_import: ["" : {opset}]>
+        g (float[N,3,32,32] x, float[3,4] w) => (float[N,4] y) <float[3,4] w = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3}}>
+        {{m = ReduceMean<axes = [2, 3], keepdims = 0>(x) y = MatMul(m, w)}}
+        """
+    )
+    assert [each.name for each in graph.graph.input] == ["x", "w"]
+    model = load(tmp_path, graph, label_names=None)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    rewritten = apply_rewrites(model.graph, frames, model.card.preprocessing)
+    assert "upgrade old opset" in rewritten.applied
+    means = normalized(frames, model.card.preprocessing).mean(axis=(2, 3))
+    weights = numpy_helper.to_array(graph.graph.initializer[0])
+    np.testing.assert_allclose(
+        graph_logits(model.graph, frames, model.card.preprocessing), means @ weights, rtol=1e-4, atol=1e-5
+    )
+
+
 def test_preprocessing_is_given(tmp_path: Path, small_export: onnx.ModelProto) -> None:
     onnx.save(small_export, tmp_path / "net.onnx")
     source = OnnxFile(tmp_path / "net.onnx")
