@@ -68,7 +68,9 @@ FLAGS = {
     "calib": Flag(
         "images like those the camera will see; int8 needs about 300: a folder, a list (.txt), or a video", "IMAGES"
     ),
-    "eval_data": Flag("measure accuracy and calibrate scores; one folder a label", "DIR", ("--eval",)),
+    "eval_data": Flag(
+        "measure accuracy and calibrate scores; one folder a label, or a label file (.jsonl)", "DIR", ("--eval",)
+    ),
     "abstain_error": Flag(
         "with --eval: abstain from low scores, so that at most this share of the other predictions is wrong, such as "
         "0.05",
