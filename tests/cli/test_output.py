@@ -66,15 +66,17 @@ def test_what_writes_files_works_without_any_stream(tmp_path: Path, tiny_bundle:
         f"run {made} --source {photo} --jsonl {tmp_path}/out.jsonl --save {tmp_path}/out.avi",
         f"sign --new-key {tmp_path}/key.pem",
         f"sign {made} --key {tmp_path}/key.pem",
-        f"bench {made} --seconds 0.1 --json {tmp_path}/bench.json > {tmp_path}/bench.txt",
+        f"bench {made} --seconds 0.1 --json {tmp_path}/bench.json",
+        f"eval {made} --against {made} --data {tmp_path} --json {tmp_path}/eval.json",
     ):
-        assert vitedge(f"vitedge {verb} {CLOSED if '>' not in verb else '<&- 2>&-'}").returncode == 0, verb
+        assert vitedge(f"vitedge {verb} {CLOSED}").returncode == 0, verb
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
     assert json.loads(line)["label"] in tiny_bundle.manifest.model.labels
     capture = cv2.VideoCapture(str(tmp_path / "out.avi"))
     assert capture.read()[0]
     capture.release()
-    assert json.loads((tmp_path / "bench.json").read_text())
+    for report in ("bench.json", "eval.json"):
+        assert json.loads((tmp_path / report).read_text())
 
 
 @pytest.mark.parametrize("verb", ["targets", "models --json", "--help"])

@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")
     if arguments.html:
         write_report(arguments.html, to_html(report))
-    output.write(to_text(report))
+    show = output.tell if arguments.json or arguments.html else output.write
+    show(to_text(report))
     return 0
 
 

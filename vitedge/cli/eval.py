@@ -97,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     _write(arguments, report, images)
     if resume is not None:
         resume.unlink(missing_ok=True)
-    output.write(report.to_text())
+    show = output.tell if arguments.json or arguments.html else output.write
+    show(report.to_text())
     if report.confidence is not None:
         _say_fitted(arguments.bundle, format_confidence(report.confidence))
     if report.thresholds is not None:
@@ -136,7 +137,7 @@ def _say_fitted(bundle: Path, fitted: str) -> None:
     lines = [f"written into {bundle}: {fitted}"]
     if (bundle / SIGNATURES).exists():
         lines.append("its signatures were for the manifest before: vitedge sign makes one for this")
-    output.write(escape.terminal_lines(lines))
+    output.tell(escape.terminal_lines(lines))
 
 
 def _write(arguments: argparse.Namespace, report: EvaluationReport, images: ImageDataset) -> None:
