@@ -242,6 +242,8 @@ def _acceptance(subject: EvaluatedBundle) -> str:
 def _comparison_lines(report: EvaluationReport, comparison: Comparison | LabelComparison) -> Iterator[str]:
     if isinstance(comparison, LabelComparison):
         yield from _label_comparison_lines(comparison)
+        if report.theirs is not None and report.theirs.predictions.thresholds != report.ours.predictions.thresholds:
+            yield "the bundles have different thresholds, which flips labels even where scores are equal"
         return
     drop = top1_drop(report)
     yield f"agreement {share_text(comparison.agreement)}" + ("" if drop is None else f"  top-1 drop {drop:+.2f} points")

@@ -25,6 +25,7 @@ from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.evaluation.resume_log import ResumeLog
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import binary_kl_divergence, f1_score, sigmoid
+from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport, to_text
 from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
 
@@ -101,6 +102,20 @@ def test_two_models_are_compared_by_their_decisions() -> None:
     assert [[each.label for each in flip.ours] for flip in found.flips] == [["sea"], ["person", "dog"]]
     assert [[each.label for each in flip.theirs] for flip in found.flips] == [["sea", "person"], ["person"]]
     assert (found.kl_mean, found.flipped.hits) == (1.0, 2)
+
+
+@pytest.mark.parametrize("thresholds", [None, (0.5, 0.5, 0.02)])
+def test_thresholds_that_differ_are_told(thresholds: tuple[float, ...] | None) -> None:
+    rows, labels = np.array([[2, -2, -3], [3, -1, -4]], np.float32), [(), ()]
+    theirs = predictions_of(rows, labels)
+    ours = replace(theirs, thresholds=thresholds or theirs.thresholds, divergences=np.zeros(2))
+    report = EvaluationReport(
+        "photos.jsonl",
+        EvaluatedBundle("a", ours, None),
+        EvaluatedBundle("b", theirs, None),
+        compare_labels(ours, theirs),
+    )
+    assert ("different thresholds" in to_text(report)) == (thresholds is not None)
 
 
 def test_figures_of_one_class_an_image_are_refused_for_a_multilabel_model(tmp_path: Path) -> None:
