@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vitedge.safety import escape
+from vitedge.safety.redact import redact
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ("vitedge/safety/escape.py", "vitedge/cli/output.py", "vitedge/bundle/schema.py", "vitedge/demo/train.py")
@@ -118,7 +119,7 @@ def test_html_gets_one_element_and_its_text(text: str) -> None:
     page = Elements()
     page.feed(f"<p title=\"{escape.html(text)}\" lang='{escape.html(text)}'>{escape.html(text)}</p>")
     page.close()
-    shown = "\n".join(map(escape.terminal, text.split("\n")))
+    shown = "\n".join(map(escape.visible, redact(text).split("\n")))
     assert page.seen == [("p", [("title", shown), ("lang", shown)])]
     assert page.text == shown
 
@@ -222,7 +223,7 @@ def test_an_ini_file_gets_one_value_and_comments_stay_comments(
     parse: Callable[[str], dict[str, dict[str, str]]], text: str
 ) -> None:
     content = f"# {escape.ini(text)}\n[property]\nfirst={escape.ini(text)}\nlast=1\n"
-    expected = escape.terminal(text).replace(";", ",").strip()
+    expected = escape.visible(text).replace(";", ",").strip()
     assert parse(content) == {"property": {"first": expected, "last": "1"}}
 
 
@@ -244,7 +245,7 @@ SAMPLE = re.compile(r'up\{label="((?:[^"\\\n]|\\["\\n])*)"\} 1\n')
 def test_prometheus_gets_one_sample(text: str) -> None:
     match = SAMPLE.fullmatch(f'up{{label="{escape.prometheus(text)}"}} 1\n')
     assert match is not None
-    assert re.sub(r"\\(.)", r"\1", match[1]) == escape.terminal(text)
+    assert re.sub(r"\\(.)", r"\1", match[1]) == escape.visible(text)
 
 
 @given(ANY)
