@@ -5,19 +5,23 @@ label scores, targets ─▶ fit_f1_threshold or fit_threshold ─▶ Thresholds
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.bundle import MANIFEST, Bundle
-from vitedge.bundle.manifest import SCHEMA_VERSION, ThresholdsRecord, dump_manifest
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.manifest import ThresholdsRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.calib.evaluation.multilabel import LabelEvaluation, score_labels
-from vitedge.calib.evaluation.score_calibration import check_abstain_error, check_image_count, fit_threshold
+from vitedge.calib.evaluation.score_calibration import (
+    check_abstain_error,
+    check_image_count,
+    fit_threshold,
+    threshold_behind,
+    write_manifest,
+)
 from vitedge.errors import CalibrationError
-from vitedge.files import write_report
 
 
 def fit_label_thresholds(evaluation: LabelEvaluation, abstain_error: float | None = None) -> ThresholdsRecord:
@@ -80,8 +84,7 @@ def fit_f1_threshold(scores: NDArray[np.floating], targets: NDArray[np.bool_]) -
     ranked = scores[order].astype(np.float64)
     ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # equal scores are accepted together
     f1 = 2.0 * np.cumsum(targets[order])[ends] / (ends + 1 + int(targets.sum()))
-    last = int(ends[int(f1.argmax())])
-    return 0.0 if last == len(ranked) - 1 else float(ranked[last] + ranked[last + 1]) / 2
+    return threshold_behind(ranked, int(ends[int(f1.argmax())]))
 
 
 def _macro_f1(evaluation: LabelEvaluation, thresholds: tuple[float, ...]) -> float:
@@ -94,7 +97,4 @@ def write_thresholds(bundle: Bundle, record: ThresholdsRecord) -> Bundle:
     Raises:
         UsageError: the manifest cannot be written; the file stays unchanged.
     """
-    manifest = replace(bundle.manifest, schema_version=SCHEMA_VERSION, thresholds=record)
-    text = dump_manifest(manifest)
-    write_report(bundle.path / MANIFEST, text)
-    return replace(bundle, manifest=manifest, manifest_sha256=hashlib.sha256(text.encode()).hexdigest())
+    return write_manifest(bundle, replace(bundle.manifest, thresholds=record))

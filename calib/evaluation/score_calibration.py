@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import MANIFEST, Bundle
-from vitedge.bundle.manifest import SCHEMA_VERSION, ConfidenceRecord, dump_manifest
+from vitedge.bundle.manifest import SCHEMA_VERSION, ConfidenceRecord, Manifest, dump_manifest
 from vitedge.calib.evaluation.accuracy import Evaluation
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.files import write_report
@@ -173,7 +173,16 @@ def fit_threshold(scores: NDArray[np.floating], correct: NDArray[np.bool_], erro
             expected="an error rate that this model reaches on these images",
             fix="allow a higher abstain_error=",
         )
-    last = int(within[-1])
+    return threshold_behind(ranked, int(within[-1]))
+
+
+def threshold_behind(ranked: NDArray[np.float64], last: int) -> float:
+    """Return a threshold between the last accepted score and the next one; 0 if all are accepted.
+
+    Args:
+        ranked: ``(images,)`` scores in descending order.
+        last: index of the last accepted score.
+    """
     return 0.0 if last == len(ranked) - 1 else float(ranked[last] + ranked[last + 1]) / 2
 
 
@@ -183,7 +192,16 @@ def write_confidence(bundle: Bundle, record: ConfidenceRecord) -> Bundle:
     Raises:
         UsageError: the manifest cannot be written; the file stays unchanged.
     """
-    manifest = replace(bundle.manifest, schema_version=SCHEMA_VERSION, confidence=record)
+    return write_manifest(bundle, replace(bundle.manifest, confidence=record))
+
+
+def write_manifest(bundle: Bundle, changed: Manifest) -> Bundle:
+    """Write a changed manifest into a bundle on disk, in the current schema version.
+
+    Raises:
+        UsageError: the manifest cannot be written; the file stays unchanged.
+    """
+    manifest = replace(changed, schema_version=SCHEMA_VERSION)
     text = dump_manifest(manifest)
     write_report(bundle.path / MANIFEST, text)
     return replace(bundle, manifest=manifest, manifest_sha256=hashlib.sha256(text.encode()).hexdigest())

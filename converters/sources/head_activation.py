@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.model_card import Activation
 from vitedge.graph.operators import LAYOUT_OPERATORS, is_standard
-from vitedge.graph.values import bodies, constant_array, values_read
+from vitedge.graph.values import bodies, constant_or_initializer, values_read
 from vitedge.metrics import log_sigmoid, log_softmax, sqnr_db
 
 Form: TypeAlias = Literal["softmax", "log_softmax", "sigmoid", "log_sigmoid"]
@@ -376,17 +376,8 @@ def _standard(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 def _scalar(value: ir.Value | None) -> float | None:
     """Return a constant of one element; None for anything else."""
-    node = _standard(value, "Constant", "Identity", "Cast")
-    if node is not None and node.op_type != "Constant":
+    node = _standard(value, "Identity", "Cast")
+    if node is not None:
         return _scalar(node.inputs[0])
-    array = constant_array(value) if node is None else _constant_of(node)
+    array = constant_or_initializer(value)
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
-
-
-def _constant_of(node: ir.Node) -> NDArray[np.generic] | None:
-    for name, attribute in node.attributes.items():
-        if name == "value":
-            return np.asarray(attribute.as_tensor().numpy())
-        if name in ("value_float", "value_int"):
-            return np.asarray(attribute.value)
-    return None

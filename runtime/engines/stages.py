@@ -61,7 +61,7 @@ def first_difference(bundle: Bundle, engine: str, frame: NDArray[np.uint8]) -> s
 
 
 def _reached(stage: StageRecord, value: NDArray[Any] | None) -> float:
-    """Return the SQNR of a value; that of the converting host where the engine does not have it."""
+    """Return the SQNR of a value; where the engine does not have it, the one that the converting host measured."""
     if value is None:
         return stage.sqnr_db
     found = samples_of(value)

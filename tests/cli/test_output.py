@@ -57,7 +57,7 @@ CLOSED = "<&- >&- 2>&-"
 
 
 def test_what_writes_files_works_without_any_stream(tmp_path: Path, tiny_bundle: Bundle) -> None:
-    """The files that it opens get other descriptors than those that libraries print to."""
+    """The files that it opens get other descriptors than the standard streams, to which libraries print."""
     cv2 = pytest.importorskip("cv2")
     photo, made = tmp_path / "photo.png", tmp_path / "made.bundle"
     cv2.imwrite(str(photo), np.full((40, 40, 3), 90, np.uint8))

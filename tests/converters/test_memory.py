@@ -80,7 +80,8 @@ def test_scarce_memory_is_a_warning(convert, monkeypatch: pytest.MonkeyPatch):
 
 def test_swap_counts_where_nothing_limits_the_process(convert, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
-    convert(Memory(8 * GIB, 100 * MIB, swap=8 * GIB))
+    steps = convert(Memory(8 * GIB, 100 * MIB, swap=8 * GIB))
+    assert [step for step in steps if step.startswith("warning: ") and f"{8 * 1024 + 100} MiB are available" in step]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "net.onnx"])

@@ -18,7 +18,7 @@ from vitedge.safety.limits import MANIFEST_BYTES
 SCHEMA_VERSION = 3
 """Version that this vitedge writes. It increases when an older runtime that ignores a new key would predict wrongly:
 version 2 added ``confidence``, version 3 ``model.activation`` and ``model.preprocessing.exif_orientation``. The keys of
-the 16-bit twin needed no new version, because a runtime without them has no TensorRT."""
+the 16-bit companion needed no new version, because a runtime without them has no TensorRT."""
 
 READ_VERSIONS = (1, 2, 3)
 

@@ -64,7 +64,7 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle the signals inside; those that the parent process ignores, as ``nohup`` does, stay ignored."""
+    """Handle the signals inside; signals that the parent process ignores, as ``nohup`` does, stay ignored."""
     stop = Stop()
     handled = [number for number in EXIT_CODES if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {}

@@ -25,6 +25,12 @@ def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
     return None if value is None or value.const_value is None else np.asarray(value.const_value.numpy())
 
 
+def constant_or_initializer(value: ir.Value | None) -> NDArray[Any] | None:
+    """Read an initializer or the output of a Constant node in its own type; None for another or an absent value."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else np.asarray(tensor.numpy())
+
+
 def constant_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """Give the shape of an initializer without reading its data; None for a computed or an absent value."""
     if value is None or value.const_value is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import CheckpointError
 from vitedge.graph.operators import is_standard
-from vitedge.graph.values import constant_array
+from vitedge.graph.values import constant_or_initializer
 from vitedge.progress import Progress
 
 RELATIVE, ABSOLUTE = 1e-2, 2e-2
@@ -153,7 +153,7 @@ def _normalized_batch(node: ir.Node) -> Affine | None:
 
 def _chosen_channels(node: ir.Node, place: int, axis: int) -> NDArray[np.int64] | None:
     """Return the channels in the order into which a Gather puts them, such as BGR; None for anything else."""
-    indices = _constant(node.inputs[1]) if place == 0 else None
+    indices = constant_or_initializer(node.inputs[1]) if place == 0 else None
     if indices is None or node.attributes.get_int("axis", 0) % 4 != axis:
         return None
     chosen = np.asarray(indices, dtype=np.int64)
@@ -162,22 +162,10 @@ def _chosen_channels(node: ir.Node, place: int, axis: int) -> NDArray[np.int64] 
 
 def _by_channel(value: ir.Value | None, axis: int) -> Channels | None:
     """Return a constant as three numbers, one a channel; None if it is none, or differs along other axes."""
-    array = _constant(value)
+    array = constant_or_initializer(value)
     if array is None or array.size not in (1, 3) or array.dtype.kind not in "fiu" or array.ndim > 4:
         return None
     shape = (1,) * (4 - array.ndim) + array.shape
     if array.size == 3 and shape[axis] != 3:
         return None
     return np.broadcast_to(array.reshape(-1), 3).astype(np.float64)
-
-
-def _constant(value: ir.Value | None) -> NDArray[np.generic] | None:
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != "Constant":
-        return constant_array(value)
-    for name, attribute in node.attributes.items():
-        if name == "value":
-            return np.asarray(attribute.as_tensor().numpy())
-        if name in ("value_float", "value_floats", "value_int", "value_ints"):
-            return np.asarray(attribute.value)
-    return None

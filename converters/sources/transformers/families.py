@@ -1,4 +1,4 @@
-"""The image classifiers of the installed Transformers, by its own mappings, and those that vitedge refuses."""
+"""The image classifiers of the installed Transformers, by its own mappings, and the refused ones."""
 
 from __future__ import annotations
 
