@@ -27,6 +27,7 @@ from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
 from vitedge.runtime.engines.base import Engine, EngineInfo
 from vitedge.runtime.preprocess.orientation import orientation_notice, oriented
+from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.open import Source
 from vitedge.runtime.sources.pillow_images import exif_orientation, rgb_pixels
@@ -36,7 +37,7 @@ from vitedge.runtime.system.owned import Owned, close_all
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-AnyImage: TypeAlias = Union[Image, "PillowImage"]
+AnyImage: TypeAlias = Union[Image, YuvPlanes, "PillowImage"]
 
 NANOSECONDS_PER_MS = 1e6
 
@@ -103,8 +104,8 @@ class Classifier(Owned):
         """Classify one image.
 
         Args:
-            image: ``H×W×3`` uint8, or a Pillow image of any mode, which is turned by its EXIF orientation if the
-                model's preprocessing asks for it.
+            image: ``H×W×3`` uint8; or the planes of a decoder; or a Pillow image of any mode, which is turned by its
+                EXIF orientation if the model's preprocessing asks for it.
             topk: number of classes to return; all classes if there are fewer.
             order: order of the channels of an array: ``BGR``, as in OpenCV, or ``RGB``.
 
@@ -320,7 +321,7 @@ class Classifier(Owned):
         if pillow is not None and isinstance(image, pillow.Image):
             image.load()
             return self.oriented(rgb_pixels(image), exif_orientation(image)), "RGB"
-        return cast("Image", image), order
+        return (image.bgr(), "BGR") if isinstance(image, YuvPlanes) else (cast("Image", image), order)
 
     def _unrankable(self, logits: NDArray[np.float32], topk: int) -> UsageError | EngineError:
         if topk < 1:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Literal
 
 from vitedge.safety.escape import message
 from vitedge.safety.limits import NAME_CHARACTERS, NAMES_COMPARED
@@ -30,6 +31,23 @@ CHARACTERS_A_MISTAKE = 5
 MISTAKES = 4
 """Most mistakes in a near spelling."""
 SEPARATORS = "_-./:"
+Cause = Literal[
+    "auth",
+    "not_found",
+    "refused",
+    "timeout",
+    "tls",
+    "codec",
+    "no_video",
+    "device_busy",
+    "permission",
+    "unplugged",
+    "network",
+    "eof",
+]
+"""Why a source does not deliver: wrong user or password; no such path or device; nobody listens; no answer in time; no
+trust in a certificate; no decoder; no video in what it sends; another program holds the device; no right to open it;
+the device is gone; the connection broke; the sender ended the stream."""
 FAR = NAME_CHARACTERS + 1
 
 
@@ -137,7 +155,18 @@ class EngineError(VitedgeError):
 
 
 class FrameSourceError(VitedgeError):
-    """A camera, video or image that yields no usable frame."""
+    """A camera, video or image that yields no usable frame.
+
+    Args:
+        problem: what is wrong, and where.
+        expected: what would be right.
+        fix: what to do.
+        cause: the kind of the problem, for programs; None if it is none of ``Cause``.
+    """
+
+    def __init__(self, problem: str, *, expected: str = "", fix: str = "", cause: Cause | None = None) -> None:
+        super().__init__(problem, expected=expected, fix=fix)
+        self.cause = cause
 
 
 def _restored(kind: type[VitedgeError], arguments: tuple[object, ...], state: dict[str, object]) -> VitedgeError:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Image: TypeAlias = NDArray[np.uint8]
 """Height, width, 3 channels; uint8."""
+
+AgeBasis = Literal["sender", "device", "timestamps", "arrival", "caller"]
+"""Where a time of capture comes from: the sender's clock, sent with the stream; the camera driver's clock; the stream's
+timestamps, counted from the frame that came with the least delay; the moment at which the frame was read; the caller,
+who made the frame."""
+
+
+class Picture(Protocol):
+    """A frame that is converted when somebody looks at it."""
+
+    def bgr(self) -> Image:
+        """Return the frame as ``H×W×3`` uint8 BGR, shown upright if its model asks for it; a second call is cheap."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +64,15 @@ class Prediction:
         age_ms: milliseconds from the capture of the frame to its prediction.
         stages_ms: milliseconds in each stage.
         dropped: number of frames that were dropped since the previous prediction.
-        image: the frame, ``H×W×3`` uint8 BGR, if it came from a stream; not part of ``to_json``.
+        picture: the frame, if it came from a stream; not part of ``to_json``. ``image`` converts it.
         file: path of the image, if the source is a file or folder of images.
-        pts: presentation time of the frame in its video, seconds since the first frame; None for images, cameras and
-            network streams, and for a video that has no times.
+        pts: presentation time of the frame, seconds since the first frame of its video or connection; None for images,
+            and for a video that has no times.
         captured_ns: time of capture on ``time.monotonic_ns``, to measure durations with; None if it is unknown. It is
             not part of ``to_json``.
+        source: name of the camera, in a stream of several.
+        epoch: number of the connection to the source, from 0; it counts reconnections.
+        age_basis: where the time of capture comes from.
         abstained: whether the score is below the bundle's threshold, so that the best class is a guess; for a
             multi-label model, whether no label reaches its threshold.
         accepted: for a multi-label model, every label whose score reaches its threshold, in descending order of score;
@@ -70,12 +85,20 @@ class Prediction:
     age_ms: float
     stages_ms: StageTimes
     dropped: int = 0
-    image: Image | None = field(default=None, repr=False, compare=False)
+    picture: Picture | None = field(default=None, repr=False, compare=False)
     file: str | None = None
     abstained: bool = False
     accepted: tuple[ClassScore, ...] | None = None
     pts: float | None = None
     captured_ns: int | None = None
+    source: str | None = None
+    epoch: int = 0
+    age_basis: AgeBasis = "arrival"
+
+    @property
+    def image(self) -> Image | None:
+        """The frame, ``H×W×3`` uint8 BGR, if it came from a stream; it is converted when this is first read."""
+        return None if self.picture is None else self.picture.bgr()
 
     @property
     def label(self) -> str:
@@ -112,6 +135,7 @@ class Prediction:
             "topk": _listed(self.topk),
             "captured_at": self.captured_at,
             "age_ms": self.age_ms,
+            "age_basis": self.age_basis,
             "stages_ms": {
                 "preprocess": stages.preprocess,
                 "infer": stages.infer,
@@ -122,6 +146,10 @@ class Prediction:
         if self.accepted is not None:
             line["labels"] = list(self.labels)
             line["accepted"] = _listed(self.accepted)
+        if self.source is not None:
+            line["source"] = self.source
+        if self.epoch:
+            line["epoch"] = self.epoch
         if self.file is not None:
             line["file"] = self.file
         if self.pts is not None:

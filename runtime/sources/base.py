@@ -6,31 +6,37 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 
 from vitedge.bundle.preprocessing import ChannelOrder
-from vitedge.prediction import Image
+from vitedge.prediction import AgeBasis, Image
 from vitedge.runtime.preprocess.orientation import AS_STORED
+from vitedge.runtime.preprocess.planes import YuvPlanes
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, and when it was captured.
+    """A picture, and when it was captured.
 
     Attributes:
-        image: ``H×W×3`` uint8; nobody may write into it any more.
+        pixels: ``H×W×3`` uint8, or the planes of a decoder; nobody may write into them any more.
         index: index of the frame in its source, from 0.
         captured_at: time of capture, seconds since the Unix epoch.
         captured_ns: the same moment on ``time.monotonic_ns``, from which ages are measured.
-        order: order of the channels.
+        order: order of the channels of ``image``.
         file: path of the image, if the source is a file or folder of images.
-        pts: presentation time in a video, seconds since its first frame; None for images, cameras and network streams,
-            and for a video that has no times.
+        pts: presentation time, seconds since the first frame of its connection; None for images, and for a video that
+            has no times.
         orientation: EXIF orientation, 1…8, by which the image is shown turned; 1 shows it as it is stored. A classifier
             turns it if its preprocessing asks for it.
+        age_basis: where the time of capture comes from.
+        epoch: number of the connection to its source, from 0.
+        corrupt: whether the decoder concealed lost or damaged data.
+        backlog: whether the frame waited in a buffer before the source was read, so that it is old.
     """
 
-    image: Image
+    pixels: Image | YuvPlanes
     index: int
     captured_at: float = field(default_factory=time.time)
     captured_ns: int = field(default_factory=time.monotonic_ns)
@@ -38,6 +44,15 @@ class Frame:
     file: str | None = None
     pts: float | None = None
     orientation: int = AS_STORED
+    age_basis: AgeBasis = "arrival"
+    epoch: int = 0
+    corrupt: bool = False
+    backlog: bool = False
+
+    @cached_property
+    def image(self) -> Image:
+        """The picture as ``H×W×3`` uint8 in ``order``, as it is stored; planes become BGR when this is first read."""
+        return self.pixels.bgr() if isinstance(self.pixels, YuvPlanes) else self.pixels
 
 
 class FrameSource(ABC):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sized
 
 from vitedge.errors import FrameSourceError
 from vitedge.prediction import Image
+from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import check_frame
 from vitedge.runtime.sources.base import Frame, FrameSource
 
@@ -33,7 +34,8 @@ class FrameIterable(FrameSource):
         for index, item in enumerate(self._frames):
             frame = item if isinstance(item, Frame) else Frame(item, index)
             try:
-                check_frame(frame.image)
+                if not isinstance(frame.pixels, YuvPlanes):
+                    check_frame(frame.pixels)
             except FrameSourceError as error:
                 raise FrameSourceError(
                     f"frame {index} of {self.name}: {error.problem}", expected=error.expected, fix=error.fix

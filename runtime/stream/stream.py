@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
@@ -25,6 +26,8 @@ import numpy as np
 from vitedge.bundle.preprocessing import ChannelOrder
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
 from vitedge.prediction import Image, Prediction
+from vitedge.runtime.preprocess.orientation import is_turned
+from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.open import Source, open_source
 from vitedge.runtime.stream.queue import BoundedQueue, Item, feed
@@ -48,8 +51,8 @@ JOIN_SECONDS = 5.0
 class FrameClassifier(Protocol):
     """What a stream needs of a classifier."""
 
-    def classify(self, image: Image, *, topk: int, order: ChannelOrder) -> Prediction:
-        """Classify an ``H×W×3`` frame; several threads may call it."""
+    def classify(self, image: Image | YuvPlanes, *, topk: int, order: ChannelOrder) -> Prediction:
+        """Classify an ``H×W×3`` frame, or the planes of a decoder; several threads may call it."""
 
     def oriented(self, image: Image, orientation: int) -> Image:
         """Turn an image by its EXIF orientation, if the model asks for it."""
@@ -314,19 +317,43 @@ def _paced(frames: Iterable[Frame], fps: float | None, stopping: threading.Event
         yield replace(frame, captured_at=time.time(), captured_ns=time.monotonic_ns())
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """The frame of a prediction, as its model saw it.
+
+    Attributes:
+        frame: the frame.
+        upright: its image, turned; None if it is shown as it is stored.
+    """
+
+    frame: Frame
+    upright: Image | None
+
+    def bgr(self) -> Image:
+        """Return the frame, converted once."""
+        return self._converted
+
+    @cached_property
+    def _converted(self) -> Image:
+        image = self.frame.image if self.upright is None else self.upright
+        return image if self.frame.order == "BGR" else np.ascontiguousarray(image[..., ::-1])
+
+
 def _classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
-    """Classify a frame; the prediction carries the frame's image as it was classified, in BGR."""
-    image = classifier.oriented(frame.image, frame.orientation)
-    prediction = classifier.classify(image, topk=topk, order=frame.order)
-    image = image if frame.order == "BGR" else np.ascontiguousarray(image[..., ::-1])
+    """Classify a frame; the prediction carries the frame as it was classified."""
+    upright = classifier.oriented(frame.image, frame.orientation) if is_turned(frame.orientation) else None
+    pixels = frame.pixels if upright is None else upright
+    prediction = classifier.classify(pixels, topk=topk, order=frame.order)
     return replace(
         prediction,
         frame=frame.index,
         captured_at=frame.captured_at,
-        image=image,
+        picture=_Shown(frame, upright),
         file=frame.file,
         pts=frame.pts,
         captured_ns=frame.captured_ns,
+        epoch=frame.epoch,
+        age_basis=frame.age_basis,
     )
 
 

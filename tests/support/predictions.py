@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import clips
+import numpy as np
 
 from vitedge.prediction import ClassScore, Prediction, StageTimes
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that needs no conversion."""
+
+    image: np.ndarray
+
+    def bgr(self) -> np.ndarray:
+        return self.image
 
 
 def prediction(
@@ -23,7 +36,7 @@ def prediction(
         age_ms=12.5,
         stages_ms=StageTimes(1.0, 2.0, 0.5),
         dropped=1,
-        image=clips.numbered_frame(number, height=height, width=width),
+        picture=Shown(clips.numbered_frame(number, height=height, width=width)),
     )
 
 

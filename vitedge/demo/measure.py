@@ -97,7 +97,7 @@ def streamed(classifier: Classifier, clip: Path, truth: Sequence[str], progress:
     stream = classifier.stream(str(clip), policy="every")
     for prediction in progress.track(stream, total=len(truth), unit="frames"):
         ticks.append(time.perf_counter_ns())
-        predictions.append(replace(prediction, image=None))
+        predictions.append(replace(prediction, picture=None))
     right = [prediction.label == label for prediction, label in zip(predictions, truth, strict=True)]
     return Streamed(
         predictions=tuple(predictions),

@@ -31,13 +31,15 @@ def timed(number: int, pts: float) -> Prediction:
 
 FORKED = """
 import os, sys
+from types import SimpleNamespace
 import numpy as np
 from vitedge.errors import UsageError
 from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.outputs.video import AnnotatedVideo
 
 image = np.full((64, 64, 3), 90, np.uint8)
-shown = Prediction((ClassScore("x", 0, 1.0),), 0, 0.0, 0.0, StageTimes(0.0, 0.0, 0.0), image=image)
+picture = SimpleNamespace(bgr=lambda: image)
+shown = Prediction((ClassScore("x", 0, 1.0),), 0, 0.0, 0.0, StageTimes(0.0, 0.0, 0.0), picture=picture)
 video = AnnotatedVideo(sys.argv[1])
 for _ in range(5):
     video.write(shown)
@@ -236,7 +238,7 @@ class TestAnnotatedVideo:
         assert len(clips.read_clip(tmp_path / "out.mp4")) == 3
 
     def test_a_prediction_without_an_image_is_an_error(self, tmp_path: Path):
-        bare = dataclasses.replace(prediction(0), image=None)
+        bare = dataclasses.replace(prediction(0), picture=None)
         with pytest.raises(UsageError, match="without an image"):
             AnnotatedVideo(tmp_path / "out.mp4").write(bare)
 
