@@ -29,8 +29,8 @@ from vitedge.runtime.engines.base import Engine, EngineInfo
 from vitedge.runtime.preprocess.orientation import orientation_notice, oriented
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
+from vitedge.runtime.sources.images.pillow import exif_orientation, rgb_pixels
 from vitedge.runtime.sources.open import Source
-from vitedge.runtime.sources.pillow_images import exif_orientation, rgb_pixels
 from vitedge.runtime.stream.stream import Policy, Stream
 from vitedge.runtime.system.owned import Owned, close_all
 

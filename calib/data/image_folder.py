@@ -27,7 +27,7 @@ from vitedge.calib.data.dataset import (
 )
 from vitedge.errors import CalibrationError, FrameSourceError, near_spellings
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.sources.images import find_images, open_image
+from vitedge.runtime.sources.images.reading import find_images, open_image
 from vitedge.runtime.system.machine import usable_cpus
 from vitedge.safety.files import is_file, is_folder, read_lines
 from vitedge.safety.limits import IMAGE_PIXELS, LISTED_IMAGES, TEXT_BYTES

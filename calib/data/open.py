@@ -8,7 +8,7 @@ from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.label_file import LABEL_FILE_SUFFIX, read_label_file
 from vitedge.calib.data.video import VideoFrames
 from vitedge.errors import CalibrationError
-from vitedge.runtime.sources.pillow_images import is_image_name
+from vitedge.runtime.sources.images.pillow import is_image_name
 from vitedge.safety.files import is_file
 
 LIST_SUFFIX = ".txt"

@@ -14,9 +14,9 @@ from vitedge.errors import FrameSourceError, UsageError, did_you_mean
 from vitedge.prediction import Image
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.capture import open_camera, open_stream, open_video
-from vitedge.runtime.sources.image_files import ImageFiles, open_folder
+from vitedge.runtime.sources.images.files import ImageFiles, open_folder
+from vitedge.runtime.sources.images.pillow import is_image_name
 from vitedge.runtime.sources.iterables import FrameIterable
-from vitedge.runtime.sources.pillow_images import is_image_name
 from vitedge.safety.files import is_file, is_folder
 from vitedge.safety.redact import redact_address
 

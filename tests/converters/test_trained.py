@@ -32,7 +32,7 @@ from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.sources.images import read_image
+from vitedge.runtime.sources.images.reading import read_image
 
 CALIBRATION_IMAGES = 16
 PHOTOS = 60

@@ -19,7 +19,7 @@ from vitedge.runtime.engines.tensorrt.build.build import ensure_built
 from vitedge.runtime.engines.tensorrt.device import Device
 from vitedge.runtime.engines.tensorrt.engine import TensorrtEngine
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.sources.images import read_image
+from vitedge.runtime.sources.images.reading import read_image
 
 for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package)

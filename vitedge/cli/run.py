@@ -139,7 +139,7 @@ def _deliver(arguments: argparse.Namespace, stream: Stream, stop: Stop) -> int:
 
 def _outputs(arguments: argparse.Namespace, stream: Stream) -> list[Output]:
     from vitedge.runtime.outputs import AnnotatedVideo, JsonLines, Window
-    from vitedge.runtime.sources.image_files import ImageFiles
+    from vitedge.runtime.sources.images.files import ImageFiles
 
     outputs: list[Output] = []
     if arguments.jsonl is not None:

@@ -17,7 +17,7 @@ from vitedge.prediction import Prediction, StageTimes
 from vitedge.progress import Progress
 from vitedge.runtime.bench.timing import Samples, TimedCall, concatenate, time_turn, warm_up
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.sources.images import list_images, read_image
+from vitedge.runtime.sources.images.reading import list_images, read_image
 
 WARM_UP_SECONDS = 2.5
 ROUNDS = 12

@@ -26,7 +26,7 @@ from vitedge.calib.data.image_folder import ImageFolder, _take_turns
 from vitedge.errors import CalibrationError
 from vitedge.progress import Silent
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.sources.images import read_image
+from vitedge.runtime.sources.images.reading import read_image
 
 SMALL = Preprocessing(input_size=(16, 16), resize_size=(20, 24))
 

@@ -21,7 +21,7 @@ from vitedge.metrics import kl_divergence, softmax, wilson_interval
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.sources.images import read_image
+from vitedge.runtime.sources.images.reading import read_image
 from vitedge.testing import FakeEngine
 
 SMALL = Preprocessing(input_size=(8, 8), resize_size=(8, 8))

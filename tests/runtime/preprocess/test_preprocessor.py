@@ -21,7 +21,7 @@ from vitedge.errors import FrameSourceError, UsageError
 from vitedge.runtime.preprocess import preprocessor as module
 from vitedge.runtime.preprocess.pillow_resample import ResizeAxis
 from vitedge.runtime.preprocess.preprocessor import KEPT_PLANS, Preprocessor, check_frame
-from vitedge.runtime.sources.images import list_images, read_image
+from vitedge.runtime.sources.images.reading import list_images, read_image
 from vitedge.safety.limits import IMAGE_SIDE
 
 Image = NDArray[np.uint8]

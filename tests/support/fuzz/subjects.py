@@ -259,7 +259,7 @@ def _labels(scratch: Path, marker: str) -> Subject:
 
 
 def _images(scratch: Path, marker: str) -> Subject:
-    from vitedge.runtime.sources.images import read_image
+    from vitedge.runtime.sources.images.reading import read_image
 
     path = scratch / "image.jpg"
 

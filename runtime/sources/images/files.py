@@ -9,7 +9,7 @@ from pathlib import Path
 from vitedge.errors import FrameSourceError
 from vitedge.runtime.preprocess.orientation import is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.images import find_images, open_image
+from vitedge.runtime.sources.images.reading import find_images, open_image
 
 logger = logging.getLogger("vitedge")
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError, MissingExtraError
-from vitedge.runtime.sources.images import find_images, list_images, open_image, read_image
-from vitedge.runtime.sources.pillow_images import COMMON_SUFFIXES
+from vitedge.runtime.sources.images.pillow import COMMON_SUFFIXES
+from vitedge.runtime.sources.images.reading import find_images, list_images, open_image, read_image
 from vitedge.safety.limits import IMAGE_HEADER_BYTES, IMAGE_PARTS, IMAGE_PIXELS, IMAGE_READS, IMAGE_SCANS
 
 pillow = pytest.importorskip("PIL.Image")

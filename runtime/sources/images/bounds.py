@@ -1,7 +1,8 @@
 """Bounds on the work of an image decoder, checked before it decodes.
 
 A small file can keep a decoder busy for hours: a JPEG with thousands of scans, a TIFF with millions of strips, a PNG of
-empty chunks. This module parses the formats of ``vitedge.runtime.sources.images`` only as far as these counts need.
+empty chunks. This module parses the formats of ``vitedge.runtime.sources.images.reading`` only as far as these counts
+need.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vitedge import extras
 from vitedge.errors import FrameSourceError
-from vitedge.runtime.sources.image_bounds import BoundedReader, ImageBoundsError, check_content
-from vitedge.runtime.sources.pillow_images import (
+from vitedge.runtime.sources.images.bounds import BoundedReader, ImageBoundsError, check_content
+from vitedge.runtime.sources.images.pillow import (
     COMMON_SUFFIXES,
     exif_orientation,
     has_python_decoder,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError
-from vitedge.runtime.sources import pillow_images
-from vitedge.runtime.sources.images import read_image
-from vitedge.runtime.sources.pillow_images import COMMON_SUFFIXES, image_suffixes, rgb_pixels
+from vitedge.runtime.sources.images import pillow as pillow_images
+from vitedge.runtime.sources.images.pillow import COMMON_SUFFIXES, image_suffixes, rgb_pixels
+from vitedge.runtime.sources.images.reading import read_image
 
 pillow = pytest.importorskip("PIL.Image")
 
