@@ -28,19 +28,20 @@ def best_channel_scale(
 ) -> NDArray[np.float64]:
     """Choose the divisors of the channels, ``(channels,)``; the weights are multiplied in return.
 
-    A channel of a depthwise convolution has outputs of its own, whose scales of the weights take up all: the channels
-    are brought to exactly one range. Elsewhere weights have to pay, and the layers' outputs decide how much.
+    A channel of a depthwise convolution has outputs of its own, whose weight scales compensate everything: the channels
+    are brought to exactly one range. Elsewhere, also within the groups of a grouped convolution, the weights become
+    coarser, and the outputs of the layers decide how far the channels are equalized.
 
     Args:
         rows: some of the activations, ``(rows, channels)``.
         low: smallest value of each channel, ``(channels,)``.
         high: largest.
-        weight: of all readers, by input channel, ``(·, channels)``; only those of its group.
+        weight: of all readers, by input channel, ``(·, channels)``; those of its own group.
         scheme: the kind of quantizer.
         groups: of the readers.
     """
-    if groups > 1:
+    if groups == len(low):
         scale = without_dead(np.maximum(-low, high))
     else:
-        scale = best_equalization(rows, low, high, weight, scheme, shifted=False)[0].scale
+        scale = best_equalization(rows, low, high, weight, scheme, shifted=False, groups=groups)[0].scale
     return np.asarray(np.maximum(scale, scale.max() / LARGEST_FACTOR))

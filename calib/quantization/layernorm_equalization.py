@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,7 +72,14 @@ def equalizations(low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool
 
 
 def best_equalization(
-    rows: Floats, low: Doubles, high: Doubles, weight: Doubles, scheme: Scheme, *, shifted: bool = True
+    rows: Floats,
+    low: Doubles,
+    high: Doubles,
+    weight: Doubles,
+    scheme: Scheme,
+    *,
+    shifted: bool = True,
+    groups: int = 1,
 ) -> tuple[Equalization, Quantizer]:
     """Choose the equalization with the smallest squared error of the readers' outputs, inputs and weights quantized.
 
@@ -79,23 +87,33 @@ def best_equalization(
         rows: some of the activations, ``(rows, channels)``.
         low: smallest value of each channel, ``(channels,)``.
         high: largest.
-        weight: of all readers, ``(out, channels)``.
+        weight: of all readers, ``(out / groups, channels)``; those of a channel's own group.
         scheme: the kind of quantizer.
         shifted: try a shift of the channels, too.
+        groups: of channels; each output sums over the channels of one group.
     """
-    reference = rows @ weight.T.astype(np.float32)
-    reference -= reference.mean(axis=0)
+    columns = _by_group(weight, groups).transpose(0, 2, 1)
+    reference = _by_group(rows, groups) @ columns.astype(np.float32)
+    reference -= reference.mean(axis=1, keepdims=True)
 
     def error(candidate: Equalization) -> float:
-        scaled = weight * candidate.scale
-        scales = weight_scales(scaled)
-        rounded = round_weights(scaled, scales) * scales[:, None]
-        outputs = candidate.quantizer(low, high, scheme)(candidate(rows)) @ rounded.T
-        outputs -= outputs.mean(axis=0)  # the bias takes up the mean
+        scaled = _by_group(weight * candidate.scale, groups)
+        flat = scaled.reshape(-1, scaled.shape[-1])
+        scales = weight_scales(flat)
+        rounded = (round_weights(flat, scales) * scales[:, None]).reshape(scaled.shape)
+        outputs = _by_group(candidate.quantizer(low, high, scheme)(candidate(rows)), groups) @ rounded.transpose(
+            0, 2, 1
+        )
+        outputs -= outputs.mean(axis=1, keepdims=True)  # the bias takes up the mean
         return float(np.square(outputs - reference, dtype=np.float64).sum())
 
     best = min(equalizations(low, high, weight, shifted=shifted), key=error)
     return best, best.quantizer(low, high, scheme)
+
+
+def _by_group(matrix: NDArray[Any], groups: int) -> NDArray[Any]:
+    """Split ``(rows, channels)`` into ``(groups, rows, channels / groups)``."""
+    return matrix.reshape(len(matrix), groups, -1).transpose(1, 0, 2)
 
 
 def layernorm_behind(value: ir.Value, readers: Sequence[Layer]) -> ir.Node | None:

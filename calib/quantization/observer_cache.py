@@ -22,7 +22,7 @@ from vitedge.runtime.system import cache
 if TYPE_CHECKING:
     import onnx
 
-KIND, FORMAT = "observations", 4
+KIND, FORMAT = "observations", 5
 KEPT = 32
 """How many observations are kept, those written last; one takes 1 to 6 MB."""
 

@@ -7,6 +7,8 @@ everywhere: they are candidates, and the network's outputs decide (``range_searc
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 BINS = 2048
 LEVELS = 256
 SAMPLED = 1 << 14
-"""How many values are counted at a time, evenly spread over those given; the smallest and the largest are of all."""
+"""Number of values that are counted at a time, evenly spread over the given ones and over their channels."""
 
 CLIPS = np.linspace(1.0, 0.1, 91)
 """Fractions of the largest magnitude that ``mse`` and ``entropy`` try."""
@@ -54,7 +56,7 @@ class Histogram:
         """Take in finite values of any shape: the smallest and largest of all, the counts of ``SAMPLED`` of them."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         peak = max(-self.low, self.high)
-        counted = values.ravel()[:: max(1, values.size // SAMPLED)]
+        counted = values.ravel()[:: _stride(values.size)]
         if peak == 0.0:
             self.counts[BINS // 2] += counted.size
             return
@@ -75,6 +77,11 @@ class Histogram:
         self.counts = np.zeros(BINS, np.int64)
         self.counts[BINS // 4 : BINS // 4 + BINS // 2] = merged
         self.width *= 2
+
+
+def _stride(size: int) -> int:
+    """Return the distance of sampled values: no common divisor with the size, so that every channel is sampled."""
+    return next(stride for stride in itertools.count(max(1, size // SAMPLED)) if math.gcd(stride, size) == 1)
 
 
 def min_max(histogram: Histogram) -> Range:

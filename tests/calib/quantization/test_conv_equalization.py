@@ -9,6 +9,7 @@ pytest.importorskip("onnx")
 
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.conv_equalization import LARGEST_FACTOR, best_channel_scale
+from vitedge.calib.quantization.layernorm_equalization import best_equalization
 
 CHANNELS = 6
 SIZES = 10.0 ** np.linspace(-1, 0.5, CHANNELS)
@@ -32,7 +33,20 @@ def test_uneven_channels_come_closer_together_elsewhere() -> None:
     assert np.ptp(np.log(SIZES / found)) < 0.5 * np.ptp(np.log(SIZES))
 
 
-@pytest.mark.parametrize("groups", [1, CHANNELS])
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_a_grouped_convolution_is_equalized_like_its_groups_as_one_layer(groups: int) -> None:
+    """The outputs of a grouped convolution are those of a layer whose weights between groups are zero."""
+    rows = (np.random.default_rng(0).standard_normal((300, CHANNELS)) * SIZES).astype(np.float32)
+    weight = np.random.default_rng(1).standard_normal((8, CHANNELS)) / SIZES
+    low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
+    group = np.arange(CHANNELS) // (CHANNELS // groups)
+    whole = np.concatenate([np.where(group == each, weight, 0.0) for each in range(groups)])
+    by_groups = best_channel_scale(rows, low, high, weight, Scheme.ASYMMETRIC, groups=groups)
+    as_one, _ = best_equalization(rows, low, high, whole, Scheme.ASYMMETRIC, shifted=False)
+    assert by_groups / by_groups[0] == pytest.approx(as_one.scale / as_one.scale[0])
+
+
+@pytest.mark.parametrize("groups", [1, 2, CHANNELS])
 def test_no_channel_is_multiplied_without_bound(groups: int) -> None:
     dead = np.where(np.arange(CHANNELS) == 2, 0.0, SIZES)
     found = scale(dead, groups=groups)

@@ -47,6 +47,16 @@ def test_extremes_are_taken_from_all_values_of_a_large_tensor() -> None:
     assert min_max(histogram(values)).high == 7.0
 
 
+@pytest.mark.parametrize("channels", [16, 48, 192, 384])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_every_channel_of_a_large_tensor_is_sampled(channels: int, axis: int) -> None:
+    """A distance that the number of channels divides would sample some channels alone."""
+    values = np.zeros((64, 128, channels), np.float32)
+    values[..., 1::2] = 1.0
+    counts = histogram(values if axis else values.transpose(2, 0, 1)).counts
+    assert counts[BINS // 2] / counts.sum() == pytest.approx(0.5, abs=0.01)
+
+
 def test_percentile_clips_the_tails() -> None:
     made = histogram(np.linspace(0, 100, 10001), [100_0.0])
     whole, most = percentile(made, 1.0), percentile(made, 0.98)
