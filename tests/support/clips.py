@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 BITS = 8
 FPS = 25.0
+ENCODERS = {
+    "MJPG": "mjpeg",
+    "mp4v": "mpeg4",
+    "avc1": "libx264",
+    "MPG1": "mpeg1video",
+    "MPG2": "mpeg2video",
+    "VP80": "libvpx",
+    "FLV1": "flv",
+    "WMV2": "wmv2",
+    "I420": "rawvideo",
+}
+"""The encoder for each code of a video format."""
 
 
 def numbered_frame(number: int, *, height: int = 96, width: int = 128) -> NDArray[np.uint8]:
@@ -33,22 +46,43 @@ def write_clip(
     path: Path, frames: int, *, fps: float = FPS, codec: str = "MJPG", height: int = 96, width: int = 128
 ) -> Path:
     """Write numbered frames as a video; MJPG in an ``.avi`` is readable up to where it is cut off."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
-    assert writer.isOpened()
-    for number in range(frames):
-        writer.write(numbered_frame(number, height=height, width=width))
-    writer.release()
+    pictures = (numbered_frame(number, height=height, width=width) for number in range(frames))
+    return write_pictures(path, pictures, fps=fps, codec=codec, height=height, width=width)
+
+
+def write_pictures(
+    path: Path,
+    pictures: Iterable[NDArray[np.uint8]],
+    *,
+    fps: float = FPS,
+    codec: str = "MJPG",
+    height: int = 96,
+    width: int = 128,
+) -> Path:
+    """Write BGR pictures as a video of a constant rate; those of another size are scaled."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(ENCODERS[codec], rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if codec == "MJPG":
+            stream.pix_fmt = "yuvj420p"
+            stream.codec_context.qmin = stream.codec_context.qmax = 3
+        container.start_encoding()
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")))
+        container.mux(stream.encode(None))
     return path
 
 
 def read_clip(path: Path) -> list[NDArray[np.uint8]]:
-    """Every frame of a video, read the plain way."""
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    while (answer := capture.read())[0]:
-        frames.append(answer[1])
-    capture.release()
-    return frames
+    """Every frame of a video, ``H×W×3`` BGR, read the plain way."""
+    with av.open(path) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+
+
+def times_of(path: Path) -> list[float]:
+    """Presentation time of each frame of a video, in seconds."""
+    with av.open(path) as container:
+        return [frame.time for frame in container.decode(video=0)]
 
 
 def with_matrix(path: Path, matrix: bytes) -> Path:
