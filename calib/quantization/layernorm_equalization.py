@@ -1,14 +1,14 @@
 """Equalization of a LayerNormalization's channels to one range, so that a single scale serves them all; exact.
 
 ``(γ·x̂ + β − shift) / scale`` needs no operator of its own: γ and β take it up, and the weights and biases of *all*
-layers that read the result undo it (the recentring of Li et al., "RepQ-ViT", 2023, with a zero point of 0; the scales
-of Xiao et al., "SmoothQuant", 2022). How far the activations are equalized at the cost of the weights is tried out for
-each tensor.
+layers that read the result undo it, also behind windows, shifts and other operators that only copy values (the
+recentring of Li et al., "RepQ-ViT", 2023, with a zero point of 0; the scales of Xiao et al., "SmoothQuant", 2022). How
+far the activations are equalized at the cost of the weights is tried out for each tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer, round_weights, weight_scales
+from vitedge.graph.channels import ZERO, Channels, Reading, input_columns, numbered, trace
 from vitedge.graph.edit import drop_input, set_constant
 from vitedge.graph.layers import Layer
-from vitedge.graph.values import constant, constant_shape, producer_of
+from vitedge.graph.operators import DATA_MOVEMENT_OPERATORS
+from vitedge.graph.values import constant, constant_shape
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -46,6 +48,20 @@ class Equalization:
     def __call__(self, values: Floats) -> Floats:
         """Equalize values with the channels on the last axis."""
         return np.asarray((values - self.shift) / self.scale, dtype=np.float32)
+
+    def of(self, columns: NDArray[np.intp]) -> Equalization:
+        """Return the equalization of columns that hold copies of the channels, ``(columns,)``."""
+        return Equalization(self.shift[columns], self.scale[columns])
+
+    def of_copies(self, values: Floats, channels: Channels) -> Floats:
+        """Equalize a value that holds copies of the channels, wherever they are; other values stay.
+
+        Args:
+            values: of any shape.
+            channels: of the same shape, as in ``vitedge.graph.channels.Reading``.
+        """
+        copied, index = channels > ZERO, np.maximum(channels, 1) - 1
+        return np.where(copied, (values - self.shift[index]) / self.scale[index], values).astype(np.float32)
 
     def quantizer(self, low: Doubles, high: Doubles, scheme: Scheme) -> Quantizer:
         """Give the quantizer for equalized channels, whose ranges were ``low`` to ``high`` before."""
@@ -116,47 +132,117 @@ def _by_group(matrix: NDArray[Any], groups: int) -> NDArray[Any]:
     return matrix.reshape(len(matrix), groups, -1).transpose(1, 0, 2)
 
 
-def layernorm_behind(value: ir.Value, readers: Sequence[Layer]) -> ir.Node | None:
-    """Give the LayerNormalization that produces a value, if these layers are all that reads it.
+@dataclass(frozen=True)
+class ReadNorm:
+    """A LayerNormalization whose channels are read by layers alone, directly or behind operators that copy values.
+
+    Attributes:
+        node: the normalization.
+        readers: every layer that reads it, with the channel of each of its input columns, ``(in,)``, counted from 0.
+        values: the channels of every value that holds copies of them, as in ``vitedge.graph.channels.Reading``.
+        shiftable: whether the channels may be shifted: no zeros are padded beside them.
+    """
+
+    node: ir.Node
+    readers: tuple[tuple[Layer, NDArray[np.intp]], ...]
+    values: Mapping[ir.Value, Channels]
+    shiftable: bool
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        shape = constant_shape(self.node.inputs[1])
+        assert shape is not None
+        return shape[0]
+
+    def columns_of(self, tensor: ir.Value) -> NDArray[np.intp]:
+        """Return the channel of each column of a tensor that a layer reads, ``(in,)``."""
+        return next(columns for layer, columns in self.readers if layer.data is tensor)
+
+
+def norm_behind(value: ir.Value) -> ir.Node | None:
+    """Find the LayerNormalization that a value comes from, directly or through operators that copy values."""
+    while (producer := value.producer()) is not None:
+        if producer.op_type == "LayerNormalization" and producer.outputs[0] is value:
+            return producer
+        if producer.op_type not in DATA_MOVEMENT_OPERATORS or producer.inputs[0] is None:
+            return None
+        value = producer.inputs[0]
+    return None
+
+
+def read_norm(graph: ir.Graph, norm: ir.Node, layers: Collection[Layer]) -> ReadNorm | None:
+    """Find all readers of a LayerNormalization; None unless they are layers that can undo an equalization.
 
     Args:
-        value: what the layers read.
-        readers: linear layers; behind a convolution, channels lie on another axis.
+        graph: in topological order.
+        norm: the normalization.
+        layers: the linear layers and convolutions of the graph, each with a bias.
     """
-    if len(value.uses()) != len(readers) or value.is_graph_output() or any(each.operator == "Conv" for each in readers):
-        return None
-    norm = producer_of(value, "LayerNormalization")
-    if norm is None or norm.outputs[0] is not value:
-        return None
     shapes = [constant_shape(each) for each in norm.inputs[1:] if each is not None]
-    return norm if all(shape is not None and len(shape) == 1 for shape in shapes) else None
+    numbers = numbered(norm.outputs[0], -1)
+    if numbers is None or not all(shape is not None and len(shape) == 1 for shape in shapes):
+        return None
+    found = trace(graph, norm.outputs[0], numbers)
+    readers = [_reader(reading, layers) for reading in found.readings]
+    if not readers or any(each is None for each in readers):
+        return None
+    padded = any((channels == ZERO).any() for channels in found.values.values())
+    known = tuple(each for each in readers if each is not None)
+    return ReadNorm(norm, known, found.values, not padded and not any(layer.pads() for layer, _ in known))
 
 
-def fold_equalization(model: ir.Model, norm: ir.Node, readers: Sequence[Layer], equalization: Equalization) -> None:
-    """Have a LayerNormalization equalize its output, and the readers undo it.
+def _reader(reading: Reading, layers: Collection[Layer]) -> tuple[Layer, NDArray[np.intp]] | None:
+    layer = reading.layer
+    columns = None if layer is None else input_columns(layer, reading.channels)
+    if layer is None or layer not in layers or columns is None or (columns == ZERO).any():
+        return None
+    return layer, columns.astype(np.intp) - 1
+
+
+def by_channel(matrix: NDArray[Any], columns: NDArray[np.intp], channels: int) -> NDArray[Any] | None:
+    """Sort columns that hold copies of channels by their channel.
+
+    Args:
+        matrix: ``(rows, columns)``.
+        columns: channel of each column.
+        channels: number of channels.
+
+    Returns:
+        ``(copies · rows, channels)``; None unless every channel has as many copies.
+    """
+    copies = np.bincount(columns, minlength=channels)
+    if len(copies) > channels or (copies != copies[0]).any():
+        return None
+    order = np.argsort(columns, kind="stable").reshape(channels, -1)
+    return np.asarray(matrix[:, order].transpose(2, 0, 1).reshape(-1, channels))
+
+
+def fold_equalization(model: ir.Model, norm: ReadNorm, equalization: Equalization) -> None:
+    """Make a LayerNormalization equalize its output, and its readers undo it.
 
     Args:
         model: changed in place.
-        norm: as ``layernorm_behind`` finds it.
-        readers: all layers that read it, each with a bias.
+        norm: the normalization with its readers.
         equalization: of its channels.
     """
-    scale, offset = constant(norm.inputs[1]), constant(norm.inputs[2]) if len(norm.inputs) > 2 else None
+    node = norm.node
+    scale, offset = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if scale is None:
-        raise ValueError(f"{norm.name} has no constant scale")
-    name = norm.outputs[0].name
-    set_constant(model, norm, 1, f"{name}_scale", scale / equalization.scale)
+        raise ValueError(f"{node.name} has no constant scale")
+    name = node.outputs[0].name
+    set_constant(model, node, 1, f"{name}_scale", scale / equalization.scale)
     shifted = np.broadcast_to(
         ((0.0 if offset is None else offset) - equalization.shift) / equalization.scale, scale.shape
     )
     if shifted.any():
-        set_constant(model, norm, 2, f"{name}_offset", shifted)
+        set_constant(model, node, 2, f"{name}_offset", shifted)
     else:
-        drop_input(model, norm, 2)
-    for layer in readers:
-        weight = layer.weight_matrix
-        layer.replace_bias(model, layer.bias + weight @ equalization.shift)
-        layer.set_weight(model, weight * equalization.scale)
+        drop_input(model, node, 2)
+    for layer, columns in norm.readers:
+        read = equalization.of(columns)
+        layer.replace_bias(model, layer.bias + layer.response(read.shift))
+        layer.scale_inputs(model, read.scale)
 
 
 def without_dead(sizes: Doubles) -> Doubles:

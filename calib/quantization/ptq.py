@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,15 @@ from vitedge.calib.quantization.finite_check import check_weights
 from vitedge.calib.quantization.frame_convolution import quantize_frame_convolution
 from vitedge.calib.quantization.gptq import round_layer
 from vitedge.calib.quantization.hoist_qdq import hoist_qdq
-from vitedge.calib.quantization.layernorm_equalization import best_equalization, fold_equalization, layernorm_behind
+from vitedge.calib.quantization.layernorm_equalization import (
+    Equalization,
+    ReadNorm,
+    best_equalization,
+    by_channel,
+    fold_equalization,
+    norm_behind,
+    read_norm,
+)
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observer_cache import observe_once
 from vitedge.calib.quantization.observers import Observed
@@ -142,7 +151,8 @@ class _Quantization:
         self._all_readers, self._int8_readers = readers_by_data(layers), readers_by_data(chosen)
         self._tensors = {layer: layer.data for layer in layers}  # layers will read quantized tensors instead
         self._factors: dict[ir.Value, NDArray[np.float32]] = {}
-        self._equalized = 0
+        self._layers = frozenset(layers)
+        self._equalized: dict[ir.Node, tuple[ReadNorm, Equalization]] = {}
         self.data: dict[Layer, Int8Data] = {}
         self.weights: dict[Layer, Int8Weight] = {}
 
@@ -160,7 +170,7 @@ class _Quantization:
         layers = f"{len(self.weights)} layers{' and the first convolution' if first_convolution else ''}"
         return (
             f"vitedge: {layers} int8, weights per channel, "
-            f"activations {self._scheme.value}; {self._equalized} LayerNormalizations equalized, "
+            f"activations {self._scheme.value}; {len(self._equalized)} LayerNormalizations equalized, "
             f"{len(self._factors)} other tensors scaled by channel, their ranges by the outputs of "
             f"{min(images, self._budget.images)} images; rounding and biases corrected on "
             f"{min(images, LAYERWISE_IMAGES)}"
@@ -169,13 +179,12 @@ class _Quantization:
     # The data: one quantizer for all layers that read a tensor
 
     def _quantize_data(self, tensor: ir.Value, readers: Sequence[Layer]) -> None:
-        everyone = self._all_readers[tensor]  # those that stay in floating point have an equalization to undo as well
-        norm = layernorm_behind(tensor, everyone)
+        equalized = self._equalize_layernorm(tensor, readers)
         read = ir.val(f"{tensor.name}_dequantized", tensor.dtype, tensor.shape)
         for layer in readers:
             layer.node.replace_input_with(0, read)
-        if norm is not None:
-            quantizer = self._equalize_layernorm(tensor, norm, everyone)
+        if equalized is not None:
+            quantizer = equalized
         elif self._may_smooth(tensor, readers):
             quantizer = self._smooth(tensor, readers)
         else:
@@ -185,20 +194,53 @@ class _Quantization:
         self._run.derive(str(read.name), self._source(tensor), quantizer)
         self.data[readers[0]] = Int8Data(tensor, read, quantizer, self._factors.get(tensor))
 
-    def _equalize_layernorm(self, tensor: ir.Value, norm: ir.Node, readers: Sequence[Layer]) -> Quantizer:
-        """Bring the channels of a LayerNormalization to one range, by its own scale and offset."""
+    def _equalize_layernorm(self, tensor: ir.Value, readers: Sequence[Layer]) -> Quantizer | None:
+        """Bring the channels of the LayerNormalization behind a tensor to one range, by its own scale and offset.
+
+        Returns:
+            The quantizer of the tensor; None if there is no normalization that layers alone read.
+        """
+        node = norm_behind(tensor)
+        if node is None:
+            return None
+        if node not in self._equalized:
+            norm = read_norm(self._model.graph, node, self._layers)
+            found = None if norm is None else self._best_equalization(tensor, norm, self._scheme_of(tensor, readers))
+            if norm is None or found is None:
+                return None
+            self._fold(norm, found)
+        norm, equalization = self._equalized[node]
         seen = self._observed[str(tensor.name)].min_max
-        equalization, quantizer = best_equalization(
-            self._some_rows(tensor, -1),
-            seen.low.astype(np.float64),
-            seen.high.astype(np.float64),
-            np.concatenate([layer.weight_matrix for layer in readers]),
-            self._scheme_of(tensor, readers),
+        low, high = seen.low.astype(np.float64), seen.high.astype(np.float64)
+        return equalization.of(norm.columns_of(tensor)).quantizer(low, high, self._scheme_of(tensor, readers))
+
+    def _best_equalization(self, tensor: ir.Value, norm: ReadNorm, scheme: Scheme) -> Equalization | None:
+        """Choose the equalization by the layers that read the normalization; None if a channel is read more often."""
+        columns, seen = norm.columns_of(tensor), self._observed[str(tensor.name)].min_max
+        axis = next(layer.channel_axis for layer, _ in norm.readers if layer.data is tensor)
+        rows, low, high = (
+            by_channel(each, columns, norm.channels)
+            for each in (self._some_rows(tensor, axis), seen.low[np.newaxis], seen.high[np.newaxis])
         )
-        fold_equalization(self._model, norm, readers, equalization)
-        self._run.derive(str(tensor.name), str(tensor.name), equalization)
-        self._equalized += 1
-        return quantizer
+        if rows is None or low is None or high is None:
+            return None
+        weights = [by_channel(layer.weight_by_input(), each, norm.channels) for layer, each in norm.readers]
+        return best_equalization(
+            rows,
+            low.min(axis=0).astype(np.float64),
+            high.max(axis=0).astype(np.float64),
+            np.concatenate([weight for weight in weights if weight is not None]),
+            scheme,
+            shifted=norm.shiftable,
+        )[0]
+
+    def _fold(self, norm: ReadNorm, equalization: Equalization) -> None:
+        fold_equalization(self._model, norm, equalization)
+        for value, channels in norm.values.items():
+            if str(value.name) in self._run.values[0]:
+                name = str(value.name)
+                self._run.derive(name, name, partial(equalization.of_copies, channels=channels))
+        self._equalized[norm.node] = norm, equalization
 
     def _may_smooth(self, tensor: ir.Value, readers: Sequence[Layer]) -> bool:
         """Decide whether products alone read a tensor, and an activation function produces it, as in an MLP."""

@@ -119,7 +119,7 @@ def _into_maker(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoMaker |
 def _into_readers(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoReaders | None:
     value = _averaged(node.outputs[0])
     channels = numbered(value, CHANNEL_AXIS)
-    readings = () if channels is None else trace(graph, value, channels)
+    readings = () if channels is None else trace(graph, value, channels).readings
     layers: list[tuple[Layer, _Affine]] = []
     for reading in readings:
         layer = reading.layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,19 @@ class Reading:
         return None if layer is None or layer.node.op_type == "LayerNormalization" else layer
 
 
+@dataclass(frozen=True)
+class Trace:
+    """Where the channels of a value go.
+
+    Attributes:
+        values: the channels of every value that holds copies of them, as in :class:`Reading`; the value is among them.
+        readings: the uses of these values by operators that compute, and as outputs of the graph.
+    """
+
+    values: Mapping[ir.Value, Channels]
+    readings: tuple[Reading, ...]
+
+
 def numbered(value: ir.Value, axis: int) -> Channels | None:
     """Number the channels, from 1, of a value with its channels on ``axis``; None where its shape is not known."""
     shape = shape_of(value)
@@ -73,7 +86,7 @@ def numbered(value: ir.Value, axis: int) -> Channels | None:
     return np.broadcast_to(along.reshape(-1, *[1] * (-axis - 1 if axis < 0 else len(shape) - axis - 1)), shape)
 
 
-def trace(graph: ir.Graph, value: ir.Value, channels: Channels) -> tuple[Reading, ...]:
+def trace(graph: ir.Graph, value: ir.Value, channels: Channels) -> Trace:
     """Follow channels through operators that only copy values, up to the operators that compute with them.
 
     These operators run on the channel numbers themselves, so that the result holds for any chain of them. Nodes within
@@ -95,13 +108,13 @@ def trace(graph: ir.Graph, value: ir.Value, channels: Channels) -> tuple[Reading
         else:
             known.update(zip(node.outputs, copied, strict=True))
     outputs = [Reading(None, 0, each) for key, each in known.items() if key.is_graph_output()]
-    return (*readings, *outputs)
+    return Trace(known, (*readings, *outputs))
 
 
 def traced_layer(graph: ir.Graph, layer: Layer) -> tuple[Reading, ...]:
     """Follow the output channels of a layer; empty where the shape of its output is not known."""
     channels = numbered(layer.output, layer.channel_axis)
-    return () if channels is None else trace(graph, layer.output, channels)
+    return () if channels is None else trace(graph, layer.output, channels).readings
 
 
 def input_columns(layer: Layer, channels: Channels) -> Channels | None:

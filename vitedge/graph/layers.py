@@ -189,9 +189,12 @@ class Layer:
 
         A convolution that pads would need the offsets in its padding too.
         """
+        return self.set_bias(model, self.bias + self.response(offsets))
+
+    def response(self, constant_input: Array) -> Array:
+        """Return the output ``(out,)``, without the bias and where nothing is padded, for ``(in,)`` on every input."""
         weight = self.weight
-        added = (weight * self.input_weight(offsets)).sum(axis=tuple(range(1, weight.ndim)))
-        return self.set_bias(model, self.bias + added)
+        return np.asarray((weight * self.input_weight(constant_input)).sum(axis=tuple(range(1, weight.ndim))))
 
     def pads(self) -> bool:
         """Decide whether the layer is a convolution that pads with zeros."""

@@ -15,16 +15,19 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import layers as graphs
-from layers import WIDTH, answers, weights
+from layers import SIDE, WIDTH, answers, weights
 
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.bias_correction import add_missing_biases
 from vitedge.calib.quantization.layernorm_equalization import (
     Equalization,
+    ReadNorm,
     best_equalization,
+    by_channel,
     equalizations,
     fold_equalization,
-    layernorm_behind,
+    norm_behind,
+    read_norm,
 )
 from vitedge.graph.layers import Layer
 from vitedge.metrics import sqnr_db
@@ -32,27 +35,28 @@ from vitedge.metrics import sqnr_db
 
 @dataclass(frozen=True)
 class Read:
-    """A value, and the layers that read it."""
+    """A value that layers read, and all layers of the graph."""
 
     model: ir.Model
     value: ir.Value
-    readers: tuple[Layer, ...]
+    layers: tuple[Layer, ...]
 
-    def norm(self) -> ir.Node | None:
-        return layernorm_behind(self.value, self.readers)
+    def norm(self) -> ReadNorm | None:
+        found = norm_behind(self.value)
+        return None if found is None else read_norm(self.model.graph, found, self.layers)
 
     def equalize(self, equalization: Equalization) -> Any:
         """The graph with the equalization folded in."""
         norm = self.norm()
         assert norm is not None
-        fold_equalization(self.model, norm, self.readers, equalization)
+        fold_equalization(self.model, norm, equalization)
         return ir.to_proto(self.model)
 
 
 def read(graph: Any, name: str) -> Read:
     model = ir.from_proto(graph)
-    readers = tuple(layer for layer in add_missing_biases(model) if layer.data.name == name)
-    return Read(model, readers[0].data, readers)
+    layers = add_missing_biases(model)
+    return Read(model, next(layer.data for layer in layers if layer.data.name == name), layers)
 
 
 def normed(*, beta: bool = True, extra: str = "", seed: int = 0) -> Any:
@@ -91,7 +95,6 @@ def test_the_normalization_makes_what_the_equalization_says() -> None:
     "extra",
     [
         "m = Relu(n)",
-        "m = Identity(n)",
         "never = Constant<value = bool {0}>() "
         "m = If (never) <then_branch = yes () => (float[1,16,12] y) { y = Neg(n) }, "
         "else_branch = no () => (float[1,16,12] z) { z = Identity(x) }>",
@@ -101,9 +104,85 @@ def test_a_reader_that_is_no_layer_forbids_it(extra: str) -> None:
     assert read(normed(extra=extra), "n").norm() is None
 
 
-def test_a_reader_that_stays_float_forbids_it() -> None:
+def test_a_reader_that_is_not_among_the_layers_forbids_it() -> None:
     found = read(normed(), "n")
-    assert replace(found, readers=found.readers[:2]).norm() is None
+    assert found.norm() is not None
+    assert replace(found, layers=found.layers[:-1]).norm() is None
+
+
+WINDOWS = "to_windows = Reshape(image, windowed) turned = Transpose<perm=[0,1,3,2,4,5]>(to_windows)"
+ROLL = "front = Slice(tokens, one, end, one) back = Slice(tokens, zero, one, one) image = Concat<axis=1>(front, back)"
+MOVES = {
+    "windows": f"image = Identity(tokens) {WINDOWS} read = Reshape(turned, as_rows)",
+    "shifted windows": f"{ROLL} {WINDOWS} read = Reshape(turned, as_rows)",
+    "padded windows": "padded = Pad(tokens, pads) read = Reshape(padded, as_rows)",
+    "merged patches": f"image = Identity(tokens) {WINDOWS} read = Reshape(turned, merged)",
+}
+
+
+def moved(move: str, *, seed: int = 0) -> Any:
+    """A LayerNormalization that a layer reads behind operators that copy, and a convolution with a stride reads."""
+    columns = 4 * WIDTH if move == "merged patches" else WIDTH
+    body = (
+        "n = LayerNormalization<axis=-1>(x, gamma, beta) tokens = Reshape(n, grid) "
+        f"{MOVES[move]} a = MatMul(read, wa) "
+        "planes = Transpose<perm=[0,3,1,2]>(tokens) reduced = Conv<kernel_shape=[2,2], strides=[2,2]>(planes, wc) "
+        "total = ReduceSum<keepdims=0>(a) sums = ReduceSum<keepdims=0>(reduced, places) logits = Add(sums, total)"
+    )
+    generator = np.random.default_rng(seed)
+    shapes = {
+        "grid": [1, SIDE, SIDE, WIDTH],
+        "windowed": [1, 2, 2, 2, 2, WIDTH],
+        "as_rows": [-1, WIDTH],
+        "merged": [4, 4 * WIDTH],
+        "pads": [0, 0, 0, 0, 0, 2, 2, 0],
+        "places": [2, 3],
+        "zero": [0],
+        "one": [1],
+        "end": [99],
+    }
+    return graphs.model(
+        body,
+        gamma=generator.uniform(0.2, 5, WIDTH),
+        beta=generator.standard_normal(WIDTH),
+        wa=weights(columns, 5, seed=seed),
+        wc=generator.standard_normal((3, WIDTH, 2, 2)),
+        **{name: np.array(values) for name, values in shapes.items()},
+    )
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_folding_changes_nothing_behind_operators_that_copy(move: str) -> None:
+    graph, generator = moved(move), np.random.default_rng(1)
+    norm = read(graph, "read").norm()
+    assert norm is not None
+    assert norm.shiftable == (move != "padded windows")
+    shift = generator.standard_normal(WIDTH) * norm.shiftable
+    equalized = read(graph, "read").equalize(Equalization(shift, 10 ** generator.uniform(-1, 1, WIDTH)))
+    (before,), (after,) = answers(graph, graphs.frames()), answers(equalized, graphs.frames())
+    assert sqnr_db(before, after) > 90
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_the_copies_are_equalized_where_they_are(move: str) -> None:
+    graph, generator = moved(move), np.random.default_rng(2)
+    norm = read(graph, "read").norm()
+    assert norm is not None
+    equalization = Equalization(generator.standard_normal(WIDTH) * norm.shiftable, generator.uniform(0.5, 2, WIDTH))
+    for value, channels in norm.values.items():
+        name = str(value.name)
+        (before,) = answers(graph, graphs.frames(1), [name])
+        (after,) = answers(read(graph, "read").equalize(equalization), graphs.frames(1), [name])
+        copies = equalization.of_copies(before.reshape(channels.shape), channels)
+        np.testing.assert_allclose(copies, after.reshape(channels.shape), atol=1e-4)
+
+
+def test_columns_are_sorted_by_their_channel() -> None:
+    matrix = np.array([[10, 20, 11, 21], [12, 22, 13, 23]])
+    sorted_columns = by_channel(matrix, np.array([0, 1, 0, 1]), 2)
+    assert sorted_columns is not None
+    assert sorted(map(tuple, sorted_columns)) == [(10, 20), (11, 21), (12, 22), (13, 23)]
+    assert by_channel(matrix, np.array([0, 1, 0, 0]), 2) is None
 
 
 def test_other_producers_are_left_alone() -> None:
