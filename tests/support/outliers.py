@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.quantization.bias_correction import add_missing_biases
+from vitedge.calib.quantization.layernorm_equalization import Equalization, fold_equalization, read_norm
 from vitedge.calib.quantization.observers import observe
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, insert_qdq
-from vitedge.graph.layers import Layer, linear_layers
+from vitedge.graph.layers import Layer
+from vitedge.graph.values import constant
 from vitedge.progress import Silent
 
 SHARE = 4
@@ -26,38 +25,21 @@ SHARE = 4
 def planted(graph: Any, *, largest: float = 100.0) -> tuple[Any, int]:
     """The same function with some channels of LayerNormalizations ``largest`` times larger, and of how many of these.
 
-    Their readers' weights are as much smaller; those that anything else reads are left alone.
+    Their readers' weights are as much smaller, also behind windows and other operators that only copy values; those
+    that anything else reads are left alone.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph)
-    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in copy.graph.initializer}
-    producers = {node.output[0]: node for node in copy.graph.node if node.op_type == "LayerNormalization"}
-    uses = Counter(name for node in copy.graph.node for name in node.input)
-    changed = 0
-
-    def replace(node: Any, index: int, values: NDArray[Any]) -> None:
-        name = f"{node.input[index]}_planted_{changed}_{node.name}"
-        copy.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
-        node.input[index] = name
-
-    nodes = {node.output[0]: node for node in copy.graph.node}
-    for value, readers in readers_by_data(linear_layers(ir.from_proto(copy).graph)).items():
-        norm = producers.get(str(value.name))
-        if norm is None or uses[value.name] != len(readers):
+    model = ir.from_proto(graph)
+    layers, changed = add_missing_biases(model), 0
+    for node in [each for each in model.graph if each.op_type == "LayerNormalization"]:
+        norm = read_norm(model.graph, node, layers)
+        if norm is None:
             continue
-        channels = len(known[norm.input[1]])
-        factors = np.ones(channels)
-        factors[np.argsort(-np.abs(known[norm.input[1]]))[: max(1, channels // SHARE)]] = largest
-        for index, name in enumerate(norm.input):
-            if index:
-                replace(norm, index, known[name] * factors)
-        for layer in readers:
-            shape = [1, 1]
-            shape[1 - layer.out_axis] = channels
-            node = nodes[str(layer.node.outputs[0].name)]
-            replace(node, 1, known[node.input[1]] / factors.reshape(shape))
+        factors = np.ones(norm.channels)
+        scale = np.abs(constant(node.inputs[1]))
+        factors[np.argsort(-scale)[: max(1, norm.channels // SHARE)]] = largest
+        fold_equalization(model, norm, Equalization(np.zeros(norm.channels), 1 / factors))
         changed += 1
-    return copy, changed
+    return ir.to_proto(model), changed
 
 
 def min_max_quantized(graph: Any, frames: NDArray[np.uint8]) -> Any:

@@ -200,7 +200,7 @@ def test_it_comes_close_in_both_engines(graph: Any, quantized: QuantizedGraph, f
 def test_the_recipe_says_what_was_done(quantized: QuantizedGraph) -> None:
     counts = Counter(node.name.endswith("scale_channels") for node in quantized.graph.graph.node)
     assert quantized.recipe == (
-        "vitedge: 5 layers and the first convolution int8, weights per channel, activations uint8; 2 "
+        "vitedge: 5 layers and the first convolution int8, weights per channel, activations uint8; 3 "
         f"LayerNormalizations equalized, {counts[True]} other tensors scaled by channel, their ranges by the outputs "
         "of 8 images; rounding and biases corrected on 8"
     )
