@@ -1,12 +1,10 @@
-"""Annotated frames as a video file, through OpenCV."""
+"""Annotated frames as a video file."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,205 +13,134 @@ from vitedge.extras import require
 from vitedge.prediction import Image, Prediction
 from vitedge.runtime.outputs.base import check_new_file
 from vitedge.runtime.outputs.overlay import RateMeter, annotate
-from vitedge.runtime.sources.opencv_names import is_plain, opencv_name
+from vitedge.runtime.outputs.video_writer import VideoWriter, format_of
 from vitedge.runtime.system.owned import Owned
 
-VIDEO_CODECS: dict[str, tuple[str, ...]] = {
-    ".mp4": ("mp4v", "avc1"),
-    ".m4v": ("mp4v", "avc1"),
-    ".mov": ("mp4v", "avc1"),
-    ".mkv": ("mp4v", "avc1"),
-    ".avi": ("MJPG", "XVID"),
-}
 UNKNOWN_FPS = 30.0
-RESERVED_BYTES = 4 << 20
-"""Free space that is kept for finishing the video."""
-INDEX_BYTES = 64
-"""Free space that is kept for the index entry of each frame."""
-RATE_TOLERANCE = 0.1
-"""Part of a frame's duration by which presentation times of a constant rate may differ from it, as they are rounded."""
 LONGEST_GAP_SECONDS = 60.0
 """A longer time between two predictions, as while a machine sleeps, is shown as this."""
 
 
 class AnnotatedVideo(Owned):
-    """Writes a video of the annotated frames, which is playable once it is closed.
+    """Writes a video of the annotated frames, each at its own time, so that it plays at the speed of the source.
 
-    Frames of a video keep their presentation times: the file has a constant rate, so a frame is repeated until the time
-    of the next one, and left out if the next one has the same place. Frames of other sources are written once each, or
-    in real time.
+    ``.mp4``, ``.m4v``, ``.mov`` and ``.mkv`` hold H.264, ``.webm`` VP9, and ``.avi`` JPEG pictures of a constant rate.
+    Browsers play ``.mp4`` and ``.webm``. A video that was not closed can be played up to its last second.
+
+    The time of a frame is its presentation time, if it has one. A new connection to a camera goes on after the time
+    that passed since the last frame by the monotonic clock.
 
     Args:
-        path: path of a new file, created with the first frame; its suffix is one of ``VIDEO_CODECS``.
-        fps: frames per second of the video; 30 if the source does not report its rate, or if its rate varies.
-        realtime: repeat frames where a camera dropped some, so that the video plays at its speed, by the monotonic
-            clock. False writes one frame per prediction. No frame is repeated for more than a minute.
+        path: path of a new file, created with the first frame; its suffix is one of ``VIDEO_FORMATS``.
+        fps: frames per second of the source; 30 if it is unknown.
+        realtime: time frames that have no presentation time by the moment of their capture, on the monotonic clock.
+            False gives each the same duration.
 
     Raises:
         UsageError: the path exists, cannot be created, or has another suffix.
-        MissingExtraError: OpenCV or Pillow is not installed.
+        MissingExtraError: PyAV or Pillow is not installed.
     """
 
     _refusal: ClassVar[type[VitedgeError]] = UsageError
 
     def __init__(self, path: str | Path, *, fps: float | None = None, realtime: bool = False) -> None:
         self._path = check_new_file(path)
-        if self._path.suffix.lower() not in VIDEO_CODECS:
-            raise UsageError(
-                f"cannot save a video as {self._path.name!r}", expected=f"a name ending in {', '.join(VIDEO_CODECS)}"
-            )
-        self._cv2 = require("cv2", extra="camera", purpose="saving video")
+        format_of(self._path)
+        require("av", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         self._fps = fps or UNKNOWN_FPS
         self._realtime = realtime
         self._rate = RateMeter()
-        self._writer: Any = None
+        self._writer: VideoWriter | None = None
         self._size = (0, 0)
-        self._written = 0
-        self._last = 0.0
         self._seconds = 0.0
-        self._held: Image | None = None
-        self._file = self._path
+        self._last: _Moment | None = None
 
     def write(self, prediction: Prediction) -> None:
         """Draw the prediction onto its frame and append the frame.
 
         Raises:
-            UsageError: the prediction has no image, or OpenCV cannot write the file.
-            VitedgeError: the disk is nearly full; there is room left to finish the video.
+            UsageError: the prediction has no image, or the file cannot be created.
+            VitedgeError: the file cannot be written on, for example because the disk is full.
         """
         self._check_process()
-        if prediction.image is None:
+        image = prediction.image
+        if image is None:
             raise UsageError("a prediction without an image cannot be drawn", expected="a prediction of a stream")
-        self._check_room()
-        picture = annotate(prediction, prediction.image, fps=self._rate.tick())
-        if prediction.pts is not None:
-            self._hold(picture, prediction.pts)
-            return
+        picture = annotate(prediction, image, fps=self._rate.tick())
         if self._writer is None:
-            self._open(picture)
-            self._last = _moment(prediction)
-        self._append(picture, self._copies(prediction))
+            self._writer = self._opened(picture)
+        self._seconds += self._gap(_Moment.of(prediction))
+        self._writer.write(self._fitted(picture), self._seconds)
 
     def close(self) -> None:
-        """Finish the file and check that it can be read back.
+        """Finish the file; a second call does nothing.
 
         Raises:
-            UsageError: OpenCV cannot write the file, and there was one frame.
-            VitedgeError: the file cannot be read back; it is kept, because a tool may recover what is in it.
+            VitedgeError: it cannot be finished; what was written before can be played.
         """
         self._check_process()
         self._released()
-        held, self._held = self._held, None
-        if held is not None:
-            if self._writer is None:
-                self._open(held)
-                self._released()
-            self._writer.write(self._fitted(held))
-        if self._writer is None:
-            return
-        writer, self._writer = self._writer, None
-        writer.release()
-        if self._file != self._path:
-            self._file.replace(self._path)
-        if not self._is_readable():
-            raise VitedgeError(
-                f"{self._path} could not be finished: it is kept, and cannot be read back",
-                expected="a video that can be read back",
-                fix="ffmpeg may recover it; an .avi can be read up to where it breaks off",
-            )
+        if self._writer is not None:
+            self._writer.close()
 
-    def _is_readable(self) -> bool:
-        with opencv_name(self._path) as name:
-            capture = self._cv2.VideoCapture(name)
-        readable = capture.isOpened() and capture.read()[0]
-        capture.release()
-        return bool(readable)
+    def _opened(self, picture: Image) -> VideoWriter:
+        height, width = self._size = _even(picture)
+        writer = VideoWriter(self._path, height=height, width=width, fps=self._fps)
+        self._acquired(f"the video {self._path}")
+        return writer
 
-    def _hold(self, picture: Image, pts: float) -> None:
-        """Write the held picture until the presentation time of the next one, which is held from now on."""
-        if self._held is not None:
-            gap = min(max(0.0, pts - self._last), LONGEST_GAP_SECONDS)
-            if self._writer is None:
-                self._fps = _constant_rate(self._fps, gap)
-                self._open(self._held)
-            self._seconds += gap
-            self._append(self._held, round(self._seconds * self._fps) - self._written)
-        self._held, self._last = picture, pts
-
-    def _append(self, picture: Image, copies: int) -> None:
-        if copies <= 0:
-            return
-        fitted = self._fitted(picture)
-        for _ in range(copies):
-            self._check_room()
-            self._writer.write(fitted)
-            self._written += 1
-
-    def _copies(self, prediction: Prediction) -> int:
-        """Return how often to write a frame, so that the video is as long as the time since its first frame."""
-        moment = _moment(prediction)
-        self._seconds += min(max(0.0, moment - self._last), LONGEST_GAP_SECONDS)
-        self._last = moment
-        due = int(self._seconds * self._fps + 0.5) + 1
-        return max(1, due - self._written) if self._realtime else 1
-
-    def _open(self, picture: Image) -> None:
-        codecs = VIDEO_CODECS[self._path.suffix.lower()]
-        height, width = (side - side % 2 for side in picture.shape[:2])
-        if not is_plain(os.path.abspath(self._path)):  # noqa: PTH100 - links stay
-            self._file = self._path.with_name(f".vitedge-{secrets.token_hex(4)}{self._path.suffix}")
-        for codec in codecs:
-            code = self._cv2.VideoWriter_fourcc(*codec)
-            with opencv_name(self._file.parent) as folder:
-                name = f"{folder}/{self._file.name}"
-                writer = self._cv2.VideoWriter(name, code, self._fps, (width, height))
-            if writer.isOpened():
-                self._writer, self._size = writer, (width, height)
-                self._acquired(f"the video {self._path}")
-                return
-            self._file.unlink(missing_ok=True)
-        raise UsageError(
-            f"OpenCV cannot write {self._path}",
-            expected=f"an OpenCV with one of the encoders {', '.join(codecs)}",
-            fix="save it as .avi, or install another build of OpenCV",
-        )
-
-    def _check_room(self) -> None:
-        """Check the free space, because OpenCV does not report a full disk."""
-        free = shutil.disk_usage(self._path.parent).free
-        if free < RESERVED_BYTES + INDEX_BYTES * self._written:
-            raise VitedgeError(
-                f"the disk of {self._path} has {free} bytes left; the video ends after {self._written} frames",
-                expected="room for the video",
-                fix="free some disk space, or save it elsewhere",
-            )
+    def _gap(self, moment: _Moment) -> float:
+        """Return the seconds since the last frame."""
+        last, self._last = self._last, moment
+        if last is None:
+            return 0.0
+        if moment.pts is not None and last.pts is not None and moment.epoch == last.epoch:
+            gap = moment.pts - last.pts
+        elif moment.pts is not None or self._realtime:
+            gap = moment.captured - last.captured
+        else:
+            gap = 1 / self._fps
+        return min(max(0.0, gap), LONGEST_GAP_SECONDS)
 
     def _fitted(self, picture: Image) -> Image:
-        """Fit a picture into the video's size: images of a folder differ, and encoders need even sides."""
-        width, height = self._size
+        """Fit a picture into the size of the first one: images of a folder differ, and encoders need even sides."""
+        height, width = self._size
+        if _even(picture) == self._size:
+            return picture[:height, :width]
         rows, columns = picture.shape[:2]
-        if (rows - rows % 2, columns - columns % 2) == (height, width):
-            return np.ascontiguousarray(picture[:height, :width])
         scale = min(height / rows, width / columns)
         inner = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-        resized = self._cv2.resize(picture, inner, interpolation=self._cv2.INTER_AREA)
+        pillow = require("PIL.Image", extra="camera", purpose="drawing onto frames")
+        resized = np.asarray(pillow.fromarray(picture).resize(inner, pillow.Resampling.BILINEAR))
         canvas = np.zeros((height, width, 3), dtype=np.uint8)
         top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
         canvas[top : top + inner[1], left : left + inner[0]] = resized
         return canvas
 
 
-def _constant_rate(fps: float, gap: float) -> float:
-    """Return the rate for a video whose first frames have this distance.
+@dataclass(frozen=True)
+class _Moment:
+    """When a frame was captured.
 
-    A reported rate that the distance is no multiple of is the mean of a varying one, and would lose frames.
+    Attributes:
+        pts: presentation time in seconds; None if it is unknown.
+        epoch: number of the connection that counts the presentation time.
+        captured: seconds, on the monotonic clock if the prediction carries it.
     """
-    frames = gap * fps
-    is_constant = frames >= 1 - RATE_TOLERANCE and abs(frames - round(frames)) <= RATE_TOLERANCE
-    return fps if is_constant else max(fps, UNKNOWN_FPS)
+
+    pts: float | None
+    epoch: int
+    captured: float
+
+    @staticmethod
+    def of(prediction: Prediction) -> _Moment:
+        """Return the moment of a prediction's frame."""
+        captured = prediction.captured_at if prediction.captured_ns is None else prediction.captured_ns / 1e9
+        return _Moment(prediction.pts, prediction.epoch, captured)
 
 
-def _moment(prediction: Prediction) -> float:
-    """Return the time of capture in seconds, on the monotonic clock if the prediction carries it."""
-    return prediction.captured_at if prediction.captured_ns is None else prediction.captured_ns / 1e9
+def _even(picture: Image) -> tuple[int, int]:
+    """Return the height and width of a picture without an odd last row and column."""
+    height, width = picture.shape[:2]
+    return height - height % 2, width - width % 2
