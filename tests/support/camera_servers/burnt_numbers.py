@@ -18,10 +18,8 @@ def _checksum(number: int) -> int:
 
 
 def _blocks(number: int) -> list[bool]:
-    bits = [number >> bit & 1 for bit in range(NUMBER_BITS)] + [
-        _checksum(number) >> bit & 1 for bit in range(CHECK_BITS)
-    ]
-    return [True, False, *map(bool, bits)]
+    coded = number | _checksum(number) << NUMBER_BITS
+    return [True, False, *(bool(coded >> bit & 1) for bit in range(NUMBER_BITS + CHECK_BITS))]
 
 
 def burn(picture: NDArray[np.uint8], number: int) -> None:

@@ -1,7 +1,8 @@
-"""Sends clips by HTTP and UDP on loopback: ``python web_server.py OPTIONS``; OPTIONS is JSON, as of ``servers.WebOptions``.
+"""Sends clips by HTTP and UDP on loopback: ``python web_server.py OPTIONS``.
 
-The port is printed. A clip of JPEGs is sent as MJPEG, as IP cameras and ESP32 boards do; one of MPEG-TS as a stream
-without a length. A file is sent at once, with its length. The program ends with its parent, and after ``seconds``.
+OPTIONS is JSON, the fields of ``servers.WebOptions``. The port is printed. A clip of JPEGs is sent as MJPEG, as IP
+cameras and ESP32 boards do; one of MPEG-TS as a stream without a length. A file is sent at once, with its length. The
+program ends with its parent, and after ``seconds``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ DATAGRAM = 7 * 188
 
 
 def paced(clip: Path, times: SendTimes) -> Iterator[bytes]:
-    """Yield the pictures of a clip over and over, in step with ``time.monotonic``, from one that decoding can begin with."""
+    """Yield the pictures of a clip over and over, in step with ``time.monotonic``, from a key picture."""
     opened = open_clip(clip)
     pictures = opened.pictures()
     now = int(time.monotonic() * opened.fps)
