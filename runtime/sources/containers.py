@@ -13,6 +13,11 @@ from typing import BinaryIO
 
 from vitedge.safety.limits import VIDEO_BOXES, VIDEO_SAMPLES
 
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "ogg", "asf", "ivf", "yuv4mpegpipe"),
+    *("h264", "hevc", "m4v", "mjpeg"),
+)
+"""FFmpeg's names of the formats that a video file may have."""
 _BEGINNINGS = (
     (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
     (8, b"AVI"),

@@ -1,0 +1,148 @@
+"""``open_network``: network cameras and streams, and videos that lie behind an address.
+
+FFmpeg opens the addresses that a server's answers name, as a playlist does. It is given a list of protocols without the
+one for files, so that a server cannot read files of this machine, and a list of formats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vitedge.errors import FrameSourceError
+from vitedge.extras import require
+from vitedge.runtime.sources.addresses import Address, split_address
+from vitedge.runtime.sources.causes import Server, fail, opening_error, reading_error
+from vitedge.runtime.sources.clock import ArrivalClock, Clock, TimestampClock
+from vitedge.runtime.sources.containers import CONTAINERS
+from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.options import NetworkOptions, SourceOptions, options_as
+from vitedge.safety.files import is_unicode
+from vitedge.safety.limits import IMAGE_PIXELS
+from vitedge.safety.redact import redact_address
+
+FORMATS = (
+    *CONTAINERS,
+    *("rtsp", "hls", "dash", "live_flv", "mpjpeg", "jpeg_pipe", "png_pipe"),
+    *("aac", "ac3", "eac3", "mp3", "webvtt"),  # the other tracks of a playlist
+)
+PROTOCOLS = (
+    *("rtsp", "rtsps", "rtp", "srtp", "srt", "udp", "tcp", "tls", "http", "https", "httpproxy", "crypto"),
+    *("rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpte", "rtmpts", "ffrtmpcrypt", "ffrtmphttp"),
+)
+
+ANALYZED_SECONDS = 2.0
+"""Longest time to find out what a stream holds; it ends when the size and codec of the video are known."""
+ANALYZED_BYTES = 2_000_000
+REORDERED_PACKETS = 200
+REORDERED_SECONDS = 0.2
+"""How long, and for how many packets, RTP waits for a packet that was overtaken."""
+WITHOUT_HOST = ("udp", "srt", "tcp")
+"""Protocols whose address may be a port of this machine alone."""
+UNTIMED = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "png_pipe"})
+"""Formats without timestamps, for which FFmpeg counts frames."""
+HELD_BACK = {("rtsp", "h264"): 1, ("rtsp", "hevc"): 1, ("mpegts", "h264"): 1, ("mpegts", "hevc"): 1}
+"""Formats and codecs whose pictures FFmpeg gives when the next one begins to arrive."""
+
+
+def open_network(address: str, options: SourceOptions | None = None) -> Decoded:
+    """Open a network stream, or a video that lies behind an address. Opening and each read have a timeout.
+
+    A video of known length, such as a file over HTTP, is no live source: its frames wait for their reader.
+
+    Args:
+        address: ``rtsp://``, ``rtsps://``, ``http://``, ``https://``, ``rtmp://``, ``srt://``, ``udp://`` or
+            ``tcp://``. A user and a password may hold any characters, as they are or with percent codes.
+        options: timeouts, transport of RTSP, threads of the decoder, and whether frames keep its planes.
+
+    Raises:
+        FrameSourceError: the server does not answer in time, refuses, or sends no video that FFmpeg can decode.
+        UsageError: the address or an option is wrong.
+        MissingExtraError: PyAV is not installed.
+    """
+    av = require("av", extra="camera", purpose="reading network streams")
+    name = redact_address(address)
+    chosen = options_as(NetworkOptions, options, address)
+    parts = _checked(address, name)
+    server = Server(
+        name,
+        parts.scheme,
+        parts.host.strip("[]"),
+        parts.port,
+        parts.user is not None or parts.password is not None,
+        chosen.open_timeout,
+        chosen.read_timeout,
+    )
+    container, failure = _opened(av, parts, chosen, server)
+    if failure is not None:
+        fail(failure)
+    live = not _is_finite(container)
+    return Decoded(
+        container,
+        name,
+        live=live,
+        options=chosen,
+        clock=_clock_of(container) if live else None,
+        failed=lambda error, delivered: reading_error(error, server, delivered),
+    )
+
+
+def _checked(address: str, name: str) -> Address:
+    if not is_unicode(address) or not address.isprintable():
+        raise FrameSourceError(
+            f"{name} is no address: it is not UTF-8, or holds control characters", expected="an address of one line"
+        )
+    parts = split_address(address)
+    if parts is None or not (parts.host or (parts.scheme in WITHOUT_HOST and parts.port is not None)):
+        raise FrameSourceError(
+            f"{name} names no host, or a port above 65535",
+            expected="an address such as rtsp://USER:PASSWORD@192.168.1.20:554/stream1",
+        )
+    return parts
+
+
+def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) -> tuple[Any, FrameSourceError | None]:
+    """Return the open container, or the error that says why there is none."""
+    try:
+        container = av.open(
+            str(parts),
+            options=_ffmpeg_options(parts, options),
+            timeout=(options.open_timeout, options.read_timeout),
+            metadata_errors="replace",
+        )
+    except errors_of_pyav() as error:
+        return None, opening_error(error, server)
+    return container, None
+
+
+def _ffmpeg_options(parts: Address, options: NetworkOptions) -> dict[str, str]:
+    given = {
+        "protocol_whitelist": ",".join(PROTOCOLS),
+        "format_whitelist": ",".join(FORMATS),
+        "max_pixels": str(IMAGE_PIXELS),
+        "analyzeduration": str(int(min(ANALYZED_SECONDS, options.open_timeout) * 1e6)),
+        "probesize": str(ANALYZED_BYTES),
+        "fpsprobesize": "0",
+        "fflags": "-genpts",
+    }
+    if parts.scheme in ("rtsp", "rtsps"):
+        given |= {
+            "max_delay": str(int(REORDERED_SECONDS * 1e6)),
+            "reorder_queue_size": str(REORDERED_PACKETS),
+            **({"rtsp_transport": options.transport} if options.transport else {"rtsp_flags": "prefer_tcp"}),
+        }
+    return given
+
+
+def _is_finite(container: Any) -> bool:
+    """Whether the server states the length of the video: in bytes, or in a playlist that has an end."""
+    if container.format.name in ("hls", "dash"):
+        return container.duration is not None
+    return bool(container.format.name != "rtsp" and container.size > 0)
+
+
+def _clock_of(container: Any) -> Clock:
+    if container.format.name in UNTIMED:
+        return ArrivalClock()
+    best = container.streams.best("video")
+    codec = best.codec_context.name if best is not None and best.codec_context is not None else ""
+    return TimestampClock(behind=HELD_BACK.get((container.format.name, codec), 0))
