@@ -37,13 +37,14 @@ def load(
     Args:
         bundle: a bundle, or its path.
         engine: key in ``vitedge.runtime.engines.open.ENGINES``; by default the engine of the bundle's target.
-        threads: number of CPU threads; by default the engine decides.
+        threads: number of CPU threads; by default the engine decides. TensorRT, which computes on the GPU, ignores it
+            and logs that.
         trust: public keys, one of which must have signed the bundle.
         progress: receives the steps; a TensorRT engine that was not built before takes minutes.
 
     Raises:
         BundleError: the bundle cannot be read, one of its files was altered, or no trusted key has signed it.
-        UsageError: there is no engine of that name, ``threads`` is less than 1, or ``trust`` is not a key.
+        UsageError: there is no engine of that name, ``threads`` is not 1…1024, or ``trust`` is not a key.
         MissingExtraError: the engine's library is not installed.
         EngineError: the engine cannot run the bundle, or does not reproduce its golden vectors.
     """

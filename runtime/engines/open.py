@@ -18,6 +18,10 @@ from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.base import Engine
 
 
+MOST_THREADS = 1024
+"""ONNX Runtime starts as many threads as it is asked for, of which thousands take minutes."""
+
+
 @dataclass(frozen=True)
 class EngineEntry:
     """A line in the table of engines.
@@ -54,7 +58,7 @@ def open_engine(
         progress: receives the steps of a build, which TensorRT may need first.
 
     Raises:
-        UsageError: there is no engine of that name, or ``threads`` is less than 1.
+        UsageError: there is no engine of that name, or ``threads`` is not 1…``MOST_THREADS``.
         MissingExtraError: its library is not installed.
         EngineError: its library cannot run this bundle.
     """
@@ -93,6 +97,8 @@ def _module(bundle: Bundle, name: str | None, threads: int | None) -> Any:
             expected=f"one of {', '.join(ENGINES)}",
             fix=did_you_mean(chosen, ENGINES),
         )
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}", expected="1 or more", fix="leave it out to let the engine decide")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(
+            f"threads is {threads}", expected=f"1 to {MOST_THREADS}", fix="leave it out to let the engine decide"
+        )
     return importlib.import_module(ENGINES[chosen].module)

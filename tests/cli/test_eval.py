@@ -271,6 +271,24 @@ def test_the_engine_can_be_chosen(
     assert "invalid choice" in capsys.readouterr().err
 
 
+def test_the_threads_reach_the_engine_of_both_bundles(
+    tiny_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitedge.runtime.engines import openvino
+
+    asked: list[int | None] = []
+    configuration = openvino._configuration
+    monkeypatch.setattr(openvino, "_configuration", lambda *given: (asked.append(given[-1]), configuration(*given))[1])
+    evaluate(tmp_path, tiny_bundle, colours, "--threads", "1", "--against", tiny_bundle.path)
+    assert asked == [1, 1]
+
+
+def test_threads_are_for_this_machine(tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--threads", "2", "--scheduler", "tcp://127.0.0.1:1"]
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), *arguments]) == EXIT_ERROR
+    assert "leave out --threads or --scheduler" in capsys.readouterr().err
+
+
 def test_images_that_cannot_be_read_are_named(
     tiny_bundle: Bundle, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,7 @@ def add_parser(verbs: Any) -> None:
         help="with --against an fp32 bundle: measure the effect of each int8 layer, alone and with all others in int8",
     )
     parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; by default the engine decides")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",

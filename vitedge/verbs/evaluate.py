@@ -60,6 +60,7 @@ def evaluate(
     fit_confidence: bool = False,
     abstain_error: float | None = None,
     engine: str | None = None,
+    threads: int | None = None,
     scheduler: str | None = None,
     resume: str | Path | None = None,
     progress: Progress = Silent(),  # noqa: B008
@@ -79,6 +80,7 @@ def evaluate(
             score threshold; the threshold is written into the bundle too. For a multi-label bundle, the same holds for
             each label.
         engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the engine of the bundle's target.
+        threads: number of CPU threads; by default the engine decides.
         scheduler: address of a Dask scheduler, whose workers find data and bundles at the same paths.
         resume: a file that keeps the predictions so far. After an interrupt, the same call continues from it; remove
             the file when the report is saved. Not for multi-label bundles.
@@ -93,6 +95,8 @@ def evaluate(
         MissingExtraError: an optional package is not installed.
     """
     _check(against, layers, fit_confidence, abstain_error, scheduler, resume)
+    if scheduler is not None and threads is not None:
+        raise UsageError("threads= is for engines on this machine", fix="leave out threads= or scheduler=")
     images = open_dataset(data, limit=limit) if isinstance(data, (str, Path)) else data
     if fit_confidence:
         check_image_count(len(images))
@@ -104,7 +108,9 @@ def evaluate(
     sensitivity = _sensitivity(bundles[0], bundles[1], images, progress) if layers else None
     with reporting(progress), ExitStack() as opened:
         if scheduler is None:
-            classifiers = [opened.enter_context(load(each, engine=engine, progress=progress)) for each in bundles]
+            classifiers = [
+                opened.enter_context(load(each, engine=engine, threads=threads, progress=progress)) for each in bundles
+            ]
             models: Sequence[ModelInfo] = classifiers
             predict: Predict = partial(accuracy.predict, keep_logits=fit_confidence, resume_log=resume_log)
         else:

@@ -23,14 +23,14 @@ WORKERS = 2
 def open_engine(
     bundle: Bundle,
     *,
-    threads: int | None = None,  # noqa: ARG001
+    threads: int | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> TensorrtEngine:
     """Open the plan that was built for this device; if there is none, build it first, which takes minutes.
 
     Args:
         bundle: the bundle to run.
-        threads: ignored; the CPU has nothing to compute.
+        threads: ignored, which is logged; the CPU has nothing to compute.
         progress: receives the steps of the build.
 
     Raises:
@@ -39,6 +39,8 @@ def open_engine(
         EngineError: no TensorRT, driver or GPU; the build failed; or the plan does not belong to this bundle's model.
         BundleIntegrityError: the plan was altered.
     """
+    if threads is not None:
+        logger.warning("threads=%d has no effect: TensorRT computes on the GPU", threads)
     (engine,) = _open(bundle, 1, progress)
     return engine
 

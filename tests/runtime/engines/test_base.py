@@ -22,7 +22,7 @@ from vitedge.extras import require
 from vitedge.metrics import sqnr_db
 from vitedge.runtime import load as load_module
 from vitedge.runtime.engines.base import Engine
-from vitedge.runtime.engines.open import ENGINES, open_engine, open_workers
+from vitedge.runtime.engines.open import ENGINES, MOST_THREADS, open_engine, open_workers
 from vitedge.runtime.load import load
 from vitedge.testing import FakeEngine
 
@@ -121,8 +121,8 @@ def test_an_unknown_engine_is_refused_with_a_suggestion(tiny_bundle: Bundle) -> 
     assert "onnxruntime" in caught.value.expected
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_fewer_than_one_thread_is_refused(tiny_bundle: Bundle, threads: int) -> None:
+@pytest.mark.parametrize("threads", [0, -1, MOST_THREADS + 1, 10**9])
+def test_numbers_of_threads_that_no_machine_has_are_refused(tiny_bundle: Bundle, threads: int) -> None:
     with pytest.raises(UsageError, match=f"threads is {threads}"):
         open_engine(tiny_bundle, threads=threads)
 
