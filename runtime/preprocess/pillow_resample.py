@@ -211,6 +211,20 @@ def pillow_taps(filter_: Filter, axis: ResizeAxis) -> Taps:
     return Taps(first.astype(np.intp), whole / one, axis.source)
 
 
+def shared_taps(taps: Taps, step: int) -> Taps:
+    """Return the taps of an axis where ``step`` neighbouring inputs, from the first on, share one value.
+
+    They give what ``taps`` give of the values repeated ``step`` times.
+    """
+    count = taps.weights.shape[1]
+    first = taps.first // step
+    weights = np.zeros((len(first), (count + step - 2) // step + 1))
+    outputs = np.arange(len(first))
+    for tap in range(count):
+        weights[outputs, (taps.first + tap) // step - first] += taps.weights[:, tap]
+    return Taps(first, weights, -(-taps.source // step))
+
+
 @dataclass(frozen=True)
 class Bands:
     """Taps cut into blocks of equal size, whose windows of the input begin at equal distances.
@@ -277,24 +291,82 @@ def _cut(taps: Taps, size: int, step: int) -> _Cut:
 
 
 @dataclass(frozen=True)
-class _Strip:
+class Strip:
     """Rows that are converted and filtered together; all arrays are views of scratch buffers.
 
     Attributes:
         rows: rows of the image.
-        pixels: ``(rows, 3, columns)``, receives the image.
-        windows: ``(blocks, 3 rows, inputs)``, windows of the pixels.
-        blocks: ``(blocks, 3 rows, outputs)``, receives the filtered rows.
-        filtered: ``(rows, 3, outputs)``, the same memory as ``blocks``.
-        rounded: ``(rows, 3, outputs)``, the input of the vertical pass.
+        lines: ``(rows, channels, inputs)``, holds the pixels. Beside them it may hold any finite numbers.
+        pixels: ``(rows, channels, columns)``, receives the image; a part of ``lines``.
+        windows: ``(blocks, channels * rows, inputs of a window)``, windows of ``lines``.
+        blocks: ``(blocks, channels * rows, outputs)``, receives the filtered rows.
+        filtered: ``(rows, channels, outputs)``, the same memory as ``blocks``.
+        rounded: ``(rows, channels, outputs)``, the input of the vertical pass; ``filtered``, if nothing is rounded.
     """
 
     rows: slice
+    lines: Planes
     pixels: Planes
     windows: Planes
     blocks: Planes
     filtered: Planes
     rounded: Planes
+
+
+class BandedPasses:
+    """Both passes over images of one size. Not thread-safe: it owns its scratch buffers.
+
+    Fill the ``pixels`` of every strip, call ``across`` for it and round its rows; then call ``down``.
+
+    Attributes:
+        columns: columns of the image that are needed.
+        inside: the inputs of a line that are pixels.
+        strips: the rows of the image that are needed, a few at a time.
+        may_overshoot: whether a result may lie outside the range of the pixels.
+
+    Args:
+        horizontal: taps of the columns of the window.
+        vertical: taps of its rows.
+        channels: number of channels.
+        kind: type of the sums of the first pass, if it is rounded; None if not. All other sums are in float32.
+        strip_bytes: size of the rows that are filtered at a time.
+    """
+
+    def __init__(
+        self,
+        horizontal: Taps,
+        vertical: Taps,
+        channels: int,
+        kind: FloatKind | None,
+        *,
+        strip_bytes: int = STRIP_BYTES,
+    ) -> None:
+        self.columns = slice(horizontal.begin, horizontal.end)
+        self.may_overshoot = bool(min(horizontal.weights.min(), vertical.weights.min()) < 0.0)
+        across, down = cut_into_bands(horizontal, kind or np.float32), cut_into_bands(vertical, np.float32)
+        self._across = np.ascontiguousarray(across.matrices.transpose(0, 2, 1))
+        self._down = down.matrices[:, None]
+        rows: Planes = np.zeros((down.inputs, channels, across.outputs), np.float32)
+        margin = horizontal.begin - across.begin
+        self.inside = slice(margin, margin + horizontal.end - horizontal.begin)
+        needed = rows[vertical.begin - down.begin :]
+        self.strips = _strips(across, self.inside, vertical, needed, strip_bytes, rounds=kind is not None)
+        resized: Planes = np.empty((down.outputs, channels, across.outputs), np.float32)
+        self._row_windows, self._blocks = _vertical_views(rows, resized, down)
+        self._resized = resized[: len(vertical.first), :, : len(horizontal.first)]
+
+    def across(self, strip: Strip) -> None:
+        """Filter the rows of a strip from its ``pixels`` into its ``filtered``."""
+        np.matmul(strip.windows, self._across, out=strip.blocks)
+
+    def down(self) -> Planes:
+        """Filter the columns, from the ``rounded`` of all strips.
+
+        Returns:
+            ``(h, channels, w)`` float32, a scratch buffer.
+        """
+        np.matmul(self._down, self._row_windows, out=self._blocks)
+        return self._resized
 
 
 class Resampler:
@@ -307,16 +379,7 @@ class Resampler:
     """
 
     def __init__(self, horizontal: Taps, vertical: Taps, kind: FloatKind) -> None:
-        self._window = (len(vertical.first), len(horizontal.first))
-        self._columns = slice(horizontal.begin, horizontal.end)
-        self._may_overshoot = bool(min(horizontal.weights.min(), vertical.weights.min()) < 0.0)
-        across, down = cut_into_bands(horizontal, kind), cut_into_bands(vertical, np.float32)
-        self._across = np.ascontiguousarray(across.matrices.transpose(0, 2, 1))
-        self._down = down.matrices[:, None]
-        rows: Planes = np.zeros((down.inputs, 3, across.outputs), np.float32)
-        self._strips = _strips(across, horizontal, vertical, rows[vertical.begin - down.begin :])
-        self._resized: Planes = np.empty((down.outputs, 3, across.outputs), np.float32)
-        self._row_windows, self._blocks = _vertical_views(rows, self._resized, down)
+        self._passes = BandedPasses(horizontal, vertical, 3, kind)
 
     def __call__(self, frame: Image, reverse: bool, out: Image) -> None:
         """Resize.
@@ -326,49 +389,54 @@ class Resampler:
             reverse: whether to reverse the order of the channels, which costs nothing.
             out: ``h×w×3``, receives the window.
         """
-        planes = frame.transpose(0, 2, 1)[:, :: -1 if reverse else 1, self._columns]
-        for strip in self._strips:
+        planes = frame.transpose(0, 2, 1)[:, :: -1 if reverse else 1, self._passes.columns]
+        for strip in self._passes.strips:
             np.copyto(strip.pixels, planes[strip.rows])
-            np.matmul(strip.windows, self._across, out=strip.blocks)
+            self._passes.across(strip)
             self._round(strip.filtered, strip.rounded)
-        np.matmul(self._down, self._row_windows, out=self._blocks)
-        self._round(self._resized, self._resized)
-        height, width = self._window
+        resized = self._passes.down()
+        self._round(resized, resized)
         for channel in range(3):
-            np.copyto(out[:, :, channel], self._resized[:height, channel, :width], casting="unsafe")
+            np.copyto(out[:, :, channel], resized[:, channel], casting="unsafe")
 
     def _round(self, values: Planes, out: Planes) -> None:
         """Round to the nearest value of 8 bits; halves go up. ``values`` is overwritten."""
         np.add(values, 0.5, out=values)
-        if self._may_overshoot:
+        if self._passes.may_overshoot:
             np.clip(values, 0.0, 255.0, out=values)
         np.floor(values, out=out, casting="same_kind")
 
 
-def _strips(across: Bands, horizontal: Taps, vertical: Taps, rows: Planes) -> tuple[_Strip, ...]:
-    """Cut the image's rows that the vertical taps need into strips, which are filtered into ``rows``."""
+def _strips(
+    across: Bands, inside: slice, vertical: Taps, rows: Planes, strip_bytes: int, *, rounds: bool
+) -> tuple[Strip, ...]:
+    """Cut the image's rows that the vertical taps need into strips, which are filtered and rounded into ``rows``."""
     count = vertical.end - vertical.begin
     kind = across.matrices.dtype
     blocks, size, window = across.matrices.shape
-    by_threads = SINGLE_THREAD_PRODUCT // (3 * size * window)
-    by_cache = STRIP_BYTES // (3 * kind.itemsize * across.inputs)
+    channels = rows.shape[1]
+    by_threads = SINGLE_THREAD_PRODUCT // (channels * size * window)
+    by_cache = strip_bytes // (channels * kind.itemsize * across.inputs)
     height = max(1, min(by_threads, by_cache, count))
-    source: Planes = np.zeros((height, 3, across.inputs), kind)
-    filtered: Planes = np.empty((height, 3, across.outputs), kind)
-    margin = horizontal.begin - across.begin
-    inside = slice(margin, margin + horizontal.end - horizontal.begin)
+    source: Planes = np.zeros((height, channels, across.inputs), kind)
+    filtered: Planes = np.empty((height, channels, across.outputs), kind)
 
-    def strip(begin: int) -> _Strip:
+    def strip(begin: int) -> Strip:
         used = min(height, count - begin)
-        lines = source[:used].reshape(3 * used, across.inputs)
+        rounded = rows[begin : begin + used]
+        results = filtered[:used] if rounds else rounded
+        lines = source[:used].reshape(channels * used, across.inputs)
         line, value = lines.strides
-        return _Strip(
+        return Strip(
             rows=slice(vertical.begin + begin, vertical.begin + begin + used),
+            lines=source[:used],
             pixels=source[:used, :, inside],
-            windows=as_strided(lines, (blocks, 3 * used, window), (across.step * value, line, value), writeable=False),
-            blocks=filtered[:used].reshape(3 * used, blocks, size).transpose(1, 0, 2),
-            filtered=filtered[:used],
-            rounded=rows[begin : begin + used],
+            windows=as_strided(
+                lines, (blocks, channels * used, window), (across.step * value, line, value), writeable=False
+            ),
+            blocks=results.reshape(channels * used, blocks, size).transpose(1, 0, 2),
+            filtered=results,
+            rounded=rounded,
         )
 
     return tuple(strip(begin) for begin in range(0, count, height))
@@ -378,8 +446,8 @@ def _vertical_views(rows: Planes, resized: Planes, down: Bands) -> tuple[Planes,
     """Make the operand and the result of the vertical pass, with the columns in parts that one thread multiplies.
 
     Args:
-        rows: ``(inputs, 3, columns)``, the filtered rows.
-        resized: ``(outputs, 3, columns)``.
+        rows: ``(inputs, channels, columns)``, the filtered rows.
+        resized: ``(outputs, channels, columns)``.
         down: bands of the columns.
 
     Returns:
