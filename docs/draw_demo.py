@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
-import cv2
 from PIL import Image
+
+from vitedge.demo.clip import read_frames
 
 FRAME = 90
 WIDTH = 820
@@ -15,12 +17,10 @@ COLORS = 200
 
 def main() -> None:
     """Take one frame, shrink it, and reduce its colours to keep the repository small."""
-    capture = cv2.VideoCapture(str(Path(sys.argv[1]) / "annotated.mp4"))
-    capture.set(cv2.CAP_PROP_POS_FRAMES, FRAME)
-    read, frame = capture.read()
-    if not read:
+    frame = next(itertools.islice(read_frames(Path(sys.argv[1]) / "annotated.mp4"), FRAME, None), None)
+    if frame is None:
         raise SystemExit(f"{sys.argv[1]}/annotated.mp4 has no frame {FRAME}; run make demo first")
-    picture = Image.fromarray(frame[..., ::-1].copy())
+    picture = Image.fromarray(frame[..., ::-1])
     small = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
     output = Path(__file__).parent / "images" / "demo.png"
     output.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vitedge.errors import BrokenExtraError, MissingExtraError
-from vitedge.extras import import_fix, require
+from vitedge.extras import require
 
 Plant = Callable[[str, str], None]
 
@@ -64,11 +64,6 @@ def test_a_package_without_what_it_needs_is_missing(plant: Plant) -> None:
     plant("half_a_package", "import what_nobody_has_installed")
     with pytest.raises(MissingExtraError, match="what_nobody_has_installed, which is not installed"):
         require("half_a_package", extra="camera", purpose="this test")
-
-
-def test_opencv_has_a_build_that_needs_fewer_libraries() -> None:
-    fix = import_fix("cv2", "libGL.so.1: cannot open shared object file: No such file or directory")
-    assert fix.startswith("sudo apt-get install libgl1; or: pip install opencv-python-headless")
 
 
 def test_the_command_line_prints_no_traceback(

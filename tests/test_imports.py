@@ -19,11 +19,11 @@ from vitedge.extras import require
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("vitedge", "calib", "converters", "runtime")
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "onnx_ir": "onnxscript"}
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "onnx_ir": "onnxscript"}
 OPTIONAL = (
     "torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "nncf", "openvino", "cv2", "PIL",
     "safetensors", "sklearn", "scipy", "transformers", "huggingface_hub", "tqdm", "distributed", "cuda", "cryptography",
-    "tensorrt", "tensorrt_rtx",
+    "tensorrt", "tensorrt_rtx", "av",
 )  # fmt: skip
 
 BLOCKER = f"""
@@ -138,7 +138,19 @@ def test_every_requirement_names_an_extra_that_brings_it(pyproject: dict[str, An
 
 @pytest.mark.parametrize(
     "extra",
-    ["openvino", "onnxruntime", "camera", "convert", "transformers", "demo", "cluster", "jetson", "rtx", "signing"],
+    [
+        "openvino",
+        "onnxruntime",
+        "camera",
+        "window",
+        "convert",
+        "transformers",
+        "demo",
+        "cluster",
+        "jetson",
+        "rtx",
+        "signing",
+    ],
 )
 def test_a_missing_package_names_the_command_that_installs_it(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:

@@ -59,11 +59,10 @@ def import_fix(module: str, reason: str) -> str:
     top = module.partition(".")[0]
     missing = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open", reason)
     if missing is not None:
-        headless = "; or: pip install opencv-python-headless, which needs fewer libraries" if top == "cv2" else ""
         package = _SYSTEM_PACKAGES.get(missing[1])
         if package is None:
-            return f"install the package of your system that holds {missing[1]}{headless}"
-        return f"sudo apt-get install {package}{headless}"
+            return f"install the package of your system that holds {missing[1]}"
+        return f"sudo apt-get install {package}"
     if any(sign in reason for sign in _NUMPY_SIGNS):
         return f"NumPy and {top} do not fit: install a newer {top}; or an older NumPy: pip install 'numpy<2'"
     return f"python -c 'import {module}' shows the whole error; install {top} again"

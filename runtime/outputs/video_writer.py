@@ -177,7 +177,7 @@ class VideoWriter:
             VitedgeError: the file cannot be written on, for example because the disk is full.
         """
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
-        matrix = "ITU601" if self._stream.pix_fmt == "yuvj420p" else "ITU709"
+        matrix = None if self._stream.pix_fmt == "yuvj420p" else "ITU709"  # None is BT.601, as in all JPEG pictures
         frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=matrix)
         self._tick = max(self._tick + self._step, round(seconds / self._unit))
         frame.pts, frame.time_base = self._tick, self._unit

@@ -32,7 +32,7 @@ class Window:
     """
 
     def __init__(self, title: str = "vitedge") -> None:
-        self._cv2 = require("cv2", extra="camera", purpose="showing a window")
+        self._cv2 = require("cv2", extra="window", purpose="showing a window")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         check_window(self._cv2)
         self._title = escape.terminal(title)
@@ -88,7 +88,7 @@ def check_window(cv2: Any) -> None:
         raise VitedgeError(
             "this OpenCV was built without windows",
             expected="a build with Qt or GTK",
-            fix="pip uninstall opencv-python-headless; pip install opencv-python; or save a video instead",
+            fix='pip uninstall opencv-python-headless; pip install "vitedge[window]"; or save a video instead',
         )
     probe = child.code_command(WINDOW_PROBE)
     try:

@@ -19,7 +19,7 @@ from vitedge.verbs import doctor
 from vitedge.verbs.doctor import Diagnosis, OpenVino, read_opencv_build
 
 DISTRIBUTIONS = {
-    "cv2": "opencv-python-headless",
+    "cv2": "opencv-python",
     "PIL": "pillow",
     "sklearn": "scikit-learn",
     "cuda.bindings": "cuda-bindings",
@@ -32,8 +32,8 @@ def test_json_is_complete_and_versioned(capsys: pytest.CaptureFixture[str]) -> N
     found = json.loads(capsys.readouterr().out)
     assert found["version"] == 1
     assert set(found) == {
-        "version", "vitedge", "python", "system", "numpy", "packages", "processor", "memory", "openvino", "opencv",
-        "nvidia", "cameras", "recommendation",
+        "version", "vitedge", "python", "system", "numpy", "packages", "processor", "memory", "openvino", "pyav",
+        "opencv", "nvidia", "cameras", "recommendation",
     }  # fmt: skip
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert [each["name"] for each in found["packages"]] == list(doctor.PACKAGES)
@@ -52,7 +52,7 @@ def test_table_names_every_optional_package_of_pyproject(pyproject: dict[str, An
         (re.split(r"[><=\[;]", requirement)[0], extra)
         for extra, requirements in extras.items()
         for requirement in requirements
-        if extra != "dev" and not requirement.startswith("vitedge[")
+        if extra != "dev" and not requirement.startswith(("vitedge[", "opencv-python-headless"))  # listed with windows
     }
     shown = {(DISTRIBUTIONS.get(name, name), extra) for name, extra in doctor.PACKAGES.items()}
     assert shown <= listed
@@ -100,6 +100,23 @@ def test_what_cannot_be_read_is_unavailable(diagnosis: Diagnosis) -> None:
     assert "precision      unavailable" in printed
 
 
+def test_what_pyav_can_do(diagnosis: Diagnosis) -> None:
+    av = pytest.importorskip("av")
+    pyav = diagnosis.pyav
+    assert (pyav.version, pyav.ffmpeg, pyav.h264_encoder) == (av.__version__, av.ffmpeg_version_info, "libx264")
+    assert f"PyAV           {pyav.version}, FFmpeg {pyav.ffmpeg}, writes H.264 with libx264" in as_text(diagnosis)
+    without = replace(diagnosis, pyav=replace(pyav, h264_encoder=None))
+    assert "has no H.264 encoder" in as_text(without)
+
+
+def test_windows_come_from_opencv(diagnosis: Diagnosis) -> None:
+    lacking = replace(diagnosis.opencv, problem="asking OpenCV needs cv2, which is not installed")
+    assert "windows        asking OpenCV needs cv2" in as_text(replace(diagnosis, opencv=lacking))
+    assert "windows        OpenCV with QT5" in as_text(
+        replace(diagnosis, opencv=replace(lacking, gui="QT5", problem=""))
+    )
+
+
 def test_opencv_build() -> None:
     found = read_opencv_build("  GUI:     GTK3\n\n  Video I/O:\n    FFMPEG:    YES\n    GStreamer:   YES (1.20.3)\n")
     assert (found.gui, found.ffmpeg, found.gstreamer) == ("GTK3", "YES", "YES (1.20.3)")
@@ -134,6 +151,7 @@ def test_works_with_numpy_alone() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("not installed: pip install") == len(doctor.PACKAGES)
     assert "OpenVINO       unavailable" in result.stdout
+    assert "PyAV           unavailable" in result.stdout
 
 
 def test_what_there_is_to_run_tensorrt_with() -> None:

@@ -11,7 +11,7 @@ from vitedge.runtime.system.cameras import Camera
 from vitedge.runtime.system.capabilities import Recommendation
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory
 from vitedge.safety import escape
-from vitedge.verbs.doctor import Diagnosis, Nvidia, OpenVino, Package, Processor, doctor
+from vitedge.verbs.doctor import Diagnosis, Nvidia, OpenVino, Package, Processor, PyAv, doctor
 
 EPILOG = """\
 examples:
@@ -128,10 +128,16 @@ def _nvidia_lines(nvidia: Nvidia) -> list[tuple[str, str]]:
 
 
 def _camera_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
-    opencv = diagnosis.opencv
-    built = opencv.problem or f"GStreamer {opencv.gstreamer}, FFmpeg {opencv.ffmpeg}, windows {opencv.gui}"
     cameras = [(each.path, _camera_text(each)) for each in diagnosis.cameras]
-    return [("OpenCV", built), *(cameras or [("V4L2", "no /dev/video*")])]
+    windows = diagnosis.opencv.problem or f"OpenCV with {diagnosis.opencv.gui}"
+    return [("PyAV", _pyav_text(diagnosis.pyav)), ("windows", windows), *(cameras or [("V4L2", "no /dev/video*")])]
+
+
+def _pyav_text(pyav: PyAv) -> str:
+    if pyav.problem:
+        return f"{UNAVAILABLE}: {pyav.problem}"
+    encoder = f"writes H.264 with {pyav.h264_encoder}" if pyav.h264_encoder else "has no H.264 encoder"
+    return f"{pyav.version}, FFmpeg {pyav.ffmpeg}, {encoder}"
 
 
 def _camera_text(camera: Camera) -> str:

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -20,7 +19,7 @@ from vitedge.runtime.outputs.overlay import BACKGROUND, BAR, MUTED, TEXT, Colour
 WRONG: Colour = (70, 70, 230)
 SIDEBAR = 344
 MARGIN = 11
-BORDER = 6
+BORDER = 3
 
 
 def write_annotated(
@@ -68,7 +67,7 @@ def _with_sidebar(frame: NDArray[np.uint8], answer: str, truth: str, count: str,
     draw.text((MARGIN, height - 4 * 16 - MARGIN), count, font=_font(18), fill=TEXT)
     draw.text((MARGIN, height - 2 * 16 - MARGIN), caption, font=_font(14), fill=MUTED)
     marked = frame.copy()
-    cv2.rectangle(marked, (0, 0), (frame.shape[1] - 1, height - 1), colour, BORDER)
+    marked[:BORDER] = marked[-BORDER:] = marked[:, :BORDER] = marked[:, -BORDER:] = colour
     return np.concatenate([np.asarray(sidebar), marked], axis=1)
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.demo.digits import LABELS, Digits
 from vitedge.demo.scenes import MATERIALS, Scene, jittered, render
-from vitedge.errors import VitedgeError
 from vitedge.progress import Progress
+from vitedge.runtime.outputs.video_writer import VideoWriter
+from vitedge.runtime.sources.open import open_source
 
 HEIGHT = 480
 FPS = 24.0
 FRAMES_PER_DIGIT = 12
 DIGITS_PER_CLASS = 3
 SEED = 7
-CODEC = "mp4v"
 
 
 def frames_in(digits: Digits) -> int:
@@ -54,7 +54,7 @@ def write_clip(path: Path, digits: Digits, progress: Progress) -> tuple[str, ...
         The truth of each frame, in order.
 
     Raises:
-        VitedgeError: OpenCV cannot write it.
+        VitedgeError: it cannot be written.
     """
     frames = progress.track(clip_frames(digits), total=frames_in(digits), unit="frames")
     write_video(path, frames)
@@ -62,45 +62,29 @@ def write_clip(path: Path, digits: Digits, progress: Progress) -> tuple[str, ...
 
 
 def write_video(path: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
-    """Write ``H×W×3`` uint8 BGR pictures of one size as an MPEG-4 video.
+    """Write ``H×W×3`` uint8 BGR pictures of one size, with even sides, as a video.
 
     Raises:
-        VitedgeError: OpenCV cannot write it.
+        VitedgeError: it cannot be written.
     """
-    writer = cv2.VideoWriter()
-    try:
-        for picture in pictures:
-            if not writer.isOpened():
-                size = (picture.shape[1], picture.shape[0])
-                writer.open(str(path), cv2.VideoWriter.fourcc(*CODEC), FPS, size)
-            if not writer.isOpened():
-                raise VitedgeError(
-                    f"OpenCV cannot write {path}",
-                    expected="an OpenCV that was built with FFmpeg",
-                    fix="pip install opencv-python-headless",
-                )
-            writer.write(picture)
-    finally:
-        writer.release()
+    with ExitStack() as stack:
+        writer: VideoWriter | None = None
+        for number, picture in enumerate(pictures):
+            if writer is None:
+                writer = VideoWriter(path, height=picture.shape[0], width=picture.shape[1], fps=FPS)
+                stack.callback(writer.close)
+            writer.write(picture, number / FPS)
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     """Read the frames of a clip, ``480×640×3`` uint8 BGR.
 
     Raises:
-        VitedgeError: OpenCV cannot read it.
+        FrameSourceError: it cannot be read.
     """
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise VitedgeError(f"OpenCV cannot read {path}", expected="the clip that was just written")
-    try:
-        while True:
-            read, frame = capture.read()
-            if not read:
-                return
-            yield frame
-    finally:
-        capture.release()
+    with open_source(path) as source:
+        for frame in source:
+            yield frame.image
 
 
 def _shot(random: np.random.Generator) -> Iterator[Scene]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from vitedge.demo.digits import LABELS, Digits
 from vitedge.demo.scenes import random_scene, render
@@ -31,8 +31,14 @@ def write_photos(folder: Path, digits: Digits, *, seed: int, progress: Progress)
     for number, (scan, label) in enumerate(progress.track(pairs, total=len(digits), unit="images")):
         photo = render(scan, random_scene(random, spread=SPREAD), height=HEIGHT, random=random)
         path = folder / LABELS[label] / f"{number:04}.jpg"
-        if not cv2.imwrite(str(path), photo, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
-            raise VitedgeError(f"{path} cannot be written", expected="room for about 10 MB", fix="free some disk space")
+        try:
+            Image.fromarray(photo[..., ::-1]).save(path, quality=QUALITY)
+        except OSError as error:
+            raise VitedgeError(
+                f"{path} cannot be written: {error.strerror}",
+                expected="room for about 10 MB",
+                fix="free some disk space",
+            ) from error
 
 
 def sample(digits: Digits, count: int, *, seed: int) -> Digits:

@@ -18,6 +18,7 @@ from vitedge.runtime.engines.tensorrt.cuda import load_cuda
 from vitedge.runtime.engines.tensorrt.device import EXTRAS, import_tensorrt
 from vitedge.runtime.engines.tensorrt.fingerprint import read_l4t
 from vitedge.runtime.engines.tensorrt.versions import api_of
+from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS, best_encoder
 from vitedge.runtime.system.cameras import Camera, list_cameras
 from vitedge.runtime.system.capabilities import Recommendation, read_features, recommend_precision
 from vitedge.runtime.system.cgroups import cpu_limit
@@ -27,8 +28,9 @@ from vitedge.version import VERSION
 PACKAGES: dict[str, str] = {
     "openvino": "openvino",
     "onnxruntime": "onnxruntime",
-    "cv2": "camera",
+    "av": "camera",
     "PIL": "camera",
+    "cv2": "window",
     "torch": "convert",
     "timm": "convert",
     "onnx": "convert",
@@ -114,6 +116,23 @@ class Nvidia:
 
 
 @dataclass(frozen=True)
+class PyAv:
+    """The build of PyAV; ``problem`` says why it is unknown.
+
+    Attributes:
+        version: version of PyAV.
+        ffmpeg: version of FFmpeg in it.
+        h264_encoder: the encoder that writes videos; None if it has none.
+        problem: empty if PyAV can be imported.
+    """
+
+    version: str
+    ffmpeg: str
+    h264_encoder: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
 class OpenCv:
     """The build of OpenCV; ``problem`` says why it is unknown."""
 
@@ -136,6 +155,7 @@ class Diagnosis:
     memory: Memory
     openvino: OpenVino
     nvidia: Nvidia
+    pyav: PyAv
     opencv: OpenCv
     cameras: tuple[Camera, ...]
     recommendation: Recommendation | None
@@ -154,6 +174,7 @@ def doctor() -> Diagnosis:
         memory=read_memory(),
         openvino=_openvino(),
         nvidia=_nvidia(),
+        pyav=_pyav(),
         opencv=_opencv(),
         cameras=list_cameras(),
         recommendation=recommend_precision(features, platform.machine()),
@@ -232,9 +253,17 @@ def _tensorrt(name: TensorrtModule) -> tuple[str, str]:
         return "", _first_line(error)
 
 
+def _pyav() -> PyAv:
+    try:
+        av = require("av", extra="camera", purpose="asking PyAV")
+        return PyAv(str(av.__version__), str(av.ffmpeg_version_info), best_encoder(VIDEO_FORMATS[".mov"]), problem="")
+    except (VitedgeError, AttributeError) as error:
+        return PyAv(UNAVAILABLE, UNAVAILABLE, None, problem=_first_line(error))
+
+
 def _opencv() -> OpenCv:
     try:
-        build = require("cv2", extra="camera", purpose="asking OpenCV").getBuildInformation()
+        build = require("cv2", extra="window", purpose="asking OpenCV").getBuildInformation()
     except (VitedgeError, ImportError, AttributeError, OSError) as error:
         return OpenCv(gstreamer=UNAVAILABLE, ffmpeg=UNAVAILABLE, gui=UNAVAILABLE, problem=_first_line(error))
     return read_opencv_build(build)

@@ -99,7 +99,7 @@ class TestWindow:
             pytest.skip("this OpenCV has windows")
         with pytest.raises(VitedgeError, match="built without windows") as raised:
             Window()
-        assert "pip install opencv-python" in raised.value.fix
+        assert 'pip install "vitedge[window]"' in raised.value.fix
 
     @pytest.mark.parametrize("failure", [{"returncode": -6}, {"error": subprocess.TimeoutExpired("python", 20)}])
     def test_no_screen_is_one_clear_error(self, failure: dict[str, object], monkeypatch: pytest.MonkeyPatch):
