@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import unquote
 
 from vitedge.errors import UsageError, did_you_mean, near_spellings
+from vitedge.runtime.sources.addresses import split_address
 from vitedge.safety.escape import terminal
 from vitedge.safety.limits import IMAGE_PIXELS, IMAGE_SIDE
 from vitedge.safety.redact import redact_address
@@ -132,7 +133,7 @@ def options_as(kind: type[OptionsT], options: SourceOptions | None, source: str)
     """
     if options is None:
         return kind()
-    if isinstance(options, kind):
+    if type(options) is kind:
         return options
     if type(options) in kind.__mro__ and isinstance(options, SourceOptions):
         return kind(**{field.name: getattr(options, field.name) for field in fields(options)})
@@ -170,7 +171,7 @@ def take_options(
     """
     given = options_as(kind, options, address)
     names = _names(kind) - without
-    place = address.find("?")
+    place = address.find("?", _end_of_host(address))
     if place < 0:
         return address, given
     end = address.find("#", place)
@@ -190,6 +191,12 @@ def take_options(
         return address, given
     kept = f"?{'&'.join(rest)}" if rest else ""
     return f"{address[:place]}{kept}{fragment}", _combined(kind, ours, given)
+
+
+def _end_of_host(address: str) -> int:
+    """Return where the path of an address begins; a password before it may hold any character."""
+    parts = split_address(address)
+    return len(address) - len(parts.rest) if parts is not None and address.endswith(parts.rest) else 0
 
 
 def _names(kind: type[SourceOptions]) -> frozenset[str]:

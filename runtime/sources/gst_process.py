@@ -1,0 +1,247 @@
+"""``PipelineProcess``: ``gst-launch-1.0`` as a child whose frames come through a pipe.
+
+A crash of a driver's element ends the child, not the app. A thread of its own starts the child, reads what it says and
+ends it. The kernel kills the child when that thread ends, so that it does not outlive an app that is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+
+from vitedge.errors import FrameSourceError
+
+PROGRAM = "gst-launch-1.0"
+INSTALL = "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+LINES_KEPT = 200
+LINE_BYTES = 4_096
+GRACE_SECONDS = 2.0
+"""Seconds for a pipeline to give its camera back before it is killed."""
+EXIT_SECONDS = 0.5
+"""Seconds for all pipelines together at the end of the interpreter, after which the kernel kills them."""
+LOOK_MILLISECONDS = 50
+"""How often a thread that waits for the child looks whether it shall end."""
+PIPE_BYTES = 1 << 20
+
+_LIVE = "pipeline is live"
+_NOT_LIVE = ("pipeline is prerolling", "pipeline is prerolled", "setting pipeline to playing")
+_LAUNCH = """\
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+os.getppid() == int(sys.argv[1]) or os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Let the kernel kill this process when its parent ends (PR_SET_PDEATHSIG), then become another program."""
+
+
+class PipelineProcess:
+    """A running pipeline, and the read end of the pipe into which it writes; PyAV takes it as a file.
+
+    Any thread may call ``stop``. One thread at a time calls ``read``.
+
+    Args:
+        elements: the pipeline as arguments of ``gst-launch-1.0``, without its end; no shell sees them.
+        ending: the elements that write into the pipe, with ``{descriptor}`` for its write end.
+
+    Attributes:
+        timeout: seconds that a ``read`` may wait.
+        timed_out: whether a ``read`` waited longer.
+
+    Raises:
+        FrameSourceError: ``gst-launch-1.0`` is not installed, or cannot be started.
+    """
+
+    def __init__(self, elements: Sequence[str], ending: str, *, timeout: float) -> None:
+        self.timeout = timeout
+        self.timed_out = False
+        command = _command(elements)
+        self._read_end, write_end = os.pipe()
+        self._closing = threading.Lock()
+        self._stop_at = 0.0
+        self._stopping = threading.Event()
+        self._classified = threading.Event()
+        self._ended = threading.Event()
+        self._live = False
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._exit_code: int | None = None
+        self._problem: OSError | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        command += ["!", *ending.format(descriptor=write_end).split()]
+        self._thread = threading.Thread(
+            target=self._run, args=(command, write_end), name="vitedge-gstreamer", daemon=True
+        )
+        self._process = os.getpid()
+        self._thread.start()
+        _running.add(self)
+
+    def is_live(self, timeout: float) -> bool:
+        """Wait until GStreamer has said whether the pipeline is live, and return it; False if it said nothing."""
+        self._classified.wait(timeout)
+        return self._live
+
+    def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes; none at the end, after a timeout, and when the pipeline is stopped."""
+        deadline = time.monotonic() + self.timeout
+        while not self._stopping.is_set():
+            if _is_readable(self._read_end):
+                return os.read(self._read_end, size)
+            if time.monotonic() > deadline:
+                self.timed_out = True
+                return b""
+        return b""
+
+    def stop(self) -> None:
+        """Ask the child to end; its thread kills it if it does not."""
+        self._stop_at = self._stop_at or time.monotonic()
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Stop the child and close the pipe; no ``read`` may be under way."""
+        self.stop()
+        with self._closing:
+            if self._read_end >= 0:
+                os.close(self._read_end)
+                self._read_end = -1
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopping.is_set()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end of the child; return whether it has ended."""
+        return self._ended.wait(timeout)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The last lines that the child wrote to standard output and standard error."""
+        return tuple(self._lines)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the child; negative for the signal that ended it, None while it runs."""
+        return self._exit_code
+
+    @property
+    def problem(self) -> OSError | None:
+        """Why the child could not be started."""
+        return self._problem
+
+    def _run(self, command: list[str], write_end: int) -> None:
+        try:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(write_end,),
+                start_new_session=True,  # so that Ctrl-C reaches this process alone
+                env={**os.environ, "LC_ALL": "C", "GST_DEBUG_NO_COLOR": "1"},
+            )
+        except OSError as error:
+            self._problem = error
+        finally:
+            os.close(write_end)
+        if self._child is not None:
+            self._attend(self._child)
+        self._classified.set()
+        self._ended.set()
+
+    def _attend(self, child: subprocess.Popen[bytes]) -> None:
+        """Read what the child says until it ends; kill it when it does not end in time."""
+        assert child.stdout is not None
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
+        rest = b""
+        with child.stdout as said:
+            while read := self._next(said.fileno()):
+                *lines, rest = (rest + read)[-LINE_BYTES:].split(b"\n")
+                for line in lines:
+                    self._hear(line.decode("utf-8", "replace").rstrip())
+        self._hear(rest.decode("utf-8", "replace"))
+        self._exit_code = self._reap(child)
+
+    def _next(self, descriptor: int) -> bytes:
+        """Return what the child says next; nothing when it has closed its outputs."""
+        while not _is_readable(descriptor):
+            self._kill_late()
+        return os.read(descriptor, LINE_BYTES)
+
+    def _kill_late(self) -> None:
+        """Kill a child that was asked to end and has not done so in time."""
+        if self._stopping.is_set() and time.monotonic() > self._stop_at + GRACE_SECONDS:
+            self._signal(signal.SIGKILL)
+
+    def _reap(self, child: subprocess.Popen[bytes]) -> int:
+        """Wait for a child that has closed its outputs."""
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(LOOK_MILLISECONDS / 1000)
+            self._kill_late()
+
+    def _hear(self, line: str) -> None:
+        if not line:
+            return
+        self._lines.append(line)
+        text = line.lower()
+        if _LIVE in text:
+            self._live = True
+        if _LIVE in text or text.startswith(_NOT_LIVE):
+            self._classified.set()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child and its own children, if the child has not been reaped."""
+        child = self._child
+        is_ours = self._process == os.getpid()  # a forked child has the object, and not the pipeline
+        if is_ours and child is not None and child.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(child.pid, number)
+
+
+_running: weakref.WeakSet[PipelineProcess] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """Run when the interpreter exits: let pipelines give their cameras back."""
+    left = [each for each in _running if not each.wait(0)]
+    for process in left:
+        process.stop()
+    deadline = time.monotonic() + EXIT_SECONDS
+    for process in left:
+        process.wait(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_end_all)
+
+
+def _is_readable(descriptor: int) -> bool:
+    """Wait a moment until a pipe has data or an end."""
+    poll = select.poll()  # unlike select.select, for any number of a descriptor
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(LOOK_MILLISECONDS))
+
+
+def _command(elements: Sequence[str]) -> list[str]:
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise FrameSourceError(
+            f"a pipeline needs {PROGRAM}, which is not installed",
+            expected="the tools of GStreamer",
+            fix=INSTALL,
+            cause="not_found",
+        )
+    if sys.platform == "linux" and sys.executable:
+        return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), program, *elements]
+    return [program, *elements]

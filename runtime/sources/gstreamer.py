@@ -1,0 +1,215 @@
+"""``gst:PIPELINE`` and ``csi://0``: frames of a GStreamer pipeline, which runs in a child process.
+
+The child writes raw frames with their timestamps, as Matroska, into a pipe that PyAV reads. No Python bindings of
+GStreamer are needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from vitedge.errors import FrameSourceError, UsageError, VitedgeError
+from vitedge.extras import require
+from vitedge.runtime.sources.causes import fail
+from vitedge.runtime.sources.clock import TimestampClock
+from vitedge.runtime.sources.csi import MOST_SENSORS, csi_elements
+from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.gst_errors import pipeline_error
+from vitedge.runtime.sources.gst_process import PipelineProcess
+from vitedge.runtime.sources.options import CameraOptions, SourceOptions
+from vitedge.safety.redact import redact_address
+
+ENDING = "videoconvert ! video/x-raw,format=I420 ! matroskamux streamable=true ! fdsink fd={descriptor} sync=false"
+"""Appended to every pipeline. ``matroskamux`` keeps the timestamps of raw frames, which few containers do."""
+READ_BYTES = 1 << 20
+END_SECONDS = 1.0
+"""Seconds that a child has to say why it ended, after its last frame."""
+NAME_CHARACTERS = 120
+
+
+class PipelineFrames(Decoded):
+    """Frames of a pipeline, which the source owns.
+
+    Args:
+        process: the pipeline.
+        container: the container that reads from it.
+        name: name in messages, without secrets.
+        live: whether frames that nobody reads are lost.
+        options: timeouts, and whether frames keep planes.
+    """
+
+    def __init__(
+        self, process: PipelineProcess, container: Any, name: str, *, live: bool, options: SourceOptions
+    ) -> None:
+        self._process = process
+        super().__init__(
+            _PipelineContainer(container, process),
+            name,
+            live=live,
+            options=options,
+            clock=TimestampClock(),
+            failed=self._explain,
+        )
+
+    def close(self) -> None:
+        """End the pipeline."""
+        self._process.stop()
+        super().close()
+
+    def _explain(self, _: BaseException, delivered: int) -> FrameSourceError:
+        return _reading_error(self._process, self.name, delivered)
+
+
+class _PipelineContainer:
+    """A PyAV container that ends its pipeline, and raises when the pipeline failed instead of ending."""
+
+    def __init__(self, container: Any, process: PipelineProcess) -> None:
+        self._container = container
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def demux(self, *streams: Any) -> Iterator[Any]:
+        """Yield the packets.
+
+        Raises:
+            BrokenPipeError: the pipeline failed, or sent no frame in time.
+        """
+        yield from self._container.demux(*streams)
+        if self._process.stopped:
+            return
+        self._process.wait(0 if self._process.timed_out else END_SECONDS)
+        if self._process.timed_out or self._process.exit_code not in (0, None):
+            raise BrokenPipeError(errno.EPIPE, "the pipeline failed")
+
+    def close(self) -> None:
+        """Close the container, then the pipe."""
+        self._container.close()
+        self._process.close()
+
+
+def open_pipeline(pipeline: str, options: SourceOptions | None = None) -> PipelineFrames:
+    """Open a GStreamer pipeline, written as for ``gst-launch-1.0`` and without a sink. No shell sees it.
+
+    Raises:
+        FrameSourceError: GStreamer, an element, the camera or the file is missing, or no frame comes.
+        UsageError: GStreamer cannot parse the pipeline.
+        MissingExtraError: PyAV is not installed.
+    """
+    elements = parse_pipeline(pipeline)
+    name = f"gst:{redact_address(pipeline)}"
+    shown = name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
+    return _open(elements, shown, options or SourceOptions(), live=None)
+
+
+def open_csi(sensor: str, options: CameraOptions) -> PipelineFrames:
+    """Open a camera on the ribbon cable of a Jetson or a Raspberry Pi.
+
+    Args:
+        sensor: number of the camera; empty for the first.
+        options: size and rate.
+
+    Raises:
+        FrameSourceError: this machine has no such camera, or it does not start.
+        UsageError: the number or an option is wrong.
+        MissingExtraError: PyAV is not installed.
+    """
+    number = sensor or "0"
+    if not (number.isascii() and number.isdecimal() and len(number) < 3 and int(number) < MOST_SENSORS):
+        raise UsageError(
+            f"the camera is csi://{redact_address(sensor)}", expected=f"csi://0 to csi://{MOST_SENSORS - 1}"
+        )
+    return _open(csi_elements(int(number), options), f"csi://{int(number)}", options, live=True)
+
+
+def parse_pipeline(pipeline: str) -> list[str]:
+    """Split a pipeline into arguments, as a shell would split it.
+
+    Raises:
+        UsageError: it is empty, has an open quotation mark, begins with an option, or ends in a sink.
+    """
+    try:
+        elements = shlex.split(pipeline)
+    except ValueError as error:
+        raise _wrong(f"a quotation mark is not closed ({error})") from None
+    if not elements:
+        raise _wrong("it is empty")
+    if elements[0].startswith("-"):
+        raise _wrong(f"it begins with {elements[0]!r:.40}, an option of gst-launch-1.0")
+    last = len(elements) - elements[::-1].index("!") if "!" in elements else 0
+    if last < len(elements) and elements[last].endswith("sink"):
+        raise _wrong(f"it ends in the sink {elements[last]!r:.40}: vitedge adds its own")
+    return elements
+
+
+def _wrong(why: str) -> UsageError:
+    return UsageError(
+        f"the pipeline cannot be used: {why}",
+        expected="elements as gst-launch-1.0 takes them, such as gst:v4l2src device=/dev/video0 ! videoconvert",
+    )
+
+
+def _open(elements: list[str], name: str, options: SourceOptions, *, live: bool | None) -> PipelineFrames:
+    av = require("av", extra="camera", purpose="reading a GStreamer pipeline")
+    begun = time.monotonic()
+    process = PipelineProcess(elements, ENDING, timeout=options.open_timeout)
+    try:
+        container = av.open(
+            process,
+            format="matroska",
+            options={"analyzeduration": "0", "probesize": "32"},
+            buffer_size=READ_BYTES,
+            metadata_errors="replace",
+        )
+        is_live = process.is_live(max(0.0, begun + options.open_timeout - time.monotonic())) if live is None else live
+    except errors_of_pyav():
+        error = _opening_error(process, name, options)
+        process.close()
+        fail(error)
+    except BaseException:
+        process.close()
+        raise
+    process.timeout = options.read_timeout
+    try:
+        return PipelineFrames(process, container, name, live=is_live, options=options)
+    except BaseException:
+        process.close()
+        raise
+
+
+def _opening_error(process: PipelineProcess, name: str, options: SourceOptions) -> VitedgeError:
+    if process.timed_out:
+        return _timed_out(name, options.open_timeout, 0)
+    process.wait(END_SECONDS)
+    if process.problem is not None:
+        return FrameSourceError(
+            f"gst-launch-1.0 cannot be started for {name}: {process.problem.strerror}",
+            expected="a program that this user may run",
+            fix="gst-launch-1.0 --version",
+            cause="permission" if isinstance(process.problem, PermissionError) else None,
+        )
+    return pipeline_error(name, process.messages, process.exit_code, 0)
+
+
+def _reading_error(process: PipelineProcess, name: str, delivered: int) -> FrameSourceError:
+    if process.timed_out:
+        return _timed_out(name, process.timeout, delivered)
+    found = pipeline_error(name, process.messages, process.exit_code, delivered)
+    if isinstance(found, FrameSourceError):
+        return found
+    return FrameSourceError(found.problem, expected=found.expected, fix=found.fix)
+
+
+def _timed_out(name: str, seconds: float, delivered: int) -> FrameSourceError:
+    after = f" after {delivered} frames" if delivered else ""
+    return FrameSourceError(
+        f"{name} gave no frame for {seconds:g} s{after}",
+        expected="a pipeline whose camera delivers",
+        fix="run it by itself: gst-launch-1.0 -v PIPELINE ! fakesink silent=false",
+        cause="timeout",
+    )

@@ -1,0 +1,372 @@
+"""Cameras of Linux, through PyAV's V4L2: MJPG first, then what the camera has."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vitedge.errors import Cause, FrameSourceError, UsageError, did_you_mean
+from vitedge.extras import require
+from vitedge.runtime.sources.causes import cause_of, fail, reason_of
+from vitedge.runtime.sources.clock import DeviceClock
+from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.options import CameraOptions
+from vitedge.runtime.system.cameras import (
+    is_multiplanar,
+    lasting_path,
+    list_cameras,
+    list_formats,
+    list_holders,
+    permission_fix,
+)
+
+LARGEST_CAMERA = 1 << 20
+"""Linux's limit for the devices of a kind."""
+SLOW_CAMERA_FPS = 15.0
+LOOK_SECONDS = 0.002
+"""How often a camera is asked for its next frame. Its driver knows when it was captured, so that its age stays true."""
+FORMATS = {
+    "MJPG": "mjpeg",
+    "JPEG": "mjpeg",
+    "H264": "h264",
+    "YUYV": "yuyv422",
+    "YUY2": "yuyv422",
+    "UYVY": "uyvy422",
+    "NV12": "nv12",
+    "YU12": "yuv420p",
+    "I420": "yuv420p",
+    "422P": "yuv422p",
+    "GREY": "gray",
+    "RGB3": "rgb24",
+    "BGR3": "bgr24",
+}
+"""Pixel formats of V4L2, with the names that FFmpeg gives them; the first of a name is how it is shown."""
+_NOBODY_BLOCKS = "+4"
+"""FFmpeg's AVFMT_FLAG_NONBLOCK, which has no name among its options: a camera without a signal blocks for ever."""
+
+
+class CameraFrames(Decoded):
+    """Frames of a V4L2 camera, which the source owns.
+
+    Args:
+        container: the camera.
+        device: its path.
+        name: name in messages.
+        options: what was asked of it.
+        notices: what it did not agree to.
+
+    Attributes:
+        lasting: a path under which the same camera is found after it was unplugged; None if udev has none.
+    """
+
+    def __init__(
+        self, container: Any, device: Path, name: str, options: CameraOptions, notices: tuple[str, ...]
+    ) -> None:
+        self._device = device
+        self._stopped = threading.Event()
+        self.lasting = lasting_path(device)
+        super().__init__(
+            _CameraContainer(container, self._stopped, options.read_timeout, self._count_damaged),
+            name,
+            live=True,
+            options=options,
+            clock=DeviceClock(),
+            notices=notices,
+            failed=self._explain,
+        )
+
+    def close(self) -> None:
+        """Free the camera."""
+        self._stopped.set()
+        super().close()
+
+    def _count_damaged(self) -> None:
+        self._undecodable += 1
+
+    def _explain(self, error: BaseException, delivered: int) -> FrameSourceError:
+        return _reading_error(error, self._device, self.name, delivered, self._options.read_timeout)
+
+
+class _CameraContainer:
+    """A PyAV container that does not block; its packets are waited for, so that they can be given up.
+
+    Args:
+        container: the camera.
+        stopped: ends the wait.
+        timeout: seconds to wait for a packet.
+        damaged: called for a frame that the driver marks as damaged, which has no bytes.
+    """
+
+    def __init__(self, container: Any, stopped: threading.Event, timeout: float, damaged: Callable[[], None]) -> None:
+        self._container = container
+        self._stopped = stopped
+        self._timeout = timeout
+        self._damaged = damaged
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def demux(self, *streams: Any) -> Iterator[Any]:
+        """Yield the packets until the camera is closed.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        last = time.monotonic()
+        packets = self._container.demux(*streams)
+        while not self._stopped.is_set():
+            try:
+                packet = next(packets, None)
+            except BlockingIOError:
+                self._check_time(last)
+                self._stopped.wait(LOOK_SECONDS)
+                packets = self._container.demux(*streams)
+                continue
+            if packet is None:
+                return
+            last = time.monotonic()
+            if packet.size or packet.pts is None:
+                yield packet
+            else:
+                self._damaged()
+
+    def _check_time(self, last: float) -> None:
+        if time.monotonic() - last > self._timeout:
+            raise TimeoutError(errno.ETIMEDOUT, "no frame in time")
+
+
+def open_camera(device: int | Path, options: CameraOptions | None = None) -> CameraFrames:
+    """Open a camera, and note in ``notices`` where it did not agree to what was asked.
+
+    It is asked for MJPG, unless the options say otherwise, because most USB cameras also offer uncompressed YUYV at a
+    few frames per second.
+
+    Args:
+        device: the number of the camera, or its path.
+        options: what to ask of it.
+
+    Raises:
+        FrameSourceError: there is no such camera, it is in use, this user may not open it, or it sends no frame.
+        UsageError: the pixel format has no name here.
+        MissingExtraError: PyAV is not installed.
+    """
+    options = options or CameraOptions()
+    _check_format(options.fourcc)
+    av = require("av", extra="camera", purpose="reading cameras")
+    name = f"camera {device}"
+    if sys.platform != "linux":
+        raise FrameSourceError(
+            f"{name}: cameras are read through V4L2, which only Linux has",
+            expected="Linux; or frames of the camera's own library",
+            fix="yield them from a generator: vitedge.FrameIterable(frames, live=True)",
+        )
+    path = Path(f"/dev/video{device}") if isinstance(device, int) else device
+    if isinstance(device, int) and not 0 <= device <= LARGEST_CAMERA:
+        raise _missing(path, name)
+    container = _negotiate(av, path, name, options)
+    try:
+        notices = _differences(container, path, name, options)
+        return CameraFrames(container, path, name, options, notices)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _check_format(fourcc: str | None) -> None:
+    if fourcc is not None and fourcc.upper() not in FORMATS:
+        raise UsageError(
+            f"the pixel format {fourcc!r} is not known",
+            expected=f"one of {', '.join(FORMATS)}",
+            fix=did_you_mean(fourcc.upper(), FORMATS),
+        )
+
+
+def _negotiate(av: Any, path: Path, name: str, options: CameraOptions) -> Any:
+    """Open a camera with the first requests that it takes; FFmpeg refuses a format or rate that it does not have."""
+    container, error = None, None
+    for requests in _requests(options):
+        container, error = _opened(av, path, options, requests)
+        if error is None or getattr(error, "errno", None) != errno.EINVAL:
+            break
+    if error is not None:
+        fail(_opening_error(error, path, name, options))
+    return container
+
+
+def _opened(av: Any, path: Path, options: CameraOptions, requests: dict[str, str]) -> tuple[Any, BaseException | None]:
+    """Return the open camera, or the reason why there is none."""
+    try:
+        container = av.open(
+            str(path),
+            format="v4l2",
+            options=requests,
+            timeout=(options.open_timeout, options.read_timeout),
+            metadata_errors="replace",
+        )
+    except errors_of_pyav() as error:
+        return None, error
+    return container, None
+
+
+def _requests(options: CameraOptions) -> Iterator[dict[str, str]]:
+    """Yield what to ask of a camera: first all that is wanted, at last nothing but the size."""
+    common = {"timestamps": "default", "fflags": _NOBODY_BLOCKS}
+    if options.width is not None:
+        common["video_size"] = f"{options.width}x{options.height}"
+    wanted = {"input_format": FORMATS[(options.fourcc or "MJPG").upper()]}
+    rate = {"framerate": f"{options.fps:g}"} if options.fps is not None else {}
+    yield common | wanted | rate
+    yield common | rate
+    if rate:
+        yield common | wanted
+        yield common
+
+
+def _differences(container: Any, path: Path, name: str, options: CameraOptions) -> tuple[str, ...]:
+    """Say what the camera agreed to instead of what was asked."""
+    stream = next(iter(container.streams.video), None)
+    if stream is None:
+        return ()
+    agreed = _format_of(stream)
+    fps = float(stream.average_rate) if stream.average_rate else None
+    width, height = stream.codec_context.width, stream.codec_context.height
+    found: list[str] = []
+    if options.fourcc is not None and FORMATS[options.fourcc.upper()] != FORMATS.get(agreed, agreed):
+        offered = ", ".join(list_formats(path))
+        found.append(f"sends {agreed}, not {options.fourcc}{f'; it offers {offered}' if offered else ''}")
+    if options.width is not None and (width, height) != (options.width, options.height):
+        found.append(f"sends {width}x{height} pixels, not {options.width}x{options.height}")
+    if options.fps is not None and fps is not None and abs(fps - options.fps) > 0.01 * options.fps:
+        found.append(f"sends {fps:g} frames per second, not {options.fps:g}")
+    if options.fps is None and fps is not None and fps < SLOW_CAMERA_FPS and agreed not in ("MJPG", "H264"):
+        found.append(f"sends uncompressed {agreed} at {fps:g} frames per second: use a USB 3 port or fewer pixels")
+    return tuple(f"{name} {each}" for each in found)
+
+
+def _format_of(stream: Any) -> str:
+    """Return the pixel format of a stream as V4L2 names it, or FFmpeg's name for it."""
+    codec = stream.codec_context
+    name = (codec.pix_fmt or "?") if codec.name == "rawvideo" else codec.name
+    return next((fourcc for fourcc, known in FORMATS.items() if known == name), str(name))
+
+
+def _opening_error(error: BaseException, path: Path, name: str, options: CameraOptions) -> FrameSourceError:
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        return _missing(path, name)
+    if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM):
+        return _error(
+            name, "may not be opened by this user", "the right to read it", permission_fix(path, error), "permission"
+        )
+    if number == errno.EBUSY:
+        return _busy(path, name)
+    if number == errno.ENOSPC:
+        return _error(
+            name,
+            "does not start: its USB bus has no bandwidth left",
+            "one camera a USB controller, or less data from each",
+            "ask for MJPG, fewer pixels or a lower fps; lsusb -t shows which devices share a controller",
+            "device_busy",
+        )
+    if number in (errno.ENODEV, errno.ENXIO, errno.ENOTTY, errno.ENOSYS) or is_multiplanar(path):
+        return _no_capture(path, name)
+    if number == errno.EINVAL:
+        offered = ", ".join(list_formats(path)) or "formats that it does not name"
+        return _error(
+            name,
+            f"offers no pixel format that FFmpeg reads: {offered}",
+            f"one of {', '.join(FORMATS)}",
+            f"a pipeline may read it: gst:v4l2src device={path} ! videoconvert",
+            "codec",
+        )
+    cause = cause_of(error)
+    if cause == "timeout":
+        return _error(
+            name,
+            f"sent no frame within {options.open_timeout:g} s",
+            "a camera with a signal",
+            f"v4l2-ctl -d {path} --stream-mmap --stream-count=10 tries it by itself",
+            "timeout",
+        )
+    return _error(name, f"does not open: {reason_of(error)}", "a working camera", "sudo dmesg | tail says more", cause)
+
+
+def _reading_error(error: BaseException, path: Path, name: str, delivered: int, timeout: float) -> FrameSourceError:
+    number = getattr(error, "errno", None)
+    after = f"after {delivered} frames"
+    if not path.exists() or number in (errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN):
+        return _error(
+            name,
+            f"was unplugged {after}",
+            "a camera that stays attached",
+            "check the cable and the power; sudo dmesg | tail says what happened",
+            "unplugged",
+        )
+    if cause_of(error) == "timeout":
+        return _error(
+            name,
+            f"sent no frame for {timeout:g} s, {after}",
+            "a camera that goes on",
+            f"v4l2-ctl -d {path} --stream-mmap --stream-count=10 tries it by itself",
+            "timeout",
+        )
+    return _error(
+        name,
+        f"failed {after}: {reason_of(error)}",
+        "a camera that goes on",
+        "check the cable and the power; sudo dmesg | tail says what happened",
+        None,
+    )
+
+
+def _busy(path: Path, name: str) -> FrameSourceError:
+    holders = ", ".join(f"{each.name} (process {each.pid})" for each in list_holders(path))
+    return _error(
+        name,
+        f"is in use by {holders}" if holders else "is in use by a process that this user does not see",
+        "a camera that no other program reads",
+        f"end that program; sudo fuser -v {path} names it",
+        "device_busy",
+    )
+
+
+def _no_capture(path: Path, name: str) -> FrameSourceError:
+    if is_multiplanar(path):
+        return _error(
+            name,
+            "gives its planes apart (V4L2 multi-planar), which FFmpeg does not read",
+            "a camera with plain formats, as USB cameras have",
+            f"read it through GStreamer: gst:v4l2src device={path} ! videoconvert",
+            "codec",
+        )
+    return _error(
+        name,
+        "captures no video: it is no V4L2 device, or the metadata or output node of one",
+        _attached(),
+        "v4l2-ctl --list-devices lists the nodes of each camera; the first usually captures",
+        "no_video",
+    )
+
+
+def _missing(path: Path, name: str) -> FrameSourceError:
+    return _error(
+        name if str(path) in name else f"{name} ({path})",
+        "is not there",
+        _attached(),
+        "attach the camera, or give a file, a folder or an address; vitedge doctor lists the cameras",
+        "not_found",
+    )
+
+
+def _attached() -> str:
+    found = [f"{each.path} ({each.name or 'no name'})" for each in list_cameras() if each.usable]
+    return f"one of {', '.join(found)}" if found else "an attached camera; there is none"
+
+
+def _error(name: str, what: str, expected: str, fix: str, cause: Cause | None) -> FrameSourceError:
+    return FrameSourceError(f"{name} {what}", expected=expected, fix=fix, cause=cause)
