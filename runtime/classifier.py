@@ -30,8 +30,10 @@ from vitedge.runtime.preprocess.orientation import orientation_notice, oriented
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images.pillow import exif_orientation, rgb_pixels
-from vitedge.runtime.sources.open import Source
-from vitedge.runtime.stream.stream import Policy, Stream
+from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.stream.reconnect import Reconnect
+from vitedge.runtime.stream.states import OnState
+from vitedge.runtime.stream.stream import Policy, Stream, StreamSource
 from vitedge.runtime.system.owned import Owned, close_all
 
 if TYPE_CHECKING:
@@ -146,10 +148,31 @@ class Classifier(Owned):
         return self._infer(image, order).logits
 
     def stream(
-        self, source: Source, *, policy: Policy | None = None, max_frames: int | None = None, topk: int = 5
+        self,
+        source: StreamSource,
+        *,
+        policy: Policy | None = None,
+        max_frames: int | None = None,
+        topk: int = 5,
+        options: SourceOptions | None = None,
+        reconnect: bool | Reconnect | None = None,
+        max_age_ms: float | None = None,
+        on_state: OnState | None = None,
+        skip_corrupt: bool = True,
     ) -> Stream:
         """Classify the frames of a camera, video, folder or iterable; arguments and errors as for ``Stream``."""
-        return Stream(self, source, policy=policy, max_frames=max_frames, topk=topk)
+        return Stream(
+            self,
+            source,
+            policy=policy,
+            max_frames=max_frames,
+            topk=topk,
+            options=options,
+            reconnect=reconnect,
+            max_age_ms=max_age_ms,
+            on_state=on_state,
+            skip_corrupt=skip_corrupt,
+        )
 
     def workers(self) -> tuple[Classifier, ...]:
         """Return classifiers for one thread each, which together reach a higher throughput; often there are none.

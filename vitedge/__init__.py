@@ -56,9 +56,14 @@ if TYPE_CHECKING:
     from vitedge.runtime.engines.tensorrt.build.build import build
     from vitedge.runtime.engines.tensorrt.build_record import BuildRecord
     from vitedge.runtime.load import load
+    from vitedge.runtime.preprocess.planes import YuvPlanes
     from vitedge.runtime.sources.base import Frame, FrameSource
     from vitedge.runtime.sources.iterables import FrameIterable
     from vitedge.runtime.sources.open import open_source
+    from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, PictureOptions, SourceOptions
+    from vitedge.runtime.stream.reconnect import Reconnect
+    from vitedge.runtime.stream.states import StateChange
+    from vitedge.runtime.stream.stats import StreamStats
     from vitedge.runtime.stream.stream import Stream
     from vitedge.verbs.doctor import Diagnosis, doctor
     from vitedge.verbs.evaluate import evaluate
@@ -76,6 +81,7 @@ __all__ = [
     "BundleSchemaError",
     "BundleSignatureError",
     "CalibrationError",
+    "CameraOptions",
     "CheckpointError",
     "ClassScore",
     "Classifier",
@@ -91,17 +97,24 @@ __all__ = [
     "Inspection",
     "KnownModel",
     "MissingExtraError",
+    "NetworkOptions",
+    "PictureOptions",
     "Prediction",
     "Preprocessing",
     "Progress",
     "PublicKey",
+    "Reconnect",
     "Silent",
+    "SourceOptions",
     "StageTimes",
+    "StateChange",
     "Stream",
+    "StreamStats",
     "Target",
     "Terminal",
     "UsageError",
     "VitedgeError",
+    "YuvPlanes",
     "__version__",
     "bench",
     "build",
@@ -123,16 +136,17 @@ __all__ = [
 
 _WHERE = {
     "BenchReport": "vitedge.runtime.bench.measure",
+    "BrokenExtraError": "vitedge.errors",
     "BuildRecord": "vitedge.runtime.engines.tensorrt.build_record",
     "Bundle": "vitedge.bundle.bundle",
-    "BrokenExtraError": "vitedge.errors",
     "BundleError": "vitedge.errors",
     "BundleIntegrityError": "vitedge.errors",
     "BundleSchemaError": "vitedge.errors",
     "BundleSignatureError": "vitedge.errors",
     "CalibrationError": "vitedge.errors",
-    "ClassScore": "vitedge.prediction",
+    "CameraOptions": "vitedge.runtime.sources.options",
     "CheckpointError": "vitedge.errors",
+    "ClassScore": "vitedge.prediction",
     "Classifier": "vitedge.runtime.classifier",
     "ConversionError": "vitedge.errors",
     "Diagnosis": "vitedge.verbs.doctor",
@@ -146,17 +160,24 @@ _WHERE = {
     "Inspection": "vitedge.verbs.inspect",
     "KnownModel": "vitedge.verbs.models",
     "MissingExtraError": "vitedge.errors",
+    "NetworkOptions": "vitedge.runtime.sources.options",
+    "PictureOptions": "vitedge.runtime.sources.options",
     "Prediction": "vitedge.prediction",
     "Preprocessing": "vitedge.bundle.preprocessing",
     "Progress": "vitedge.progress",
     "PublicKey": "vitedge.bundle.signatures",
+    "Reconnect": "vitedge.runtime.stream.reconnect",
     "Silent": "vitedge.progress",
+    "SourceOptions": "vitedge.runtime.sources.options",
     "StageTimes": "vitedge.prediction",
+    "StateChange": "vitedge.runtime.stream.states",
     "Stream": "vitedge.runtime.stream.stream",
+    "StreamStats": "vitedge.runtime.stream.stats",
     "Target": "vitedge.bundle.targets",
     "Terminal": "vitedge.progress",
     "UsageError": "vitedge.errors",
     "VitedgeError": "vitedge.errors",
+    "YuvPlanes": "vitedge.runtime.preprocess.planes",
     "bench": "vitedge.runtime.bench.measure",
     "build": "vitedge.runtime.engines.tensorrt.build.build",
     "convert": "vitedge.converters.convert",

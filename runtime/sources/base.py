@@ -13,6 +13,7 @@ from vitedge.bundle.preprocessing import ChannelOrder
 from vitedge.prediction import AgeBasis, Image
 from vitedge.runtime.preprocess.orientation import AS_STORED
 from vitedge.runtime.preprocess.planes import YuvPlanes
+from vitedge.runtime.sources.options import SourceOptions
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class FrameSource(ABC):
         fps: frames per second; None if unknown.
         length: approximate number of frames; None if unknown.
         oriented: number of delivered frames with another ``orientation`` than 1.
+        options: the options in force; None for a source that vitedge did not open.
     """
 
     name: str
@@ -71,6 +73,7 @@ class FrameSource(ABC):
     fps: float | None = None
     length: int | None = None
     oriented: int = 0
+    options: SourceOptions | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -1,129 +1,216 @@
-"""A bounded queue between two threads that never leaves one waiting for the other after that one has gone."""
+"""A queue of frames between a reader, workers and a consumer, of whom none waits for one that has gone."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
-T = TypeVar("T")
+from vitedge.prediction import Prediction
+from vitedge.runtime.sources.base import Frame
 
 
-@dataclass(frozen=True)
-class Item(Generic[T]):
-    """An item out of a queue.
+@dataclass(eq=False)
+class Job:
+    """A frame on its way to a prediction.
 
     Attributes:
-        value: the value that the writer put in.
-        dropped: number of values that were dropped since the previous item.
+        frame: the frame.
+        number: its number among the captured frames, from 1.
+        outcome: what the worker made of it: the prediction, or the error; None until then.
     """
 
-    value: T
-    dropped: int
+    frame: Frame
+    number: int
+    outcome: Prediction | BaseException | None = None
 
 
-class BoundedQueue(Generic[T]):
-    """A queue from one writing thread to one or more reading threads, with an end that all of them see.
+class JobQueue:
+    """Jobs of one reader, for one or more workers and for a consumer who gets them in the order of the frames.
 
-    Either side may leave at any time. The writer calls ``finish``, with the error that ended it if there was one; a
-    reader gets that error after the values that came before it. The readers call ``stop``, after which ``put`` refuses.
+    Any of them may leave at any time. The reader calls ``finish``, with the error that ended it if there was one; the
+    consumer gets that error after the jobs before it. ``stop`` ends the queue for all of them. It changes no job and
+    takes no lock that is not reentrant, so that a signal handler may call it.
 
     Args:
-        capacity: largest number of values that wait.
-        drop_oldest: what ``put`` does when the queue is full. False waits for a reader, so that nothing is lost. True
-            drops the oldest value, so that a reader finds the newest.
+        capacity: largest number of jobs that are not consumed; the reader waits for room.
+        newest_only: whether a job that no worker has taken gives way to a newer one instead, and workers take a job
+            only when the consumer waits for one.
+        live: whether jobs also give way until a worker takes the first one.
+        on_drop: called for each job that gives way.
     """
 
-    def __init__(self, capacity: int, *, drop_oldest: bool) -> None:
+    def __init__(self, capacity: int, *, newest_only: bool, live: bool, on_drop: Callable[[], None]) -> None:
         self._capacity = capacity
-        self._drop_oldest = drop_oldest
-        self._values: deque[T] = deque()
-        self._dropped = 0
-        self._changed = threading.Condition()
-        self._finished = False
-        self._stopped = False
+        self._newest_only = newest_only
+        self._on_drop = on_drop
+        self._ordered: deque[Job] = deque()
+        self._waiting: deque[Job] = deque()
+        self._wanted = 0
+        self._workers_run = not live
+        self._finished = self._failed = self._stopped = self._parked = False
         self._error: BaseException | None = None
+        lock = threading.RLock()
+        self._room = threading.Condition(lock)
+        self._work = threading.Condition(lock)
+        self._ready = threading.Condition(lock)
+        self._wakes: list[Callable[[], object]] = []
 
-    def put(self, value: T) -> bool:
-        """Add a value, waiting for room unless the queue drops the oldest; False if the readers have gone."""
-        with self._changed:
-            if not self._drop_oldest:
-                self._changed.wait_for(lambda: self._stopped or len(self._values) < self._capacity)
-            elif len(self._values) == self._capacity:
-                self._values.popleft()
-                self._dropped += 1
-            if self._stopped:
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody called ``stop``."""
+        return self._stopped
+
+    def put(self, job: Job) -> bool:
+        """Add a job as the reader; False if the queue was stopped."""
+        with self._room:
+            if not self._gives_way():
+                self._room.wait_for(lambda: self._has_room() or self._stopped or self._failed)
+            elif self._waiting:
+                self._waiting.pop()
+                self._ordered.pop()
+                self._on_drop()
+            if self._stopped or self._failed:
                 return False
-            self._values.append(value)
-            self._changed.notify_all()
+            self._ordered.append(job)
+            self._waiting.append(job)
+            self._work.notify()
             return True
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the queue as its writer; a reader that has taken what is left then gets ``error``."""
-        with self._changed:
-            self._finished = True
+        """End the queue as its reader; a consumer who has got what is left then gets ``error``."""
+        with self._ready:
+            if not self._finished:
+                self._finished, self._error = True, error
+                self._wake_all()
+
+    def fail(self, error: BaseException) -> None:
+        """End the queue as its workers, who cannot begin; the consumer gets the error instead of any job."""
+        with self._ready:
+            self._failed = self._finished = True
             self._error = error
-            self._changed.notify_all()
+            self._wake_all()
 
-    def stop(self) -> tuple[T, ...]:
-        """End the queue as a reader: discard and return what is left, and wake all who wait."""
-        with self._changed:
+    def widen(self, capacity: int) -> None:
+        """Set the capacity anew."""
+        with self._room:
+            self._capacity = capacity
+            self._room.notify()
+
+    def stop(self) -> None:
+        """End the queue for all, at once."""
+        with self._ready:
             self._stopped = True
-            discarded = tuple(self._values)
-            self._values.clear()
-            self._changed.notify_all()
-        return discarded
+            self._wake_all()
 
-    def get(self, timeout: float | None = None) -> Item[T] | None:
-        """Wait for the next item and return it; None at the end.
+    def park(self) -> None:
+        """End the queue at the exit of the interpreter: daemon threads that consume are held, and run no further."""
+        with self._ready:
+            self._parked = True
+            self.stop()
 
-        Args:
-            timeout: seconds to wait; None waits until there is an item, the writer finishes or a reader stops.
+    def forget(self) -> None:
+        """Free the frames of a queue that was stopped."""
+        with self._ready:
+            self._ordered.clear()
+            self._waiting.clear()
+
+    def take(self) -> Job | None:
+        """Wait for the next job as a worker; None at the end."""
+        with self._work:
+            self._workers_run = True
+            self._work.wait_for(self._has_work)
+            if self._stopped or not self._waiting:
+                return None
+            self._wanted -= 1
+            return self._waiting.popleft()
+
+    def done(self, job: Job, outcome: Prediction | BaseException) -> None:
+        """Hand in the outcome of a job as a worker."""
+        with self._ready:
+            job.outcome = outcome
+            if self._ordered and self._ordered[0].outcome is not None:
+                self._wake_consumer()
+
+    def discard(self, job: Job) -> None:
+        """Hand in a job that shall have no outcome; the consumer waits for the next."""
+        with self._ready:
+            if job in self._ordered:
+                self._ordered.remove(job)
+            self._wanted += 1
+            self._work.notify()
+            self._room.notify()
+            self._wake_consumer()
+
+    def get(self) -> Job | None:
+        """Wait as the consumer for the next job that has an outcome; None at the end.
 
         Raises:
-            TimeoutError: no item came in time.
-            BaseException: the error that the writer finished with.
+            BaseException: the error that the reader finished with, once.
         """
-        with self._changed:
-            if not self._changed.wait_for(self._has_something, timeout):
-                raise TimeoutError
-            if self._values and not self._stopped:
-                return self._take()
-            error, self._error = self._error, None
+        with self._ready:
+            self._want()
+            self._ready.wait_for(self._has_answer)
+            return self._answer()
+
+    def poll(self, wake: Callable[[], object], *, again: bool) -> tuple[bool, Job | None]:
+        """Ask as ``get`` does, without waiting.
+
+        Args:
+            wake: called once, in any thread, when it is worth asking again.
+            again: whether this is not the first time for this job.
+
+        Returns:
+            Whether there is an answer, and the job, None at the end.
+
+        Raises:
+            BaseException: as for ``get``.
+        """
+        with self._ready:
+            if not again:
+                self._want()
+            if self._has_answer():
+                return True, self._answer()
+            self._wakes.append(wake)
+            return False, None
+
+    def _has_room(self) -> bool:
+        return len(self._ordered) < self._capacity
+
+    def _gives_way(self) -> bool:
+        return self._newest_only or not self._workers_run
+
+    def _want(self) -> None:
+        self._wanted += 1
+        self._work.notify()
+
+    def _has_work(self) -> bool:
+        wanted = self._wanted > 0 or not self._newest_only
+        return self._stopped or (bool(self._waiting) and wanted) or (self._finished and not self._waiting)
+
+    def _has_answer(self) -> bool:
+        if self._parked and threading.current_thread().daemon:
+            return False
+        is_ready = bool(self._ordered) and self._ordered[0].outcome is not None
+        return self._stopped or self._failed or is_ready or (self._finished and not self._ordered)
+
+    def _answer(self) -> Job | None:
+        if self._ordered and not (self._stopped or self._failed):
+            self._room.notify()
+            return self._ordered.popleft()
+        error, self._error = self._error, None
         if error is not None and not self._stopped:
             raise error
         return None
 
-    def __iter__(self) -> Iterator[T]:
-        """Yield the values until the end, and raise the error that the writer finished with."""
-        while (item := self.get()) is not None:
-            yield item.value
+    def _wake_consumer(self) -> None:
+        self._ready.notify_all()
+        wakes, self._wakes = self._wakes, []
+        for wake in wakes:
+            wake()
 
-    def _has_something(self) -> bool:
-        return bool(self._values) or self._finished or self._stopped
-
-    def _take(self) -> Item[T]:
-        item = Item(self._values.popleft(), self._dropped)
-        self._dropped = 0
-        self._changed.notify_all()
-        return item
-
-
-def feed(values: Iterable[T], queue: BoundedQueue[T]) -> None:
-    """Put every value into a queue and finish it, with the error if the values end in one.
-
-    A thread of the stream runs this; it returns early when the readers have gone. It closes the values if they are a
-    generator, because others may refer to it for long.
-    """
-    try:
-        with closing(values) if isinstance(values, Generator) else nullcontext():
-            for value in values:
-                if not queue.put(value):
-                    return
-    except BaseException as error:  # noqa: BLE001  # whatever it is, the reader gets it, not this thread
-        queue.finish(error)
-    else:
-        queue.finish()
+    def _wake_all(self) -> None:
+        self._room.notify_all()
+        self._work.notify_all()
+        self._wake_consumer()

@@ -1,105 +1,102 @@
 """``Stream``: the threads between a source of frames and the code that consumes their predictions.
 
-    latest   reader thread ─▶ queue of one, drops the oldest ─▶ consumer: classify
-    every    reader thread ─▶ bounded queue ─▶ workers, a thread each: classify ─▶ consumer, in the order of the frames
+    latest   reader ─▶ the newest frame ─▶ one worker, which begins when the consumer waits ─▶ consumer
+    every    reader ─▶ bounded queue ─▶ workers, a thread each ─▶ consumer, in the order of the frames
 
-Under ``latest`` a frame is preprocessed in the consumer's thread when the engine is free, so that its prediction is as
-fresh as possible. Under ``every`` no frame is lost and throughput counts: workers that each take a frame through all
-stages on one core waste less of the processor than stages that pass it on.
+Under ``latest`` a frame is preprocessed when the consumer wants a prediction, so that it is as fresh as possible. Under
+``every`` no frame is lost and throughput counts: workers that each take a frame through all stages on one core waste
+less of the processor than stages that pass it on.
 """
 
 from __future__ import annotations
 
-import itertools
+import asyncio
+import contextlib
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
-import numpy as np
-
-from vitedge.bundle.preprocessing import ChannelOrder
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
-from vitedge.prediction import Image, Prediction
-from vitedge.runtime.preprocess.orientation import is_turned
-from vitedge.runtime.preprocess.planes import YuvPlanes
+from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.open import Source, open_source
-from vitedge.runtime.stream.queue import BoundedQueue, Item, feed
-from vitedge.runtime.system.owned import Owned
+from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.stream.queue import Job, JobQueue
+from vitedge.runtime.stream.reader import Connect, Reader
+from vitedge.runtime.stream.reconnect import Reconnect
+from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
+from vitedge.runtime.stream.stats import DropCause, Ledger, StreamStats
+from vitedge.runtime.stream.workers import WORKERS_PAY_FROM, FrameClassifier, age_ms, work, workers_for
+from vitedge.runtime.system.owned import Owned, start_daemon
+from vitedge.safety.redact import redact_address
+
+__all__ = ["POLICIES", "WORKERS_PAY_FROM", "FrameClassifier", "Policy", "Stream", "StreamSource"]
 
 logger = logging.getLogger("vitedge")
-
-T = TypeVar("T")
 
 Policy = Literal["latest", "every"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 QUEUED_FRAMES = 2
 """Frames that wait under ``every``, besides the one in each worker."""
-WORKERS_PAY_FROM = 200
-"""Length of a stream from which workers save time, because opening them compiles the graph once more."""
-STALL_SECONDS = 15.0
-JOIN_SECONDS = 5.0
+CLOSE_SECONDS = 0.25
+"""How long ``close`` waits for the threads of a stream; whatever answers later is left behind."""
+POLL_SECONDS = 0.005
+OWN_READ_TIMEOUT = 15.0
+"""Seconds that a live source of the caller's own may be silent, if no options say otherwise."""
 
+_OPEN_TIMEOUT = re.compile(r"(?<=[?&])open_timeout=[^&#]*&?")
 
-class FrameClassifier(Protocol):
-    """What a stream needs of a classifier."""
-
-    def classify(self, image: Image | YuvPlanes, *, topk: int, order: ChannelOrder) -> Prediction:
-        """Classify an ``H×W×3`` frame, or the planes of a decoder; several threads may call it."""
-
-    def oriented(self, image: Image, orientation: int) -> Image:
-        """Turn an image by its EXIF orientation, if the model asks for it."""
-
-    def orientation_notice(self, count: int, subject: str) -> str:
-        """Describe what became of images that state an orientation."""
-
-    def workers(self) -> Sequence[FrameClassifier]:
-        """Return classifiers for one thread each, which together reach a higher throughput; empty if there are none."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A frame for any worker; the consumer takes the jobs in their order and waits for the outcome of each."""
-
-    frame: Frame
-    outcome: BoundedQueue[Prediction] = field(default_factory=lambda: BoundedQueue(1, drop_oldest=False))
+StreamSource: TypeAlias = Source | Callable[[], FrameSource]
 
 
 class Stream(Owned):
     """The predictions of a source, one per classified frame, in the order of the frames; each has its image.
 
-        with Stream(classifier, "clip.mp4") as stream:
+        with Stream(classifier, "rtsp://camera/1") as stream:
             for prediction in stream:
                 ...
 
-    Errors of the arguments and of opening the source are raised at the call. Threads start with the first prediction
-    that is asked for. They end when the stream ends or is closed. The stream closes the source, unless it was passed in
-    open. Any thread may close it. A stream that is garbage-collected before its end closes itself, with a
+    It is an iterator, an asynchronous iterator, and a context manager of both kinds. A live source is read from the
+    moment at which the stream is made, so that the first prediction is of a fresh frame; other sources are read from
+    the first prediction that is asked for. A live source that was online is opened again when its connection breaks.
+
+    Any thread and any signal handler may end the stream. Its threads end when the stream ends. The stream closes the
+    source, unless it was passed in open. A stream that is garbage-collected before its end closes itself, with a
     ResourceWarning.
 
     Attributes:
-        source: the source, open.
         policy: the policy in force.
 
     Args:
         classifier: classifies the frames. Other calls to it may go on, and take turns with the stream if they share an
             engine.
-        source: as for ``vitedge.runtime.sources.open.open_source``.
+        source: as for ``vitedge.runtime.sources.open.open_source``; or a function without arguments that opens a source
+            of your own, which is called again to reconnect.
         policy: ``latest`` classifies the newest frame and counts the frames that it drops; a video file is then played
             at its own speed, like a camera. ``every`` classifies all frames and makes the source wait. By default
             ``latest`` for cameras and network streams, ``every`` for files and iterables.
         max_frames: number of predictions after which to end.
         topk: number of classes per prediction.
+        options: options of the source, with its timeouts. For a source that is passed in open, only the timeouts count.
+        reconnect: what to do when a live source fails. None opens it again for ever once it was online, and raises the
+            errors of the first opening. True also tries again when the first opening fails. A ``Reconnect`` does so
+            with delays and bounds of its own. False never opens it again. A source that is passed in open cannot be
+            opened again.
+        max_age_ms: no prediction is older than so many milliseconds: older frames are dropped, and counted.
+        on_state: called with a ``StateChange`` for each change of state, in order, in a thread of its own. It may
+            block, raise or close the stream; only its own later calls wait for it.
+        skip_corrupt: whether frames in which the decoder concealed damage are dropped, and counted.
 
     Raises:
-        UsageError: the policy is unknown, or ``max_frames`` or ``topk`` is below 1.
+        UsageError: the policy is unknown, ``max_frames`` or ``topk`` is below 1, or ``max_age_ms`` is not above 0.
         FrameSourceError: the source cannot be opened; or, while iterating and after the predictions of the good frames,
             it stopped delivering.
         EngineError: while iterating: the engine failed, or this process was forked after the stream was made.
@@ -110,65 +107,112 @@ class Stream(Owned):
     def __init__(
         self,
         classifier: FrameClassifier,
-        source: Source,
+        source: StreamSource,
         *,
         policy: Policy | None = None,
         max_frames: int | None = None,
         topk: int = 5,
+        options: SourceOptions | None = None,
+        reconnect: bool | Reconnect | None = None,
+        max_age_ms: float | None = None,
+        on_state: OnState | None = None,
+        skip_corrupt: bool = True,
     ) -> None:
-        _check_arguments(policy, max_frames, topk)
-        self.source: FrameSource = open_source(source)
-        self.policy: Policy = policy or ("latest" if self.source.live else "every")
+        _check_arguments(policy, max_frames, topk, max_age_ms)
         self._orientation_notice = classifier.orientation_notice
-        self._owns_source = self.source is not source
-        self._started = False
-        self._advancing = False
-        self._consuming = threading.RLock()
-        self._threads = _Threads(self.source.close if self._owns_source else _nothing)
-        self._predictions = _predictions(
-            classifier, self.source, self._threads, self.policy, max_frames, topk, owns_source=self._owns_source
-        )
+        opening = _Opening(source, options, reconnect)
+        calls = StateCalls(on_state) if on_state is not None else None
+        try:
+            first = opening.first()
+            self.policy: Policy = policy or ("latest" if first is None or first.live else "every")
+            self._pipeline = _Pipeline(
+                classifier,
+                opening,
+                first,
+                newest_only=self.policy == "latest",
+                max_frames=max_frames,
+                topk=topk,
+                max_age_ms=max_age_ms,
+                skip_corrupt=skip_corrupt,
+                calls=calls,
+            )
+            if self._pipeline.reader.live:
+                self._pipeline.reader.start()
+        except BaseException:
+            if calls is not None:
+                calls.end()
+            raise
         self._acquired("the stream")
+
+    @property
+    def source(self) -> FrameSource:
+        """The source of the newest connection."""
+        return self._pipeline.reader.source or _Unopened(self._pipeline.reader.name)
+
+    @property
+    def stats(self) -> StreamStats:
+        """The counts at this moment."""
+        return self._pipeline.stats()
+
+    @property
+    def state(self) -> StreamState:
+        """What the source does at this moment."""
+        return self._pipeline.reader.state
+
+    @property
+    def fps(self) -> float:
+        """Predictions a second in the last 5 seconds; 0 if there were fewer than two."""
+        return self._pipeline.ledger.fps
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Problems that did not end the stream, and what became of images that state an orientation."""
-        count = self.source.oriented
-        return (*self.source.notices, *([self._orientation_notice(count, self.source.name)] if count else ()))
+        reader = self._pipeline.reader
+        turned = reader.oriented
+        return (*reader.notices, *([self._orientation_notice(turned, reader.name)] if turned else ()))
 
     def __iter__(self) -> Stream:
         return self
 
     def __next__(self) -> Prediction:
         self._check_process()
-        with self._consuming:
-            self._started = self._advancing = True
-            try:
-                return next(self._predictions)
-            except BaseException:
-                self._released()  # the generator has ended
-                raise
-            finally:
-                self._advancing = False
+        try:
+            prediction = self._pipeline.next()
+        except BaseException:
+            self._end()
+            raise
+        if prediction is None:
+            self._end()
+            raise StopIteration
+        return prediction
 
-    def close(self) -> None:
-        """End the stream and its threads; a second call does nothing.
+    def stop(self) -> None:
+        """End the stream and return at once; any thread, any signal handler and ``on_state`` may call it.
 
-        A thread that waits for a prediction gets its end.
+        A thread that waits for a prediction gets the end. The threads of the stream end by themselves, as soon as the
+        source and the engine answer; until then they count as left behind.
         """
         self._check_process()
         self._released()
-        self._threads.stop()
-        if not self._consuming.acquire(timeout=2 * JOIN_SECONDS):
-            logger.warning("a frame is still being classified; the stream ends after it")
-            return
-        try:
-            if not self._advancing:  # otherwise a signal handler interrupted the consumer, which ends the stream
-                self._predictions.close()
-            if self._owns_source and not self._started:  # a generator that was never started closes nothing
-                self.source.close()
-        finally:
-            self._consuming.release()
+        self._pipeline.stop()
+
+    def close(self) -> None:
+        """End the stream and wait for its threads, for 0.25 s at most; a second call does nothing."""
+        self._check_process()
+        self._end()
+
+    def _holds_anything(self) -> bool:
+        return not self._pipeline.stopped
+
+    def _end(self) -> None:
+        self._released()
+        self._pipeline.stop()
+        self._pipeline.join(CLOSE_SECONDS)
+
+    def _end_at_exit(self) -> None:
+        self._pipeline.park()
+        if self._owned_as:
+            self._warn_of_abandonment()
 
     def __enter__(self) -> Stream:
         return self
@@ -178,8 +222,313 @@ class Stream(Owned):
     ) -> None:
         self._leave(error)
 
+    def __aiter__(self) -> Stream:
+        return self
 
-def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int) -> None:
+    async def __anext__(self) -> Prediction:
+        """Wait for the next prediction without blocking the event loop; a cancellation ends the stream."""
+        self._check_process()
+        try:
+            prediction = await self._pipeline.next_async()
+        except BaseException:
+            self.stop()
+            raise
+        if prediction is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return prediction
+
+    async def aclose(self) -> None:
+        """End the stream and wait for its threads as ``close`` does, without blocking the event loop."""
+        self.stop()
+        await self._pipeline.join_async(CLOSE_SECONDS)
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or not self._inherited:
+            await self.aclose()
+
+
+class _Unopened(FrameSource):
+    """Stands for a live source before its first connection."""
+
+    live = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield nothing."""
+        return iter(())
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class _Opening:
+    """How a stream opens its source, first and again.
+
+    Attributes:
+        connect: opens the source; None if it was passed in open.
+        options: options of the caller, or of the kind of source; None for none.
+        policy: when to open it again; None for never.
+        name: name of the source in messages until it is open.
+    """
+
+    def __init__(self, source: StreamSource, options: SourceOptions | None, reconnect: bool | Reconnect | None) -> None:
+        self._source = source
+        self._tries_first = reconnect is True or isinstance(reconnect, Reconnect)
+        self.policy = None if reconnect is False else reconnect if isinstance(reconnect, Reconnect) else Reconnect()
+        self.connect: Connect | None = None if isinstance(source, FrameSource) else self._connect
+        self.options = options
+        self.name = redact_address(str(source)) if isinstance(source, str | int | Path) else "the source"
+
+    def first(self) -> FrameSource | None:
+        """Open the source; None if that failed and the reader is to try again.
+
+        Raises:
+            FrameSourceError: the source cannot be opened.
+            UsageError: there is no such kind of source.
+        """
+        if isinstance(self._source, FrameSource):
+            self.options = self.options or SourceOptions(read_timeout=OWN_READ_TIMEOUT)
+            return self._source
+        try:
+            return self._opened(self._source, self.options)
+        except FrameSourceError as error:
+            if self._tries_first and error.cause is not None and self.policy and self.policy.retries(error):
+                logger.warning("%s", error.problem)
+                return None
+            raise
+
+    @staticmethod
+    def _opened(source: StreamSource, options: SourceOptions | None) -> FrameSource:
+        if callable(source) and not isinstance(source, FrameSource | Iterable):
+            return open_source(source())
+        return open_source(source, options)
+
+    def _connect(self, open_timeout: float) -> FrameSource:
+        """Open the source again; options in the query of its address stay in force, but for this one."""
+        source = _OPEN_TIMEOUT.sub("", self._source) if isinstance(self._source, str) else self._source
+        return self._opened(source, replace(self.options or SourceOptions(), open_timeout=open_timeout))
+
+
+class _Pipeline:
+    """What the threads of a stream share. It refers to no ``Stream``, so that a forgotten one is collected.
+
+    Attributes:
+        reader: reads the source.
+        ledger: counts the frames.
+    """
+
+    def __init__(
+        self,
+        classifier: FrameClassifier,
+        opening: _Opening,
+        first: FrameSource | None,
+        *,
+        newest_only: bool,
+        max_frames: int | None,
+        topk: int,
+        max_age_ms: float | None,
+        skip_corrupt: bool,
+        calls: StateCalls | None,
+    ) -> None:
+        self._classifier = classifier
+        self._newest_only = newest_only
+        self._max_frames = max_frames
+        self._topk = topk
+        self._max_age_ms = max_age_ms
+        self._skip_corrupt = skip_corrupt
+        self._starting = threading.RLock()
+        self._started = False
+        self._workers: list[threading.Thread] = []
+        self._predicted = 0
+        self.ledger = Ledger()
+        self._jobs = JobQueue(
+            QUEUED_FRAMES,
+            newest_only=newest_only,
+            live=first is None or first.live,
+            on_drop=partial(self.ledger.drop, "newer"),
+        )
+        self._calls = calls
+        self.reader = Reader(
+            opening.connect,
+            first=first,
+            name=first.name if first is not None else opening.name,
+            deliver=self._deliver,
+            finish=self._jobs.finish,
+            on_state=self._report,
+            reconnect=opening.policy,
+            options=opening.options,
+            paced=newest_only and first is not None and not first.live,
+        )
+
+    def next(self) -> Prediction | None:
+        """Wait for the next prediction; None at the end.
+
+        Raises:
+            BaseException: the error of the source, the engine or the model.
+        """
+        self._start()
+        while (job := self._jobs.get()) is not None:
+            prediction = self._handed_out(job)
+            if prediction is not None:
+                return prediction
+        return None
+
+    async def next_async(self) -> Prediction | None:
+        """Wait as ``next`` does, without blocking the event loop."""
+        self._start()
+        loop = asyncio.get_running_loop()
+        awake = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(awake.set)
+
+        again = False
+        while True:
+            awake.clear()
+            is_answered, job = self._jobs.poll(wake, again=again)
+            again = not is_answered
+            if not is_answered:
+                await awake.wait()
+            elif job is None:
+                return None
+            elif (prediction := self._handed_out(job)) is not None:
+                return prediction
+
+    @property
+    def stopped(self) -> bool:
+        """Whether everything was told to end."""
+        return self._jobs.stopped
+
+    def stop(self) -> None:
+        """End everything, and return at once."""
+        self.ledger.end()
+        self._jobs.stop()
+        self.reader.stop()
+
+    def park(self) -> None:
+        """End everything at the exit of the interpreter, but hold daemon threads that consume: they run no further."""
+        self._jobs.park()
+        self.stop()
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads that still run, except for the one that asks."""
+        calls = [self._calls.thread] if self._calls is not None else []
+        threads = [*self.reader.threads(), *self._workers, *calls]
+        return [each for each in threads if each.is_alive() and each is not threading.current_thread()]
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads to end, and warn of those that are left behind."""
+        until = time.monotonic() + seconds
+        for thread in self.threads():
+            thread.join(max(0.0, until - time.monotonic()))
+        self._leave()
+
+    async def join_async(self, seconds: float) -> None:
+        """Wait as ``join`` does, without blocking the event loop."""
+        until = time.monotonic() + seconds
+        while self.threads() and time.monotonic() < until:
+            await asyncio.sleep(POLL_SECONDS)
+        self._leave()
+
+    def stats(self) -> StreamStats:
+        """Return the counts at this moment."""
+        stats = self.ledger.stats(self.reader.stats)
+        workers = [each for each in self._workers if each.is_alive()] if self._jobs.stopped else []
+        return replace(stats, left_behind=stats.left_behind + len(workers))
+
+    def _leave(self) -> None:
+        self._jobs.forget()
+        for thread in self.threads():
+            logger.warning("%s is left behind; it ends when the source, engine or on_state answers", thread.name)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._started or self._jobs.stopped:
+                return
+            self._started = True
+            self.reader.start()
+            self._run("worker", self._run_workers)
+
+    def _run(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        thread = start_daemon(f"vitedge-{name}", target, *arguments, uses_engine=True)
+        self._workers.append(thread)
+
+    def _run_workers(self) -> None:
+        """Open the workers, start a thread for each but one, and be the one; runs in the first worker thread."""
+        try:
+            workers = [self._classifier] if self._newest_only else self._opened_workers()
+            self._jobs.widen(len(workers) + QUEUED_FRAMES)
+            for worker in workers[1:]:
+                self._run("worker", self._work, worker)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
+            self._jobs.fail(error)
+        else:
+            self._work(workers[0])
+
+    def _opened_workers(self) -> Sequence[FrameClassifier]:
+        source = self.reader.source
+        return workers_for(self._classifier, source.length if source is not None else None, self._max_frames)
+
+    def _work(self, classifier: FrameClassifier) -> None:
+        work(classifier, self._jobs, self._topk, self._refuses)
+
+    def _deliver(self, frame: Frame) -> bool:
+        """Take a frame from the reader, in its thread; False if the stream has ended."""
+        number = self.ledger.capture()
+        cause: DropCause | None = None
+        if frame.corrupt and self._skip_corrupt:
+            cause = "corrupt"
+        elif frame.backlog:
+            cause = "backlog"
+        elif self._is_too_old(frame):
+            cause = "too_old"
+        if cause is None:
+            return self._jobs.put(Job(frame, number))
+        self.ledger.drop(cause)
+        return not self._jobs.stopped
+
+    def _refuses(self, frame: Frame) -> bool:
+        too_old = self._is_too_old(frame)
+        if too_old:
+            self.ledger.drop("too_old")
+        return too_old
+
+    def _is_too_old(self, frame: Frame) -> bool:
+        return self._max_age_ms is not None and age_ms(frame) > self._max_age_ms
+
+    def _handed_out(self, job: Job) -> Prediction | None:
+        """Count the prediction of a job and complete it; None if the application must not get it."""
+        outcome = job.outcome
+        if not isinstance(outcome, Prediction):
+            raise outcome or AssertionError("a job without outcome was consumed")
+        if self._refuses(job.frame):
+            return None
+        dropped = self.ledger.predict(job.number)
+        if dropped is None:
+            return None
+        prediction = replace(outcome, age_ms=age_ms(job.frame), dropped=dropped)
+        self._predicted += 1
+        if self._predicted == self._max_frames:
+            self.stop()
+        return prediction
+
+    def _report(self, change: StateChange) -> None:
+        if self._calls is not None:
+            self._calls.put(change)
+            if change.state == "ended":
+                self._calls.end()
+
+
+def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int, max_age_ms: float | None) -> None:
     if policy is not None and policy not in POLICIES:
         raise UsageError(
             f"unknown policy {policy!r}",
@@ -189,236 +538,5 @@ def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int) -
     for name, number in (("max_frames", max_frames), ("topk", topk)):
         if number is not None and number < 1:
             raise UsageError(f"{name} is {number}", expected="1 or more")
-
-
-def _predictions(
-    classifier: FrameClassifier,
-    source: FrameSource,
-    threads: _Threads,
-    policy: Policy,
-    max_frames: int | None,
-    topk: int,
-    *,
-    owns_source: bool,
-) -> Generator[Prediction, None, None]:
-    with threads:
-        paced = policy == "latest" and not source.live
-        frames = _read(source, threads.stopping, paced=paced, owns_source=owns_source)
-        if policy == "latest":
-            predictions = _latest(classifier, source, frames, threads, topk)
-        else:
-            workers = _workers(classifier, source.length, max_frames)
-            predictions = _every(workers, source, frames, threads, topk)
-        yield from itertools.islice(predictions, max_frames)
-
-
-def _nothing() -> None:
-    """Leave the caller's source open."""
-
-
-def _latest(
-    classifier: FrameClassifier, source: FrameSource, frames: Iterator[Frame], threads: _Threads, topk: int
-) -> Iterator[Prediction]:
-    newest: BoundedQueue[Frame] = threads.queue(1, drop_oldest=True)
-    threads.start("reader", feed, frames, newest)
-    for item in _received(newest, source):
-        yield _delivered(_classified(classifier, item.value, topk), item.value, dropped=item.dropped)
-
-
-def _every(
-    workers: Sequence[FrameClassifier],
-    source: FrameSource,
-    frames: Generator[Frame, None, None],
-    threads: _Threads,
-    topk: int,
-) -> Iterator[Prediction]:
-    """Put each job into two queues: workers take it from one as they become free, the consumer from the other."""
-    capacity = len(workers) + QUEUED_FRAMES
-    waiting: BoundedQueue[_Job] = threads.queue(capacity, drop_oldest=False)
-    ordered: BoundedQueue[_Job] = threads.queue(capacity, drop_oldest=False)
-    for worker in workers:
-        threads.start("worker", _work, worker, waiting, topk)
-    threads.start("reader", feed, _jobs(frames, waiting), ordered)
-    for job in (item.value for item in _received(ordered, source)):
-        outcome = job.outcome.get()
-        if outcome is not None:
-            yield _delivered(outcome.value, job.frame)
-
-
-def _workers(classifier: FrameClassifier, length: int | None, max_frames: int | None) -> Sequence[FrameClassifier]:
-    """Return the classifier of each worker thread: the classifier's workers if the stream is long enough for them.
-
-    Otherwise two threads share the classifier, so that one frame is preprocessed while another is inferred.
-    """
-    limits = [limit for limit in (length, max_frames) if limit is not None]
-    opened = classifier.workers() if min(limits, default=WORKERS_PAY_FROM) >= WORKERS_PAY_FROM else ()
-    return opened or [classifier] * 2
-
-
-def _jobs(frames: Generator[Frame, None, None], waiting: BoundedQueue[_Job]) -> Iterator[_Job]:
-    """Hand every frame to the workers as a job, and yield the job; runs in the reader thread."""
-    with closing(frames):
-        for frame in frames:
-            job = _Job(frame)
-            if not waiting.put(job):
-                return
-            yield job
-
-
-def _work(classifier: FrameClassifier, waiting: BoundedQueue[_Job], topk: int) -> None:
-    """Classify jobs in a worker thread; an error belongs to its frame, and the consumer gets it there."""
-    for job in waiting:
-        feed((_classified(classifier, frame, topk) for frame in (job.frame,)), job.outcome)
-
-
-def _received(queue: BoundedQueue[T], source: FrameSource) -> Iterator[Item[T]]:
-    """Yield the items of a queue; a live source must deliver in time, because a driver may block forever."""
-    timeout = STALL_SECONDS if source.live else None
-    try:
-        while (item := queue.get(timeout)) is not None:
-            yield item
-    except TimeoutError as error:
-        raise FrameSourceError(
-            f"{source.name} delivered nothing for {STALL_SECONDS:g} s",
-            expected="a camera or stream that goes on",
-            fix="check the cable, the power and the network, then open it again",
-        ) from error
-
-
-def _read(
-    source: FrameSource, stopping: threading.Event, *, paced: bool, owns_source: bool
-) -> Generator[Frame, None, None]:
-    """Yield the frames of a source at its speed; runs in the reader thread.
-
-    A reader that the stream has left behind, because its source does not answer, closes the source when it ends.
-    """
-    try:
-        yield from _paced(source, source.fps, stopping) if paced else source
-    finally:
-        if owns_source:
-            source.close()
-
-
-def _paced(frames: Iterable[Frame], fps: float | None, stopping: threading.Event) -> Iterator[Frame]:
-    """Yield each frame at its presentation time; one without a time when a camera of the frame rate would capture it.
-
-    A source that has neither is not paced.
-    """
-    begun, first = 0.0, 0.0
-    for count, frame in enumerate(frames):
-        if not count:
-            begun, first = time.monotonic(), frame.pts or 0.0
-        if frame.pts is None and not fps:
-            yield frame
-            continue
-        elapsed = frame.pts - first if frame.pts is not None else count / (fps or 1.0)
-        if stopping.wait(min(threading.TIMEOUT_MAX, max(0.0, begun + elapsed - time.monotonic()))):
-            return
-        yield replace(frame, captured_at=time.time(), captured_ns=time.monotonic_ns())
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The frame of a prediction, as its model saw it.
-
-    Attributes:
-        frame: the frame.
-        upright: its image, turned; None if it is shown as it is stored.
-    """
-
-    frame: Frame
-    upright: Image | None
-
-    def bgr(self) -> Image:
-        """Return the frame, converted once."""
-        return self._converted
-
-    @cached_property
-    def _converted(self) -> Image:
-        image = self.frame.image if self.upright is None else self.upright
-        return image if self.frame.order == "BGR" else np.ascontiguousarray(image[..., ::-1])
-
-
-def _classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
-    """Classify a frame; the prediction carries the frame as it was classified."""
-    upright = classifier.oriented(frame.image, frame.orientation) if is_turned(frame.orientation) else None
-    pixels = frame.pixels if upright is None else upright
-    prediction = classifier.classify(pixels, topk=topk, order=frame.order)
-    return replace(
-        prediction,
-        frame=frame.index,
-        captured_at=frame.captured_at,
-        picture=_Shown(frame, upright),
-        file=frame.file,
-        pts=frame.pts,
-        captured_ns=frame.captured_ns,
-        epoch=frame.epoch,
-        age_basis=frame.age_basis,
-    )
-
-
-def _delivered(prediction: Prediction, frame: Frame, *, dropped: int = 0) -> Prediction:
-    """Set what is known only when the consumer gets the prediction: the age of its frame, and the drops before it."""
-    return replace(prediction, age_ms=(time.monotonic_ns() - frame.captured_ns) / 1e6, dropped=dropped)
-
-
-class _Threads:
-    """The threads of one stream and the queues between them; leaving the context ends and joins them.
-
-    Args:
-        close: called once no thread is left; a thread that does not end closes what it uses itself.
-    """
-
-    def __init__(self, close: Callable[[], None]) -> None:
-        self._close = close
-        self.stopping = threading.Event()
-        self._queues: list[BoundedQueue[Any]] = []
-        self._threads: list[threading.Thread] = []
-
-    def queue(self, capacity: int, *, drop_oldest: bool) -> BoundedQueue[Any]:
-        """Make a queue that stops, and wakes all who wait for it, when the stream ends."""
-        queue: BoundedQueue[Any] = BoundedQueue(capacity, drop_oldest=drop_oldest)
-        self._queues.append(queue)
-        return queue
-
-    def start(self, name: str, work: Callable[..., None], *arguments: object) -> None:
-        """Start a thread for work that ends once the queues have stopped."""
-        thread = threading.Thread(target=work, args=arguments, name=f"vitedge-{name}", daemon=True)
-        thread.start()
-        self._threads.append(thread)
-
-    def stop(self) -> None:
-        """End the queues; the threads then end by themselves. A job that no worker took gets no outcome."""
-        self.stopping.set()
-        for queue in self._queues:
-            for value in queue.stop():
-                if isinstance(value, _Job):
-                    value.outcome.stop()
-
-    def __enter__(self) -> _Threads:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-        outlive = [thread for thread in self._threads if self._outlives(thread)]
-        if not outlive:
-            self._close_first_error_wins(error)
-
-    def _close_first_error_wins(self, error: BaseException | None) -> None:
-        try:
-            self._close()
-        except Exception:
-            if error is None or isinstance(error, GeneratorExit):
-                raise
-            logger.warning("the source could not be closed either", exc_info=True)
-
-    def _outlives(self, thread: threading.Thread) -> bool:
-        """Join a thread, and return whether it still runs."""
-        if thread is threading.current_thread():  # the garbage collector may run in any thread
-            return True
-        thread.join(JOIN_SECONDS)
-        if thread.is_alive():
-            logger.warning("%s still waits; it ends when its source or engine answers", thread.name)
-        return thread.is_alive()
+    if max_age_ms is not None and not max_age_ms > 0:
+        raise UsageError(f"max_age_ms is {max_age_ms}", expected="milliseconds, above 0")

@@ -12,6 +12,8 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -21,6 +23,10 @@ from vitedge.errors import EngineError, UsageError, VitedgeError
 
 _forks = 0
 """Number of forks between the first process and this one."""
+READER_EXIT_SECONDS = 0.5
+"""How long the interpreter waits at its exit for threads that may be blocked in a driver for ever."""
+ENGINE_EXIT_SECONDS = 10.0
+"""How long it waits for threads inside an engine, which ends each frame. One that came back later would abort."""
 
 
 class Owned:
@@ -92,15 +98,22 @@ class Owned:
             if not is_finalizing():
                 raise
 
+    def _end_at_exit(self) -> None:
+        """End the threads, when the interpreter exits."""
+        self._close_abandoned()
+
     def _close_abandoned(self) -> None:
         """Warn and close, if that was not done."""
         if not self._owned_as or not self._holds_anything():
             return
         try:
-            warnings.warn(f"{self._owned_as} was not closed", ResourceWarning, stacklevel=2, source=self)
+            self._warn_of_abandonment()
         finally:
             with contextlib.suppress(Exception):  # nobody could handle it
                 self.close()
+
+    def _warn_of_abandonment(self) -> None:
+        warnings.warn(f"{self._owned_as} was not closed", ResourceWarning, stacklevel=3, source=self)
 
 
 def close_all(closers: Iterable[Callable[[], object]]) -> None:
@@ -118,7 +131,31 @@ def _error_of(close: Callable[[], object]) -> BaseException | None:
     return None
 
 
+def start_daemon(
+    name: str, work: Callable[..., None], *arguments: object, uses_engine: bool = False
+) -> threading.Thread:
+    """Start a daemon thread that the interpreter waits for at its exit, for a bounded time.
+
+    Whatever makes the thread end belongs to an ``Owned`` that runs threads: it is closed first.
+
+    Args:
+        name: name of the thread.
+        work: what it runs.
+        arguments: arguments of ``work``.
+        uses_engine: whether it calls an engine, which always returns.
+
+    Raises:
+        RuntimeError: the system starts no more threads.
+    """
+    thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
+    thread.start()
+    _daemons[thread] = ENGINE_EXIT_SECONDS if uses_engine else READER_EXIT_SECONDS
+    return thread
+
+
 _living: weakref.WeakSet[Owned] = weakref.WeakSet()
+_daemons: weakref.WeakKeyDictionary[threading.Thread, float] = weakref.WeakKeyDictionary()
+"""Threads of ``start_daemon``, and the seconds that the interpreter waits for each at its exit."""
 
 
 def _keep_inherited() -> None:
@@ -136,7 +173,10 @@ def _end_threads() -> None:
     """Run when the interpreter exits: close what was left open and runs threads."""
     for owned in list(_living):
         if owned._runs_threads and not owned._inherited:
-            owned._close_abandoned()
+            owned._end_at_exit()
+    begun = time.monotonic()
+    for thread, seconds in sorted(_daemons.items(), key=lambda pair: pair[1]):
+        thread.join(max(0.0, begun + seconds - time.monotonic()))
 
 
 atexit.register(_end_threads)
