@@ -179,7 +179,7 @@ class Decoded(Owned, FrameSource):
     ) -> None:
         self.name = name
         self.live = live
-        self._options = options or SourceOptions()
+        self.options = self._options = options or SourceOptions()
         self._clock = clock or ArrivalClock()
         self._container = container
         self._failed = failed or self._broken

@@ -44,8 +44,7 @@ class Reconnect:
                 raise UsageError(f"{name} is {seconds}", expected=f"seconds, 0…{LONGEST_WAIT:g}")
         if self.attempts is not None and self.attempts < 1:
             raise UsageError(f"attempts is {self.attempts}", expected="1 or more, or None for any number")
-        unknown = [each for each in self.also if each not in PERMANENT]
-        if isinstance(self.also, str) or unknown:
+        if not set(self.also) <= set(PERMANENT):
             raise UsageError(
                 f"also is {self.also!r}", expected=f"a tuple of {', '.join(PERMANENT)}; other causes are retried anyway"
             )

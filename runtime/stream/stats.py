@@ -135,7 +135,8 @@ class Ledger:
         """Return all counts at this moment."""
         with self._lock:
             under_way = self._captured - self._predicted - sum(self._dropped.values())
-            dropped = {**self._dropped, **({"at_end": under_way} if self._ended else {})}
-            captured, predicted, ended = self._captured, self._predicted, self._ended
-        rest = (reader or ReaderStats()).__dict__
-        return StreamStats(captured, predicted, dropped, 0 if ended else under_way, **rest)
+            dropped = dict(self._dropped)
+            if self._ended:
+                dropped["at_end"], under_way = under_way, 0
+            captured, predicted = self._captured, self._predicted
+        return StreamStats(captured, predicted, dropped, under_way, **(reader or ReaderStats()).__dict__)

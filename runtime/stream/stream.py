@@ -281,6 +281,8 @@ class _Opening:
 
     def __init__(self, source: StreamSource, options: SourceOptions | None, reconnect: bool | Reconnect | None) -> None:
         self._source = source
+        self._again = _OPEN_TIMEOUT.sub("", source) if isinstance(source, str) else source
+        self._in_force: SourceOptions | None = None
         self._tries_first = reconnect is True or isinstance(reconnect, Reconnect)
         self.policy = None if reconnect is False else reconnect if isinstance(reconnect, Reconnect) else Reconnect()
         self.connect: Connect | None = None if isinstance(source, FrameSource) else self._connect
@@ -298,7 +300,7 @@ class _Opening:
             self.options = self.options or SourceOptions(read_timeout=OWN_READ_TIMEOUT)
             return self._source
         try:
-            return self._opened(self._source, self.options)
+            return self._noted(self._opened(self._source, self.options))
         except FrameSourceError as error:
             if self._tries_first and error.cause is not None and self.policy and self.policy.retries(error):
                 logger.warning("%s", error.problem)
@@ -312,9 +314,20 @@ class _Opening:
         return open_source(source, options)
 
     def _connect(self, open_timeout: float) -> FrameSource:
-        """Open the source again; options in the query of its address stay in force, but for this one."""
-        source = _OPEN_TIMEOUT.sub("", self._source) if isinstance(self._source, str) else self._source
-        return self._opened(source, replace(self.options or SourceOptions(), open_timeout=open_timeout))
+        """Open the source again, with the options that are in force."""
+        options = self._in_force or self.options or SourceOptions()
+        try:
+            return self._noted(self._opened(self._again, replace(options, open_timeout=open_timeout)))
+        except UsageError:  # the file of the address says another time
+            return self._noted(self._opened(self._again, options))
+
+    def _noted(self, source: FrameSource) -> FrameSource:
+        """Note the options of an open source, and where to find a camera that was plugged in again."""
+        self._in_force = source.options
+        lasting = getattr(source, "lasting", None)
+        if lasting is not None:
+            self._again = lasting
+        return source
 
 
 class _Pipeline:
