@@ -44,7 +44,7 @@ class NumberedPicture(FrameSource):
     """
 
     def __init__(self, options: PictureOptions | None = None) -> None:
-        self._options = options or PictureOptions()
+        self.options = self._options = options or PictureOptions()
         _check_size(self._options)
         self.name = "the test picture"
         self.live = self._options.frames is None
