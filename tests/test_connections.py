@@ -86,7 +86,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_server.Hub]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, hub: hub_server.Hub) -> dict[str, Run]:
     """Each verb, and what else imports other libraries, by what it is called."""
-    for package in ("onnx", "onnxruntime", "openvino", "PIL", "cv2", "transformers", "cryptography"):
+    for package in ("onnx", "onnxruntime", "openvino", "PIL", "av", "transformers", "cryptography"):
         pytest.importorskip(package)
     import transformers_checkpoints
 

@@ -15,7 +15,9 @@ import pytest
 import vitedge
 from vitedge.bundle.bundle import Bundle
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
+
+import clips
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "embed.md"
@@ -34,10 +36,8 @@ def test_embed(
     capsys: pytest.CaptureFixture[str],
 ):
     shutil.copytree(tiny_bundle.path, tmp_path / "model.bundle")
-    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25.0, (320, 240))
-    for _ in range(12):
-        writer.write(colour_frame("blue", height=240, width=320))
-    writer.release()
+    blue = colour_frame("blue", height=240, width=320)
+    clips.write_pictures(tmp_path / "clip.mp4", [blue] * 12, codec="avc1", height=240, width=320)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENCV_LOG_LEVEL", "OFF")
     blocks = python_blocks(PAGE)

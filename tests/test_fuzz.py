@@ -13,7 +13,7 @@ from fuzz.campaign import SHARES, Worker, fuzz, shares
 
 CASES = 1_000
 SEED = 1
-NEEDED = ("onnx", "onnxruntime", "openvino", "torch", "timm", "transformers", "safetensors", "cv2", "PIL")
+NEEDED = ("onnx", "onnxruntime", "openvino", "torch", "timm", "transformers", "safetensors", "av", "PIL")
 pytestmark = pytest.mark.slow
 
 

@@ -60,7 +60,7 @@ def plant(folder: Path, ran: Path, *, but: set[str] | frozenset[str] = frozenset
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> verbs.Inputs:
-    for package in ("onnx", "onnxruntime", "openvino", "PIL", "cv2"):
+    for package in ("onnx", "onnxruntime", "openvino", "PIL", "av"):
         pytest.importorskip(package)
     return verbs.write_inputs(tmp_path_factory.mktemp("inputs"))
 

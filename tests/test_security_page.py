@@ -32,7 +32,10 @@ def site(
 ) -> Path:
     """A folder that is both the host's and the device's, before the first update."""
     pytest.importorskip("openvino")
-    pytest.importorskip("cv2").imwrite(str(tmp_path / "red.png"), colour_frame("red"))
+    pytest.importorskip("PIL.Image")
+    import photos
+
+    photos.save_image(tmp_path / "red.png", colour_frame("red"))
     shutil.copytree(tiny_bundle.path, tmp_path / "deit.bundle")
     new_key(tmp_path / "fleet.pem")
     for folder in ("keys", "bundles"):

@@ -124,11 +124,12 @@ def test_unlabelled_images_show_agreement(
 def test_a_video_shows_how_far_two_bundles_are_apart(
     tiny_bundle: Bundle, mixed_up: Bundle, tmp_path: Path, colour_frame: Callable[..., Any]
 ) -> None:
-    cv2 = pytest.importorskip("cv2")
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (64, 48))
-    for number in range(9):
-        writer.write(colour_frame("green" if number < 6 else "red", height=48, width=64, seed=number))
-    writer.release()
+    pytest.importorskip("av")
+    import clips
+
+    colours = ["green"] * 6 + ["red"] * 3
+    pictures = (colour_frame(colour, height=48, width=64, seed=number) for number, colour in enumerate(colours))
+    clips.write_pictures(tmp_path / "clip.avi", pictures, height=48, width=64)
     page = tmp_path / "eval.html"
     document = evaluate(
         tmp_path, tiny_bundle, tmp_path / "clip.avi", "--against", mixed_up.path, "--html", page, "--limit", 5
@@ -139,7 +140,7 @@ def test_a_video_shows_how_far_two_bundles_are_apart(
 
 
 def test_a_video_alone_has_no_accuracy(tmp_path: Path, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("cv2")
+    pytest.importorskip("av")
     import clips
 
     clip = clips.write_clip(tmp_path / "clip.avi", 3)
@@ -219,6 +220,18 @@ def test_confidence_is_fitted_and_written_into_the_bundle(
     assert after["ece"] == pytest.approx(record.ece_after, abs=0.1)
     assert after["ece"] < before["ece"]
     assert after["top1"] == before["top1"] == after["accepted_top1"] == 90.0
+
+
+def test_a_threshold_is_fitted_again_and_not_dropped(
+    make_bundle: Callable[..., Bundle], partly_wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ConfidenceRecord(1.0, 0.5, 0.05, 90.0, 96.0, 5.0, 1.0, 100, "")
+    bundle = make_bundle(tmp_path / "some.bundle", confidence=record)
+    evaluate(tmp_path, bundle, partly_wrong, "--fit-confidence")
+    fitted = Bundle.open(bundle.path).manifest.confidence
+    assert fitted is not None
+    assert (fitted.abstain_error, fitted.threshold > 0) == (0.05, True)
+    assert "its threshold is fitted again, for at most 5 % wrong predictions" in capsys.readouterr().err
 
 
 def test_confidence_of_a_signed_bundle_says_to_sign_it_again(

@@ -46,11 +46,11 @@ def run_read_only(folder: Path, *arguments: object) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_every_engine_runs(tiny_bundle: Bundle, tmp_path: Path, engine: str) -> None:
-    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("PIL.Image")
     import numpy as np
+    import photos
 
-    photo = tmp_path / "photo.png"
-    cv2.imwrite(str(photo), np.full((40, 40, 3), 90, np.uint8))
+    photo = photos.save_image(tmp_path / "photo.png", np.full((40, 40, 3), 90, np.uint8))
     verb = (sys.executable, "-m", "vitedge")
     done = run_read_only(
         tmp_path, *verb, "run", tiny_bundle.path, "--source", photo, "--jsonl", "-", "--engine", engine

@@ -83,7 +83,10 @@ class TestVerbs:
 
 def test_an_image_goes_through_a_signed_bundle(bundle: str, colour_frame, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino")
-    pytest.importorskip("cv2").imwrite("red.png", colour_frame("red"))
+    pytest.importorskip("PIL.Image")
+    import photos
+
+    photos.save_image(Path("red.png"), colour_frame("red"))
     main(["sign", bundle, "--key", "fleet.pem"])
     capsys.readouterr()
     asked = ["--require-signature", "--trust", "fleet.pub.pem"]

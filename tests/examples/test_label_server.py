@@ -16,8 +16,10 @@ import pytest
 
 from vitedge.bundle.bundle import Bundle
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("openvino")
+
+import clips
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "label_server.py"
 PATIENCE = 30.0
@@ -33,11 +35,8 @@ def answer(address: str) -> tuple[int, dict[str, object] | None]:
 
 
 def test_serves_the_last_prediction(tiny_bundle: Bundle, colour_frame: Callable[..., np.ndarray], tmp_path: Path):
-    clip = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 1.0, (64, 64))
-    for _ in range(30):
-        writer.write(colour_frame("green", height=64, width=64))
-    writer.release()
+    green = colour_frame("green", height=64, width=64)
+    clip = clips.write_pictures(tmp_path / "clip.avi", [green] * 30, fps=1.0, height=64, width=64)
     command = [sys.executable, str(EXAMPLE), str(tiny_bundle.path), str(clip), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         address = running.stdout.readline().strip()

@@ -15,8 +15,10 @@ import pytest
 import vitedge
 from vitedge.bundle.bundle import Bundle
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("openvino")
+
+import clips
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "watch_for.py"
 
@@ -55,12 +57,9 @@ def test_what_lasts_is_told_once(watch_for: ModuleType):
 
 
 def test_runs(tiny_bundle: Bundle, colour_frame: Callable[..., np.ndarray], tmp_path: Path):
-    clip = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 64))
-    for colour in ("red", "blue", "red"):
-        for _ in range(25):
-            writer.write(colour_frame(colour, height=64, width=64))
-    writer.release()
+    colours = np.repeat(["red", "blue", "red"], 25)
+    pictures = (colour_frame(colour, height=64, width=64) for colour in colours)
+    clip = clips.write_pictures(tmp_path / "clip.avi", pictures, fps=20.0, height=64, width=64)
     done = subprocess.run(
         [sys.executable, str(EXAMPLE), str(tiny_bundle.path), str(clip), "blue", "--seconds", "0.2"],
         capture_output=True,

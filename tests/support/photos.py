@@ -12,6 +12,12 @@ from PIL import Image
 COLOURS = ("red", "green", "blue")
 
 
+def save_image(path: Path, image: NDArray[np.uint8]) -> Path:
+    """Write ``H×W×3`` uint8 BGR pixels in the format of the path's suffix."""
+    Image.fromarray(np.ascontiguousarray(image[..., ::-1])).save(path)
+    return path
+
+
 def write_photo(path: Path, colour: str, seed: int = 0) -> NDArray[np.uint8]:
     """Write a noisy 40×48 image in which one colour dominates; its pixels, RGB."""
     pixels = np.random.default_rng(seed).integers(0, 90, (40, 48, 3), dtype=np.uint8)

@@ -195,7 +195,7 @@ class TestKey:
             resume_key([tiny_bundle], images, None)
 
     def test_frames_of_a_video(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
-        pytest.importorskip("cv2")
+        pytest.importorskip("av")
         import clips
 
         from vitedge.calib.data.video import VideoFrames

@@ -11,10 +11,10 @@ from vitedge.prediction import Prediction
 from vitedge.runtime.outputs.base import ViewerClosed, deliver
 from vitedge.runtime.outputs.callback import Callback
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
-from predictions import RecordingOutput, prediction  # noqa: E402 - needs OpenCV
+from predictions import RecordingOutput, prediction
 
 
 class TestDeliver:

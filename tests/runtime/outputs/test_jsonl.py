@@ -15,10 +15,10 @@ from vitedge.prediction import ClassScore
 from vitedge.runtime.outputs.base import deliver
 from vitedge.runtime.outputs.jsonl import JsonLines
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
-from predictions import prediction  # noqa: E402 - needs OpenCV
+from predictions import prediction
 
 
 class TestJsonLines:

@@ -13,9 +13,10 @@ from vitedge.runtime.outputs.base import deliver
 from vitedge.runtime.outputs.window import Window
 
 cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
-from predictions import RecordingOutput, prediction  # noqa: E402 - needs OpenCV
+from predictions import RecordingOutput, prediction  # noqa: E402 - needs PyAV
 
 
 class FakeScreen:

@@ -126,7 +126,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short video."""
-    pytest.importorskip("cv2")
+    pytest.importorskip("av")
     from clips import write_clip
 
     return write_clip(tmp_path_factory.mktemp("clips") / "clip.avi", 20)
