@@ -56,7 +56,8 @@ class WorkerPool:
         finally:
             self._free.put(classifiers)
         divergence_of = binary_kl_divergence if classifiers[-1].activation == "sigmoid" else kl_divergence
-        divergences = [*(float(divergence_of(logits[-1], row)) for row in logits[:-1]), 0.0]
+        scaled = [row / each.temperature for each, row in zip(classifiers, logits, strict=True)]
+        divergences = [*(float(divergence_of(scaled[-1], row)) for row in scaled[:-1]), 0.0]
         return ImageResult(
             image.sha256,
             tuple(

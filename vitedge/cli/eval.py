@@ -67,7 +67,7 @@ def add_parser(verbs: Any) -> None:
         type=float,
         metavar="SHARE",
         help="with --fit-confidence: abstain from low scores, so that at most this share of the other predictions is "
-        "wrong, such as 0.05",
+        "wrong, such as 0.05; by default the share that the bundle was fitted to before, if it was",
     )
     parser.add_argument(
         "--layers",

@@ -78,7 +78,7 @@ def evaluate(
             multi-label bundle, fit the threshold of each label, to the highest F1.
         abstain_error: with ``fit_confidence``, the largest share of wrong predictions, 0…1, among those that reach the
             score threshold; the threshold is written into the bundle too. For a multi-label bundle, the same holds for
-            each label.
+            each label. By default the share that the bundle was fitted to before, if it was.
         engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the engine of the bundle's target.
         threads: number of CPU threads; by default the engine decides.
         scheduler: address of a Dask scheduler, whose workers find data and bundles at the same paths.
@@ -121,7 +121,7 @@ def evaluate(
         named = [(str(each.path), model) for each, model in zip(bundles, models, strict=True)]
         report = measure(*named[0], images, progress, named[1] if against is not None else None, predict=predict)
     report = replace(report, layers=sensitivity)
-    return _fit(bundles[0], report, abstain_error) if fit_confidence else report
+    return _fit(bundles[0], report, abstain_error, progress) if fit_confidence else report
 
 
 def measure(
@@ -262,9 +262,16 @@ def _predict_remotely(
     return collect_predictions(models, images, predictor, progress, resume_log=resume_log)
 
 
-def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None) -> EvaluationReport:
-    """Fit the temperature, or the thresholds of the labels, write them into the bundle, and add them to the report."""
+def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None, progress: Progress) -> EvaluationReport:
+    """Fit the temperature, or the thresholds of the labels, write them into the bundle, and add them to the report.
+
+    A threshold that the bundle has for an error rate is fitted again for it, unless another one is given.
+    """
     evaluation = report.ours.evaluation
+    if abstain_error is None:
+        abstain_error = _earlier_error_rate(bundle)
+        if abstain_error is not None:
+            progress.step(f"its threshold is fitted again, for at most {100 * abstain_error:g} % wrong predictions")
     if isinstance(evaluation, LabelEvaluation):
         thresholds = fit_label_thresholds(evaluation, abstain_error)
         write_thresholds(bundle, thresholds)
@@ -273,3 +280,9 @@ def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None) 
     confidence = calibrate_scores(evaluation, abstain_error)
     write_confidence(bundle, confidence)
     return replace(report, confidence=confidence)
+
+
+def _earlier_error_rate(bundle: Bundle) -> float | None:
+    """Return the error rate that the thresholds of a bundle were fitted to; None if there is none."""
+    fitted = bundle.manifest.confidence or bundle.manifest.thresholds
+    return None if fitted is None else fitted.abstain_error

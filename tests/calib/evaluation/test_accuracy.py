@@ -163,6 +163,15 @@ def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: Im
     assert comparison.flipped == Proportion(1, 4)
 
 
+def test_divergences_are_those_of_the_scores_that_each_bundle_gives(images: ImageFolder) -> None:
+    warm, cold = classifier(images, RIGHT), classifier(images, RIGHT)
+    warm.temperature = 2.0
+    ours, _ = predict([warm, cold], images)
+    rows = np.stack([np.array(RIGHT[file.name], np.float32) for file in images.files])
+    assert ours.divergences == pytest.approx(kl_divergence(rows, rows / 2))
+    assert ours.divergences.min() > 0
+
+
 def test_all_the_same_and_all_different(images: ImageFolder) -> None:
     upside_down = {name: [-value for value in row] for name, row in RIGHT.items()}
     same, right, wrong = predict([classifier(images, each) for each in (RIGHT, RIGHT, upside_down)], images)
