@@ -17,7 +17,6 @@ from vitedge.errors import UsageError, did_you_mean
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.base import Engine
 
-
 MOST_THREADS = 1024
 """ONNX Runtime starts as many threads as it is asked for, of which thousands take minutes."""
 

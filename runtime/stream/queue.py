@@ -6,9 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame
+
+if TYPE_CHECKING:
+    from vitedge.runtime.stream.intake import Intake
 
 
 @dataclass(eq=False)
@@ -17,12 +21,14 @@ class Job:
 
     Attributes:
         frame: the frame.
-        number: its number among the captured frames, from 1.
+        number: its number among the captured frames of its source, from 1.
+        intake: counts the frames of its source.
         outcome: what the worker made of it: the prediction, or the error; None until then.
     """
 
     frame: Frame
     number: int
+    intake: Intake
     outcome: Prediction | BaseException | None = None
 
 

@@ -120,6 +120,11 @@ class Ledger:
             self._ended = True
 
     @property
+    def ended(self) -> bool:
+        """Whether ``end`` was called."""
+        return self._ended
+
+    @property
     def fps(self) -> float:
         """Predictions a second in the last seconds; 0 if there were fewer than two."""
         now = time.monotonic()

@@ -10,31 +10,26 @@ less of the processor than stages that pass it on.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
-from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.open import Source, open_source
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.stream.queue import Job, JobQueue
+from vitedge.runtime.stream.intake import Intake
+from vitedge.runtime.stream.pipeline import Pipeline
+from vitedge.runtime.stream.predictions import PredictionStream
+from vitedge.runtime.stream.queue import JobQueue
 from vitedge.runtime.stream.reader import Connect, Reader
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
-from vitedge.runtime.stream.stats import DropCause, Ledger, StreamStats
-from vitedge.runtime.stream.workers import WORKERS_PAY_FROM, FrameClassifier, age_ms, work, workers_for
-from vitedge.runtime.system.owned import Owned, start_daemon
+from vitedge.runtime.stream.stats import StreamStats
+from vitedge.runtime.stream.workers import WORKERS_PAY_FROM, FrameClassifier, work, workers_for
 from vitedge.safety.redact import redact_address
 
 __all__ = ["POLICIES", "WORKERS_PAY_FROM", "FrameClassifier", "Policy", "Stream", "StreamSource"]
@@ -46,9 +41,6 @@ Policy = Literal["latest", "every"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 QUEUED_FRAMES = 2
 """Frames that wait under ``every``, besides the one in each worker."""
-CLOSE_SECONDS = 0.25
-"""How long ``close`` waits for the threads of a stream; whatever answers later is left behind."""
-POLL_SECONDS = 0.005
 OWN_READ_TIMEOUT = 15.0
 """Seconds that a live source of the caller's own may be silent, if no options say otherwise."""
 
@@ -57,7 +49,7 @@ _OPEN_TIMEOUT = re.compile(r"(?<=[?&])open_timeout=[^&#]*&?")
 StreamSource: TypeAlias = Source | Callable[[], FrameSource]
 
 
-class Stream(Owned):
+class Stream(PredictionStream):
     """The predictions of a source, one per classified frame, in the order of the frames; each has its image.
 
         with Stream(classifier, "rtsp://camera/1") as stream:
@@ -102,7 +94,7 @@ class Stream(Owned):
         EngineError: while iterating: the engine failed, or this process was forked after the stream was made.
     """
 
-    _runs_threads: ClassVar[bool] = True
+    _pipeline: _Pipeline
 
     def __init__(
         self,
@@ -142,7 +134,7 @@ class Stream(Owned):
             if calls is not None:
                 calls.end()
             raise
-        self._acquired("the stream")
+        super().__init__(self._pipeline)
 
     @property
     def source(self) -> FrameSource:
@@ -162,7 +154,7 @@ class Stream(Owned):
     @property
     def fps(self) -> float:
         """Predictions a second in the last 5 seconds; 0 if there were fewer than two."""
-        return self._pipeline.ledger.fps
+        return self._pipeline.intake.ledger.fps
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -170,87 +162,6 @@ class Stream(Owned):
         reader = self._pipeline.reader
         turned = reader.oriented
         return (*reader.notices, *([self._orientation_notice(turned, reader.name)] if turned else ()))
-
-    def __iter__(self) -> Stream:
-        return self
-
-    def __next__(self) -> Prediction:
-        self._check_process()
-        try:
-            prediction = self._pipeline.next()
-        except BaseException:
-            self._end()
-            raise
-        if prediction is None:
-            self._end()
-            raise StopIteration
-        return prediction
-
-    def stop(self) -> None:
-        """End the stream and return at once; any thread, any signal handler and ``on_state`` may call it.
-
-        A thread that waits for a prediction gets the end. The threads of the stream end by themselves, as soon as the
-        source and the engine answer; until then they count as left behind.
-        """
-        self._check_process()
-        self._released()
-        self._pipeline.stop()
-
-    def close(self) -> None:
-        """End the stream and wait for its threads, for 0.25 s at most; a second call does nothing."""
-        self._check_process()
-        self._end()
-
-    def _holds_anything(self) -> bool:
-        return not self._pipeline.stopped
-
-    def _end(self) -> None:
-        self._released()
-        self._pipeline.stop()
-        self._pipeline.join(CLOSE_SECONDS)
-
-    def _end_at_exit(self) -> None:
-        self._pipeline.park()
-        if self._owned_as:
-            self._warn_of_abandonment()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave(error)
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> Prediction:
-        """Wait for the next prediction without blocking the event loop; a cancellation ends the stream."""
-        self._check_process()
-        try:
-            prediction = await self._pipeline.next_async()
-        except BaseException:
-            self.stop()
-            raise
-        if prediction is None:
-            await self.aclose()
-            raise StopAsyncIteration
-        return prediction
-
-    async def aclose(self) -> None:
-        """End the stream and wait for its threads as ``close`` does, without blocking the event loop."""
-        self.stop()
-        await self._pipeline.join_async(CLOSE_SECONDS)
-
-    async def __aenter__(self) -> Stream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or not self._inherited:
-            await self.aclose()
 
 
 class _Unopened(FrameSource):
@@ -330,12 +241,12 @@ class _Opening:
         return source
 
 
-class _Pipeline:
-    """What the threads of a stream share. It refers to no ``Stream``, so that a forgotten one is collected.
+class _Pipeline(Pipeline):
+    """The threads of the stream of one source.
 
     Attributes:
+        intake: takes the frames of the source.
         reader: reads the source.
-        ledger: counts the frames.
     """
 
     def __init__(
@@ -353,192 +264,62 @@ class _Pipeline:
     ) -> None:
         self._classifier = classifier
         self._newest_only = newest_only
-        self._max_frames = max_frames
         self._topk = topk
-        self._max_age_ms = max_age_ms
-        self._skip_corrupt = skip_corrupt
-        self._starting = threading.RLock()
-        self._started = False
-        self._workers: list[threading.Thread] = []
-        self._predicted = 0
-        self.ledger = Ledger()
-        self._jobs = JobQueue(
+        jobs = JobQueue(
             QUEUED_FRAMES,
             newest_only=newest_only,
             live=first is None or first.live,
-            on_drop=partial(self.ledger.drop, "newer"),
+            on_drop=lambda: self.intake.ledger.drop("newer"),
         )
-        self._calls = calls
+        super().__init__(jobs, max_frames=max_frames, calls=calls)
+        self.intake = Intake(None, jobs.put, max_age_ms=max_age_ms, skip_corrupt=skip_corrupt)
         self.reader = Reader(
             opening.connect,
             first=first,
             name=first.name if first is not None else opening.name,
-            deliver=self._deliver,
-            finish=self._jobs.finish,
+            deliver=self.intake.deliver,
+            finish=jobs.finish,
             on_state=self._report,
             reconnect=opening.policy,
             options=opening.options,
             paced=newest_only and first is not None and not first.live,
         )
 
-    def next(self) -> Prediction | None:
-        """Wait for the next prediction; None at the end.
-
-        Raises:
-            BaseException: the error of the source, the engine or the model.
-        """
-        self._start()
-        while (job := self._jobs.get()) is not None:
-            prediction = self._handed_out(job)
-            if prediction is not None:
-                return prediction
-        return None
-
-    async def next_async(self) -> Prediction | None:
-        """Wait as ``next`` does, without blocking the event loop."""
-        self._start()
-        loop = asyncio.get_running_loop()
-        awake = asyncio.Event()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(awake.set)
-
-        again = False
-        while True:
-            awake.clear()
-            is_answered, job = self._jobs.poll(wake, again=again)
-            again = not is_answered
-            if not is_answered:
-                await awake.wait()
-            elif job is None:
-                return None
-            elif (prediction := self._handed_out(job)) is not None:
-                return prediction
+    @property
+    def readers(self) -> Sequence[Reader]:
+        """The reader of the source."""
+        return (self.reader,)
 
     @property
-    def stopped(self) -> bool:
-        """Whether everything was told to end."""
-        return self._jobs.stopped
-
-    def stop(self) -> None:
-        """End everything, and return at once."""
-        self.ledger.end()
-        self._jobs.stop()
-        self.reader.stop()
-
-    def park(self) -> None:
-        """End everything at the exit of the interpreter, but hold daemon threads that consume: they run no further."""
-        self._jobs.park()
-        self.stop()
-
-    def threads(self) -> list[threading.Thread]:
-        """Return the threads that still run, except for the one that asks."""
-        calls = [self._calls.thread] if self._calls is not None else []
-        threads = [*self.reader.threads(), *self._workers, *calls]
-        return [each for each in threads if each.is_alive() and each is not threading.current_thread()]
-
-    def join(self, seconds: float) -> None:
-        """Wait for the threads to end, and warn of those that are left behind."""
-        until = time.monotonic() + seconds
-        for thread in self.threads():
-            thread.join(max(0.0, until - time.monotonic()))
-        self._leave()
-
-    async def join_async(self, seconds: float) -> None:
-        """Wait as ``join`` does, without blocking the event loop."""
-        until = time.monotonic() + seconds
-        while self.threads() and time.monotonic() < until:
-            await asyncio.sleep(POLL_SECONDS)
-        self._leave()
+    def intakes(self) -> Sequence[Intake]:
+        """The intake of the source."""
+        return (self.intake,)
 
     def stats(self) -> StreamStats:
         """Return the counts at this moment."""
-        stats = self.ledger.stats(self.reader.stats)
-        workers = [each for each in self._workers if each.is_alive()] if self._jobs.stopped else []
-        return replace(stats, left_behind=stats.left_behind + len(workers))
-
-    def _leave(self) -> None:
-        self._jobs.forget()
-        for thread in self.threads():
-            logger.warning("%s is left behind; it ends when the source, engine or on_state answers", thread.name)
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._started or self._jobs.stopped:
-                return
-            self._started = True
-            self.reader.start()
-            self._run("worker", self._run_workers)
-
-    def _run(self, name: str, target: Callable[..., None], *arguments: object) -> None:
-        thread = start_daemon(f"vitedge-{name}", target, *arguments, uses_engine=True)
-        self._workers.append(thread)
+        stats = self.intake.ledger.stats(self.reader.stats)
+        return replace(stats, left_behind=stats.left_behind + self.workers_left_behind())
 
     def _run_workers(self) -> None:
-        """Open the workers, start a thread for each but one, and be the one; runs in the first worker thread."""
+        """Open the workers, start a thread for each but one, and be the one."""
         try:
             workers = [self._classifier] if self._newest_only else self._opened_workers()
             self._jobs.widen(len(workers) + QUEUED_FRAMES)
             for worker in workers[1:]:
-                self._run("worker", self._work, worker)
+                self._run("worker", work, worker, self._jobs, self._topk)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
             self._jobs.fail(error)
         else:
-            self._work(workers[0])
+            work(workers[0], self._jobs, self._topk)
 
     def _opened_workers(self) -> Sequence[FrameClassifier]:
         source = self.reader.source
         return workers_for(self._classifier, source.length if source is not None else None, self._max_frames)
 
-    def _work(self, classifier: FrameClassifier) -> None:
-        work(classifier, self._jobs, self._topk, self._refuses)
-
-    def _deliver(self, frame: Frame) -> bool:
-        """Take a frame from the reader, in its thread; False if the stream has ended."""
-        number = self.ledger.capture()
-        cause: DropCause | None = None
-        if frame.corrupt and self._skip_corrupt:
-            cause = "corrupt"
-        elif frame.backlog:
-            cause = "backlog"
-        elif self._is_too_old(frame):
-            cause = "too_old"
-        if cause is None:
-            return self._jobs.put(Job(frame, number))
-        self.ledger.drop(cause)
-        return not self._jobs.stopped
-
-    def _refuses(self, frame: Frame) -> bool:
-        too_old = self._is_too_old(frame)
-        if too_old:
-            self.ledger.drop("too_old")
-        return too_old
-
-    def _is_too_old(self, frame: Frame) -> bool:
-        return self._max_age_ms is not None and age_ms(frame) > self._max_age_ms
-
-    def _handed_out(self, job: Job) -> Prediction | None:
-        """Count the prediction of a job and complete it; None if the application must not get it."""
-        outcome = job.outcome
-        if not isinstance(outcome, Prediction):
-            raise outcome or AssertionError("a job without outcome was consumed")
-        if self._refuses(job.frame):
-            return None
-        dropped = self.ledger.predict(job.number)
-        if dropped is None:
-            return None
-        prediction = replace(outcome, age_ms=age_ms(job.frame), dropped=dropped)
-        self._predicted += 1
-        if self._predicted == self._max_frames:
-            self.stop()
-        return prediction
-
     def _report(self, change: StateChange) -> None:
-        if self._calls is not None:
-            self._calls.put(change)
-            if change.state == "ended":
-                self._calls.end()
+        super()._report(change)
+        if change.state == "ended" and self._calls is not None:
+            self._calls.end()
 
 
 def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int, max_age_ms: float | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -52,17 +52,16 @@ def workers_for(classifier: FrameClassifier, length: int | None, max_frames: int
     return opened or [classifier] * 2
 
 
-def work(classifier: FrameClassifier, jobs: JobQueue, topk: int, refuses: Callable[[Frame], bool]) -> None:
+def work(classifier: FrameClassifier, jobs: JobQueue, topk: int) -> None:
     """Classify jobs until their queue ends; runs in a worker thread. An error belongs to its job.
 
     Args:
         classifier: classifies the frames.
         jobs: the queue.
         topk: number of classes per prediction.
-        refuses: whether to drop a frame unclassified; it counts the frame.
     """
     while (job := jobs.take()) is not None:
-        if refuses(job.frame):
+        if job.intake.refuses(job.frame):
             jobs.discard(job)
             continue
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,10 +107,7 @@ def accepted(arrivals: list[float], rate: float) -> list[float]:
 class TestRate:
     @given(st.lists(st.floats(0.001, 0.5), max_size=300), st.sampled_from([1.0, 4.0, 10.0, 25.0]))
     def test_no_span_of_time_has_more_values_than_it_allows(self, gaps: list[float], rate: float):
-        now, arrivals = 100.0, []
-        for gap in gaps:
-            arrivals.append(now := now + gap)
-        times = accepted(arrivals, rate)
+        times = accepted(list(accumulate(gaps, initial=100.0)), rate)
         for first, begun in enumerate(times):
             for count, ended in enumerate(times[first:], start=1):
                 assert count <= (ended - begun) * rate + 2 + 1e-6

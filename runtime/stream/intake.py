@@ -1,0 +1,60 @@
+"""``Intake``: what becomes of the frames of one source before they are classified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vitedge.runtime.sources.base import Frame
+from vitedge.runtime.stream.queue import Job
+from vitedge.runtime.stream.stats import DropCause, Ledger
+from vitedge.runtime.stream.workers import age_ms
+
+
+class Intake:
+    """Counts the frames of one source, refuses those that are worthless, and puts the others into a queue.
+
+    Attributes:
+        name: name of the source in predictions; None if it is the only one.
+        ledger: counts the frames.
+
+    Args:
+        name: as above.
+        put: takes a job, waiting if it must; False once no more are wanted.
+        max_age_ms: greatest age of a frame; None for any.
+        skip_corrupt: whether frames in which the decoder concealed damage are dropped.
+    """
+
+    def __init__(
+        self, name: str | None, put: Callable[[Job], bool], *, max_age_ms: float | None, skip_corrupt: bool
+    ) -> None:
+        self.name = name
+        self.ledger = Ledger()
+        self._put = put
+        self._max_age_ms = max_age_ms
+        self._skip_corrupt = skip_corrupt
+
+    def deliver(self, frame: Frame) -> bool:
+        """Take a frame from the reader, in its thread; False if the stream has ended."""
+        number = self.ledger.capture()
+        cause: DropCause | None = None
+        if frame.corrupt and self._skip_corrupt:
+            cause = "corrupt"
+        elif frame.backlog:
+            cause = "backlog"
+        elif self.is_too_old(frame):
+            cause = "too_old"
+        if cause is None:
+            return self._put(Job(frame, number, self))
+        self.ledger.drop(cause)
+        return not self.ledger.ended
+
+    def refuses(self, frame: Frame) -> bool:
+        """Whether a frame has become too old; it is then counted as dropped."""
+        too_old = self.is_too_old(frame)
+        if too_old:
+            self.ledger.drop("too_old")
+        return too_old
+
+    def is_too_old(self, frame: Frame) -> bool:
+        """Whether a frame is older than it may be."""
+        return self._max_age_ms is not None and age_ms(frame) > self._max_age_ms
