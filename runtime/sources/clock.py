@@ -81,6 +81,9 @@ class Clock(Protocol):
             at_ns: when it was read.
         """
 
+    def sender_says(self, zero_ns: int) -> None:
+        """Take note of when timestamp 0 was, by the sender's clock, converted to ``time.monotonic_ns``."""
+
 
 class Backlog:
     """Finds out when a source has caught up with the present."""
@@ -151,6 +154,9 @@ class ArrivalClock:
     def captured(self, time_ns: int | None, at_ns: int) -> Capture:  # noqa: ARG002
         """Return the time of reading."""
         return Capture(at_ns, "arrival")
+
+    def sender_says(self, zero_ns: int) -> None:
+        """Ignore the sender's clock, because no timestamp refers to it."""
 
 
 class TimestampClock:
@@ -281,6 +287,9 @@ class DeviceClock:
         if time_ns is not None and _is_on_this_clock(time_ns, at_ns):
             return Capture(time_ns, "device")
         return self._otherwise.captured(time_ns, at_ns)
+
+    def sender_says(self, zero_ns: int) -> None:
+        """Ignore the sender's clock: the driver's is better."""
 
 
 def _is_on_this_clock(time_ns: int | None, at_ns: int) -> bool:

@@ -37,8 +37,8 @@ LARGEST_FPS = 500.0
 SHORTEST_CUT_SECONDS = 0.2
 LOW_DELAY = 1 << 19
 """FFmpeg's flag for a decoder that gives each frame as soon as it can."""
-UNTIMED = frozenset({"h264", "hevc", "m4v", "mjpeg", "mpegvideo"})
-"""Formats without timestamps, for which FFmpeg makes them up."""
+UNTIMED = frozenset({"h264", "hevc", "m4v", "mjpeg", "mpegvideo", "mpjpeg", "jpeg_pipe", "png_pipe"})
+"""Formats without timestamps, for which FFmpeg makes them up, at 25 frames per second."""
 
 _CHROMA = {
     "yuv420p": (2, 2),
@@ -251,8 +251,8 @@ class Decoded(Owned, FrameSource):
     def _prepare(self) -> None:
         container, stream, context = self._container, self._stream, self._stream.codec_context
         _check_pixels(context.width, context.height, self.name)
-        rate = stream.average_rate or stream.guessed_rate
-        self.fps = float(rate) if rate and 0 < rate <= LARGEST_FPS else None
+        self._is_timed = container.format.name not in UNTIMED
+        self.fps = _rate(stream, live=self.live) if self._is_timed else None
         self.length = None if self.live else _length(container, stream, self.fps)
         self._stated = _Stated(stream.frames, (container.duration or 0) / 1e6, (container.start_time or 0) / 1e6)
         self._track = stream.index
@@ -265,7 +265,7 @@ class Decoded(Owned, FrameSource):
         context.options = {**context.options, "max_pixels": str(IMAGE_PIXELS)}
         self._planes = self.live if self._options.planes is None else self._options.planes
         self._converter = Converter()
-        self._is_timed = container.format.name not in UNTIMED
+        self._asks_sender = self.live and container.format.name == "rtsp"
         self._first_seconds: float | None = None
         self._orientation, self._rotation = AS_STORED, None
 
@@ -311,13 +311,26 @@ class Decoded(Owned, FrameSource):
 
     def _read(self, packets: Iterator[Any], progress: _Progress) -> Any:
         try:
-            return self._step(lambda: next(packets, None))
+            return self._step(lambda: self._next(packets))
         except errors_of_pyav() as error:
             if not self.live and cause_of(error) == "no_video":
                 progress.broken = reason_of(error)
                 return None
             failure = self._failed(error, progress.delivered)
         raise _Ended(failure)
+
+    def _next(self, packets: Iterator[Any]) -> Any:
+        packet = next(packets, None)
+        if self._asks_sender and packet is not None:
+            self._ask_sender()
+        return packet
+
+    def _ask_sender(self) -> None:
+        """Tell the clock when the stream began by the sender's clock, once FFmpeg knows it from a report of RTCP."""
+        began = getattr(self._container, "start_time_realtime", None)
+        if began:
+            self._asks_sender = False
+            self._clock.sender_says(began * 1000 - (time.time_ns() - time.monotonic_ns()))
 
     def _arrived(self, packet: Any, now: int, waited: int) -> None:
         if self.live and packet.size:
@@ -519,6 +532,16 @@ def errors_of_pyav() -> tuple[type[BaseException], ...]:
     import av
 
     return (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError, LookupError)
+
+
+def _rate(stream: Any, *, live: bool) -> float | None:
+    """Return the frames per second that a track states; None if it states none that can be.
+
+    A live stream is opened before FFmpeg could count its frames, and its codec knows best.
+    """
+    stated = (stream.average_rate, stream.guessed_rate)
+    rates = (stream.codec_context.framerate, *stated) if live else stated
+    return next((float(rate) for rate in rates if rate and 0 < rate <= LARGEST_FPS), None)
 
 
 def _length(container: Any, stream: Any, fps: float | None) -> int | None:

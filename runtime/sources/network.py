@@ -14,7 +14,7 @@ from vitedge.runtime.sources.addresses import Address, split_address
 from vitedge.runtime.sources.causes import Server, fail, opening_error, reading_error
 from vitedge.runtime.sources.clock import ArrivalClock, Clock, TimestampClock
 from vitedge.runtime.sources.containers import CONTAINERS
-from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.decoder import UNTIMED, Decoded, errors_of_pyav
 from vitedge.runtime.sources.options import NetworkOptions, SourceOptions, options_as
 from vitedge.safety.files import is_unicode
 from vitedge.safety.limits import IMAGE_PIXELS
@@ -38,10 +38,11 @@ REORDERED_SECONDS = 0.2
 """How long, and for how many packets, RTP waits for a packet that was overtaken."""
 WITHOUT_HOST = ("udp", "srt", "tcp")
 """Protocols whose address may be a port of this machine alone."""
-UNTIMED = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "png_pipe"})
-"""Formats without timestamps, for which FFmpeg counts frames."""
-HELD_BACK = {("rtsp", "h264"): 1, ("rtsp", "hevc"): 1, ("mpegts", "h264"): 1, ("mpegts", "hevc"): 1}
-"""Formats and codecs whose pictures FFmpeg gives when the next one begins to arrive."""
+HELD_BACK = {("rtsp", "h264"): 1, ("rtsp", "hevc"): 1, ("mpegts", "h264"): 2, ("mpegts", "hevc"): 2}
+"""Pictures by which FFmpeg is behind the network, by format and codec.
+
+The end of a picture is known by the beginning of the next one; in MPEG-TS, so is the end of the packet that holds it.
+"""
 
 
 def open_network(address: str, options: SourceOptions | None = None) -> Decoded:
