@@ -33,7 +33,7 @@ logger = logging.getLogger("vitedge")
 GRACE_SECONDS = 1.0
 """How much longer than its timeout a source may take before its thread is left behind."""
 SHORT_ATTEMPT_SECONDS = 1.0
-"""Least length of a short attempt; it is twice as long as the source once took to open, if that is more."""
+"""Least length of a short attempt. It is half as long again as the source takes to open, if that is more."""
 STEADY_SECONDS = 5.0
 """A connection that lasted so long was steady: when it breaks, the first attempt follows at once."""
 LATE_NS = 500_000_000
@@ -89,6 +89,7 @@ class Reader:
         on_state: called for each change of state, with a lock held: it must return at once.
         reconnect: when to open the source again; None for never.
         options: the timeouts, unless the source has options of its own; None for the defaults.
+        opened_in: seconds that ``first`` took to open, if they are known.
         paced: whether to deliver each frame at its presentation time, as a camera would.
     """
 
@@ -103,6 +104,7 @@ class Reader:
         on_state: Callable[[StateChange], object] = lambda _: None,
         reconnect: Reconnect | None = None,
         options: SourceOptions | None = None,
+        opened_in: float = math.inf,
         paced: bool = False,
     ) -> None:
         self.name = name
@@ -130,7 +132,7 @@ class Reader:
         self._catching_up = False
         self._oriented = 0
         self._notices: dict[str, None] = {}
-        self._opened_in = math.inf
+        self._opened_in = opened_in
         self._lost_by: Cause | None = None
 
     @property
@@ -167,7 +169,7 @@ class Reader:
         with self._changed:
             texts = dict(self._notices)
             texts.update(dict.fromkeys(self._source.notices if self._source is not None else ()))
-            again = f"{self.name} was lost and opened again, {self._epoch} times"
+            again = f"{self.name} was lost and opened again{f', {self._epoch} times' if self._epoch > 1 else ''}"
             return (*texts, again) if self._epoch > 0 else tuple(texts)
 
     def start(self) -> None:
@@ -262,6 +264,7 @@ class Reader:
             if source.options is not None:
                 self._options = replace(source.options, open_timeout=self._options.open_timeout)
             self._current, self._source = connection, source
+            self._opening = [each for each in self._opening if each is not connection]
             connection.asked_at = now
             self._changed.notify_all()
             return True
@@ -478,8 +481,7 @@ class Reader:
             return None
 
     def _short_timeout(self) -> float:
-        known = 2 * self._opened_in if math.isfinite(self._opened_in) else 0.0
-        return max(SHORT_ATTEMPT_SECONDS, known)
+        return max(SHORT_ATTEMPT_SECONDS, 1.5 * self._opened_in if math.isfinite(self._opened_in) else 0.0)
 
     def _short_due(self, patient: _Connection, short: _Connection | None) -> float:
         """Return when the next short attempt begins: one is always in flight, and no two a second."""

@@ -11,7 +11,9 @@ less of the processor than stages that pass it on.
 from __future__ import annotations
 
 import logging
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +188,7 @@ class _Opening:
     Attributes:
         connect: opens the source; None if it was passed in open.
         options: options of the caller, or of the kind of source; None for none.
+        seconds: how long the first opening took; infinity before.
         policy: when to open it again; None for never.
         name: name of the source in messages until it is open.
     """
@@ -198,6 +201,7 @@ class _Opening:
         self.policy = None if reconnect is False else reconnect if isinstance(reconnect, Reconnect) else Reconnect()
         self.connect: Connect | None = None if isinstance(source, FrameSource) else self._connect
         self.options = options
+        self.seconds = math.inf
         self.name = redact_address(str(source)) if isinstance(source, str | int | Path) else "the source"
 
     def first(self) -> FrameSource | None:
@@ -210,13 +214,16 @@ class _Opening:
         if isinstance(self._source, FrameSource):
             self.options = self.options or SourceOptions(read_timeout=OWN_READ_TIMEOUT)
             return self._source
+        begun = time.monotonic()
         try:
-            return self._noted(self._opened(self._source, self.options))
+            source = self._noted(self._opened(self._source, self.options))
         except FrameSourceError as error:
             if self._tries_first and error.cause is not None and self.policy and self.policy.retries(error):
                 logger.warning("%s", error.problem)
                 return None
             raise
+        self.seconds = time.monotonic() - begun
+        return source
 
     @staticmethod
     def _opened(source: StreamSource, options: SourceOptions | None) -> FrameSource:
@@ -282,6 +289,7 @@ class _Pipeline(Pipeline):
             on_state=self._report,
             reconnect=opening.policy,
             options=opening.options,
+            opened_in=opening.seconds,
             paced=newest_only and first is not None and not first.live,
         )
 
