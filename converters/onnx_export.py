@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
+from collections import Counter
+
 import onnx
 import torch
 from timm.utils import reparameterize_model
@@ -13,6 +17,8 @@ from vitedge.errors import ConversionError
 
 OPSET = 20
 PIXELS_NAME = "pixels"
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+NAMED_BY_MODULE = frozenset({"Conv", "Gemm", "LayerNormalization", "MatMul"})
 
 
 def export(module: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
@@ -50,7 +56,35 @@ def export(module: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
         ) from error
     graph: onnx.ModelProto = program.model_proto
     check_outputs(graph)
+    _name_by_module(graph.graph)
     return graph
+
+
+def _name_by_module(graph: onnx.GraphProto) -> None:
+    """Name each operator with weights after its module, such as ``blocks.3.mlp.fc2``.
+
+    Operators of a module that has several of them, such as the products of attention, also carry their function's name.
+    """
+    scopes = {node.name: _scopes(node) for node in graph.node if node.op_type in NAMED_BY_MODULE}
+    alone = {module for module, count in Counter(scope[0] for scope in scopes.values() if scope).items() if count == 1}
+    taken = {node.name for node in graph.node}
+    for node in graph.node:
+        scope = scopes.get(node.name)
+        if scope is None:
+            continue
+        module, function = scope
+        wanted = module if module in alone else f"{module}.{function}".lstrip(".")
+        numbered = (f"{wanted}_{number}" for number in itertools.count(1))
+        taken.discard(node.name)
+        node.name = next(name for name in itertools.chain([wanted], numbered) if name and name not in taken)
+        taken.add(node.name)
+
+
+def _scopes(node: onnx.NodeProto) -> tuple[str, str] | None:
+    """Return the path of a node's module and the name of its function, as torch.onnx notes them."""
+    noted = next((each.value for each in node.metadata_props if each.key == NAME_SCOPES), "")
+    scopes = ast.literal_eval(noted) if noted else []
+    return (str(scopes[-2]), str(scopes[-1])) if len(scopes) > 1 else None
 
 
 def check_outputs(graph: onnx.ModelProto) -> None:

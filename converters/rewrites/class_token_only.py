@@ -8,7 +8,7 @@ region becomes smaller wherever an operator selects, and every operator that has
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,7 @@ class _Narrowing:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._computed: dict[tuple[ir.Value, Region], ir.Value] = {}
+        self._copies: Counter[ir.Node] = Counter()
         self.pieces = required_pieces(graph)
 
     def run(self) -> None:
@@ -131,9 +132,13 @@ class _Narrowing:
         if node.op_type == "Concat" and len(parts) == 1:
             return next(iter(parts.values()))
         inputs = parts.values() if node.op_type == "Concat" else map(parts.get, range(len(node.inputs)))
-        return self._add(
-            node, ir.Node(node.domain, node.op_type, list(inputs), node.attributes.values()), output, region
-        )
+        copy = ir.Node(node.domain, node.op_type, list(inputs), node.attributes.values(), name=self._copy_name(node))
+        return self._add(node, copy, output, region)
+
+    def _copy_name(self, node: ir.Node) -> str | None:
+        """Return the name for a copy of a node: its own for the first, so that layers keep the names of modules."""
+        self._copies[node] += 1
+        return f"{node.name}_{self._copies[node] - 1}" if node.name and self._copies[node] > 1 else node.name
 
     def _reshape(self, node: ir.Node, source: ir.Value, output: ir.Value, region: Region) -> ir.Value:
         """A selection has been made where its input was computed; what is left of it is the shape."""
@@ -169,6 +174,6 @@ class _Narrowing:
         (value,) = node.outputs
         value.name = whole.name if region == everything(whole) else f"{whole.name}_part"
         value.type, value.shape = whole.type, ir.Shape(extent(region))
-        node.name = value.name
+        node.name = node.name or value.name
         self._graph.insert_before(place, node)
         return value

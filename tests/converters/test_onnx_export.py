@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import onnx
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -64,3 +65,30 @@ def test_outputs_that_are_no_logits(outputs: Callable[[torch.Tensor], object]) -
     with pytest.raises(ConversionError, match="outputs, of shape") as caught:
         export(Model(), (8, 8))
     assert "one output" in caught.value.expected
+
+
+def test_layers_are_named_after_their_modules() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2, img_size=32, num_classes=3)
+    names = [node.name for node in export(network.eval(), (32, 32)).graph.node]
+    assert len(set(names)) == len(names)
+    layers = (
+        "patch_embed.proj",
+        *(f"blocks.0.{each}" for each in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")),
+        "head",
+    )
+    assert set(layers) <= set(names)
+    assert "blocks.0.attn.scaled_dot_product_attention" in names
+
+
+def test_a_module_that_runs_twice_names_its_operators_apart() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.inner(self.inner(pixels.mean(dim=(2,)).flatten(1)[:, :4]))
+
+    names = [node.name for node in export(Twice().eval(), (8, 8)).graph.node]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name.startswith("inner")] == ["inner.linear", "inner.linear_1"]

@@ -504,12 +504,12 @@ def test_activations_that_are_not_finite_name_the_layer_where_it_begins(
     graph: Any, frames: Frames, value: float
 ) -> None:
     broken = changed(graph)
-    (norm,) = [each for each in broken.graph.node if each.name == "node_layer_norm_1"]
+    (norm,) = [each for each in broken.graph.node if each.name == "blocks.0.norm2"]
     broken.graph.initializer.append(numpy_helper.from_array(np.full(32, value, np.float32), "gamma"))
     norm.input[1] = "gamma"  # the original is shared by all LayerNorms
     with pytest.raises(CalibrationError, match="calibration image 1 is not finite") as caught:
         quantize(broken, frames)
-    assert "from the layer 'node_layer_norm_1' on" in caught.value.problem
+    assert "from the layer 'blocks.0.norm2' on" in caught.value.problem
     assert caught.value.fix
 
 
