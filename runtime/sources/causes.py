@@ -115,9 +115,14 @@ class _Text:
     fix: str
 
 
-def opening_error(error: BaseException, server: Server) -> FrameSourceError:
-    """Describe why a network stream did not open."""
+def opening_error(error: BaseException, server: Server, waited: float) -> FrameSourceError:
+    """Describe why a network stream did not open within ``waited`` seconds.
+
+    FFmpeg finds invalid data in the answer of an RTSP server that never came.
+    """
     cause = cause_of(error)
+    if waited >= server.open_timeout and cause in (None, "no_video", "network"):
+        cause = "timeout"
     if cause == "network" and getattr(error, "errno", None) == errno.EIO:
         return _unclear(server, error)
     return _described(server, error, cause)

@@ -20,7 +20,7 @@ import numpy as np
 
 from vitedge.errors import FrameSourceError, VitedgeError
 from vitedge.prediction import Image
-from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned
+from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned, orientation_of_matrix
 from vitedge.runtime.preprocess.planes import Matrix, Plane, YuvPlanes
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.causes import cause_of, fail, reason_of, stopped
@@ -62,18 +62,6 @@ _MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}
 _SWS_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 _FULL_RANGE = 2
 _DISPLAY_MATRIX = 36
-_ORIENTATIONS = {
-    (1, 0, 0, 1): 1,
-    (-1, 0, 0, 1): 2,
-    (-1, 0, 0, -1): 3,
-    (1, 0, 0, -1): 4,
-    (0, 1, 1, 0): 5,
-    (0, 1, -1, 0): 6,
-    (0, -1, -1, 0): 7,
-    (0, -1, 1, 0): 8,
-}
-"""EXIF orientations by the signs of a display matrix."""
-
 T = TypeVar("T")
 
 
@@ -492,7 +480,12 @@ def _video_of(container: Any, name: str) -> Any:
     videos = [each for each in container.streams.video if not each.disposition & pictures]
     if not videos:
         others = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
-        raise FrameSourceError(f"{name} has no video track; it holds {others}", expected="a video", cause="no_video")
+        raise FrameSourceError(
+            f"{name} has no video track; it holds {others}",
+            expected="a video",
+            fix="check the address: some cameras send sound or text at one of their own; ffprobe lists the tracks",
+            cause="no_video",
+        )
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
     if stream.codec_context is None:
@@ -565,8 +558,4 @@ def _orientation_of(picture: Any) -> int:
         matrix = np.frombuffer(bytes(picture.side_data["DISPLAYMATRIX"]), dtype=np.int32)
     except KeyError:
         return AS_STORED
-    if matrix.nbytes != _DISPLAY_MATRIX:
-        return AS_STORED
-    largest = max(int(np.abs(matrix[[0, 1, 3, 4]].astype(np.int64)).max()), 1)
-    signs = tuple(round(int(matrix[at]) / largest) for at in (0, 1, 3, 4))
-    return _ORIENTATIONS.get(signs, AS_STORED)
+    return orientation_of_matrix(matrix.tolist()) if matrix.nbytes == _DISPLAY_MATRIX else AS_STORED

@@ -6,6 +6,7 @@ one for files, so that a server cannot read files of this machine, and a list of
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from vitedge.errors import FrameSourceError
@@ -103,6 +104,7 @@ def _checked(address: str, name: str) -> Address:
 
 def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) -> tuple[Any, FrameSourceError | None]:
     """Return the open container, or the error that says why there is none."""
+    began = time.monotonic()
     try:
         container = av.open(
             str(parts),
@@ -111,7 +113,7 @@ def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) ->
             metadata_errors="replace",
         )
     except errors_of_pyav() as error:
-        return None, opening_error(error, server)
+        return None, opening_error(error, server, time.monotonic() - began)
     return container, None
 
 
