@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import ClassVar, TypeVar
 
+from vitedge.errors import UsageError
 from vitedge.prediction import Prediction
 from vitedge.runtime.stream.pipeline import Pipeline
 from vitedge.runtime.system.owned import Owned
@@ -115,3 +116,12 @@ class PredictionStream(Owned):
     ) -> None:
         if error is None or not self._inherited:
             await self.aclose()
+
+
+def check_arguments(max_frames: int | None, topk: int, max_age_ms: float | None) -> None:
+    """Refuse numbers that no stream can have."""
+    for name, number in (("max_frames", max_frames), ("topk", topk)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} is {number}", expected="1 or more")
+    if max_age_ms is not None and not max_age_ms > 0:
+        raise UsageError(f"max_age_ms is {max_age_ms}", expected="milliseconds, above 0")

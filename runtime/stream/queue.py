@@ -57,10 +57,10 @@ class JobQueue:
         self._workers_run = not live
         self._finished = self._failed = self._stopped = self._parked = False
         self._error: BaseException | None = None
-        lock = threading.RLock()
-        self._room = threading.Condition(lock)
-        self._work = threading.Condition(lock)
-        self._ready = threading.Condition(lock)
+        self._lock = threading.RLock()
+        self._room = threading.Condition(self._lock)
+        self._work = threading.Condition(self._lock)
+        self._ready = threading.Condition(self._lock)
         self._wakes: list[Callable[[], object]] = []
 
     @property

@@ -11,28 +11,23 @@ less of the processor than stages that pass it on.
 from __future__ import annotations
 
 import logging
-import math
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
-from vitedge.errors import FrameSourceError, UsageError, did_you_mean
+from vitedge.errors import UsageError, did_you_mean
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.open import Source, open_source
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.stream.intake import Intake
+from vitedge.runtime.stream.opening import Opening, StreamSource
 from vitedge.runtime.stream.pipeline import Pipeline
-from vitedge.runtime.stream.predictions import PredictionStream
+from vitedge.runtime.stream.predictions import PredictionStream, check_arguments
 from vitedge.runtime.stream.queue import JobQueue
-from vitedge.runtime.stream.reader import Connect, Reader
+from vitedge.runtime.stream.reader import Reader
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
 from vitedge.runtime.stream.stats import StreamStats
 from vitedge.runtime.stream.workers import WORKERS_PAY_FROM, FrameClassifier, work, workers_for
-from vitedge.safety.redact import redact_address
 
 __all__ = ["POLICIES", "WORKERS_PAY_FROM", "FrameClassifier", "Policy", "Stream", "StreamSource"]
 
@@ -43,12 +38,6 @@ Policy = Literal["latest", "every"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 QUEUED_FRAMES = 2
 """Frames that wait under ``every``, besides the one in each worker."""
-OWN_READ_TIMEOUT = 15.0
-"""Seconds that a live source of the caller's own may be silent, if no options say otherwise."""
-
-_OPEN_TIMEOUT = re.compile(r"(?<=[?&])open_timeout=[^&#]*&?")
-
-StreamSource: TypeAlias = Source | Callable[[], FrameSource]
 
 
 class Stream(PredictionStream):
@@ -112,9 +101,10 @@ class Stream(PredictionStream):
         on_state: OnState | None = None,
         skip_corrupt: bool = True,
     ) -> None:
-        _check_arguments(policy, max_frames, topk, max_age_ms)
+        _check_policy(policy)
+        check_arguments(max_frames, topk, max_age_ms)
         self._orientation_notice = classifier.orientation_notice
-        opening = _Opening(source, options, reconnect)
+        opening = Opening(source, options, reconnect)
         calls = StateCalls(on_state) if on_state is not None else None
         try:
             first = opening.first()
@@ -182,72 +172,6 @@ class _Unopened(FrameSource):
         """Do nothing."""
 
 
-class _Opening:
-    """How a stream opens its source, first and again.
-
-    Attributes:
-        connect: opens the source; None if it was passed in open.
-        options: options of the caller, or of the kind of source; None for none.
-        seconds: how long the first opening took; infinity before.
-        policy: when to open it again; None for never.
-        name: name of the source in messages until it is open.
-    """
-
-    def __init__(self, source: StreamSource, options: SourceOptions | None, reconnect: bool | Reconnect | None) -> None:
-        self._source = source
-        self._again = _OPEN_TIMEOUT.sub("", source) if isinstance(source, str) else source
-        self._in_force: SourceOptions | None = None
-        self._tries_first = reconnect is True or isinstance(reconnect, Reconnect)
-        self.policy = None if reconnect is False else reconnect if isinstance(reconnect, Reconnect) else Reconnect()
-        self.connect: Connect | None = None if isinstance(source, FrameSource) else self._connect
-        self.options = options
-        self.seconds = math.inf
-        self.name = redact_address(str(source)) if isinstance(source, str | int | Path) else "the source"
-
-    def first(self) -> FrameSource | None:
-        """Open the source; None if that failed and the reader is to try again.
-
-        Raises:
-            FrameSourceError: the source cannot be opened.
-            UsageError: there is no such kind of source.
-        """
-        if isinstance(self._source, FrameSource):
-            self.options = self.options or SourceOptions(read_timeout=OWN_READ_TIMEOUT)
-            return self._source
-        begun = time.monotonic()
-        try:
-            source = self._noted(self._opened(self._source, self.options))
-        except FrameSourceError as error:
-            if self._tries_first and error.cause is not None and self.policy and self.policy.retries(error):
-                logger.warning("%s", error.problem)
-                return None
-            raise
-        self.seconds = time.monotonic() - begun
-        return source
-
-    @staticmethod
-    def _opened(source: StreamSource, options: SourceOptions | None) -> FrameSource:
-        if callable(source) and not isinstance(source, FrameSource | Iterable):
-            return open_source(source())
-        return open_source(source, options)
-
-    def _connect(self, open_timeout: float) -> FrameSource:
-        """Open the source again, with the options that are in force."""
-        options = self._in_force or self.options or SourceOptions()
-        try:
-            return self._noted(self._opened(self._again, replace(options, open_timeout=open_timeout)))
-        except UsageError:  # the file of the address says another time
-            return self._noted(self._opened(self._again, options))
-
-    def _noted(self, source: FrameSource) -> FrameSource:
-        """Note the options of an open source, and where to find a camera that was plugged in again."""
-        self._in_force = source.options
-        lasting = getattr(source, "lasting", None)
-        if lasting is not None:
-            self._again = lasting
-        return source
-
-
 class _Pipeline(Pipeline):
     """The threads of the stream of one source.
 
@@ -259,7 +183,7 @@ class _Pipeline(Pipeline):
     def __init__(
         self,
         classifier: FrameClassifier,
-        opening: _Opening,
+        opening: Opening,
         first: FrameSource | None,
         *,
         newest_only: bool,
@@ -330,15 +254,10 @@ class _Pipeline(Pipeline):
             self._calls.end()
 
 
-def _check_arguments(policy: Policy | None, max_frames: int | None, topk: int, max_age_ms: float | None) -> None:
+def _check_policy(policy: Policy | None) -> None:
     if policy is not None and policy not in POLICIES:
         raise UsageError(
             f"unknown policy {policy!r}",
             expected=f"one of {', '.join(POLICIES)}",
             fix=did_you_mean(str(policy), POLICIES),
         )
-    for name, number in (("max_frames", max_frames), ("topk", topk)):
-        if number is not None and number < 1:
-            raise UsageError(f"{name} is {number}", expected="1 or more")
-    if max_age_ms is not None and not max_age_ms > 0:
-        raise UsageError(f"max_age_ms is {max_age_ms}", expected="milliseconds, above 0")

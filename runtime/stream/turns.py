@@ -43,13 +43,14 @@ class Turns(Generic[T]):
         """Return the number of writers with a value."""
         return sum(1 for writer in self._writers.values() if writer.waiting)
 
-    def replace(self, name: str, value: T) -> bool:
-        """Put a newer value in the place of the one that waits; False if none waits."""
+    def replace(self, name: str, value: T) -> T | None:
+        """Put a newer value in the place of the one that waits, and return the older; None if none waits."""
         writer = self._writers[name]
         if not writer.waiting:
-            return False
+            return None
+        older = writer.waiting[0]
         writer.waiting = (value,)
-        return True
+        return older
 
     def is_due(self, name: str, now: float) -> bool:
         """Whether the rate of a writer allows a value at the time ``now``, in seconds.

@@ -27,7 +27,7 @@ def next_of(turns: Turns[int]) -> tuple[str, int] | None:
 
 
 def offer(turns: Turns[int], name: str, value: int) -> None:
-    if not turns.replace(name, value):
+    if turns.replace(name, value) is None:
         turns.put(name, value, 0.0)
 
 

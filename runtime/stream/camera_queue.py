@@ -1,0 +1,151 @@
+"""A queue of the frames of several cameras, whose workers take them in turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from vitedge.runtime.stream.queue import Job, JobQueue
+from vitedge.runtime.stream.turns import Turns
+
+
+class CameraQueue(JobQueue):
+    """Jobs of several cameras; the consumer gets them in the order in which workers took them.
+
+    One job of each camera waits. The camera that has waited longest since its last turn is next. There are two kinds of
+    workers, of which one at a time takes jobs: one alone, who begins when the consumer waits, so that predictions are
+    fresh; or several together, who also work ahead, so that none is idle.
+
+    Args:
+        max_fps: most jobs a second of each camera, by name; None for no limit.
+        final_error: returns what the consumer gets after the last job, if anything.
+    """
+
+    def __init__(self, max_fps: Mapping[str, float | None], final_error: Callable[[], BaseException | None]) -> None:
+        super().__init__(0, newest_only=True, live=True, on_drop=_nothing)
+        self._turns: Turns[Job] = Turns(max_fps)
+        self._unfinished = set(max_fps)
+        self._final_error = final_error
+        self._together = False
+        self._ahead = 0
+        self._work_together = threading.Condition(self._lock)
+
+    def offer(self, name: str, job: Job) -> bool:
+        """Put the newest job of a camera in the place of an older one, and return at once; False at its end."""
+        with self._room:
+            if self._is_over(name):
+                return False
+            now = time.monotonic()
+            older = self._turns.replace(name, job)
+            if older is not None:
+                older.intake.ledger.drop("newer")
+            elif self._turns.is_due(name, now):
+                self._add(name, job, now)
+            else:
+                job.intake.ledger.drop("max_fps")
+            return True
+
+    def put_next(self, name: str, job: Job) -> bool:
+        """Wait until the last job of a camera was taken and its next one is due, then put it; False at its end.
+
+        Nothing is lost: this is for files.
+        """
+        with self._room:
+            while not self._is_over(name):
+                now = time.monotonic()
+                early = self._turns.early(name, now)
+                if self._turns.is_waiting(name):
+                    self._room.wait()
+                elif early:
+                    self._room.wait(min(early, threading.TIMEOUT_MAX))
+                else:
+                    self._add(name, job, now)
+                    return True
+            return False
+
+    def finish_camera(self, name: str, *, discard: bool = False) -> None:
+        """End one camera; its last job is still taken, unless it is to be discarded."""
+        with self._room:
+            self._unfinished.discard(name)
+            if discard:
+                self._turns.drop(name)
+            self._room.notify_all()
+            self._finish_if_over()
+
+    def activate(self, *, together: bool, ahead: int) -> None:
+        """Let the other kind of workers take the jobs from now on.
+
+        Args:
+            together: whether those who work together do.
+            ahead: jobs that they may take before the consumer waits for them.
+        """
+        with self._room:
+            self._together, self._ahead = together, ahead
+            self._active.notify_all()
+
+    def take_turn(self, *, together: bool) -> Job | None:
+        """Wait for the next job as a worker of one kind; None at the end. Jobs that are too old are dropped."""
+        condition = self._work_together if together else self._work
+        with condition:
+            while True:
+                condition.wait_for(lambda: self._ends() or (self._together == together and self._has_turn()))
+                if self._ends():
+                    return None
+                job = self._next()
+                self._finish_if_over()
+                if job is not None:
+                    self._wanted -= 1
+                    self._ordered.append(job)
+                    return job
+
+    def forget(self) -> None:
+        """Free the frames of a queue that was stopped."""
+        with self._room:
+            super().forget()
+            for name, _ in list(self._turns.waiting()):
+                self._turns.drop(name)
+
+    @property
+    def _active(self) -> threading.Condition:
+        return self._work_together if self._together else self._work
+
+    def _add(self, name: str, job: Job, now: float) -> None:
+        self._turns.put(name, job, now)
+        self._active.notify()
+
+    def _is_over(self, name: str) -> bool:
+        return self._stopped or self._failed or name not in self._unfinished
+
+    def _ends(self) -> bool:
+        return self._stopped or self._failed or self._finished
+
+    def _has_turn(self) -> bool:
+        return self._wanted + self._ahead > 0 and len(self._turns) > 0
+
+    def _next(self) -> Job | None:
+        """Take the job of the next turn; None if all that waited were too old."""
+        for name, job in list(self._turns.waiting()):
+            if not job.intake.refuses(job.frame):
+                self._turns.take(name)
+                self._room.notify_all()
+                return job
+            self._turns.drop(name)
+        self._room.notify_all()
+        return None
+
+    def _finish_if_over(self) -> None:
+        if not self._unfinished and not len(self._turns):
+            self.finish(self._final_error())
+
+    def _want(self) -> None:
+        self._wanted += 1
+        self._active.notify()
+
+    def _wake_all(self) -> None:
+        super()._wake_all()
+        self._work_together.notify_all()
+
+
+def _nothing() -> None:
+    """Drop nothing: this queue counts what gives way itself."""
