@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.errors import EngineError
+from vitedge.errors import EngineError, FrameSourceError
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.base import Engine
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.open import open_source
-from vitedge.testing import FakeEngine, FakeSource
+from vitedge.testing import FakeCamera, FakeEngine, FakeSource
 
 DARK = np.zeros((2, 2, 3), dtype=np.uint8)
 BRIGHT = np.full((2, 2, 3), 255, dtype=np.uint8)
@@ -101,19 +100,12 @@ class TestFakeSource:
         with pytest.raises(OSError, match="unplugged"):
             next(frames)
 
-    def test_a_reconnection_is_a_silence_and_a_notice(self, caplog: pytest.LogCaptureFixture) -> None:
-        source = FakeSource([DARK] * 3, live=True, reconnects={2: 0.05})
-        with caplog.at_level(logging.WARNING, "vitedge"):
-            frames = list(source)
-        assert [frame.index for frame in frames] == [0, 1, 2]
-        assert frames[2].captured_ns - frames[1].captured_ns >= 50_000_000
-        (notice,) = source.notices
-        assert "reconnects before frame 2, which takes 0.05 s" in notice
-        assert notice in caplog.text
+    def test_frames_may_be_old_or_corrupt(self) -> None:
+        (frame,) = FakeSource([Frame(DARK, 7, captured_ns=1, corrupt=True)])
+        assert (frame.index, frame.captured_ns, frame.corrupt) == (7, 1, True)
 
-    @pytest.mark.parametrize("waits", [{"fps": 0.001}, {"reconnects": {1: 1000.0}}])
-    def test_closing_ends_a_wait_for_the_next_frame(self, waits: dict[str, object]) -> None:
-        source = FakeSource(lambda _: DARK, error=OSError("not raised when closed"), **waits)  # type: ignore[arg-type]
+    def test_closing_ends_a_wait_for_the_next_frame(self) -> None:
+        source = FakeSource(lambda _: DARK, error=OSError("not raised when closed"), fps=0.001)
         delivered: list[Frame] = []
         reader = threading.Thread(target=lambda: delivered.extend(source))
         reader.start()
@@ -138,3 +130,63 @@ class TestFakeSource:
             assert next(stream).label == "red"
             with pytest.raises(OSError, match="unplugged"):
                 list(stream)
+
+
+@pytest.mark.timeout(60)
+class TestFakeCamera:
+    def test_each_connection_delivers_from_the_start(self) -> None:
+        camera = FakeCamera(lambda index: BRIGHT if index < 3 else None, fps=1000.0)
+        assert [[frame.index for frame in camera.open()] for _ in range(2)] == [[0, 1, 2]] * 2
+        assert (camera.attempts, len(camera.sources)) == (2, 2)
+
+    def test_a_failure_breaks_connections_and_refuses_others_until_it_comes_back(self) -> None:
+        camera = FakeCamera(lambda _: DARK)
+        frames = iter(camera.open())
+        next(frames)
+        camera.fail("eof")
+        for act in (lambda: next(frames), camera.open):
+            with pytest.raises(FrameSourceError, match="fails: eof") as raised:
+                act()
+            assert raised.value.cause == "eof"
+        camera.come_back()
+        assert next(iter(camera.open())).index == 0
+
+    @pytest.mark.parametrize("still", [FakeCamera.go_silent, FakeCamera.hang])
+    def test_a_silent_or_hanging_camera_goes_on_where_it_was(self, still) -> None:
+        camera = FakeCamera(lambda _: DARK)
+        frames = iter(camera.open())
+        next(frames)
+        still(camera)
+        seen: list[Frame] = []
+        reader = threading.Thread(target=lambda: seen.append(next(frames)))
+        reader.start()
+        reader.join(0.05)
+        assert reader.is_alive()
+        camera.come_back()
+        reader.join(PATIENCE)
+        assert [frame.index for frame in seen] == [1]
+
+    @pytest.mark.parametrize(("still", "ends"), [(FakeCamera.go_silent, True), (FakeCamera.hang, False)])
+    def test_closing_ends_a_silent_connection_and_not_a_hanging_one(self, still, ends: bool) -> None:
+        camera = FakeCamera(lambda _: DARK)
+        source = camera.open()
+        still(camera)
+        reader = threading.Thread(target=lambda: list(source), daemon=True)
+        reader.start()
+        source.close()
+        reader.join(PATIENCE if ends else 0.05)
+        assert reader.is_alive() is not ends
+        camera.come_back()
+        reader.join(PATIENCE)
+        assert not reader.is_alive()
+
+    def test_a_hanging_camera_does_not_open(self) -> None:
+        camera = FakeCamera(lambda _: DARK)
+        camera.hang()
+        opener = threading.Thread(target=camera.open, daemon=True)
+        opener.start()
+        opener.join(0.05)
+        assert opener.is_alive()
+        camera.come_back()
+        opener.join(PATIENCE)
+        assert not opener.is_alive()

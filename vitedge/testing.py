@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitedge.errors import EngineError
+from vitedge.errors import Cause, EngineError, FrameSourceError
 from vitedge.prediction import Image
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.sources.base import Frame, FrameSource
-
-logger = logging.getLogger("vitedge")
 
 FAKE_INFO = EngineInfo(
     name="fake",
@@ -90,12 +89,13 @@ def _looked_up(table: Mapping[bytes, ArrayLike]) -> Callable[[Image], Any]:
 
 
 class FakeSource(FrameSource):
-    """A source that delivers given frames at a given rate, then ends, and fails or reconnects where it is told to.
+    """A source that delivers given frames at a given rate, then ends or fails as it is told to.
 
         source = FakeSource([red, blue])                                        # a file of two frames
         source = FakeSource(lambda index: red, fps=25, live=True)               # a camera that never ends
         source = FakeSource([red], live=True, error=OSError("unplugged"))       # a camera that fails after one frame
-        source = FakeSource([red] * 9, live=True, reconnects={5: 2.0})          # 2 s of silence before frame 5
+
+    ``FakeCamera`` is a source that a stream can open again.
 
     Attributes:
         name: ``the fake source``.
@@ -106,23 +106,22 @@ class FakeSource(FrameSource):
         closed: whether ``close`` was called, which also ends a wait for the next frame.
 
     Args:
-        frames: ``H×W×3`` uint8 BGR arrays; or a function from the index of a frame to the frame, or to None at the end.
+        frames: ``H×W×3`` uint8 BGR arrays, or ``Frame`` objects, which may be old or corrupt; or a function from the
+            index of a frame to the frame, or to None at the end.
         fps: frames per second; None delivers each frame as soon as it is asked for.
         live: whether frames that nobody reads are lost, as with a camera.
         error: exception that is raised after the last frame; None to end.
-        reconnects: seconds of silence before the frame of an index, as while a camera reconnects. Each adds a notice.
     """
 
     name = "the fake source"
 
     def __init__(
         self,
-        frames: Sequence[Image] | Callable[[int], Image | None],
+        frames: Sequence[Image | Frame] | Callable[[int], Image | Frame | None],
         *,
         fps: float | None = None,
         live: bool = False,
         error: BaseException | None = None,
-        reconnects: Mapping[int, float] | None = None,
     ) -> None:
         self.live = live
         self.fps = fps
@@ -130,19 +129,12 @@ class FakeSource(FrameSource):
         self.delivered = 0
         self._frame_of = frames if callable(frames) else _sequenced(frames)
         self._error = error
-        self._reconnects = dict(reconnects or {})
-        self._notices: list[str] = []
         self._closed = threading.Event()
 
     @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._closed.is_set()
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """The reconnections so far."""
-        return tuple(self._notices)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames.
@@ -152,14 +144,12 @@ class FakeSource(FrameSource):
         """
         due = time.monotonic()
         for index in itertools.count():
-            if index in self._reconnects:
-                due = time.monotonic() + self._reconnect(index)
             image = self._frame_of(index)
             if image is None or self._closed.wait(max(0.0, due - time.monotonic())):
                 break
             due += 1.0 / self.fps if self.fps else 0.0
             self.delivered += 1
-            yield Frame(image, index)
+            yield _framed(image, index)
         if self._error is not None and not self.closed:
             raise self._error
 
@@ -167,13 +157,133 @@ class FakeSource(FrameSource):
         """End the frames; a second call does nothing."""
         self._closed.set()
 
-    def _reconnect(self, index: int) -> float:
-        """Report a reconnection and return the seconds that it takes."""
-        seconds = self._reconnects[index]
-        self._notices.append(f"{self.name} reconnects before frame {index}, which takes {seconds:g} s")
-        logger.warning("%s", self._notices[-1])
-        return seconds
+
+class FakeCamera:
+    """A camera that a test switches while a stream reads it: it goes silent, hangs, fails and comes back.
+
+        camera = FakeCamera(lambda index: red)
+        with classifier.stream(camera.open) as stream:
+            next(stream)
+            camera.fail("eof")             # the connection breaks, and no other is accepted
+            camera.come_back()
+            assert next(stream).epoch == 1
+
+    Attributes:
+        attempts: number of calls of ``open``.
+        sources: connections that were accepted, in order, the last 100; each is a ``FrameSource`` with ``closed``.
+
+    Args:
+        frames: ``H×W×3`` uint8 BGR arrays, or ``Frame`` objects, by their index in a connection; None at the end.
+        fps: frames per second.
+    """
+
+    def __init__(self, frames: Callable[[int], Image | Frame | None], *, fps: float = 100.0) -> None:
+        self.attempts = 0
+        self.sources: deque[FakeConnection] = deque(maxlen=100)
+        self._frame_of = frames
+        self._fps = fps
+        self._changed = threading.Condition()
+        self._cause: Cause | None = None
+        self._is_silent = self._hangs = False
+
+    def open(self) -> FrameSource:
+        """Connect; give this function to a stream, which calls it again to reconnect.
+
+        Raises:
+            FrameSourceError: the camera fails, with the cause that it was given.
+        """
+        with self._changed:
+            self.attempts += 1
+            self._changed.wait_for(lambda: not self._hangs)
+            self._check()
+            source = FakeConnection(self, self._frame_of, self._fps)
+            self.sources.append(source)
+            return source
+
+    def go_silent(self) -> None:
+        """Accept connections and deliver nothing, as a stopped server or a broken network does."""
+        self._switch(is_silent=True)
+
+    def hang(self) -> None:
+        """Answer nothing at all: neither ``open`` nor a read returns, not even after ``close``."""
+        self._switch(hangs=True)
+
+    def fail(self, cause: Cause) -> None:
+        """Break the connections and refuse others, with a cause."""
+        self._switch(cause=cause)
+
+    def come_back(self) -> None:
+        """Accept connections and deliver frames again."""
+        self._switch()
+
+    def _switch(self, *, cause: Cause | None = None, is_silent: bool = False, hangs: bool = False) -> None:
+        with self._changed:
+            self._cause, self._is_silent, self._hangs = cause, is_silent, hangs
+            self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._cause is not None:
+            raise FrameSourceError(f"the fake camera fails: {self._cause}", cause=self._cause)
+
+    def _wait(self, source: FakeConnection, due: float) -> bool:
+        """Wait until a frame is due; False at the end."""
+        with self._changed:
+            while self._hangs or not source.closed:
+                if not self._hangs:
+                    self._check()
+                rest = math.inf if self._hangs or self._is_silent else due - time.monotonic()
+                if rest <= 0:
+                    return True
+                self._changed.wait(min(rest, threading.TIMEOUT_MAX))
+        return False
+
+    def _close(self, source: FakeConnection) -> None:
+        with self._changed:
+            source.closed = True
+            self._changed.notify_all()
 
 
-def _sequenced(frames: Sequence[Image]) -> Callable[[int], Image | None]:
+class FakeConnection(FrameSource):
+    """One connection to a ``FakeCamera``.
+
+    Attributes:
+        name: ``the fake camera``.
+        closed: whether ``close`` was called.
+    """
+
+    name = "the fake camera"
+    live = True
+
+    def __init__(self, camera: FakeCamera, frame_of: Callable[[int], Image | Frame | None], fps: float) -> None:
+        self.fps = fps
+        self.closed = False
+        self._camera = camera
+        self._frame_of = frame_of
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames as the camera is switched.
+
+        Raises:
+            FrameSourceError: the camera fails.
+        """
+        due = time.monotonic()
+        for index in itertools.count():
+            if not self._camera._wait(self, due):
+                return
+            image = self._frame_of(index)
+            if image is None:
+                return
+            yield _framed(image, index)
+            due = max(due, time.monotonic() - 1.0) + 1.0 / self.fps
+
+    def close(self) -> None:
+        """Disconnect; a second call does nothing."""
+        self._camera._close(self)
+
+
+def _framed(image: Image | Frame, index: int) -> Frame:
+    return image if isinstance(image, Frame) else Frame(image, index)
+
+
+def _sequenced(frames: Sequence[Image | Frame]) -> Callable[[int], Image | Frame | None]:
     return lambda index: frames[index] if index < len(frames) else None
