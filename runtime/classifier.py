@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, Union, cast
@@ -31,9 +31,11 @@ from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images.pillow import exif_orientation, rgb_pixels
 from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.stream.cameras import Streams
+from vitedge.runtime.stream.opening import StreamSource
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState
-from vitedge.runtime.stream.stream import Policy, Stream, StreamSource
+from vitedge.runtime.stream.stream import Policy, Stream
 from vitedge.runtime.system.owned import Owned, close_all
 
 if TYPE_CHECKING:
@@ -165,6 +167,33 @@ class Classifier(Owned):
             self,
             source,
             policy=policy,
+            max_frames=max_frames,
+            topk=topk,
+            options=options,
+            reconnect=reconnect,
+            max_age_ms=max_age_ms,
+            on_state=on_state,
+            skip_corrupt=skip_corrupt,
+        )
+
+    def streams(
+        self,
+        cameras: Mapping[str, StreamSource],
+        *,
+        max_fps: float | Mapping[str, float] | None = None,
+        max_frames: int | None = None,
+        topk: int = 5,
+        options: SourceOptions | Mapping[str, SourceOptions] | None = None,
+        reconnect: bool | Reconnect | None = None,
+        max_age_ms: float | None = None,
+        on_state: OnState | None = None,
+        skip_corrupt: bool = True,
+    ) -> Streams:
+        """Classify the newest frames of several cameras, in turn; arguments and errors as for ``Streams``."""
+        return Streams(
+            self,
+            cameras,
+            max_fps=max_fps,
             max_frames=max_frames,
             topk=topk,
             options=options,

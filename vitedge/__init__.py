@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from vitedge.runtime.sources.iterables import FrameIterable
     from vitedge.runtime.sources.open import open_source
     from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, PictureOptions, SourceOptions
+    from vitedge.runtime.stream.cameras import Streams, StreamsStats
     from vitedge.runtime.stream.reconnect import Reconnect
     from vitedge.runtime.stream.states import StateChange
     from vitedge.runtime.stream.stats import StreamStats
@@ -110,6 +111,8 @@ __all__ = [
     "StateChange",
     "Stream",
     "StreamStats",
+    "Streams",
+    "StreamsStats",
     "Target",
     "Terminal",
     "UsageError",
@@ -173,6 +176,8 @@ _WHERE = {
     "StateChange": "vitedge.runtime.stream.states",
     "Stream": "vitedge.runtime.stream.stream",
     "StreamStats": "vitedge.runtime.stream.stats",
+    "Streams": "vitedge.runtime.stream.cameras",
+    "StreamsStats": "vitedge.runtime.stream.cameras",
     "Target": "vitedge.bundle.targets",
     "Terminal": "vitedge.progress",
     "UsageError": "vitedge.errors",

@@ -220,7 +220,7 @@ class _Camera:
         )
 
     def _timeouts(self, options: SourceOptions | None) -> SourceOptions | None:
-        """Return the options with the ``open_timeout`` that an address has in its query: it counts before it is open."""
+        """Return the options with the ``open_timeout`` that an address has in its query."""
         stated = _OPEN_TIMEOUT.search(self._source) if isinstance(self._source, str) else None
         return options if stated is None else replace(options or SourceOptions(), open_timeout=float(stated[1]))
 
