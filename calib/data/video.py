@@ -13,12 +13,16 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import CalibrationImages, DecodedImage, ImageFile, load_calibration_images, shuffled
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress, Silent
-from vitedge.runtime.sources.capture import open_video
+from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.sources.video_file import open_video
+
+_LAZY = SourceOptions(planes=True)
+"""Only the frames that are used become BGR; FFmpeg converts them like every frame of a file."""
 
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """Frames of a video file, in its order.
+    """Frames of a video file, in its order, without those that its decoder calls damaged.
 
     Attributes:
         path: the video.
@@ -33,21 +37,23 @@ class VideoFrames:
         """Find the frames of a video. The video is read once, because containers only estimate the frame count.
 
         Args:
-            path: a video that OpenCV can read.
+            path: a video that FFmpeg can read.
             limit: greatest number of frames, spread evenly from the first to the last.
 
         Raises:
             CalibrationError: ``limit`` is below 1.
-            FrameSourceError: OpenCV cannot read the video, or it holds no frame.
-            MissingExtraError: OpenCV is not installed.
+            FrameSourceError: FFmpeg cannot read the video, or it holds no frame.
+            MissingExtraError: PyAV is not installed.
         """
         if limit is not None and limit < 1:
             raise CalibrationError(f"{limit} frames were asked for", expected="1 or more")
         video = Path(path)
-        with open_video(video) as source:
-            count = sum(1 for _ in source)
-        numbers = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round()
-        return cls(video, tuple(ImageFile(video, f"frame {int(number)}", "", int(number)) for number in numbers))
+        with open_video(video, _LAZY) as source:
+            intact = [frame.index for frame in source if not frame.corrupt]
+        count = len(intact)
+        places = range(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round()
+        numbers = [intact[int(place)] for place in places]
+        return cls(video, tuple(ImageFile(video, f"frame {number}", "", number) for number in numbers))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,10 +84,10 @@ class VideoFrames:
 
         Raises:
             FrameSourceError: the video cannot be read.
-            MissingExtraError: OpenCV is not installed.
+            MissingExtraError: PyAV is not installed.
         """
         wanted = list(reversed(self.files))
-        with open_video(self.path) as source:
+        with open_video(self.path, _LAZY) as source:
             for frame in source if wanted else ():
                 if frame.index != wanted[-1].frame:
                     continue

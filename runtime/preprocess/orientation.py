@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +21,16 @@ _TURNS: Mapping[int, Callable[[Image], Image]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image[:, ::-1].swapaxes(0, 1),
 }
-_OF_ROTATION = {90: 6, 180: 3, 270: 8}
+_OF_MATRIX = {
+    (1, 0, 0, 1): 1,
+    (-1, 0, 0, 1): 2,
+    (-1, 0, 0, -1): 3,
+    (1, 0, 0, -1): 4,
+    (0, 1, 1, 0): 5,
+    (0, 1, -1, 0): 6,
+    (0, -1, -1, 0): 7,
+    (0, -1, 1, 0): 8,
+}
 
 
 def turned(image: Image, orientation: int) -> Image:
@@ -39,9 +48,18 @@ def oriented(image: Image, orientation: int, preprocessing: Preprocessing) -> Im
     return turned(image, orientation) if preprocessing.exif_orientation else image
 
 
-def orientation_of_rotation(degrees: float) -> int:
-    """Return the EXIF orientation of a video that is shown turned clockwise by ``degrees``."""
-    return _OF_ROTATION.get(int(degrees) % 360, AS_STORED)
+def orientation_of_matrix(matrix: Sequence[int]) -> int:
+    """Return the EXIF orientation of a video by its display matrix.
+
+    Args:
+        matrix: its nine numbers, by which a video is shown turned, mirrored or scaled.
+
+    Returns:
+        1 for an angle that is no multiple of 90 degrees.
+    """
+    turns = [matrix[place] for place in (0, 1, 3, 4)]
+    largest = max(max(abs(each) for each in turns), 1)
+    return _OF_MATRIX.get(tuple(round(each / largest) for each in turns), AS_STORED)
 
 
 def is_turned(orientation: int) -> bool:

@@ -61,6 +61,13 @@ _OF_NUMBER: dict[int, Cause] = {
 }
 
 
+def errors_of_pyav() -> tuple[type[BaseException], ...]:
+    """Return the exceptions by which PyAV reports errors of FFmpeg and of its own."""
+    import av
+
+    return (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError, LookupError)
+
+
 def cause_of(error: BaseException) -> Cause | None:
     """Return the cause of an error of PyAV or of the system; None if it is none of them."""
     named = next((_OF_CLASS[each.__name__] for each in type(error).__mro__ if each.__name__ in _OF_CLASS), None)

@@ -7,136 +7,33 @@ a copy. A file decodes in a thread a core, and its frames are BGR, converted by 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-
 from vitedge.errors import FrameSourceError, VitedgeError
-from vitedge.prediction import Image
-from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned, orientation_of_matrix
-from vitedge.runtime.preprocess.planes import Matrix, Plane, YuvPlanes
+from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.causes import cause_of, fail, reason_of, stopped
+from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of, stopped
 from vitedge.runtime.sources.clock import ArrivalClock, Capture, Clock
 from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.sources.pictures import Converter, orientation_of, planes_of
+from vitedge.runtime.sources.tracks import UNTIMED, check_pixels, length_of, rate_of, too_large, video_of
 from vitedge.runtime.system.owned import Owned
 from vitedge.safety.escape import terminal
 from vitedge.safety.limits import IMAGE_PIXELS
 
 logger = logging.getLogger("vitedge")
 
-LARGEST_FPS = 500.0
-"""A stream of unknown rate reports the rate of its clock, such as 90000."""
 SHORTEST_CUT_SECONDS = 0.2
 LOW_DELAY = 1 << 19
 """FFmpeg's flag for a decoder that gives each frame as soon as it can."""
-UNTIMED = frozenset({"h264", "hevc", "m4v", "mjpeg", "mpegvideo", "mpjpeg", "jpeg_pipe", "png_pipe"})
-"""Formats without timestamps, for which FFmpeg makes them up, at 25 frames per second."""
 
-_CHROMA = {
-    "yuv420p": (2, 2),
-    "yuvj420p": (2, 2),
-    "yuv422p": (1, 2),
-    "yuvj422p": (1, 2),
-    "yuv444p": (1, 1),
-    "yuvj444p": (1, 1),
-    "yuv440p": (2, 1),
-    "yuvj440p": (2, 1),
-    "yuv411p": (1, 4),
-    "yuvj411p": (1, 4),
-    "yuv410p": (4, 4),
-    "nv12": (2, 2),
-    "nv21": (2, 2),
-}
-"""Pixel formats of 8-bit planes, with the rows and columns that a chroma value colours."""
-_INTERLEAVED = {"nv12": (0, 1), "nv21": (1, 0)}
-_MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}
-"""FFmpeg's numbers of matrices; the others are near BT.601, which is also meant where none is stated."""
-_SWS_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
-_FULL_RANGE = 2
-_DISPLAY_MATRIX = 36
 T = TypeVar("T")
-
-
-class Converter:
-    """FFmpeg's conversion to BGR, for one source; any thread may use it."""
-
-    def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self._reformatter = VideoReformatter()
-        self._lock = threading.Lock()
-
-    def bgr(self, frame: Any) -> Image:
-        """Return a new ``H×W×3`` uint8 array of a ``VideoFrame``, by the matrix and range that it states."""
-        states = {} if frame.format.is_rgb else _stated_colours(frame)
-        with self._lock:
-            converted = self._reformatter.reformat(frame, format="bgr24", **states)
-        plane = converted.planes[0]
-        rows = np.frombuffer(plane, dtype=np.uint8).reshape(frame.height, plane.line_size)
-        return np.ascontiguousarray(rows[:, : 3 * frame.width]).reshape(frame.height, frame.width, 3)
-
-
-def _stated_colours(frame: Any) -> dict[str, int]:
-    return {
-        "src_colorspace": _SWS_MATRIX[_MATRICES.get(frame.colorspace, "bt601")],
-        "src_color_range": _FULL_RANGE if _is_full_range(frame) else 1,
-    }
-
-
-def _is_full_range(frame: Any) -> bool:
-    return bool(frame.color_range == _FULL_RANGE or frame.format.name.startswith(("yuvj", "gray")))
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedPlanes(YuvPlanes):
-    """The planes of a decoder's frame, which they keep alive.
-
-    Attributes:
-        frame: PyAV's ``VideoFrame``.
-        converter: converts it.
-    """
-
-    frame: Any = field(default=None, repr=False)
-    converter: Converter | None = field(default=None, repr=False)
-
-    def bgr(self) -> Image:
-        """Return the picture as a new ``H×W×3`` uint8 array, as FFmpeg converts it."""
-        assert self.converter is not None
-        return self.converter.bgr(self.frame)
-
-
-def planes_of(frame: Any, converter: Converter) -> DecodedPlanes | None:
-    """Return views of the planes of a ``VideoFrame``; None for another pixel format than YUV of 8 bits."""
-    name = frame.format.name
-    chroma = _CHROMA.get(name)
-    if chroma is None:
-        return None
-    height, width = frame.height, frame.width
-    rows, columns = -(-height // chroma[0]), -(-width // chroma[1])
-    luma = _view(frame.planes[0], height, width)
-    if name in _INTERLEAVED:
-        pairs = _view(frame.planes[1], rows, 2 * columns)
-        blue, red = (pairs[:, at::2] for at in _INTERLEAVED[name])
-    else:
-        blue, red = (_view(frame.planes[at], rows, columns) for at in (1, 2))
-    matrix = _MATRICES.get(frame.colorspace, "bt601")
-    return DecodedPlanes(luma, blue, red, matrix, _is_full_range(frame), frame, converter)
-
-
-def _view(plane: Any, rows: int, columns: int) -> Plane:
-    """Return a read-only view of ``rows×columns`` bytes of a plane, whose lines may be longer, or upside down."""
-    line = plane.line_size
-    values = np.frombuffer(plane, dtype=np.uint8).reshape(-1, abs(line))[:rows, :columns]
-    values.flags.writeable = False
-    return values if line > 0 else values[::-1]
 
 
 class Decoded(Owned, FrameSource):
@@ -176,26 +73,23 @@ class Decoded(Owned, FrameSource):
         self._notices: list[str] = []
         self._damaged = self._undecodable = 0
         try:
-            self._stream = _video_of(container, name)
+            self._stream, others = video_of(container, name)
             self._prepare()
         except BaseException:
             container.close()
             raise
-        for notice in notices:
+        for notice in (*notices, *others):
             self._notice(notice)
         self._acquired(f"the source {name}")
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Problems that did not end the stream."""
-        counted = [
-            f"{self.name}: {count} frames {what}"
-            for count, what in (
-                (self._undecodable, "could not be decoded and were skipped"),
-                (self._damaged, "are damaged"),
-            )
-            if count
-        ]
+        counted = []
+        if self._undecodable:
+            counted.append(f"{self.name}: {_frames(self._undecodable)} not decodable and left out")
+        if self._damaged:
+            counted.append(f"{self.name}: {_frames(self._damaged)} damaged")
         return (*self._notices, *counted)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -210,8 +104,8 @@ class Decoded(Owned, FrameSource):
         error: FrameSourceError | None = None
         try:
             for packet, read in self._packets(progress):
-                for picture in self._pictures(packet):
-                    yield self._frame(picture, read, progress)
+                for picture, corrupt in self._pictures(packet):
+                    yield self._frame(picture, read, progress, corrupt=corrupt)
                     progress.delivered += 1
         except _Ended as ended:
             error = ended.error
@@ -238,19 +132,21 @@ class Decoded(Owned, FrameSource):
 
     def _prepare(self) -> None:
         container, stream, context = self._container, self._stream, self._stream.codec_context
-        _check_pixels(context.width, context.height, self.name)
+        check_pixels(context.width, context.height, self.name)
         self._is_timed = container.format.name not in UNTIMED
-        self.fps = _rate(stream, live=self.live) if self._is_timed else None
-        self.length = None if self.live else _length(container, stream, self.fps)
+        self.fps = rate_of(stream, live=self.live) if self._is_timed else None
+        self.length = None if self.live else length_of(container, stream, self.fps)
         self._stated = _Stated(stream.frames, (container.duration or 0) / 1e6, (container.start_time or 0) / 1e6)
-        self._track = stream.index
+        self._track, self._codec = stream.index, context.name
         threads = self._options.decode_threads
         if self.live:
             context.thread_type, context.thread_count = ("SLICE", threads) if threads else ("NONE", 1)
             context.flags |= LOW_DELAY
         else:
             context.thread_type, context.thread_count = "AUTO", threads or 0
-        context.options = {**context.options, "max_pixels": str(IMAGE_PIXELS)}
+        strict = {"err_detect": "explode"} if context.name == "mjpeg" else {}
+        context.options = {**context.options, "max_pixels": str(IMAGE_PIXELS), **strict}
+        self._lenient: Any = None
         self._planes = self.live if self._options.planes is None else self._options.planes
         self._converter = Converter()
         self._asks_sender = self.live and container.format.name == "rtsp"
@@ -324,30 +220,49 @@ class Decoded(Owned, FrameSource):
         if self.live and packet.size:
             self._clock.arrived(_nanoseconds(packet.pts, packet.time_base), now, waited)
 
-    def _pictures(self, packet: Any) -> list[Any]:
-        """Decode a packet; one that cannot be decoded is counted."""
+    def _pictures(self, packet: Any) -> list[tuple[Any, bool]]:
+        """Decode a packet into pictures, each with whether it is damaged; count a packet that cannot be decoded."""
         failure = None
         try:
-            pictures = self._step(packet.decode)
+            pictures = self._step(packet.decode) or []
+            return [(picture, bool(picture.is_corrupt)) for picture in pictures]
         except errors_of_pyav() as error:
             if cause_of(error) == "codec":
                 failure = self._failed(error, 0)
-            self._undecodable += 1
-            pictures = None
         if failure is not None:
             raise _Ended(failure)
-        return pictures or []
+        rescued = self._rescued(packet)
+        self._undecodable += not rescued
+        return [(picture, True) for picture in rescued]
 
-    def _frame(self, picture: Any, read: int, progress: _Progress) -> Frame:
+    def _rescued(self, packet: Any) -> list[Any]:
+        """Decode what is there of a torn JPEG, whose decoder otherwise does not tell that it is torn."""
+        if self._codec != "mjpeg":
+            return []
+        try:
+            return self._step(lambda: self._lenient_decoder().decode(packet)) or []
+        except errors_of_pyav():
+            return []
+
+    def _lenient_decoder(self) -> Any:
+        if self._lenient is None:
+            import av
+
+            self._lenient = av.CodecContext.create(self._codec, "r")
+            self._lenient.thread_type, self._lenient.thread_count = "NONE", 1
+            self._lenient.options = {"max_pixels": str(IMAGE_PIXELS)}
+        return self._lenient
+
+    def _frame(self, picture: Any, read: int, progress: _Progress, *, corrupt: bool) -> Frame:
         if picture.width * picture.height > IMAGE_PIXELS:
-            raise _Ended(_too_large(picture.width, picture.height, self.name))
+            raise _Ended(too_large(picture.width, picture.height, self.name))
         capture, backlog = Capture(read, "arrival"), False
         if self.live:
             capture, backlog = (
                 self._clock.captured(_nanoseconds(picture.pts, picture.time_base), read),
                 self._clock.backlog,
             )
-        now, corrupt = time.monotonic_ns(), bool(picture.is_corrupt)
+        now = time.monotonic_ns()
         self._damaged += corrupt
         self._turn(picture)
         self.oriented += is_turned(self._orientation)
@@ -377,7 +292,7 @@ class Decoded(Owned, FrameSource):
         """Read how the video is shown, when that changes."""
         if picture.rotation != self._rotation:
             self._rotation = picture.rotation
-            self._orientation = _orientation_of(picture)
+            self._orientation = orientation_of(picture)
 
     def _explain_end(self, progress: _Progress) -> None:
         if self.live:
@@ -464,98 +379,9 @@ class _Ended(Exception):  # noqa: N818 - it carries an error, and is none
         self.error = error
 
 
+def _frames(count: int) -> str:
+    return "1 frame was" if count == 1 else f"{count} frames were"
+
+
 def _nanoseconds(pts: int | None, time_base: Fraction | None) -> int | None:
     return None if pts is None or not time_base else pts * 1_000_000_000 * time_base.numerator // time_base.denominator
-
-
-def _video_of(container: Any, name: str) -> Any:
-    """Return the video track of a container.
-
-    Raises:
-        FrameSourceError: it has none, or no decoder for it.
-    """
-    from av.stream import Disposition
-
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    videos = [each for each in container.streams.video if not each.disposition & pictures]
-    if not videos:
-        others = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
-        raise FrameSourceError(
-            f"{name} has no video track; it holds {others}",
-            expected="a video",
-            fix="check the address: some cameras send sound or text at one of their own; ffprobe lists the tracks",
-            cause="no_video",
-        )
-    best = container.streams.best("video")
-    stream = best if best in videos else videos[0]
-    if stream.codec_context is None:
-        raise _no_decoder(container, stream, name)
-    return stream
-
-
-def _no_decoder(container: Any, stream: Any, name: str) -> FrameSourceError:
-    codec = _codec_name(container, stream)
-    return FrameSourceError(
-        f"{name} holds {codec} video, and {codec} is not in this build of FFmpeg",
-        expected="H.264, H.265, VP9, AV1, MJPEG or another codec of PyAV's FFmpeg; python -m av --codecs lists them",
-        fix="convert it with a program that knows it, or choose another codec in the camera's settings",
-        cause="codec",
-    )
-
-
-def _codec_name(container: Any, stream: Any) -> str:
-    """Return the name of a codec that has no decoder, or the four characters by which the file calls it."""
-    import av
-
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        with av.logging.Capture(local=False):
-            described = container.dumps_format()
-    finally:
-        av.logging.set_level(level)
-    found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (\w+)(?: \([^/)]*\))*(?: \((\S+) / 0x)?", described)
-    if found is None:
-        return "unknown"
-    return found[1].upper() if found[1] not in ("none", "unknown") else found[2] or "unknown"
-
-
-def errors_of_pyav() -> tuple[type[BaseException], ...]:
-    """Return the exceptions by which PyAV reports errors of FFmpeg and of its own."""
-    import av
-
-    return (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError, LookupError)
-
-
-def _rate(stream: Any, *, live: bool) -> float | None:
-    """Return the frames per second that a track states; None if it states none that can be.
-
-    A live stream is opened before FFmpeg could count its frames, and its codec knows best.
-    """
-    stated = (stream.average_rate, stream.guessed_rate)
-    rates = (stream.codec_context.framerate, *stated) if live else stated
-    return next((float(rate) for rate in rates if rate and 0 < rate <= LARGEST_FPS), None)
-
-
-def _length(container: Any, stream: Any, fps: float | None) -> int | None:
-    if stream.frames:
-        return int(stream.frames)
-    return round(container.duration / 1e6 * fps) or None if container.duration and fps else None
-
-
-def _check_pixels(width: int, height: int, name: str) -> None:
-    if width * height > IMAGE_PIXELS:
-        raise _too_large(width, height, name)
-
-
-def _too_large(width: int, height: int, name: str) -> FrameSourceError:
-    return FrameSourceError(f"{name} has frames of {width}x{height} pixels", expected=f"at most {IMAGE_PIXELS} pixels")
-
-
-def _orientation_of(picture: Any) -> int:
-    """Return the EXIF orientation by which a ``VideoFrame`` is shown; 1 if it states none, or another angle."""
-    try:
-        matrix = np.frombuffer(bytes(picture.side_data["DISPLAYMATRIX"]), dtype=np.int32)
-    except KeyError:
-        return AS_STORED
-    return orientation_of_matrix(matrix.tolist()) if matrix.nbytes == _DISPLAY_MATRIX else AS_STORED

@@ -14,10 +14,10 @@ from typing import Any
 
 from vitedge.errors import FrameSourceError, UsageError, VitedgeError
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import fail
+from vitedge.runtime.sources.causes import errors_of_pyav, fail
 from vitedge.runtime.sources.clock import TimestampClock
 from vitedge.runtime.sources.csi import MOST_SENSORS, csi_elements
-from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.gst_errors import pipeline_error
 from vitedge.runtime.sources.gst_process import PipelineProcess
 from vitedge.runtime.sources.options import CameraOptions, SourceOptions

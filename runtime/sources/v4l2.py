@@ -12,9 +12,9 @@ from typing import Any
 
 from vitedge.errors import Cause, FrameSourceError, UsageError, did_you_mean
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import cause_of, fail, reason_of
+from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of
 from vitedge.runtime.sources.clock import DeviceClock
-from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import CameraOptions
 from vitedge.runtime.system.cameras import (
     is_multiplanar,

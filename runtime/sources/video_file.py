@@ -8,9 +8,9 @@ from typing import Any
 
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import fail, reason_of
+from vitedge.runtime.sources.causes import errors_of_pyav, fail, reason_of
 from vitedge.runtime.sources.containers import CONTAINERS, ContainerError, check_container
-from vitedge.runtime.sources.decoder import Decoded, errors_of_pyav
+from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.safety.files import open_regular
 from vitedge.safety.limits import IMAGE_PIXELS, VIDEO_BYTES

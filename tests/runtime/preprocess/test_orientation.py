@@ -9,7 +9,7 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.runtime.preprocess.orientation import (
     is_turned,
     orientation_notice,
-    orientation_of_rotation,
+    orientation_of_matrix,
     oriented,
     turned,
 )
@@ -35,10 +35,41 @@ def test_an_image_is_turned_as_by_pillow(orientation: int) -> None:
     assert oriented(PIXELS, orientation, STORED) is PIXELS
 
 
-@pytest.mark.parametrize(("degrees", "quarters"), [(0, 0), (90, 3), (180, 2), (270, 1), (-90, 1), (45, 0)])
-def test_the_rotation_of_a_video_is_clockwise(degrees: int, quarters: int) -> None:
-    got = turned(PIXELS, orientation_of_rotation(degrees))
-    np.testing.assert_array_equal(got, np.rot90(PIXELS, quarters))
+def shown_by(matrix: tuple[int, ...]) -> np.ndarray:
+    """``PIXELS`` with each pixel where a display matrix puts it: x' = a x + c y, y' = b x + d y."""
+    a, b, _, c, d = matrix[:5]
+    rows, columns = np.indices(PIXELS.shape[:2])
+    x, y = a * columns + c * rows, b * columns + d * rows
+    x, y = x - x.min(), y - y.min()
+    shown = np.zeros((y.max() + 1, x.max() + 1, 3), dtype=np.uint8)
+    shown[y, x] = PIXELS
+    return shown
+
+
+@pytest.mark.parametrize("scale", [1, 1 << 16])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        (1, 0, 0, 1),
+        (-1, 0, 0, 1),
+        (-1, 0, 0, -1),
+        (1, 0, 0, -1),
+        (0, 1, 1, 0),
+        (0, 1, -1, 0),
+        (0, -1, -1, 0),
+        (0, -1, 1, 0),
+    ],
+)
+def test_a_display_matrix_turns_and_mirrors(turn: tuple[int, int, int, int], scale: int) -> None:
+    a, b, c, d = (scale * each for each in turn)
+    got = turned(PIXELS, orientation_of_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30)))
+    np.testing.assert_array_equal(got, shown_by((turn[0], turn[1], 0, turn[2], turn[3])))
+
+
+@pytest.mark.parametrize("turn", [(46341, 46341, -46341, 46341), (0, 0, 0, 0)])
+def test_another_angle_turns_nothing(turn: tuple[int, int, int, int]) -> None:
+    a, b, c, d = turn
+    assert orientation_of_matrix((a, b, 0, c, d, 0, 0, 0, 1 << 30)) == 1
 
 
 def test_the_notice_says_what_was_done() -> None:
