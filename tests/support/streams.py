@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import clips
 import numpy as np
@@ -18,12 +18,29 @@ from vitedge.testing import FakeSource
 PATIENCE = 10.0
 WORKERS = 2
 EITHER = pytest.mark.parametrize("policy", POLICIES)
-STREAM_THREADS = ("vitedge-reader", "vitedge-worker")
+STREAM_THREADS = ("vitedge-reader", "vitedge-worker", "vitedge-watch", "vitedge-closer", "vitedge-states")
 
 
 def our_threads() -> list[threading.Thread]:
     """Those that a stream started and that still run."""
     return [thread for thread in threading.enumerate() if thread.name.startswith(STREAM_THREADS)]
+
+
+def no_threads() -> bool:
+    """Whether all threads of streams end."""
+    for thread in our_threads():
+        thread.join(PATIENCE)
+    return our_threads() == []
+
+
+def until(is_so: Callable[[], object]) -> bool:
+    """Wait until something is so; False if it does not become so."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 class NumberReader:
@@ -103,9 +120,7 @@ class HeldSource(FakeSource):
         """Deliver frames, and wait until the stream has taken them and asked for one more."""
         before = self.delivered
         self.arrived.release(frames)
-        deadline = time.monotonic() + PATIENCE
-        while self.delivered < before + frames and time.monotonic() < deadline:
-            time.sleep(0.001)
+        until(lambda: self.delivered >= before + frames)
 
     def fail(self, error: BaseException) -> None:
         self.failure = error

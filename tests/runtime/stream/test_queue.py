@@ -1,152 +1,328 @@
-"""Items arrive in order, the newest wins where it should, and nobody waits for a thread that has gone."""
+"""Jobs arrive in order, the newest frame wins where it should, and nobody waits for a thread that has gone."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitedge.runtime.stream.queue import BoundedQueue, Item, feed
+from vitedge.prediction import ClassScore, Prediction, StageTimes
+from vitedge.runtime.sources.base import Frame
+from vitedge.runtime.stream.intake import Intake
+from vitedge.runtime.stream.queue import Job, JobQueue
 
 pytestmark = pytest.mark.timeout(30)
 
 PATIENCE = 10.0
+PIXELS = np.zeros((2, 2, 3), dtype=np.uint8)
+OUTCOME = Prediction((ClassScore("0", 0, 1.0),), 0, 0.0, 0.0, StageTimes(0.0, 0.0, 0.0))
 
 
-def started(target, *arguments) -> threading.Thread:
+class Queue(JobQueue):
+    """A queue that counts what gives way."""
+
+    def __init__(self, capacity: int = 2, *, newest_only: bool = False, live: bool = False) -> None:
+        self.dropped = 0
+        super().__init__(capacity, newest_only=newest_only, live=live, on_drop=self._drop)
+        self.intake = Intake(None, self.put, max_age_ms=None, skip_corrupt=True)
+
+    def _drop(self) -> None:
+        self.dropped += 1
+
+    def add(self, *numbers: int) -> list[bool]:
+        return [self.put(Job(Frame(PIXELS, number), number, self.intake)) for number in numbers]
+
+    def work(self) -> None:
+        while (job := self.take()) is not None:
+            self.done(job, OUTCOME)
+
+    def rest(self) -> list[int]:
+        numbers = []
+        while (job := self.get()) is not None:
+            numbers.append(job.number)
+        return numbers
+
+
+def started(target: Callable[..., object], *arguments: object) -> threading.Thread:
     thread = threading.Thread(target=target, args=arguments, daemon=True)
     thread.start()
     return thread
 
 
-def joined(thread: threading.Thread) -> bool:
-    thread.join(PATIENCE)
-    return not thread.is_alive()
+def ended(*threads: threading.Thread) -> bool:
+    for thread in threads:
+        thread.join(PATIENCE)
+    return not any(thread.is_alive() for thread in threads)
 
 
-def test_items_arrive_in_order_and_then_the_end():
-    queue: BoundedQueue[int] = BoundedQueue(2, drop_oldest=False)
-    writer = started(feed, range(100), queue)
-    assert list(queue) == list(range(100))
-    assert queue.get() is None
-    assert joined(writer)
+def is_waiting(thread: threading.Thread) -> bool:
+    thread.join(0.05)
+    return thread.is_alive()
 
 
-def test_put_waits_for_room():
-    queue: BoundedQueue[int] = BoundedQueue(2, drop_oldest=False)
-    put = [queue.put(0), queue.put(1)]
-    writer = started(lambda: put.append(queue.put(2)))
-    writer.join(0.1)
-    assert writer.is_alive()
-    assert put == [True, True]
-    assert queue.get() == Item(0, 0)
-    assert joined(writer)
-    assert put == [True, True, True]
+class TestOrder:
+    def test_jobs_arrive_in_order_whatever_the_workers_do(self):
+        queue = Queue(8)
+        queue.add(1, 2, 3)
+        first, second, third = queue.take(), queue.take(), queue.take()
+        for job in (third, first, second):
+            queue.done(job, OUTCOME)
+        queue.finish()
+        assert queue.rest() == [1, 2, 3]
+
+    def test_many_workers_lose_nothing(self):
+        queue = Queue(4)
+        workers = [started(queue.work) for _ in range(4)]
+        reader = started(lambda: (queue.add(*range(1, 301)), queue.finish()))
+        assert queue.rest() == list(range(1, 301))
+        assert ended(reader, *workers)
+        assert queue.dropped == 0
+
+    def test_a_discarded_job_is_left_out(self):
+        queue = Queue(8)
+        queue.add(1, 2, 3)
+        for _ in range(3):
+            job = queue.take()
+            queue.discard(job) if job.number == 2 else queue.done(job, OUTCOME)
+        queue.finish()
+        assert queue.rest() == [1, 3]
+
+    def test_a_discarded_job_makes_room_for_the_reader(self):
+        queue = Queue(1)
+        queue.add(1)
+        reader = started(queue.add, 2)
+        assert is_waiting(reader)
+        queue.discard(queue.take())
+        assert ended(reader)
 
 
-def test_put_returns_when_the_reader_goes():
-    queue: BoundedQueue[int] = BoundedQueue(1, drop_oldest=False)
-    queue.put(0)
-    put: list[bool] = []
-    writer = started(lambda: put.append(queue.put(1)))
-    queue.stop()
-    assert joined(writer)
-    assert put == [False]
-    assert queue.get() is None
+class TestEvery:
+    def test_the_reader_waits_for_room(self):
+        queue = Queue(2)
+        queue.add(1, 2)
+        reader = started(queue.add, 3)
+        assert is_waiting(reader)
+        queue.done(queue.take(), OUTCOME)
+        assert is_waiting(reader)
+        assert queue.get().number == 1
+        assert ended(reader)
+
+    def test_more_capacity_lets_it_go_on(self):
+        queue = Queue(1)
+        queue.add(1)
+        reader = started(queue.add, 2)
+        assert is_waiting(reader)
+        queue.widen(2)
+        assert ended(reader)
+
+    def test_a_live_source_does_not_wait_before_the_workers_run(self):
+        queue = Queue(1, live=True)
+        queue.add(1, 2, 3)
+        assert queue.dropped == 2
+        assert queue.take().number == 3
+        reader = started(queue.add, 4)
+        assert is_waiting(reader)
+        queue.stop()
+        assert ended(reader)
 
 
-@pytest.mark.parametrize("drop_oldest", [False, True])
-def test_nothing_is_put_after_the_reader_went(drop_oldest: bool):
-    queue: BoundedQueue[int] = BoundedQueue(1, drop_oldest=drop_oldest)
-    queue.stop()
-    assert not queue.put(0)
+class TestLatest:
+    def test_a_newer_job_takes_the_place_of_an_older_one(self):
+        queue = Queue(newest_only=True)
+        queue.add(1, 2, 3)
+        assert queue.dropped == 2
+        worker = started(queue.work)
+        assert queue.get().number == 3
+        queue.stop()
+        assert ended(worker)
+
+    def test_no_worker_begins_before_somebody_waits(self):
+        queue = Queue(newest_only=True)
+        worker = started(queue.work)
+        queue.add(1)
+        assert is_waiting(worker)
+        queue.add(2)
+        consumer = started(queue.get)
+        assert ended(consumer)
+        queue.add(3, 4)
+        assert queue.dropped == 2  # 1, and 3
+        queue.stop()
+        assert ended(worker)
+
+    def test_the_job_in_work_does_not_give_way(self):
+        queue = Queue(newest_only=True)
+        queue.add(1)
+        consumer: list[int] = []
+        waiting = started(lambda: consumer.append(queue.get().number))
+        job = queue.take()
+        queue.add(2, 3)
+        queue.done(job, OUTCOME)
+        assert ended(waiting)
+        assert (consumer, queue.dropped) == ([1], 1)
+
+    def test_a_discarded_job_is_followed_by_the_next(self):
+        queue = Queue(newest_only=True)
+        queue.add(1)
+        consumer: list[int] = []
+        waiting = started(lambda: consumer.append(queue.get().number))
+        queue.discard(queue.take())
+        queue.add(2)
+        queue.done(queue.take(), OUTCOME)
+        assert ended(waiting)
+        assert consumer == [2]
+
+    @given(st.lists(st.booleans(), max_size=60))
+    def test_every_job_is_consumed_or_counted(self, puts: list[bool]):
+        queue = Queue(newest_only=True)
+        worker = started(queue.work)
+        sent = 0
+        received: list[int] = []
+        for is_put in puts:
+            if is_put:
+                sent += 1
+                queue.add(sent)
+            elif sent > (received[-1] if received else 0):
+                received.append(queue.get().number)
+        queue.finish()
+        received += queue.rest()
+        assert ended(worker)
+        assert received == sorted(set(received))
+        assert len(received) + queue.dropped == sent
+        assert not sent or received[-1] == sent
 
 
-def test_get_returns_when_somebody_stops():
-    queue: BoundedQueue[int] = BoundedQueue(1, drop_oldest=False)
-    got: list[object] = []
-    reader = started(lambda: got.append(queue.get()))
-    queue.stop()
-    assert joined(reader)
-    assert got == [None]
+class TestEnd:
+    def test_the_readers_error_comes_after_the_jobs_and_once(self):
+        queue = Queue()
+        queue.add(1)
+        queue.finish(OSError("unplugged"))
+        queue.done(queue.take(), OUTCOME)
+        assert queue.get().number == 1
+        with pytest.raises(OSError, match="unplugged"):
+            queue.get()
+        assert queue.get() is None
+
+    def test_the_first_end_of_the_reader_counts(self):
+        queue = Queue()
+        queue.finish(OSError("unplugged"))
+        queue.finish()
+        with pytest.raises(OSError, match="unplugged"):
+            queue.get()
+
+    @pytest.mark.parametrize("before", [None, OSError("unplugged")])
+    def test_workers_that_cannot_begin_end_it_at_once(self, before: OSError | None):
+        queue = Queue(1)
+        queue.add(1)
+        reader = started(queue.add, 2)
+        consumer: list[BaseException] = []
+
+        def consume() -> None:
+            try:
+                queue.get()
+            except MemoryError as error:
+                consumer.append(error)
+
+        waiting = started(consume)
+        if before is not None:
+            queue.finish(before)
+        queue.fail(MemoryError())
+        assert ended(reader, waiting)
+        assert len(consumer) == 1
+        assert queue.add(3) == [False]
+
+    def test_stop_ends_all_who_wait(self):
+        queue = Queue(1)
+        queue.add(1)
+        queue.take()
+        waiting = [started(queue.add, 2), started(queue.take), started(queue.get)]
+        assert all(map(is_waiting, waiting))
+        queue.stop()
+        assert ended(*waiting)
+        assert (queue.add(3), queue.take(), queue.get()) == ([False], None, None)
+
+    def test_stop_discards_a_finished_job_and_an_error(self):
+        queue = Queue()
+        queue.add(1)
+        queue.done(queue.take(), OUTCOME)
+        queue.finish(OSError("unplugged"))
+        queue.stop()
+        assert queue.get() is None
+
+    def test_stop_is_safe_where_a_signal_handler_interrupts_the_queue(self):
+        """The handler runs in the thread that holds the lock."""
+        queue = Queue()
+        queue.add(1)
+        with queue._lock:
+            queue.stop()
+        assert queue.take() is None
+
+    def test_a_parked_queue_holds_daemon_threads_and_lets_others_go(self):
+        queue = Queue()
+        daemon = started(queue.get)
+        other = threading.Thread(target=queue.get)
+        other.start()
+        queue.park()
+        assert ended(other)
+        assert is_waiting(daemon)
+        queue._parked = False
+        queue.stop()
+        assert ended(daemon)
+
+    def test_forgetting_frees_the_frames(self):
+        queue = Queue(8)
+        queue.add(1, 2)
+        queue.stop()
+        queue.forget()
+        assert not queue._ordered
+        assert not queue._waiting
 
 
-def test_get_gives_up_after_its_timeout():
-    queue: BoundedQueue[int] = BoundedQueue(1, drop_oldest=True)
-    with pytest.raises(TimeoutError):
-        queue.get(timeout=0.01)
+class TestPoll:
+    def test_it_answers_when_there_is_something(self):
+        queue = Queue(newest_only=True)
+        woken = threading.Event()
+        assert queue.poll(woken.set, again=False) == (False, None)
+        queue.add(1)
+        job = queue.take()
+        assert not woken.is_set()
+        queue.done(job, OUTCOME)
+        assert woken.is_set()
+        assert queue.poll(woken.set, again=True) == (True, job)
 
+    @pytest.mark.parametrize("end", [JobQueue.stop, JobQueue.finish])
+    def test_every_end_wakes(self, end: Callable[[JobQueue], None]):
+        queue = Queue()
+        woken = threading.Event()
+        queue.poll(woken.set, again=False)
+        end(queue)
+        assert woken.is_set()
+        assert queue.poll(woken.set, again=True) == (True, None)
 
-def test_the_error_comes_after_the_items_and_once():
-    queue: BoundedQueue[int] = BoundedQueue(3, drop_oldest=False)
-    queue.put(0)
-    queue.finish(OSError("unplugged"))
-    assert queue.get() == Item(0, 0)
-    with pytest.raises(OSError, match="unplugged"):
-        queue.get()
-    assert queue.get() is None
+    def test_it_raises_the_readers_error(self):
+        queue = Queue()
+        queue.finish(OSError("unplugged"))
+        with pytest.raises(OSError, match="unplugged"):
+            queue.poll(lambda: None, again=False)
 
+    def test_waiting_in_an_event_loop(self):
+        queue = Queue(newest_only=True)
+        worker = started(queue.work)
 
-def test_an_error_that_nobody_waits_for_is_not_raised():
-    queue: BoundedQueue[int] = BoundedQueue(1, drop_oldest=False)
-    queue.finish(OSError("unplugged"))
-    queue.stop()
-    assert queue.get() is None
+        async def consume() -> int:
+            awake = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            is_answered, job = queue.poll(lambda: loop.call_soon_threadsafe(awake.set), again=False)
+            assert not is_answered
+            queue.add(1)
+            await asyncio.wait_for(awake.wait(), PATIENCE)
+            _, job = queue.poll(lambda: None, again=True)
+            return job.number
 
-
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 3))
-def test_a_queue_that_drops_the_oldest_keeps_the_newest_and_counts_the_rest(puts: list[bool], capacity: int):
-    queue: BoundedQueue[int] = BoundedQueue(capacity, drop_oldest=True)
-    expected: deque[int] = deque(maxlen=capacity)
-    sent = dropped = received = 0
-    for is_put in puts:
-        if is_put:
-            expected.append(sent)
-            assert queue.put(sent)
-            sent += 1
-        elif expected:
-            item = queue.get()
-            assert item is not None
-            assert item.value == expected.popleft()
-            dropped += item.dropped
-            received += 1
-            assert item.value == received + dropped - 1
-    queue.finish()
-    rest = []
-    while (item := queue.get()) is not None:
-        rest.append(item)
-    assert received + dropped + len(rest) + sum(item.dropped for item in rest) == sent
-
-
-def test_feed_hands_an_error_over_with_its_traceback():
-    def broken() -> Iterator[int]:
-        yield 1
-        raise OSError("unplugged")
-
-    queue: BoundedQueue[int] = BoundedQueue(5, drop_oldest=False)
-    feed(broken(), queue)
-    items = iter(queue)
-    assert next(items) == 1
-    with pytest.raises(OSError, match="unplugged") as raised:
-        next(items)
-    assert "broken" in [entry.name for entry in raised.traceback]
-
-
-def test_feed_stops_taking_items_when_the_reader_has_gone():
-    taken: list[int] = []
-
-    def endless() -> Iterator[int]:
-        while True:
-            taken.append(len(taken))
-            yield taken[-1]
-
-    queue: BoundedQueue[int] = BoundedQueue(1, drop_oldest=False)
-    writer = started(feed, endless(), queue)
-    assert queue.get() is not None
-    queue.stop()
-    assert joined(writer)
-    assert len(taken) <= 3
+        assert asyncio.run(consume()) == 1
+        queue.stop()
+        assert ended(worker)

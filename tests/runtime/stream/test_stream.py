@@ -57,10 +57,6 @@ class TestEvery:
                 time.sleep(0.002)
                 assert len(taken) <= consumed + in_flight
 
-    def test_all_work_leaves_the_consumers_thread(self, reader: NumberReader):
-        list(Stream(reader, numbered(5), policy="every"))
-        assert reader.threads == {"vitedge-worker"}
-
     def test_a_whole_clip(self, reader: NumberReader, tmp_path: Path):
         clip = clips.write_clip(tmp_path / "clip.avi", 80)
         assert numbers(Stream(reader, clip)) == list(range(80))
@@ -108,19 +104,18 @@ class TestLatest:
 
 
 class TestChoice:
-    @pytest.mark.parametrize(("live", "thread"), [(True, "MainThread"), (False, "vitedge-worker")])
-    def test_live_sources_give_the_latest_and_others_every_frame(self, reader: NumberReader, live: bool, thread: str):
+    @pytest.mark.parametrize("live", [True, False])
+    def test_live_sources_give_the_latest_and_others_every_frame(self, reader: NumberReader, live: bool):
         stream = Stream(reader, FrameIterable(list(numbered(3)), live=live))
         assert stream.policy == ("latest" if live else "every")
         assert list(stream)[-1].frame == 2
-        assert reader.threads == {thread}
 
     def test_an_unknown_policy_is_an_error_at_the_call(self, reader: NumberReader):
         with pytest.raises(UsageError, match="unknown policy 'lates'") as raised:
             Stream(reader, [], policy="lates")
         assert raised.value.fix == "did you mean latest?"
 
-    @pytest.mark.parametrize("wrong", [{"max_frames": 0}, {"topk": 0}])
+    @pytest.mark.parametrize("wrong", [{"max_frames": 0}, {"topk": 0}, {"max_age_ms": 0}])
     def test_counts_below_one_are_an_error_at_the_call(self, reader: NumberReader, wrong: dict[str, int]):
         with pytest.raises(UsageError, match="is 0"):
             Stream(reader, [], **wrong)
@@ -131,6 +126,11 @@ class TestChoice:
 
 
 class TestPredictions:
+    @EITHER
+    def test_all_work_leaves_the_consumers_thread(self, reader: NumberReader, policy: str):
+        list(Stream(reader, numbered(5), policy=policy))
+        assert reader.threads == {"vitedge-worker"}
+
     @EITHER
     def test_carry_image_times_and_candidates(self, reader: NumberReader, policy: str):
         (prediction,) = Stream(reader, numbered(1), policy=policy, topk=3)
