@@ -267,11 +267,11 @@ class _Cut:
         return self.blocks * (self.size * self.window + CALL_COST)
 
 
-def cut_into_bands(taps: Taps, kind: FloatKind) -> Bands:
-    """Cut taps into bands at the lowest cost, in float32 or float64."""
+def cut_into_bands(taps: Taps, kind: FloatKind, sizes: tuple[int, ...] = BLOCK_SIZES) -> Bands:
+    """Cut taps into bands at the lowest cost, in float32 or float64, in blocks of one of the ``sizes``."""
     outputs = len(taps.first)
     distance = (taps.first[-1] - taps.first[0]) / max(outputs - 1, 1)
-    steps = ((size, step) for size in BLOCK_SIZES for step in {math.floor(distance * size), math.ceil(distance * size)})
+    steps = ((size, step) for size in sizes for step in {math.floor(distance * size), math.ceil(distance * size)})
     cut = min((_cut(taps, size, step) for size, step in steps), key=lambda each: each.cost)
     matrices = np.zeros((cut.blocks * cut.size, cut.window), kind)
     output = np.arange(outputs)
@@ -330,6 +330,7 @@ class BandedPasses:
         channels: number of channels.
         kind: type of the sums of the first pass, if it is rounded; None if not. All other sums are in float32.
         strip_bytes: size of the rows that are filtered at a time.
+        sizes: candidates for the number of outputs in a block of the first pass.
     """
 
     def __init__(
@@ -340,10 +341,11 @@ class BandedPasses:
         kind: FloatKind | None,
         *,
         strip_bytes: int = STRIP_BYTES,
+        sizes: tuple[int, ...] = BLOCK_SIZES,
     ) -> None:
         self.columns = slice(horizontal.begin, horizontal.end)
         self.may_overshoot = bool(min(horizontal.weights.min(), vertical.weights.min()) < 0.0)
-        across, down = cut_into_bands(horizontal, kind or np.float32), cut_into_bands(vertical, np.float32)
+        across, down = cut_into_bands(horizontal, kind or np.float32, sizes), cut_into_bands(vertical, np.float32)
         self._across = np.ascontiguousarray(across.matrices.transpose(0, 2, 1))
         self._down = down.matrices[:, None]
         rows: Planes = np.zeros((down.inputs, channels, across.outputs), np.float32)

@@ -80,7 +80,7 @@ class YuvPlanes:
     def repeats_chroma(self) -> bool:
         """Whether swscale gives a chroma value to every pixel that it covers; else it interpolates chroma."""
         rows, columns = self.chroma_steps
-        return columns == rows == 1 or (columns == 2 and rows <= 2 and self.height % 2 == 0)
+        return columns == rows == 1 or (columns == 2 and rows <= 2 and self.height % 2 == self.width % 2 == 0)
 
     @property
     def colours(self) -> YuvColours:

@@ -8,7 +8,6 @@ part of the graph. The planes of a decoder are resized before they become colour
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Generic, TypeVar
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.preprocessing import CHANNEL_ORDERS, ChannelOrder, Preprocessing
 from vitedge.errors import FrameSourceError, UsageError
 from vitedge.prediction import Image
-from vitedge.runtime.preprocess.pillow_resample import ResizeAxis, pillow_resize
+from vitedge.runtime.preprocess.pillow_resample import Resize, ResizeAxis, pillow_resize
 from vitedge.runtime.preprocess.planar import PlanarResampler
 from vitedge.runtime.preprocess.planes import ChromaStep, YuvPlanes
 from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
@@ -27,7 +26,7 @@ from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
 KEPT_PLANS = 4
 """Number of frame sizes whose plans and scratch buffers are kept; they take 3 MB for 1080p frames."""
 
-Pixels = TypeVar("Pixels", Image, YuvPlanes)
+Resampling = TypeVar("Resampling")
 
 _UINT8 = np.dtype(np.uint8)
 _FRAME = "an HxWx3 uint8 array, as OpenCV gives it"
@@ -78,16 +77,16 @@ class Preprocessor:
         check_frame(frame)
         target = self._target(out)
         with self._lock:
-            self._plan(*frame.shape[:2]).fill(frame, order != self.preprocessing.channel_order, target)
+            plan = self._plan(*frame.shape[:2])
+            plan.resize(frame, order != self.preprocessing.channel_order, plan.window.padded(target))
         return target
 
     def _from_planes(self, planes: YuvPlanes, out: Image | None) -> Image:
-        target = self._target(out)
+        target, reverse = self._target(out), self.preprocessing.channel_order == "RGB"
         if planes.repeats_chroma:
             with self._lock:
                 plan = self._planar_plan(planes.height, planes.width, planes.chroma_steps)
-                if plan is not None:
-                    plan.fill(planes, self.preprocessing.channel_order != "BGR", target)
+                if plan is not None and plan.resize(planes, reverse, plan.window.padded(target)):
                     return target
         return self(planes.bgr(), out=target)
 
@@ -99,26 +98,6 @@ class Preprocessor:
                 f"out is a {out.dtype} array of shape {out.shape}", expected=f"uint8 of shape {self._shape}"
             )
         return out
-
-
-@dataclass(frozen=True)
-class _ResizePlan(Generic[Pixels]):
-    """How to fill the input from frames of one size.
-
-    Attributes:
-        resize: writes the part of the input that the frame covers.
-        covered: rows and columns of that part.
-        padding: colour of the rest; None if the frame covers everything.
-    """
-
-    resize: Callable[[Pixels, bool, Image], None]
-    covered: tuple[slice, slice]
-    padding: tuple[int, int, int] | None
-
-    def fill(self, frame: Pixels, reverse: bool, out: Image) -> None:
-        if self.padding is not None:
-            out[...] = self.padding
-        self.resize(frame, reverse, out[self.covered])
 
 
 @dataclass(frozen=True)
@@ -137,23 +116,35 @@ class _Window:
     covered: tuple[slice, slice]
     padding: tuple[int, int, int] | None
 
+    def padded(self, out: Image) -> Image:
+        """Fill an input with the padding, and return the part that frames cover."""
+        if self.padding is not None:
+            out[...] = self.padding
+        return out[self.covered]
 
-def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _ResizePlan[Image]:
+
+@dataclass(frozen=True)
+class _ResizePlan(Generic[Resampling]):
+    """How to fill the input from frames of one size: ``resize`` writes the part that they cover."""
+
+    window: _Window
+    resize: Resampling
+
+
+def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _ResizePlan[Resize]:
     window = _window(preprocessing, height, width)
-    resize = pillow_resize(preprocessing.interpolation, window.rows, window.columns)
-    return _ResizePlan(resize, window.covered, window.padding)
+    return _ResizePlan(window, pillow_resize(preprocessing.interpolation, window.rows, window.columns))
 
 
 def _make_planar_plan(
     preprocessing: Preprocessing, height: int, width: int, chroma_steps: tuple[ChromaStep, ChromaStep]
-) -> _ResizePlan[YuvPlanes] | None:
+) -> _ResizePlan[PlanarResampler] | None:
     """Return the plan for planes of one size; None where nothing is saved, so that they become colours first."""
     window, interpolation = _window(preprocessing, height, width), preprocessing.interpolation
     shrinks = all(axis.source > axis.resized for axis in (window.rows, window.columns))
     if interpolation == "nearest" or not shrinks:
         return None
-    resize = PlanarResampler(interpolation, window.rows, window.columns, chroma_steps)
-    return _ResizePlan(resize, window.covered, window.padding)
+    return _ResizePlan(window, PlanarResampler(interpolation, window.rows, window.columns, chroma_steps))
 
 
 def _window(preprocessing: Preprocessing, height: int, width: int) -> _Window:

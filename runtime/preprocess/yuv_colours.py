@@ -26,6 +26,8 @@ ROUNDS_DOWN = platform.machine().lower() in {"x86_64", "amd64", "i686"}
 """Whether swscale rounds products down on this machine."""
 
 _ONE = 1 << FRACTION_BITS
+WHITE = 255 * _ONE
+"""The greatest colour, in the units of ``Product.table``."""
 NEUTRAL = 128
 _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt601": (0.299, 0.114),
@@ -62,9 +64,9 @@ class Product:
             np.floor(out, out=out)
 
     @property
-    def mean_loss(self) -> float:
-        """What rounding down takes from a product on average over all values."""
-        return 0.5 if self.rounds_down and self.coefficient != 1.0 else 0.0
+    def mean_offset(self) -> float:
+        """What to add to ``coefficient * value``: the product of 0, and what rounding down takes on average."""
+        return -self.coefficient * self.zero - (0.5 if self.rounds_down and self.coefficient != 1.0 else 0.0)
 
 
 @dataclass(frozen=True)
