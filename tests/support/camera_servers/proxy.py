@@ -40,6 +40,10 @@ class Proxy:
         """Forward nothing more, and keep all connections open, as a router that lost its memory does."""
         self._call(self._passing.clear)
 
+    def abandon(self) -> None:
+        """Forward nothing more in the connections of now, which stay open; new ones are forwarded."""
+        self._call(self._forget)
+
     def forward(self) -> None:
         """Forward again, at once, to all who connect."""
         self._delay, self._answers = 0.0, True
@@ -83,11 +87,14 @@ class Proxy:
 
     def _run(self) -> None:
         self._loop.run_forever()
-        left = asyncio.all_tasks(self._loop)
+        self._loop.run_until_complete(self._cancel())
+        self._loop.close()
+
+    async def _cancel(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self._loop.close()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _listen(self, port: int) -> int:
         self._passing.set()
@@ -109,17 +116,23 @@ class Proxy:
             self._reset(writer)
             return
         self._writers.add(from_target)
-        await asyncio.gather(self._pipe(reader, from_target), self._pipe(to_target, writer))
+        passing = self._passing
+        await asyncio.gather(self._pipe(reader, from_target, passing), self._pipe(to_target, writer, passing))
 
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
-                await self._passing.wait()
+                await passing.wait()
                 writer.write(data)
                 await writer.drain()
-        await self._passing.wait()
+        await passing.wait()
         writer.close()
         self._writers.discard(writer)
+
+    def _forget(self) -> None:
+        self._passing.clear()
+        self._passing = asyncio.Event()
+        self._passing.set()
 
     def _break(self) -> None:
         for writer in list(self._writers):

@@ -7,7 +7,6 @@ goes on where time is.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -28,7 +27,6 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 from camera_servers.encoded_clip import CodedPicture, open_clip  # noqa: E402
 from camera_servers.send_times import SendTimes  # noqa: E402
 
-PR_SET_PDEATHSIG, SIGKILL = 1, 9
 NANOSECONDS = 1_000_000_000
 CAPS = {
     "h264": "video/x-h264,stream-format=byte-stream,alignment=au",
@@ -113,8 +111,7 @@ def restrict(server: Any, factories: list[Any], user: str, password: str) -> Non
 
 
 def end_with_parent(seconds: float) -> None:
-    """End when the parent dies or closes standard input, and after some seconds."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
+    """End when the parent ends, which closes standard input, and after some seconds."""
 
     def wait_for_end() -> None:
         sys.stdin.read()

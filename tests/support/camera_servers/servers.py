@@ -129,9 +129,9 @@ class Server:
         self.port = options.port
         self.start()
 
-    def start(self) -> None:
-        """Start the program, and wait until it listens."""
-        options = json.dumps({**asdict(self._options), "port": self.port})
+    def start(self, **changes: object) -> None:
+        """Start the program with other options, and wait until it listens."""
+        options = json.dumps({**asdict(self._options), "port": self.port, **changes})
         self._child = subprocess.Popen(
             [*self.command, options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )
