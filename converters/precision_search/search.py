@@ -26,12 +26,13 @@ from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.model_card import Activation
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset
-from vitedge.calib.evaluation.accuracy import compare, predict, score
+from vitedge.calib.evaluation.accuracy import Proportion, compare, predict, score
 from vitedge.calib.evaluation.multilabel import compare_labels
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed
 from vitedge.calib.sensitivity.result import LayerSensitivity, Sensitivity
 from vitedge.calib.sensitivity.sensitivity import measure_sensitivity
+from vitedge.converters.precision_search.loss import Loss, flip_loss, top1_loss
 from vitedge.converters.request import Contract
 from vitedge.errors import CalibrationError, ConversionError, EngineError
 from vitedge.prediction import StageTimes
@@ -67,6 +68,7 @@ class PrecisionConfig:
 
 
 INT8, FP16, FP32 = PrecisionConfig("int8", "int8"), PrecisionConfig("fp16", "fp16"), PrecisionConfig("fp32", "fp32")
+NOTHING = Loss(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,12 @@ class Trial:
     Attributes:
         candidate: the candidate.
         latency: of its engine.
-        loss: against fp32, in points or percent; None where it was not measured.
+        loss: against fp32; None where it was not measured.
     """
 
     candidate: PrecisionConfig
     latency: CandidateLatency
-    loss: float | None
+    loss: Loss | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class LossMeter:
         labelled = reference.thresholds is None and images.is_labelled(reference.labels)
         return cls(images, predictions, labelled)
 
-    def loss(self, classifier: Classifier, progress: Progress) -> float:
+    def loss(self, classifier: Classifier, progress: Progress) -> Loss:
         """Measure the loss of a classifier: points of top-1, or percent of images with another best class.
 
         The loss of a multi-label model is the percent of images that get other labels.
@@ -152,12 +154,21 @@ class LossMeter:
         try:
             (predictions,) = predict([classifier], self.images, progress)
         except EngineError:  # logits that are not finite, where 16 bits overflow
-            return score(self.reference, self.images).top1 if self.labelled else 100.0
+            return self._total_loss()
         if self.labelled:
-            return score(self.reference, self.images).top1 - score(predictions, self.images).top1
+            return top1_loss(self._correct(self.reference), self._correct(predictions))
         if predictions.thresholds is not None:
-            return compare_labels(predictions, self.reference).flipped.percent
-        return compare(predictions, self.reference).flipped.percent
+            return flip_loss(compare_labels(predictions, self.reference).flipped)
+        return flip_loss(compare(predictions, self.reference).flipped)
+
+    def _total_loss(self) -> Loss:
+        if not self.labelled:
+            return flip_loss(Proportion(len(self.reference), len(self.reference)))
+        correct = self._correct(self.reference)
+        return top1_loss(correct, np.zeros_like(correct))
+
+    def _correct(self, predictions: Predictions) -> NDArray[np.bool_]:
+        return score(predictions, self.images).correct
 
 
 Reduce: TypeAlias = Callable[[onnx.ModelProto, Precision], onnx.ModelProto]
@@ -206,9 +217,8 @@ def select(
         meter = LossMeter.of(selection.images, classifiers[FP32], progress)
         record = _contract_record(contract, meter, selection)
         progress.step(f"judging by the {record.loss_name} on {record.images} images")
-        _warn_of_coarseness(record, progress)
 
-        def loss(candidate: PrecisionConfig) -> float:
+        def loss(candidate: PrecisionConfig) -> Loss:
             progress.step(f"measuring the loss of {candidate.name}")
             return meter.loss(classifiers[candidate], progress)
 
@@ -226,6 +236,8 @@ def select(
 def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
     """Split the calibration images: some to calibrate on, at least a quarter to measure losses on.
 
+    Both parts of a video reach over its whole length. Images of a folder take turns by class already.
+
     Args:
         images: the calibration images.
         most: the largest number of images to calibrate on.
@@ -233,14 +245,19 @@ def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
     Raises:
         CalibrationError: too few would be held back.
     """
-    calibration = min(most, len(images) * 3 // 4)
-    if len(images) - calibration < LEAST_JUDGED:
+    files = images.files
+    count = min(most, len(files) * 3 // 4)
+    if len(files) - count < LEAST_JUDGED:
         raise CalibrationError(
-            f"{len(images)} images are too few to calibrate on and to judge by others",
+            f"{len(files)} images are too few to calibrate on and to judge by others",
             expected=f"{4 * LEAST_JUDGED} or more, of which a quarter is held back",
             fix="eval_data=DIR, with images to judge by",
         )
-    return images.subset(images.files[:calibration]), images.subset(images.files[calibration:])
+    in_order_of_time = files[0].frame is not None
+    places = set((np.arange(count) * len(files) // count).tolist() if in_order_of_time else range(count))
+    calibration = [file for place, file in enumerate(files) if place in places]
+    selection = [file for place, file in enumerate(files) if place not in places]
+    return images.subset(calibration), images.subset(selection)
 
 
 def candidates(sensitivity: Sensitivity) -> tuple[PrecisionConfig, ...]:
@@ -292,7 +309,7 @@ def latencies_of(rounds: Sequence[Sequence[Samples]]) -> list[CandidateLatency]:
 
 def choose(
     measured: Sequence[tuple[PrecisionConfig, CandidateLatency]],
-    loss: Callable[[PrecisionConfig], float],
+    loss: Callable[[PrecisionConfig], Loss],
     contract: Contract,
 ) -> tuple[tuple[Trial, ...], PrecisionConfig | None]:
     """Choose the fastest candidate that meets a contract.
@@ -300,7 +317,7 @@ def choose(
     Args:
         measured: the candidates and their latencies.
         loss: measures the loss of a candidate. It is called from the fastest candidate on, where p99 is short enough,
-            until a loss is small enough. ``FP32`` is the reference, and loses nothing.
+            until the bound of a loss is small enough. ``FP32`` is the reference, and loses nothing.
         contract: to keep.
 
     Returns:
@@ -308,21 +325,12 @@ def choose(
     """
     trials, chosen = list[Trial](), None
     for candidate, latency in sorted(measured, key=lambda each: each[1].p50_ms):
-        lost: float | None = 0.0 if candidate == FP32 else None
+        lost: Loss | None = NOTHING if candidate == FP32 else None
         if chosen is None and _in_time(latency, contract):
             lost = loss(candidate) if lost is None else lost
-            chosen = candidate if lost <= contract.max_drop else None
+            chosen = candidate if lost.bound <= contract.max_drop else None
         trials.append(Trial(candidate, latency, lost))
     return tuple(trials), chosen
-
-
-def _warn_of_coarseness(contract: ContractRecord, progress: Progress) -> None:
-    step = 100.0 / contract.images
-    if step > contract.max_drop:
-        progress.step(
-            f"warning: one image of {contract.images} is {step:.2f} %, more than the {contract.max_drop:g} that "
-            "may be lost"
-        )
 
 
 def _is_finite(classifier: Classifier) -> bool:
@@ -363,15 +371,21 @@ def _contract_record(contract: Contract, meter: LossMeter, selection: SelectionI
 
 
 def _recorded(trial: Trial) -> CandidateRecord:
-    candidate, latency = trial.candidate, trial.latency
+    candidate, latency, loss = trial.candidate, trial.latency, trial.loss
     return CandidateRecord(
-        candidate.name, candidate.precision, candidate.float_layers, latency.p50_ms, latency.p99_ms, trial.loss
+        candidate.name,
+        candidate.precision,
+        candidate.float_layers,
+        latency.p50_ms,
+        latency.p99_ms,
+        None if loss is None else loss.measured,
+        None if loss is None else loss.bound,
     )
 
 
 def _missed(trials: Sequence[Trial], contract: ContractRecord) -> ConversionError:
     failures = "".join(f"\n    {each.candidate.name}: {'; '.join(_failures(each, contract))}" for each in trials)
-    limits = [f"a {contract.loss_name} of at most {contract.max_drop:g} {contract.unit}"]
+    limits = [f"a {contract.loss_name} of at most {contract.max_drop:g} {contract.unit}, with 95 % confidence"]
     if contract.max_p99_ms is not None:
         limits.append(f"p99 of at most {contract.max_p99_ms:g} ms")
     return ConversionError(
@@ -386,5 +400,4 @@ def _failures(trial: Trial, contract: ContractRecord) -> Iterator[str]:
         late = trial.latency.p99_ms - contract.max_p99_ms
         yield f"p99 is {trial.latency.p99_ms:.2f} ms, {late:.2f} ms too long"
     elif trial.loss is not None:
-        excess = trial.loss - contract.max_drop
-        yield f"loses {trial.loss:.2f} {contract.unit}, {excess:.2f} {contract.unit} too much"
+        yield f"loses {trial.loss.measured:.2f} {contract.unit}, at most {trial.loss.bound:.2f} with 95 % confidence"

@@ -14,7 +14,7 @@ from vitedge.calib.data.label_file import LABEL_FILE_SUFFIX, read_label_file
 from vitedge.calib.data.open import open_dataset
 from vitedge.calib.evaluation.multilabel import label_targets
 from vitedge.calib.evaluation.score_calibration import check_image_count
-from vitedge.converters.precision_search.search import split
+from vitedge.converters.precision_search.search import LEAST_JUDGED, split
 from vitedge.converters.request import Request
 from vitedge.converters.verify import Frames, golden_frames, synthetic_frames
 from vitedge.progress import Progress
@@ -29,7 +29,7 @@ class Datasets:
 
     Attributes:
         calibration: for ranges and golden vectors.
-        evaluation: to measure accuracy on.
+        evaluation: to measure accuracy on; none of them chooses anything.
         selection: to choose the precision by, for the precision ``auto``.
     """
 
@@ -77,13 +77,28 @@ def find_datasets(request: Request) -> Datasets:
     if request.contract is not None and request.calib is not None and evaluation is None:
         calibration, selection = split(open_dataset(request.calib), limit)
         return Datasets(calibration, None, selection)
-    if evaluation is not None and request.abstain_error is not None:
-        check_image_count(len(evaluation))
+    selection = None
+    if evaluation is not None and request.contract is not None:
+        selection, evaluation = _halves(evaluation)
+    if request.abstain_error is not None and request.eval_data is not None:
+        check_image_count(0 if evaluation is None else len(evaluation))
     return Datasets(
         calibration=None if request.calib is None else open_dataset(request.calib, limit=limit),
         evaluation=evaluation,
-        selection=evaluation if request.contract is not None else None,
+        selection=selection,
     )
+
+
+def _halves(images: ImageFolder) -> tuple[ImageFolder, ImageFolder | None]:
+    """Split evaluation images: one half chooses the precision, the other measures what was chosen.
+
+    Fewer than ``2 * LEAST_JUDGED`` images all choose, and nothing is measured: what chose flatters the choice. The
+    images take turns by class, so that both halves hold every class.
+    """
+    half = len(images) // 2
+    if half < LEAST_JUDGED:
+        return images, None
+    return images.subset(images.files[:half]), images.subset(images.files[half:])
 
 
 def _evaluation_images(path: Path) -> ImageFolder:

@@ -11,6 +11,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset, ImageFile, some_names
 from vitedge.calib.data.leakage import count_shared_images
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of
+from vitedge.converters.precision_search.loss import check_decidable
 from vitedge.converters.precision_search.search import Choice
 from vitedge.converters.request import Request
 from vitedge.converters.rewrites.apply import REWRITES
@@ -82,6 +83,9 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
     evaluation = datasets.evaluation if request.contract is None or request.abstain_error is not None else None
     if evaluation is not None and all(file.labels is None for file in evaluation.files):
         check_evaluation_images(evaluation, replace(card, activation=request.activation or card.activation))
+    if request.contract is not None and datasets.selection is not None:
+        labelled = not card.is_multilabel and datasets.selection.is_labelled(card.labels)
+        check_decidable(len(datasets.selection), request.contract.max_drop, labelled=labelled)
     photos = read_photos(datasets.calibration, card.preprocessing, progress)
     probes = choose_probes(photos, card.preprocessing)
     full = full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress, activation=request.activation)

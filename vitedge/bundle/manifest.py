@@ -268,6 +268,7 @@ class CandidateRecord:
         p99_ms: 99th percentile of the time of a classification, in milliseconds.
         loss: as in ``ContractRecord``; None if it was not measured, because a faster candidate was chosen or p99 is too
             long.
+        loss_bound: the loss on other such images is at most this, with 95 % confidence; None if it was not measured.
     """
 
     name: str
@@ -276,6 +277,7 @@ class CandidateRecord:
     p50_ms: float
     p99_ms: float
     loss: float | None
+    loss_bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -298,10 +300,11 @@ class AutoRecord:
         contract, chosen = self.contract, {each.name: each for each in self.candidates}.get(self.chosen)
         if chosen is None or chosen.loss is None:
             return self.chosen
+        bound = "" if not chosen.loss_bound else f" (at most {chosen.loss_bound:.2f} with 95 % confidence)"
         p99 = "" if contract.max_p99_ms is None else f" of {contract.max_p99_ms:g}"
         shared = f", {contract.calibration_images} of them used in calibration" if contract.calibration_images else ""
         return (
-            f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f} of {contract.max_drop:g} {contract.unit} on "
+            f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f}{bound} of {contract.max_drop:g} {contract.unit} on "
             f"{contract.images} images{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms"
         )
 

@@ -28,12 +28,15 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
+from vitedge.calib.data.dataset import ImageFile
 from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.calib.data.video import VideoFrames
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, pair_graphs
 from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
 from vitedge.converters.precision import half_weights
 from vitedge.converters.precision_search import search as auto
+from vitedge.converters.precision_search.loss import Loss
 from vitedge.converters.precision_search.search import (
     FP16,
     FP32,
@@ -81,9 +84,9 @@ class TestChoose:
         latencies = [CandidateLatency(p50, p99) for p50, p99, _ in measured]
         asked: list[PrecisionConfig] = []
 
-        def loss(candidate: PrecisionConfig) -> float:
+        def loss(candidate: PrecisionConfig) -> Loss:
             asked.append(candidate)
-            return lost[candidate]
+            return Loss(0.0, lost[candidate])
 
         trials, chosen = choose(list(zip(tried, latencies, strict=True)), loss, Contract(max_drop, max_p99))
         keeping = [
@@ -104,17 +107,21 @@ class TestChoose:
         measured = [(INT8, CandidateLatency(1, 2)), (FP16, CandidateLatency(2, 3)), (FP32, CandidateLatency(4, 5))]
         asked = []
 
-        def loss(candidate: PrecisionConfig) -> float:
+        def loss(candidate: PrecisionConfig) -> Loss:
             asked.append(candidate)
-            return 0.2
+            return Loss(0.2, 0.4)
 
         trials, chosen = choose(measured, loss, Contract(0.5, None))
         assert (chosen, asked) == (INT8, [INT8])
-        assert [each.loss for each in trials] == [0.2, None, 0.0]  # fp32 is what all are held against
+        assert [each.loss for each in trials] == [
+            Loss(0.2, 0.4),
+            None,
+            Loss(0.0, 0.0),
+        ]  # fp32 is what all are held against
 
     def test_what_is_too_late_is_not_asked_either(self) -> None:
         measured = [(INT8, CandidateLatency(1, 9)), (FP16, CandidateLatency(2, 3)), (FP32, CandidateLatency(4, 5))]
-        trials, chosen = choose(measured, lambda _: 0.0, Contract(0.5, 4.0))
+        trials, chosen = choose(measured, lambda _: Loss(0.0, 0.1), Contract(0.5, 4.0))
         assert chosen == FP16
         assert trials[0].loss is None
 
@@ -272,10 +279,10 @@ class TestSelect:
             select(planted, graphs.frames(16), SelectionImages(noise, 0), Contract(0.0, 1.5), reduce, opened, Silent())
         assert "int8: p99 is 2.00 ms, 0.50 ms too long" in caught.value.problem
         assert re.search(r"fp32: p99 is \d\.00 ms, \d\.50 ms too long", caught.value.problem)
-        assert caught.value.expected == "a flip rate of at most 0 % and p99 of at most 1.5 ms"
+        assert caught.value.expected == "a flip rate of at most 0 %, with 95 % confidence and p99 of at most 1.5 ms"
         with pytest.raises(ConversionError) as caught:
             select(planted, graphs.frames(16), SelectionImages(noise, 0), Contract(0.0, 2.5), reduce, opened, Silent())
-        assert re.search(r"int8: loses (\d+\.\d\d) %, \1 % too much\n", caught.value.problem)
+        assert re.search(r"int8: loses \d+\.\d\d %, at most \d+\.\d\d with 95 % confidence\n", caught.value.problem)
 
     def test_a_candidate_that_computes_no_numbers_is_left_out(self, planted: PairedGraphs, noise: ImageFolder) -> None:
         @contextmanager
@@ -308,17 +315,17 @@ class TestSelect:
         images = replace(noise, files=files)  # a class is no set of labels
         meter = auto.LossMeter.of(images, classifier([1.0, 3.0, -1.0, -1.0, -1.0]), Silent())
         assert not meter.labelled
-        assert meter.loss(classifier([3.0, 1.0, -2.0, -1.0, -1.0]), Silent()) == 0.0  # another best class
-        assert meter.loss(classifier([1.0, 3.0, -1.0, 0.1, -1.0]), Silent()) == 100.0  # the same best class
+        assert meter.loss(classifier([3.0, 1.0, -2.0, -1.0, -1.0]), Silent()).measured == 0.0  # another best class
+        assert meter.loss(classifier([1.0, 3.0, -1.0, 0.1, -1.0]), Silent()).measured == 100.0  # the same best class
 
     def test_the_judge_takes_an_engine_that_fails_for_all_wrong(self, noise: ImageFolder) -> None:
         right = FakeEngine(lambda _: [1.0, 0, 0, 0, 0], input_size=(graphs.SIDE, graphs.SIDE))
         failing = FakeEngine(lambda _: [np.nan] * 5, input_size=(graphs.SIDE, graphs.SIDE))
         meter = auto.LossMeter.of(noise, Classifier(right, TINY, LABELS), Silent())
-        assert meter.loss(Classifier(right, TINY, LABELS), Silent()) == 0.0
-        assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
+        assert meter.loss(Classifier(right, TINY, LABELS), Silent()).measured == 0.0
+        assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == Loss(100.0, 100.0)
         failing.error = EngineError("gone")
-        assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == 100.0
+        assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == Loss(100.0, 100.0)
 
 
 def test_images_are_held_back_to_judge_by(noise: ImageFolder) -> None:
@@ -328,6 +335,15 @@ def test_images_are_held_back_to_judge_by(noise: ImageFolder) -> None:
     assert [len(each) for each in auto.split(noise, 100)] == [100, 100]
     with pytest.raises(CalibrationError, match="196 images are too few"):
         auto.split(noise.subset(noise.files[:196]), 300)
+
+
+def test_both_parts_of_a_video_reach_over_its_whole_length() -> None:
+    video = VideoFrames(Path("clip.mp4"), tuple(ImageFile(Path("clip.mp4"), f"{at}", "", at) for at in range(1000)))
+    calibration, selection = auto.split(video, 300)
+    numbers = [[each.frame or 0 for each in part.files] for part in (calibration, selection)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(1000))
+    for part in numbers:
+        assert max(np.diff([-1, *part, 1000])) <= 4
 
 
 @pytest.fixture(scope="module")
@@ -372,11 +388,9 @@ class TestConvert:
         contract = manifest.auto.contract
         assert (contract.max_drop, contract.max_p99_ms, contract.loss, contract.images) == (100.0, 3.0, "top1_drop", 20)
         assert contract.calibration_images == 20
-        assert manifest.accuracy is not None
-        assert (manifest.accuracy.calibration_images, manifest.accuracy.sha256) == (20, contract.sha256)
+        assert manifest.accuracy is None  # all images chose the precision
         assert "20 of the 20 images to measure on served calibration too" in stream.getvalue()
         assert "judging by the drop in top-1 on 20 images" in stream.getvalue()
-        assert "one image of 20 is" not in stream.getvalue()
         assert {"report.html", "report.json"} <= set(manifest.files)
         report = json.loads(bundle.file("report.json").read_text(encoding="utf-8"))
         assert (report["version"], report["chosen"]) == (1, "int8")
@@ -407,13 +421,28 @@ class TestConvert:
                 precision="auto",
                 calib=photos,
                 eval_data=photos,
-                max_drop=0.5,
+                max_drop=100.0,
                 max_p99_ms=0.001,
                 output=tmp_path / "b",
                 progress=Terminal(stream),
             )
-        assert "one image of 20 is 5.00 %, more than the 0.5 that may be lost" in stream.getvalue()
         assert not list(tmp_path.iterdir())
+
+    def test_too_few_images_for_the_contract_are_refused_before_anything_is_read(
+        self, small_folder: Path, photos: Path, tmp_path: Path
+    ) -> None:
+        problem = "20 images cannot decide whether a loss is at most 0.5 points"
+        with pytest.raises(CalibrationError, match=problem) as caught:
+            vitedge.convert(
+                small_folder,
+                target="cpu",
+                precision="auto",
+                calib=photos,
+                eval_data=photos,
+                max_drop=0.5,
+                output=tmp_path / "b",
+            )
+        assert caught.value.expected == "at least 539 images to measure losses on"
 
 
 @pytest.mark.parametrize(
