@@ -9,13 +9,12 @@ classifier on a bundle.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias, Union, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from vitedge.runtime.engines.base import Engine, EngineInfo
 from vitedge.runtime.preprocess.orientation import orientation_notice, oriented
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.sources.images.pillow import exif_orientation, rgb_pixels
+from vitedge.runtime.sources.images.given import AnyImage, stored_image
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.stream.cameras import Streams
 from vitedge.runtime.stream.opening import StreamSource
@@ -37,11 +36,6 @@ from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState
 from vitedge.runtime.stream.stream import Policy, Stream
 from vitedge.runtime.system.owned import Owned, close_all
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
-
-AnyImage: TypeAlias = Union[Image, YuvPlanes, "PillowImage"]
 
 NANOSECONDS_PER_MS = 1e6
 
@@ -108,8 +102,9 @@ class Classifier(Owned):
         """Classify one image.
 
         Args:
-            image: ``H×W×3`` uint8; or the planes of a decoder; or a Pillow image of any mode, which is turned by its
-                EXIF orientation if the model's preprocessing asks for it.
+            image: ``H×W×3`` uint8; or the planes of a decoder; or the path of an image file, its bytes, or a Pillow
+                image of any mode. A file is read and checked as the images of a folder are, and turned by its EXIF
+                orientation if the model's preprocessing asks for it; so is a Pillow image.
             topk: number of classes to return; all classes if there are fewer.
             order: order of the channels of an array: ``BGR``, as in OpenCV, or ``RGB``.
 
@@ -117,7 +112,9 @@ class Classifier(Owned):
             The best classes, the time of each stage, and as ``age_ms`` the milliseconds since the call.
 
         Raises:
-            FrameSourceError: the image is empty, grey, or not uint8; or a Pillow image has values beyond 8 bits.
+            FrameSourceError: an array is empty, grey, or not uint8; an image file or Pillow image has values beyond 8
+                bits; or there is no such file, or it is damaged or exceeds a limit of ``vitedge.safety.limits``.
+            MissingExtraError: an image file needs Pillow, which is not installed.
             UsageError: ``topk`` is less than 1.
             EngineError: the engine failed, returned logits that are not finite, or is closed.
         """
@@ -219,8 +216,7 @@ class Classifier(Owned):
     def prepare(self, image: AnyImage, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
         """Preprocess an image into the engine's ``h×w×3`` uint8 input; safe in any thread.
 
-        Raises:
-            FrameSourceError: the image is empty, grey, or not uint8.
+        Arguments and errors are as for ``classify``.
         """
         self._check_process()
         pixels, order = self._pixels(image, order)
@@ -229,8 +225,8 @@ class Classifier(Owned):
     def oriented(self, image: Image, orientation: int) -> Image:
         """Turn an ``H×W×3`` image by its EXIF orientation, 1…8, if the model's preprocessing asks for it.
 
-        Streams and evaluations do this to every image. ``classify`` does it to Pillow images alone, because an array
-        has no orientation.
+        Streams and evaluations do this to every image. ``classify`` does it to image files and Pillow images, because
+        an array has no orientation.
         """
         return oriented(image, orientation, self.preprocessing)
 
@@ -347,33 +343,34 @@ class Classifier(Owned):
         image is preprocessed meanwhile and copied into the input afterwards.
         """
         self._check_process()  # before a lock that a thread of the parent may have held
+        begun = time.perf_counter_ns()
+        pixels, order = self._pixels(image, order)
+        decode_ms = (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
         if self._engine_lock.acquire(blocking=False):
             try:
                 engine = self._opened()
-                preprocess_ms = self._fill(engine.frame, image, order)
+                preprocess_ms = decode_ms + self._fill(engine.frame, pixels, order)
                 return _timed_run(engine, preprocess_ms)
             finally:
                 self._engine_lock.release()
         prepared = np.empty((*self.preprocessing.input_size, 3), np.uint8)
-        preprocess_ms = self._fill(prepared, image, order)
+        preprocess_ms = decode_ms + self._fill(prepared, pixels, order)
         with self._engine_lock:
             return _timed_run(self._opened(), preprocess_ms, prepared)
 
-    def _fill(self, prepared: NDArray[np.uint8], image: AnyImage, order: ChannelOrder) -> float:
-        """Preprocess an image into ``prepared`` and return the milliseconds that it took."""
+    def _fill(self, prepared: NDArray[np.uint8], pixels: Image | YuvPlanes, order: ChannelOrder) -> float:
+        """Preprocess a frame into ``prepared`` and return the milliseconds that it took."""
         with self._preprocess_lock:
             begun = time.perf_counter_ns()
-            pixels, order = self._pixels(image, order)
             self._preprocess(pixels, order=order, out=prepared)
             return (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
 
-    def _pixels(self, image: AnyImage, order: ChannelOrder) -> tuple[Image, ChannelOrder]:
-        """Return an image as an array and the order of its channels; Pillow images become RGB as in timm."""
-        pillow = sys.modules.get("PIL.Image")  # a caller with a Pillow image has imported Pillow
-        if pillow is not None and isinstance(image, pillow.Image):
-            image.load()
-            return self.oriented(rgb_pixels(image), exif_orientation(image)), "RGB"
-        return (image.bgr(), "BGR") if isinstance(image, YuvPlanes) else (cast("Image", image), order)
+    def _pixels(self, image: AnyImage, order: ChannelOrder) -> tuple[Image | YuvPlanes, ChannelOrder]:
+        """Return an image as pixels, upright, and the order of their channels; image files become RGB as in timm."""
+        stored = stored_image(image)
+        if stored is None:
+            return cast("Image | YuvPlanes", image), order
+        return self.oriented(stored.pixels, stored.orientation), "RGB"
 
     def _unrankable(self, logits: NDArray[np.float32], topk: int) -> UsageError | EngineError:
         if topk < 1:

@@ -21,7 +21,7 @@ _TURNS: Mapping[int, Callable[[Image], Image]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image[:, ::-1].swapaxes(0, 1),
 }
-_OF_MATRIX = {
+_OF_MATRIX: Mapping[tuple[int, ...], int] = {
     (1, 0, 0, 1): 1,
     (-1, 0, 0, 1): 2,
     (-1, 0, 0, -1): 3,

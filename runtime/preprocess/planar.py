@@ -183,7 +183,8 @@ class _Clipping:
         clipped = [(each < 0) | (each > WHITE) for each in sums]
         if all(np.count_nonzero(each) <= CLIPPED_SHARE * luma.size for each in clipped):
             return np.zeros(len(luma), np.bool_)
-        return np.logical_or.reduce(clipped).any(axis=1)
+        blue, green, red = clipped
+        return np.asarray((blue | green | red).any(axis=1))
 
     def apply(self, plane: Plane, product: Product, rows: slice, chroma: tuple[Planes, ...]) -> None:
         """Take from products of chroma what clipping takes from their sums with luma, its mean over two pixels of four.

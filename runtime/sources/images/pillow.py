@@ -55,7 +55,8 @@ def image_suffixes() -> frozenset[str]:
         pillow = _pillow()
     except MissingExtraError:
         return COMMON_SUFFIXES
-    return frozenset(suffix for suffix, name in pillow.EXTENSION.items() if name in {*_decodable(pillow), _JPEGS})
+    decodable = {*_decodable(pillow), _JPEGS}
+    return frozenset(suffix for suffix, name in list(pillow.EXTENSION.items()) if name in decodable)
 
 
 def is_image_name(path: str | os.PathLike[str]) -> bool:
@@ -83,7 +84,16 @@ def has_python_decoder(image: Any) -> bool:
 
 
 def _decodable(pillow: Any) -> list[str]:
-    return [name for name in pillow.OPEN if name not in REFUSED_FORMATS]
+    """Return the names of the formats; another thread may register more of them meanwhile."""
+    return [name for name in list(pillow.OPEN) if name not in REFUSED_FORMATS]
+
+
+def is_pillow_image(value: object) -> bool:
+    """Return whether a value is a Pillow image, without importing Pillow.
+
+    The class tells, not the module in ``sys.modules``, which another thread may be half-way through importing.
+    """
+    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
 
 
 def exif_orientation(image: Any) -> int:

@@ -35,6 +35,10 @@ _HELD_OFTEN = frozenset({"AVIF", "HEIF", "JPEG2000", "WEBP"})
 """Formats whose decoders hold a frame several times."""
 
 
+class NoImageError(ImageBoundsError):
+    """A file is not of any format that Pillow decodes."""
+
+
 @dataclass(frozen=True)
 class StoredImage:
     """The pixels of an image file as they are stored, and how the file says that they are shown.
@@ -53,13 +57,13 @@ class EncodedImage:
     """An image file whose bytes and header were read.
 
     Attributes:
-        path: path of the file.
+        name: path of the file, or its name in errors.
         content: the whole file.
         size: (height, width) in pixels.
         opened: Pillow's image, not decoded yet.
     """
 
-    path: Path
+    name: str
     content: bytes
     size: tuple[int, int]
     opened: Any
@@ -75,7 +79,7 @@ class EncodedImage:
         Raises:
             FrameSourceError: the file is damaged, or has values beyond 8 bits (``rgb_pixels``).
         """
-        with _translated(self.path), self.opened as image:
+        with _translated(self.name), self.opened as image:
             image.load()
             _check_size(image, IMAGE_PIXELS)  # an icon may hold a larger image than it declares
             return StoredImage(rgb_pixels(image), exif_orientation(image))
@@ -89,18 +93,37 @@ def open_image(path: str | Path) -> EncodedImage:
             exceeds a limit of ``vitedge.safety.limits``.
         MissingExtraError: Pillow is not installed.
     """
-    pillow = extras.require("PIL.Image", extra="camera", purpose="reading image files")
     formats = open_formats(path)
     with _translated(path):
-        content = read_bytes(path, limit=IMAGE_BYTES)
-        check_content(content)
-        reader = BoundedReader(content)
-        try:
-            image = pillow.open(reader, formats=formats)
-        except pillow.UnidentifiedImageError:
-            raise ImageBoundsError("it does not begin like an image") from None
-        _check_pixels(image, reader)
-    return EncodedImage(Path(path), content, (image.height, image.width), image)
+        return _opened(str(path), read_bytes(path, limit=IMAGE_BYTES), formats)
+
+
+def open_encoded(content: bytes | bytearray | memoryview[int], name: str) -> EncodedImage:
+    """Read the header of an image file that is in memory; ``name`` is its name in errors.
+
+    Raises:
+        FrameSourceError: the bytes are not an image that Pillow decodes, or exceed a limit of
+            ``vitedge.safety.limits``.
+        MissingExtraError: Pillow is not installed.
+    """
+    formats = open_formats("")
+    with _translated(name):
+        size = memoryview(content).nbytes
+        if size > IMAGE_BYTES:
+            raise ImageBoundsError(f"it has {size} bytes; vitedge reads at most {IMAGE_BYTES}")
+        return _opened(name, bytes(content), formats)
+
+
+def _opened(name: str, content: bytes, formats: tuple[str, ...]) -> EncodedImage:
+    pillow = extras.require("PIL.Image", extra="camera", purpose="reading image files")
+    check_content(content)
+    reader = BoundedReader(content)
+    try:
+        image = pillow.open(reader, formats=formats)
+    except pillow.UnidentifiedImageError:
+        raise NoImageError("it does not begin like an image") from None
+    _check_pixels(image, reader)
+    return EncodedImage(name, content, (image.height, image.width), image)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -124,7 +147,7 @@ def _translated(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FrameSourceError(f"there is no image {path}") from error
+        raise FrameSourceError(f"there is no image {path}", expected="the path of an image file") from error
     except FrameSourceError as error:  # of a mode with values beyond 8 bits
         raise FrameSourceError(
             f"{path} cannot be read: {error.problem}", expected=error.expected, fix=error.fix
