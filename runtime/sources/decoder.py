@@ -136,7 +136,7 @@ class Decoded(Owned, FrameSource):
         self._is_timed = container.format.name not in UNTIMED
         self.fps = rate_of(stream, live=self.live) if self._is_timed else None
         self.length = None if self.live else length_of(container, stream, self.fps)
-        self._stated = _Stated(stream.frames, (container.duration or 0) / 1e6, (container.start_time or 0) / 1e6)
+        self._stated = _Stated(stream.frames, _seconds(container, stream, self.fps), (container.start_time or 0) / 1e6)
         self._track, self._codec = stream.index, context.name
         threads = self._options.decode_threads
         if self.live:
@@ -227,7 +227,10 @@ class Decoded(Owned, FrameSource):
             pictures = self._step(packet.decode) or []
             return [(picture, bool(picture.is_corrupt)) for picture in pictures]
         except errors_of_pyav() as error:
-            if cause_of(error) == "codec":
+            width, height = packet.stream.codec_context.width, packet.stream.codec_context.height
+            if width * height > IMAGE_PIXELS:
+                failure = too_large(width, height, self.name)
+            elif cause_of(error) == "codec":
                 failure = self._failed(error, 0)
         if failure is not None:
             raise _Ended(failure)
@@ -377,6 +380,12 @@ class _Ended(Exception):  # noqa: N818 - it carries an error, and is none
 
     def __init__(self, error: FrameSourceError) -> None:
         self.error = error
+
+
+def _seconds(container: Any, stream: Any, fps: float | None) -> float:
+    """Return how long a file says that it is; FFmpeg shortens an AVI to what is there, but not its number of frames."""
+    by_frames = stream.frames / fps if container.format.name == "avi" and fps else 0.0
+    return max(by_frames, (container.duration or 0) / 1e6)
 
 
 def _frames(count: int) -> str:
