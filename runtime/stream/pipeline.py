@@ -18,6 +18,7 @@ from vitedge.runtime.stream.reader import Reader
 from vitedge.runtime.stream.states import StateCalls, StateChange
 from vitedge.runtime.stream.workers import age_ms
 from vitedge.runtime.system.owned import start_daemon
+from vitedge.safety.escape import terminal
 
 logger = logging.getLogger("vitedge")
 
@@ -41,6 +42,7 @@ class Pipeline(ABC):
         self._started = False
         self._workers: list[threading.Thread] = []
         self._predicted = 0
+        self._warned = False
 
     @property
     @abstractmethod
@@ -136,8 +138,11 @@ class Pipeline(ABC):
 
     def _leave(self) -> None:
         self._jobs.forget()
-        for thread in self.threads():
-            logger.warning("%s is left behind; it ends when the source, engine or on_state answers", thread.name)
+        rest = sorted({thread.name for thread in self.threads()})
+        if rest and not self._warned:
+            self._warned = True
+            sources = ", ".join(terminal(reader.name) for reader in self.readers)
+            logger.warning("%s: %s left behind until the source, engine or on_state answers", sources, ", ".join(rest))
 
     def _start(self) -> None:
         with self._starting:

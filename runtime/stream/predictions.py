@@ -94,7 +94,10 @@ class PredictionStream(Owned):
         self._check_process()
         try:
             prediction = await self._pipeline.next_async()
-        except BaseException:
+        except Exception:
+            await self.aclose()
+            raise
+        except BaseException:  # the task was cancelled
             self.stop()
             raise
         if prediction is None:

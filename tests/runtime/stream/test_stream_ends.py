@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from vitedge.errors import EngineError, FrameSourceError
+from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.stream import stream as stream_module
 from vitedge.runtime.stream.stream import Stream
 from vitedge.testing import FakeSource
@@ -29,10 +30,12 @@ from streams import (
     PATIENCE,
     HeldSource,
     NumberReader,
+    no_threads,
     numbered,
     numbers,
     our_threads,
     unplugged_after,
+    until,
     until_error,
 )
 
@@ -171,7 +174,7 @@ class TestLeaving:
     def test_a_close_ends_a_consumer_whose_frame_no_worker_took(
         self, reader: NumberReader, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(stream_module, "_work", lambda *_: None)
+        monkeypatch.setattr(stream_module, "work", lambda *_: None)
         stream = Stream(reader, numbered(500), policy="every")
         consumer = threading.Thread(target=lambda: list(stream), daemon=True)
         consumer.start()
@@ -197,24 +200,19 @@ class TestLeaving:
         predictions.close()
 
     @EITHER
-    def test_what_the_stream_opened_it_closes(self, reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(stream_module, "JOIN_SECONDS", 0.1)  # the source is still waiting for a frame
+    def test_what_the_stream_opened_it_closes(self, reader: NumberReader, policy: str):
         source = HeldSource()
         source.arrived.release(3)
-        monkeypatch.setattr(stream_module, "open_source", lambda _: source)
-        assert len(list(Stream(reader, "clip.mp4", policy=policy, max_frames=1))) == 1
+        assert len(list(Stream(reader, lambda: source, policy=policy, max_frames=1))) == 1
+        assert until(lambda: source.closed)  # although it is still waiting for a frame
         source.arrived.release()
-        for thread in our_threads():
-            thread.join(PATIENCE)
-        assert source.closed
+        assert no_threads()
 
-    def test_what_the_stream_opened_it_closes_also_when_it_never_started(
-        self, reader: NumberReader, monkeypatch: pytest.MonkeyPatch
-    ):
-        source = HeldSource()
-        monkeypatch.setattr(stream_module, "open_source", lambda _: source)
-        with Stream(reader, "clip.mp4"):
-            assert not source.closed
+    @pytest.mark.parametrize("live", [False, True])
+    def test_what_the_stream_opened_it_closes_also_when_nobody_asked(self, reader: NumberReader, live: bool):
+        source = FakeSource(list(numbered(5)), live=live)
+        with Stream(reader, lambda: source):
+            assert live or not source.closed
         assert source.closed
 
     @EITHER
@@ -225,10 +223,7 @@ class TestLeaving:
         assert our_threads() == []
 
     @EITHER
-    def test_what_was_passed_in_open_stays_open(
-        self, reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr(stream_module, "JOIN_SECONDS", 0.1)
+    def test_what_was_passed_in_open_stays_open(self, reader: NumberReader, policy: str):
         source = HeldSource()
         source.arrived.release(3)
         assert len(list(Stream(reader, source, policy=policy, max_frames=1))) == 1
@@ -237,94 +232,110 @@ class TestLeaving:
 
 
 class TestStall:
-    @pytest.fixture(autouse=True)
-    def impatience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stream_module, "STALL_SECONDS", 0.2)
-        monkeypatch.setattr(stream_module, "JOIN_SECONDS", 0.1)
-
     @EITHER
-    def test_a_live_source_that_hangs_is_an_error(
+    def test_a_live_source_of_the_callers_that_hangs_is_an_error(
         self, reader: NumberReader, policy: str, caplog: pytest.LogCaptureFixture
     ):
         source = HeldSource()
         source.arrived.release()
-        predictions = Stream(reader, source, policy=policy)
-        next(predictions)
+        stream = Stream(reader, source, policy=policy, options=SourceOptions(read_timeout=0.2, stall_timeout=0.1))
+        next(stream)
         with (
             caplog.at_level(logging.WARNING, "vitedge"),
-            pytest.raises(FrameSourceError, match=r"the held source delivered nothing for 0\.2 s"),
+            pytest.raises(FrameSourceError, match=r"the held source delivered nothing for 0\.2 s") as raised,
         ):
-            next(predictions)
-        assert "vitedge-reader still waits" in caplog.text
+            next(stream)
+        assert raised.value.cause == "timeout"
+        assert "vitedge-reader left behind" in caplog.text
+        assert (stream.stats.stalls, stream.stats.left_behind) == (1, 1)
         source.arrived.release()
+        assert until(lambda: stream.stats.left_behind == 0)
 
     def test_a_file_may_take_its_time(self, reader: NumberReader):
         def slow() -> Iterator[np.ndarray]:
             yield clips.numbered_frame(0)
-            time.sleep(0.5)
+            time.sleep(0.3)
             yield clips.numbered_frame(1)
 
-        assert numbers(Stream(reader, slow())) == [0, 1]
+        short = SourceOptions(read_timeout=0.1, stall_timeout=0.1)
+        with Stream(reader, slow(), options=short) as stream:
+            assert numbers(stream) == [0, 1]
+        assert stream.stats.stalls == 0
+
+
+class Opened:
+    """Opens sources of 500 frames, and keeps them."""
+
+    def __init__(self) -> None:
+        self.sources: list[FakeSource] = []
+
+    def __call__(self) -> FakeSource:
+        self.sources.append(FakeSource(list(numbered(500)), live=True, fps=1000.0))
+        return self.sources[-1]
 
 
 class TestTheStreamsOwnSource:
     """It is closed on every way out, while whoever caught the error still refers to it."""
 
     @pytest.fixture
-    def opened(self, monkeypatch: pytest.MonkeyPatch) -> list[FakeSource]:
-        """The sources that streams open; each delivers 500 frames."""
-        opened: list[FakeSource] = []
-
-        def open_source(_: object) -> FakeSource:
-            opened.append(FakeSource(list(numbered(500)), live=True))
-            return opened[-1]
-
-        monkeypatch.setattr(stream_module, "open_source", open_source)
-        return opened
+    def opened(self) -> Opened:
+        return Opened()
 
     @EITHER
     @pytest.mark.parametrize("error", [EngineError("overflow"), KeyboardInterrupt()])
     def test_after_an_error_of_the_engine(
-        self, opened: list[FakeSource], reader: NumberReader, policy: str, error: BaseException
+        self,
+        opened: Opened,
+        reader: NumberReader,
+        policy: str,
+        error: BaseException,
     ):
         reader.error = error
         with pytest.raises(type(error)) as caught:
-            list(Stream(reader, 0, policy=policy))
+            list(Stream(reader, opened, policy=policy))
         assert caught.value is error
-        assert opened[0].closed
+        assert opened.sources[0].closed
 
     @EITHER
-    def test_after_max_frames(self, opened: list[FakeSource], reader: NumberReader, policy: str):
-        list(Stream(reader, 0, policy=policy, max_frames=1))
-        assert opened[0].closed
+    def test_after_max_frames(self, opened: Opened, reader: NumberReader, policy: str):
+        list(Stream(reader, opened, policy=policy, max_frames=1))
+        assert opened.sources[0].closed
 
-    def test_if_workers_do_not_open(self, opened: list[FakeSource], reader: NumberReader):
+    def test_if_workers_do_not_open(self, opened: Opened, reader: NumberReader):
         reader.workers_error = EngineError("no memory")
         with pytest.raises(EngineError, match="no memory"):
-            list(Stream(reader, 0, policy="every"))
-        assert opened[0].closed
+            list(Stream(reader, opened, policy="every"))
+        assert opened.sources[0].closed
 
     @EITHER
     def test_if_no_thread_starts(
-        self, opened: list[FakeSource], reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        opened: Opened,
+        reader: NumberReader,
+        policy: str,
+        monkeypatch: pytest.MonkeyPatch,
     ):
         def refuse(_: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
-            list(Stream(reader, 0, policy=policy))
-        assert opened[0].closed
+            list(Stream(reader, opened, policy=policy))
+        assert opened.sources[0].closed
 
-    def test_if_nobody_asks_for_a_prediction(self, opened: list[FakeSource], reader: NumberReader):
-        Stream(reader, 0).close()
-        held = [Stream(reader, 0)]
+    def test_if_nobody_asks_for_a_prediction(self, opened: Opened, reader: NumberReader):
+        Stream(reader, opened).close()
+        held = [Stream(reader, opened)]
         held.clear()
-        assert [source.closed for source in opened] == [True, True]
+        assert until(lambda: [source.closed for source in opened.sources] == [True, True])
 
     @EITHER
     def test_if_it_does_not_close_the_first_error_stays(
-        self, opened: list[FakeSource], reader: NumberReader, policy: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        opened: Opened,
+        reader: NumberReader,
+        policy: str,
+        monkeypatch: pytest.MonkeyPatch,
     ):
         def refuse(_: FakeSource) -> None:
             raise OSError("does not close")
@@ -332,4 +343,4 @@ class TestTheStreamsOwnSource:
         monkeypatch.setattr(FakeSource, "close", refuse)
         reader.error = EngineError("overflow")
         with pytest.raises(EngineError, match="overflow"):
-            list(Stream(reader, 0, policy=policy))
+            list(Stream(reader, opened, policy=policy))
