@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import cast
+from typing import cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from vitedge.errors import EngineError, UsageError
 from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
 from vitedge.runtime.engines.base import Engine, EngineInfo
-from vitedge.runtime.preprocess.orientation import orientation_notice, oriented
+from vitedge.runtime.preprocess.orientation import is_turned, orientation_notice, oriented, turned
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images.given import AnyImage, stored_image
@@ -222,12 +222,23 @@ class Classifier(Owned):
         pixels, order = self._pixels(image, order)
         return self._preprocess(pixels, order=order)
 
-    def oriented(self, image: Image, orientation: int) -> Image:
+    @overload
+    def oriented(self, image: Image, orientation: int) -> Image: ...
+
+    @overload
+    def oriented(self, image: Image | YuvPlanes, orientation: int) -> Image | YuvPlanes: ...
+
+    def oriented(self, image: Image | YuvPlanes, orientation: int) -> Image | YuvPlanes:
         """Turn an ``H×W×3`` image by its EXIF orientation, 1…8, if the model's preprocessing asks for it.
+
+        Planes that are turned become a BGR image.
 
         Streams and evaluations do this to every image. ``classify`` does it to image files and Pillow images, because
         an array has no orientation.
         """
+        if isinstance(image, YuvPlanes):
+            turns = self.preprocessing.exif_orientation and is_turned(orientation)
+            return turned(image.bgr(), orientation) if turns else image
         return oriented(image, orientation, self.preprocessing)
 
     def orientation_notice(self, count: int, subject: str) -> str:

@@ -48,9 +48,15 @@ class Converter:
         self._lock = threading.Lock()
 
     def bgr(self, frame: Any) -> Image:
-        """Return a new ``H×W×3`` uint8 array of a ``VideoFrame``, by the matrix and range that it states."""
+        """Return a new ``H×W×3`` uint8 array of a ``VideoFrame``, by the matrix and range that it states.
+
+        Chroma that lies in pairs is sorted into planes first, which swscale repeats instead of interpolating it, so
+        that the same picture has the same colours in either format.
+        """
         states = {} if frame.format.is_rgb else _stated_colours(frame)
         with self._lock:
+            if frame.format.name in _INTERLEAVED:
+                frame = self._reformatter.reformat(frame, format="yuv420p")
             converted = self._reformatter.reformat(frame, format="bgr24", interpolation=_BICUBIC, **states)
         plane = converted.planes[0]
         rows = np.frombuffer(plane, dtype=np.uint8).reshape(frame.height, plane.line_size)

@@ -27,8 +27,8 @@ class FrameClassifier(Protocol):
     def classify(self, image: Image | YuvPlanes, *, topk: int, order: ChannelOrder) -> Prediction:
         """Classify an ``H×W×3`` frame, or the planes of a decoder; several threads may call it."""
 
-    def oriented(self, image: Image, orientation: int) -> Image:
-        """Turn an image by its EXIF orientation, if the model asks for it."""
+    def oriented(self, image: Image | YuvPlanes, orientation: int) -> Image | YuvPlanes:
+        """Turn a picture by its EXIF orientation, if the model asks for it; else return it as it is."""
 
     def orientation_notice(self, count: int, subject: str) -> str:
         """Describe what became of images that state an orientation."""
@@ -72,14 +72,14 @@ def work(classifier: FrameClassifier, jobs: JobQueue, topk: int) -> None:
 
 def classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
     """Classify a frame; the prediction carries the frame as it was classified."""
-    upright = classifier.oriented(frame.image, frame.orientation) if is_turned(frame.orientation) else None
-    pixels = frame.pixels if upright is None else upright
+    turns = is_turned(frame.orientation)
+    pixels = classifier.oriented(frame.pixels, frame.orientation) if turns else frame.pixels
     prediction = classifier.classify(pixels, topk=topk, order=frame.order)
     return replace(
         prediction,
         frame=frame.index,
         captured_at=frame.captured_at,
-        picture=_Shown(frame, upright),
+        picture=_Shown(frame, pixels),
         file=frame.file,
         pts=frame.pts,
         captured_ns=frame.captured_ns,
@@ -99,11 +99,11 @@ class _Shown:
 
     Attributes:
         frame: the frame.
-        upright: its image, turned; None if it is shown as it is stored.
+        pixels: its pixels, turned if its model asks for it.
     """
 
     frame: Frame
-    upright: Image | None
+    pixels: Image | YuvPlanes
 
     def bgr(self) -> Image:
         """Return the frame, converted once."""
@@ -111,5 +111,6 @@ class _Shown:
 
     @cached_property
     def _converted(self) -> Image:
-        image = self.frame.image if self.upright is None else self.upright
-        return image if self.frame.order == "BGR" else np.ascontiguousarray(image[..., ::-1])
+        if isinstance(self.pixels, YuvPlanes):
+            return self.frame.image
+        return self.pixels if self.frame.order == "BGR" else np.ascontiguousarray(self.pixels[..., ::-1])
