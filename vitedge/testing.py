@@ -195,7 +195,8 @@ class FakeCamera:
         with self._changed:
             self.attempts += 1
             self._changed.wait_for(lambda: not self._hangs)
-            self._check()
+            if self._cause is not None:
+                raise _failure(self._cause)
             source = FakeConnection(self, self._frame_of, self._fps)
             self.sources.append(source)
             return source
@@ -219,18 +220,16 @@ class FakeCamera:
     def _switch(self, *, cause: Cause | None = None, is_silent: bool = False, hangs: bool = False) -> None:
         with self._changed:
             self._cause, self._is_silent, self._hangs = cause, is_silent, hangs
+            for source in self.sources:
+                source.cause = source.cause or cause
             self._changed.notify_all()
-
-    def _check(self) -> None:
-        if self._cause is not None:
-            raise FrameSourceError(f"the fake camera fails: {self._cause}", cause=self._cause)
 
     def _wait(self, source: FakeConnection, due: float) -> bool:
         """Wait until a frame is due; False at the end."""
         with self._changed:
             while self._hangs or not source.closed:
-                if not self._hangs:
-                    self._check()
+                if source.cause is not None and not self._hangs:
+                    raise _failure(source.cause)
                 rest = math.inf if self._hangs or self._is_silent else due - time.monotonic()
                 if rest <= 0:
                     return True
@@ -249,6 +248,7 @@ class FakeConnection(FrameSource):
     Attributes:
         name: ``the fake camera``.
         closed: whether ``close`` was called.
+        cause: what broke it; None while it is whole.
     """
 
     name = "the fake camera"
@@ -257,6 +257,7 @@ class FakeConnection(FrameSource):
     def __init__(self, camera: FakeCamera, frame_of: Callable[[int], Image | Frame | None], fps: float) -> None:
         self.fps = fps
         self.closed = False
+        self.cause: Cause | None = None
         self._camera = camera
         self._frame_of = frame_of
 
@@ -279,6 +280,10 @@ class FakeConnection(FrameSource):
     def close(self) -> None:
         """Disconnect; a second call does nothing."""
         self._camera._close(self)
+
+
+def _failure(cause: Cause) -> FrameSourceError:
+    return FrameSourceError(f"the fake camera fails: {cause}", cause=cause)
 
 
 def _framed(image: Image | Frame, index: int) -> Frame:
