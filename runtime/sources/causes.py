@@ -135,22 +135,23 @@ def opening_error(error: BaseException, server: Server, waited: float) -> FrameS
     return _described(server, error, cause)
 
 
-def reading_error(error: BaseException, server: Server, delivered: int) -> FrameSourceError:
+def reading_error(error: BaseException, server: Server, delivered: int, *, ended: bool = False) -> FrameSourceError:
     """Describe why a network stream ended.
 
     Args:
         error: what PyAV raised.
         server: where the stream comes from.
         delivered: number of frames before it.
+        ended: whether the error is known to be the end of the stream.
     """
-    cause = cause_of(error)
+    cause = "eof" if ended else cause_of(error)
     if cause in ("timeout", "eof"):
         return stopped(server.name, cause, delivered, seconds=server.read_timeout)
     return FrameSourceError(
         f"{server.name} broke off after {delivered} frames: {reason_of(error)}",
         expected="a stream that goes on",
         fix=f"check the network and the server, for example with: nc -zv {server.endpoint}",
-        cause=cause or "network",
+        cause=cause if cause not in (None, "no_video") else "network",
     )
 
 

@@ -197,6 +197,8 @@ class Decoded(Owned, FrameSource):
         try:
             return self._step(lambda: self._next(packets))
         except errors_of_pyav() as error:
+            if self._closed:
+                return None
             if not self.live and cause_of(error) == "no_video":
                 progress.broken = reason_of(error)
                 return None

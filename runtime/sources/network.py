@@ -6,6 +6,7 @@ one for files, so that a server cannot read files of this machine, and a list of
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import Any
 
@@ -78,14 +79,14 @@ def open_network(address: str, options: SourceOptions | None = None) -> Decoded:
     container, failure = _opened(av, parts, chosen, server)
     if failure is not None:
         fail(failure)
-    live = not _is_finite(container)
+    live, kind = not _is_finite(container), container.format.name
     return Decoded(
         container,
         name,
         live=live,
         options=chosen,
         clock=_clock_of(container) if live else None,
-        failed=lambda error, delivered: reading_error(error, server, delivered),
+        failed=lambda error, delivered: reading_error(error, server, delivered, ended=_is_end(error, kind)),
     )
 
 
@@ -142,6 +143,11 @@ def _is_finite(container: Any) -> bool:
     if container.format.name in ("hls", "dash"):
         return container.duration is not None
     return bool(container.format.name != "rtsp" and container.size > 0)
+
+
+def _is_end(error: BaseException, kind: str) -> bool:
+    """Return whether an error is the end of a stream: FFmpeg calls the end of MJPEG over HTTP an input/output error."""
+    return kind == "mpjpeg" and getattr(error, "errno", None) == errno.EIO
 
 
 def _clock_of(container: Any) -> Clock:
