@@ -34,6 +34,8 @@ SENDER_AFTER_READING_NS = 2 * SECOND
 
 WAITED_FOR = 0.3
 """A read that took this part of the distance between two frames had to wait for the camera."""
+GAINED = 0.5
+"""A packet that was not waited for, and gains this part of it on the quickest one, is one of a queue."""
 CATCHING_UP = 1.1
 CATCHING_UP_NS = SECOND // 2
 """Frames that come no faster than this many seconds a second are not catching up, however long their reads take."""
@@ -109,7 +111,7 @@ class Backlog:
         waited = waited_ns >= WAITED_FOR * distance
         if self.is_ahead:
             self.is_ahead = not waited and self._is_catching_up(time_ns, at_ns)
-        elif gained_ns > distance and not waited:
+        elif gained_ns > GAINED * distance and not waited:
             self.is_ahead = at_ns - self._first[0] < EARLY_NS and self._is_catching_up(time_ns, at_ns)
 
     def _distance(self, time_ns: int | None) -> int:
