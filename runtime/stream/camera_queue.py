@@ -30,6 +30,7 @@ class CameraQueue(JobQueue):
         self._together = False
         self._ahead = 0
         self._work_together = threading.Condition(self._lock)
+        self._rooms = {name: threading.Condition(self._lock) for name in max_fps}
 
     def offer(self, name: str, job: Job) -> bool:
         """Put the newest job of a camera in the place of an older one, and return at once; False at its end."""
@@ -51,14 +52,15 @@ class CameraQueue(JobQueue):
 
         Nothing is lost: this is for files.
         """
-        with self._room:
+        room = self._rooms[name]
+        with room:
             while not self._is_over(name):
                 now = time.monotonic()
                 early = self._turns.early(name, now)
                 if self._turns.is_waiting(name):
-                    self._room.wait()
+                    room.wait()
                 elif early:
-                    self._room.wait(min(early, threading.TIMEOUT_MAX))
+                    room.wait(min(early, threading.TIMEOUT_MAX))
                 else:
                     self._add(name, job, now)
                     return True
@@ -70,7 +72,7 @@ class CameraQueue(JobQueue):
             self._unfinished.discard(name)
             if discard:
                 self._turns.drop(name)
-            self._room.notify_all()
+            self._rooms[name].notify()
             self._finish_if_over()
 
     def activate(self, *, together: bool, ahead: int) -> None:
@@ -126,12 +128,11 @@ class CameraQueue(JobQueue):
     def _next(self) -> Job | None:
         """Take the job of the next turn; None if all that waited were too old."""
         for name, job in list(self._turns.waiting()):
+            self._rooms[name].notify()
             if not job.intake.refuses(job.frame):
                 self._turns.take(name)
-                self._room.notify_all()
                 return job
             self._turns.drop(name)
-        self._room.notify_all()
         return None
 
     def _finish_if_over(self) -> None:
@@ -145,6 +146,8 @@ class CameraQueue(JobQueue):
     def _wake_all(self) -> None:
         super()._wake_all()
         self._work_together.notify_all()
+        for room in self._rooms.values():
+            room.notify_all()
 
 
 def _nothing() -> None:
