@@ -204,7 +204,7 @@ def main() -> int:
             "clip": arguments.clip.name,
             "frames": arguments.frames,
             "threads": arguments.threads,
-            "lanes": workers,
+            "workers": workers,
             "fps": {name: [each[name].fps for each in rounds] for name in rounds[0]},
             "core_ms": {name: [each[name].core_ms for each in rounds] for name in rounds[0]},
             "shares": {each.name: each.rounds for each in compared},
