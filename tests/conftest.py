@@ -29,6 +29,7 @@ MACHINE_MAY_REFUSE = (
     "not root with writable control groups",
     "not root with a mount namespace",
     "needs two processors",
+    "no v4l2loopback device of this kernel",
 )
 """What the reason of a skip names where a container or an ordinary user may not do what the test needs."""
 sys.path.insert(0, str(ROOT / "tests" / "support"))

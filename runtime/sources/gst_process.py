@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -34,8 +35,11 @@ LOOK_MILLISECONDS = 50
 """How often a thread that waits for the child looks whether it shall end."""
 PIPE_BYTES = 1 << 20
 
+_OPTIONS = ("--no-fault", "--verbose", "--exclude=last-message")
+"""Die of a fault, which its own handler would keep for a debugger; describe the formats, and no single frame."""
 _LIVE = "pipeline is live"
 _NOT_LIVE = ("pipeline is prerolling", "pipeline is prerolled", "setting pipeline to playing")
+_CAPS = re.compile(r"mux.*:video_0: caps = (video/x-raw,.*)", re.IGNORECASE)
 _LAUNCH = """\
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -57,6 +61,7 @@ class PipelineProcess:
     Attributes:
         timeout: seconds that a ``read`` may wait.
         timed_out: whether a ``read`` waited longer.
+        interruption: what a signal handler raised during a ``read``.
 
     Raises:
         FrameSourceError: ``gst-launch-1.0`` is not installed, or cannot be started.
@@ -65,6 +70,7 @@ class PipelineProcess:
     def __init__(self, elements: Sequence[str], ending: str, *, timeout: float) -> None:
         self.timeout = timeout
         self.timed_out = False
+        self.interruption: BaseException | None = None
         command = _command(elements)
         self._read_end, write_end = os.pipe()
         self._closing = threading.Lock()
@@ -72,7 +78,9 @@ class PipelineProcess:
         self._stopping = threading.Event()
         self._classified = threading.Event()
         self._ended = threading.Event()
+        self._described = threading.Event()
         self._live = False
+        self._caps = ""
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._exit_code: int | None = None
         self._problem: OSError | None = None
@@ -90,8 +98,23 @@ class PipelineProcess:
         self._classified.wait(timeout)
         return self._live
 
+    def caps(self, timeout: float) -> str:
+        """Wait until GStreamer has described the raw frames, and return its description; empty if it has not."""
+        self._described.wait(timeout)
+        return self._caps
+
     def read(self, size: int) -> bytes:
-        """Return at most ``size`` bytes; none at the end, after a timeout, and when the pipeline is stopped."""
+        """Return at most ``size`` bytes; none at the end, after a timeout, and when the pipeline is stopped.
+
+        PyAV calls it, and may lose what it raises. Ctrl-C therefore ends the data, and waits in ``interruption``.
+        """
+        try:
+            return self._read(size) if self.interruption is None else b""
+        except BaseException as error:  # noqa: BLE001 - whoever reads the container raises it
+            self.interruption = error
+            return b""
+
+    def _read(self, size: int) -> bytes:
         deadline = time.monotonic() + self.timeout
         while not self._stopping.is_set():
             if _is_readable(self._read_end):
@@ -157,6 +180,7 @@ class PipelineProcess:
         if self._child is not None:
             self._attend(self._child)
         self._classified.set()
+        self._described.set()
         self._ended.set()
 
     def _attend(self, child: subprocess.Popen[bytes]) -> None:
@@ -193,6 +217,12 @@ class PipelineProcess:
 
     def _hear(self, line: str) -> None:
         if not line:
+            return
+        caps = _CAPS.search(line)
+        if caps is not None:
+            self._caps = caps[1]
+            self._described.set()
+        if " caps = " in line:  # one for each pad
             return
         self._lines.append(line)
         text = line.lower()
@@ -242,6 +272,7 @@ def _command(elements: Sequence[str]) -> list[str]:
             fix=INSTALL,
             cause="not_found",
         )
+    elements = [*_OPTIONS, *elements]
     if sys.platform == "linux" and sys.executable:
         return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), program, *elements]
     return [program, *elements]

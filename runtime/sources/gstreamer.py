@@ -7,10 +7,13 @@ GStreamer are needed.
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import time
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from vitedge.errors import FrameSourceError, UsageError, VitedgeError
 from vitedge.extras import require
@@ -29,6 +32,13 @@ READ_BYTES = 1 << 20
 END_SECONDS = 1.0
 """Seconds that a child has to say why it ended, after its last frame."""
 NAME_CHARACTERS = 120
+HD_ROWS = 577
+"""From this height on GStreamer means BT.709 by YUV that states no colorimetry."""
+_COLORIMETRY = re.compile(r"colorimetry=\(string\)(?P<named>[\w.-]+)?(?::(?P<matrix>\d+))?")
+_NAMED_MATRIX = {"bt709": 1, "bt601": 5, "bt2020": 9, "bt2020-10": 9, "bt2100-pq": 9, "bt2100-hlg": 9}
+_NUMBERED_MATRIX = {"3": 1, "4": 5, "5": 7, "6": 9}
+"""FFmpeg's numbers of matrices, by GStreamer's names and numbers."""
+_FULL_RANGE = 2
 
 
 class PipelineFrames(Decoded):
@@ -52,16 +62,13 @@ class PipelineFrames(Decoded):
             live=live,
             options=options,
             clock=TimestampClock(),
-            failed=self._explain,
+            failed=lambda _, delivered: _reading_error(process, name, delivered),
         )
 
     def close(self) -> None:
         """End the pipeline."""
         self._process.stop()
         super().close()
-
-    def _explain(self, _: BaseException, delivered: int) -> FrameSourceError:
-        return _reading_error(self._process, self.name, delivered)
 
 
 class _PipelineContainer:
@@ -80,7 +87,10 @@ class _PipelineContainer:
         Raises:
             BrokenPipeError: the pipeline failed, or sent no frame in time.
         """
-        yield from self._container.demux(*streams)
+        for packet in self._container.demux(*streams):
+            yield _without_padding(packet) if packet.size else packet
+        if self._process.interruption is not None:
+            raise self._process.interruption
         if self._process.stopped:
             return
         self._process.wait(0 if self._process.timed_out else END_SECONDS)
@@ -91,6 +101,50 @@ class _PipelineContainer:
         """Close the container, then the pipe."""
         self._container.close()
         self._process.close()
+
+
+def _without_padding(packet: Any) -> Any:
+    """Return a packet whose rows follow each other, as FFmpeg takes them; GStreamer pads rows to four bytes."""
+    from av import Packet
+
+    width, height = packet.stream.codec_context.width, packet.stream.codec_context.height
+    columns, rows = -(-width // 2), -(-height // 2)
+    planes = (height, 2 * rows, width), (rows, rows, columns), (rows, rows, columns)
+    padded = sum(stored * _padded(length) for _, stored, length in planes)
+    if packet.size != padded or padded == width * height + 2 * rows * columns:
+        return packet
+    content, place, kept = np.frombuffer(packet, dtype=np.uint8), 0, []
+    for shown, stored, length in planes:
+        end = place + stored * _padded(length)
+        kept.append(content[place:end].reshape(stored, -1)[:shown, :length].tobytes())
+        place = end
+    tight = Packet(b"".join(kept))
+    tight.stream, tight.time_base = packet.stream, packet.time_base
+    tight.pts, tight.dts, tight.duration = packet.pts, packet.dts, packet.duration
+    return tight
+
+
+def _set_colours(context: Any, caps: str) -> None:
+    """Tell the decoder which YUV a pipeline gives, which Matroska does not carry.
+
+    Args:
+        context: PyAV's codec context.
+        caps: GStreamer's description of the frames.
+    """
+    found = _COLORIMETRY.search(caps)
+    if found is None:
+        matrix = 1 if context.height >= HD_ROWS else 5
+    elif found["matrix"] is None:
+        matrix = _NAMED_MATRIX.get(found["named"], 5)
+    else:
+        matrix = _NUMBERED_MATRIX.get(found["matrix"], 5)
+    context.colorspace = matrix
+    if found is not None and found["matrix"] is not None and found["named"] == "1":
+        context.color_range = _FULL_RANGE
+
+
+def _padded(length: int) -> int:
+    return -(-length // 4) * 4
 
 
 def open_pipeline(pipeline: str, options: SourceOptions | None = None) -> PipelineFrames:
@@ -168,6 +222,9 @@ def _open(elements: list[str], name: str, options: SourceOptions, *, live: bool 
         )
         is_live = process.is_live(max(0.0, begun + options.open_timeout - time.monotonic())) if live is None else live
     except errors_of_pyav():
+        if process.interruption is not None:
+            process.close()
+            raise process.interruption from None
         error = _opening_error(process, name, options)
         process.close()
         fail(error)
@@ -176,6 +233,8 @@ def _open(elements: list[str], name: str, options: SourceOptions, *, live: bool 
         raise
     process.timeout = options.read_timeout
     try:
+        if container.streams.video:
+            _set_colours(container.streams.video[0].codec_context, process.caps(END_SECONDS))
         return PipelineFrames(process, container, name, live=is_live, options=options)
     except BaseException:
         process.close()

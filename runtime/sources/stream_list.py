@@ -29,6 +29,12 @@ def is_stream_list(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX
 
 
+def split_name(text: str) -> tuple[str | None, str]:
+    """Split ``NAME = ADDRESS`` into its parts; the name of an address that has none is None."""
+    found = _LINE.fullmatch(text)
+    return (None, text) if found is None else (found["name"], found["address"])
+
+
 def read_streams(path: str | Path) -> dict[str, str]:
     """Read the addresses of a ``.streams`` file.
 

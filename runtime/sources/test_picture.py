@@ -69,22 +69,24 @@ class NumberedPicture(FrameSource):
             yield Frame(self._pixels(number), number, pts=number / self._options.fps)
 
     def _due(self) -> Iterator[Frame]:
-        index, number, begun = 0, 0, time.monotonic()
-        while not self._closed.wait(max(0.0, begun + number / self._options.fps - time.monotonic())):
-            since_capture = time.monotonic() - begun - number / self._options.fps
+        index, number, began_ns = 0, 0, time.monotonic_ns()
+        interval_ns = 1e9 / self._options.fps
+        due_ns = began_ns
+        while not self._closed.wait(max(0, due_ns - time.monotonic_ns()) / 1e9):
             yield Frame(
                 self._pixels(number),
                 index,
-                captured_at=time.time() - since_capture,
-                captured_ns=time.monotonic_ns() - round(since_capture * 1e9),
+                captured_at=time.time() - (time.monotonic_ns() - due_ns) / 1e9,
+                captured_ns=due_ns,
                 pts=number / self._options.fps,
                 age_basis="device",
             )
             index += 1
             number += 1
-            newest = int((time.monotonic() - begun) * self._options.fps)
+            newest = int((time.monotonic_ns() - began_ns) / interval_ns)
             if newest - number >= BUFFERED_FRAMES:
                 number = newest
+            due_ns = began_ns + round(number * interval_ns)
 
     def _pixels(self, number: int) -> Image | YuvPlanes:
         shift = number * SPEED * self._options.width // 640

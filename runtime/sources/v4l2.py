@@ -6,7 +6,7 @@ import errno
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +67,30 @@ class CameraFrames(Decoded):
     def __init__(
         self, container: Any, device: Path, name: str, options: CameraOptions, notices: tuple[str, ...]
     ) -> None:
-        self._device = device
         self._stopped = threading.Event()
         self.lasting = lasting_path(device)
+        self._camera = _CameraContainer(container, self._stopped, options.read_timeout)
         super().__init__(
-            _CameraContainer(container, self._stopped, options.read_timeout, self._count_damaged),
+            self._camera,
             name,
             live=True,
             options=options,
             clock=DeviceClock(),
             notices=notices,
-            failed=self._explain,
+            failed=lambda error, delivered: _reading_error(error, device, name, delivered, options.read_timeout),
         )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the camera did not agree to, and frames that were damaged."""
+        damaged = self._camera.damaged
+        said = f"{self.name}: {damaged} frames came damaged from the driver and were skipped"
+        return (*super().notices, said) if damaged else super().notices
 
     def close(self) -> None:
         """Free the camera."""
         self._stopped.set()
         super().close()
-
-    def _count_damaged(self) -> None:
-        self._undecodable += 1
-
-    def _explain(self, error: BaseException, delivered: int) -> FrameSourceError:
-        return _reading_error(error, self._device, self.name, delivered, self._options.read_timeout)
 
 
 class _CameraContainer:
@@ -99,14 +100,16 @@ class _CameraContainer:
         container: the camera.
         stopped: ends the wait.
         timeout: seconds to wait for a packet.
-        damaged: called for a frame that the driver marks as damaged, which has no bytes.
+
+    Attributes:
+        damaged: number of frames that the driver marked as damaged, which have no bytes.
     """
 
-    def __init__(self, container: Any, stopped: threading.Event, timeout: float, damaged: Callable[[], None]) -> None:
+    def __init__(self, container: Any, stopped: threading.Event, timeout: float) -> None:
+        self.damaged = 0
         self._container = container
         self._stopped = stopped
         self._timeout = timeout
-        self._damaged = damaged
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._container, name)
@@ -133,7 +136,7 @@ class _CameraContainer:
             if packet.size or packet.pts is None:
                 yield packet
             else:
-                self._damaged()
+                self.damaged += 1
 
     def _check_time(self, last: float) -> None:
         if time.monotonic() - last > self._timeout:

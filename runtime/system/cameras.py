@@ -157,6 +157,8 @@ def permission_fix(path: Path, error: OSError) -> str:
     except OSError:
         return "ask the administrator of this machine"
     group = _group_name(number)
+    if number == 0:
+        return f"it belongs to root alone: sudo chgrp video {path} && sudo chmod g+rw {path}, as a rule of udev does"
     if group is None:
         return f"its group has the number {number} and no name here: docker run --group-add {number}"
     if number in os.getgroups():
