@@ -55,6 +55,7 @@ def sections(data: Path, work: Path) -> tuple[Section, ...]:
         Section("int8_latency", "Latency of int8", ("--data", str(data))),
         Section("overhead", "What vitedge adds to the engine", (str(work / DEIT),)),
         Section("streaming", "Streaming under the policy every", (str(work / DEIT), str(data / "video" / CLIP))),
+        Section("cameras", "Several cameras", (str(work / DEIT), str(data / "video" / CLIP))),
         Section("preprocess", "Preprocessing", ()),
         Section("conversion", "What a conversion costs", (deit, "--calib", calib)),
     )
