@@ -28,13 +28,14 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def moving_pictures(count: int, width: int = 320, height: int = 192) -> Iterator[Picture]:
-    """Draw pictures in which stripes move over a texture."""
-    rows, columns = np.mgrid[:height, :width]
-    texture = np.random.default_rng(0).integers(-20, 21, (height, width))
+    """Draw pictures in which coloured stripes and a texture move to the left."""
+    rows, columns = np.mgrid[:height, : 2 * width]
+    waves = 127 + 70 * np.sin(columns * np.pi / width * 2 * round(width / 100)) * np.cos(rows / 11)
+    texture = np.random.default_rng(0).integers(-20, 21, (height, width, 3))
+    wide = np.clip(waves[..., None] + np.tile(texture, (1, 2, 1)), 0, 255).astype(np.uint8)
     for number in range(count):
-        stripes = 127 + 70 * np.sin((columns + 3 * number) / 17) * np.cos(rows / 11)
-        luma = np.clip(stripes + texture, 0, 255).astype(np.uint8)
-        yield np.stack([luma, np.roll(luma, 9, axis=1), np.roll(luma, 5, axis=0)], axis=2)
+        begin = 3 * number % width
+        yield np.ascontiguousarray(wide[:, begin : begin + width])
 
 
 def encode(

@@ -113,6 +113,7 @@ class Server:
 
     Attributes:
         port: the port that it listens on, which stays the same when it is started again.
+        times: file of the table of send times.
         sent: when the frame of each number was due to be sent.
     """
 
@@ -125,7 +126,8 @@ class Server:
 
     def __init__(self, options: RtspOptions | WebOptions) -> None:
         self._options = options
-        self.sent = SendTimes(Path(options.times))
+        self.times = Path(options.times)
+        self.sent = SendTimes(self.times)
         self.port = options.port
         self.start()
 

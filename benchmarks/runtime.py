@@ -1,0 +1,401 @@
+"""Streams of a camera in vitedge and in what else one would write: true age, processor time, frames/s, memory.
+
+    python benchmarks/runtime.py BUNDLE --page docs/runtime.md [--peers PYTHON] [--rounds 3] [--quick]
+
+An RTSP server on this machine sends frames whose numbers are burnt in, and notes when it sent each. Every way to read
+them is a process of its own. They take turns, in an order drawn anew for each round. True age is the time from sending
+a frame to its prediction. Hidden age is by how much it exceeds ``age_ms``. ``--peers`` is the Python of an environment
+with Ultralytics, optimum-intel and OpenCV, whose dependencies exclude vitedge's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from common.pages import write_between
+from numpy.typing import NDArray
+
+from vitedge.bundle.bundle import OPENVINO_XML
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.load import load
+from vitedge.runtime.stream.stream import Stream
+from vitedge.runtime.system.machine import machine_state, processor_name
+from vitedge.testing import FakeEngine
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from camera_servers.encoded_clip import EncodedClip, open_clip  # noqa: E402
+from camera_servers.encoding import encode, moving_pictures, transport_stream  # noqa: E402
+from camera_servers.servers import RtspServer, missing_packages, rtsp_server  # noqa: E402
+from common.stream_child import Costs, Task  # noqa: E402
+
+CHILD = Path(__file__).resolve().parent / "common" / "stream_child.py"
+CHILD_SECONDS = 90
+WIDTH, HEIGHT = 1280, 720
+CLIP_FRAMES = 300
+NAMES = {
+    "vitedge": "vitedge",
+    "loop": "20-line loop (OpenCV, Pillow, OpenVINO)",
+    "resize": "`cv2.resize`, OpenVINO",
+    "ultralytics": "Ultralytics, yolo11s-cls",
+    "optimum": "optimum-intel pipeline, ViT-Tiny",
+}
+PEERS = ("ultralytics", "optimum")
+OWN_FRAMES = 3000
+MAKE_PEERS = """
+import sys
+from ultralytics import YOLO
+YOLO("yolo11s-cls.yaml").export(format="openvino", imgsz=224)
+from optimum.intel import OVModelForImageClassification
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=1000)
+ViTForImageClassification(config).save_pretrained("vit")
+OVModelForImageClassification.from_pretrained("vit", export=True).save_pretrained("optimum")
+ViTImageProcessor().save_pretrained("optimum")
+"""
+"""Models of similar cost, with random weights: nothing is downloaded."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the runtime is to reach.
+
+    Attributes:
+        name: what is measured.
+        limit: the target, in words.
+        measured: the figure, in words; empty if it was not measured.
+        is_met: whether the target is met.
+    """
+
+    name: str
+    limit: str
+    measured: str
+    is_met: bool
+
+    def row(self) -> str:
+        """Return a line of the table."""
+        return f"| {self.name} | {self.limit} | {self.measured} | {'yes' if self.is_met else '**no**'} |"
+
+
+Rounds = Mapping[str, Sequence[Costs]]
+
+
+def main() -> int:
+    """Measure, print, and write the page if there is one; 1 if a target is missed."""
+    arguments = _arguments()
+    if missing_packages():
+        print(f"no RTSP server: {missing_packages()}", file=sys.stderr)
+        return 1
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        measured = Benchmark(Path(folder), arguments)
+        text, missed = measured.report()
+    text += f"\n\nThe whole run took {(time.monotonic() - begun) / 60:.0f} minutes."
+    print(text)
+    if arguments.page is not None:
+        write_between(arguments.page, "runtime", text)
+    return int(missed)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each run of a camera")
+    parser.add_argument("--clip", type=Path, help="a video to send and to read; drawn pictures by default")
+    parser.add_argument("--peers", type=Path, help="Python with ultralytics, optimum-intel and opencv-python-headless")
+    parser.add_argument("--quick", action="store_true", help="one short round: whether everything works")
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 1, 1.0
+    return arguments
+
+
+class Benchmark:
+    """All measurements.
+
+    Args:
+        folder: for clips and models.
+        arguments: of the command line.
+    """
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self._folder = folder
+        self._rounds: int = arguments.rounds
+        self._seconds: float = arguments.seconds
+        self._warm_up = min(2.0, self._seconds)
+        self._bundle: Path = arguments.bundle
+        self._quick: bool = arguments.quick
+        self._clip: Path | None = arguments.clip
+        self._peers: Path | None = arguments.peers
+        self._models = {"vitedge": self._bundle, **dict.fromkeys(("loop", "resize"), self._bundle / OPENVINO_XML)}
+        self._missing = dict.fromkeys(PEERS, "--peers was not given")
+        if self._peers is not None:
+            self._make_peers()
+
+    def _make_peers(self) -> None:
+        """Make the models of the peers; what fails is named on the page."""
+        environment = {**os.environ, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+        environment["YOLO_CONFIG_DIR"] = str(self._folder)
+        made = subprocess.run(
+            [self._peers, "-c", MAKE_PEERS], cwd=self._folder, env=environment, capture_output=True, text=True
+        )
+        for name, model in (("ultralytics", "yolo11s-cls_openvino_model"), ("optimum", "optimum")):
+            if (self._folder / model).is_dir():
+                self._models[name] = self._folder / model
+                del self._missing[name]
+            else:
+                self._missing[name] = (made.stderr.strip() or "it wrote no model").splitlines()[-1]
+
+    def report(self) -> tuple[str, bool]:
+        """Measure everything; return the page's text, and whether a target is missed."""
+        spare = self._camera(fps=30)
+        b_frames = self._camera(fps=30, kind="h264b", ways=("vitedge",))
+        one_core = self._camera(fps=60, cpus=(max(os.sched_getaffinity(0)),))
+        file = self._file()
+        stops = self._stops(3 if self._quick else 20)
+        own = own_python_ms(self._bundle, OWN_FRAMES // (10 if self._quick else 1))
+        targets = [*ages(spare["vitedge"]), stop_target(stops), own_target(own)]
+        state = machine_state()
+        parts = (
+            f"{processor_name()}, {state.cpus} CPUs, load {state.load_average:.1f}, {self._rounds} rounds of "
+            f"{self._seconds:g} s, {WIDTH}x{HEIGHT}, H.264.",
+            targets_table(targets),
+            "Cores to spare, 30 frames/s:",
+            ages_table(spare),
+            "The same camera with B-frames, which it sends in another order than it takes them:",
+            ages_table(b_frames),
+            "One core, 60 frames/s; the camera has a core of its own:",
+            ages_table(one_core),
+            "A file, as fast as possible:",
+            speed_table(file),
+            *(f"{NAMES[name]}: not measured, {why}." for name, why in self._missing.items()),
+        )
+        return "\n\n".join(parts), not all(each.is_met for each in targets)
+
+    def _encoded(self, fps: int, kind: str) -> EncodedClip:
+        path = self._folder / f"{kind}-{fps}"
+        if path.exists():
+            return open_clip(path)
+        return encode(path, self._pictures(), kind, fps=fps, gop=fps, bit_rate=4_000_000)
+
+    def _pictures(self) -> Iterable[NDArray[np.uint8]]:
+        """The pictures of the clip, or drawn ones."""
+        if self._clip is None:
+            return moving_pictures(CLIP_FRAMES // (3 if self._quick else 1), WIDTH, HEIGHT)
+        return filmed_pictures(self._clip)
+
+    @contextmanager
+    def _serving(self, fps: int, kind: str, cpus: Sequence[int]) -> Iterator[tuple[RtspServer, EncodedClip]]:
+        """Serve a clip on the processors that are left."""
+        clip, all_cpus = self._encoded(fps, kind), os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, (all_cpus - set(cpus)) or all_cpus)
+            server = rtsp_server(self._folder, {"/cam": [clip]})
+        finally:
+            os.sched_setaffinity(0, all_cpus)
+        with server:
+            yield server, clip
+
+    def _camera(
+        self, *, fps: int, kind: str = "h264", ways: Sequence[str] | None = None, cpus: tuple[int, ...] = ()
+    ) -> Rounds:
+        """Every way reads the same camera in every round."""
+        with self._serving(fps, kind, cpus) as (server, clip):
+            tasks = {
+                way: Task(
+                    way,
+                    server.url("/cam"),
+                    str(model),
+                    times=str(server.times),
+                    fps=fps,
+                    frames=clip.frames,
+                    seconds=self._seconds,
+                    warm_up=self._warm_up,
+                    cpus=cpus,
+                )
+                for way, model in self._models.items()
+                if ways is None or way in ways
+            }
+            return self._in_turns(tasks)
+
+    def _file(self) -> Rounds:
+        """Every way reads the same file to its end in every round."""
+        path = transport_stream(self._encoded(30, "h264"), self._folder / "clip.ts").path
+        return self._in_turns({way: Task(way, str(path), str(model)) for way, model in self._models.items()})
+
+    def _in_turns(self, tasks: Mapping[str, Task]) -> Rounds:
+        found: dict[str, list[Costs]] = {way: [] for way in tasks}
+        order, shuffle = list(tasks), random.Random(0)
+        for number in range(self._rounds):
+            shuffle.shuffle(order)
+            for way in order:
+                found[way].append(self._run(tasks[way]))
+                print(f"round {number + 1} of {self._rounds}: {tasks[way].source}, {way}", file=sys.stderr)
+        return found
+
+    def _run(self, task: Task) -> Costs:
+        """Run a task in a process of its own."""
+        python = str(self._peers) if task.way in PEERS else sys.executable
+        child = subprocess.run(
+            [python, str(CHILD), json.dumps(asdict(task))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=CHILD_SECONDS,
+            env={**os.environ, "YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(self._folder)},
+        )
+        if child.returncode != 0:
+            raise RuntimeError(f"{task.way} ended with {child.returncode}")
+        return Costs(**json.loads(child.stdout.splitlines()[-1]))
+
+    def _stops(self, times: int) -> list[float]:
+        """Seconds from ``stop`` to the end of the consumer, while the camera hangs."""
+        seconds = []
+        with self._serving(30, "h264", ()) as (server, _), load(self._bundle) as classifier:
+            for _ in range(times):
+                with classifier.stream(server.url("/cam")) as stream:
+                    seconds.append(stopped_within(stream, server))
+        return seconds
+
+
+def stopped_within(stream: Stream, server: RtspServer) -> float:
+    """Stop a stream whose camera hangs, and return the seconds until its consumer got the end."""
+    next(stream)
+    consumer = threading.Thread(target=lambda: [None for _ in stream])
+    consumer.start()
+    server.stop()
+    try:
+        time.sleep(0.5)
+        begun = time.monotonic()
+        stream.stop()
+        consumer.join()
+        return time.monotonic() - begun
+    finally:
+        server.resume()
+
+
+def filmed_pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pictures of a video, as large as those of the camera."""
+    import av
+
+    with av.open(str(path)) as video:
+        for frame in islice(video.decode(video=0), CLIP_FRAMES):
+            yield frame.to_ndarray(format="bgr24", width=WIDTH, height=HEIGHT)
+
+
+def own_python_ms(bundle: Path, frames: int) -> float:
+    """Return the processor time of a prediction beside its stages, with an engine that does nothing."""
+    with load(bundle) as classifier:
+        height, width = classifier.preprocessing.input_size
+    engine = FakeEngine(lambda _: [1.0, 0.0], input_size=(height, width))
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    preprocessing = Preprocessing((height, width), (height, width))
+    spent = 0.0
+    with Classifier(engine, preprocessing, ("one", "other")) as empty, empty.stream([picture] * frames) as stream:
+        begun = time.process_time()
+        for prediction in stream:
+            spent += prediction.stages_ms.total
+            engine.calls.clear()
+        return ((time.process_time() - begun) * 1e3 - spent) / frames
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return a percentile; NaN of no values."""
+    return float(np.percentile(values, percent)) if values else float("nan")
+
+
+def over_rounds(values: Iterable[float], digits: int = 0) -> str:
+    """Return the median of a figure over the rounds, and its range."""
+    found = list(values)
+    return f"{statistics.median(found):.{digits}f} ({min(found):.{digits}f}-{max(found):.{digits}f})"
+
+
+def ages(rounds: Sequence[Costs]) -> list[Target]:
+    """Return the targets for ages, each by the median of the rounds."""
+    p50 = statistics.median(percentile(each.ages_ms, 50) for each in rounds)
+    p99 = statistics.median(percentile(each.ages_ms, 99) for each in rounds)
+    hidden = statistics.median(percentile([abs(one) for one in each.hidden_ms], 99) for each in rounds)
+    return [
+        Target("difference of `age_ms` and true age, p99", "≤ 15 ms", f"{hidden:.1f} ms", hidden <= 15),
+        Target("true age at 30 frames/s without B-frames, p50", "≤ 45 ms", f"{p50:.1f} ms", p50 <= 45),
+        Target("true age at 30 frames/s without B-frames, p99", "≤ 60 ms", f"{p99:.1f} ms", p99 <= 60),
+    ]
+
+
+def stop_target(seconds: Sequence[float]) -> Target:
+    """Return the target for ``stop``."""
+    worst = max(seconds)
+    return Target(
+        f"`stop` while the camera hangs, longest of {len(seconds)}", "≤ 0.3 s", f"{worst:.3f} s", worst <= 0.3
+    )
+
+
+def own_target(milliseconds: float) -> Target:
+    """Return the target for vitedge's own Python."""
+    return Target(
+        "processor time of a prediction beside its stages", "≤ 0.2 ms", f"{milliseconds:.3f} ms", milliseconds <= 0.2
+    )
+
+
+def targets_table(targets: Sequence[Target]) -> str:
+    """Return the table of targets."""
+    return "\n".join(("| what | target | measured | met |\n|---|---|---|---|", *(each.row() for each in targets)))
+
+
+def ages_table(rounds: Rounds) -> str:
+    """Return the table of a camera."""
+    head = "| way | true age p50, ms | p99, ms | hidden age p99, ms | predictions/s | CPU ms a prediction | RSS, MB |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    for way, costs in rounds.items():
+        hidden = [percentile([abs(one) for one in each.hidden_ms], 99) for each in costs if each.hidden_ms]
+        cells = (
+            NAMES[way],
+            over_rounds(percentile(each.ages_ms, 50) for each in costs),
+            over_rounds(percentile(each.ages_ms, 99) for each in costs),
+            over_rounds(hidden, 1) if hidden else "states no age",
+            over_rounds((each.predictions / each.seconds for each in costs), 1),
+            over_rounds((each.cpu_seconds * 1e3 / each.predictions for each in costs), 1),
+            over_rounds(each.megabytes for each in costs),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def speed_table(rounds: Rounds) -> str:
+    """Return the table of a file; ratios are taken within each round."""
+    lines = ["| way | frames/s | vitedge is faster | CPU ms a prediction | RSS, MB |", "|---|---|---|---|---|"]
+    speeds = {way: [each.predictions / each.seconds for each in costs] for way, costs in rounds.items()}
+    for way, costs in rounds.items():
+        ratios = [ours / theirs for ours, theirs in zip(speeds["vitedge"], speeds[way], strict=True)]
+        cells = (
+            NAMES[way],
+            over_rounds(speeds[way], 1),
+            "" if way == "vitedge" else f"{over_rounds(ratios, 2)} x",
+            over_rounds((each.cpu_seconds * 1e3 / each.predictions for each in costs), 1),
+            over_rounds(each.megabytes for each in costs),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
