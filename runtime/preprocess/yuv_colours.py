@@ -25,9 +25,8 @@ FRACTION_BITS = 13
 ROUNDS_DOWN = platform.machine().lower() in {"x86_64", "amd64", "i686"}
 """Whether swscale rounds products down on this machine."""
 
-_ONE = 1 << FRACTION_BITS
-WHITE = 255 * _ONE
-"""The greatest colour, in the units of ``Product.table``."""
+ONE_LEVEL = 1 << FRACTION_BITS
+"""A level in the units of ``Product.table``."""
 NEUTRAL = 128
 _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt601": (0.299, 0.114),
@@ -55,7 +54,7 @@ class Product:
     def table(self) -> Sums:
         """``(256,)`` products of all values, in units of ``2**-FRACTION_BITS``."""
         products = self.coefficient * (np.arange(256) - self.zero)
-        return np.asarray((np.floor(products) if self.rounds_down else products) * _ONE, np.int32)
+        return np.asarray((np.floor(products) if self.rounds_down else products) * ONE_LEVEL, np.int32)
 
     def of(self, differences: NDArray[np.floating[Any]], out: NDArray[np.floating[Any]]) -> None:
         """Write the products of values, given without their ``zero``, into ``out``; both in float32."""
@@ -102,7 +101,7 @@ def yuv_colours(matrix: Matrix, *, full_range: bool, rounds_down: bool) -> YuvCo
     red, blue = 2.0 * (1.0 - of_red) * chroma, 2.0 * (1.0 - of_blue) * chroma
 
     def product(coefficient: float, zero: int) -> Product:
-        return Product(round(coefficient * _ONE) / _ONE, zero, rounds_down)
+        return Product(round(coefficient * ONE_LEVEL) / ONE_LEVEL, zero, rounds_down)
 
     return YuvColours(
         luma=product(luma, 0 if full_range else 16),
