@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import cast, overload
 
@@ -175,7 +176,7 @@ class Classifier(Owned):
 
     def streams(
         self,
-        cameras: Mapping[str, StreamSource],
+        cameras: Mapping[str, StreamSource] | str | Path,
         *,
         max_fps: float | Mapping[str, float] | None = None,
         max_frames: int | None = None,

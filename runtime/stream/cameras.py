@@ -17,12 +17,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError, VitedgeError, did_you_mean
 from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import FrameSource
 from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.sources.stream_list import is_stream_list, read_streams
 from vitedge.runtime.stream.camera_queue import CameraQueue
 from vitedge.runtime.stream.intake import Intake
 from vitedge.runtime.stream.opening import Opening, StreamSource
@@ -86,7 +88,7 @@ class Streams(PredictionStream):
 
     Args:
         classifier: classifies the frames of all cameras. Other calls to it may go on, and take turns with these.
-        cameras: the sources by their names, each as for ``Stream``.
+        cameras: the sources by their names, each as for ``Stream``; or the path of a ``.streams`` file.
         max_fps: most predictions a second for each camera, on average: a number for all, or numbers by name. None for
             no limit. Frames beyond are dropped, and counted.
         max_frames: number of predictions after which to end, of all cameras together.
@@ -102,7 +104,8 @@ class Streams(PredictionStream):
     Raises:
         UsageError: there is no camera, or a name, a number or an address is wrong; wrong addresses are found while the
             cameras are opened, and raised from the iteration.
-        FrameSourceError: while iterating, after the last prediction: cameras ended with an error.
+        FrameSourceError: the ``.streams`` file cannot be read; or, while iterating and after the last prediction:
+            cameras ended with an error.
         MissingExtraError: while iterating: a package that reads a source is not installed.
         EngineError: while iterating: the engine failed, or this process was forked after the object was made.
     """
@@ -112,7 +115,7 @@ class Streams(PredictionStream):
     def __init__(
         self,
         classifier: FrameClassifier,
-        cameras: Mapping[str, StreamSource],
+        cameras: Mapping[str, StreamSource] | str | Path,
         *,
         max_fps: float | Mapping[str, float] | None = None,
         max_frames: int | None = None,
@@ -124,7 +127,7 @@ class Streams(PredictionStream):
         skip_corrupt: bool = True,
     ) -> None:
         check_arguments(max_frames, topk, max_age_ms)
-        _check_cameras(cameras)
+        cameras = _sources(cameras)
         limits = _by_name("max_fps", max_fps, tuple(cameras))
         _check_limits(limits)
         chosen = _by_name("options", options, tuple(cameras))
@@ -422,11 +425,14 @@ def _summed(cameras: Sequence[StreamStats]) -> StreamStats:
     return StreamStats(dropped=dropped, **{name: sum(getattr(each, name) for each in cameras) for name in counts})
 
 
-def _check_cameras(cameras: Mapping[str, StreamSource]) -> None:
+def _sources(cameras: Mapping[str, StreamSource] | str | Path) -> Mapping[str, StreamSource]:
+    """Return the sources by their names, checked."""
+    if isinstance(cameras, str | Path) and is_stream_list(Path(cameras)):
+        cameras = read_streams(cameras)
     if not isinstance(cameras, Mapping):
         raise UsageError(
             f"the cameras are {type(cameras).__name__}",
-            expected='sources by their names: {"door": "rtsp://camera/1", "yard": 0}',
+            expected='sources by their names, {"door": "rtsp://camera/1", "yard": 0}, or a .streams file',
             fix="stream, for a single source" if isinstance(cameras, str | int) else "",
         )
     if not 1 <= len(cameras) <= MOST_CAMERAS:
@@ -442,6 +448,7 @@ def _check_cameras(cameras: Mapping[str, StreamSource]) -> None:
     for name, source in cameras.items():
         if isinstance(source, FrameSource) and seen.setdefault(id(source), name) != name:
             raise UsageError(f"{seen[id(source)]} and {name} are one source", expected="a source for each camera")
+    return dict(cameras)
 
 
 def _by_name(argument: str, given: T | Mapping[str, T] | None, names: Sequence[str]) -> dict[str, T | None]:

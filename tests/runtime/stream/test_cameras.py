@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ class Counting:
         self.workers_error: BaseException | None = None
 
     def classify(self, image, *, topk, order):
-        number = int(image[0, 0, 0])
+        number = int((image if isinstance(image, np.ndarray) else image.bgr())[0, 0, 0])
         if number in self.errors:
             raise self.errors[number]
         time.sleep(self.pause)
@@ -514,6 +515,14 @@ class TestArguments:
         with pytest.raises(UsageError, match=message) as raised:
             Streams(Counting(), cameras)  # type: ignore[arg-type]
         assert raised.value.expected
+
+    def test_a_list_of_streams_names_its_cameras(self, tmp_path: Path):
+        path = tmp_path / "site.streams"
+        path.write_text("door = test://?fps=100&size=64x48\nyard = test://?fps=100&size=64x48\n", encoding="utf-8")
+        with Streams(Counting(), path, max_frames=20) as streams:
+            assert {each.source for each in streams} == {"door", "yard"}
+        with pytest.raises(FrameSourceError, match="cannot be read"):
+            Streams(Counting(), str(tmp_path / "none.streams"))
 
     def test_one_source_under_two_names_is_refused(self):
         source = camera()
