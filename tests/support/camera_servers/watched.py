@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from camera_servers.number_reader import BurntNumberReader
 from vitedge.prediction import Prediction
+from vitedge.runtime.stream.cameras import Streams
 from vitedge.runtime.stream.states import StateChange
 from vitedge.runtime.stream.stream import Stream
 
@@ -17,10 +18,10 @@ PATIENCE = 40.0
 
 
 class Watched:
-    """Consumes a stream until its end; leaving the context stops it.
+    """Consumes the stream of a source, or of several by name, until its end; leaving the context stops it.
 
     Attributes:
-        stream: the stream.
+        stream: the ``Stream`` or ``Streams``.
         predictions: what came so far.
         changes: states that were reported so far.
         error: what ended the stream.
@@ -30,7 +31,8 @@ class Watched:
         self.changes: list[StateChange] = []
         self.predictions: list[Prediction] = []
         self.error: BaseException | None = None
-        self.stream = Stream(reader or BurntNumberReader(), source, on_state=self.changes.append, **options)
+        kind = Streams if isinstance(source, Mapping) else Stream
+        self.stream = kind(reader or BurntNumberReader(), source, on_state=self.changes.append, **options)
         self._thread = threading.Thread(target=self._consume, name="consumer", daemon=True)
         self._thread.start()
 
