@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from vitedge.runtime.sources.iterables import FrameIterable
     from vitedge.runtime.sources.open import open_source
     from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, PictureOptions, SourceOptions
+    from vitedge.runtime.sources.stream_list import read_streams
+    from vitedge.runtime.sources.test_picture import read_frame_number
     from vitedge.runtime.stream.cameras import Streams, StreamsStats
     from vitedge.runtime.stream.reconnect import Reconnect
     from vitedge.runtime.stream.states import StateChange
@@ -132,6 +134,8 @@ __all__ = [
     "new_key",
     "open_source",
     "outputs",
+    "read_frame_number",
+    "read_streams",
     "sign",
     "targets",
     "testing",
@@ -196,6 +200,8 @@ _WHERE = {
     "new_key": "vitedge.bundle.signing",
     "open_source": "vitedge.runtime.sources.open",
     "outputs": "vitedge.runtime.outputs:",
+    "read_frame_number": "vitedge.runtime.sources.test_picture",
+    "read_streams": "vitedge.runtime.sources.stream_list",
     "sign": "vitedge.bundle.signing",
     "targets": "vitedge.verbs.targets",
     "testing": "vitedge.testing:",

@@ -33,7 +33,6 @@ EXIT_SECONDS = 0.5
 """Seconds for all pipelines together at the end of the interpreter, after which the kernel kills them."""
 LOOK_MILLISECONDS = 50
 """How often a thread that waits for the child looks whether it shall end."""
-PIPE_BYTES = 1 << 20
 
 _OPTIONS = ("--no-fault", "--verbose", "--exclude=last-message")
 """Die of a fault, which its own handler would keep for a debugger; describe the formats, and no single frame."""

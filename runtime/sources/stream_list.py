@@ -41,6 +41,9 @@ def read_streams(path: str | Path) -> dict[str, str]:
     A line is ``ADDRESS`` or ``NAME = ADDRESS``; an empty line and one that begins with ``#`` count for nothing. A
     stream without a name is named by its position, from ``1``. A path is relative to the folder of the file.
 
+    Args:
+        path: the file.
+
     Returns:
         The addresses by their names, in the order of the file.
 

@@ -357,12 +357,11 @@ def _no_capture(path: Path, name: str) -> FrameSourceError:
 
 
 def _missing(path: Path, name: str) -> FrameSourceError:
-    return _error(
-        name if str(path) in name else f"{name} ({path})",
-        "is not there",
-        _attached(),
-        "attach the camera, or give a file, a folder or an address; vitedge doctor lists the cameras",
-        "not_found",
+    return FrameSourceError(
+        f"there is no {name}" if str(path) in name else f"there is no {name} ({path})",
+        expected=_attached(),
+        fix="attach the camera, or give a file, a folder or an address; vitedge doctor lists the cameras",
+        cause="not_found",
     )
 
 

@@ -134,7 +134,7 @@ class TestFrames:
         }
         assert np.abs(frame.image[120, 160].astype(int) - expected[pattern]).max() <= 3
 
-    @pytest.mark.parametrize("size", [(320, 240), (1280, 720), (3840, 2160)])
+    @pytest.mark.parametrize("size", [(320, 240), (1280, 720)])
     @pytest.mark.parametrize("colorimetry", ["", "bt601", "bt709", "1:4:0:0", "2:3:5:1"])
     def test_colours_of_every_matrix_and_range(self, colorimetry: str, size: tuple[int, int]):
         painted = f"video/x-raw,format=RGB,width={size[0]},height={size[1]},framerate=30/1"
@@ -152,13 +152,13 @@ class TestFrames:
         assert [frame.image.shape for frame in frames] == [(241, 322, 3)] * 2
         assert frames[0].image.min() > 240
 
-    @pytest.mark.parametrize("size", [(1, 1), (2, 2), (322, 241), (325, 240), (7680, 4320)])
+    @pytest.mark.parametrize("size", [(1, 1), (2, 2), (322, 241), (325, 240), (3840, 2160)])
     def test_sizes(self, size: tuple[int, int]):
         caps = f"video/x-raw,format=RGB,width={size[0]},height={size[1]},framerate=30/1"
-        with open_source(f"gst:videotestsrc num-buffers=2 pattern=green ! {caps}") as source:
+        with open_source(f"gst:videotestsrc num-buffers=1 pattern=green ! {caps}") as source:
             frames = list(source)
-        assert [frame.image.shape for frame in frames] == [(size[1], size[0], 3)] * 2
-        assert np.abs(frames[0].image.astype(int) - (0, 255, 0)).max() <= 3
+        assert [frame.image.shape for frame in frames] == [(size[1], size[0], 3)]
+        assert np.abs(frames[0].image[::7, ::5].astype(int) - (0, 255, 0)).max() <= 3
 
     def test_a_picture_that_is_too_large_is_refused(self):
         with pytest.raises(FrameSourceError) as raised:

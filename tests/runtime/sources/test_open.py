@@ -1,4 +1,4 @@
-"""Images, iterables, and what is no source at all."""
+"""Paths, globs, addresses, iterables, and what is no source at all."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError
+from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources import open as sources
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.runtime.sources.open import open_source
+from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, SourceOptions
 
-pytest.importorskip("cv2")
+pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
 
-import clips  # noqa: E402 - needs OpenCV
+import clips  # noqa: E402 - needs PyAV
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -198,9 +200,88 @@ class TestWrongSources:
             open_source(wrong)
         assert "a video file" in raised.value.expected
 
-    def test_opencv_missing_names_the_extra(self, clip: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setitem(sys.modules, "cv2", None)
-        for source in (clip, 0, "rtsp://camera/1"):
-            with pytest.raises(MissingExtraError, match="needs cv2") as raised:
+    def test_pyav_missing_names_the_extra(self, clip: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "av", None)
+        for source in (clip, 0, "rtsp://camera/1", "gst:videotestsrc"):
+            with pytest.raises(MissingExtraError, match="needs av") as raised:
                 open_source(source)
             assert raised.value.fix == 'pip install "vitedge[camera]"'
+
+    def test_an_address_as_a_path_has_lost_a_slash(self):
+        with pytest.raises(FrameSourceError, match="there is no source") as raised:
+            open_source(Path("rtsp://camera/1"))
+        assert "as text" in raised.value.fix
+
+    def test_no_secret_is_shown(self, tmp_path: Path):
+        for address in ("rstp://admin:geheim@camera/1", "v4l2://admin:geheim@video0", "csi://admin:geheim@0"):
+            with pytest.raises(UsageError) as raised:
+                open_source(address)
+            assert "geheim" not in str(raised.value)
+
+
+class TestGlobs:
+    def test_the_images_that_match_in_order(self, photos: Path):
+        with open_source(str(photos / "*.*g")) as source:
+            assert (source.live, source.length) == (False, 2)
+            assert [frame.file for frame in source] == [str(photos / "a.png"), str(photos / "b.jpg")]
+        assert source.notices == ()
+
+    def test_folders_below(self, photos: Path):
+        with open_source(photos / "**" / "*.png") as source:
+            assert [frame.file for frame in source] == [str(photos / "a.png"), str(photos / "more" / "c.png")]
+
+    def test_other_files_are_counted(self, photos: Path):
+        with open_source(f"{photos}/*") as source:
+            assert len(list(source)) == 2
+        assert source.notices == (f"{photos}/*: 1 file is no image and was not read: 1 .txt",)
+
+    def test_one_match_is_opened_as_what_it_is(self, clip: Path):
+        with open_source(str(clip.with_name("number*.avi"))) as source:
+            assert sum(1 for _ in source) == 60
+
+    @pytest.mark.parametrize("name", ["a[1].png", "a*.png", "a?.png", "[x]", "gst:a.png", "test:a.png", "7"])
+    def test_a_name_that_looks_like_a_pattern_opens(self, name: str, photos: Path, monkeypatch: pytest.MonkeyPatch):
+        (photos / "a.png").rename(photos / name)
+        monkeypatch.chdir(photos)
+        if name.endswith(".png"):
+            with open_source(name) as source:
+                assert [frame.file for frame in source] == [name]
+        else:
+            with pytest.raises(FrameSourceError, match="is not a video"):
+                open_source(name)
+
+    def test_nothing_matches(self, photos: Path):
+        with pytest.raises(FrameSourceError, match="there is no source") as raised:
+            open_source(f"{photos}/*.gif")
+        assert raised.value.cause == "not_found"
+
+    def test_several_videos_are_for_streams(self, clip: Path, tmp_path: Path):
+        for name in ("a.avi", "b.avi"):
+            (tmp_path / name).write_bytes(clip.read_bytes())
+        with pytest.raises(
+            UsageError, match=r"matches 2 files, and no image: 2 files are no images .* 2 .avi"
+        ) as raised:
+            open_source(f"{tmp_path}/*.avi")
+        assert ".streams" in raised.value.fix
+
+
+class TestOptionsOfEverySource:
+    def test_they_fit_every_source(self, clip: Path, photos: Path):
+        options = SourceOptions(decode_threads=1)
+        for source in (clip, photos, photos / "a.png", f"{photos}/*.png", [], "test://?frames=1&size=64x64"):
+            open_source(source, options).close()
+        with open_source("test://?frames=1") as opened:
+            assert open_source(opened, options) is opened
+
+    def test_those_of_a_camera_do_not(self, clip: Path, photos: Path):
+        for source in (clip, photos, f"{photos}/*.*g", [], "rtsp://camera/1", "test://", FrameIterable([])):
+            with pytest.raises(UsageError, match="CameraOptions are no options of"):
+                open_source(source, CameraOptions())
+
+    def test_a_file_keeps_planes_on_request(self, clip: Path):
+        with open_source(clip, SourceOptions(planes=True)) as source:
+            assert isinstance(next(iter(source)).pixels, YuvPlanes)
+
+    def test_transport_is_of_rtsp(self):
+        with pytest.raises(UsageError, match="transport=udp is no option of http"):
+            open_source("http://camera/1", NetworkOptions(transport="udp"))

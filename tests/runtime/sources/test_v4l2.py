@@ -321,14 +321,14 @@ class TestErrors:
         found = (Camera("/dev/video2", "HD Webcam", True, ""), Camera("/dev/video3", "", False, "no video"))
         monkeypatch.setattr(v4l2, "list_cameras", lambda: found)
         for source in (7, "7", "/dev/video7", "v4l2:///dev/video7", "v4l2://7"):
-            with pytest.raises(FrameSourceError, match="is not there") as raised:
+            with pytest.raises(FrameSourceError, match="there is no camera") as raised:
                 open_source(source)
             assert raised.value.cause == "not_found"
             assert raised.value.expected == "one of /dev/video2 (HD Webcam)"
 
     @pytest.mark.parametrize("number", [-1, 1 << 40])
     def test_a_number_that_no_camera_has(self, number: int):
-        with pytest.raises(FrameSourceError, match="is not there"):
+        with pytest.raises(FrameSourceError, match="there is no camera"):
             open_source(number)
 
     def test_a_busy_camera_names_its_holders(self, attach, monkeypatch: pytest.MonkeyPatch):
