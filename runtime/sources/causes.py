@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass
 from typing import NoReturn
 
-from vitedge.errors import Cause, FrameSourceError
+from vitedge.errors import Cause, FrameSourceError, VitedgeError
 from vitedge.safety.redact import redact
 
 PROBE_SECONDS = 2.0
@@ -300,7 +300,7 @@ def _of_authorization(server: Server, error: BaseException) -> _Text:
     )
 
 
-def fail(error: FrameSourceError) -> NoReturn:
+def fail(error: VitedgeError) -> NoReturn:
     """Raise an error without the one that led to it, whose text holds the address with its password."""
     error.__context__ = None
     raise error from None

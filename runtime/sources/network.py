@@ -18,9 +18,9 @@ from vitedge.runtime.sources.clock import ArrivalClock, Clock, TimestampClock
 from vitedge.runtime.sources.containers import CONTAINERS
 from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import NetworkOptions, SourceOptions, options_as
+from vitedge.runtime.sources.pyav import open_container
 from vitedge.runtime.sources.tracks import UNTIMED
 from vitedge.safety.files import is_unicode
-from vitedge.safety.limits import IMAGE_PIXELS
 from vitedge.safety.redact import redact_address
 
 FORMATS = (
@@ -108,11 +108,11 @@ def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) ->
     """Return the open container, or the error that says why there is none."""
     began = time.monotonic()
     try:
-        container = av.open(
+        container = open_container(
+            av,
             str(parts),
-            options=_ffmpeg_options(parts, options),
+            _ffmpeg_options(parts, options),
             timeout=(options.open_timeout, options.read_timeout),
-            metadata_errors="replace",
         )
     except errors_of_pyav() as error:
         return None, opening_error(error, server, time.monotonic() - began)
@@ -123,7 +123,6 @@ def _ffmpeg_options(parts: Address, options: NetworkOptions) -> dict[str, str]:
     given = {
         "protocol_whitelist": ",".join(PROTOCOLS),
         "format_whitelist": ",".join(FORMATS),
-        "max_pixels": str(IMAGE_PIXELS),
         "analyzeduration": str(int(min(ANALYZED_SECONDS, options.open_timeout) * 1e6)),
         "probesize": str(ANALYZED_BYTES),
         "fpsprobesize": "0",

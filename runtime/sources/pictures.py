@@ -32,7 +32,7 @@ _INTERLEAVED = {"nv12": (0, 1), "nv21": (1, 0)}
 _MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}
 """FFmpeg's numbers of matrices; the others are near BT.601, which is also meant where none is stated."""
 _SWS_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
-_FULL_RANGE = 2
+_NARROW_RANGE, _FULL_RANGE = 1, 2
 _BICUBIC = 4
 """OpenCV's choice, for pixel formats whose chroma is interpolated."""
 _DISPLAY_MATRIX = 36
@@ -58,15 +58,20 @@ class Converter:
             if frame.format.name in _INTERLEAVED:
                 frame = self._reformatter.reformat(frame, format="yuv420p")
             converted = self._reformatter.reformat(frame, format="bgr24", interpolation=_BICUBIC, **states)
-        plane = converted.planes[0]
+        plane: Any = converted.planes[0]
         rows = np.frombuffer(plane, dtype=np.uint8).reshape(frame.height, plane.line_size)
         return np.ascontiguousarray(rows[:, : 3 * frame.width]).reshape(frame.height, frame.width, 3)
 
 
 def _stated_colours(frame: Any) -> dict[str, int]:
+    """Return the colours that a frame states for its conversion; nothing where FFmpeg assumes them anyway."""
+    matrix, full = _MATRICES.get(frame.colorspace, "bt601"), _is_full_range(frame)
+    if matrix == "bt601" and not full:
+        return {}
     return {
-        "src_colorspace": _SWS_MATRIX[_MATRICES.get(frame.colorspace, "bt601")],
-        "src_color_range": _FULL_RANGE if _is_full_range(frame) else 1,
+        "src_colorspace": _SWS_MATRIX[matrix],
+        "src_color_range": _FULL_RANGE if full else _NARROW_RANGE,
+        "dst_colorspace": _SWS_MATRIX["bt601"],  # BGR has none; PyAV 15 looks for one that differs
     }
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import errors_of_pyav, fail, reason_of
+from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of
 from vitedge.runtime.sources.containers import CONTAINERS, ContainerError, check_container
 from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.sources.pyav import open_container
 from vitedge.safety.files import open_regular
-from vitedge.safety.limits import IMAGE_PIXELS, VIDEO_BYTES
+from vitedge.safety.limits import VIDEO_BYTES
 
 OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": ",".join(CONTAINERS),
-    "max_pixels": str(IMAGE_PIXELS),
 }
 """A file is read by FFmpeg's own demuxers of videos, and opens no other file and no address."""
 
@@ -46,7 +46,7 @@ def open_video(path: str | Path, options: SourceOptions | None = None) -> Decode
 def _opened(av: Any, name: str) -> tuple[Any, str]:
     """Return the open container, or the reason why there is none."""
     try:
-        return av.open(name, options=OPTIONS, metadata_errors="replace"), ""
+        return open_container(av, name, OPTIONS), ""
     except errors_of_pyav() as error:
         return None, reason_of(error)
 
@@ -61,8 +61,9 @@ def _check_file(path: str | Path) -> int:
     except ContainerError as error:
         raise _no_video(path, size, str(error)) from error
     except (OSError, ValueError) as error:
-        cause = {"FileNotFoundError": "not_found", "PermissionError": "permission"}.get(type(error).__name__)
-        raise FrameSourceError(f"{path} cannot be read: {error}", expected="a video file", cause=cause) from error
+        raise FrameSourceError(
+            f"{path} cannot be read: {error}", expected="a video file", cause=cause_of(error)
+        ) from error
     return size
 
 

@@ -164,7 +164,7 @@ class TestWhole:
         with av.open(path, "w") as container:
             cover = container.add_stream("mjpeg", rate=1)
             cover.width, cover.height, cover.pix_fmt = 512, 512, "yuvj420p"
-            cover.disposition = av.stream.Disposition.attached_pic
+            cover.disposition = int(av.stream.Disposition.attached_pic.value)
             video = container.add_stream("mpeg4", rate=25)
             video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
             large = np.zeros((512, 512, 3), dtype=np.uint8)
@@ -234,10 +234,10 @@ class TestColours:
         except av.FFmpegError:
             pytest.skip(f"FFmpeg writes no {codec} of {width}x{height} {pix_fmt}")
         with av.open(path) as container:
-            expected = [
-                each.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
-                for each in container.decode(video=0)
-            ]
+            decoded = list(container.decode(video=0))
+        if pix_fmt in ("nv12", "nv21"):  # the same picture in planes has the same colours
+            decoded = [each.reformat(format="yuv420p") for each in decoded]
+        expected = [each.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray() for each in decoded]
         with (
             Decoded(av.open(path), "exact", live=False) as exact,
             Decoded(av.open(path), "lazy", live=False, options=SourceOptions(planes=True)) as lazy,
@@ -475,7 +475,7 @@ class TestNoVideo:
                 self.container.close()
 
         path = clips.write_clip(tmp_path / "clip.mp4", 3, codec="mp4v")
-        monkeypatch.setattr(video_file, "_opened", lambda av, name: (Without(av.open(name)), ""))
+        monkeypatch.setattr(video_file, "_opened", lambda _, name: (Without(av.open(name)), ""))
         with pytest.raises(FrameSourceError, match="AV1 is not in this build of FFmpeg"):
             open_video(path)
 
