@@ -422,11 +422,10 @@ def test_a_stream_opens_no_file(
 
     threading.Thread(target=serve, daemon=True).start()
     try:
-        error = refused(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/live.m3u8")
+        refused(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/live.m3u8")
     finally:
         server.close()
     assert asked.is_set()
-    assert error.cause in ("no_video", "eof", "not_found", "network", "timeout", None)
 
 
 def test_no_protocol_of_files_is_among_those_of_streams() -> None:
