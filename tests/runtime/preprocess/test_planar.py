@@ -1,0 +1,245 @@
+"""Planes that are resized before they become colours, against the other order; photos as video."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from planes import h264, unclipped_bgr
+
+from vitedge.bundle.preprocessing import INTERPOLATIONS, ChannelOrder, Interpolation, Preprocessing, ResizeMode
+from vitedge.errors import FrameSourceError, UsageError
+from vitedge.runtime.preprocess import planes as planes_module
+from vitedge.runtime.preprocess.pillow_resample import FILTERS, Taps, pillow_taps, shared_taps
+from vitedge.runtime.preprocess.planes import MATRICES, Matrix, YuvPlanes
+from vitedge.runtime.preprocess.preprocessor import Preprocessor, _window
+from vitedge.runtime.sources.images.reading import list_images, read_image
+
+Image = NDArray[np.uint8]
+Float = NDArray[np.float64]
+
+SMOOTH: tuple[Interpolation, ...] = tuple(name for name in INTERPOLATIONS if name != "nearest")
+CAMERA = Preprocessing((224, 224), (256, 256))
+
+
+def muted(height: int, width: int, steps: tuple[int, int] = (2, 2), seed: int = 0, **kind: Any) -> YuvPlanes:
+    """Noise of colours that no filter takes beyond black or white."""
+    random = np.random.default_rng(seed)
+    chroma = (-(-height // steps[0]), -(-width // steps[1]))
+    y = random.integers(100, 156, (height, width), dtype=np.uint8)
+    u, v = (random.integers(118, 139, chroma, dtype=np.uint8) for _ in range(2))
+    return YuvPlanes(y, u, v, **kind)
+
+
+def dense(taps: Taps) -> Float:
+    """``(outputs, inputs)`` matrix of the taps."""
+    matrix = np.zeros((len(taps.first), taps.source))
+    for row, first, weights in zip(matrix, taps.first, taps.weights, strict=True):
+        part = row[first : first + len(weights)]
+        part += weights[: len(part)]
+    return matrix
+
+
+def slowly(planes: YuvPlanes, preprocessing: Preprocessing, *, rounds_down: bool) -> Image:
+    """Colours of the whole frame, resized in float64 by dense matrices, rounded once."""
+    window = _window(preprocessing, planes.height, planes.width)
+    down, across = (
+        dense(pillow_taps(FILTERS[preprocessing.interpolation], axis)) for axis in (window.rows, window.columns)
+    )
+    resized = np.einsum("ih,hwc,jw->ijc", down, unclipped_bgr(planes, rounds_down=rounds_down), across, optimize=True)
+    out = np.empty((*preprocessing.input_size, 3), np.uint8)
+    part = window.padded(out)
+    part[...] = np.clip(np.floor(resized + 0.5), 0, 255)[..., :: 1 if preprocessing.channel_order == "BGR" else -1]
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Unconvertible(YuvPlanes):
+    """Planes that nobody may turn into a whole picture."""
+
+    def bgr(self) -> Image:
+        raise AssertionError("the whole frame became colours")
+
+
+def unconvertible(planes: YuvPlanes) -> Unconvertible:
+    return Unconvertible(planes.y, planes.u, planes.v, planes.matrix, planes.full_range)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    input_size=st.tuples(st.integers(1, 48), st.integers(1, 48)),
+    mode=st.sampled_from(["shortest", "squash", "border"]),
+    interpolation=st.sampled_from(SMOOTH),
+    order=st.sampled_from(["RGB", "BGR"]),
+    size=st.tuples(st.integers(30, 90), st.integers(30, 90)).map(lambda sides: (2 * sides[0], 2 * sides[1])),
+    steps=st.sampled_from([(1, 1), (1, 2), (2, 2)]),
+    matrix=st.sampled_from(MATRICES),
+    full_range=st.booleans(),
+    rounds_down=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_both_orders_give_the_same_picture(
+    input_size: tuple[int, int],
+    mode: ResizeMode,
+    interpolation: Interpolation,
+    order: ChannelOrder,
+    size: tuple[int, int],
+    steps: tuple[int, int],
+    matrix: Matrix,
+    full_range: bool,
+    rounds_down: bool,
+    seed: int,
+) -> None:
+    preprocessing = Preprocessing(input_size, (48, 52), mode, interpolation, channel_order=order)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planes_module, "ROUNDS_DOWN", rounds_down)
+        planes = unconvertible(muted(*size, steps, seed, matrix=matrix, full_range=full_range))
+        got = Preprocessor(preprocessing)(planes)
+        expected = slowly(planes, preprocessing, rounds_down=rounds_down and steps[1] == 2)
+    assert np.abs(got.astype(int) - expected).max() <= 1
+    assert got.size < 3000 or abs(np.mean(got.astype(float) - expected)) < 0.1
+
+
+@settings(max_examples=100, deadline=None)
+@given(source=st.integers(1, 60), outputs=st.integers(1, 20), step=st.sampled_from([1, 2, 4]), data=st.data())
+def test_shared_taps_filter_values_as_their_repetition(source: int, outputs: int, step: int, data: Any) -> None:
+    count = data.draw(st.integers(1, source))
+    first = data.draw(st.lists(st.integers(0, source - count), min_size=outputs, max_size=outputs))
+    weights = np.random.default_rng(0).normal(size=(outputs, count))
+    taps = Taps(np.array(first), weights, source)
+    values = np.random.default_rng(1).normal(size=-(-source // step))
+    np.testing.assert_allclose(
+        dense(shared_taps(taps, step)) @ values, dense(taps) @ values.repeat(step)[:source], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "preprocessing"),
+    [
+        ((121, 160), (2, 2), Preprocessing((32, 32), (36, 36))),
+        ((120, 161), (2, 2), Preprocessing((32, 32), (36, 36))),
+        ((121, 161), (1, 2), Preprocessing((32, 32), (36, 36))),
+        ((120, 160), (1, 4), Preprocessing((32, 32), (36, 36))),
+        ((120, 160), (4, 4), Preprocessing((32, 32), (36, 36))),
+        ((120, 160), (2, 1), Preprocessing((32, 32), (36, 36))),
+        ((120, 160), (2, 2), Preprocessing((32, 32), (36, 36), interpolation="nearest")),
+        ((20, 30), (2, 2), Preprocessing((32, 32), (36, 36))),
+        ((36, 200), (2, 2), Preprocessing((32, 32), (36, 36))),
+        ((2, 2), (2, 2), Preprocessing((32, 32), (36, 36))),
+        ((1, 1), (1, 1), Preprocessing((32, 32), (36, 36))),
+    ],
+)
+def test_where_nothing_is_saved_planes_become_colours_first(
+    size: tuple[int, int], steps: tuple[int, int], preprocessing: Preprocessing
+) -> None:
+    planes, preprocessor = muted(*size, steps), Preprocessor(preprocessing)
+    np.testing.assert_array_equal(preprocessor(planes), preprocessor(planes.bgr()))
+    with pytest.raises(AssertionError, match="whole frame"):
+        preprocessor(unconvertible(planes))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 1.0])
+def test_a_frame_of_many_clipped_colours_becomes_colours_first(share: float) -> None:
+    planes = muted(720, 1280)
+    clipped = np.random.default_rng(0).random(planes.u.shape) < share
+    v = np.where(clipped, np.uint8(255), planes.v)
+    planes = YuvPlanes(planes.y, planes.u, v)
+    preprocessor = Preprocessor(CAMERA)
+    if share > 0.01:
+        np.testing.assert_array_equal(preprocessor(planes), preprocessor(planes.bgr()))
+    else:
+        off = np.abs(preprocessor(unconvertible(planes)).astype(int) - preprocessor(planes.bgr())).max(axis=2)
+        assert np.mean(off > 1) < 0.01
+
+
+def test_chroma_in_pairs_and_padded_rows_give_the_same() -> None:
+    planes, preprocessor = muted(240, 320), Preprocessor(Preprocessing((64, 64), (72, 72)))
+    pairs = np.stack([planes.u, planes.v], axis=-1)
+    luma = np.zeros((240, 352), np.uint8)[:, 7:327]
+    luma[...] = planes.y
+    for plane in (pairs, luma):
+        plane.flags.writeable = False
+    views = unconvertible(YuvPlanes(luma, pairs[..., 0], pairs[..., 1]))
+    np.testing.assert_array_equal(preprocessor(views), preprocessor(planes))
+
+
+def test_the_thousandth_frame_is_as_good_as_the_first() -> None:
+    """Numbers beside the pixels stay in the scratch buffers, and must not grow."""
+    planes, preprocessor = muted(64, 96), Preprocessor(Preprocessing((24, 24), (28, 28)))
+    first = preprocessor(planes)
+    for _ in range(1000):
+        preprocessor(planes)
+    np.testing.assert_array_equal(preprocessor(planes), first)
+
+
+def test_threads_share_a_preprocessor() -> None:
+    preprocessor = Preprocessor(Preprocessing((32, 32), (36, 36)))
+    frames = [muted(80, 120, seed=0), muted(100, 90, seed=1), muted(80, 120, seed=2), muted(80, 120, (1, 1)).bgr()]
+    expected = [preprocessor(frame) for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        for index, got in enumerate(pool.map(preprocessor, frames * 20)):
+            np.testing.assert_array_equal(got, expected[index % len(frames)])
+
+
+def test_the_result_is_written_where_the_engine_reads() -> None:
+    planes, preprocessor = muted(80, 120), Preprocessor(Preprocessing((32, 32), (36, 36)))
+    out = np.zeros((3, 32, 32), np.uint8).transpose(1, 2, 0)
+    assert preprocessor(planes, out=out) is out
+    np.testing.assert_array_equal(out, preprocessor(planes))
+    with pytest.raises(UsageError, match="out is"):
+        preprocessor(planes, out=np.zeros((32, 33, 3), np.uint8))
+    with pytest.raises(UsageError, match="order"):
+        preprocessor(planes, order="GBR")  # type: ignore[arg-type]
+
+
+def test_planes_too_long_for_their_other_side_are_refused() -> None:
+    planes = YuvPlanes(*(np.zeros((1, 120_000), np.uint8) for _ in range(3)))
+    with pytest.raises(FrameSourceError, match="would be resized"):
+        Preprocessor(CAMERA)(planes)
+
+
+@pytest.fixture(scope="module")
+def as_video(shared_data: Path) -> list[Any]:
+    """Flowers of every class, at three sizes, as frames of H.264."""
+    pillow = pytest.importorskip("PIL.Image")
+    paths = list_images(shared_data / "flowers" / "val")
+    frames = []
+    for path in paths[:: len(paths) // 8][:8]:
+        image = pillow.fromarray(read_image(path))
+        for size in (image.size, (720, 480), (1920, 1080)):
+            even = image.resize([side // 2 * 2 for side in size], pillow.Resampling.BICUBIC)
+            frames.append(h264(np.asarray(even)))
+    return frames
+
+
+@pytest.mark.parametrize("preprocessing", [CAMERA, Preprocessing((128, 128), (146, 146), interpolation="bilinear")])
+def test_photos_as_video_equal_swscale_s_picture_resized(preprocessing: Preprocessing, as_video: list[Any]) -> None:
+    """Within 1 on 99 % of the pixels; more than 2 off only where swscale clips colours nearby."""
+    pictures = pytest.importorskip("vitedge.runtime.sources.pictures")
+    preprocessor, planar = Preprocessor(preprocessing), 0
+    for frame in as_video:
+        planes = pictures.planes_of(frame, pictures.Converter())
+        expected = preprocessor(planes.bgr())
+        off = np.abs(preprocessor(planes).astype(int) - expected).max(axis=2)
+        planar += bool(off.any())
+        assert np.mean(off > 1) <= 0.01
+        assert not np.any((off > 2) & ~near_clipped(planes, preprocessing))
+    assert planar >= 4
+
+
+def near_clipped(planes: YuvPlanes, preprocessing: Preprocessing) -> NDArray[np.bool_]:
+    """The pixels of the network's input that a clipped colour of the frame takes part in."""
+    colours = unclipped_bgr(planes, rounds_down=True)
+    clipped = ((colours < 0) | (colours > 255)).any(axis=2)
+    window = _window(preprocessing, planes.height, planes.width)
+    down, across = (
+        dense(pillow_taps(FILTERS[preprocessing.interpolation], axis)) != 0 for axis in (window.rows, window.columns)
+    )
+    return (down.astype(np.float32) @ clipped @ across.T.astype(np.float32)) > 0
