@@ -32,6 +32,10 @@ class Job:
     outcome: Prediction | BaseException | None = None
 
 
+SIGNAL_SECONDS = 0.1
+"""Longest wait of the main thread at a time. It misses a ``stop`` that a signal handler calls just before it waits."""
+
+
 class JobQueue:
     """Jobs of one reader, for one or more workers and for a consumer who gets them in the order of the frames.
 
@@ -157,14 +161,15 @@ class JobQueue:
         """
         with self._ready:
             self._want()
-            self._ready.wait_for(self._has_answer)
+            while not self._ready.wait_for(self._has_answer, _longest_wait()):
+                pass
             return self._answer()
 
     def poll(self, wake: Callable[[], object], *, again: bool) -> tuple[bool, Job | None]:
         """Ask as ``get`` does, without waiting.
 
         Args:
-            wake: called once, in any thread, when it is worth asking again.
+            wake: called once or more, in any thread, when it is worth asking again.
             again: whether this is not the first time for this job.
 
         Returns:
@@ -176,10 +181,11 @@ class JobQueue:
         with self._ready:
             if not again:
                 self._want()
-            if self._has_answer():
-                return True, self._answer()
-            self._wakes.append(wake)
-            return False, None
+            self._wakes.append(wake)  # first, because a signal handler may call stop between two instructions
+            if not self._has_answer():
+                return False, None
+            self._wakes = [each for each in self._wakes if each is not wake]
+            return True, self._answer()
 
     def _has_room(self) -> bool:
         return len(self._ordered) < self._capacity
@@ -220,3 +226,7 @@ class JobQueue:
         self._room.notify_all()
         self._work.notify_all()
         self._wake_consumer()
+
+
+def _longest_wait() -> float | None:
+    return SIGNAL_SECONDS if threading.current_thread() is threading.main_thread() else None

@@ -291,6 +291,7 @@ class Reader:
             self._count(frame)
             if self._state.state != "online":
                 self._set_state("online")
+                self._changed.notify_all()  # who watches waits for the end of the stall
         kept = self._deliver(frame)
         connection.asked_at = time.monotonic()
         return kept

@@ -253,13 +253,20 @@ class TestEnd:
         queue.stop()
         assert queue.get() is None
 
-    def test_stop_is_safe_where_a_signal_handler_interrupts_the_queue(self):
-        """The handler runs in the thread that holds the lock."""
-        queue = Queue()
-        queue.add(1)
-        with queue._lock:
-            queue.stop()
-        assert queue.take() is None
+    def test_a_signal_handler_stops_it_between_any_two_steps_of_the_consumer(self):
+        """The handler runs in the thread that holds the lock, and before that thread begins to wait."""
+
+        class Interrupted(Queue):
+            def _has_answer(self) -> bool:
+                has_answer = super()._has_answer()
+                self.stop()
+                return has_answer
+
+        assert Interrupted().get() is None
+        queue, woken = Interrupted(), threading.Event()
+        assert queue.poll(woken.set, again=False) == (False, None)
+        assert woken.is_set()
+        assert queue.poll(woken.set, again=True) == (True, None)
 
     def test_a_parked_queue_holds_daemon_threads_and_lets_others_go(self):
         queue = Queue()

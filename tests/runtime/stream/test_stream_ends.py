@@ -187,12 +187,13 @@ class TestLeaving:
     def test_a_signal_handler_closes_while_the_consumer_waits(self, reader: NumberReader, policy: str):
         source = HeldSource()
         stream = Stream(reader, source, policy=policy)
-        before = signal.signal(signal.SIGALRM, lambda *_: (stream.close(), source.arrived.release(8)))
+        before = signal.signal(signal.SIGUSR1, lambda *_: (stream.close(), source.arrived.release(8)))
+        main = threading.main_thread().ident
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGUSR1)).start()
             assert list(stream) == []
         finally:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGUSR1, before)
 
     def test_a_stream_that_nobody_asked_starts_nothing(self, reader: NumberReader):
         predictions = Stream(reader, numbered(5))
