@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 
 from vitedge.bundle.preprocessing import ChannelOrder
@@ -66,6 +67,8 @@ class FrameSource(ABC):
         length: approximate number of frames; None if unknown.
         oriented: number of delivered frames with another ``orientation`` than 1.
         options: the options in force; None for a source that vitedge did not open.
+        lasting: a path under which the same device is found after it was unplugged; None if the source is no device, or
+            has no such path.
     """
 
     name: str
@@ -74,6 +77,7 @@ class FrameSource(ABC):
     length: int | None = None
     oriented: int = 0
     options: SourceOptions | None = None
+    lasting: Path | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:

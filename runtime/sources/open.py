@@ -47,6 +47,8 @@ ACCEPTED = (
 LONGEST_NUMBER = 10
 VIDEO4LINUX = 81
 """Major number of camera devices, such as those in ``/dev/v4l/by-id``."""
+LASTING_PATHS = "/dev/v4l"
+"""Folder of the paths that udev gives cameras by their serial numbers and sockets."""
 PIPELINE = "gst:"
 RTSP_SCHEMES = ("rtsp", "rtsps")
 NETWORK_SCHEMES = (*RTSP_SCHEMES, "http", "https", "srt", "udp", "tcp", "rtmp", "rtmps")
@@ -203,7 +205,7 @@ def _is_camera(path: Path) -> bool:
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return path.match("/dev/video*")
+        return path.match("/dev/video*") or path.is_relative_to(LASTING_PATHS)
     return stat.S_ISCHR(status.st_mode) and (path.match("/dev/video*") or os.major(status.st_rdev) == VIDEO4LINUX)
 
 

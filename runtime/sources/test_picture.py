@@ -95,7 +95,7 @@ class NumberedPicture(FrameSource):
         parts[0][: code.shape[0]] = code if parts[0].ndim == 2 else code[:, :, None]
         for chroma in parts[1:]:
             chroma[: -(-code.shape[0] // 2)] = 128
-        return YuvPlanes(*parts) if self._planes else parts[0]
+        return YuvPlanes(parts[0], parts[1], parts[2]) if self._planes else parts[0]
 
 
 def read_frame_number(image: Image | YuvPlanes) -> int | None:
@@ -159,7 +159,8 @@ def _layers(width: int, height: int, *, planes: bool) -> list[NDArray[np.uint8]]
     blue, red = (_ramp(2 * (-(-width // 2)), -(-height // 2), -(-width // 2), step) for step in (32, 96))
     if planes:
         return [luma, blue, red]
-    whole = YuvPlanes(*(layer[:, : layer.shape[1] // 2] for layer in (luma, blue, red))).bgr()
+    once = [layer[:, : layer.shape[1] // 2] for layer in (luma, blue, red)]
+    whole = YuvPlanes(once[0], once[1], once[2]).bgr()
     return [np.concatenate([whole, whole], axis=1)]
 
 
@@ -174,4 +175,4 @@ def _moved(layer: NDArray[np.uint8], shift: int, width: int) -> NDArray[np.uint8
     """Return a copy of the window of a layer at a shift; the layer is twice as wide as the window."""
     columns = layer.shape[1] // 2
     begin = shift * columns // width % columns
-    return layer[:, begin : begin + columns].copy()
+    return np.array(layer[:, begin : begin + columns])

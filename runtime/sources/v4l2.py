@@ -59,9 +59,6 @@ class CameraFrames(Decoded):
         name: name in messages.
         options: what was asked of it.
         notices: what it did not agree to.
-
-    Attributes:
-        lasting: a path under which the same camera is found after it was unplugged; None if udev has none.
     """
 
     def __init__(

@@ -89,7 +89,6 @@ class Opening:
     def _noted(self, source: FrameSource) -> FrameSource:
         """Note the options of an open source, and where to find a camera that was plugged in again."""
         self._in_force = source.options
-        lasting = getattr(source, "lasting", None)
-        if lasting is not None:
-            self._again = lasting
+        if source.lasting is not None:
+            self._again = source.lasting
         return source

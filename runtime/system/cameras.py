@@ -142,8 +142,11 @@ def lasting_path(path: Path) -> Path | None:
     """Return a path under which udev finds the same camera after it was unplugged and has another number.
 
     It is the path by the camera's serial number (``by-id``); the path by its socket (``by-path``) where there is none,
-    or where another camera has the same name, so that the serial number may be no one's own. None without either.
+    or where another camera has the same name, so that the serial number may be no one's own. None without either. A
+    path that is of one of these kinds is returned as it is.
     """
+    if path.parent in (DEVICES / "v4l" / "by-id", DEVICES / "v4l" / "by-path"):
+        return path
     by_id, by_path = (_link_to(path, DEVICES / "v4l" / folder) for folder in ("by-id", "by-path"))
     return by_path or by_id if _has_a_twin(path) else by_id or by_path
 

@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError
+from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.planes import YuvPlanes
+from vitedge.runtime.sources import open as open_module
 from vitedge.runtime.sources import v4l2
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import CameraOptions
 from vitedge.runtime.sources.v4l2 import FORMATS, open_camera
 from vitedge.runtime.system import cameras
 from vitedge.runtime.system.cameras import Camera, Holder
+from vitedge.testing import FakeEngine
 
 av = pytest.importorskip("av")
 
@@ -42,7 +46,7 @@ class FakeCamera:
         size: columns and rows.
         fps: frames per second that the driver reports; 0 for unknown.
         script: a number of milliseconds is a frame of that age, ``"wait"`` none yet, ``"damaged"`` a frame without
-            bytes, an exception is raised.
+            bytes; an exception is raised, and a function called.
     """
 
     def __init__(self, form: str, size: tuple[int, int], fps: float, script: list[Any]) -> None:
@@ -70,6 +74,9 @@ class FakeCamera:
         for step in self._script:
             if step == "wait":
                 raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            if callable(step):
+                step()
+                continue
             if isinstance(step, BaseException):
                 raise step
             yield self._packet(step)
@@ -158,11 +165,13 @@ class Attached:
             multiplanar,
         )
         self.asked: list[dict[str, str]] = []
+        self.names: list[str] = []
         self.opened: list[FakeCamera] = []
 
     def open(self, name: str, **arguments: Any) -> FakeCamera:
         requests = arguments["options"]
-        assert (name, arguments["format"]) == (str(self.path), "v4l2")
+        assert arguments["format"] == "v4l2"
+        self.names.append(name)
         self.asked.append(requests)
         if self.error is not None:
             raise self.error
@@ -188,6 +197,7 @@ class TestRequests:
             assert (source.live, source.fps, source.name) == (True, 30.0, f"camera {camera.path}")
             assert source.notices == ()
         assert camera.asked == [{"timestamps": "default", "fflags": "+4", "input_format": "mjpeg"}]
+        assert camera.names == [str(camera.path)]
         assert camera.opened[0].closed
 
     def test_fflags_4_is_the_flag_that_does_not_block(self, tmp_path: Path):
@@ -320,7 +330,7 @@ class TestErrors:
     def test_a_missing_camera_names_those_that_are_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         found = (Camera("/dev/video2", "HD Webcam", True, ""), Camera("/dev/video3", "", False, "no video"))
         monkeypatch.setattr(v4l2, "list_cameras", lambda: found)
-        for source in (7, "7", "/dev/video7", "v4l2:///dev/video7", "v4l2://7"):
+        for source in (7, "7", "/dev/video7", "/dev/v4l/by-id/usb-gone", "v4l2:///dev/video7", "v4l2://7"):
             with pytest.raises(FrameSourceError, match="there is no camera") as raised:
                 open_source(source)
             assert raised.value.cause == "not_found"
@@ -407,6 +417,46 @@ class TestErrors:
         monkeypatch.setitem(__import__("sys").modules, "av", None)
         with pytest.raises(MissingExtraError, match="needs av"):
             open_source(0)
+
+
+class TestPluggedInAgain:
+    @pytest.fixture
+    def classifier(self) -> Iterator[Classifier]:
+        engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(32, 32))
+        preprocessing = Preprocessing(input_size=(32, 32), resize_size=(32, 32))
+        with Classifier(engine, preprocessing, labels=["red", "green", "blue"]) as opened:
+            yield opened
+
+    @pytest.fixture(autouse=True)
+    def files_are_cameras(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(open_module, "_is_camera", lambda path: path.is_relative_to(tmp_path))
+
+    def test_it_is_found_under_another_number_with_its_options(self, attach, classifier: Classifier):
+        camera = attach()
+        link = camera.path.parent / "v4l" / "by-id" / "usb-A_1234-index0"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(camera.path)
+
+        def plug_in_again() -> None:
+            link.unlink()
+            camera.path.rename(camera.path.with_name("video3"))
+            link.symlink_to(camera.path.with_name("video3"))
+            camera.script = [1.0] * 1000
+
+        camera.script = [1.0, 1.0, plug_in_again, failure(errno.ENODEV)]
+        address = f"v4l2://{camera.path}?size=640x480&fps=30"
+        with classifier.stream(address, policy="every", max_frames=4) as stream:
+            epochs = [prediction.epoch for prediction in stream]
+        assert epochs == [0, 0, 1, 1]
+        assert set(camera.names) == {str(camera.path), str(link)}
+        assert camera.asked[-1] == camera.asked[0]
+        assert camera.asked[0]["video_size"] == "640x480"
+
+    def test_a_camera_without_a_lasting_path_is_opened_by_its_number(self, attach, classifier: Classifier):
+        camera = attach(script=[1.0, failure(errno.ENODEV)])
+        with classifier.stream(camera.path, policy="every", max_frames=3) as stream:
+            assert [prediction.epoch for prediction in stream] == [0, 1, 2]
+        assert set(camera.names) == {str(camera.path)}
 
 
 @pytest.fixture(scope="module")

@@ -164,6 +164,10 @@ class TestLastingPaths:
         monkeypatch.setattr(cameras, "_problem", lambda _: "")
         assert lasting_path(camera) == camera.parent / "v4l" / "by-path" / "pci-usb-1"
 
+    def test_a_lasting_path_is_kept(self, camera: Path) -> None:
+        by_path = camera.parent / "v4l" / "by-path" / "pci-usb-1"
+        assert lasting_path(by_path) == by_path
+
     def test_no_link_leads_to_it(self, devices: Path) -> None:
         (devices / "dev" / "video4").touch()
         assert lasting_path(devices / "dev" / "video4") is None
