@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,10 +26,13 @@ from vitedge.bundle.manifest import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import EngineError, FrameSourceError, UsageError
 from vitedge.metrics import sigmoid, softmax
+from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime import load as load_module
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.runtime.load import load
+from vitedge.runtime.preprocess.planes import YuvPlanes
+from vitedge.runtime.sources.base import Frame as SourceFrame
 from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
 from vitedge.testing import FakeEngine
 
@@ -132,6 +138,99 @@ def test_what_is_no_colour_image_is_refused_before_it_reaches_the_engine(image: 
         getattr(classifier, verb)(image)
     assert caught.value.expected
     assert classifier._engine.calls == []  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_a_file_its_bytes_and_a_folder_give_the_same_logits(turns: bool, tmp_path: Path) -> None:
+    """So does an evaluation, which reads files as a folder's source does."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.fromarray(pixels).save(path, exif=exif)
+    engine = FakeEngine(lambda frame: frame[:, :, 0].astype(np.float32).ravel()[:3], input_size=(2, 2))
+    with Classifier(engine, replace(SMALL, exif_orientation=turns), COLOURS) as classifier:
+        expected = classifier.logits(Image.open(path))
+        for image in (path, str(path), path.read_bytes(), bytearray(path.read_bytes())):
+            np.testing.assert_array_equal(classifier.logits(image), expected)
+            np.testing.assert_array_equal(classifier.infer(classifier.prepare(image)), expected)
+        (streamed,) = classifier.stream(tmp_path, topk=3)
+        assert streamed.topk == classifier.classify(path, topk=3).topk
+        upright = np.asarray(Image.open(path))
+        upright = np.rot90(upright, 3) if turns else upright
+        np.testing.assert_array_equal(classifier.logits(upright, order="RGB"), expected)
+
+
+def test_decoding_a_file_counts_as_preprocessing_and_keeps_no_thread_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PIXEL).save(path)
+    classifier = answering([1, 2, 3])
+    decoding, go_on = threading.Event(), threading.Event()
+    read = classifier_module.stored_image
+
+    def slowly(image: Any) -> Any:
+        if image is path:
+            decoding.set()
+            assert go_on.wait(30)
+            time.sleep(0.01)
+        return read(image)
+
+    monkeypatch.setattr(classifier_module, "stored_image", slowly)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(classifier.classify(path)))
+    thread.start()
+    assert decoding.wait(30)
+    assert classifier.classify(PIXEL).label == "class 2"
+    go_on.set()
+    thread.join()
+    assert found[0].age_ms >= found[0].stages_ms.total >= found[0].stages_ms.preprocess >= 10
+
+
+def test_a_module_that_another_thread_is_importing_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python enters a module into sys.modules before it has run."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))
+    monkeypatch.setitem(sys.modules, "PIL", ModuleType("PIL"))
+    classifier = answering([1, 2, 3])
+    assert classifier.classify(PIXEL).label == "class 2"
+    with pytest.raises(FrameSourceError):
+        classifier.classify(None)  # type: ignore[arg-type]
+
+
+def planes(height: int, width: int) -> YuvPlanes:
+    chroma = np.full((height // 2, width // 2), 128, np.uint8)
+    return YuvPlanes(np.full((height, width), 100, np.uint8), chroma, chroma)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("pixels", [np.zeros((1080, 1920, 3), np.uint8), planes(1080, 1920)], ids=["pixels", "planes"])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_a_frame_is_copied_and_converted_only_for_somebody_who_looks(
+    pixels: Frame | YuvPlanes, order: Any, orientation: int
+) -> None:
+    engine = FakeEngine(lambda _: [1, 2, 3], input_size=(224, 224))
+    preprocessing = Preprocessing(input_size=(224, 224), resize_size=(256, 256))
+    frames = [SourceFrame(pixels, index, order=order, orientation=orientation) for index in range(4)]
+    whole = 1080 * 1920
+    with Classifier(engine, preprocessing, COLOURS) as classifier, classifier.stream(frames) as stream:
+        first = next(stream)  # the first frame of a size makes plans
+        classifier.classify(pixels, order=order)
+        tracemalloc.start()
+        try:
+            for prediction in stream:
+                assert prediction.picture is not None
+            classifier.classify(pixels, order=order)
+            assert tracemalloc.get_traced_memory()[1] < whole / 4
+            tracemalloc.reset_peak()
+            image = first.image
+            assert image is not None
+            converted = order == "RGB" or isinstance(pixels, YuvPlanes)
+            assert (tracemalloc.get_traced_memory()[1] > 3 * whole) == converted
+        finally:
+            tracemalloc.stop()
+    assert image.shape == (1080, 1920, 3)
+    assert first.image is image
 
 
 logits_of_some_length = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
