@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from vitedge.runtime.stream.queue import Job, JobQueue
 from vitedge.runtime.stream.turns import Turns
+from vitedge.runtime.stream.workers import age_ms
 
 
 class CameraQueue(JobQueue):
@@ -129,7 +130,7 @@ class CameraQueue(JobQueue):
         """Take the job of the next turn; None if all that waited were too old."""
         for name, job in list(self._turns.waiting()):
             self._rooms[name].notify()
-            if not job.intake.refuses(job.frame):
+            if not job.intake.refuses(age_ms(job.frame)):
                 self._turns.take(name)
                 return job
             self._turns.drop(name)

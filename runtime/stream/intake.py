@@ -41,20 +41,19 @@ class Intake:
             cause = "corrupt"
         elif frame.backlog:
             cause = "backlog"
-        elif self.is_too_old(frame):
+        elif self._is_too_old(age_ms(frame)):
             cause = "too_old"
         if cause is None:
             return self._put(Job(frame, number, self))
         self.ledger.drop(cause)
         return not self.ledger.ended
 
-    def refuses(self, frame: Frame) -> bool:
-        """Whether a frame has become too old; it is then counted as dropped."""
-        too_old = self.is_too_old(frame)
+    def refuses(self, age: float) -> bool:
+        """Whether a frame of an age, in milliseconds, is too old; it is then counted as dropped."""
+        too_old = self._is_too_old(age)
         if too_old:
             self.ledger.drop("too_old")
         return too_old
 
-    def is_too_old(self, frame: Frame) -> bool:
-        """Whether a frame is older than it may be."""
-        return self._max_age_ms is not None and age_ms(frame) > self._max_age_ms
+    def _is_too_old(self, age: float) -> bool:
+        return self._max_age_ms is not None and age > self._max_age_ms

@@ -166,12 +166,13 @@ class Pipeline(ABC):
         outcome = job.outcome
         if not isinstance(outcome, Prediction):
             raise outcome or AssertionError("a job without outcome was consumed")
-        if job.intake.refuses(job.frame):
+        age = age_ms(job.frame)
+        if job.intake.refuses(age):
             return None
         dropped = job.intake.ledger.predict(job.number)
         if dropped is None:
             return None
-        prediction = replace(outcome, age_ms=age_ms(job.frame), dropped=dropped, source=job.intake.name)
+        prediction = replace(outcome, age_ms=age, dropped=dropped, source=job.intake.name)
         self._predicted += 1
         if self._predicted == self._max_frames:
             self.stop()

@@ -61,7 +61,7 @@ def work(classifier: FrameClassifier, jobs: JobQueue, topk: int) -> None:
         topk: number of classes per prediction.
     """
     while (job := jobs.take()) is not None:
-        if job.intake.refuses(job.frame):
+        if job.intake.refuses(age_ms(job.frame)):
             jobs.discard(job)
             continue
         try:
