@@ -8,7 +8,17 @@ from vitedge.runtime.outputs.base import Output, ViewerClosed, deliver
 from vitedge.runtime.outputs.callback import Callback
 from vitedge.runtime.outputs.jsonl import JsonLines
 from vitedge.runtime.outputs.overlay import annotate
-from vitedge.runtime.outputs.video import AnnotatedVideo
+from vitedge.runtime.outputs.video import AnnotatedVideo, AnnotatedVideos
 from vitedge.runtime.outputs.window import Window
 
-__all__ = ["AnnotatedVideo", "Callback", "JsonLines", "Output", "ViewerClosed", "Window", "annotate", "deliver"]
+__all__ = [
+    "AnnotatedVideo",
+    "AnnotatedVideos",
+    "Callback",
+    "JsonLines",
+    "Output",
+    "ViewerClosed",
+    "Window",
+    "annotate",
+    "deliver",
+]

@@ -60,3 +60,22 @@ def check_new_file(path: str | Path) -> Path:
         raise UsageError(f"{chosen} exists", expected="the name of a new file", fix=f"remove {chosen} first")
     check_report_path(chosen)
     return chosen
+
+
+def check_new_folder(path: str | Path) -> Path:
+    """Check that a folder can be created, or is empty, and return its path.
+
+    Raises:
+        UsageError: the path is a file or holds something, or the folder that it is in does not exist or cannot be
+            written.
+    """
+    chosen = Path(path)
+    if chosen.is_dir():
+        if any(chosen.iterdir()):
+            raise UsageError(f"{chosen} is not empty", expected="the name of a new folder")
+        check_report_path(chosen / "video")
+    elif os.path.lexists(chosen):
+        raise UsageError(f"{chosen} is a file", expected="the name of a new folder, for several videos")
+    else:
+        check_report_path(chosen)
+    return chosen

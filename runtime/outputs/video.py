@@ -11,10 +11,10 @@ import numpy as np
 from vitedge.errors import UsageError, VitedgeError
 from vitedge.extras import require
 from vitedge.prediction import Image, Prediction
-from vitedge.runtime.outputs.base import check_new_file
+from vitedge.runtime.outputs.base import check_new_file, check_new_folder
 from vitedge.runtime.outputs.overlay import RateMeter, annotate
 from vitedge.runtime.outputs.video_writer import VideoWriter, format_of
-from vitedge.runtime.system.owned import Owned
+from vitedge.runtime.system.owned import Owned, close_all
 
 UNKNOWN_FPS = 30.0
 LONGEST_GAP_SECONDS = 60.0
@@ -117,6 +117,45 @@ class AnnotatedVideo(Owned):
         top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
         canvas[top : top + inner[1], left : left + inner[0]] = resized
         return canvas
+
+
+class AnnotatedVideos:
+    """Writes a video for each camera of a stream of several: ``FOLDER/NAME.mp4``.
+
+    Args:
+        folder: path of a folder that is new or empty; it is created with the first frame.
+
+    Raises:
+        UsageError: the path is a file, or a folder with something in it.
+        MissingExtraError: PyAV or Pillow is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = check_new_folder(folder)
+        require("av", extra="camera", purpose="saving video")
+        require("PIL.Image", extra="camera", purpose="drawing onto frames")
+        self._videos: dict[str | None, AnnotatedVideo] = {}
+
+    def write(self, prediction: Prediction) -> None:
+        """Append the annotated frame to the video of its camera.
+
+        Raises:
+            UsageError: the prediction has no image, or the file cannot be created.
+            VitedgeError: the file cannot be written on.
+        """
+        source = prediction.source
+        if source not in self._videos:
+            self._folder.mkdir(exist_ok=True)
+            self._videos[source] = AnnotatedVideo(self._folder / f"{source}.mp4", realtime=True)
+        self._videos[source].write(prediction)
+
+    def close(self) -> None:
+        """Finish all files; a second call does nothing.
+
+        Raises:
+            VitedgeError: the first error of a file that cannot be finished; all others are finished.
+        """
+        close_all(video.close for video in self._videos.values())
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ VIDEO_FORMATS = {
     ".avi": VideoFormat("avi", ("mjpeg",), is_constant=True),
 }
 _ENCODER_OPTIONS = {
-    "libx264": {"preset": "veryfast", "crf": "23", "rc-lookahead": "0"},
+    # superfast takes 2/3 of veryfast's time, and 7/6 of its bits; lookahead would hold frames back.
+    "libx264": {"preset": "superfast", "crf": "23", "rc-lookahead": "0"},
     _VP9: {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "32", "b": "0", "lag-in-frames": "0"},
 }
 _JPEG_QUALITY = 4
@@ -176,7 +177,7 @@ class VideoWriter:
         Raises:
             VitedgeError: the file cannot be written on, for example because the disk is full.
         """
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")
+        frame = self._av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="bgr24")
         matrix = None if self._stream.pix_fmt == "yuvj420p" else "ITU709"  # None is BT.601, as in all JPEG pictures
         frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=matrix)
         self._tick = max(self._tick + self._step, round(seconds / self._unit))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import array
+import collections
+import dataclasses
+import fcntl
 import io
 import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +24,17 @@ import pytest
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
-from vitedge.cli.run import StatusLine, Tally
-from vitedge.cli.signals import SAME_SECONDS, Stop
+from vitedge.cli.signals import SAME_SECONDS, Stop, stoppable
+from vitedge.cli.tally import NOTES_A_MINUTE, StateNotes, StatusLine, Tally
 from vitedge.prediction import ClassScore, Prediction, StageTimes
+from vitedge.runtime.stream.states import StateChange
+from vitedge.runtime.stream.stats import StreamStats
 
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("openvino")
 
-import clips  # noqa: E402 - needs OpenCV
+import clips
+import photos
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,24 +46,16 @@ LONG = 500
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory, colour_frame: Callable[..., np.ndarray]) -> Path:
     """Ten frames each of red, green and blue, then twenty more of blue."""
-    frames = [colour_frame(colour) for colour in (*COLOURS, "blue", "blue")]
-    return write_clip(tmp_path_factory.mktemp("clips") / "colours.avi", frames, times=10)
+    colours = np.repeat([*COLOURS, "blue", "blue"], 10)
+    pictures = (colour_frame(colour, height=240, width=320) for colour in colours)
+    return clips.write_pictures(tmp_path_factory.mktemp("clips") / "colours.avi", pictures, height=240, width=320)
 
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory, colour_frame: Callable[..., np.ndarray]) -> Path:
     """``LONG`` frames, which no processor is done with before it is interrupted."""
-    return write_clip(tmp_path_factory.mktemp("clips") / "long.avi", [colour_frame("red")], times=LONG)
-
-
-def write_clip(path: Path, frames: Sequence[np.ndarray], *, times: int) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (320, 240))
-    for frame in frames:
-        resized = cv2.resize(frame, (320, 240))
-        for _ in range(times):
-            writer.write(resized)
-    writer.release()
-    return path
+    pictures = [colour_frame("red", height=240, width=320)] * LONG
+    return clips.write_pictures(tmp_path_factory.mktemp("clips") / "long.avi", pictures, height=240, width=320)
 
 
 def command(bundle: Bundle, *arguments: object) -> list[str]:
@@ -113,12 +114,12 @@ def test_a_clip_as_a_camera_keeps_its_length(vitedge_run, clip: Path, tmp_path: 
 
 
 def test_a_folder_of_images_with_a_corrupt_one(vitedge_run, colour_frame, tmp_path: Path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
+    folder = tmp_path / "photos"
+    folder.mkdir()
     for number, colour in enumerate(COLOURS):
-        cv2.imwrite(str(photos / f"{number}.png"), colour_frame(colour, height=300 + number, width=400))
-    (photos / "1b.png").write_bytes(b"not a png")
-    done = vitedge_run("--source", photos, "--jsonl", "-", "--save", tmp_path / "out.avi")
+        photos.save_image(folder / f"{number}.png", colour_frame(colour, height=300 + number, width=400))
+    (folder / "1b.png").write_bytes(b"not a png")
+    done = vitedge_run("--source", folder, "--jsonl", "-", "--save", tmp_path / "out.avi")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert [(Path(line["file"]).name, line["label"]) for line in lines] == [
@@ -126,7 +127,7 @@ def test_a_folder_of_images_with_a_corrupt_one(vitedge_run, colour_frame, tmp_pa
         ("1.png", "green"),
         ("2.png", "blue"),
     ]
-    assert f"note: {photos}: skipped 1 unreadable of 4 images: {photos / '1b.png'}" in done.stderr
+    assert f"note: {folder}: skipped 1 unreadable of 4 images: {folder / '1b.png'}" in done.stderr
     assert done.stderr.count("1b.png") == 1
     assert len(clips.read_clip(tmp_path / "out.avi")) == 3
 
@@ -164,13 +165,17 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
         (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), "is not a folder"),
         (("--source", "{clip}", "--max-frames", "0"), "max_frames is 0"),
         (("--source", "{clip}", "--topk", "0"), "topk is 0"),
+        (("--source", "{clip}", "--max-age", "0"), "max_age_ms is 0"),
+        (("--source", "{clip}", "--threads", "0"), "threads is 0"),
+        (("--source", "a={clip}", "--source", "a={clip}"), "two sources have the name 'a'"),
+        (("--source", "a={clip}", "--source", "{clip}", "--show"), "a window shows one source"),
+        (("--source", "a={clip}", "--source", "{clip}", "--policy", "every"), "--policy every is for one source"),
+        (("--source", "a={clip}", "--source", "{clip}", "--save", "{clip}"), "is a file"),
     ],
 )
 def test_wrong_requests_are_one_error_and_write_nothing(
-    arguments: tuple[str, ...], problem: str, tiny_bundle: Bundle, clip: Path, tmp_path: Path, capsys, monkeypatch
+    arguments: tuple[str, ...], problem: str, tiny_bundle: Bundle, clip: Path, tmp_path: Path, capsys
 ):
-    monkeypatch.setenv("OPENCV_LOG_LEVEL", "OFF")
-    monkeypatch.setenv("OPENCV_FFMPEG_LOGLEVEL", "-8")
     contents = clip.read_bytes()
     filled = [each.format(clip=clip, folder=tmp_path) for each in arguments]
     from vitedge.cli import main
@@ -185,6 +190,7 @@ def test_wrong_requests_are_one_error_and_write_nothing(
 
 
 def test_a_headless_opencv_says_so_before_it_runs(vitedge_run, clip: Path, tmp_path: Path):
+    cv2 = pytest.importorskip("cv2")
     if "GUI:                           NONE" not in cv2.getBuildInformation():
         pytest.skip("this OpenCV has windows")
     done = vitedge_run("--source", clip, "--show", "--jsonl", tmp_path / "out.jsonl")
@@ -235,9 +241,122 @@ def test_an_interrupt_leaves_whole_outputs(
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert 3 < len(written) < LONG
     assert "Traceback" not in said
-    finished = len(written) - 1  # the interrupt may come between one sink and the next
-    assert said.startswith((f"{finished} predictions", f"{finished + 1} predictions"))
-    assert len(clips.read_clip(tmp_path / "x.mp4")) >= finished
+    assert said.startswith(f"{len(written)} predictions")
+    assert len(clips.read_clip(tmp_path / "x.mp4")) == len(written)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_reader_that_does_not_read_holds_up_no_signal(number: signal.Signals, tiny_bundle: Bundle, tmp_path: Path):
+    arguments = command(tiny_bundle, "--source", "test://?size=64x64", "--topk", 3, "--jsonl", "-")
+    with subprocess.Popen(
+        [*arguments, "--save", str(tmp_path / "x.mp4"), "--policy", "every"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pipesize=4096,
+    ) as running:
+        pipe = running.stdout.fileno()
+        waiting, before = unread(pipe), -1
+        while not waiting or waiting != before:  # the pipe is full
+            time.sleep(0.5)
+            waiting, before = unread(pipe), waiting
+        running.send_signal(number)
+        said = running.stderr.read()
+        assert running.wait(PATIENCE) == SIGNALS[number]
+        lines = running.stdout.read().splitlines()
+    assert "Traceback" not in said
+    assert "predictions" in said
+    assert len(clips.read_clip(tmp_path / "x.mp4")) == len(lines)
+
+
+def unread(pipe: int) -> int:
+    """Bytes that wait in a pipe."""
+    waiting = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    return waiting[0]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_a_camera_does_not_answer(number: signal.Signals, tiny_bundle: Bundle):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/1?open_timeout=600"
+        arguments = command(tiny_bundle, "--source", address)
+        with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as running, silent.accept()[0]:
+            running.send_signal(number)
+            said = running.stderr.read()
+            assert running.wait(PATIENCE) == SIGNALS[number]
+    assert said == "interrupted before the first prediction\n"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_camera_that_refuses_is_one_line_and_is_tried_again(named: bool, tiny_bundle: Bundle):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"rtsp://me:secret@127.0.0.1:{closed.getsockname()[1]}/1"
+    source = f"door={address}" if named else address
+    with subprocess.Popen(
+        command(tiny_bundle, "--source", source, "--reconnect"), stderr=subprocess.PIPE, text=True
+    ) as running:
+        first = running.stderr.readline()
+        time.sleep(2.0)
+        running.send_signal(signal.SIGTERM)
+        rest = running.stderr.read()
+        assert running.wait(PATIENCE) == 0
+    name = "door" if named else address.replace("me:secret", "***")
+    assert first == f"{name}: offline (refused), trying again\n"
+    assert "offline" not in rest
+    assert "no predictions" in rest
+
+
+class TestSeveralSources:
+    def test_lines_name_their_source_and_each_has_a_video(self, vitedge_run, clip: Path, tmp_path: Path):
+        done = vitedge_run(
+            *("--source", f"door={clip}", "--source", "test://?frames=20&size=64x48", "--jsonl", "-"),
+            *("--save", tmp_path / "videos"),
+        )
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 0
+        assert collections.Counter(line["source"] for line in lines) == {"door": 50, "2": 20}
+        assert [line["frame"] for line in lines if line["source"] == "door"] == list(range(50))
+        assert len(clips.read_clip(tmp_path / "videos" / "door.mp4")) == 50
+        assert len(clips.read_clip(tmp_path / "videos" / "2.mp4")) == 20
+        assert done.stderr.startswith("70 predictions, ")
+        assert "\n  door         50 predictions, age p50" in done.stderr
+        assert "\n  2            20 predictions, age p50" in done.stderr
+
+    def test_a_list_of_streams(self, vitedge_run, clip: Path, tmp_path: Path):
+        (tmp_path / "cameras.streams").write_text(f"# two\ndoor = {clip}\nyard = test://?frames=5&size=64x48\n")
+        done = vitedge_run("--source", tmp_path / "cameras.streams", "--jsonl", "-")
+        sources = collections.Counter(json.loads(line)["source"] for line in done.stdout.splitlines())
+        assert (done.returncode, sources) == (0, {"door": 50, "yard": 5})
+
+    def test_one_that_fails_is_an_error_after_the_others(self, vitedge_run, clip: Path, tmp_path: Path):
+        done = vitedge_run("--source", f"door={clip}", "--source", f"yard={tmp_path}/no.mp4", "--jsonl", "-")
+        assert done.returncode == EXIT_ERROR
+        assert len(done.stdout.splitlines()) == 50
+        assert "error: " in done.stderr
+        assert "yard" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_file_needs_no_opencv(tiny_bundle: Bundle, clip: Path, tmp_path: Path, colour_frame):
+    """Decoding, classifying and saving, where ``import cv2`` fails."""
+    photos.save_image(tmp_path / "photo.png", colour_frame("red"))
+    (tmp_path / "cv2.py").write_text("raise SystemExit('OpenCV was imported')\n")
+    for source in (clip, tmp_path / "photo.png", "test://?frames=3"):
+        saved = tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4"
+        done = subprocess.run(
+            command(tiny_bundle, "--source", source, "--save", saved),
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert saved.exists()
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -299,6 +418,19 @@ def test_an_interrupt_that_a_library_swallows_ends_the_next_prediction():
     assert stop.exit_code == 0
 
 
+@pytest.mark.alone
+def test_a_signal_ends_the_predictions_and_interrupts_no_output():
+    ended, handler = [], signal.getsignal(signal.SIGALRM)
+    with stoppable() as stop:
+        with stop.ends(lambda: ended.append(True)):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert ended == [True]
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+        assert not stop.overdue
+    assert signal.getsignal(signal.SIGALRM) is handler
+
+
 def on_a_terminal(arguments: list[str], *, stdout: bool) -> str:
     """What a terminal shows that stderr, and maybe stdout, are connected to."""
     screen, terminal = pty.openpty()
@@ -346,12 +478,34 @@ class TestTally:
         assert lines[0].endswith("202 frames dropped")
         assert lines[1].split() == ["age", "p50", "50.00", "ms", "p99", "99.00", "ms"]
         assert lines[3].split()[:3] == ["infer", "p50", "2.00"]
-        assert "red 99.0 %, blue 1.0 %" in lines[5]
-        assert lines[6] == "note: it is dark"
+        assert lines[5].split() == ["age", "from", "arrival"]
+        assert "red 99.0 %, blue 1.0 %" in lines[6]
+        assert lines[7] == "note: it is dark"
+
+    def test_drops_by_cause_and_what_the_source_did(self):
+        tally = Tally()
+        tally.write(prediction())
+        dropped = {"newer": 4, "max_fps": 0, "too_old": 0, "corrupt": 1, "backlog": 0, "at_end": 2}
+        stats = StreamStats(8, 1, dropped, 0, corrupt=1, stalls=1, reconnects=2)
+        lines = tally.summary(stats=stats).splitlines()
+        assert "  dropped      of 8 frames: 4 newer, 1 corrupt" in lines
+        assert "  source       1 stall, 2 reconnects, 1 corrupt frame" in lines
+
+    def test_several_sources_have_a_line_each(self):
+        tally = Tally()
+        for number in range(3):
+            tally.write(dataclasses.replace(prediction(age=10.0 + number), source="door"))
+        silent = {"newer": 0, "at_end": 1}
+        door, yard = StreamStats(4, 3, silent, 0), StreamStats(0, 0, {"newer": 0}, 0, stalls=1)
+        lines = tally.summary(("yard: dark",), StreamStats(4, 3, silent, 0), {"door": door, "yard": yard}).splitlines()
+        assert lines[0].startswith("3 predictions")
+        assert lines[-3] == "  door         3 predictions, age p50    11.00 ms   p99    11.98 ms"
+        assert lines[-2] == "  yard         0 predictions, 1 stall"
+        assert lines[-1] == "note: yard: dark"
 
     def test_a_rate_is_intervals_over_time(self, monkeypatch: pytest.MonkeyPatch):
         moments = iter((10.0, 10.5, 11.0))
-        monkeypatch.setattr("vitedge.cli.run.time.monotonic", lambda: next(moments))
+        monkeypatch.setattr("vitedge.cli.tally.time.monotonic", lambda: next(moments))
         tally = Tally()
         for _ in range(3):
             tally.write(prediction())
@@ -370,6 +524,40 @@ class TestTally:
 
     def test_nothing_came(self):
         assert Tally().summary(()) == "no predictions\n"
+
+
+class TestStateNotes:
+    @staticmethod
+    def told(changes: list[StateChange], capsys: pytest.CaptureFixture[str], **options: bool) -> list[str]:
+        notes = StateNotes("camera", **{"clears_line": False, **options})
+        for change in changes:
+            notes(change)
+        return capsys.readouterr().err.splitlines()
+
+    def test_an_outage_is_a_line_each_way(self, capsys: pytest.CaptureFixture[str]):
+        lost = StateChange("reconnecting", cause="network")
+        down = [StateChange("offline", cause="refused", attempt=attempt) for attempt in range(1, 50)]
+        changes = [StateChange("connecting"), StateChange("online"), lost, *down, StateChange("online")]
+        assert self.told(changes, capsys) == [
+            "camera: lost (network), connecting again",
+            "camera: offline (refused), trying again",
+            "camera: online again",
+        ]
+
+    def test_cameras_are_told_apart(self, capsys: pytest.CaptureFixture[str]):
+        changes = [StateChange("stalled", source="door"), StateChange("online", source="yard\x1b[2J")]
+        changes.append(StateChange("stalled", source="yard\x1b[2J"))
+        assert self.told(changes, capsys) == [
+            "door: stalled: no frame comes",
+            r"yard\x1b[2J: stalled: no frame comes",
+        ]
+
+    def test_a_loose_cable_floods_nothing(self, capsys: pytest.CaptureFixture[str]):
+        changes = [StateChange("stalled"), StateChange("online")] * 100
+        assert len(self.told(changes, capsys)) == NOTES_A_MINUTE
+
+    def test_a_status_line_is_cleared_first(self, capsys: pytest.CaptureFixture[str]):
+        assert self.told([StateChange("stalled")], capsys, clears_line=True)[-1].startswith("\033[K")
 
 
 class TestStatusLine:

@@ -14,8 +14,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
 from vitedge.runtime.load import load
 
-pytest.importorskip("cv2")
-from vitedge.runtime.sources import capture
+pytest.importorskip("av")
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(capture, "OPEN_TIMEOUT_SECONDS", 0.5)
 
 
 def assert_silent(printed: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:

@@ -1,45 +1,50 @@
-"""``vitedge run``: stream a camera, a video or a folder of images through a bundle."""
+"""``vitedge run``: stream cameras, a video or a folder of images through a bundle."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
-import shutil
 import sys
-import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
-
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from vitedge.cli import EXIT_ERROR, output
 from vitedge.cli.signals import Stop, stoppable
 from vitedge.cli.trust import add_trust_options, trusted
-from vitedge.errors import EngineError
-from vitedge.prediction import Prediction
+from vitedge.errors import EngineError, UsageError
 from vitedge.progress import Progress, Silent, Terminal
 from vitedge.runtime.engines.open import ENGINES
-from vitedge.safety.escape import terminal, terminal_lines
 
 if TYPE_CHECKING:
     from vitedge.bundle.signatures import Trust
+    from vitedge.cli.tally import StateNotes, Tally
+    from vitedge.runtime.classifier import Classifier
     from vitedge.runtime.outputs import Output
+    from vitedge.runtime.stream.cameras import Streams
     from vitedge.runtime.stream.stream import Stream
 
-DESCRIPTION = "Classify what a camera, a video or a folder of images shows."
+DESCRIPTION = "Classify what cameras, a video or a folder of images show."
 EPILOG = """\
 sources:
-  0, 1, ...             camera number (V4L2)
+  0, 1, ...             camera number; /dev/v4l/by-id/NAME stays the same camera when others are plugged in
+  v4l2:///dev/video0    camera with options: ?size=1280x720&fps=30&fourcc=MJPG
+  rtsp://, http://      network camera; ?transport=udp or tcp
+  csi://0, gst:PIPELINE camera of a Jetson or a Raspberry Pi; pipeline of GStreamer
   clip.mp4              video file
-  photos/               folder of images, photo.jpg one image
-  rtsp://, http://      network stream
+  photos/               folder of images, photo.jpg one image, 'photos/*.jpg' some
+  cameras.streams       list of sources, NAME = URI on each line
+  test://               moving test picture
+  docs/cameras.md describes all of them. With several sources, each line of JSON names its source.
 
 policies:
   latest  classify the newest frame, and count the dropped frames; the default for cameras and streams
   every   classify every frame, and let the source wait; the default for files
+
+A camera that was online is connected again whenever it is lost. --reconnect also goes on trying when the first
+connection fails; --no-reconnect ends with the error. Standard error gets a line when a camera is lost and when it is
+back, and a summary at the end.
 
 Ctrl-C, SIGTERM and SIGHUP end the run with every file finished; a second one ends it at once. Exit codes: 0 at the end
 of the source and for SIGTERM, which stops a service; 1 after an error, 129 for SIGHUP, 130 for Ctrl-C.
@@ -47,11 +52,9 @@ of the source and for SIGTERM, which stops a service; 1 after an error, 129 for 
 examples:
   vitedge run deit.bundle --source 0 --show
   vitedge run deit.bundle --source clip.mp4 --save annotated.mp4
-  vitedge run deit.bundle --source rtsp://camera/1 --jsonl - | jq .label
+  vitedge run deit.bundle --source 'rtsp://user:password@camera/1?transport=udp' --max-age 200 --jsonl - | jq .label
+  vitedge run deit.bundle --source door=rtsp://camera-1/1 --source yard=rtsp://camera-2/1 --reconnect --save videos/
 """
-REDRAW_SECONDS = 0.1
-REMEMBERED = 100_000
-LABELS_SHOWN = 5
 SLIDE_FPS = 2.0
 
 
@@ -59,30 +62,52 @@ def add_parser(verbs: Any) -> None:
     """Add the parser of the verb."""
     parser = verbs.add_parser(
         "run",
-        help="stream a camera, a video or images through a bundle",
+        help="stream cameras, a video or images through a bundle",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
-    parser.add_argument("--source", required=True, metavar="URI", help="where frames come from")
+    parser.add_argument(
+        "--source",
+        required=True,
+        action="append",
+        metavar="[NAME=]URI",
+        help="where frames come from; several times for several cameras",
+    )
     parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON per prediction; - for standard output")
-    parser.add_argument("--save", metavar="VIDEO", help="write the annotated frames as a video")
+    parser.add_argument(
+        "--save", metavar="VIDEO", help="write the annotated frames as a video; a folder for several sources"
+    )
     parser.add_argument("--show", action="store_true", help="show them in a window; q or Esc ends")
     parser.add_argument("--policy", choices=("latest", "every"), help="which frames to classify")
     parser.add_argument("--max-frames", type=int, metavar="N", help="end after N predictions")
+    parser.add_argument(
+        "--max-age", type=float, metavar="MS", help="drop frames that are older than so many milliseconds"
+    )
+    parser.add_argument(
+        "--reconnect",
+        action=argparse.BooleanOptionalAction,
+        help="connect again, also when the first connection fails; never (default: once it was online)",
+    )
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the engine of the bundle's target")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the engine decides)")
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stream until the source ends, the window is closed, or a signal comes; then print a summary on stderr."""
-    _check_outputs(arguments)
+    """Stream until the sources end, the window is closed, or a signal comes; then print a summary on stderr."""
+    from vitedge.cli.sources import named_sources
+
+    named = named_sources(arguments.source)
+    if named is not None:
+        _check_several(arguments)
+    _check_outputs(arguments, named)
     trust = trusted(arguments)
     with stoppable() as stop:
         try:
-            return _stream(arguments, trust, stop)
+            return _stream(arguments, named, trust, stop)
         except (KeyboardInterrupt, EngineError) as error:
             if isinstance(error, EngineError) and not stop.requested:  # a library makes its own error of the interrupt
                 raise
@@ -90,17 +115,60 @@ def run(arguments: argparse.Namespace) -> int:
         return stop.exit_code
 
 
-def _stream(arguments: argparse.Namespace, trust: Trust | None, stop: Stop) -> int:
+def _stream(arguments: argparse.Namespace, named: Mapping[str, str] | None, trust: Trust | None, stop: Stop) -> int:
+    from vitedge.cli.tally import StateNotes
     from vitedge.runtime.load import load
+    from vitedge.safety.redact import redact_address
 
+    notes = StateNotes(redact_address(arguments.source[0]), clears_line=_has_status_line(arguments))
     with (
-        _quiet_libraries(),
-        load(arguments.bundle, engine=arguments.engine, trust=trust, progress=_progress(arguments)) as classifier,
-        classifier.stream(  # last, because frames that a camera queues while a model loads are old
-            arguments.source, policy=arguments.policy, max_frames=arguments.max_frames, topk=arguments.topk
-        ) as stream,
+        _quiet_log(),
+        load(
+            arguments.bundle,
+            engine=arguments.engine,
+            threads=arguments.threads,
+            trust=trust,
+            progress=_progress(arguments),
+        ) as classifier,
+        # last, because frames that a camera queues while a model loads are old
+        _apart(lambda: _opened(arguments, classifier, named, notes)) as stream,
     ):
         return _deliver(arguments, stream, stop)
+
+
+def _opened(
+    arguments: argparse.Namespace, classifier: Classifier, named: Mapping[str, str] | None, notes: StateNotes
+) -> Stream | Streams:
+    options: dict[str, Any] = {
+        "max_frames": arguments.max_frames,
+        "topk": arguments.topk,
+        "reconnect": arguments.reconnect,
+        "max_age_ms": arguments.max_age,
+        "on_state": notes,
+    }
+    if named is not None:
+        return classifier.streams(named, **options)
+    return classifier.stream(arguments.source[0], policy=arguments.policy, **options)
+
+
+def _apart(open_stream: Callable[[], Stream | Streams]) -> Stream | Streams:
+    """Open a stream in a thread, because a signal does not interrupt a library that waits for a camera."""
+    from vitedge.runtime.system.owned import start_daemon
+
+    opening: Future[Stream | Streams] = Future()
+
+    def work() -> None:
+        try:
+            opening.set_result(open_stream())
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that waits
+            opening.set_exception(error)
+
+    start_daemon("vitedge-open", work)
+    try:
+        return opening.result()
+    except KeyboardInterrupt:
+        opening.add_done_callback(lambda done: done.exception() is None and done.result().close())
+        raise
 
 
 def _progress(arguments: argparse.Namespace) -> Progress:
@@ -108,146 +176,90 @@ def _progress(arguments: argparse.Namespace) -> Progress:
     return Silent() if arguments.jsonl == "-" and sys.stdout.isatty() else Terminal()
 
 
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    from vitedge.runtime.outputs.base import check_new_file
+def _has_status_line(arguments: argparse.Namespace) -> bool:
+    return sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty())
+
+
+def _check_several(arguments: argparse.Namespace) -> None:
+    if arguments.show:
+        raise UsageError("a window shows one source", expected="--show with one --source", fix="--save FOLDER")
+    if arguments.policy is not None:
+        raise UsageError(
+            f"--policy {arguments.policy} is for one source",
+            expected="several sources without it: the newest frame of each camera, in turn, and every frame of files",
+        )
+
+
+def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | None) -> None:
+    from vitedge.runtime.outputs.base import check_new_file, check_new_folder
 
     if arguments.jsonl not in (None, "-"):
         check_new_file(arguments.jsonl)
     if arguments.save is not None:
-        check_new_file(arguments.save)
+        (check_new_file if named is None else check_new_folder)(arguments.save)
 
 
-def _deliver(arguments: argparse.Namespace, stream: Stream, stop: Stop) -> int:
+def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop) -> int:
+    from vitedge.cli.tally import StatusLine, Tally
     from vitedge.runtime.outputs import deliver
 
     tally = Tally()
-    outputs = [stop, *_outputs(arguments, stream), tally]
-    if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+    outputs = [*_outputs(arguments, stream), tally]
+    if _has_status_line(arguments):
         outputs.append(StatusLine(sys.stderr))
     exit_code = 0
     try:
-        deliver(stream, outputs)
+        with stop.ends(stream.stop):
+            deliver(stream, [*outputs, stop])
+        exit_code = stop.exit_code if stop.requested else 0
     except KeyboardInterrupt:
         exit_code = stop.exit_code
+        if stop.overdue:
+            output.abandon(sys.stdout)
     except BrokenPipeError:
         output.abandon(sys.stdout)
         exit_code = EXIT_ERROR
     finally:
-        output.note(tally.summary(stream.notices))
+        output.note(_summary(tally, stream))
     return exit_code
 
 
-def _outputs(arguments: argparse.Namespace, stream: Stream) -> list[Output]:
-    from vitedge.runtime.outputs import AnnotatedVideo, JsonLines, Window
-    from vitedge.runtime.sources.images.files import ImageFiles
+def _summary(tally: Tally, stream: Stream | Streams) -> str:
+    from vitedge.runtime.stream.cameras import StreamsStats
+
+    stats = stream.stats
+    if isinstance(stats, StreamsStats):
+        return tally.summary(stream.notices, stats.total, stats.cameras)
+    return tally.summary(stream.notices, stats)
+
+
+def _outputs(arguments: argparse.Namespace, stream: Stream | Streams) -> list[Output]:
+    from vitedge.runtime.outputs import JsonLines, Window
 
     outputs: list[Output] = []
     if arguments.jsonl is not None:
         outputs.append(JsonLines(sys.stdout if arguments.jsonl == "-" else arguments.jsonl))
     if arguments.save is not None:
-        fps = SLIDE_FPS if isinstance(stream.source, ImageFiles) else stream.source.fps
-        outputs.append(AnnotatedVideo(arguments.save, fps=fps, realtime=stream.policy == "latest"))
+        outputs.append(_video(arguments.save, stream))
     if arguments.show:
         outputs.append(Window())
     return outputs
 
 
-def _named(prediction: Prediction) -> str:
-    if prediction.abstained:
-        return f"unsure: {prediction.label}"
-    return " + ".join(prediction.labels) if prediction.accepted else prediction.label
+def _video(path: str, stream: Stream | Streams) -> Output:
+    from vitedge.runtime.outputs import AnnotatedVideo, AnnotatedVideos
+    from vitedge.runtime.sources.images.files import ImageFiles
+    from vitedge.runtime.stream.cameras import Streams
 
-
-class StatusLine:
-    """The last prediction on one line of a terminal, redrawn in place."""
-
-    def __init__(self, stream: TextIO) -> None:
-        from vitedge.runtime.outputs.overlay import RateMeter
-
-        self._stream = stream
-        self._rate = RateMeter()
-        self._drawn = -REDRAW_SECONDS
-        self._dropped = 0
-
-    def write(self, prediction: Prediction) -> None:
-        """Redraw the line, unless it was redrawn just before."""
-        rate = self._rate.tick()
-        self._dropped += prediction.dropped
-        now = time.monotonic()
-        if now - self._drawn < REDRAW_SECONDS:
-            return
-        self._drawn = now
-        fps = f"{rate:.1f} fps" if rate else "-"
-        text = terminal(
-            f"frame {prediction.frame}  {_named(prediction)} {100 * prediction.score:.1f} %  {fps}  "
-            f"age {prediction.age_ms:.0f} ms  dropped {self._dropped}"
-        )
-        self._redraw(text[: shutil.get_terminal_size().columns - 1])
-
-    def close(self) -> None:
-        """Clear the line."""
-        self._redraw("")
-
-    def _redraw(self, text: str) -> None:
-        with suppress(OSError):  # a terminal that has gone ends no stream
-            self._stream.write(f"\r\033[K{text}")
-            self._stream.flush()
-
-
-class Tally:
-    """Counts and times of a stream, for the summary at its end; times are of the last 100 000 predictions."""
-
-    def __init__(self) -> None:
-        self._labels: Counter[str] = Counter()
-        self._times: deque[tuple[float, ...]] = deque(maxlen=REMEMBERED)
-        self._dropped = self._abstained = self._frames = 0
-        self._first = self._last = 0.0
-
-    def write(self, prediction: Prediction) -> None:
-        """Count the prediction."""
-        self._last = time.monotonic()
-        if not self._times:
-            self._first = self._last
-        stages = prediction.stages_ms
-        self._times.append((prediction.age_ms, stages.preprocess, stages.infer, stages.postprocess))
-        self._frames += 1
-        self._labels.update([prediction.label] if prediction.accepted is None else prediction.labels)
-        self._abstained += prediction.abstained
-        self._dropped += prediction.dropped
-
-    def close(self) -> None:
-        """Nothing to finish."""
-
-    def summary(self, notices: tuple[str, ...]) -> str:
-        """Render the lines at the end of a run."""
-        return terminal_lines([*self._lines(), *(f"note: {notice}" for notice in notices)])
-
-    def _lines(self) -> Iterator[str]:
-        frames = self._frames
-        if frames == 0:
-            yield "no predictions"
-            return
-        elapsed = self._last - self._first
-        rate = f", {(frames - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
-        yield f"{frames} prediction{'s' if frames > 1 else ''}{rate}, {self._dropped} frames dropped"
-        columns = np.array(self._times).T
-        for name, values in zip(("age", "preprocess", "infer", "postprocess"), columns, strict=True):
-            p50, p99 = np.percentile(values, (50, 99))
-            yield f"  {name:<12} p50 {p50:8.2f} ms   p99 {p99:8.2f} ms"
-        shares = (f"{label} {100 * count / frames:.1f} %" for label, count in self._labels.most_common(LABELS_SHOWN))
-        yield f"  {'labels':<12} {', '.join(shares)}"
-        if self._abstained:
-            yield f"  {'unsure':<12} {self._abstained} below the threshold, {100 * self._abstained / frames:.1f} %"
+    if isinstance(stream, Streams):
+        return AnnotatedVideos(path)
+    fps = SLIDE_FPS if isinstance(stream.source, ImageFiles) else stream.source.fps
+    return AnnotatedVideo(path, fps=fps, realtime=stream.policy == "latest")
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep the messages of OpenCV and FFmpeg off the terminal: vitedge reports the relevant ones as errors and notices.
-
-    The notices are also logged; this verb prints them in its summary instead.
-    """
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+def _quiet_log() -> Iterator[None]:
+    """Keep logged notices off the terminal: this verb prints them in its summary."""
     handler = logging.NullHandler()
     logger = logging.getLogger("vitedge")
     logger.addHandler(handler)
