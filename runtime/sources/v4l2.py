@@ -204,7 +204,7 @@ def _opened(av: Any, path: Path, options: CameraOptions, requests: dict[str, str
         container = av.open(
             str(path),
             format="v4l2",
-            options=requests,
+            container_options=requests,  # streams would take a size for their own
             timeout=(options.open_timeout, options.read_timeout),
             metadata_errors="replace",
         )

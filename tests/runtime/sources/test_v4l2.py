@@ -169,7 +169,7 @@ class Attached:
         self.opened: list[FakeCamera] = []
 
     def open(self, name: str, **arguments: Any) -> FakeCamera:
-        requests = arguments["options"]
+        requests = arguments["container_options"]
         assert arguments["format"] == "v4l2"
         self.names.append(name)
         self.asked.append(requests)
