@@ -341,19 +341,22 @@ def cpu_seconds(call: Callable[[YuvPlanes], object], planes: Sequence[YuvPlanes]
 
 
 def own_python_ms(bundle: Path, frames: int) -> float:
-    """Return the processor time of a prediction beside its stages, with an engine that does nothing."""
+    """Return the processor time of a prediction in a stream, without preprocessing and inference."""
     with load(bundle) as classifier:
         height, width = classifier.preprocessing.input_size
     engine = FakeEngine(lambda _: [1.0, 0.0], input_size=(height, width))
     picture = np.zeros((height, width, 3), dtype=np.uint8)
-    preprocessing = Preprocessing((height, width), (height, width))
-    spent = 0.0
-    with Classifier(engine, preprocessing, ("one", "other")) as empty, empty.stream([picture] * frames) as stream:
+    with Classifier(engine, Preprocessing((height, width), (height, width)), ("one", "other")) as empty:
         begun = time.process_time()
-        for prediction in stream:
-            spent += prediction.stages_ms.total
+        for _ in range(frames):
+            engine.frame[...] = empty.prepare(picture)
+            engine.run()
             engine.calls.clear()
-        return ((time.process_time() - begun) * 1e3 - spent) / frames
+        streamed = time.process_time()
+        with empty.stream([picture] * frames) as stream:
+            for _ in stream:
+                engine.calls.clear()
+        return (time.process_time() - streamed - (streamed - begun)) * 1e3 / frames
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -404,7 +407,10 @@ def stop_target(seconds: Sequence[float]) -> Target:
 def own_target(milliseconds: float) -> Target:
     """Return the target for vitedge's own Python."""
     return Target(
-        "processor time of a prediction beside its stages", "≤ 0.2 ms", f"{milliseconds:.3f} ms", milliseconds <= 0.2
+        "CPU of a prediction beside preprocessing and inference",
+        "≤ 0.2 ms",
+        f"{milliseconds:.3f} ms",
+        milliseconds <= 0.2,
     )
 
 

@@ -52,6 +52,9 @@ def video_launch(codec: str, loss: float) -> str:
 class Sender:
     """Sends the pictures of a mount to its pipelines.
 
+    A camera takes pictures in the order in which they are shown. One with B-frames sends some of them later: those that
+    it sends before others are due when they are sent, and the others were due before.
+
     Args:
         clips: the clips, one after the other; all have the same codec and frame rate.
         times: where to note when a picture was sent.
@@ -66,6 +69,7 @@ class Sender:
             pictures = clip.pictures()
             shift = len(self._pictures) - min(each.number for each in pictures)
             self._pictures += [(each.number + shift, each) for each in pictures]
+        self._lead = max(place - step for step, (place, _) in enumerate(self._pictures))
 
     def start(self, media: Any) -> None:
         """Send pictures to a pipeline until it is taken down."""
@@ -84,10 +88,10 @@ class Sender:
             if ended.is_set():
                 return
             place, coded = self._pictures[step % len(self._pictures)]
-            shown = step - step % len(self._pictures) + place
+            due = (step - step % len(self._pictures) + place - self._lead) / self.fps
             buffer = Gst.Buffer.new_wrapped(coded.data)
-            buffer.pts = max(0, playing + round((shown / self.fps - origin) * NANOSECONDS))
-            self._times.note(coded.number, step / self.fps)
+            buffer.pts = max(0, playing + round((due - origin) * NANOSECONDS))
+            self._times.note(coded.number, due)
             if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
                 return
 
