@@ -219,6 +219,109 @@ def test_a_program_ends_while_a_daemon_thread_consumes_a_stream(tmp_path: Path, 
     assert run_script(tmp_path, CONSUMED_BY_A_DAEMON, tiny_bundle.path, "", policy) == "ends\n"
 
 
+LEFT_OPEN = """
+import asyncio, os, signal, sys, threading, time
+import vitedge
+from vitedge import FrameIterable
+
+how, bundle = sys.argv[1:]
+CAMERA = "test://?fps=200&size=160x120"
+
+
+def consume_with(act, source=CAMERA, **options):
+    with vitedge.load(bundle) as classifier:
+        for prediction in classifier.stream(source, **options):
+            act(prediction)
+
+
+def in_the_background(*arguments, **options):
+    ready = threading.Event()
+    threading.Thread(target=consume_with, args=(lambda _: ready.set(), *arguments), kwargs=options, daemon=True).start()
+    assert ready.wait(60)
+
+
+def raise_key_error(_):
+    raise KeyError("of the app")
+
+
+def blocked():
+    import numpy as np
+    yield np.zeros((64, 64, 3), np.uint8)
+    os.read(os.pipe()[0], 1)
+
+
+async def consume():
+    stream = classifier.stream(CAMERA)
+    async for _ in stream:
+        break
+    globals()["kept"] = stream
+
+
+if how == "a module variable":
+    classifier = vitedge.load(bundle)
+    stream = classifier.stream(CAMERA)
+    next(stream)
+elif how == "a module variable that nobody asked":
+    classifier = vitedge.load(bundle)
+    stream = classifier.stream(CAMERA)
+elif how == "a daemon thread":
+    in_the_background()
+elif how == "a daemon thread with workers":
+    in_the_background(policy="every")
+elif how == "a daemon thread that waits":
+    in_the_background(FrameIterable(blocked(), live=True))
+elif how == "a reader in a system call":
+    classifier = vitedge.load(bundle)
+    stream = classifier.stream(blocked())
+    next(stream)
+elif how == "an event loop":
+    classifier = vitedge.load(bundle)
+    asyncio.run(consume())
+elif how == "an error of the app":
+    consume_with(raise_key_error)
+elif how == "sys.exit":
+    consume_with(lambda _: sys.exit(3))
+elif how == "Ctrl-C":
+    consume_with(lambda _: os.kill(os.getpid(), signal.SIGINT))
+elif how == "sys.exit beside a daemon thread":
+    in_the_background()
+    sys.exit(5)
+print("ends")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("a module variable", 0),
+        ("a module variable that nobody asked", 0),
+        ("a daemon thread", 0),
+        ("a daemon thread with workers", 0),
+        ("a daemon thread that waits", 0),
+        ("a reader in a system call", 0),
+        ("an event loop", 0),
+        ("an error of the app", 1),
+        ("sys.exit", 3),
+        ("Ctrl-C", -2),
+        ("sys.exit beside a daemon thread", 5),
+    ],
+)
+def test_a_program_ends_with_the_code_of_the_app(tmp_path: Path, tiny_bundle: Bundle, how: str, code: int):
+    script = tmp_path / "script.py"
+    script.write_text(LEFT_OPEN, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script), how, str(tiny_bundle.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ("ends\n" if code == 0 else "")
+    expected = {1: "KeyError: 'of the app'", -2: "KeyboardInterrupt"}.get(code)
+    assert expected in done.stderr if expected else done.stderr == ""
+
+
 OUTLIVES_ITS_MODULES = """
 import sys, time
 import vitedge
@@ -249,10 +352,10 @@ class TestFinalizers:
     def test_a_stream_that_nobody_started_closes_its_source(self, tiny_bundle: Bundle, clip: Path):
         with load(tiny_bundle) as classifier:
             held = [classifier.stream(str(clip))]
-            capture = held[0].source._capture  # type: ignore[attr-defined]
+            source = held[0].source
             with pytest.warns(ResourceWarning) as warned:
                 held.clear()
-        assert not capture.isOpened()
+        assert source._closed  # type: ignore[attr-defined]
         assert [str(each.message) for each in warned] == ["the stream was not closed"]
 
     def test_a_stream_that_came_to_its_end_is_silent(self, tiny_bundle: Bundle, clip: Path):
