@@ -67,12 +67,10 @@ class CameraQueue(JobQueue):
                     return True
             return False
 
-    def finish_camera(self, name: str, *, discard: bool = False) -> None:
-        """End one camera; its last job is still taken, unless it is to be discarded."""
+    def finish_camera(self, name: str) -> None:
+        """End one camera; its last job is still taken."""
         with self._room:
             self._unfinished.discard(name)
-            if discard:
-                self._turns.drop(name)
             self._rooms[name].notify()
             self._finish_if_over()
 

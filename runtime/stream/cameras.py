@@ -277,6 +277,7 @@ class _Pipeline(Pipeline):
         self._saturation = Saturation(time.monotonic())
         self._deciding = threading.RLock()
         self._opened: Sequence[FrameClassifier] | None = None
+        self._opening = False
         self._unended = set(sources)
         self.working = 1
         self.cameras = [_Camera(name, source, options[name]) for name, source in sources.items()]
@@ -355,25 +356,27 @@ class _Pipeline(Pipeline):
     def _note(self, begun: float, ended: float) -> None:
         """Let the workers take over when one engine does not keep up, and give way when it would again."""
         with self._deciding:
-            if not self._saturation.worked(ended - begun, ended):
+            if self._opening or not self._saturation.worked(ended - begun, ended):
                 return
             if self._saturation.saturated and self._opened is None:
-                self._opened = ()
+                self._opening = True
                 self._run("opener", self._open_workers)
             else:
                 self._choose()
 
     def _open_workers(self) -> None:
         """Open the workers while the engine alone goes on; it compiles the graph once more."""
+        workers: Sequence[FrameClassifier] = ()
         try:
             workers = self._classifier.workers() or [self._classifier] * 2
         except Exception:
             logger.warning("the cameras go on with one engine, more slowly", exc_info=True)
-            return
         with self._deciding:
             for worker in workers:
                 self._run("worker", partial(self._work, together=True), worker)
             self._opened = workers
+            self._opening = False
+            self._saturation.forget(time.monotonic())
             self._choose()
 
     def _choose(self) -> None:
@@ -387,7 +390,9 @@ class _Pipeline(Pipeline):
         try:
             return super()._handed_out(job)
         except FrameSourceError as error:  # the model refuses the frames of this camera
-            self._give_up(next(camera for camera in self.cameras if camera.intake is job.intake), error)
+            camera = next(camera for camera in self.cameras if camera.intake is job.intake)
+            if camera.error is None:
+                self._give_up(camera, error)
             return None
 
     def _give_up(self, camera: _Camera, error: FrameSourceError) -> None:
@@ -395,7 +400,7 @@ class _Pipeline(Pipeline):
         camera.error = error
         camera.intake.ledger.end()
         camera.reader.stop()
-        self._jobs.finish_camera(camera.name, discard=True)
+        self._jobs.finish_camera(camera.name)
 
     def _final_error(self) -> FrameSourceError | None:
         """Return the error that ends the iteration: it names each camera that ended with one."""

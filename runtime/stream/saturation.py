@@ -40,7 +40,11 @@ class Saturation:
         share = len(self._jobs) * self._alone_seconds / WINDOW_SECONDS
         if share < EASED_SHARE if self.saturated else share >= BUSY_SHARE:
             self.saturated = not self.saturated
-            self._since = now
-            self._jobs.clear()
+            self.forget(now)
             return True
         return False
+
+    def forget(self, now: float) -> None:
+        """Forget the past, in which something else kept the processors busy or another way of working began."""
+        self._since = now
+        self._jobs.clear()

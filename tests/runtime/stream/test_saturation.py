@@ -52,6 +52,14 @@ def test_a_load_between_the_bounds_changes_nothing_any_more() -> None:
     assert work(saturation, 3.0, 60.0, fps=between, took=0.02) == []
 
 
+def test_what_was_forgotten_does_not_count() -> None:
+    saturation = Saturation(0.0)
+    work(saturation, 0.0, 3.0, fps=95, took=0.01)
+    assert work(saturation, 3.0, 0.8, fps=10, took=0.01) == []
+    saturation.forget(3.8)
+    assert work(saturation, 3.8, WINDOW_SECONDS + 1.0, fps=95, took=0.02) == []
+
+
 def test_a_pause_is_not_taken_for_work() -> None:
     saturation = Saturation(0.0)
     work(saturation, 0.0, 1.0, fps=95, took=0.01)
