@@ -173,6 +173,22 @@ def stopped(name: str, cause: Cause, delivered: int, *, seconds: float) -> Frame
     )
 
 
+def undecodable(name: str, delivered: int, *, seconds: float) -> FrameSourceError:
+    """Describe a live source of whose video no picture can be decoded any more.
+
+    Args:
+        name: name of the source.
+        delivered: number of frames before it.
+        seconds: how long there was no picture.
+    """
+    return FrameSourceError(
+        f"{name} sends a video of which nothing could be decoded for {seconds:g} s, after {delivered} frames",
+        expected="key frames, and few lost packets",
+        fix="shorten the distance of key frames in the camera's settings; with UDP try transport=tcp",
+        cause="timeout",
+    )
+
+
 def _unclear(server: Server, error: BaseException) -> FrameSourceError:
     """Find out what is behind FFmpeg's "Input/output error"."""
     if server.host and not _is_known(server.host, server.port):

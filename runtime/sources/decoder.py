@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from vitedge.errors import FrameSourceError, VitedgeError
 from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of, stopped
+from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of, stopped, undecodable
 from vitedge.runtime.sources.clock import ArrivalClock, Capture, Clock
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.pictures import Converter, orientation_of, planes_of
@@ -30,6 +30,8 @@ from vitedge.safety.limits import IMAGE_PIXELS
 logger = logging.getLogger("vitedge")
 
 SHORTEST_CUT_SECONDS = 0.2
+UNDECODABLE_TIMEOUTS = 6.0
+"""Times ``read_timeout`` that a live source may send no picture, but packets: some cameras send a key frame in 10 s."""
 LOW_DELAY = 1 << 19
 """FFmpeg's flag for a decoder that gives each frame as soon as it can."""
 
@@ -107,6 +109,7 @@ class Decoded(Owned, FrameSource):
                 for picture, corrupt in self._pictures(packet):
                     yield self._frame(picture, read, progress, corrupt=corrupt)
                     progress.delivered += 1
+                    progress.pictured_ns = read
         except _Ended as ended:
             error = ended.error
         if error is not None:
@@ -176,13 +179,14 @@ class Decoded(Owned, FrameSource):
         """Yield the packets of the video track, each with the time at which it was read."""
         packets = self._step(lambda: self._container.demux())
         waited = 0
-        last = time.monotonic_ns()
+        start = last = time.monotonic_ns()
         while packets is not None:
             began = time.monotonic_ns()
             packet = self._read(packets, progress)
             if packet is None:
                 return
             now = time.monotonic_ns()
+            self._check_time(progress, now - began, 0)
             waited += now - began
             progress.note_end(packet)
             if packet.stream_index == self._track:
@@ -190,8 +194,18 @@ class Decoded(Owned, FrameSource):
                 progress.packets += packet.size > 0
                 waited, last = 0, now
                 yield packet, now
-            elif self.live and now - last > self._options.read_timeout * 1e9:
-                raise _Ended(stopped(self.name, "timeout", progress.delivered, seconds=self._options.read_timeout))
+            self._check_time(progress, now - last, now - max(progress.pictured_ns, start))
+
+    def _check_time(self, progress: _Progress, without_packet_ns: int, without_picture_ns: int) -> None:
+        """End a live source that sends nothing, sound alone, or nothing that can be decoded.
+
+        Where nothing comes in time, FFmpeg first gives what its parser held back, as if it had just come.
+        """
+        seconds = self._options.read_timeout
+        if self.live and without_packet_ns >= seconds * 1e9:
+            raise _Ended(stopped(self.name, "timeout", progress.delivered, seconds=seconds))
+        if self.live and without_picture_ns > UNDECODABLE_TIMEOUTS * seconds * 1e9:
+            raise _Ended(undecodable(self.name, progress.delivered, seconds=UNDECODABLE_TIMEOUTS * seconds))
 
     def _read(self, packets: Iterator[Any], progress: _Progress) -> Any:
         try:
@@ -365,8 +379,10 @@ class _Progress:
         packets: packets of the video track.
         end: greatest time at which a packet of any track ends, in seconds.
         broken: why reading ended, if it did not end with the file.
+        pictured_ns: when the packet of the last picture was read.
     """
 
+    pictured_ns: int = 0
     delivered: int = 0
     packets: int = 0
     end: float = 0.0

@@ -23,6 +23,7 @@ import pytest
 from vitedge.errors import Cause, FrameSourceError, UsageError
 from vitedge.runtime.sources import network
 from vitedge.runtime.sources.base import Frame
+from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.network import open_network
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, SourceOptions
@@ -515,3 +516,47 @@ class TestRealServers:
         error = refused(f"rtsp://joe:p@ss/w:d@127.0.0.1:{rtsp_camera.port}/sound", NetworkOptions())
         assert error.cause == "no_video"
         assert "audio" in error.problem
+
+
+def test_a_server_that_stops_hands_out_nothing_more(tmp_path: Path) -> None:
+    """FFmpeg would give the picture that its parser held back, when the time is over."""
+    skip_without_rtsp()
+    clip = encode(tmp_path / "clip", moving_pictures(60))
+    with rtsp_server(tmp_path, {"/cam": [clip]}) as server:
+        numbers: list[int] = []
+
+        def read(source: Decoded) -> None:
+            for frame in source:
+                numbers.append(frame.index)
+                if frame.index == 20:
+                    server.stop()
+
+        with open_network(server.url("/cam"), NetworkOptions(read_timeout=2.0)) as source:
+            with pytest.raises(FrameSourceError, match=r"sent no frame for 2 s") as raised:
+                read(source)
+            assert raised.value.cause == "timeout"
+        server.resume()
+    assert len(numbers) <= 24, "some were on their way"
+
+
+def test_close_during_a_read_is_immediate(tmp_path: Path) -> None:
+    skip_without_rtsp()
+    clip = encode(tmp_path / "clip", moving_pictures(60))
+    with rtsp_server(tmp_path, {"/cam": [clip]}) as server:
+        source = open_network(server.url("/cam"), NetworkOptions(read_timeout=2.0))
+        ended, came = threading.Event(), threading.Event()
+
+        def read() -> None:
+            for frame in source:
+                if frame.index == 10:
+                    came.set()
+            ended.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        assert came.wait(30)
+        server.stop()
+        source.close()
+        assert not ended.is_set() or source._container is None
+        assert ended.wait(30)
+        assert source._container is None
+        server.resume()
