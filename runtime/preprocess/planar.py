@@ -38,8 +38,8 @@ CHECKED_PIXELS = 4096
 FAR_BEYOND = 4
 """Levels beyond black or white from which clipping can make a value of the result more than 1 off."""
 CLIPPED_SHARE = 1 / 500
-"""Share of the checked pixels up to which colours far beyond are left. In photos of saturated flowers, up to three times
-as many pixels are then more than 1 off."""
+"""Share of the checked pixels up to which colours far beyond are left to the end; in photos of saturated flowers, three
+times as many pixels are then more than 1 off."""
 BLOCK_SIZES = (16,)
 """Number of outputs in a block of the first pass: with one channel, larger products pay."""
 
