@@ -69,7 +69,7 @@ class Decoded(Owned, FrameSource):
         self.options = self._options = options or SourceOptions()
         self._clock = clock or ArrivalClock()
         self._container = container
-        self._failed = failed or self._broken
+        self._describe = failed
         self._busy = threading.Lock()
         self._closed = False
         self._notices: list[str] = []
@@ -343,7 +343,10 @@ class Decoded(Owned, FrameSource):
         interval = ended / max(1, progress.packets - 1)
         return stated.seconds - ended > max(2 * interval, SHORTEST_CUT_SECONDS)
 
-    def _broken(self, error: BaseException, delivered: int) -> FrameSourceError:
+    def _failed(self, error: BaseException, delivered: int) -> FrameSourceError:
+        """Describe an error of PyAV while the source is read."""
+        if self._describe is not None:
+            return self._describe(error, delivered)
         return FrameSourceError(
             f"{self.name} cannot be read after {delivered} frames: {reason_of(error)}",
             expected="a whole video" if not self.live else "a camera that goes on",
