@@ -339,7 +339,7 @@ class TestEnds:
             import os, sys
             from pathlib import Path
             from vitedge.runtime.sources.open import open_source
-            source = open_source("gst:videotestsrc is-live=true ! video/x-raw,framerate=1/1")
+            source = open_source("gst:videotestsrc is-live=true ! video/x-raw,framerate=1/200")  # writes once
             for entry in Path("/proc").iterdir():
                 if entry.name.isdecimal():
                     try:
@@ -357,6 +357,24 @@ class TestEnds:
         pids = [int(each) for each in ended.stdout.split()]
         assert len(pids) == 1
         assert eventually(lambda: gone(pids[0]))
+
+    def test_ctrl_c_ends_a_program_that_reads_in_its_main_thread(self):
+        program = textwrap.dedent(
+            """
+            from vitedge.runtime.sources.open import open_source
+            with open_source("gst:videotestsrc is-live=true ! video/x-raw,framerate=30/1") as source:
+                for frame in source:
+                    print(frame.index, flush=True)
+            """
+        )
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            for _ in range(5):
+                child.stdout.readline()
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=100)
+        assert b"KeyboardInterrupt" in said
+        assert child.returncode in (-signal.SIGINT, 130)
 
     def test_a_forked_child_leaves_the_pipeline_alone(self):
         with open_source(LIVE) as source:
