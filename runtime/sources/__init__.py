@@ -1,6 +1,6 @@
-"""Sources of frames: images, videos, cameras, network streams, iterables.
+"""Sources of frames: cameras, network streams, videos, images, pipelines, iterables.
 
 The stream, the command line and ``vitedge.calib.data`` import it. Start with ``base``, which defines a source, and
-``open``, which opens a source by what it is given. ``capture`` reads cameras, videos and network streams with OpenCV;
-``images`` decodes image files.
+``open``, which opens a source by what it is given. ``decoder`` turns what PyAV has opened into frames; ``v4l2``,
+``network``, ``video_file`` and ``gstreamer`` open it. ``images`` decodes image files.
 """

@@ -88,7 +88,8 @@ class _PipelineContainer:
             BrokenPipeError: the pipeline failed, or sent no frame in time.
         """
         for packet in self._container.demux(*streams):
-            yield _without_padding(packet) if packet.size else packet
+            if packet.size:  # raw frames leave nothing in the decoder that an empty packet would fetch
+                yield _without_padding(packet)
         if self._process.interruption is not None:
             raise self._process.interruption
         if self._process.stopped:
@@ -266,9 +267,10 @@ def _reading_error(process: PipelineProcess, name: str, delivered: int) -> Frame
 
 def _timed_out(name: str, seconds: float, delivered: int) -> FrameSourceError:
     after = f" after {delivered} frames" if delivered else ""
+    alone = "run it by itself: gst-launch-1.0 -v PIPELINE ! fakesink silent=false"
     return FrameSourceError(
         f"{name} gave no frame for {seconds:g} s{after}",
         expected="a pipeline whose camera delivers",
-        fix="run it by itself: gst-launch-1.0 -v PIPELINE ! fakesink silent=false",
+        fix=alone if delivered else f"{alone}; the first run of GStreamer looks at all plugins, which takes long",
         cause="timeout",
     )
