@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vitedge.errors import FrameSourceError
 from vitedge.runtime.sources.images import reading
 from vitedge.runtime.sources.images.files import ImageFiles
 from vitedge.runtime.sources.images.given import stored_image
-from vitedge.runtime.sources.images.pillow import is_pillow_image
+from vitedge.runtime.sources.images.pillow import image_suffixes, is_pillow_image, open_formats
 
 pillow = pytest.importorskip("PIL.Image")
 
@@ -141,24 +142,26 @@ def test_a_pillow_image_is_told_by_its_class() -> None:
 
 def test_formats_may_be_registered_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plug-in that the application imports in another thread registers its format while ours are listed."""
+    monkeypatch.setattr(pillow, "OPEN", dict(pillow.OPEN))
+    monkeypatch.setattr(pillow, "EXTENSION", dict(pillow.EXTENSION))
     stop = threading.Event()
 
     def register() -> None:
-        number = 0
-        while not stop.is_set():
-            number = (number + 1) % 1000
+        for number in range(20_000):
             pillow.OPEN[f"X{number}"] = (None, None)
-            pillow.EXTENSION[f".x{number}"] = "X"
-            pillow.OPEN.pop(f"X{number}")
-            pillow.EXTENSION.pop(f".x{number}")
+            pillow.EXTENSION[f".x{number}"] = f"X{number}"
+            if stop.is_set():
+                return
 
-    monkeypatch.setattr(pillow, "OPEN", dict(pillow.OPEN))
-    monkeypatch.setattr(pillow, "EXTENSION", dict(pillow.EXTENSION))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     thread = threading.Thread(target=register)
     thread.start()
     try:
-        for _ in range(300):
-            stored_image(FILES["a.png"])
+        for _ in range(100):
+            assert ".png" in image_suffixes()
+            assert "PNG" in open_formats("a.png")
     finally:
+        sys.setswitchinterval(interval)
         stop.set()
         thread.join()
