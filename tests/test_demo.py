@@ -14,6 +14,7 @@ import pytest
 import timm
 import timm.data
 import torch
+from browsers import seen_by_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -290,6 +291,17 @@ class TestAnnotation:
         assert green > max(blue, red)
         blue, green, red = wrong[200:280, -4].mean(axis=0)
         assert red > max(blue, green)
+
+    @pytest.mark.timeout(200)
+    def test_a_browser_plays_the_clip_and_the_result(self, tmp_path: Path) -> None:
+        clip, annotated = tmp_path / "clip.mp4", tmp_path / "annotated.mp4"
+        write_video(clip, [np.full((480, 640, 3), 200, dtype=np.uint8)] * 24)
+        stream = Streamed(predictions=(self.prediction("7"),) * 24, top1=100.0, fps=100.0)
+        annotate.write_annotated(annotated, clip, stream, ("7",) * 24, "int8", Silent())
+        for path, width in ((clip, 640), (annotated, 640 + annotate.SIDEBAR)):
+            seen = seen_by_chromium(path, [0.5])
+            assert (seen.width, seen.height, seen.duration) == (width, 480, pytest.approx(1.0, abs=0.01))
+            assert min(seen.colours[0]) > 180
 
     def test_a_stream_that_lost_frames_is_not_drawn(self, tmp_path: Path) -> None:
         write_video(tmp_path / "clip.mp4", [np.zeros((480, 640, 3), dtype=np.uint8)] * 2)

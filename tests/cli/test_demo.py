@@ -70,15 +70,7 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, capsys: pytest.Capture
     assert (folder / "note").read_text() == "keep"
 
 
-def test_a_name_that_opencv_cannot_write_is_refused_before_anything_is_done(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["demo", "-o", str(tmp_path / "demo\udcff")]) == EXIT_ERROR
-    assert "OpenCV cannot write into" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("package", ["cv2", "PIL", "sklearn"])
+@pytest.mark.parametrize("package", ["av", "cv2", "PIL", "sklearn"])
 def test_a_missing_package_is_named_before_anything_is_done(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,9 +120,9 @@ def test_the_whole_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0.1)
     monkeypatch.setattr(measure, "TURN_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
-    assert main(["demo"]) == 0
+    folder = tmp_path / "demo\udcff"  # a name that is not UTF-8
+    assert main(["demo", "-o", folder.name]) == 0
 
-    folder = tmp_path / "vitedge-demo"
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     result = json.loads((folder / "result.json").read_text())
     assert [each["precision"] for each in result["rows"]] == ["fp32", "fp16", "int8"]
@@ -147,7 +139,7 @@ def test_the_whole_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(clips.read_clip(folder / "annotated.mp4")) == result["frames"] == 10 * clip.FRAMES_PER_DIGIT
     printed = capsys.readouterr()
     assert "converting the checkpoint to int8" in printed.err
-    assert "vitedge-demo/annotated.mp4" in printed.out
+    assert r"demo\udcff/annotated.mp4" in printed.out
 
 
 def test_nothing_that_was_held_out_calibrates(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from vitedge.errors import UsageError
 from vitedge.extras import require
 from vitedge.progress import Terminal
 from vitedge.safety.escape import shell, terminal_lines
-from vitedge.safety.files import is_unicode
 
 if TYPE_CHECKING:
     from vitedge.demo.demo import BundleResult, Result
@@ -27,7 +26,7 @@ examples:
 """
 DEFAULT_FOLDER = "vitedge-demo"
 # What the demo's modules import themselves; the conversion names its own.
-PACKAGES = ("cv2", "PIL", "sklearn")
+PACKAGES = ("av", "cv2", "PIL", "sklearn")
 
 
 def add_parser(verbs: Any) -> None:
@@ -55,8 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
             expected="a folder that the demo can make",
             fix=f"remove it, or: vitedge demo -o {shell(f'{folder}-2')}",
         )
-    if not is_unicode(str(folder)):
-        raise UsageError(f"OpenCV cannot write into {folder}", expected="a name in UTF-8")
     for package in PACKAGES:
         require(package, extra="demo", purpose="vitedge demo")
     from vitedge.demo.demo import run_demo
@@ -105,7 +102,7 @@ def _next_steps(folder: Path) -> list[str]:
         "next",
         f"  watch {folder}/annotated.mp4",
         "  write a digit with a thick pen and hold it before a camera:",
-        f"    vitedge run {int8} --source 0 --show",
+        f"    vitedge run {int8} --source 0",
         "  compare the bundles, image by image:",
         f"    vitedge eval {int8} --data {held_out} --against {fp32}",
         "  convert a model of your own:",

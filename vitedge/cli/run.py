@@ -131,7 +131,7 @@ def _stream(arguments: argparse.Namespace, named: Mapping[str, str] | None, trus
             progress=_progress(arguments),
         ) as classifier,
         # last, because frames that a camera queues while a model loads are old
-        _apart(lambda: _opened(arguments, classifier, named, notes)) as stream,
+        _open(lambda: _opened(arguments, classifier, named, notes)) as stream,
     ):
         return _deliver(arguments, stream, stop)
 
@@ -151,8 +151,9 @@ def _opened(
     return classifier.stream(arguments.source[0], policy=arguments.policy, **options)
 
 
-def _apart(open_stream: Callable[[], Stream | Streams]) -> Stream | Streams:
-    """Open a stream in a thread, because a signal does not interrupt a library that waits for a camera."""
+@contextmanager
+def _open(open_stream: Callable[[], Stream | Streams]) -> Iterator[Stream | Streams]:
+    """Open a stream in a thread, because no signal interrupts a library that waits for a camera; stop it at the end."""
     from vitedge.runtime.system.owned import start_daemon
 
     opening: Future[Stream | Streams] = Future()
@@ -165,10 +166,14 @@ def _apart(open_stream: Callable[[], Stream | Streams]) -> Stream | Streams:
 
     start_daemon("vitedge-open", work)
     try:
-        return opening.result()
-    except KeyboardInterrupt:
-        opening.add_done_callback(lambda done: done.exception() is None and done.result().close())
-        raise
+        yield opening.result()
+    finally:
+        opening.add_done_callback(_stop)
+
+
+def _stop(opening: Future[Stream | Streams]) -> None:
+    if opening.exception() is None:
+        opening.result().stop()
 
 
 def _progress(arguments: argparse.Namespace) -> Progress:
