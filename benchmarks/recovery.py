@@ -2,8 +2,8 @@
 
     python benchmarks/recovery.py --page docs/runtime.md
 
-Each fault happens many times to one stream with its default options. The time counts from the moment at which the camera
-can be reached again to the first prediction of a frame that the camera took after it.
+Each fault happens many times to one stream with its default options. The time counts from the moment at which the
+camera can be reached again to the first prediction of a frame that the camera took after it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ LONG = 8.0
 SHORT = 3.0
 SLOW = 4.0
 STEADY_PREDICTIONS = 15
-POLL = 0.005
 
 
 @dataclass
@@ -151,9 +150,10 @@ def recovery(fault: Callable[[Camera], float], camera: Camera, watched: Watched)
     """Break a camera once, and return the seconds of the recovery."""
     watched.until_predictions(STEADY_PREDICTIONS)
     back = fault(camera)
-    while not any(each.captured_ns / 1e9 > back for each in watched.predictions[-STEADY_PREDICTIONS:]):
-        watched.until(lambda: True, "a prediction after the recovery")
-        time.sleep(POLL)
+    newest = slice(-STEADY_PREDICTIONS, None)
+    watched.until(
+        lambda: any(each.captured_ns / 1e9 > back for each in watched.predictions[newest]), "a fresh prediction"
+    )
     return time.monotonic() - back
 
 

@@ -109,6 +109,11 @@ class Server:
         return self.scheme in ("https", "rtsps", "rtmps", "rtmpts", "tls")
 
     @property
+    def speaks_rtsp(self) -> bool:
+        """Whether RTSP negotiates the stream."""
+        return self.scheme in ("rtsp", "rtsps")
+
+    @property
     def endpoint(self) -> str:
         """``HOST PORT`` for a command; placeholders where the address does not show them."""
         host = self.host if self.host and self.host in self.name else "HOST"
@@ -125,11 +130,18 @@ class _Text:
 def opening_error(error: BaseException, server: Server, waited: float) -> FrameSourceError:
     """Describe why a network stream did not open within ``waited`` seconds.
 
-    FFmpeg finds invalid data in the answer of an RTSP server that never came.
+    FFmpeg finds invalid data in the answer of an RTSP server that never came, or that broke off.
     """
     cause = cause_of(error)
     if waited >= server.open_timeout and cause in (None, "no_video", "network"):
         cause = "timeout"
+    if cause == "no_video" and server.speaks_rtsp:
+        return FrameSourceError(
+            f"{server.name} closes the connection in mid-answer, or does not speak RTSP on this port",
+            expected="an RTSP server that is ready",
+            fix="wait until the camera has started; ffprobe ADDRESS shows what it answers",
+            cause="network",
+        )
     if cause == "network" and getattr(error, "errno", None) == errno.EIO:
         return _unclear(server, error)
     return _described(server, error, cause)

@@ -120,6 +120,17 @@ def test_a_camera_that_refuses_for_a_while(camera: RtspServer, proxy: Proxy, pro
     assert "offline: refused" in watched.states
 
 
+def test_a_camera_that_closes_connections_while_it_starts(camera: RtspServer, proxy: Proxy, proxied: str) -> None:
+    with Watched(proxied, options=IMPATIENT) as watched:
+        watched.until_predictions(10)
+        camera.kill()
+        watched.until_state("offline")
+        camera.start()
+        watched.until_predictions(60, epoch=1)
+    check_recovered(watched, camera)
+    assert "offline: network" in watched.states
+
+
 def test_a_camera_that_is_slow_to_answer(camera: RtspServer, proxy: Proxy, proxied: str) -> None:
     with Watched(proxied, options=IMPATIENT) as watched:
         watched.until_predictions(10)

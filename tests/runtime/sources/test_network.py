@@ -134,7 +134,7 @@ class TestCauses:
         "rtsp, wrong path": ("rtsp", rtsp("404 Not Found"), "not_found", "no such stream"),
         "rtsp, server error": ("rtsp", rtsp("500 Internal Server Error"), "network", "cannot be reached"),
         "rtsp, silence": ("rtsp", lambda _: None, "timeout", r"was given 1\.5 s"),
-        "rtsp, nonsense": ("rtsp", lambda _: b"\r\n\r\n" * 9 + b"SSH-2.0-x\r\n", "no_video", "sends nothing"),
+        "rtsp, nonsense": ("rtsp", lambda _: b"\r\n\r\n" * 9 + b"SSH-2.0-x\r\n", "network", "does not speak RTSP"),
         "http, wrong password": ("http", http("401 Unauthorized"), "auth", "does not accept the user"),
         "http, forbidden": ("http", http("403 Forbidden"), "auth", "forbids access"),
         "http, wrong path": ("http", http("404 Not Found"), "not_found", "no such stream"),
@@ -500,7 +500,8 @@ class TestRealServers:
         times = [frame.captured_ns for frame in frames]
         assert max(times) <= time.monotonic_ns()
         known = [frame.pts for frame in frames if frame.pts is not None]
-        assert known == sorted(known)
+        begins_again = sum(after < before for before, after in pairwise(numbers))
+        assert sum(after < before for before, after in pairwise(known)) <= begins_again
 
     @pytest.mark.parametrize("words", ["joe:hunter2@", ""])
     def test_a_wrong_password(self, words: str, rtsp_camera: Server) -> None:
