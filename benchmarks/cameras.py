@@ -6,7 +6,7 @@ Each round runs, one after the other, for the same time:
 - the cameras, at half as many frames again as the engine can classify: `classifier.streams` with its workers;
 - the cameras at their usual rate, on one classifier, and on a classifier each with its share of the threads.
 
-The cameras deliver frames that were decoded before, so that preprocessing and inference alone are measured. The last
+The cameras deliver planes that were decoded before, so that preprocessing and inference alone are measured. The last
 ratio compares with what the processors allow: processors / (core-ms of preprocessing + inference in workers).
 
     python benchmarks/cameras.py BUNDLE CLIP [--cameras 4] [--fps 30] [--seconds 10] [--rounds 3] [--json FILE]
@@ -29,15 +29,18 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from streaming import KEPT_FRAMES, Rate, frames_of, in_workers, rate
+from streaming import KEPT_FRAMES, Rate, in_workers, rate
 
 from vitedge.bundle.bundle import OPENVINO_XML
 from vitedge.files import write_atomic
 from vitedge.prediction import Image, Prediction
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
+from vitedge.runtime.preprocess.planes import YuvPlanes
+from vitedge.runtime.sources.base import Frame, FrameSource
+from vitedge.runtime.sources.open import open_source
+from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.system.machine import machine_state, processor_name, usable_cpus
-from vitedge.testing import FakeSource
 from vitedge.version import VERSION
 
 TARGET = 0.95
@@ -45,6 +48,8 @@ OVERLOAD = 1.5
 WARM_UP_SECONDS = 5.0
 COUNTED = 300
 MIB = 1 << 20
+
+Pictures = Sequence[Image | YuvPlanes]
 HOLDS = """
 import sys
 from vitedge.runtime.load import load
@@ -109,9 +114,28 @@ def benchmark_app(ir: Path, seconds: float) -> float:
     return float(found[1])
 
 
-def live(images: Sequence[Image], fps: float) -> FakeSource:
-    """A camera that delivers the images over and over."""
-    return FakeSource(lambda index: images[index % len(images)], fps=fps, live=True)
+class Camera(FrameSource):
+    """A camera that delivers the same pictures over and over, at a rate."""
+
+    name = "the camera"
+    live = True
+
+    def __init__(self, pictures: Pictures, fps: float) -> None:
+        self.fps = fps
+        self._pictures = pictures
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames, each captured when it is due."""
+        begun = time.monotonic()
+        for index, pixels in enumerate(cycle(self._pictures)):
+            if self._closed.wait(max(0.0, begun + index / (self.fps or 1.0) - time.monotonic())):
+                return
+            yield Frame(pixels, index)
+
+    def close(self) -> None:
+        """End the frames."""
+        self._closed.set()
 
 
 def ages_of(predictions: Iterable[Prediction], seconds: float) -> Ages:
@@ -134,14 +158,14 @@ def summed_up(ages: Sequence[float], names: Sequence[str], seconds: float) -> Ag
     return Ages(float(p50), float(p99), len(ages) / seconds, min(counts) / statistics.mean(counts))
 
 
-def on_one(classifier: Classifier, images: Sequence[Image], cameras: int, fps: float, seconds: float) -> Ages:
+def on_one(classifier: Classifier, images: Pictures, cameras: int, fps: float, seconds: float) -> Ages:
     """The cameras on one classifier."""
-    sources = {f"camera {number}": live(images, fps) for number in range(cameras)}
+    sources = {f"camera {number}": Camera(images, fps) for number in range(cameras)}
     with classifier.streams(sources) as streams:
         return ages_of(streams, seconds)
 
 
-def on_one_each(bundle: Path, images: Sequence[Image], cameras: int, fps: float, seconds: float) -> Ages:
+def on_one_each(bundle: Path, images: Pictures, cameras: int, fps: float, seconds: float) -> Ages:
     """The cameras on a classifier each, in threads, which share the processors."""
     ages: dict[str, list[float]] = {f"camera {number}": [] for number in range(cameras)}
     threads = max(1, usable_cpus() // cameras)
@@ -150,7 +174,7 @@ def on_one_each(bundle: Path, images: Sequence[Image], cameras: int, fps: float,
 
         def watch(name: str, classifier: Classifier) -> None:
             begun = time.monotonic()
-            with classifier.stream(live(images, fps)) as stream:
+            with classifier.stream(Camera(images, fps)) as stream:
                 for prediction in stream:
                     now = time.monotonic() - begun
                     if now > WARM_UP_SECONDS:
@@ -173,7 +197,7 @@ def memory_of(bundle: Path, classifiers: int, threads: int) -> float:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / MIB
 
 
-def costs(classifier: Classifier, images: Sequence[Image]) -> tuple[Rate, Rate]:
+def costs(classifier: Classifier, images: Pictures) -> tuple[Rate, Rate]:
     """Preprocessing in one thread, and inference in workers."""
     prepared = [classifier.prepare(image) for image in images]
     workers = classifier.workers() or (classifier,)
@@ -183,7 +207,8 @@ def costs(classifier: Classifier, images: Sequence[Image]) -> tuple[Rate, Rate]:
 
 def measure(arguments: argparse.Namespace, classifier: Classifier) -> Iterator[Round]:
     """Yield every round."""
-    images = [frame.image for frame in frames_of(arguments.clip, KEPT_FRAMES)]
+    with open_source(arguments.clip, SourceOptions(planes=True)) as clip:
+        images = [frame.pixels for frame in islice(clip, KEPT_FRAMES)]
     ir, seconds, cameras = arguments.bundle / OPENVINO_XML, arguments.seconds, arguments.cameras
     for _ in range(arguments.rounds):
         preprocessing, inference = costs(classifier, images)

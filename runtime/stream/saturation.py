@@ -6,9 +6,9 @@ from collections import deque
 
 WINDOW_SECONDS = 2.0
 """Length of the past that decides; both ways of working are kept for at least so long."""
-BUSY_SHARE = 0.85
+BUSY_SHARE = 0.75
 """From this share of time in which the engine computes, frames begin to wait for it."""
-EASED_SHARE = 0.65
+EASED_SHARE = 0.55
 """Below this share the engine alone would have time to spare again."""
 
 

@@ -137,7 +137,10 @@ class TestPredictions:
         source = FakeSource(frames, live=True)
         with Streams(Counting(), {"door": source}) as streams:
             assert next(streams).frame == 0
-            arrived.release(9)
+            arrived.release()
+            until(lambda: source.delivered == 2)
+            time.sleep(0.05)  # a worker that did not wait would take the frame
+            arrived.release(8)
             until(lambda: source.delivered == 10)
             assert next(streams).frame in (8, 9)  # the last one may still be in the reader's hands
             arrived.release()
@@ -157,6 +160,15 @@ class TestPredictions:
             assert {each.source for each in streams} == {"door"}
         assert streams.stats.cameras["old"].dropped["too_old"] == 5
         check_counts(streams)
+
+    def test_of_frames_that_grew_old_while_they_waited_are_not_even_made(self):
+        classifier, source = Counting(), camera(None, frames=1)
+        with Streams(classifier, {"door": source}, max_age_ms=20) as streams:
+            until(lambda: streams.stats.total.captured)
+            time.sleep(0.05)
+            assert list(streams) == []
+        assert classifier.classified == 0
+        assert streams.stats.total.dropped["too_old"] == 1
 
     def test_that_are_damaged_are_dropped_unless_they_are_asked_for(self):
         def damaged() -> FrameIterable:
@@ -430,6 +442,13 @@ class TestEnding:
         with pytest.warns(ResourceWarning, match="the stream was not closed"):
             forget()
 
+    def test_frees_a_file_that_waits_for_its_turn(self):
+        with Streams(Counting(), {"clip": [picture(number) for number in range(50)]}) as streams:
+            next(streams)
+            until(lambda: streams.stats.total.captured == 3)  # one is out, one waits, one is in the reader's hands
+        check_counts(streams)
+        assert streams.stats.total.dropped["at_end"] == 2
+
     def test_ends_the_reports_of_all_cameras(self):
         changes: list[StateChange] = []
         with Streams(Counting(), {"door": camera(), "yard": camera()}, on_state=changes.append) as streams:
@@ -477,6 +496,16 @@ class TestWorkers:
             until(lambda: next(streams) and streams.workers == 1)
             next(streams)
         check_counts(streams)
+
+    def test_that_refuse_several_frames_of_a_camera_end_it_once(self, caplog: pytest.LogCaptureFixture):
+        workers = [Counting(0.01) for _ in range(3)]
+        with Streams(Counting(0.01, workers), {"door": lambda: camera()}) as streams:
+            until(lambda: next(streams) and streams.workers == 3)
+            for worker in workers:
+                worker.errors = dict.fromkeys(range(256), FrameSourceError("a grey frame"))
+            with pytest.raises(FrameSourceError, match="door: a grey frame"):
+                list(streams)
+        assert [each for each in caplog.messages if "ended" in each] == ["door has ended: a grey frame"]
 
     def test_are_two_threads_where_the_engine_has_none(self):
         with Streams(Counting(0.01), {"door": camera(), "yard": camera()}) as streams:
