@@ -29,7 +29,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from streaming import KEPT_FRAMES, Rate, in_workers, rate
+from common.rates import KEPT_FRAMES, Rate, in_workers, rate
 
 from vitedge.bundle.bundle import OPENVINO_XML
 from vitedge.files import write_atomic

@@ -17,16 +17,12 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from queue import SimpleQueue
 
-import numpy as np
-from numpy.typing import NDArray
+from common.rates import KEPT_FRAMES, Rate, in_workers, rate
 
 from vitedge.files import write_atomic
 from vitedge.runtime.classifier import Classifier
@@ -37,28 +33,10 @@ from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
 
 TARGET = 0.95
-KEPT_FRAMES = 32
 DECODE, PREPROCESS, INFER, IN_WORKERS = "decode", "preprocess", "infer", "infer, in workers"
 SERIAL, PIPELINE = "serial", "pipeline"
 
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
 Case = Callable[[], Iterable[object]]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """One case in one round.
-
-    Attributes:
-        fps: frames per second.
-        core_ms: processor time of a frame in milliseconds, of all threads together.
-    """
-
-    fps: float
-    core_ms: float
-
-
 Round = Mapping[str, Rate]
 
 
@@ -107,33 +85,6 @@ def cases(classifier: Classifier, clip: Path, count: int) -> dict[str, Case]:
         SERIAL: lambda: (classifier.infer(classifier.prepare(frame.image)) for frame in frames_of(clip, count)),
         PIPELINE: lambda: classifier.stream(frames_of(clip, count), policy="every"),
     }
-
-
-def in_workers(workers: Sequence[Classifier], prepared: Iterable[Pixels]) -> Iterator[object]:
-    """Logits of prepared frames, a thread for each worker."""
-    free: SimpleQueue[Classifier] = SimpleQueue()
-    for worker in workers:
-        free.put(worker)
-
-    def infer(pixels: Pixels) -> Logits:
-        worker = free.get()
-        try:
-            return worker.infer(pixels)
-        finally:
-            free.put(worker)
-
-    with ThreadPoolExecutor(len(workers)) as pool:
-        yield from pool.map(infer, prepared)
-
-
-def rate(items: Iterable[object]) -> Rate:
-    """From the first item to the last: N of them are N−1 intervals."""
-    iterator = iter(items)
-    next(iterator)
-    begun, worked = time.perf_counter_ns(), time.process_time_ns()
-    intervals = sum(1 for _ in iterator)
-    took, working = time.perf_counter_ns() - begun, time.process_time_ns() - worked
-    return Rate(intervals * 1e9 / took, working / 1e6 / intervals)
 
 
 def measure(timed: Mapping[str, Case], rounds: int) -> list[Round]:

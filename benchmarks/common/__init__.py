@@ -1,5 +1,6 @@
 """Helpers that the benchmarks share; no benchmark imports another one.
 
-``timing`` times calls, ``children`` runs a model in its own process, ``families`` lists the models of the matrices,
-``baselines`` holds the quantizers of others, ``untrained`` makes networks for latency, ``pages`` writes into pages.
+``timing`` times calls, ``rates`` streams; ``children`` runs a model in its own process, ``stream_child`` a stream;
+``families`` lists the models of the matrices, ``baselines`` holds the quantizers of others, ``untrained`` makes
+networks for latency, ``pages`` writes into pages.
 """
