@@ -33,7 +33,7 @@ def test_json_is_complete_and_versioned(capsys: pytest.CaptureFixture[str]) -> N
     assert found["version"] == 1
     assert set(found) == {
         "version", "vitedge", "python", "system", "numpy", "packages", "processor", "memory", "openvino", "pyav",
-        "opencv", "nvidia", "cameras", "recommendation",
+        "gstreamer", "opencv", "nvidia", "cameras", "recommendation",
     }  # fmt: skip
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert [each["name"] for each in found["packages"]] == list(doctor.PACKAGES)
@@ -109,12 +109,18 @@ def test_what_pyav_can_do(diagnosis: Diagnosis) -> None:
     assert "has no H.264 encoder" in as_text(without)
 
 
+def test_the_program_that_reads_csi_cameras(diagnosis: Diagnosis) -> None:
+    assert "GStreamer      /usr/bin/gst" in as_text(replace(diagnosis, gstreamer="/usr/bin/gst"))
+    lacking = as_text(replace(diagnosis, gstreamer=None))
+    assert "GStreamer      not installed, for csi:// and gst: sudo apt-get install gstreamer1.0-tools" in lacking
+
+
 def test_windows_come_from_opencv(diagnosis: Diagnosis) -> None:
     lacking = replace(diagnosis.opencv, problem="asking OpenCV needs cv2, which is not installed")
     assert "windows        asking OpenCV needs cv2" in as_text(replace(diagnosis, opencv=lacking))
-    assert "windows        OpenCV with QT5" in as_text(
-        replace(diagnosis, opencv=replace(lacking, gui="QT5", problem=""))
-    )
+    for gui, said in (("QT5", "OpenCV with QT5"), ("NONE", "this OpenCV was built without")):
+        printed = as_text(replace(diagnosis, opencv=replace(lacking, gui=gui, problem="")))
+        assert f"windows        {said}" in printed
 
 
 def test_opencv_build() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vitedge.cli import output
 from vitedge.records import encode
+from vitedge.runtime.sources.gst_process import INSTALL
 from vitedge.runtime.system.cameras import Camera
 from vitedge.runtime.system.capabilities import Recommendation
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory
@@ -129,8 +130,14 @@ def _nvidia_lines(nvidia: Nvidia) -> list[tuple[str, str]]:
 
 def _camera_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     cameras = [(each.path, _camera_text(each)) for each in diagnosis.cameras]
-    windows = diagnosis.opencv.problem or f"OpenCV with {diagnosis.opencv.gui}"
-    return [("PyAV", _pyav_text(diagnosis.pyav)), ("windows", windows), *(cameras or [("V4L2", "no /dev/video*")])]
+    opencv = diagnosis.opencv
+    built = "this OpenCV was built without" if opencv.gui == "NONE" else f"OpenCV with {opencv.gui}"
+    return [
+        ("PyAV", _pyav_text(diagnosis.pyav)),
+        ("GStreamer", diagnosis.gstreamer or f"not installed, for csi:// and gst: {INSTALL}"),
+        ("windows", opencv.problem or built),
+        *(cameras or [("V4L2", "no /dev/video*")]),
+    ]
 
 
 def _pyav_text(pyav: PyAv) -> str:

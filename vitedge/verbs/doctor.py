@@ -8,6 +8,7 @@ import importlib.util
 import os
 import platform
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from vitedge.runtime.engines.tensorrt.device import EXTRAS, import_tensorrt
 from vitedge.runtime.engines.tensorrt.fingerprint import read_l4t
 from vitedge.runtime.engines.tensorrt.versions import api_of
 from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS, best_encoder
+from vitedge.runtime.sources import gst_process
 from vitedge.runtime.system.cameras import Camera, list_cameras
 from vitedge.runtime.system.capabilities import Recommendation, read_features, recommend_precision
 from vitedge.runtime.system.cgroups import cpu_limit
@@ -144,7 +146,10 @@ class OpenCv:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The state of a machine, as far as vitedge can read it."""
+    """The state of a machine, as far as vitedge can read it.
+
+    ``gstreamer`` is the program that reads ``csi://`` and ``gst:`` sources; None if it is not installed.
+    """
 
     vitedge: str
     python: str
@@ -156,6 +161,7 @@ class Diagnosis:
     openvino: OpenVino
     nvidia: Nvidia
     pyav: PyAv
+    gstreamer: str | None
     opencv: OpenCv
     cameras: tuple[Camera, ...]
     recommendation: Recommendation | None
@@ -175,6 +181,7 @@ def doctor() -> Diagnosis:
         openvino=_openvino(),
         nvidia=_nvidia(),
         pyav=_pyav(),
+        gstreamer=shutil.which(gst_process.PROGRAM),
         opencv=_opencv(),
         cameras=list_cameras(),
         recommendation=recommend_precision(features, platform.machine()),

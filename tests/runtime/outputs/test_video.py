@@ -16,7 +16,7 @@ import pytest
 from vitedge.errors import MissingExtraError, UsageError, VitedgeError
 from vitedge.prediction import Prediction
 from vitedge.runtime.outputs.base import deliver
-from vitedge.runtime.outputs.video import AnnotatedVideo
+from vitedge.runtime.outputs.video import AnnotatedVideo, AnnotatedVideos
 from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS
 
 av = pytest.importorskip("av")
@@ -49,7 +49,7 @@ from types import SimpleNamespace
 import numpy as np
 from vitedge.errors import UsageError, VitedgeError
 from vitedge.prediction import ClassScore, Prediction, StageTimes
-from vitedge.runtime.outputs.video import AnnotatedVideo
+from vitedge.runtime.outputs.video import AnnotatedVideo, AnnotatedVideos
 
 random = np.random.default_rng(0)
 pictures = [SimpleNamespace(bgr=lambda image=random.integers(0, 256, (240, 320, 3), np.uint8): image) for _ in range(7)]
@@ -384,6 +384,52 @@ class TestAnnotatedVideo:
         monkeypatch.setitem(sys.modules, "av", None)
         with pytest.raises(MissingExtraError, match="saving video needs av"):
             AnnotatedVideo(tmp_path / "out.mp4")
+
+
+class TestAnnotatedVideos:
+    @staticmethod
+    def of(source: str, number: int) -> Prediction:
+        return dataclasses.replace(timed(number, number / 10), source=source)
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_each_camera_has_its_video(self, there: bool, tmp_path: Path):
+        folder = tmp_path / "videos"
+        if there:
+            folder.mkdir()
+        shown = [self.of("yard" if number % 3 else "front door", number) for number in range(9)]
+        deliver(shown, [AnnotatedVideos(folder)])
+        assert numbers_in(folder / "front door.mp4") == [0, 3, 6]
+        assert numbers_in(folder / "yard.mp4") == [1, 2, 4, 5, 7, 8]
+        assert clips.times_of(folder / "front door.mp4") == pytest.approx([0.0, 0.3, 0.6], abs=0.001)
+
+    def test_no_prediction_makes_no_folder(self, tmp_path: Path):
+        deliver([], [AnnotatedVideos(tmp_path / "videos")])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_error_in_one_leaves_all_finished(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        output = AnnotatedVideos(tmp_path)
+        for number in range(4):
+            output.write(self.of("a" if number % 2 else "b", number))
+        first = output._videos["b"]
+        monkeypatch.setattr(first, "close", failing)
+        with pytest.raises(VitedgeError, match="broken"):
+            output.close()
+        monkeypatch.undo()
+        first.close()
+        assert numbers_in(tmp_path / "a.mp4") == [1, 3]
+
+    def test_what_holds_something_is_no_folder_for_videos(self, tmp_path: Path):
+        (tmp_path / "kept").touch()
+        with pytest.raises(UsageError, match="is not empty"):
+            AnnotatedVideos(tmp_path)
+        with pytest.raises(UsageError, match="is a file"):
+            AnnotatedVideos(tmp_path / "kept")
+        with pytest.raises(UsageError, match="is not a folder"):
+            AnnotatedVideos(tmp_path / "no" / "videos")
+
+
+def failing() -> None:
+    raise VitedgeError("broken")
 
 
 def interrupted(*_: object) -> None:
