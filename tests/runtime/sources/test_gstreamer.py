@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError, VitedgeError
+from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources import csi, gst_process
 from vitedge.runtime.sources.csi import csi_elements, parse_cameras
@@ -26,6 +28,7 @@ from vitedge.runtime.sources.gst_errors import pipeline_error
 from vitedge.runtime.sources.gstreamer import open_pipeline, parse_pipeline
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import CameraOptions, SourceOptions
+from vitedge.testing import FakeEngine
 
 pytest.importorskip("av")
 
@@ -387,6 +390,38 @@ class TestEnds:
             os.waitpid(pid, 0)
             assert next(frames) is not None
             assert len(list(itertools.islice(frames, 5))) == 5
+
+
+class TestStreams:
+    @pytest.fixture
+    def classifier(self) -> Iterator[Classifier]:
+        engine = FakeEngine(lambda frame: frame.mean(axis=(0, 1)), input_size=(32, 32))
+        preprocessing = Preprocessing(input_size=(32, 32), resize_size=(32, 32))
+        with Classifier(engine, preprocessing, labels=["red", "green", "blue"]) as opened:
+            yield opened
+
+    @pytest.mark.usefixtures("no_orphans")
+    def test_a_pipeline_that_crashes_is_started_again(self, classifier: Classifier):
+        before = children()
+        with classifier.stream(f"{LIVE} ! identity name=x", policy="every") as stream:
+            epochs = []
+            for prediction in stream:
+                epochs.append(prediction.epoch)
+                if len(epochs) == 3:
+                    for child in children() - before:
+                        os.kill(child, signal.SIGKILL)
+                if epochs.count(1) == 3:
+                    break
+        assert epochs == sorted(epochs)
+        assert set(epochs) == {0, 1}
+
+    @pytest.mark.usefixtures("no_orphans")
+    def test_stop_while_nothing_comes(self, classifier: Classifier):
+        stream = classifier.stream("gst:videotestsrc is-live=true ! video/x-raw,framerate=1/1", policy="every")
+        next(stream)
+        threading.Timer(0.1, stream.stop).start()
+        assert list(stream) == []
+        stream.close()
 
 
 class TestCsi:
