@@ -36,6 +36,7 @@ _NARROW_RANGE, _FULL_RANGE = 1, 2
 _BICUBIC = 4
 """OpenCV's choice, for pixel formats whose chroma is interpolated."""
 _DISPLAY_MATRIX = 36
+_SMALL = 16
 
 
 class Converter:
@@ -124,9 +125,14 @@ def _view(plane: Any, rows: int, columns: int) -> Plane:
 
 
 def orientation_of(picture: Any) -> int:
-    """Return the EXIF orientation by which a ``VideoFrame`` is shown; 1 if it states none, or another angle."""
+    """Return the EXIF orientation by which a ``VideoFrame`` is shown; 1 if it states none, or another angle.
+
+    PyAV ties a frame whose side data is read into a cycle, which keeps its memory until Python looks for cycles. So the
+    side data is read from a small copy.
+    """
+    small = picture.reformat(width=_SMALL, height=_SMALL, format="gray")
     try:
-        matrix = np.frombuffer(bytes(picture.side_data["DISPLAYMATRIX"]), dtype=np.int32)
+        matrix = np.frombuffer(bytes(small.side_data["DISPLAYMATRIX"]), dtype=np.int32)
     except KeyError:
         return AS_STORED
     return orientation_of_matrix(matrix.tolist()) if matrix.nbytes == _DISPLAY_MATRIX else AS_STORED
