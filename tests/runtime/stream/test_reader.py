@@ -127,7 +127,7 @@ class TestStates:
         assert len(read.ends) == 1
 
     def test_of_one_that_stalls(self, camera: FakeCamera):
-        with Read(opens(camera), stall_timeout=0.05) as read:
+        with Read(opens(camera), stall_timeout=0.05, read_timeout=3600.0) as read:
             assert until(read.saw("online"))
             camera.go_silent()
             assert until(read.saw("stalled"))
@@ -371,7 +371,9 @@ class TestNotices:
 def test_ten_thousand_reconnections_cost_no_memory_and_no_thread(caplog: pytest.LogCaptureFixture):
     caplog.set_level("ERROR", "vitedge")
 
-    def connect(*_: object) -> FrameSource:
+    def connect(number: int, _: float) -> FrameSource:
+        if number % 2:
+            raise FrameSourceError("refused", cause="refused")
         return FakeSource([FRAME], live=True, error=FrameSourceError("over", cause="eof"))
 
     counted = [0, -1]
