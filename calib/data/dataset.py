@@ -204,7 +204,7 @@ def load_calibration_images(
     Raises:
         CalibrationError: no image can be read.
         FrameSourceError: the video cannot be read.
-        MissingExtraError: Pillow, or OpenCV for a video, is not installed.
+        MissingExtraError: Pillow, or PyAV for a video, is not installed.
     """
     digest, preprocess = DatasetDigest(), Preprocessor(preprocessing)
     frames = _allocate(len(images), preprocessing)

@@ -24,8 +24,8 @@ def open_dataset(path: str | Path, *, limit: int | None = None) -> ImageFolder |
     Raises:
         CalibrationError: the path does not exist, holds no image or is a single image; or a line of the list names
             no file.
-        FrameSourceError: the path is a file that OpenCV cannot read as a video.
-        MissingExtraError: the path is a video, and OpenCV is not installed.
+        FrameSourceError: the path is a file that FFmpeg cannot read as a video.
+        MissingExtraError: the path is a video, and PyAV is not installed.
     """
     place = Path(path)
     if is_image_name(place) and is_file(place):

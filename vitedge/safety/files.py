@@ -221,7 +221,7 @@ def _check_values(value: object) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether text can be encoded as UTF-8; OpenCV crashes on a file name that cannot."""
+    """Return whether text can be encoded as UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 

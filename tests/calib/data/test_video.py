@@ -65,6 +65,21 @@ def test_frames_that_do_not_come_have_no_pixels(clip: Path, tmp_path: Path) -> N
     assert [picture.pixels is None for picture in pictures] == [False] * 3 + [True] * 2
 
 
+def test_damaged_frames_are_left_out(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (192, 320, 3), dtype=np.uint8)
+    path = clips.write_pictures(tmp_path / "clip.avi", [noise] * FRAMES, height=192, width=320)
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"\xff\xd8\xff", len(content) // 2)
+    end = content.index(b"\xff\xd9", begin)
+    middle = (begin + end) // 2
+    content[middle:end] = b"\xff\xd9".ljust(end - middle, b"\0")
+    path.write_bytes(content)
+    frames = VideoFrames.open(path)
+    (missing,) = set(range(FRAMES)) - {file.frame for file in frames.files}
+    assert 0 < missing < FRAMES - 1
+    assert [picture.file for picture in frames.decode() if picture.pixels is not None] == list(frames.files)
+
+
 def test_frames_are_loaded_shuffled_and_with_their_own_pixels(clip: Path) -> None:
     size = (96, 128)
     photos_of = VideoFrames.open(clip).load(Preprocessing(size, size))
