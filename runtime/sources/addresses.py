@@ -67,7 +67,7 @@ def _reading(scheme: str, body: str, place: int) -> Address | None:
     user, password = None, None
     if place >= 0:
         name, colon, secret = body[:place].partition(":")
-        if not colon and re.search(r"[/?#]", name):
+        if re.search(r"[/?#]", name):  # a password may hold these, a user hardly
             return None
         user, password = _encoded(name), _encoded(secret) if colon else None
     return Address(scheme, user, password, match["host"], port, body[match.end() :])

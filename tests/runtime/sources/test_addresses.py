@@ -81,3 +81,12 @@ def test_most_passwords_as_they_are(host: str, password: str) -> None:
     assert parts is not None
     assert unquote(parts.password or "") == password
     assert str(parts).count("@") == 1
+
+
+@pytest.mark.parametrize(
+    "rest", ["/live?time=12:30&mail=a@b", "/live?a=1:2&transport=udp&mail=a@b", "/user=admin:x@y", "/a#b:c@d"]
+)
+def test_an_at_sign_of_a_path_or_query_ends_no_password(rest: str) -> None:
+    found = split_address(f"rtsp://camera{rest}")
+    assert found is not None
+    assert (found.user, found.host, found.rest) == (None, "camera", rest)
