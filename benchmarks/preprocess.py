@@ -28,8 +28,8 @@ Contender = Callable[[Image], Image]
 
 FRAME_SIZES = ((1280, 720), (640, 480), (1920, 1080), (500, 333), (455, 256))
 RESIZE, CROP = 256, 224
-SATURATIONS = (0.3, 1.0)
-"""How far colours of the frames in the second table are from grey; at 1 many lie beyond black or white."""
+SATURATIONS = (0.5, 2.0)
+"""How far colours of the frames in the second table are from grey; at 2 many lie beyond black or white."""
 REFERENCE = "timm: PIL"
 
 
