@@ -233,10 +233,7 @@ class VideoWriter:
 
 
 class _File:
-    """A new file that takes no more bytes after an error.
-
-    Finishing a video overwrites its beginning. If its end is not on the disk, that would destroy it.
-    """
+    """A new file for FFmpeg, which writes nothing after an error, so that what is on the disk stays whole."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -245,11 +242,11 @@ class _File:
 
     @property
     def is_good(self) -> bool:
-        """Whether all bytes were written."""
+        """Whether there was no error."""
         return self._error is None
 
     def fail(self, error: BaseException) -> BaseException:
-        """Take no more bytes, and return the first error."""
+        """Note an error, and return the first one."""
         self._error = self._error or error
         return self._error
 
@@ -257,18 +254,15 @@ class _File:
         """Write all bytes.
 
         Raises:
-            OSError: there was an error; ``fail`` tells which. FFmpeg would swallow a KeyboardInterrupt.
+            OSError: not all were written; ``fail`` tells why. FFmpeg would swallow a KeyboardInterrupt.
         """
-        if self._error is None:
-            try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
-            except BaseException as error:  # noqa: BLE001
-                self._error = error
-            else:
-                return len(data)
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except BaseException as error:
+            raise OSError(errno.EIO, str(self.fail(error))) from error
+        return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a place."""

@@ -218,6 +218,17 @@ class TestAnnotatedVideo:
         deliver(shown, [AnnotatedVideo(path)])
         assert clips.times_of(path) == pytest.approx([0.0, 0.5, 3.0, 3.5], abs=0.001)
 
+    def test_a_finished_mp4_has_one_index_and_no_fragments(self, tmp_path: Path):
+        path = tmp_path / "out.mp4"
+        deliver([timed(number, number / 5) for number in range(20)], [AnnotatedVideo(path)])
+        content, boxes, place = path.read_bytes(), [], 0
+        while place < len(content):
+            size = int.from_bytes(content[place : place + 4], "big")
+            boxes.append(content[place + 4 : place + 8])
+            place += size if size > 1 else int.from_bytes(content[place + 8 : place + 16], "big")
+        assert b"moof" not in boxes
+        assert boxes[-1] == b"moov"
+
     def test_a_player_may_seek_every_other_second(self, tmp_path: Path):
         path = tmp_path / "out.mp4"
         deliver([timed(0, float(second)) for second in range(9)], [AnnotatedVideo(path)])
