@@ -46,12 +46,11 @@ def test_embed(
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
     said = capsys.readouterr().out
     assert said.startswith("0 blue ")
-    assert "attempt 2: there is no" in said
+    assert "refused: rtsp://127.0.0.1:9/1 refuses the connection" in said
+    assert {"online None", "ended None", "ended"} <= set(said.splitlines())
     assert (tmp_path / "annotated.mp4").stat().st_size > 0
     assert len((tmp_path / "labels.jsonl").read_text().splitlines()) == 12
-    assert not [
-        thread for thread in threading.enumerate() if thread.name.startswith(("vitedge-reader", "vitedge-worker"))
-    ]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vitedge-")]
 
 
 def public_uses(code: str) -> Iterator[str]:
