@@ -18,7 +18,7 @@ from vitedge.testing import FakeSource
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 FRAMES = 6000
-RUNS = 60
+RUNS = 50
 MOST_GROWTH_MB = 5.0
 NOTHING = replace(
     drawn(0),
