@@ -256,6 +256,7 @@ class FakeConnection(FrameSource):
 
     def __init__(self, camera: FakeCamera, frame_of: Callable[[int], Image | Frame | None], fps: float) -> None:
         self.fps = fps
+        self._interval = 1.0 / fps
         self.closed = False
         self.cause: Cause | None = None
         self._camera = camera
@@ -275,7 +276,7 @@ class FakeConnection(FrameSource):
             if image is None:
                 return
             yield _framed(image, index)
-            due = max(due, time.monotonic() - 1.0) + 1.0 / self.fps
+            due = max(due, time.monotonic() - 1.0) + self._interval
 
     def close(self) -> None:
         """Disconnect; a second call does nothing."""
