@@ -39,8 +39,8 @@ GAINED = 0.5
 CATCHING_UP = 1.1
 CATCHING_UP_NS = SECOND // 2
 """Frames that come no faster than this many seconds a second are not catching up, however long their reads take."""
-LONGEST_BACKLOG_NS = 3 * SECOND
-"""Buffers hold no more; a sender that is faster for longer sends a recording."""
+LONGEST_BACKLOG_NS = 10 * SECOND
+"""No buffer takes longer to empty; a sender that is faster for longer sends a recording."""
 EARLY_NS = 5 * SECOND
 FRESH_NS, OLDEST_IN_DRIVER_NS = SECOND // 10, 10 * SECOND
 TYPICAL_DISTANCE_NS, LEAST_DISTANCE_NS = SECOND // 30, SECOND // 1000
@@ -105,8 +105,8 @@ class Backlog:
             waited_ns: how long the read took.
             gained_ns: by how much it came with less delay than any before it.
         """
-        if self._first is None:
-            self._first = at_ns, time_ns
+        if self._first is None or (self._first[1] is None and time_ns is not None):
+            self._first = at_ns, time_ns  # the first packets of RTSP may have no time
         distance = self._distance(time_ns)
         waited = waited_ns >= WAITED_FOR * distance
         if self.is_ahead:

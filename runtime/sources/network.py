@@ -21,6 +21,7 @@ from vitedge.runtime.sources.options import NetworkOptions, SourceOptions, optio
 from vitedge.runtime.sources.pyav import open_container
 from vitedge.runtime.sources.tracks import UNTIMED
 from vitedge.safety.files import is_unicode
+from vitedge.safety.limits import VIDEO_BYTES
 from vitedge.safety.redact import redact_address
 
 FORMATS = (
@@ -138,10 +139,13 @@ def _ffmpeg_options(parts: Address, options: NetworkOptions) -> dict[str, str]:
 
 
 def _is_finite(container: Any) -> bool:
-    """Whether the server states the length of the video: in bytes, or in a playlist that has an end."""
+    """Return whether the server states the length of the video: in bytes, or in a playlist that has an end.
+
+    Some cameras state an enormous length for a stream that never ends.
+    """
     if container.format.name in ("hls", "dash"):
         return container.duration is not None
-    return bool(container.format.name != "rtsp" and container.size > 0)
+    return bool(container.format.name not in ("rtsp", "mpjpeg") and 0 < container.size <= VIDEO_BYTES)
 
 
 def _is_end(error: BaseException, kind: str) -> bool:

@@ -259,11 +259,22 @@ class TestBacklog:
 
     def test_a_recording_that_is_sent_as_fast_as_it_can_is_handed_out_at_last(self) -> None:
         clock = TimestampClock()
-        for index in range(3000):
+        for index in range(6000):
             clock.arrived(index * 33 * MILLISECOND, START + index * 2 * MILLISECOND, 0)
             if clock.backlog:
                 last = index * 2 * MILLISECOND
         assert last <= LONGEST_BACKLOG_NS
+        assert not clock.backlog
+
+    def test_a_long_queue_is_emptied_though_the_first_packet_has_no_time(self) -> None:
+        """As by RTSP; 30 s that were not read, at twice the speed of the camera."""
+        clock = TimestampClock()
+        clock.arrived(None, START, 0)
+        flags = []
+        for index in range(500):
+            clock.arrived(index * 33 * MILLISECOND, START + index * 15 * MILLISECOND, 0)
+            flags.append(clock.backlog)
+        assert all(flags)
 
     def test_a_pause_of_the_reader_does_not_end_it_for_good(self) -> None:
         """The machine was busy with something else while two of a second's frames were read."""

@@ -356,6 +356,26 @@ def segment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clips.write_clip(tmp_path_factory.mktemp("segment") / "segment.ts", 20, codec="MPG2")
 
 
+@pytest.mark.parametrize("length", [1 << 31, 1 << 62])
+def test_a_camera_that_states_a_length_is_live(length: int) -> None:
+    """Some do, because their web server must state one."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            head = MULTIPART.replace(b"\r\n\r\n", f"\r\nContent-Length: {length}\r\n\r\n".encode())
+            connection.sendall(head + multipart(4))
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        with open_network(f"http://127.0.0.1:{server.getsockname()[1]}/cam", QUICK) as source:
+            assert source.live
+    finally:
+        server.close()
+
+
 class TestFinite:
     @pytest.mark.parametrize("suffix", ["avi", "ts", "mp4"])
     def test_a_video_behind_an_address_is_a_file(
