@@ -234,3 +234,15 @@ def near_clipped(planes: YuvPlanes, preprocessing: Preprocessing) -> NDArray[np.
         dense(pillow_taps(FILTERS[preprocessing.interpolation], axis)) != 0 for axis in (window.rows, window.columns)
     )
     return (down.astype(np.float32) @ clipped @ across.T.astype(np.float32)) > 0
+
+
+@pytest.mark.parametrize("pairs", ["nv12", "nv21"])
+def test_a_picture_has_the_same_colours_in_pairs_and_in_planes(pairs: str) -> None:
+    av = pytest.importorskip("av")
+    pictures = pytest.importorskip("vitedge.runtime.sources.pictures")
+    rgb = np.random.default_rng(0).integers(60, 190, (600, 800, 3), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+    converter, preprocessor = pictures.Converter(), Preprocessor(CAMERA)
+    one, other = (pictures.planes_of(each, converter) for each in (frame, frame.reformat(format=pairs)))
+    np.testing.assert_array_equal(one.bgr(), other.bgr())
+    np.testing.assert_array_equal(preprocessor(one), preprocessor(other))
