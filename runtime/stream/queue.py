@@ -85,7 +85,8 @@ class JobQueue:
                 return False
             self._ordered.append(job)
             self._waiting.append(job)
-            self._work.notify()
+            if self._is_wanted():
+                self._work.notify()
             return True
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -195,11 +196,14 @@ class JobQueue:
 
     def _want(self) -> None:
         self._wanted += 1
-        self._work.notify()
+        if self._waiting:
+            self._work.notify()
+
+    def _is_wanted(self) -> bool:
+        return self._wanted > 0 or not self._newest_only
 
     def _has_work(self) -> bool:
-        wanted = self._wanted > 0 or not self._newest_only
-        return self._stopped or (bool(self._waiting) and wanted) or (self._finished and not self._waiting)
+        return self._stopped or (bool(self._waiting) and self._is_wanted()) or (self._finished and not self._waiting)
 
     def _has_answer(self) -> bool:
         if self._parked and threading.current_thread().daemon:
