@@ -23,7 +23,8 @@ from vitedge.runtime.sources.causes import (
 
 av = pytest.importorskip("av")
 
-SERVER = Server("rtsp://***@192.168.1.20:554/cam", "rtsp", "192.168.1.20", 554, True, 10.0, 5.0)
+SERVER = Server("http://***@192.168.1.20:8080/cam", "http", "192.168.1.20", 8080, True, 10.0, 5.0)
+RTSP = Server("rtsp://***@192.168.1.20:554/cam", "rtsp", "192.168.1.20", 554, True, 10.0, 5.0)
 
 
 def ffmpeg(number: int) -> BaseException:
@@ -87,8 +88,15 @@ def test_texts_of_different_causes_differ() -> None:
     assert len(texts) == 6
 
 
+def test_invalid_data_by_rtsp_is_a_broken_answer() -> None:
+    error = opening_error(ffmpeg(NUMBERS["INVALIDDATA"][0]), RTSP, 1.0)
+    assert error.cause == "network"
+    assert "mid-answer" in error.problem
+
+
 def test_invalid_data_at_the_end_of_the_time_is_silence() -> None:
     number = NUMBERS["INVALIDDATA"][0]
+    assert opening_error(ffmpeg(number), RTSP, 10.0).cause == "timeout"
     assert opening_error(ffmpeg(number), SERVER, 10.0).cause == "timeout"
     assert opening_error(ffmpeg(number), SERVER, 9.0).cause == "no_video"
 
