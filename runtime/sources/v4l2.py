@@ -29,7 +29,10 @@ LARGEST_CAMERA = 1 << 20
 """Linux's limit for the devices of a kind."""
 SLOW_CAMERA_FPS = 15.0
 LOOK_SECONDS = 0.002
-"""How often a camera is asked for its next frame. Its driver knows when it was captured, so that its age stays true."""
+"""How often a camera is asked for a frame that is due. Its driver knows when it was captured, so its age stays true."""
+NOT_DUE = 0.7
+"""No frame is due within this part of an interval after the one before it."""
+LONGEST_WAIT = 0.5
 FORMATS = {
     "MJPG": "mjpeg",
     "JPEG": "mjpeg",
@@ -107,6 +110,8 @@ class _CameraContainer:
         self._container = container
         self._stopped = stopped
         self._timeout = timeout
+        rate = container.streams.video[0].average_rate if container.streams.video else None
+        self._not_due = min(NOT_DUE / float(rate), LONGEST_WAIT) if rate else 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._container, name)
@@ -123,8 +128,7 @@ class _CameraContainer:
             try:
                 packet = next(packets, None)
             except BlockingIOError:
-                self._check_time(last)
-                self._stopped.wait(LOOK_SECONDS)
+                self._wait(time.monotonic() - last)
                 packets = self._container.demux(*streams)
                 continue
             if packet is None:
@@ -135,9 +139,10 @@ class _CameraContainer:
             else:
                 self.damaged += 1
 
-    def _check_time(self, last: float) -> None:
-        if time.monotonic() - last > self._timeout:
+    def _wait(self, since_last: float) -> None:
+        if since_last > self._timeout:
             raise TimeoutError(errno.ETIMEDOUT, "no frame in time")
+        self._stopped.wait(max(LOOK_SECONDS, self._not_due - since_last))
 
 
 def open_camera(device: int | Path, options: CameraOptions | None = None) -> CameraFrames:
