@@ -175,6 +175,7 @@ def open_camera(device: int | Path, options: CameraOptions | None = None) -> Cam
         raise _missing(path, name)
     container = _negotiate(av, path, name, options)
     try:
+        _check_depth(container, name)
         notices = _differences(container, path, name, options)
         return CameraFrames(container, path, name, options, notices)
     except BaseException:
@@ -230,6 +231,18 @@ def _requests(options: CameraOptions) -> Iterator[dict[str, str]]:
     if rate:
         yield common | wanted
         yield common
+
+
+def _check_depth(container: Any, name: str) -> None:
+    """Refuse grey of more than 8 bits, as thermal and depth cameras send: the upper 8 bits show next to nothing."""
+    form = next((stream.codec_context.pix_fmt or "" for stream in container.streams.video), "")
+    if form.startswith("gray1"):
+        raise FrameSourceError(
+            f"{name} sends grey values of more than 8 bits ({form})",
+            expected="a format of 8 bits, because nobody knows which range of values the model should see",
+            fix="scale the values yourself, and yield arrays: vitedge.FrameIterable(frames, live=True)",
+            cause="codec",
+        )
 
 
 def _differences(container: Any, path: Path, name: str, options: CameraOptions) -> tuple[str, ...]:

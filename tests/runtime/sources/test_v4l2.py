@@ -286,6 +286,13 @@ class TestFrames:
             open_camera(camera.path)
         assert camera.opened[0].closed
 
+    def test_grey_of_16_bits_is_refused_with_a_reason(self, attach):
+        camera = attach(takes=("gray16le",), formats=("Y16",))
+        with pytest.raises(FrameSourceError, match="more than 8 bits") as raised:
+            open_camera(camera.path)
+        assert raised.value.cause == "codec"
+        assert camera.opened[0].closed
+
     def test_the_driver_says_when_a_frame_was_captured(self, attach):
         with open_camera(attach(script=[5.0, 40.0, 7.0]).path) as source:
             ages = []
