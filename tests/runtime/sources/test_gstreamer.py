@@ -32,6 +32,8 @@ from vitedge.testing import FakeEngine
 
 pytest.importorskip("av")
 
+import clips
+
 pytestmark = pytest.mark.timeout(120)
 
 SMALL = "video/x-raw,width=320,height=240,framerate=30/1"
@@ -154,6 +156,11 @@ class TestFrames:
             frames = list(source)
         assert [frame.image.shape for frame in frames] == [(241, 322, 3)] * 2
         assert frames[0].image.min() > 240
+
+    def test_a_name_with_a_space_and_other_letters(self, tmp_path: Path):
+        clips.write_clip(tmp_path / "clip ü.avi", 5)
+        with open_source(f'gst:filesrc location="{tmp_path}/clip ü.avi" ! decodebin') as source:
+            assert [clips.number_of(frame.image) for frame in source] == [0, 1, 2, 3, 4]
 
     @pytest.mark.parametrize("size", [(1, 1), (2, 2), (322, 241), (325, 240), (3840, 2160)])
     def test_sizes(self, size: tuple[int, int]):
