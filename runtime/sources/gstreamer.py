@@ -217,7 +217,7 @@ def _open(elements: list[str], name: str, options: SourceOptions, *, live: bool 
         container = av.open(
             process,
             format="matroska",
-            options={"analyzeduration": "0", "probesize": "32"},
+            container_options={"analyzeduration": "0", "probesize": "32"},
             buffer_size=READ_BYTES,
             metadata_errors="replace",
         )
