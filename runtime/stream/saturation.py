@@ -47,4 +47,3 @@ class Saturation:
     def forget(self, now: float) -> None:
         """Forget the past, in which something else kept the processors busy or another way of working began."""
         self._since = now
-        self._jobs.clear()
