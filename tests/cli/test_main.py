@@ -117,7 +117,12 @@ def test_a_name_may_begin_with_a_dash(
     (tmp_path / "--clip.mp4").touch()
     parser, _ = build_parser()
     namespace = parser.parse_args(["run", "a.bundle", *given, "--jsonl", "-", "--max-frames", "3"])
-    assert (namespace.bundle, namespace.source, namespace.jsonl, namespace.max_frames) == ("a.bundle", parsed, "-", 3)
+    assert (namespace.bundle, namespace.source, namespace.jsonl, namespace.max_frames) == (
+        "a.bundle",
+        [parsed],
+        "-",
+        3,
+    )
 
 
 @pytest.mark.parametrize("following", [["--policy", "latest"], ["--polcy"], ["-h"], []])
