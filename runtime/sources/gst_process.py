@@ -6,7 +6,6 @@ ends it. The kernel kills the child when that thread ends, so that it does not o
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import re
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Sequence
 
@@ -29,8 +27,6 @@ LINES_KEPT = 200
 LINE_BYTES = 4_096
 GRACE_SECONDS = 2.0
 """Seconds for a pipeline to give its camera back before it is killed."""
-EXIT_SECONDS = 0.5
-"""Seconds for all pipelines together at the end of the interpreter, after which the kernel kills them."""
 LOOK_MILLISECONDS = 50
 """How often a thread that waits for the child looks whether it shall end."""
 
@@ -90,7 +86,6 @@ class PipelineProcess:
         )
         self._process = os.getpid()
         self._thread.start()
-        _running.add(self)
 
     def is_live(self, timeout: float) -> bool:
         """Wait until GStreamer has said whether the pipeline is live, and return it; False if it said nothing."""
@@ -237,22 +232,6 @@ class PipelineProcess:
         if is_ours and child is not None and child.poll() is None:
             with contextlib.suppress(OSError):
                 os.killpg(child.pid, number)
-
-
-_running: weakref.WeakSet[PipelineProcess] = weakref.WeakSet()
-
-
-def _end_all() -> None:
-    """Run when the interpreter exits: let pipelines give their cameras back."""
-    left = [each for each in _running if not each.wait(0)]
-    for process in left:
-        process.stop()
-    deadline = time.monotonic() + EXIT_SECONDS
-    for process in left:
-        process.wait(max(0.0, deadline - time.monotonic()))
-
-
-atexit.register(_end_all)
 
 
 def _is_readable(descriptor: int) -> bool:

@@ -6,10 +6,12 @@ GStreamer are needed.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import re
 import shlex
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,8 @@ from vitedge.safety.redact import redact_address
 ENDING = "videoconvert ! video/x-raw,format=I420 ! matroskamux streamable=true ! fdsink fd={descriptor} sync=false"
 """Appended to every pipeline. ``matroskamux`` keeps the timestamps of raw frames, which few containers do."""
 READ_BYTES = 1 << 20
+EXIT_SECONDS = 0.5
+"""Seconds for all children together at the end of the interpreter, after which the kernel kills them."""
 END_SECONDS = 1.0
 """Seconds that a child has to say why it ended, after its last frame."""
 NAME_CHARACTERS = 120
@@ -64,11 +68,32 @@ class PipelineFrames(Decoded):
             clock=TimestampClock(),
             failed=lambda _, delivered: _reading_error(process, name, delivered),
         )
+        _pipelines.add(self)
 
     def close(self) -> None:
         """End the pipeline."""
         self._process.stop()
         super().close()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the child has ended, which has given its camera back by then."""
+        self._process.wait(timeout)
+
+
+_pipelines: weakref.WeakSet[PipelineFrames] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """Run when the interpreter exits: close what was left open, and let children give their cameras back."""
+    ours = [each for each in _pipelines if not each._inherited]
+    for each in ours:
+        each._close_abandoned()
+    deadline = time.monotonic() + EXIT_SECONDS
+    for each in ours:
+        each.wait(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_end_all)
 
 
 class _PipelineContainer:

@@ -23,6 +23,7 @@ from vitedge.errors import FrameSourceError, MissingExtraError, UsageError, Vite
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources import csi, gst_process
+from vitedge.runtime.sources import gstreamer as gstreamer_module
 from vitedge.runtime.sources.csi import csi_elements, parse_cameras
 from vitedge.runtime.sources.gst_errors import pipeline_error
 from vitedge.runtime.sources.gstreamer import open_pipeline, parse_pipeline
@@ -368,6 +369,20 @@ class TestEnds:
         assert len(pids) == 1
         assert eventually(lambda: gone(pids[0]))
 
+    def test_a_daemon_thread_that_reads_at_the_end_says_nothing(self):
+        program = textwrap.dedent(
+            """
+            import threading, time
+            from vitedge.runtime.sources.open import open_source
+            source = open_source("gst:videotestsrc is-live=true ! video/x-raw,framerate=100/1")
+            threading.Thread(target=lambda: list(source), daemon=True).start()
+            time.sleep(0.2)
+            """
+        )
+        for _ in range(3):
+            ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=100, check=False)
+            assert (ended.returncode, ended.stderr) == (0, b"")
+
     def test_ctrl_c_ends_a_program_that_reads_in_its_main_thread(self):
         program = textwrap.dedent(
             """
@@ -392,7 +407,7 @@ class TestEnds:
             next(frames)
             pid = os.fork()
             if pid == 0:
-                gst_process._end_all()
+                gstreamer_module._end_all()
                 os._exit(0)
             os.waitpid(pid, 0)
             assert next(frames) is not None
