@@ -87,7 +87,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--reconnect",
         action=argparse.BooleanOptionalAction,
-        help="connect again, also when the first connection fails; never (default: once it was online)",
+        help="go on trying, also when the first connection fails; or end with the first error "
+        "(default: connect a camera again that was online)",
     )
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the engine of the bundle's target")
