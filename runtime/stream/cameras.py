@@ -31,13 +31,12 @@ from vitedge.runtime.stream.opening import Opening, StreamSource
 from vitedge.runtime.stream.pipeline import Pipeline
 from vitedge.runtime.stream.predictions import PredictionStream, check_arguments
 from vitedge.runtime.stream.queue import Job
-from vitedge.runtime.stream.reader import Reader
+from vitedge.runtime.stream.reader import Reader, words_of
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.saturation import Saturation
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
 from vitedge.runtime.stream.stats import DROP_CAUSES, StreamStats
 from vitedge.runtime.stream.workers import FrameClassifier, classified
-from vitedge.safety.redact import redact
 
 logger = logging.getLogger("vitedge")
 
@@ -327,7 +326,7 @@ class _Pipeline(Pipeline):
         else:
             camera.error = error.__cause__ if isinstance(error, _FirstOpeningError) else error
             if error is not None:
-                logger.warning("%s has ended: %s", camera.name, _words(error))
+                logger.warning("%s has ended: %s", camera.name, words_of(error))
             self._jobs.finish_camera(camera.name)
 
     def _report_camera(self, camera: _Camera, change: StateChange) -> None:
@@ -410,17 +409,13 @@ class _Pipeline(Pipeline):
         (_, first), *rest = failed
         causes = {getattr(error, "cause", None) for _, error in failed}
         final = FrameSourceError(
-            "; ".join(f"{name}: {_words(error)}" for name, error in failed),
+            "; ".join(f"{name}: {words_of(error)}" for name, error in failed),
             expected=first.expected if isinstance(first, VitedgeError) and not rest else "cameras that go on",
             fix=first.fix if isinstance(first, VitedgeError) and not rest else "",
             cause=causes.pop() if len(causes) == 1 else None,
         )
         final.__cause__ = first
         return final
-
-
-def _words(error: BaseException) -> str:
-    return error.problem if isinstance(error, VitedgeError) else f"{type(error).__name__}: {redact(str(error))}"
 
 
 def _summed(cameras: Sequence[StreamStats]) -> StreamStats:

@@ -519,7 +519,7 @@ class Reader:
         cause = error.cause if isinstance(error, FrameSourceError) else None
         if self._state.state == "ended" or (state, cause) == (self._state.state, self._state.cause):
             return
-        self._state = StateChange(state, cause, _words(error), epoch=self._epoch, attempt=attempt)
+        self._state = StateChange(state, cause, words_of(error), epoch=self._epoch, attempt=attempt)
         if error is not None and state != "ended":
             logger.warning("%s is %s: %s", terminal(self.name), state, terminal(self._state.message))
         elif state == "online" and self._epoch > 0:
@@ -527,7 +527,8 @@ class Reader:
         self._on_state(self._state)
 
 
-def _words(error: BaseException | None) -> str:
+def words_of(error: BaseException | None) -> str:
+    """Return an error in one line without secrets; an empty text without an error."""
     if error is None:
         return ""
     return error.problem if isinstance(error, VitedgeError) else f"{type(error).__name__}: {redact(str(error))}"
