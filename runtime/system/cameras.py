@@ -148,7 +148,9 @@ def lasting_path(path: Path) -> Path | None:
     if path.parent in (DEVICES / "v4l" / "by-id", DEVICES / "v4l" / "by-path"):
         return path
     by_id, by_path = (_link_to(path, DEVICES / "v4l" / folder) for folder in ("by-id", "by-path"))
-    return by_path or by_id if _has_a_twin(path) else by_id or by_path
+    if by_id is None or by_path is None:
+        return by_id or by_path
+    return by_path if _has_a_twin(path) else by_id
 
 
 def permission_fix(path: Path, error: OSError) -> str:
