@@ -14,7 +14,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -446,7 +446,7 @@ def _sources(cameras: Mapping[str, StreamSource] | str | Path) -> Mapping[str, S
             raise UsageError(f"a camera is named {name[:40]!r}…", expected=f"at most {NAME_LENGTH} characters")
     seen: dict[int, str] = {}
     for name, source in cameras.items():
-        if isinstance(source, FrameSource) and seen.setdefault(id(source), name) != name:
+        if isinstance(source, FrameSource | Iterator) and seen.setdefault(id(source), name) != name:
             raise UsageError(f"{seen[id(source)]} and {name} are one source", expected="a source for each camera")
     return dict(cameras)
 

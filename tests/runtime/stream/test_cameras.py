@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -578,8 +578,8 @@ class TestArguments:
         with pytest.raises(FrameSourceError, match="cannot be read"):
             Streams(Counting(), str(tmp_path / "none.streams"))
 
-    def test_one_source_under_two_names_is_refused(self):
-        source = camera()
+    @pytest.mark.parametrize("source", [camera(), iter([picture(0)])])
+    def test_one_source_under_two_names_is_refused(self, source: FakeSource | Iterator[np.ndarray]):
         with pytest.raises(UsageError, match="door and yard are one source"):
             Streams(Counting(), {"door": source, "yard": source})
 
