@@ -24,8 +24,8 @@ REQUIRE_ALL = os.environ.get("VITEDGE_REQUIRE_ALL") == "1"
 PATIENCE = float(os.environ.get("VITEDGE_PATIENCE", "1"))
 """What the time limits of tests are multiplied by, for machines that are emulated."""
 X86_64_ONLY = ("tensorrt", "cuda", "make references", "chromium")
-"""What the reason of a skip names where nothing, or not every version, is published for other processors, or where it is
-too slow when they are emulated."""
+"""What the reason of a skip names where nothing is published for other processors, or not every version of it, or where
+an emulated one is too slow for it."""
 MACHINE_MAY_REFUSE = (
     "not root with writable control groups",
     "not root with a mount namespace",
