@@ -48,7 +48,7 @@ class AnnotatedVideo(Owned):
         format_of(self._path)
         require("av", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
-        self._fps = fps or UNKNOWN_FPS
+        self._fps = fps if fps is not None and fps > 0 else UNKNOWN_FPS
         self._realtime = realtime
         self._rate = RateMeter()
         self._writer: VideoWriter | None = None

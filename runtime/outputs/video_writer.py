@@ -25,8 +25,10 @@ KEYFRAME_SECONDS = 2.0
 """Seconds between two frames that a player may seek to."""
 THREADS = 2
 """Threads of the encoder, which leave the other cores to inference."""
-LARGEST_RATE = 1001
-"""Denominator of frame rates: 30000/1001 is exact."""
+DENOMINATOR = 1001
+"""Largest denominator of a frame rate: 30000/1001 is exact."""
+RATES = (1 / DENOMINATOR, 240.0)
+"""Least and largest frame rate of a file; some sources state 90000."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class VideoWriter:
     def __init__(self, path: Path, *, height: int, width: int, fps: float) -> None:
         self._av: Any = require("av", extra="camera", purpose="saving video")
         self._path = path
-        self._rate = Fraction(fps).limit_denominator(LARGEST_RATE)
+        self._rate = Fraction(min(max(fps, RATES[0]), RATES[1])).limit_denominator(DENOMINATOR)
         self._format = format_of(path)
         self._unit = 1 / self._rate if self._format.is_constant else Fraction(1, TICKS)
         self._step = 1 if self._format.is_constant else round(SHORTEST_STEP * TICKS)

@@ -108,9 +108,12 @@ def test_files_are_written(vitedge_run, clip: Path, tmp_path: Path):
 
 
 def test_a_clip_as_a_camera_keeps_its_length(vitedge_run, clip: Path, tmp_path: Path):
-    done = vitedge_run("--source", clip, "--policy", "latest", "--save", tmp_path / "out.avi")
+    saved = tmp_path / "out.mp4"
+    done = vitedge_run("--source", clip, "--policy", "latest", "--jsonl", "-", "--save", saved)
+    times = [json.loads(line)["pts"] for line in done.stdout.splitlines()]
     assert done.returncode == 0
-    assert 49 <= len(clips.read_clip(tmp_path / "out.avi")) <= 51
+    assert clips.times_of(saved) == pytest.approx([time - times[0] for time in times], abs=0.001)
+    assert times[-1] == pytest.approx(49 / 25, abs=0.2)
 
 
 def test_a_folder_of_images_with_a_corrupt_one(vitedge_run, colour_frame, tmp_path: Path):

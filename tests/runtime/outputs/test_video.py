@@ -191,6 +191,15 @@ class TestAnnotatedVideo:
         assert clips.times_of(path) == pytest.approx(times, abs=0.001)
         assert duration_of(path) == pytest.approx(8.0 + 1 / 3.5, abs=0.01)
 
+    @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1e-9, 90_000.0])
+    @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+    def test_a_rate_that_no_source_has_is_bounded(self, suffix: str, fps: float, tmp_path: Path):
+        path = tmp_path / f"out{suffix}"
+        deliver([timed(number, number / 10) for number in range(5)], [AnnotatedVideo(path, fps=fps)])
+        assert numbers_in(path) == list(range(5))
+        if suffix == ".mp4":
+            assert clips.times_of(path) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4], abs=0.001)
+
     def test_an_avi_has_places_for_frames_of_a_constant_rate_alone(self, tmp_path: Path):
         path = tmp_path / "out.avi"
         times = (5.0, 5.1, 5.5, 5.52, 5.7)
