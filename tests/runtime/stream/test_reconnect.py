@@ -9,6 +9,8 @@ import pytest
 
 from vitedge.errors import Cause, EngineError, FrameSourceError, UsageError
 from vitedge.runtime.sources.base import Frame, FrameSource
+from vitedge.runtime.sources.options import CameraOptions, SourceOptions
+from vitedge.runtime.stream import opening as opening_module
 from vitedge.runtime.stream import reader as reader_module
 from vitedge.runtime.stream.reconnect import PERMANENT, Reconnect
 from vitedge.runtime.stream.stream import Stream
@@ -261,3 +263,61 @@ class TestStream:
         act(stream)
         assert list(stream) == []
         assert no_threads()
+
+
+class TestAddress:
+    """What is asked of ``open_source``, first and again."""
+
+    @pytest.fixture
+    def asked(self, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, SourceOptions | None]]:
+        asked: list[tuple[object, SourceOptions | None]] = []
+
+        def open_source(source: object, options: SourceOptions | None = None) -> FrameSource:
+            asked.append((source, options))
+            if source == "a list" and options is not None and options.open_timeout != 7.0:
+                raise UsageError("the list says another time")
+            opened = camera.open()
+            opened.options = CameraOptions(open_timeout=7.0, stall_timeout=3.0, fps=15.0)
+            if source == "v4l2:///dev/video0":
+                opened.lasting = "/dev/v4l/by-id/cam"
+            return opened
+
+        monkeypatch.setattr(opening_module, "open_source", open_source)
+        return asked
+
+    def again(self, reader: NumberReader, camera: FakeCamera, source: str) -> None:
+        with Stream(reader, source, reconnect=AT_ONCE) as stream:
+            next(stream)
+            camera.fail("eof")
+            camera.come_back()
+            assert next(each for each in stream if each.epoch).epoch == 1
+
+    def test_options_in_force_are_asked_for_again(
+        self, reader: NumberReader, camera: FakeCamera, asked: list[tuple[object, SourceOptions | None]]
+    ):
+        self.again(reader, camera, "rtsp://camera/1?fps=15")
+        assert asked[0] == ("rtsp://camera/1?fps=15", None)
+        assert asked[1] == ("rtsp://camera/1?fps=15", CameraOptions(open_timeout=7.0, stall_timeout=3.0, fps=15.0))
+
+    def test_attempts_have_their_own_time_to_open(
+        self, reader: NumberReader, camera: FakeCamera, asked: list[tuple[object, SourceOptions | None]]
+    ):
+        self.again(reader, camera, "rtsp://camera/1?open_timeout=7&subtype=0")
+        assert asked[1][0] == "rtsp://camera/1?subtype=0"
+
+    def test_an_address_in_a_list_keeps_its_own(
+        self, reader: NumberReader, camera: FakeCamera, asked: list[tuple[object, SourceOptions | None]]
+    ):
+        with Stream(reader, "a list", options=SourceOptions(open_timeout=7.0), reconnect=AT_ONCE) as stream:
+            next(stream)
+            connect = stream._pipeline.reader._connect
+            assert connect is not None
+            connect(1.0).close()
+        assert [options.open_timeout for _, options in asked if options] == [7.0, 1.0, 7.0]
+
+    def test_a_camera_is_found_under_the_path_that_lasts(
+        self, reader: NumberReader, camera: FakeCamera, asked: list[tuple[object, SourceOptions | None]]
+    ):
+        """Its number may be another one after it was plugged in again."""
+        self.again(reader, camera, "v4l2:///dev/video0")
+        assert [source for source, _ in asked[:2]] == ["v4l2:///dev/video0", "/dev/v4l/by-id/cam"]
