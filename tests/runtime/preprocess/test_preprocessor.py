@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from vitedge.runtime.preprocess import preprocessor as module
 from vitedge.runtime.preprocess.pillow_resample import ResizeAxis
 from vitedge.runtime.preprocess.preprocessor import KEPT_PLANS, Preprocessor, check_frame
 from vitedge.runtime.sources.images.reading import list_images, read_image
+from vitedge.runtime.sources.open import open_source
 from vitedge.safety.limits import IMAGE_SIDE
 
 Image = NDArray[np.uint8]
@@ -153,18 +155,15 @@ def photos(shared_data: Path) -> list[Image]:
 @pytest.fixture(scope="module")
 def video_frames(shared_data: Path) -> list[Image]:
     """A few frames of every clip, BGR."""
-    cv2 = pytest.importorskip("cv2")
-    return [frame for path in sorted((shared_data / "video").glob("*.m*")) for frame in some_frames(cv2, path)]
+    pytest.importorskip("av")
+    return [frame for path in sorted((shared_data / "video").glob("*.m*")) for frame in some_frames(path)]
 
 
-def some_frames(cv2: Any, path: Path) -> Iterator[Image]:
-    capture = cv2.VideoCapture(str(path))
-    for index in (0, 70, 140):
-        capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-        read, frame = capture.read()
-        assert read
-        yield frame
-    capture.release()
+def some_frames(path: Path) -> list[Image]:
+    with open_source(path) as source:
+        frames = [frame.image for frame in itertools.islice(source, 0, 141, 70)]
+    assert len(frames) == 3
+    return frames
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -18,7 +18,7 @@ from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.runtime.stream.stream import QUEUED_FRAMES, Stream
 from vitedge.testing import FakeSource
 
-pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
 import clips

@@ -21,7 +21,7 @@ from vitedge.runtime.stream import stream as stream_module
 from vitedge.runtime.stream.stream import Stream
 from vitedge.testing import FakeSource
 
-pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
 import clips

@@ -13,7 +13,7 @@ import pytest
 from vitedge.errors import EngineError
 from vitedge.runtime.stream.stream import WORKERS_PAY_FROM, Stream
 
-pytest.importorskip("cv2")
+pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
 import clips

@@ -17,7 +17,7 @@ from vitedge.runtime.classifier import Classifier
 from vitedge.testing import FakeEngine
 from vitedge.verbs.evaluate import measure
 
-pytest.importorskip("cv2")
+pytest.importorskip("av")
 pillow = pytest.importorskip("PIL.Image")
 
 import clips  # noqa: E402 - needs OpenCV
@@ -57,15 +57,9 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """A video whose matrix asks for a clockwise turn by 90 degrees."""
-    import cv2
-
-    path = tmp_path / "a.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:12] = 255
-    for _ in range(3):
-        writer.write(frame)
-    writer.release()
+    path = clips.write_pictures(tmp_path / "a.mp4", [frame] * 3, fps=10.0, codec="mp4v", height=48, width=64)
     return clips.with_matrix(path, struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30))
 
 
