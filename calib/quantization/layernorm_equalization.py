@@ -129,7 +129,7 @@ def best_equalization(
 
 def _by_group(matrix: NDArray[Any], groups: int) -> NDArray[Any]:
     """Split ``(rows, channels)`` into ``(groups, rows, channels / groups)``."""
-    return matrix.reshape(len(matrix), groups, -1).transpose(1, 0, 2)
+    return np.asarray(matrix.reshape(len(matrix), groups, -1).transpose(1, 0, 2))
 
 
 @dataclass(frozen=True)

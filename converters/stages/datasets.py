@@ -75,8 +75,8 @@ def find_datasets(request: Request) -> Datasets:
     limit = CALIBRATION_IMAGES if request.precision in ("int8", "fp8") else COMPARED_IMAGES
     evaluation = None if request.eval_data is None else _evaluation_images(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
-        calibration, selection = split(open_dataset(request.calib), limit)
-        return Datasets(calibration, None, selection)
+        calibration, held_back = split(open_dataset(request.calib), limit)
+        return Datasets(calibration, None, held_back)
     selection = None
     if evaluation is not None and request.contract is not None:
         selection, evaluation = _halves(evaluation)
