@@ -121,7 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each run of a camera")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each run of a camera")
     parser.add_argument("--clip", type=Path, help="a video to send and to read; drawn pictures by default")
     parser.add_argument("--peers", type=Path, help="Python with ultralytics, optimum-intel and opencv-python-headless")
     parser.add_argument("--quick", action="store_true", help="one short round: whether everything works")
