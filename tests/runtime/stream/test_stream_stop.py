@@ -16,6 +16,7 @@ import pytest
 
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.iterables import FrameIterable
+from vitedge.runtime.stream import predictions as predictions_module
 from vitedge.runtime.stream.stream import Stream
 from vitedge.testing import FakeCamera
 
@@ -156,6 +157,17 @@ class TestSources:
             signal.signal(signal.SIGUSR1, before)
         held.let_go()
         assert no_threads()
+
+    def test_that_hang_are_not_waited_for_after_a_stop(self, reader: NumberReader, monkeypatch: pytest.MonkeyPatch):
+        """Not even for as long as ``close`` waits."""
+        monkeypatch.setattr(predictions_module, "CLOSE_SECONDS", 3600.0)
+        held = in_a_system_call()
+        stream = Stream(reader, held.source)
+        consumer = Consumer(stream)
+        assert until(lambda: stream.stats.predicted == 1)
+        stream.stop()
+        assert consumer.ends()
+        held.let_go()
 
     def test_that_hang_while_they_open_again(self, reader: NumberReader):
         camera = FakeCamera(lambda _: FRAME)
