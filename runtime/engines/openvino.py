@@ -102,7 +102,9 @@ def open_engine(
 
 
 def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OpenvinoEngine]:
-    """Compile the bundle's IR for throughput: engines that share the compiled graph, as many as OpenVINO finds best.
+    """Compile the bundle's IR for throughput: engines that share the compiled graph.
+
+    They are as many as OpenVINO finds best, and one more.
 
     Arguments and errors are those of ``open_engine``.
 
@@ -127,7 +129,7 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         del weights  # the model shares them and frees them
         compiled = core.compile_model(model, DEVICE, configuration)
         del model
-        workers = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if hint == "THROUGHPUT" else 1
+        workers = _requests_for_throughput(compiled) if hint == "THROUGHPUT" else 1
         info = _info(openvino, core, compiled, workers)
         requests = [compiled.create_infer_request() for _ in range(workers)]
         engines = [OpenvinoEngine(request, info) for request in requests]
@@ -139,6 +141,12 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         close_all(engine.close for engine in engines)
         raise
     return engines
+
+
+def _requests_for_throughput(compiled: Any) -> int:
+    """Return the number of infer requests: one more than run at once, which is filled meanwhile; 1 if one runs."""
+    running: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    return running + 1 if running > 1 else 1
 
 
 def values_within(bundle: Bundle, names: Sequence[str], frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

@@ -374,7 +374,7 @@ def test_a_bundle_brings_its_temperature_and_threshold(
             assert prediction.score == pytest.approx(float(expected))
             assert prediction.abstained
         assert [each.abstained for each in classifier.stream([frame] * 2)] == [True, True]
-        assert len(classifier.workers()) == 2
+        assert len(classifier.workers()) == 3
 
 
 def test_all_scores_sum_to_one_and_are_plain_numbers() -> None:
@@ -571,7 +571,7 @@ class TestWorkers:
                 predictions.append(prediction)
                 beside = classifier.classify(frames[prediction.frame])
                 assert beside.topk == prediction.topk
-            assert len(classifier.workers()) == 2
+            assert len(classifier.workers()) == 3
         assert [prediction.frame for prediction in predictions] == list(range(WORKERS_PAY_FROM))
 
     def test_closing_the_classifier_ends_a_stream_in_workers_with_an_error(

@@ -294,7 +294,7 @@ def test_no_workers_where_there_is_one_thread(tiny_bundle: Bundle, name: str) ->
 def test_workers_each_have_a_buffer_of_their_own_and_reproduce_the_golden_logits(bundle: Bundle) -> None:
     workers = open_workers(bundle, "openvino", threads=2)
     golden = bundle.golden()
-    assert len(workers) == 2
+    assert len(workers) == 3
     assert not np.shares_memory(workers[0].frame, workers[1].frame)
     for worker in workers:
         assert sqnr_db(golden.logits, run_all(worker, golden.frames)) >= MIN_SQNR_DB[bundle.manifest.precision.asked]
@@ -303,8 +303,9 @@ def test_workers_each_have_a_buffer_of_their_own_and_reproduce_the_golden_logits
 
 
 def test_a_worker_closes_alone(tiny_bundle: Bundle) -> None:
-    first, second = open_workers(tiny_bundle, "openvino", threads=2)
+    first, second, third = open_workers(tiny_bundle, "openvino", threads=2)
     first.close()
+    third.close()
     with pytest.raises(EngineError, match="is closed"):
         first.run()
     assert second.run().shape == (3,)
