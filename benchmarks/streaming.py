@@ -2,7 +2,7 @@
 
 Each round times, one after the other over the same clip: decoding alone, preprocessing alone, inference alone, the
 three in one thread, and the pipeline. Inference alone is what the classifier does for one frame after the other, with
-all processors on each; "in workers" is the same number of frames with a worker on each processor and nothing else.
+all processors on each; "in workers" is the same number of frames in the workers of the stream and nothing else.
 Ratios are taken within each round, so that what slows the machine for a minute slows both of their sides.
 
 Core-ms are the milliseconds that a frame costs, summed over all threads. The stages share the processors, so that no

@@ -36,7 +36,7 @@ def test_workers_predict_as_one_engine_does(
     with load(tiny_bundle, threads=2) as ours, load(tiny_bundle, engine="onnxruntime") as theirs:
         serial = predict([ours, theirs], images, keep_logits=True)
         monkeypatch.setattr(workers, "WORKERS_PAY_FROM", 1)
-        assert WorkerPool([ours, theirs], 1).count == len(ours.workers()) == 2
+        assert WorkerPool([ours, theirs], 1).count == len(ours.workers()) == 3
         parallel = predict([ours, theirs], images, keep_logits=True)
     for one, other in zip(serial, parallel, strict=True):
         for name in ("indices", "scores", "divergences", "logits"):
