@@ -63,9 +63,13 @@ class Watched:
         self.until(lambda: any(each.state == state for each in self.changes[after:]), f"the state {state}")
 
     def until_end(self) -> None:
-        """Wait until the stream has ended by itself."""
+        """Wait until the stream has ended, and has told so."""
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), f"the stream goes on: states {self.states}"
+        deadline = time.monotonic() + PATIENCE
+        while not any(each.state == "ended" for each in self.changes):
+            assert time.monotonic() < deadline, f"the stream does not tell that it has ended: states {self.states}"
+            time.sleep(0.01)
 
     def _consume(self) -> None:
         try:
@@ -81,6 +85,5 @@ class Watched:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stream.stop()
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "the stream does not stop"
+        self.until_end()
         self.stream.close()
