@@ -56,7 +56,7 @@ def image_suffixes() -> frozenset[str]:
     except MissingExtraError:
         return COMMON_SUFFIXES
     decodable = {*_decodable(pillow), _JPEGS}
-    return frozenset(suffix for suffix, name in list(pillow.EXTENSION.items()) if name in decodable)
+    return frozenset(suffix for suffix, name in pillow.EXTENSION.copy().items() if name in decodable)
 
 
 def is_image_name(path: str | os.PathLike[str]) -> bool:
@@ -85,7 +85,7 @@ def has_python_decoder(image: Any) -> bool:
 
 def _decodable(pillow: Any) -> list[str]:
     """Return the names of the formats; another thread may register more of them meanwhile."""
-    return [name for name in list(pillow.OPEN) if name not in REFUSED_FORMATS]
+    return [name for name in pillow.OPEN.copy() if name not in REFUSED_FORMATS]
 
 
 def is_pillow_image(value: object) -> bool:

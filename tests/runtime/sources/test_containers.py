@@ -14,7 +14,7 @@ from vitedge.safety.limits import VIDEO_SAMPLES
 
 pytest.importorskip("av")
 
-import clips  # noqa: E402 - needs PyAV
+import clips
 
 CODECS = {"mp4": "mp4v", "mov": "mp4v", "m4v": "mp4v", "3gp": "mp4v", "avi": "MJPG", "mkv": "MJPG", "webm": "VP80"} | {
     "ts": "MPG2", "m2ts": "MPG2", "mpg": "MPG1", "vob": "MPG2", "flv": "FLV1", "wmv": "WMV2", "ivf": "VP80"
