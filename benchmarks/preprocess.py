@@ -175,7 +175,7 @@ def planar_contenders(frame: Image) -> Mapping[str, Callable[[], Image]]:
 
     from vitedge.bundle.preprocessing import Preprocessing
     from vitedge.runtime.preprocess.preprocessor import Preprocessor
-    from vitedge.runtime.sources.pictures import Converter, planes_of
+    from vitedge.runtime.sources.video.pictures import Converter, planes_of
 
     decoded = av.VideoFrame.from_ndarray(frame, format="bgr24").reformat(format="yuv420p")
     planes = planes_of(decoded, Converter())

@@ -36,7 +36,7 @@ from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.sources.video_file import open_video
+from vitedge.runtime.sources.video.file import open_video
 from vitedge.runtime.stream.stream import Stream
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.testing import FakeEngine

@@ -31,7 +31,7 @@ from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images.given import AnyImage, stored_image
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.stream.cameras import Streams
+from vitedge.runtime.stream.cameras.streams import Streams
 from vitedge.runtime.stream.opening import StreamSource
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState

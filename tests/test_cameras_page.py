@@ -17,7 +17,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.errors import Cause
 from vitedge.runtime.sources.open import NETWORK_SCHEMES, OPENERS
 from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, PictureOptions
-from vitedge.runtime.sources.v4l2 import FORMATS
+from vitedge.runtime.sources.video.v4l2 import FORMATS
 
 pytest.importorskip("av")
 

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, PictureOptions, SourceOptions
     from vitedge.runtime.sources.stream_list import read_streams
     from vitedge.runtime.sources.test_picture import read_frame_number
-    from vitedge.runtime.stream.cameras import Streams, StreamsStats
+    from vitedge.runtime.stream.cameras.streams import Streams, StreamsStats
     from vitedge.runtime.stream.reconnect import Reconnect
     from vitedge.runtime.stream.states import StateChange
     from vitedge.runtime.stream.stats import StreamStats
@@ -180,8 +180,8 @@ _WHERE = {
     "StateChange": "vitedge.runtime.stream.states",
     "Stream": "vitedge.runtime.stream.stream",
     "StreamStats": "vitedge.runtime.stream.stats",
-    "Streams": "vitedge.runtime.stream.cameras",
-    "StreamsStats": "vitedge.runtime.stream.cameras",
+    "Streams": "vitedge.runtime.stream.cameras.streams",
+    "StreamsStats": "vitedge.runtime.stream.cameras.streams",
     "Target": "vitedge.bundle.targets",
     "Terminal": "vitedge.progress",
     "UsageError": "vitedge.errors",

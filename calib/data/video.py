@@ -14,7 +14,7 @@ from vitedge.calib.data.dataset import CalibrationImages, DecodedImage, ImageFil
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.sources.video_file import open_video
+from vitedge.runtime.sources.video.file import open_video
 
 _LAZY = SourceOptions(planes=True)
 """Only the frames that are used become BGR; FFmpeg converts them like every frame of a file."""

@@ -17,12 +17,11 @@ import numpy as np
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
 from vitedge.prediction import Image
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.gstreamer import open_csi, open_pipeline
+from vitedge.runtime.sources.gstreamer.source import open_csi, open_pipeline
 from vitedge.runtime.sources.images.files import ImageFiles, open_folder
 from vitedge.runtime.sources.images.pillow import is_image_name
 from vitedge.runtime.sources.images.reading import FoundImages
 from vitedge.runtime.sources.iterables import FrameIterable
-from vitedge.runtime.sources.network import open_network
 from vitedge.runtime.sources.options import (
     CameraOptions,
     NetworkOptions,
@@ -33,8 +32,9 @@ from vitedge.runtime.sources.options import (
 )
 from vitedge.runtime.sources.stream_list import is_stream_list, only_stream
 from vitedge.runtime.sources.test_picture import NumberedPicture
-from vitedge.runtime.sources.v4l2 import open_camera
-from vitedge.runtime.sources.video_file import open_video
+from vitedge.runtime.sources.video.file import open_video
+from vitedge.runtime.sources.video.network import open_network
+from vitedge.runtime.sources.video.v4l2 import open_camera
 from vitedge.safety.files import is_file, is_folder
 from vitedge.safety.limits import FOLDER_ENTRIES
 from vitedge.safety.redact import redact_address

@@ -3,5 +3,5 @@
 The classifier imports it. Start with ``stream``, or with ``cameras`` for several. Both are a ``PredictionStream``, for
 the application, and a ``Pipeline`` of threads. ``opening`` and ``reader`` read a source and open it again
 (``reconnect``); frames become predictions in ``intake``, ``queue`` and ``workers``; ``states`` and ``stats`` tell what
-happened. ``turns`` and ``saturation`` decide which camera is next, and who classifies.
+happened.
 """

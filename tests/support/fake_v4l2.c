@@ -90,7 +90,7 @@ int open64(const char *path, int flags, ...) {
 }
 
 static uint32_t frame_bytes(void) {
-    return camera.width * camera.height * 2;
+    return camera.width * camera.height * (camera.format == V4L2_PIX_FMT_YUV420 ? 3 : 4) / 2;
 }
 
 static uint32_t fill(int index, unsigned number) {

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitedge.cli import output
 from vitedge.records import encode
-from vitedge.runtime.sources.gst_process import INSTALL
+from vitedge.runtime.sources.gstreamer.process import INSTALL
 from vitedge.runtime.system.cameras import Camera
 from vitedge.runtime.system.capabilities import Recommendation
 from vitedge.runtime.system.machine import UNAVAILABLE, Memory

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vitedge.cli.tally import StateNotes, Tally
     from vitedge.runtime.classifier import Classifier
     from vitedge.runtime.outputs import Output
-    from vitedge.runtime.stream.cameras import Streams
+    from vitedge.runtime.stream.cameras.streams import Streams
     from vitedge.runtime.stream.stream import Stream
 
 DESCRIPTION = "Classify what cameras, a video or a folder of images show."
@@ -231,7 +231,7 @@ def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop
 
 
 def _summary(tally: Tally, stream: Stream | Streams) -> str:
-    from vitedge.runtime.stream.cameras import StreamsStats
+    from vitedge.runtime.stream.cameras.streams import StreamsStats
 
     stats = stream.stats
     if isinstance(stats, StreamsStats):
@@ -255,7 +255,7 @@ def _outputs(arguments: argparse.Namespace, stream: Stream | Streams) -> list[Ou
 def _video(path: str, stream: Stream | Streams) -> Output:
     from vitedge.runtime.outputs import AnnotatedVideo, AnnotatedVideos
     from vitedge.runtime.sources.images.files import ImageFiles
-    from vitedge.runtime.stream.cameras import Streams
+    from vitedge.runtime.stream.cameras.streams import Streams
 
     if isinstance(stream, Streams):
         return AnnotatedVideos(path)

@@ -20,7 +20,7 @@ from vitedge.runtime.engines.tensorrt.device import EXTRAS, import_tensorrt
 from vitedge.runtime.engines.tensorrt.fingerprint import read_l4t
 from vitedge.runtime.engines.tensorrt.versions import api_of
 from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS, best_encoder
-from vitedge.runtime.sources import gst_process
+from vitedge.runtime.sources.gstreamer import process as gst_process
 from vitedge.runtime.system.cameras import Camera, list_cameras
 from vitedge.runtime.system.capabilities import Recommendation, read_features, recommend_precision
 from vitedge.runtime.system.cgroups import cpu_limit

@@ -15,7 +15,7 @@ from camera_servers.servers import RtspServer, WebServer
 from camera_servers.watched import Watched
 
 from vitedge.runtime.sources.options import NetworkOptions
-from vitedge.runtime.stream.cameras import Streams
+from vitedge.runtime.stream.cameras.streams import Streams
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("no_thread_survives")]
 

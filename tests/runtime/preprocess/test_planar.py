@@ -213,7 +213,7 @@ def as_video(shared_data: Path) -> list[Any]:
 @pytest.mark.parametrize("preprocessing", [CAMERA, Preprocessing((128, 128), (146, 146), interpolation="bilinear")])
 def test_photos_as_video_equal_swscale_s_picture_resized(preprocessing: Preprocessing, as_video: list[Any]) -> None:
     """Within 1 on 99 % of the pixels; more than 2 off only where swscale clips colours nearby."""
-    pictures = pytest.importorskip("vitedge.runtime.sources.pictures")
+    pictures = pytest.importorskip("vitedge.runtime.sources.video.pictures")
     preprocessor, planar = Preprocessor(preprocessing), 0
     for frame in as_video:
         planes = pictures.planes_of(frame, pictures.Converter())
@@ -239,7 +239,7 @@ def near_clipped(planes: YuvPlanes, preprocessing: Preprocessing) -> NDArray[np.
 @pytest.mark.parametrize("pairs", ["nv12", "nv21"])
 def test_a_picture_has_the_same_colours_in_pairs_and_in_planes(pairs: str) -> None:
     av = pytest.importorskip("av")
-    pictures = pytest.importorskip("vitedge.runtime.sources.pictures")
+    pictures = pytest.importorskip("vitedge.runtime.sources.video.pictures")
     rgb = np.random.default_rng(0).integers(60, 190, (600, 800, 3), dtype=np.uint8)
     frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
     converter, preprocessor = pictures.Converter(), Preprocessor(CAMERA)

@@ -10,7 +10,7 @@ from typing import Any
 
 from camera_servers.number_reader import BurntNumberReader
 from vitedge.prediction import Prediction
-from vitedge.runtime.stream.cameras import Streams
+from vitedge.runtime.stream.cameras.streams import Streams
 from vitedge.runtime.stream.states import StateChange
 from vitedge.runtime.stream.stream import Stream
 

@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 
 from vitedge.errors import Cause, FrameSourceError, UsageError
-from vitedge.runtime.sources import network
 from vitedge.runtime.sources.base import Frame
-from vitedge.runtime.sources.decoder import Decoded
-from vitedge.runtime.sources.network import open_network
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import CameraOptions, NetworkOptions, SourceOptions
+from vitedge.runtime.sources.video import network
+from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.network import open_network
 
 av = pytest.importorskip("av")
 
@@ -232,7 +232,7 @@ class TestSecrets:
 
     def test_of_the_terminal(self) -> None:
         code = (
-            "from vitedge.runtime.sources.network import open_network\n"
+            "from vitedge.runtime.sources.video.network import open_network\n"
             f"try: open_network('rtsp://joe:hunter2@127.0.0.1:{unused_port()}/x')\n"
             "except Exception as error: print(error)\n"
         )

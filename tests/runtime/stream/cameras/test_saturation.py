@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vitedge.runtime.stream.saturation import BUSY_SHARE, EASED_SHARE, WINDOW_SECONDS, Saturation
+from vitedge.runtime.stream.cameras.saturation import BUSY_SHARE, EASED_SHARE, WINDOW_SECONDS, Saturation
 
 
 def work(saturation: Saturation, begun: float, seconds: float, *, fps: float, took: float) -> list[float]:

@@ -7,15 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from vitedge.errors import Cause, FrameSourceError, UsageError, did_you_mean
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of
-from vitedge.runtime.sources.clock import DeviceClock
-from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import CameraOptions
+from vitedge.runtime.sources.video.causes import cause_of, errors_of_pyav, fail, reason_of
+from vitedge.runtime.sources.video.clock import DeviceClock
+from vitedge.runtime.sources.video.decoder import Decoded
 from vitedge.runtime.system.cameras import (
     is_multiplanar,
     lasting_path,
@@ -123,13 +124,11 @@ class _CameraContainer:
             TimeoutError: none came in time.
         """
         last = time.monotonic()
-        packets = self._container.demux(*streams)
         while not self._stopped.is_set():
             try:
-                packet = next(packets, None)
+                packet = self._next(streams)
             except BlockingIOError:
                 self._wait(time.monotonic() - last)
-                packets = self._container.demux(*streams)
                 continue
             if packet is None:
                 return
@@ -139,10 +138,29 @@ class _CameraContainer:
             else:
                 self.damaged += 1
 
+    def _next(self, streams: tuple[Any, ...]) -> Any:
+        """Return a copy of the next packet; None at the end.
+
+        The bytes of FFmpeg's packets lie in memory of the driver, and packets refer to the open camera. A packet that
+        is held when the camera is closed would crash the program. PyAV's iterator is closed too, because it keeps one.
+        """
+        with closing(self._container.demux(*streams)) as packets:
+            return _copy_of(next(packets, None))
+
     def _wait(self, since_last: float) -> None:
         if since_last > self._timeout:
             raise TimeoutError(errno.ETIMEDOUT, "no frame in time")
         self._stopped.wait(max(LOOK_SECONDS, self._not_due - since_last))
+
+
+def _copy_of(packet: Any) -> Any:
+    if packet is None or not packet.size:
+        return packet
+    copy = type(packet)(bytes(packet))
+    copy.stream, copy.time_base = packet.stream, packet.time_base
+    copy.pts, copy.dts = packet.pts, packet.dts
+    copy.is_keyframe, copy.is_corrupt = packet.is_keyframe, packet.is_corrupt
+    return copy
 
 
 def open_camera(device: int | Path, options: CameraOptions | None = None) -> CameraFrames:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitedge.runtime.sources.clock import (
+from vitedge.runtime.sources.video.clock import (
     DRIFT,
     FARTHEST_BACK_NS,
     LONGEST_BACKLOG_NS,

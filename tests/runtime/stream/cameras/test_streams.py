@@ -21,9 +21,9 @@ from vitedge.errors import EngineError, FrameSourceError, MissingExtraError, Usa
 from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.iterables import FrameIterable
-from vitedge.runtime.stream import saturation
-from vitedge.runtime.stream.camera_queue import CameraQueue
-from vitedge.runtime.stream.cameras import MOST_CAMERAS, Streams
+from vitedge.runtime.stream.cameras import saturation
+from vitedge.runtime.stream.cameras.queue import CameraQueue
+from vitedge.runtime.stream.cameras.streams import MOST_CAMERAS, Streams
 from vitedge.runtime.stream.intake import Intake
 from vitedge.runtime.stream.queue import Job
 from vitedge.runtime.stream.reconnect import Reconnect

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitedge.runtime.stream.turns import Turns
+from vitedge.runtime.stream.cameras.turns import Turns
 
 NAMES = ("door", "yard", "gate", "roof")
 TURN = "turn"

@@ -13,13 +13,13 @@ from typing import Any
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
 from vitedge.runtime.sources.addresses import Address, split_address
-from vitedge.runtime.sources.causes import Server, errors_of_pyav, fail, opening_error, reading_error
-from vitedge.runtime.sources.clock import ArrivalClock, Clock, TimestampClock
-from vitedge.runtime.sources.containers import CONTAINERS
-from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import NetworkOptions, SourceOptions, options_as
-from vitedge.runtime.sources.pyav import open_container
-from vitedge.runtime.sources.tracks import UNTIMED
+from vitedge.runtime.sources.video.causes import Server, errors_of_pyav, fail, opening_error, reading_error
+from vitedge.runtime.sources.video.clock import ArrivalClock, Clock, TimestampClock
+from vitedge.runtime.sources.video.containers import CONTAINERS
+from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.pyav import open_container
+from vitedge.runtime.sources.video.tracks import UNTIMED
 from vitedge.safety.files import is_unicode
 from vitedge.safety.limits import VIDEO_BYTES
 from vitedge.safety.redact import redact_address

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from vitedge.errors import Cause, FrameSourceError
-from vitedge.runtime.sources.causes import (
+from vitedge.runtime.sources.video.causes import (
     Server,
     cause_of,
     errors_of_pyav,

@@ -25,7 +25,7 @@ def open_container(
         timeout: seconds to open it, and for each read; None for a file.
 
     Raises:
-        Exception: one of ``vitedge.runtime.sources.causes.errors_of_pyav``.
+        Exception: one of ``vitedge.runtime.sources.video.causes.errors_of_pyav``.
     """
     for_decoders = {"max_pixels": str(IMAGE_PIXELS)} if _major(av) >= SAFE_FOR_DECODERS else {}
     return av.open(

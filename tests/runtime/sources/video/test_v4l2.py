@@ -23,10 +23,10 @@ from vitedge.errors import FrameSourceError, MissingExtraError, UsageError
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources import open as open_module
-from vitedge.runtime.sources import v4l2
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import CameraOptions
-from vitedge.runtime.sources.v4l2 import FORMATS, open_camera
+from vitedge.runtime.sources.video import v4l2
+from vitedge.runtime.sources.video.v4l2 import FORMATS, open_camera
 from vitedge.runtime.system import cameras
 from vitedge.runtime.system.cameras import Camera, Holder
 from vitedge.testing import FakeEngine
@@ -136,6 +136,7 @@ def attach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Att
         monkeypatch.setattr(v4l2.require("av", extra="camera", purpose=""), "open", found.open)
         monkeypatch.setattr(v4l2, "list_formats", lambda _: found.formats)
         monkeypatch.setattr(v4l2, "is_multiplanar", lambda _: found.multiplanar)
+        monkeypatch.setattr(v4l2, "_copy_of", lambda packet: packet)  # test_v4l2_driver has real ones
         return found
 
     return attached

@@ -19,7 +19,7 @@ Image = pytest.importorskip("PIL.Image")
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is of Linux")]
 
-DRIVER = Path(__file__).resolve().parents[2] / "support" / "fake_v4l2.c"
+DRIVER = Path(__file__).resolve().parents[3] / "support" / "fake_v4l2.c"
 
 PROGRAM = """
 import itertools, json, sys, time
@@ -49,6 +49,21 @@ print(json.dumps(told))
 """
 
 
+KEEPING = """
+import itertools, json, sys
+import numpy as np
+from vitedge.runtime.sources.open import open_source
+
+source = open_source(sys.argv[1])
+frames = iter(source)
+kept = [next(frames) for _ in range(int(sys.argv[2]))]
+source.close()
+print(json.dumps([int(frame.image[-1, -1].max()) for frame in kept]))
+del kept
+frames.close()
+"""
+
+
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -60,15 +75,21 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def watch(driver: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def watch(driver: Path, tmp_path: Path) -> Callable[..., Any]:
     """``watch(query, frames=10, …)``: what a program saw of a camera."""
     device, picture = tmp_path / "video0", tmp_path / "picture.jpg"
     device.touch()
     Image.new("RGB", (640, 480), (10, 200, 30)).save(picture, quality=95)
 
     def watched(
-        query: str = "", *, frames: int = 10, formats: str = "MJPG,YUYV", script: str = "", wait: float = 0.0
-    ) -> dict[str, Any]:
+        query: str = "",
+        *,
+        frames: int = 10,
+        formats: str = "MJPG,YUYV",
+        script: str = "",
+        wait: float = 0.0,
+        program: str = PROGRAM,
+    ) -> Any:
         environment = {
             **os.environ,
             "LD_PRELOAD": str(driver),
@@ -77,7 +98,7 @@ def watch(driver: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "FAKE_V4L2_JPEG": str(picture),
             "FAKE_V4L2_SCRIPT": script,
         }
-        command = [sys.executable, "-c", PROGRAM, f"v4l2://{device}{query}", str(frames), str(wait)]
+        command = [sys.executable, "-c", program, f"v4l2://{device}{query}", str(frames), str(wait)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
@@ -95,6 +116,12 @@ def test_mjpg_is_chosen_and_the_driver_tells_the_age(watch):
     intervals = [(after - before) / (1e9 / 30) for before, after in pairwise(times)]
     assert all(each == pytest.approx(round(each), abs=0.001) and round(each) >= 1 for each in intervals)
     assert all(frame["age"] >= 0 for frame in seen["frames"])
+
+
+@pytest.mark.parametrize("formats", ["YU12", "MJPG"])
+def test_frames_outlive_the_camera(formats: str, watch):
+    """FFmpeg's packets lie in memory of the driver, which goes when the camera is closed."""
+    assert len(watch("?planes=true", frames=6, formats=formats, program=KEEPING)) == 6
 
 
 def test_what_waited_in_the_driver_is_old_and_says_so(watch):

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError
-from vitedge.runtime.sources import decoder
-from vitedge.runtime.sources.clock import TimestampClock
-from vitedge.runtime.sources.decoder import LOW_DELAY, Decoded
 from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.sources.video import decoder
+from vitedge.runtime.sources.video.clock import TimestampClock
+from vitedge.runtime.sources.video.decoder import LOW_DELAY, Decoded
 
 av = pytest.importorskip("av")
 

@@ -25,7 +25,8 @@ from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import FrameSource
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.stream_list import is_stream_list, read_streams
-from vitedge.runtime.stream.camera_queue import CameraQueue
+from vitedge.runtime.stream.cameras.queue import CameraQueue
+from vitedge.runtime.stream.cameras.saturation import Saturation
 from vitedge.runtime.stream.intake import Intake
 from vitedge.runtime.stream.opening import Opening, StreamSource
 from vitedge.runtime.stream.pipeline import Pipeline
@@ -33,7 +34,6 @@ from vitedge.runtime.stream.predictions import PredictionStream, check_arguments
 from vitedge.runtime.stream.queue import Job
 from vitedge.runtime.stream.reader import Reader, words_of
 from vitedge.runtime.stream.reconnect import Reconnect
-from vitedge.runtime.stream.saturation import Saturation
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
 from vitedge.runtime.stream.stats import DROP_CAUSES, StreamStats
 from vitedge.runtime.stream.workers import FrameClassifier, classified

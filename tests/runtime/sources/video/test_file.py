@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from vitedge.errors import FrameSourceError
-from vitedge.runtime.sources import decoder, tracks, video_file
-from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.sources.video_file import open_video
+from vitedge.runtime.sources.video import decoder, tracks
+from vitedge.runtime.sources.video import file as video_file
+from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.file import open_video
 from vitedge.safety.escape import terminal
 
 av = pytest.importorskip("av")

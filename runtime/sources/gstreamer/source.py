@@ -19,13 +19,13 @@ import numpy as np
 
 from vitedge.errors import FrameSourceError, UsageError, VitedgeError
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import errors_of_pyav, fail
-from vitedge.runtime.sources.clock import TimestampClock
-from vitedge.runtime.sources.csi import MOST_SENSORS, csi_elements
-from vitedge.runtime.sources.decoder import Decoded
-from vitedge.runtime.sources.gst_errors import pipeline_error
-from vitedge.runtime.sources.gst_process import PipelineProcess
+from vitedge.runtime.sources.gstreamer.csi import MOST_SENSORS, csi_elements
+from vitedge.runtime.sources.gstreamer.errors import pipeline_error
+from vitedge.runtime.sources.gstreamer.process import PipelineProcess
 from vitedge.runtime.sources.options import CameraOptions, SourceOptions
+from vitedge.runtime.sources.video.causes import errors_of_pyav, fail
+from vitedge.runtime.sources.video.clock import TimestampClock
+from vitedge.runtime.sources.video.decoder import Decoded
 from vitedge.safety.redact import redact_address
 
 ENDING = "videoconvert ! video/x-raw,format=I420 ! matroskamux streamable=true ! fdsink fd={descriptor} sync=false"

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, TypeVar
 from vitedge.errors import FrameSourceError, VitedgeError
 from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
-from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of, stopped, undecodable
-from vitedge.runtime.sources.clock import ArrivalClock, Capture, Clock
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.sources.pictures import Converter, orientation_of, planes_of
-from vitedge.runtime.sources.tracks import UNTIMED, check_pixels, length_of, rate_of, too_large, video_of
+from vitedge.runtime.sources.video.causes import cause_of, errors_of_pyav, fail, reason_of, stopped, undecodable
+from vitedge.runtime.sources.video.clock import ArrivalClock, Capture, Clock
+from vitedge.runtime.sources.video.pictures import Converter, orientation_of, planes_of
+from vitedge.runtime.sources.video.tracks import UNTIMED, check_pixels, length_of, rate_of, too_large, video_of
 from vitedge.runtime.system.owned import Owned
 from vitedge.safety.escape import terminal
 from vitedge.safety.limits import IMAGE_PIXELS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitedge.runtime.sources.pictures import Converter, orientation_of, planes_of
+from vitedge.runtime.sources.video.pictures import Converter, orientation_of, planes_of
 
 av = pytest.importorskip("av")
 

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from vitedge.runtime.stream.cameras.turns import Turns
 from vitedge.runtime.stream.queue import Job, JobQueue
-from vitedge.runtime.stream.turns import Turns
 from vitedge.runtime.stream.workers import age_ms
 
 

@@ -22,11 +22,12 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError, VitedgeError
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.planes import YuvPlanes
-from vitedge.runtime.sources import csi, gst_process
-from vitedge.runtime.sources import gstreamer as gstreamer_module
-from vitedge.runtime.sources.csi import csi_elements, parse_cameras
-from vitedge.runtime.sources.gst_errors import pipeline_error
-from vitedge.runtime.sources.gstreamer import open_pipeline, parse_pipeline
+from vitedge.runtime.sources.gstreamer import csi
+from vitedge.runtime.sources.gstreamer import process as gst_process
+from vitedge.runtime.sources.gstreamer import source as gstreamer_module
+from vitedge.runtime.sources.gstreamer.csi import csi_elements, parse_cameras
+from vitedge.runtime.sources.gstreamer.errors import pipeline_error
+from vitedge.runtime.sources.gstreamer.source import open_pipeline, parse_pipeline
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.sources.options import CameraOptions, SourceOptions
 from vitedge.testing import FakeEngine

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.runtime.sources import containers
-from vitedge.runtime.sources.containers import ContainerError, check_container
+from vitedge.runtime.sources.video import containers
+from vitedge.runtime.sources.video.containers import ContainerError, check_container
 from vitedge.safety.limits import VIDEO_SAMPLES
 
 pytest.importorskip("av")

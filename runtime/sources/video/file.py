@@ -8,11 +8,11 @@ from typing import Any
 
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
-from vitedge.runtime.sources.causes import cause_of, errors_of_pyav, fail, reason_of
-from vitedge.runtime.sources.containers import CONTAINERS, ContainerError, check_container
-from vitedge.runtime.sources.decoder import Decoded
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.sources.pyav import open_container
+from vitedge.runtime.sources.video.causes import cause_of, errors_of_pyav, fail, reason_of
+from vitedge.runtime.sources.video.containers import CONTAINERS, ContainerError, check_container
+from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.pyav import open_container
 from vitedge.safety.files import open_regular
 from vitedge.safety.limits import VIDEO_BYTES
 
