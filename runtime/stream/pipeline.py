@@ -98,18 +98,18 @@ class Pipeline(ABC):
         """Whether everything was told to end."""
         return self._jobs.stopped
 
-    def stop(self) -> None:
-        """End everything, and return at once."""
+    def stop(self, *, at_exit: bool = False) -> None:
+        """End everything, and return at once; ``at_exit`` is for ``Reader.stop``."""
         for intake in self.intakes:
             intake.ledger.end()
         self._jobs.stop()
         for reader in self.readers:
-            reader.stop()
+            reader.stop(at_exit=at_exit)
 
     def park(self) -> None:
         """End everything at the exit of the interpreter, but hold daemon threads that consume: they run no further."""
         self._jobs.park()
-        self.stop()
+        self.stop(at_exit=True)
 
     def threads(self) -> list[threading.Thread]:
         """Return the threads that still run, except for the one that asks."""

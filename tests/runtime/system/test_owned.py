@@ -274,6 +274,18 @@ elif how == "a reader in a system call":
     classifier = vitedge.load(bundle)
     stream = classifier.stream(blocked())
     next(stream)
+elif how == "a source that nobody read and that does not close":
+    class Source(vitedge.FrameSource):
+        name = "a source"
+
+        def __iter__(self):
+            return iter(())
+
+        def close(self):
+            os.read(os.pipe()[0], 1)
+
+    classifier = vitedge.load(bundle)
+    stream = classifier.stream(Source)
 elif how == "an event loop":
     classifier = vitedge.load(bundle)
     asyncio.run(consume())
@@ -299,6 +311,7 @@ print("ends")
         ("a daemon thread with workers", 0),
         ("a daemon thread that waits", 0),
         ("a reader in a system call", 0),
+        ("a source that nobody read and that does not close", 0),
         ("an event loop", 0),
         ("an error of the app", 1),
         ("sys.exit", 3),
