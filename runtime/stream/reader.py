@@ -9,6 +9,7 @@ slow. Short ones run beside it, one after the other, for a server that returns a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -191,10 +192,14 @@ class Reader:
             self._close(self._first)
             raise
 
-    def stop(self) -> None:
+    def stop(self, *, at_exit: bool = False) -> None:
         """End the reader, and return at once; it is safe in any thread and signal handler.
 
-        Its threads close what it opened and end as soon as the source answers.
+        Its threads close what it opened and end as soon as the source answers. A source that was not read yet is closed
+        at once.
+
+        Args:
+            at_exit: whether the interpreter exits, which a source that hangs must not hold up.
         """
         with self._changed:
             if self._stopped:
@@ -202,8 +207,13 @@ class Reader:
             self._stopped = True
             self._set_state("ended")
             self._changed.notify_all()
-        if not self._started:
-            self._close(self._first)
+        if self._started:
+            return
+        if at_exit:
+            with contextlib.suppress(RuntimeError):  # from Python 3.12 on, no thread starts any more
+                start_daemon("vitedge-closer", self._close, self._first)
+                return
+        self._close(self._first)
 
     def threads(self) -> list[threading.Thread]:
         """Return the threads that still run."""
@@ -232,6 +242,8 @@ class Reader:
             self._read(connection)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
             connection.error = error
+            if self._may_reopen(connection, error):
+                error.__traceback__ = None  # a cycle, which would keep the last picture of each connection
         connection.asked_at = time.monotonic()
         self._close(connection.source)
         with self._changed:
@@ -334,7 +346,7 @@ class Reader:
             return
         try:
             source.close()
-        except Exception:
+        except BaseException:  # noqa: BLE001  # whatever it is, the consumer waits for the end of this thread
             logger.warning("%s could not be closed", terminal(self.name), exc_info=True)
 
     # In the thread that watches
