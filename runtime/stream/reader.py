@@ -346,7 +346,7 @@ class Reader:
             return
         try:
             source.close()
-        except BaseException:  # noqa: BLE001  # whatever it is, the consumer waits for the end of this thread
+        except BaseException:  # whatever it is, the consumer waits for the end of this thread
             logger.warning("%s could not be closed", terminal(self.name), exc_info=True)
 
     # In the thread that watches

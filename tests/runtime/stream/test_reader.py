@@ -6,6 +6,7 @@ import gc
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -223,6 +224,16 @@ class TestHanging:
         assert until(lambda: read.reader.stats.left_behind == 0)
         assert camera.sources[0].closed
 
+    @pytest.mark.parametrize("live", [True, False])
+    def test_a_source_whose_close_ends_its_thread_still_ends_the_reader(self, live: bool):
+        class Ending(FakeSource):
+            def close(self) -> None:
+                super().close()
+                raise SystemExit(3)
+
+        with Read(lambda *_: Ending([]), first=Ending([FRAME], live=live)) as read:
+            assert until(lambda: read.ends == [None])
+
 
 class TestAttempts:
     """The first of each is the patient one, and has the whole time; short ones run beside it."""
@@ -391,6 +402,33 @@ def test_ten_thousand_attempts_cost_no_memory_and_no_thread(caplog: pytest.LogCa
                 before = before or living_objects()
         assert living_objects() < before + 500
     assert read.reader.stats.reconnects >= 4_999
+
+
+@pytest.fixture
+def no_cycle_is_found() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_cycle_is_found")
+def test_the_pictures_of_lost_connections_are_freed_at_once():
+    pictures: list[weakref.ref[object]] = []
+
+    def frame_of(index: int) -> Frame:
+        picture = FRAME.copy()
+        pictures.append(weakref.ref(picture))
+        return Frame(picture, index)
+
+    camera = FakeCamera(frame_of, fps=500.0)
+    with Read(opens(camera)) as read:
+        read.reader._deliver = lambda _: True
+        for epoch in range(1, 6):
+            assert until(read.saw("online"))
+            camera.fail("eof")
+            camera.come_back()
+            assert until(lambda epoch=epoch: read.reader.stats.reconnects == epoch)
+        assert sum(picture() is not None for picture in pictures) <= 2
 
 
 def living_objects() -> int:
