@@ -96,8 +96,8 @@ def _module(bundle: Bundle, name: str | None, threads: int | None) -> Any:
             expected=f"one of {', '.join(ENGINES)}",
             fix=did_you_mean(chosen, ENGINES),
         )
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
         raise UsageError(
-            f"threads is {threads}", expected=f"1 to {MOST_THREADS}", fix="leave it out to let the engine decide"
+            f"threads is {threads!r}", expected=f"1 to {MOST_THREADS}", fix="leave it out to let the engine decide"
         )
     return importlib.import_module(ENGINES[chosen].module)

@@ -95,6 +95,8 @@ def open_source(source: Source, options: SourceOptions | None = None) -> FrameSo
 
 
 def _open_named(source: str, options: SourceOptions | None) -> FrameSource:
+    if not source.strip() and not os.path.lexists(source):  # as a path it would be the working directory
+        raise UsageError("the source is empty", expected=ACCEPTED)
     if os.path.lexists(source):  # a file may have any name
         return _open_path(Path(source), options)
     if source[: len(PIPELINE)].lower() == PIPELINE:

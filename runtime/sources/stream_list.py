@@ -55,8 +55,9 @@ def read_streams(path: str | Path) -> dict[str, str]:
     try:
         text = read_text(path, limit=LIST_BYTES, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise FrameSourceError(
-            f"{path} cannot be read: {error}", expected="a text file of addresses, a line each, in UTF-8"
+            f"{path} cannot be read: {reason}", expected="a text file of addresses, a line each, in UTF-8"
         ) from error
     streams: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):

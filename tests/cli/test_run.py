@@ -174,6 +174,10 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
         (("--source", "a={clip}", "--source", "{clip}", "--show"), "a window shows one source"),
         (("--source", "a={clip}", "--source", "{clip}", "--policy", "every"), "--policy every is for one source"),
         (("--source", "a={clip}", "--source", "{clip}", "--save", "{clip}"), "is a file"),
+        (
+            ("--source", "a={clip}", "--source", "{clip}", "--save", "{folder}/out.mp4"),
+            "out.mp4 is the name of one video",
+        ),
     ],
 )
 def test_wrong_requests_are_one_error_and_write_nothing(

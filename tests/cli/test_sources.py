@@ -60,5 +60,5 @@ def test_names_that_are_wrong(given: list[str], problem: str) -> None:
 
 
 def test_a_list_that_is_not_there() -> None:
-    with pytest.raises(FrameSourceError, match=r"nowhere\.streams cannot be read"):
+    with pytest.raises(FrameSourceError, match=r"nowhere\.streams cannot be read: No such file or directory\n"):
         named_sources(["nowhere.streams"])

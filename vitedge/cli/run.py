@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitedge.cli import EXIT_ERROR, output
@@ -198,11 +199,21 @@ def _check_several(arguments: argparse.Namespace) -> None:
 
 def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | None) -> None:
     from vitedge.runtime.outputs.base import check_new_file, check_new_folder
+    from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS
 
     if arguments.jsonl not in (None, "-"):
         check_new_file(arguments.jsonl)
-    if arguments.save is not None:
-        (check_new_file if named is None else check_new_folder)(arguments.save)
+    if arguments.save is None:
+        return
+    if named is None:
+        check_new_file(arguments.save)
+        return
+    check_new_folder(arguments.save)
+    if Path(arguments.save).suffix.lower() in VIDEO_FORMATS:
+        raise UsageError(
+            f"{Path(arguments.save).name} is the name of one video, and there are named sources",
+            expected="a folder, which gets a video for each source: --save FOLDER",
+        )
 
 
 def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop) -> int:

@@ -262,6 +262,12 @@ def _text(server: Server, error: BaseException, cause: Cause | None) -> _Text:
             "a protocol that PyAV's FFmpeg has",
             "python -m av --formats lists what it has; a GStreamer pipeline (gst:) may have the protocol",
         )
+    if type(error).__name__ in ("HTTPServerError", "HTTPOtherClientError"):
+        return _Text(
+            f"answers with an error: {reason_of(error)}",
+            "a server that sends a stream",
+            "wait until it has started; see what it answers: ffprobe ADDRESS",
+        )
     texts: dict[Cause | None, _Text] = {
         "not_found": _Text(
             "has no such stream: the server answers, and does not know this path",
@@ -270,13 +276,15 @@ def _text(server: Server, error: BaseException, cause: Cause | None) -> _Text:
         ),
         "refused": _Text(
             "refuses the connection: nobody listens on this port",
-            "the port of a running server; RTSP has 554",
+            "the port of a running server" + ("; RTSP has 554" if server.speaks_rtsp else ""),
             f"check the port, and whether the server runs: nc -zv {server.endpoint}",
         ),
         "timeout": _Text(
             f"does not answer with a video; it was given {server.open_timeout:g} s",
             "the address of a video stream that this machine reaches",
-            f"check the address, the power and the firewall: nc -zv {server.endpoint}",
+            f"check the address of the sender, and the firewall: tcpdump -n udp port {server.port or 'PORT'}"
+            if server.scheme == "udp"
+            else f"check the address, the power and the firewall: nc -zv {server.endpoint}",
         ),
         "no_video": _Text(
             "answers, and sends nothing that FFmpeg can read as a video",

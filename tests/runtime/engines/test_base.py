@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -121,9 +122,9 @@ def test_an_unknown_engine_is_refused_with_a_suggestion(tiny_bundle: Bundle) -> 
     assert "onnxruntime" in caught.value.expected
 
 
-@pytest.mark.parametrize("threads", [0, -1, MOST_THREADS + 1, 10**9])
-def test_numbers_of_threads_that_no_machine_has_are_refused(tiny_bundle: Bundle, threads: int) -> None:
-    with pytest.raises(UsageError, match=f"threads is {threads}"):
+@pytest.mark.parametrize("threads", [0, -1, MOST_THREADS + 1, 10**9, 1.5, "two"])
+def test_numbers_of_threads_that_no_machine_has_are_refused(tiny_bundle: Bundle, threads: Any) -> None:
+    with pytest.raises(UsageError, match=f"threads is {threads!r}"):
         open_engine(tiny_bundle, threads=threads)
 
 

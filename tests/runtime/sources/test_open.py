@@ -154,6 +154,13 @@ class TestWrongSources:
         with pytest.raises(FrameSourceError, match="there is no source"):
             open_source(str(tmp_path / "a" / "b"))
 
+    def test_an_empty_text_is_not_the_folder_of_the_program(self, photos: Path, monkeypatch: pytest.MonkeyPatch):
+        """``--source "$CAMERA"`` where the variable is not set."""
+        monkeypatch.chdir(photos)
+        for empty in ("", "  "):
+            with pytest.raises(UsageError, match="the source is empty"):
+                open_source(empty)
+
     def test_an_unknown_scheme(self):
         with pytest.raises(UsageError, match="unknown scheme") as raised:
             open_source("rstp://camera/1")
@@ -170,7 +177,7 @@ class TestWrongSources:
         with pytest.raises(FrameSourceError, match="is not a file, folder or camera"):
             open_source(path)
 
-    @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "9" * 5000, "/dev/zero/a", ""])
+    @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "9" * 5000, "/dev/zero/a"])
     def test_names_that_no_file_has(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(FrameSourceError, match=r"there is no source|holds no images"):

@@ -88,6 +88,19 @@ def test_texts_of_different_causes_differ() -> None:
     assert len(texts) == 6
 
 
+def test_the_port_of_rtsp_is_named_for_rtsp_alone() -> None:
+    refused = ffmpeg(NUMBERS["ECONNREFUSED"][0])
+    assert "554" in (opening_error(refused, RTSP, 1.0).expected or "")
+    assert "554" not in (opening_error(refused, SERVER, 1.0).expected or "")
+
+
+def test_nobody_is_asked_for_what_others_send_to_this_machine() -> None:
+    listening = Server("udp://0.0.0.0:5004", "udp", "0.0.0.0", 5004, False, 10.0, 5.0)
+    fix = opening_error(ffmpeg(NUMBERS["EXIT"][0]), listening, 10.0).fix or ""
+    assert "nc -z" not in fix
+    assert "udp port 5004" in fix
+
+
 def test_invalid_data_by_rtsp_is_a_broken_answer() -> None:
     error = opening_error(ffmpeg(NUMBERS["INVALIDDATA"][0]), RTSP, 1.0)
     assert error.cause == "network"
