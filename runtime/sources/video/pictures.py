@@ -97,6 +97,10 @@ class DecodedPlanes(YuvPlanes):
         assert self.converter is not None
         return self.converter.bgr(self.frame)
 
+    def __reduce__(self) -> tuple[type[YuvPlanes], tuple[Plane, Plane, Plane, Matrix, bool]]:
+        """Copy and pickle the planes without the decoder's frame, which is of this process."""
+        return YuvPlanes, (self.y, self.u, self.v, self.matrix, self.full_range)
+
 
 def planes_of(frame: Any, converter: Converter) -> DecodedPlanes | None:
     """Return views of the planes of a ``VideoFrame``; None for another pixel format than YUV of 8 bits."""

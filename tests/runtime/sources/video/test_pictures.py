@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
+from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.video.pictures import Converter, orientation_of, planes_of
 
 av = pytest.importorskip("av")
@@ -55,6 +59,17 @@ def test_planes_outlive_their_frame() -> None:
     np.testing.assert_array_equal(planes.y, before)
     assert (planes.height, planes.width) == (46, 70)
     assert planes.u.shape == planes.v.shape == (23, 35)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda planes: pickle.loads(pickle.dumps(planes))])
+def test_planes_are_copied_and_sent_to_other_processes(copied: Callable[[YuvPlanes], YuvPlanes]) -> None:
+    planes = planes_of(coloured(pix_fmt="nv12"), Converter())
+    assert planes is not None
+    same = copied(planes)
+    for name in ("y", "u", "v"):
+        np.testing.assert_array_equal(getattr(same, name), getattr(planes, name))
+    assert (same.matrix, same.full_range) == (planes.matrix, planes.full_range)
+    assert np.abs(same.bgr().astype(int) - planes.bgr()).max() <= 1
 
 
 def test_threads_convert_pictures_of_different_sizes_at_once() -> None:
