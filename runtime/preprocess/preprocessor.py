@@ -7,6 +7,7 @@ part of the graph. The planes of a decoder are resized before they become colour
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -191,7 +192,14 @@ def _unusable(frame: object) -> FrameSourceError:
             "the frame is None", expected=_FRAME, fix="OpenCV gives None when it cannot read: check the camera or path"
         )
     if not isinstance(frame, np.ndarray):
-        return FrameSourceError(f"the frame is a {type(frame).__name__}", expected=_FRAME, fix="np.asarray(frame)")
+        is_name = isinstance(frame, (str, os.PathLike))
+        return FrameSourceError(
+            f"the frame is a {type(frame).__name__}",
+            expected=_FRAME,
+            fix="for files: their folder or a pattern; for several cameras: classifier.streams({name: address})"
+            if is_name
+            else "np.asarray(frame)",
+        )
     fix = _type_fix(frame) if frame.dtype != _UINT8 else _shape_fix(frame.shape)
     return FrameSourceError(f"the frame is a {frame.dtype} array of shape {frame.shape}", expected=_FRAME, fix=fix)
 

@@ -388,7 +388,7 @@ def test_threads_may_share_one() -> None:
     ("frame", "problem", "fix"),
     [
         (None, "None", "check the camera or path"),
-        ("photo.jpg", "a str", "np.asarray"),
+        ("photo.jpg", "a str", "classifier.streams"),  # also the names of a dict, given to stream
         ([[1, 2, 3]], "a list", "np.asarray"),
         (np.zeros((4, 4, 3), np.float32), "float32", "frame * 255"),
         (np.zeros((4, 4, 3), np.uint16), "uint16", "scale its values"),
