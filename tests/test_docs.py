@@ -75,6 +75,20 @@ def test_examples_use_the_public_api_alone(path: Path) -> None:
         assert set(public_uses(program)) <= set(vitedge.__all__)
 
 
+def test_services_can_be_started_again() -> None:
+    """``--jsonl FILE`` refuses a file that exists, as it does after the first start."""
+    pages = {page: page.read_text(encoding="utf-8") for page in ROOT.glob("docs/*.md")}
+    units = [
+        text for page in pages.values() for text in re.findall(r"^```ini\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    ]
+    services = [unit for unit in units if "vitedge run" in unit]
+    assert services
+    for service in services:
+        assert " --jsonl -\n" in service
+        assert "\nStandardOutput=append:" in service
+        assert "\nStandardError=journal\n" in service
+
+
 def test_there_are_examples_of_every_verb() -> None:
     used = {name for path in EXAMPLES for program in programs(path) for name in public_uses(program)}
     assert {"convert", "load", "evaluate", "bench", "inspect", "doctor", "sign", "new_key"} <= used

@@ -57,7 +57,8 @@ def check_new_file(path: str | Path) -> Path:
     """
     chosen = Path(path)
     if os.path.lexists(chosen):
-        raise UsageError(f"{chosen} exists", expected="the name of a new file", fix=f"remove {chosen} first")
+        fix = f"remove {chosen} first" if chosen.is_file() else ""
+        raise UsageError(f"{chosen} exists", expected="the name of a new file", fix=fix)
     check_report_path(chosen)
     return chosen
 

@@ -61,6 +61,11 @@ class TestJsonLines:
             JsonLines(path)
         assert path.read_text() == "kept"
 
+    def test_nobody_is_told_to_remove_a_device(self):
+        with pytest.raises(UsageError, match="/dev/null exists") as raised:
+            JsonLines("/dev/null")
+        assert "remove" not in (raised.value.fix or "")
+
     def test_a_file_that_appeared_meanwhile_is_kept(self, tmp_path: Path):
         path = tmp_path / "out.jsonl"
         output = JsonLines(path)
