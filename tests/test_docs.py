@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shutil
 import threading
@@ -73,6 +74,12 @@ def programs(path: Path) -> list[str]:
 def test_examples_use_the_public_api_alone(path: Path) -> None:
     for program in programs(path):
         assert set(public_uses(program)) <= set(vitedge.__all__)
+
+
+def test_the_page_names_every_field_of_a_prediction() -> None:
+    table = PAGE.read_text(encoding="utf-8").split("## The fields of a prediction")[1].split("\n## ")[0]
+    fields = {each.name for each in dataclasses.fields(vitedge.Prediction)} - {"picture"}
+    assert {name for name in fields if f"`{name}`" not in table} == set()
 
 
 def test_services_can_be_started_again() -> None:
