@@ -6,9 +6,13 @@ one for files, so that a server cannot read files of this machine, and a list of
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import socket
 import time
+from ipaddress import ip_address
 from typing import Any
+from urllib.request import getproxies
 
 from vitedge.errors import FrameSourceError
 from vitedge.extras import require
@@ -20,6 +24,7 @@ from vitedge.runtime.sources.video.containers import CONTAINERS
 from vitedge.runtime.sources.video.decoder import Decoded
 from vitedge.runtime.sources.video.pyav import open_container
 from vitedge.runtime.sources.video.tracks import UNTIMED
+from vitedge.runtime.system.owned import start_daemon
 from vitedge.safety.files import is_unicode
 from vitedge.safety.limits import VIDEO_BYTES
 from vitedge.safety.redact import redact_address
@@ -109,6 +114,7 @@ def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) ->
     """Return the open container, or the error that says why there is none."""
     began = time.monotonic()
     try:
+        _look_up(server)
         container = open_container(
             av,
             str(parts),
@@ -118,6 +124,33 @@ def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) ->
     except errors_of_pyav() as error:
         return None, opening_error(error, server, time.monotonic() - began)
     return container, None
+
+
+def _look_up(server: Server) -> None:
+    """Look up the host of a server, because a lookup of FFmpeg's own cannot be given up.
+
+    Raises:
+        TimeoutError: no answer came in time.
+    """
+    if not server.host or _is_number(server.host) or (server.scheme in ("http", "https") and getproxies()):
+        return
+    lookup = start_daemon("vitedge-lookup", _ask, server.host)
+    lookup.join(server.open_timeout)
+    if lookup.is_alive():
+        raise TimeoutError(errno.ETIMEDOUT, "no answer of the name server")
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _ask(host: str) -> None:
+    with contextlib.suppress(OSError, UnicodeError):  # FFmpeg meets the same error, which is described then
+        socket.getaddrinfo(host, None)
 
 
 def _ffmpeg_options(parts: Address, options: NetworkOptions) -> dict[str, str]:
