@@ -376,7 +376,8 @@ class TestNotices:
         assert notices[:2] == ("the same", "number 1")
         assert len(notices) <= reader_module.MOST_NOTICES + 3
         assert notices[-1].startswith("the camera was lost and opened again, ")
-        assert read.reader.oriented == 2 * len({frame.epoch for frame in read.frames})
+        delivered = 2 * len({frame.epoch for frame in read.frames})
+        assert read.reader.oriented - delivered in (0, 2)  # the last connection may be stopped before its frame
 
 
 @pytest.mark.timeout(120)
