@@ -122,7 +122,7 @@ def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = f"vitedge-{VERSION}.dist-info"
         assert "Apache License" in archive.read(f"{metadata}/licenses/LICENSE").decode()
-        assert "vitedge = vitedge.cli:main" in archive.read(f"{metadata}/entry_points.txt").decode()
+        assert "vitedge = vitedge.cli:program" in archive.read(f"{metadata}/entry_points.txt").decode()
         assert "Requires-Python: >=3.10" in archive.read(f"{metadata}/METADATA").decode()
 
 

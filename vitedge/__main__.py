@@ -1,8 +1,6 @@
 """`python -m vitedge`."""
 
-import sys
-
-from vitedge.cli import main
+from vitedge.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -153,6 +153,14 @@ def start_daemon(
     return thread
 
 
+def join_daemons() -> bool:
+    """Wait for the threads of ``start_daemon``, for a bounded time, and return whether all of them have ended."""
+    begun = time.monotonic()
+    for thread, seconds in sorted(_daemons.items(), key=lambda pair: pair[1]):
+        thread.join(max(0.0, begun + seconds - time.monotonic()))
+    return not any(thread.is_alive() for thread in list(_daemons))
+
+
 _living: weakref.WeakSet[Owned] = weakref.WeakSet()
 _daemons: weakref.WeakKeyDictionary[threading.Thread, float] = weakref.WeakKeyDictionary()
 """Threads of ``start_daemon``, and the seconds that the interpreter waits for each at its exit."""
@@ -174,9 +182,7 @@ def _end_threads() -> None:
     for owned in list(_living):
         if owned._runs_threads and not owned._inherited:
             owned._end_at_exit()
-    begun = time.monotonic()
-    for thread, seconds in sorted(_daemons.items(), key=lambda pair: pair[1]):
-        thread.join(max(0.0, begun + seconds - time.monotonic()))
+    join_daemons()
 
 
 atexit.register(_end_threads)

@@ -130,3 +130,22 @@ def test_an_option_is_no_value_of_the_one_before(following: list[str], capsys: p
     with pytest.raises(SystemExit):
         main(["run", "a.bundle", "--source", *following])
     assert "argument --source: expected one argument" in capsys.readouterr().err
+
+
+HANGING = """
+import os, sys
+from vitedge import cli
+from vitedge.runtime.system.owned import start_daemon
+
+start_daemon("vitedge-reader", os.read, os.pipe()[0], 1)
+sys.argv = ["vitedge", "targets"]
+sys.modules["atexit"].register(print, "the interpreter ends")
+cli.program()
+"""
+
+
+def test_a_thread_that_hangs_in_a_library_ends_with_the_process():
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\ncpu " in done.stdout
+    assert "the interpreter ends" not in done.stdout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vitedge.cli import output
 from vitedge.cli.flags import Vocabulary
 from vitedge.errors import VitedgeError, did_you_mean
+from vitedge.runtime.system.owned import join_daemons
 from vitedge.safety.escape import terminal
 from vitedge.version import VERSION
 
@@ -109,6 +111,18 @@ def build_parser() -> tuple[argparse.ArgumentParser, Vocabulary]:
     for verb in VERBS:
         importlib.import_module(f"vitedge.cli.{verb}").add_parser(verbs)
     return parser, Vocabulary(verbs.choices)
+
+
+def program() -> NoReturn:
+    """Run as a program of its own.
+
+    A thread that hangs in a library ends with the process. If it came back while the interpreter ends, it could crash.
+    """
+    exit_code = main()
+    if not join_daemons():
+        logging.shutdown()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
