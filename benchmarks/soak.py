@@ -3,15 +3,11 @@
 A million frames as fast as they are taken, half under each policy; then a camera by RTSP that is switched off and on
 again every few minutes. After the warm-up, the first tenth, resident memory may grow by less than 5 MB, the numbers of
 threads and descriptors stay as they are, and every captured frame is a prediction or was dropped by a cause.
-
-The runs have one arena of glibc's malloc. By default the thread of each new connection may get another, up to eight a
-core, which keeps what the thread has freed. That looks like a leak for the first dozens of reconnections.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import threading
@@ -31,7 +27,6 @@ FRAMES = 1_000_000
 MINUTES = 30.0
 OFF_SECONDS = 3.0
 MOST_GROWTH_MB = 5.0
-ARENAS = "MALLOC_ARENA_MAX"
 
 
 def main() -> int:
@@ -42,8 +37,6 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=9, help="of the camera")
     parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
-    if ARENAS not in os.environ:  # malloc reads it when a program starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, ARENAS: "1"})
     runs = {}
     fast = (("`latest`, a live source", True), ("`every`, a file", False))
     for name, live in fast if arguments.frames else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
 
 from vitedge.errors import FrameSourceError
 from vitedge.prediction import Image
@@ -32,7 +33,7 @@ class FrameIterable(FrameSource):
             FrameSourceError: a frame is not an ``H×W×3`` uint8 array.
         """
         for index, item in enumerate(self._frames):
-            frame = item if isinstance(item, Frame) else Frame(item, index)
+            frame = replace(item, age_basis="caller") if isinstance(item, Frame) else Frame(item, index)
             try:
                 if not isinstance(frame.pixels, YuvPlanes):
                     check_frame(frame.pixels)

@@ -495,7 +495,7 @@ class TestTally:
         dropped = {"newer": 4, "max_fps": 0, "too_old": 0, "corrupt": 1, "backlog": 0, "at_end": 2}
         stats = StreamStats(8, 1, dropped, 0, corrupt=1, stalls=1, reconnects=2)
         lines = tally.summary(stats=stats).splitlines()
-        assert "  dropped      of 8 frames: 4 newer, 1 corrupt" in lines
+        assert "  dropped      of 8 frames: 4 newer, 1 corrupt, 2 at the end" in lines
         assert "  source       1 stall, 2 reconnects, 1 corrupt frame" in lines
 
     def test_several_sources_have_a_line_each(self):
@@ -506,7 +506,7 @@ class TestTally:
         door, yard = StreamStats(4, 3, silent, 0), StreamStats(0, 0, {"newer": 0}, 0, stalls=1)
         lines = tally.summary(("yard: dark",), StreamStats(4, 3, silent, 0), {"door": door, "yard": yard}).splitlines()
         assert lines[0].startswith("3 predictions")
-        assert lines[-3] == "  door         3 predictions, age p50    11.00 ms   p99    11.98 ms"
+        assert lines[-3] == "  door         3 predictions, age p50    11.00 ms   p99    11.98 ms, 1 at the end"
         assert lines[-2] == "  yard         0 predictions, 1 stall"
         assert lines[-1] == "note: yard: dark"
 

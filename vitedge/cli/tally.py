@@ -16,12 +16,13 @@ from vitedge.cli import output
 from vitedge.prediction import AgeBasis, Prediction
 from vitedge.runtime.outputs.overlay import RateMeter
 from vitedge.runtime.stream.states import StateChange, StreamState
-from vitedge.runtime.stream.stats import StreamStats
+from vitedge.runtime.stream.stats import DropCause, StreamStats
 from vitedge.safety.escape import terminal, terminal_lines
 
 REDRAW_SECONDS = 0.1
 REMEMBERED = 100_000
 LABELS_SHOWN = 5
+DROPS: dict[DropCause, str] = {"too_old": "too old", "at_end": "at the end"}
 NOTES_A_MINUTE = 10
 CLEAR_LINE = "\r\033[K"
 
@@ -191,8 +192,8 @@ def _stats_lines(stats: StreamStats) -> Iterator[str]:
 
 
 def _drops(stats: StreamStats) -> list[str]:
-    """Return the drops by cause, without the frames that were under way when the stream ended."""
-    return [f"{count} {cause}" for cause, count in stats.dropped.items() if count and cause != "at_end"]
+    """Return the drops by cause."""
+    return [f"{count} {DROPS.get(cause, cause)}" for cause, count in stats.dropped.items() if count]
 
 
 def _connection(stats: StreamStats) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,9 @@ class TestIterables:
 
     def test_frames_keep_their_own_time_and_order(self):
         frame = Frame(clips.numbered_frame(1), 41, captured_at=12.0, captured_ns=34, order="RGB")
-        assert list(open_source([frame])) == [frame]
+        kept, other = open_source([frame, frame.pixels])
+        assert kept == replace(frame, age_basis="caller")
+        assert other.age_basis == "arrival"
 
     def test_a_generator_of_arrays(self):
         assert len(list(open_source(clips.numbered_frame(number) for number in range(3)))) == 3
