@@ -32,6 +32,8 @@ logger = logging.getLogger("vitedge")
 SHORTEST_CUT_SECONDS = 0.2
 UNDECODABLE_TIMEOUTS = 6.0
 """Times ``read_timeout`` that a live source may send no picture, but packets: some cameras send a key frame in 10 s."""
+TORN_BY_SLICES = frozenset({"vp7", "vp8"})
+"""Codecs that FFmpeg 8 sometimes decodes wrongly in slice threads: rows at the edge of two macroblocks differ."""
 LOW_DELAY = 1 << 19
 """FFmpeg's flag for a decoder that gives each frame as soon as it can."""
 
@@ -143,7 +145,8 @@ class Decoded(Owned, FrameSource):
         self._track, self._codec = stream.index, context.name
         threads = self._options.decode_threads
         if self.live:
-            context.thread_type, context.thread_count = ("SLICE", threads) if threads else ("NONE", 1)
+            sliced = threads and self._codec not in TORN_BY_SLICES
+            context.thread_type, context.thread_count = ("SLICE", threads) if sliced else ("NONE", 1)
             context.flags |= LOW_DELAY
         else:
             context.thread_type, context.thread_count = "AUTO", threads or 0

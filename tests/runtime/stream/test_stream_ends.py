@@ -188,11 +188,13 @@ class TestLeaving:
         source = HeldSource()
         stream = Stream(reader, source, policy=policy)
         before = signal.signal(signal.SIGUSR1, lambda *_: (stream.close(), source.arrived.release(8)))
-        main = threading.main_thread().ident
+        kill = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
         try:
-            threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+            kill.start()
             assert list(stream) == []
         finally:
+            kill.cancel()
+            kill.join()
             signal.signal(signal.SIGUSR1, before)
 
     def test_a_stream_that_nobody_asked_starts_nothing(self, reader: NumberReader):

@@ -118,9 +118,13 @@ def live(packets: Callable[[], Iterator[Any]], *, options: SourceOptions = QUICK
 class TestThreads:
     """Each decoding thread more would hold a frame back."""
 
-    @pytest.mark.parametrize(("asked", "kind", "count"), [(None, "NONE", 1), (4, "SLICE", 4)])
-    def test_of_a_live_source(self, asked: int | None, kind: str, count: int) -> None:
+    @pytest.mark.parametrize(
+        ("codec", "asked", "kind", "count"),
+        [("h264", None, "NONE", 1), ("h264", 4, "SLICE", 4), ("vp8", 4, "NONE", 1)],  # slices tear VP8
+    )
+    def test_of_a_live_source(self, codec: str, asked: int | None, kind: str, count: int) -> None:
         container = Container(numbered(1))
+        container.context.name = codec
         Decoded(container, "camera", live=True, options=SourceOptions(decode_threads=asked))
         assert (container.context.thread_type, container.context.thread_count) == (kind, count)
         assert container.context.flags & LOW_DELAY
