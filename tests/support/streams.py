@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import clips
 import numpy as np
@@ -131,3 +133,17 @@ def unplugged_after(frames: int) -> Iterator[np.ndarray]:
     """That many frames, and then the error of a camera that is gone."""
     yield from numbered(frames)
     raise OSError("unplugged")
+
+
+@contextmanager
+def signal_after(seconds: float, handler: Callable[..., object]) -> Iterator[None]:
+    """Send this thread SIGUSR1, which ``handler`` gets; nothing is sent any more once the context is left."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    timer = threading.Timer(seconds, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
+    try:
+        timer.start()
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)

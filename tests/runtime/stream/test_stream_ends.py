@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import random
-import signal
 import threading
 import time
 import traceback
@@ -34,6 +33,7 @@ from streams import (
     numbered,
     numbers,
     our_threads,
+    signal_after,
     unplugged_after,
     until,
     until_error,
@@ -187,15 +187,8 @@ class TestLeaving:
     def test_a_signal_handler_closes_while_the_consumer_waits(self, reader: NumberReader, policy: str):
         source = HeldSource()
         stream = Stream(reader, source, policy=policy)
-        before = signal.signal(signal.SIGUSR1, lambda *_: (stream.close(), source.arrived.release(8)))
-        kill = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
-        try:
-            kill.start()
+        with signal_after(0.2, lambda *_: (stream.close(), source.arrived.release(8))):
             assert list(stream) == []
-        finally:
-            kill.cancel()
-            kill.join()
-            signal.signal(signal.SIGUSR1, before)
 
     def test_a_stream_that_nobody_asked_starts_nothing(self, reader: NumberReader):
         predictions = Stream(reader, numbered(5))

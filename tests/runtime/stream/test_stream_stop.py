@@ -24,7 +24,7 @@ pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
 import clips
-from streams import EITHER, PATIENCE, NumberReader, no_threads, numbered, numbers, until
+from streams import EITHER, PATIENCE, NumberReader, no_threads, numbered, numbers, signal_after, until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_survives")]
 
@@ -147,14 +147,9 @@ class TestSources:
     ):
         held = hanging()
         stream = Stream(reader, held.source, policy=policy)
-        before = signal.signal(signal.SIGUSR1, lambda *_: stream.stop())
-        main = threading.main_thread().ident
-        try:
-            next(stream)
-            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+        next(stream)
+        with signal_after(0.05, lambda *_: stream.stop()):
             assert list(stream) == []
-        finally:
-            signal.signal(signal.SIGUSR1, before)
         held.let_go()
         assert no_threads()
 
