@@ -28,9 +28,9 @@ from streams import (
     WORKERS,
     HeldSource,
     NumberReader,
+    no_threads,
     numbered,
     numbers,
-    our_threads,
 )
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_survives")]
@@ -100,7 +100,7 @@ class TestLatest:
         predictions = Stream(reader, clip, policy="latest")
         next(predictions)
         predictions.close()
-        assert our_threads() == []
+        assert no_threads()
 
 
 class TestChoice:

@@ -85,7 +85,7 @@ def test_no_way_out_hangs_or_disorders(seed: int):
         gc.collect(0)
         for thread in our_threads():
             thread.join(PATIENCE)
-        assert our_threads() == []
+        assert no_threads()
 
 
 class TestErrors:
@@ -125,7 +125,7 @@ class TestErrors:
         with contextlib.suppress(ValueError):
             consume()
         gc.collect()
-        assert our_threads() == []
+        assert no_threads()
 
     @EITHER
     def test_after_an_error_the_iterator_is_at_its_end(self, reader: NumberReader, policy: str):
@@ -142,7 +142,7 @@ class TestLeaving:
             assert our_threads() != []
             break
         gc.collect()
-        assert our_threads() == []
+        assert no_threads()
 
     @EITHER
     def test_a_close_ends_the_threads_while_the_source_is_ahead(self, reader: NumberReader, policy: str):
@@ -150,7 +150,7 @@ class TestLeaving:
         next(predictions)
         time.sleep(0.05)
         predictions.close()
-        assert our_threads() == []
+        assert no_threads()
         assert list(predictions) == []
 
     @EITHER
@@ -192,7 +192,7 @@ class TestLeaving:
 
     def test_a_stream_that_nobody_asked_starts_nothing(self, reader: NumberReader):
         predictions = Stream(reader, numbered(5))
-        assert our_threads() == []
+        assert no_threads()
         predictions.close()
 
     @EITHER
@@ -216,7 +216,7 @@ class TestLeaving:
         with Stream(reader, numbered(500), policy=policy) as stream:
             next(stream)
             assert our_threads() != []
-        assert our_threads() == []
+        assert no_threads()
 
     @EITHER
     def test_what_was_passed_in_open_stays_open(self, reader: NumberReader, policy: str):
