@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import until
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.errors import EngineError, FrameSourceError, MissingExtraError, UsageError
@@ -93,13 +94,6 @@ def last_frame(predictions: Sequence[Prediction], name: str) -> int:
     return [each.frame for each in predictions if each.source == name][-1]
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert condition()
-
-
 class TestPredictions:
     def test_name_their_camera_and_keep_its_order(self):
         with Streams(Counting(), {"door": camera(), "yard": camera(90)}, max_frames=200) as streams:
@@ -120,7 +114,7 @@ class TestPredictions:
     def test_are_of_the_newest_frames(self):
         source = camera(None, frames=50)
         with Streams(Counting(), {"door": source}) as streams:
-            until(lambda: source.delivered == 50)
+            assert until(lambda: source.delivered == 50)
             predictions = list(streams)
         assert [each.frame for each in predictions] == [49]
         assert predictions[0].dropped == 49
@@ -138,10 +132,10 @@ class TestPredictions:
         with Streams(Counting(), {"door": source}) as streams:
             assert next(streams).frame == 0
             arrived.release()
-            until(lambda: source.delivered == 2)
+            assert until(lambda: source.delivered == 2)
             time.sleep(0.05)  # a worker that did not wait would take the frame
             arrived.release(8)
-            until(lambda: source.delivered == 10)
+            assert until(lambda: source.delivered == 10)
             assert next(streams).frame in (8, 9)  # the last one may still be in the reader's hands
             arrived.release()
 
@@ -164,7 +158,7 @@ class TestPredictions:
     def test_of_frames_that_grew_old_while_they_waited_are_not_even_made(self):
         classifier, source = Counting(), camera(None, frames=1)
         with Streams(classifier, {"door": source}, max_age_ms=20) as streams:
-            until(lambda: streams.stats.total.captured)
+            assert until(lambda: streams.stats.total.captured)
             time.sleep(0.05)
             assert list(streams) == []
         assert classifier.classified == 0
@@ -333,7 +327,7 @@ class TestDeath:
         classifier.errors = dict.fromkeys(range(7, 100), FrameSourceError("a grey frame"))
         cameras = {"door": camera(50.0, frames=200), "yard": [picture(100)] * 40}
         with Streams(classifier, cameras, max_fps={"yard": 40.0}) as streams:
-            until(lambda: next(streams) and streams.errors)
+            assert until(lambda: next(streams) and streams.errors)
             assert streams.state["door"] == "ended"
             assert streams.stats.cameras["door"].under_way == 0
             with pytest.raises(FrameSourceError, match="door: a grey frame"):
@@ -420,7 +414,7 @@ class TestEnding:
         streams = Streams(classifier, {"door": sources[0], "yard": lambda: sources[1]})  # type: ignore[dict-item]
         with streams, pytest.raises(EngineError, match="it failed"):
             list(streams)
-        until(lambda: sources[1].closed)
+        assert until(lambda: sources[1].closed)
         assert not sources[0].closed  # it was passed in open
         assert next(streams, None) is None
         check_counts(streams)
@@ -437,7 +431,7 @@ class TestEnding:
     def test_before_the_first_prediction(self):
         sources = [camera(), camera()]
         Streams(Counting(), {"door": lambda: sources[0], "yard": lambda: sources[1]}).close()
-        until(lambda: all(source.closed or not source.delivered for source in sources))
+        assert until(lambda: all(source.closed or not source.delivered for source in sources))
 
     def test_that_is_forgotten_warns_and_closes(self):
         def forget() -> None:
@@ -449,16 +443,18 @@ class TestEnding:
     def test_frees_a_file_that_waits_for_its_turn(self):
         with Streams(Counting(), {"clip": [picture(number) for number in range(50)]}) as streams:
             next(streams)
-            until(lambda: streams.stats.total.captured == 3)  # one is out, one waits, one is in the reader's hands
+            assert until(
+                lambda: streams.stats.total.captured == 3
+            )  # one is out, one waits, one is in the reader's hands
         check_counts(streams)
         assert streams.stats.total.dropped["at_end"] == 2
 
     def test_ends_the_reports_of_all_cameras(self):
         changes: list[StateChange] = []
         with Streams(Counting(), {"door": camera(frames=3), "yard": camera()}, on_state=changes.append) as streams:
-            until(lambda: next(streams) and streams.state["door"] == "ended")
+            assert until(lambda: next(streams) and streams.state["door"] == "ended")
             time.sleep(0.05)  # the report of its end is on its way
-        until(lambda: {each.source for each in changes if each.state == "ended"} == {"door", "yard"})
+        assert until(lambda: {each.source for each in changes if each.state == "ended"} == {"door", "yard"})
 
 
 @pytest.fixture
@@ -496,16 +492,16 @@ class TestWorkers:
 
         cameras = {"door": FakeSource(frames, live=True), "yard": FakeSource(frames, live=True)}
         with Streams(Counting(0.01, [Counting(0.01)] * 2), cameras) as streams:
-            until(lambda: next(streams) and streams.workers == 2)
+            assert until(lambda: next(streams) and streams.workers == 2)
             rush.clear()
-            until(lambda: next(streams) and streams.workers == 1)
+            assert until(lambda: next(streams) and streams.workers == 1)
             next(streams)
         check_counts(streams)
 
     def test_that_refuse_several_frames_of_a_camera_end_it_once(self, caplog: pytest.LogCaptureFixture):
         workers = [Counting(0.01) for _ in range(3)]
         with Streams(Counting(0.01, workers), {"door": lambda: camera()}) as streams:
-            until(lambda: next(streams) and streams.workers == 3)
+            assert until(lambda: next(streams) and streams.workers == 3)
             for worker in workers:
                 worker.errors = dict.fromkeys(range(256), FrameSourceError("a grey frame"))
             with pytest.raises(FrameSourceError, match="door: a grey frame"):
@@ -514,13 +510,13 @@ class TestWorkers:
 
     def test_are_two_threads_where_the_engine_has_none(self):
         with Streams(Counting(0.01), {"door": camera(), "yard": camera()}) as streams:
-            until(lambda: next(streams) and streams.workers == 2)
+            assert until(lambda: next(streams) and streams.workers == 2)
 
     def test_that_do_not_open_are_missed_and_no_more(self, caplog: pytest.LogCaptureFixture):
         classifier = Counting(0.01)
         classifier.workers_error = EngineError("no memory")
         with caplog.at_level(logging.WARNING, logger="vitedge"), Streams(classifier, {"door": camera()}) as streams:
-            until(lambda: next(streams) and caplog.messages)
+            assert until(lambda: next(streams) and caplog.messages)
             for _ in range(20):
                 next(streams)
             assert streams.workers == 1
