@@ -36,11 +36,13 @@ picture: demo
 
 # Files go to as many workers as there are cores, up to four, the slowest first (tests/conftest.py). Each worker computes
 # in one thread, because more threads than cores wait for each other. Compiled modules are kept for the next run.
+# A test that native code holds beyond every limit ends its worker, with the stacks of its threads; a worker that ends
+# so, or crashes, ends the run, because pytest-xdist can wait for ever for the rest of its files.
 # What sends signals to its own process runs by itself.
 test: export PYTHONDONTWRITEBYTECODE =
 test: lint references
 	OMP_NUM_THREADS=1 $(DEV_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		-m "not alone" $(PYTEST_ARGS)
+		--max-worker-restart 0 -o faulthandler_timeout=1260 -o faulthandler_exit_on_timeout=true -m "not alone" $(PYTEST_ARGS)
 	$(DEV_VENV)/bin/python -m pytest -m alone $(or $(PYTEST_ARGS),$(ALONE)) || [ $$? = 5 ] # 5: none of these was chosen
 
 references: $(REFERENCES)/.installed
