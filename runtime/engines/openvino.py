@@ -62,7 +62,7 @@ class OpenvinoEngine(Owned):
             self._request.start_async()
             self._request.wait()
         except RuntimeError as error:
-            raise _failed("OpenVINO failed while it ran the bundle", error) from error
+            raise failed("OpenVINO failed while it ran the bundle", error) from error
         return np.array(self._logits)
 
     def close(self) -> None:
@@ -121,20 +121,18 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
     openvino = require("openvino", extra="openvino", purpose="the openvino engine")
     path = bundle.file(OPENVINO_XML)
     try:
-        xml, weights = _read(openvino, bundle)
         core = openvino.Core()
-        configuration = _configuration(core, bundle.manifest.precision.asked, hint, threads)
-        model = core.read_model(xml, weights)
-        _check_sizes(model, bundle, openvino.__version__)
-        del weights  # the model shares them and frees them
-        compiled = core.compile_model(model, DEVICE, configuration)
+        model = read_model(openvino, core, bundle)
+        compiled = core.compile_model(
+            model, DEVICE, configuration(core, bundle.manifest.precision.asked, hint, threads)
+        )
         del model
         workers = _requests_for_throughput(compiled) if hint == "THROUGHPUT" else 1
         info = _info(openvino, core, compiled, workers)
         requests = [compiled.create_infer_request() for _ in range(workers)]
         engines = [OpenvinoEngine(request, info) for request in requests]
     except (RuntimeError, ValueError) as error:
-        raise _failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
+        raise failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
     try:
         check_contract(bundle, path, frame=engines[0].frame, logits=engines[0]._logits)
     except BaseException:
@@ -170,10 +168,24 @@ def values_within(bundle: Bundle, names: Sequence[str], frame: NDArray[np.uint8]
     wanted = [name for name in names if name in known]
     model.add_outputs(wanted)
     compiled = core.compile_model(
-        model, DEVICE, _configuration(core, bundle.manifest.precision.asked, "LATENCY", threads=None)
+        model, DEVICE, configuration(core, bundle.manifest.precision.asked, "LATENCY", threads=None)
     )
     results = compiled([frame[None]])
     return {name: np.array(results[compiled.output(name)]) for name in wanted}
+
+
+def read_model(openvino: Any, core: Any, bundle: Bundle) -> Any:
+    """Read the bundle's IR as a model, and check the sizes of its tensors.
+
+    Raises:
+        BundleIntegrityError: the IR or its weights are missing or altered.
+        RuntimeError: OpenVINO cannot read the IR.
+        ValueError: the IR might crash OpenVINO's reader, or a tensor is larger than any in an image classifier.
+    """
+    xml, weights = _read(openvino, bundle)
+    model = core.read_model(xml, weights)  # it shares the weights, and frees them
+    _check_sizes(model, bundle, openvino.__version__)
+    return model
 
 
 def _read(openvino: Any, bundle: Bundle) -> tuple[str, Any]:
@@ -218,7 +230,7 @@ def _check_sizes(model: Any, bundle: Bundle, version: str) -> None:
     cache.put(CACHE_KIND, key, {"largest": largest}, most=CACHED_GRAPHS)
 
 
-def _configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
+def configuration(core: Any, precision: str, hint: Hint, threads: int | None) -> dict[str, Any]:
     """Return the properties to compile with; fp32 bundles compute in f32, others in the CPU's native 16-bit type.
 
     A given number of threads means that other engines run as well. Pinned threads of all of them would share cores. So
@@ -272,7 +284,8 @@ def effective_precision(layers: Counter[tuple[str, str]]) -> str | None:
     return max(counted, key=lambda name: (counted[name], exactness.index(name)), default=None)
 
 
-def _failed(problem: str, error: RuntimeError | ValueError) -> EngineError:
+def failed(problem: str, error: RuntimeError | ValueError) -> EngineError:
+    """Make the error for what OpenVINO raised."""
     reason = str(error).strip().splitlines()
     return EngineError(
         f"{problem}: {reason[-1].strip() if reason else 'no reason given'}",

@@ -290,8 +290,8 @@ def test_the_threads_reach_the_engine_of_both_bundles(
     from vitedge.runtime.engines import openvino
 
     asked: list[int | None] = []
-    configuration = openvino._configuration
-    monkeypatch.setattr(openvino, "_configuration", lambda *given: (asked.append(given[-1]), configuration(*given))[1])
+    configuration = openvino.configuration
+    monkeypatch.setattr(openvino, "configuration", lambda *given: (asked.append(given[-1]), configuration(*given))[1])
     evaluate(tmp_path, tiny_bundle, colours, "--threads", "1", "--against", tiny_bundle.path)
     assert asked == [1, 1]
 
