@@ -339,7 +339,7 @@ def test_data_is_required(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str
 def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = tmp_path / "no" / "report"
+    report = tmp_path / "no" / "report.json"
     for option in ("--json", "--html"):
         assert main(["eval", "never.opened", "--data", "never.listed", option, str(report)]) == EXIT_ERROR
         assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err

@@ -49,11 +49,36 @@ def test_a_mistyped_option_is_suggested_not_guessed(capsys: pytest.CaptureFixtur
 def test_a_mistyped_verb_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = printed_by(["convrt"], capsys, code=EXIT_USAGE)
     assert "convrt" in printed
-    assert "convert" in printed
+    assert "did you mean convert?" in printed
 
 
-def test_no_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "VERB" in printed_by([], capsys, code=EXIT_USAGE)
+def test_a_mistyped_choice_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = printed_by(["bench", "a.bundle", "--engine", "opnvino"], capsys, code=EXIT_USAGE)
+    assert "did you mean openvino?" in printed
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"]])
+def test_help_without_a_verb_is_the_help_of_the_program(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked_for = printed_by(["--help"], capsys, code=0)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == asked_for
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked_for = printed_by([verb, "--help"], capsys, code=0)
+    assert main(["help", verb]) == 0
+    assert capsys.readouterr().out == asked_for
+
+
+def test_help_of_a_mistyped_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean targets?" in printed_by(["help", "tagets"], capsys, code=EXIT_USAGE)
+
+
+def test_an_option_needs_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unrecognized arguments: --bogus" in printed_by(["--bogus"], capsys, code=EXIT_USAGE)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

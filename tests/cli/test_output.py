@@ -130,10 +130,10 @@ def test_json_lines_on_a_full_disk_are_one_line(tiny_bundle: Bundle, photo: Path
     assert b"Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--jsonl", "--save", "--json"])
+@pytest.mark.parametrize("option", ["--jsonl", "--save", "--html"])
 @pytest.mark.parametrize("device", ["/dev/full", "/dev/null", "/dev/stdout"])
 def test_no_device_is_replaced_by_an_output(option: str, device: str, tiny_bundle: Bundle, photo: Path) -> None:
-    verb = f"bench {tiny_bundle.path}" if option == "--json" else f"run {tiny_bundle.path} --source {photo}"
+    verb = f"bench {tiny_bundle.path}" if option == "--html" else f"run {tiny_bundle.path} --source {photo}"
     before = os.lstat(device)
     done = vitedge(f"vitedge {verb} {option} {device}")
     assert done.returncode == EXIT_ERROR

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -49,6 +50,10 @@ examples:
   vitedge run deit.bundle --source 0 --show
   vitedge bench deit.bundle --against deit-fp32.bundle
 """
+
+
+_INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+_CHOICE = re.compile(r"[\w-]+")
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,6 +99,10 @@ class Parser(argparse.ArgumentParser):
         (output.write if file is sys.stdout else output.note)(message)
 
     def _suggestion(self, message: str) -> str:
+        choice = _INVALID_CHOICE.search(message)
+        if choice is not None:
+            hint = did_you_mean(choice[1], _CHOICE.findall(choice[2]))
+            return f"  fix: {hint}\n" if hint else ""
         marker = "unrecognized arguments: "
         if not message.startswith(marker):
             return ""
@@ -107,10 +116,20 @@ def build_parser() -> tuple[argparse.ArgumentParser, Vocabulary]:
     """Build the parser of the whole command line, and the vocabulary of its flags."""
     parser = Parser(prog="vitedge", description="Vision Transformers on edge devices.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"vitedge {VERSION}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for verb in VERBS:
         importlib.import_module(f"vitedge.cli.{verb}").add_parser(verbs)
-    return parser, Vocabulary(verbs.choices)
+    vocabulary = Vocabulary(verbs.choices)
+    about = verbs.add_parser("help", help="print this, or the help of a verb", description="Print the help of a verb.")
+    about.add_argument("about", nargs="?", choices=VERBS, metavar="VERB", help=", ".join(VERBS))
+    about.set_defaults(run=lambda arguments: _help(verbs.choices.get(arguments.about, parser)), parser=about)
+    parser.set_defaults(run=lambda _: _help(parser), parser=parser)
+    return parser, vocabulary
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
 
 
 def program() -> NoReturn:
@@ -142,7 +161,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     try:
         parser, vocabulary = build_parser()
         namespace, rest = parser.parse_known_args(arguments)
-        verb = namespace.verb
+        verb = namespace.verb or ""
         if rest:
             namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
         exit_code: int = namespace.run(namespace)

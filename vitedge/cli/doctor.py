@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vitedge.cli import output
+from vitedge.cli.reports import add_json_flag, write_result
 from vitedge.records import encode
 from vitedge.runtime.sources.gstreamer.process import INSTALL
 from vitedge.runtime.system.cameras import Camera
@@ -31,20 +31,20 @@ def add_parser(verbs: Any) -> None:
         description="Show packages, processor, memory and cameras of this machine. What cannot be read is unavailable.",
         epilog=EPILOG,
     )
-    parser.add_argument("--json", action="store_true", help="everything, as JSON on standard output")
+    add_json_flag(parser, "everything")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose and print."""
     diagnosis = doctor()
-    output.write(as_json(diagnosis) if arguments.json else as_text(diagnosis))
+    write_result(arguments.json, lambda: as_json(diagnosis), lambda: as_text(diagnosis))
     return 0
 
 
-def as_json(diagnosis: Diagnosis) -> str:
-    """Render the diagnosis as JSON; keys are added, never renamed."""
-    return escape.json({"version": 1, **encode(diagnosis)}, indent=1) + "\n"
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Render the diagnosis for JSON; keys are added, never renamed."""
+    return {"version": 1, **encode(diagnosis)}
 
 
 def as_text(diagnosis: Diagnosis) -> str:

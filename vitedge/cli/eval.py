@@ -10,7 +10,8 @@ from vitedge.bundle.signatures import SIGNATURES
 from vitedge.cli import output
 from vitedge.cli.flags import call
 from vitedge.cli.inspect import format_confidence, format_thresholds
-from vitedge.files import check_report_path, write_report
+from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
+from vitedge.files import write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety import escape
@@ -81,15 +82,14 @@ def add_parser(verbs: Any) -> None:
         metavar="ADDRESS",
         help="spread over the workers of this Dask scheduler, which find DATA and the bundles at the same paths",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and all flips for scripts")
+    add_json_flag(parser, "the figures and all flips")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the images that flipped")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the reports, print the table."""
-    for path in filter(None, (arguments.json, arguments.html)):
-        check_report_path(path)
+    check_report_paths(arguments.json, arguments.html)
     from vitedge.calib.data.open import open_dataset
 
     images = open_dataset(arguments.data, limit=arguments.limit)
@@ -98,18 +98,21 @@ def run(arguments: argparse.Namespace) -> int:
     _write(arguments, report, images)
     if resume is not None:
         resume.unlink(missing_ok=True)
-    show = output.tell if arguments.json or arguments.html else output.write
-    show(report.to_text())
+    if not is_standard_output(arguments.json):
+        show = output.tell if arguments.json or arguments.html else output.write
+        show(report.to_text())
+    say = output.note if is_standard_output(arguments.json) else output.tell
     if report.confidence is not None:
-        _say_fitted(arguments.bundle, format_confidence(report.confidence))
+        say(_fitted(arguments.bundle, format_confidence(report.confidence)))
     if report.thresholds is not None:
-        _say_fitted(arguments.bundle, format_thresholds(report.thresholds))
+        say(_fitted(arguments.bundle, format_thresholds(report.thresholds)))
     return 0
 
 
 def _resume_path(arguments: argparse.Namespace) -> Path | None:
     """Return the file that keeps the predictions until the report is written; None without a report, or for logits."""
-    report: Path | None = arguments.json or arguments.html
+    json = None if is_standard_output(arguments.json) else arguments.json
+    report: Path | None = json or arguments.html
     if report is None or arguments.fit_confidence or _is_multilabel(arguments.bundle):
         return None
     return report.with_name(f"{report.name}.journal")
@@ -134,18 +137,18 @@ def _evaluated(arguments: argparse.Namespace, images: ImageDataset, resume: Path
         raise
 
 
-def _say_fitted(bundle: Path, fitted: str) -> None:
+def _fitted(bundle: Path, fitted: str) -> str:
     lines = [f"written into {bundle}: {fitted}"]
     if (bundle / SIGNATURES).exists():
         lines.append("its signatures were for the manifest before: vitedge sign makes one for this")
-    output.tell(escape.terminal_lines(lines))
+    return escape.terminal_lines(lines)
 
 
 def _write(arguments: argparse.Namespace, report: EvaluationReport, images: ImageDataset) -> None:
     from vitedge.report.evaluation import contact_sheet, to_html
 
     if arguments.json:
-        write_report(arguments.json, escape.json(report.to_json(), indent=1) + "\n")
+        write_json(arguments.json, report.to_json())
     if arguments.html:
         flips = report.comparison.flips if report.comparison else ()
         write_report(arguments.html, to_html(report, contact_sheet(images, flips)))

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from vitedge.cli import output
-from vitedge.safety import escape
+from vitedge.cli.reports import add_json_flag, write_result
 from vitedge.verbs.models import KnownModel, models
 
 EPILOG = """\
@@ -29,18 +28,18 @@ def add_parser(verbs: Any) -> None:
         epilog=EPILOG,
     )
     parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="part of a name or of a family")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json_flag(parser, "the models")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the models whose name or family contains the filter."""
     found = models(arguments.filter)
-    output.write(_as_json(found) if arguments.json else _as_table(found))
+    write_result(arguments.json, lambda: _as_json(found), lambda: _as_table(found))
     return 0
 
 
-def _as_json(models: Sequence[KnownModel]) -> str:
+def _as_json(models: Sequence[KnownModel]) -> dict[str, Any]:
     listed = [
         {
             "name": model.name,
@@ -54,8 +53,7 @@ def _as_json(models: Sequence[KnownModel]) -> str:
         }
         for model in models
     ]
-    report = {"version": 1, "date": models[0].date, "processor": models[0].processor, "models": listed}
-    return escape.json(report, indent=2) + "\n"
+    return {"version": 1, "date": models[0].date, "processor": models[0].processor, "models": listed}
 
 
 def _as_table(models: Sequence[KnownModel]) -> str:

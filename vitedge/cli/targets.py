@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vitedge.bundle.targets import MINIMUM_TENSORRT, JetpackRelease, Target
-from vitedge.cli import output
+from vitedge.cli.reports import add_json_flag, write_result
 from vitedge.records import encode
-from vitedge.safety import escape
 from vitedge.verbs.targets import targets
 
 EPILOG = """\
@@ -29,19 +28,19 @@ def add_parser(verbs: Any) -> None:
         description="List the targets, the precisions that each takes, its hardware, and the JetPacks that it needs.",
         epilog=EPILOG,
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json_flag(parser, "the targets, each with its JetPacks")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the targets."""
-    output.write(as_json() if arguments.json else as_text())
+    write_result(arguments.json, as_json, as_text)
     return 0
 
 
-def as_json() -> str:
-    """Render the targets as JSON; keys are added, never renamed."""
-    return escape.json({"version": 1, "targets": [encode(target) for target in targets()]}, indent=1) + "\n"
+def as_json() -> dict[str, Any]:
+    """Render the targets for JSON; keys are added, never renamed."""
+    return {"version": 1, "targets": [encode(target) for target in targets()]}
 
 
 def as_text() -> str:

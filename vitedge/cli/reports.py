@@ -1,0 +1,90 @@
+"""``--json``, which means the same for every verb: the result as JSON, on standard output or in a file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vitedge.cli import output
+from vitedge.files import check_report_path, write_report
+from vitedge.safety import escape
+
+STANDARD_OUTPUT = Path("-")
+
+
+def add_json_flag(parser: argparse.ArgumentParser, content: str) -> None:
+    """Declare ``--json [FILE]``.
+
+    Args:
+        parser: of the verb.
+        content: what the JSON holds, for ``--help``.
+    """
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=STANDARD_OUTPUT,
+        type=_json_file,
+        metavar="FILE",
+        help=f"{content}, as JSON: in FILE.json, or on standard output without FILE or with -",
+    )
+
+
+def _json_file(text: str) -> Path:
+    """Parse the value of ``--json``; another name may be the argument of the verb, and nothing may overwrite that."""
+    path = Path(text)
+    if path != STANDARD_OUTPUT and path.suffix != ".json":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a JSON file; expected FILE.json, - or nothing, which go to standard output"
+        )
+    return path
+
+
+def is_standard_output(path: Path | None) -> bool:
+    """Return whether ``--json`` takes standard output, which then gets nothing else."""
+    return path == STANDARD_OUTPUT
+
+
+def check_report_paths(*paths: Path | None) -> None:
+    """Refuse a path that no report can be written to, before the work begins.
+
+    Raises:
+        UsageError: as of ``check_report_path``.
+    """
+    for path in paths:
+        if path is not None and path != STANDARD_OUTPUT:
+            check_report_path(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON to standard output or to a file.
+
+    Raises:
+        UsageError: it cannot be written.
+        BrokenPipeError: the reader of standard output has gone.
+    """
+    text = escape.json(value, indent=1) + "\n"
+    if path == STANDARD_OUTPUT:
+        output.write(text)
+    else:
+        write_report(path, text)
+
+
+def write_result(path: Path | None, value: Callable[[], Any], text: Callable[[], str]) -> None:
+    """Write the result of a verb: as JSON if ``--json`` was given, as text otherwise.
+
+    Args:
+        path: value of ``--json``.
+        value: makes the value for the JSON.
+        text: makes the text for standard output.
+
+    Raises:
+        UsageError: it cannot be written.
+        BrokenPipeError: the reader of standard output has gone.
+    """
+    if path is None:
+        output.write(text())
+        return
+    check_report_paths(path)
+    write_json(path, value())
