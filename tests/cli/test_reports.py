@@ -33,7 +33,12 @@ def test_with_a_file_it_goes_there(verb: str, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    "arguments", [["models", "--json", "swin"], ["eval", "a.bundle", "--data", "a", "--json", "b"]]
+    "arguments",
+    [
+        ["models", "--json", "swin"],
+        ["eval", "a.bundle", "--data", "a", "--json", "b"],
+        ["targets", "--json", "/dev/full"],
+    ],
 )
 def test_a_name_that_is_none_of_a_json_file_is_refused(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -44,6 +49,13 @@ def test_a_name_that_is_none_of_a_json_file_is_refused(
     assert stopped.value.code == EXIT_USAGE
     assert "is no name of a JSON file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_device_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to("/dev/null")
+    assert main(["targets", "--json", str(link)]) == EXIT_ERROR
+    assert "is a device or a FIFO" in capsys.readouterr().err
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
