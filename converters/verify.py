@@ -1,4 +1,7 @@
-"""Checks before a bundle is published: graph against source, engine against graph, reduced precision against fp32."""
+"""Checks before a bundle is published: the graph against the source, the engine against the graph.
+
+``vitedge.converters.precision_gate`` compares the precision with fp32.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,6 @@ UNEXPLAINED_DB = 10.0
 """An engine that computes in 16 bits may be worse by this than the graph with every value rounded; most are better."""
 ROUNDED_DB = 40.0
 """An engine that computes in 16 bits and reaches this is right: each value rounded to bfloat16 leaves 48 dB or more."""
-
-HOPELESS_SQNR_DB = 5.0
-HOPELESS_AGREEMENT = 50.0
 
 
 def golden_frames(frames: Frames) -> Frames:
@@ -159,27 +159,3 @@ def check_explained(golden: Logits, reached: Logits, rounded: Logits) -> None:
             expected=f"about {explained:.1f} dB, which the graph reaches with every value rounded",
             fix="try precision='fp32', or another version of the engine's library",
         )
-
-
-def check_precision(full: Logits, reduced: Logits, precision: Precision) -> Parity:
-    """Compare the bundle's engine with the FP32 graph.
-
-    Args:
-        full: ``(N, classes)`` logits of the FP32 graph.
-        reduced: ``(N, classes)`` logits of the bundle's engine.
-        precision: of the bundle.
-
-    Raises:
-        ConversionError: the precision destroys the model, or the logits of the graph are not finite or all equal.
-    """
-    check_reference(full, "the fp32 graph")
-    difference = parity(full, reduced)
-    hopeless = difference.sqnr_db < HOPELESS_SQNR_DB and difference.agreement < HOPELESS_AGREEMENT
-    if hopeless or not np.all(np.isfinite(reduced)):
-        raise ConversionError(
-            f"{precision} destroys this model: SQNR {difference.sqnr_db:.1f} dB, the same best class as fp32 on "
-            f"{difference.agreement:.0f} % of {difference.images} images",
-            expected=f"at least {HOPELESS_SQNR_DB:.0f} dB or {HOPELESS_AGREEMENT:.0f} %",
-            fix="convert with precision='fp16', or calibrate with images like those the camera will see",
-        )
-    return difference

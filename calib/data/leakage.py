@@ -11,19 +11,21 @@ from vitedge.calib.data.dataset import ImageFile
 
 
 def count_shared_images(calibration: Sequence[ImageFile], evaluation: Sequence[ImageFile]) -> int:
-    """Count the evaluation images that calibration also used, by their contents, whatever their names.
+    """Count the evaluation images that calibration also used; see ``shared_images``."""
+    return len(shared_images(calibration, evaluation))
+
+
+def shared_images(calibration: Sequence[ImageFile], others: Sequence[ImageFile]) -> list[ImageFile]:
+    """List the other images that calibration also used, by their contents, whatever their names.
 
     Only files whose size occurs on both sides are read. Two frames are the same if number and video are the same.
     """
-    sizes = [{_size(each.path) for each in files} for files in (calibration, evaluation)]
+    sizes = [{_size(each.path) for each in files} for files in (calibration, others)]
     common = (sizes[0] & sizes[1]) - {-1}
     digest = cache(sha256_of)
-    ours, theirs = (
-        [(digest(each.path), each.frame) for each in files if _size(each.path) in common]
-        for files in (calibration, evaluation)
-    )
-    known = set(ours)
-    return sum(each in known for each in theirs)
+    known = {(digest(each.path), each.frame) for each in calibration if _size(each.path) in common}
+    candidates = [each for each in others if _size(each.path) in common]
+    return [each for each in candidates if (digest(each.path), each.frame) in known]
 
 
 def _size(path: Path) -> int:

@@ -11,6 +11,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset, ImageFile, some_names
 from vitedge.calib.data.leakage import count_shared_images
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of
+from vitedge.converters.precision_gate import GateFrames
 from vitedge.converters.precision_search.loss import check_decidable
 from vitedge.converters.precision_search.search import Choice
 from vitedge.converters.request import Request
@@ -20,7 +21,10 @@ from vitedge.converters.stages.datasets import (
     Datasets,
     Probes,
     check_evaluation_images,
+    choose_gate_frames,
     choose_probes,
+    is_calibrated,
+    note_few_images,
     read_photos,
 )
 from vitedge.converters.stages.exporting import FullGraph, full_graph
@@ -40,7 +44,8 @@ class Draft:
         card: the model.
         full: the FP32 graph.
         reduced: the bundle's graph.
-        probes: the inputs that engines are compared on.
+        probes: the inputs that graphs are compared on.
+        gate: the inputs that the bundle is compared with fp32 on.
         calibration: the images that were used; empty if none were.
         choice: how the precision was chosen; None if the user named it.
         workarounds: operators that have another form, because the engine computes them wrongly.
@@ -53,6 +58,7 @@ class Draft:
     full: FullGraph
     reduced: Reduced
     probes: Probes
+    gate: GateFrames
     calibration: tuple[ImageFile, ...]
     choice: Choice | None = None
     workarounds: tuple[WorkaroundRecord, ...] = ()
@@ -86,8 +92,11 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
     if request.contract is not None and datasets.selection is not None:
         labelled = not card.is_multilabel and datasets.selection.is_labelled(card.labels)
         check_decidable(len(datasets.selection), request.contract.max_drop, labelled=labelled)
+    if is_calibrated(request):
+        note_few_images(datasets, progress)
     photos = read_photos(datasets.calibration, card.preprocessing, progress)
     probes = choose_probes(photos, card.preprocessing)
+    gate = choose_gate_frames(datasets, photos, probes, card.preprocessing, progress, calibrated=is_calibrated(request))
     full = full_graph(model, probes, (*REWRITES, *backend.REWRITES), progress, activation=request.activation)
     card = replace(card, activation=full.activation)
     if evaluation is not None:
@@ -100,7 +109,16 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
     reduced = backend.reduce(material, request.precision, progress)
     calibration = () if photos is None else photos.files
     return Draft(
-        request, request.precision, backend, card, full, reduced, probes, calibration, workarounds=mended.workarounds
+        request,
+        request.precision,
+        backend,
+        card,
+        full,
+        reduced,
+        probes,
+        gate,
+        calibration,
+        workarounds=mended.workarounds,
     )
 
 

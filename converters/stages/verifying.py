@@ -11,20 +11,23 @@ from vitedge.bundle.bundle import Bundle, Golden
 from vitedge.bundle.manifest import (
     AccuracyRecord,
     ConfidenceRecord,
+    GateRecord,
     GoldenRecord,
     LabelAccuracyRecord,
     Manifest,
     PrecisionRecord,
     VerificationRecord,
 )
+from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.accuracy import Evaluation, evaluate, predict
 from vitedge.calib.evaluation.label_thresholds import fit_label_thresholds
 from vitedge.calib.evaluation.multilabel import LabelEvaluation, score_labels
 from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_scores
+from vitedge.converters.precision_gate import Comparison, Reference, judge, noisy_frames
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
-from vitedge.converters.verify import Logits, check_explained, check_precision, demanded_sqnr
+from vitedge.converters.verify import GOLDEN_FRAMES, Frames, Logits, check_explained, demanded_sqnr
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
 
@@ -37,29 +40,70 @@ def verified(
     The engine is the one that a device would open, or the nearest to it that this host has.
 
     Raises:
-        ConversionError: the engine does not compute what the graph says, or the precision destroys the model.
+        ConversionError: the engine does not compute what the graph says, or the precision loses more than fp32's own
+            noise explains.
         CalibrationError: the scores cannot be fitted on the images.
     """
-    manifest, precision = bundle.manifest, draft.precision
-    full = graph_logits(draft.full.graph, draft.probes.frames, draft.card.preprocessing)
+    manifest, card = bundle.manifest, draft.card
     engine = draft.backend.open_host_engine(bundle)
-    card = draft.card
     with Classifier(engine, card.preprocessing, card.labels, activation=card.activation) as classifier:
-        reached = np.stack([classifier.infer(frame) for frame in draft.probes.frames])
-        difference = check_precision(full, reached, precision)
-        half = golden.fp16_logits
-        half_difference = None if half is None else check_precision(full[: len(half)], half, "fp16")
+        reached, info = _logits(classifier, golden.frames), classifier.info
+        demanded = _demanded(draft, golden, manifest.golden, reached)
+        _check_explained(draft, golden, reached, info.rest_precision)
+        verification = _verification(draft, _logits(classifier, draft.gate.frames), progress)
         evaluation = _evaluation(classifier, evaluation_images, progress)
-        info = classifier.info
-    _check_explained(draft, golden, reached[: len(golden.frames)], info.rest_precision)
     return replace(
         manifest,
-        precision=PrecisionRecord(asked=precision, effective=info.effective_precision, rest=info.rest_precision),
+        precision=PrecisionRecord(draft.precision, info.effective_precision, info.rest_precision),
         stages=draft.backend.record_stages(bundle, draft.reduced.graph, golden.frames[0]),
-        golden=_demanded(draft, golden, manifest.golden, reached[: len(golden.frames)]),
-        verification=VerificationRecord(draft.full.against_source, difference, half_difference),
+        golden=demanded,
+        verification=verification,
         **_measured(evaluation, evaluation_images, draft, progress),
     )
+
+
+def _logits(classifier: Classifier, frames: Frames) -> Logits:
+    return np.stack([classifier.infer(frame) for frame in frames])
+
+
+def _verification(draft: Draft, reduced: Logits, progress: Progress) -> VerificationRecord:
+    """Compare the engine's logits for the frames of the gate, and those of the 16-bit twin, with fp32."""
+    reference = _reference(draft)
+    found = _judged(draft, reference, reduced, draft.precision, progress)
+    half = _half_judged(draft, reference, progress)
+    return VerificationRecord(
+        fp32_against_source=draft.full.against_source,
+        precision_against_fp32=found.parity,
+        fp16_against_fp32=None if half is None else half.parity,
+        gate=GateRecord(draft.gate.inputs, found.noise_sqnr_db, found.flips, found.unexplained_flips),
+    )
+
+
+def _reference(draft: Draft) -> Reference:
+    graph, frames, preprocessing = draft.full.graph, draft.gate.frames, draft.card.preprocessing
+    logits, noisy = (graph_logits(graph, each, preprocessing) for each in (frames, noisy_frames(frames)))
+    return Reference(logits, noisy, draft.card.activation)
+
+
+def _judged(
+    draft: Draft, reference: Reference, reduced: Logits, precision: Precision, progress: Progress
+) -> Comparison:
+    """Compare with fp32, and tell of what is no reason to refuse."""
+    random = not draft.card.pretrained
+    found, warning = judge(reference, reduced, precision, draft.gate.inputs, random_weights=random)
+    if warning is not None:
+        progress.step(warning)
+    return found
+
+
+def _half_judged(draft: Draft, reference: Reference, progress: Progress) -> Comparison | None:
+    """Compare the 16-bit twin of an 8-bit graph with fp32, on as many frames as there are golden ones."""
+    half = draft.reduced.fp16
+    if half is None:
+        return None
+    frames = draft.gate.frames[:GOLDEN_FRAMES]
+    logits = graph_logits(draft.backend.computed(half.graph), frames, draft.card.preprocessing)
+    return _judged(draft, reference.first(len(frames)), logits, "fp16", progress)
 
 
 def _check_explained(draft: Draft, golden: Golden, reached: Logits, rest: str) -> None:

@@ -481,7 +481,7 @@ STAGES = (
     "stages.writing.graph_logits",
     "stages.writing.Golden.write",
     "openvino.backend.open_engine",
-    "stages.verifying.check_precision",
+    "stages.verifying.judge",
     "stages.verifying.evaluate",
     "pipeline.publish",
 )

@@ -14,7 +14,6 @@ from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import (
     ENGINE_GATES,
-    check_precision,
     check_source,
     demanded_sqnr,
     golden_frames,
@@ -119,29 +118,6 @@ class TestEngine:
             demanded_sqnr(logits_of(), logits_of() * np.float32(factor), precision)
 
 
-class TestPrecision:
-    def test_what_is_measured_is_returned(self) -> None:
-        result = check_precision(logits_of(), with_sqnr(logits_of(), 25), "int8")
-        assert result.sqnr_db == pytest.approx(25, abs=0.1)
-        assert result.images == 8
-
-    @pytest.mark.parametrize("precision", PRECISIONS)
-    def test_noise_is_refused_with_what_to_try(self, precision: Precision) -> None:
-        noise = np.random.default_rng(5).normal(0, 3, (8, 10)).astype(np.float32)
-        with pytest.raises(ConversionError, match=f"{precision} destroys this model") as caught:
-            check_precision(logits_of(), noise, precision)
-        assert "precision='fp16'" in caught.value.fix
-
-    def test_infinity_is_refused_even_if_the_classes_agree(self) -> None:
-        logits = logits_of()
-        logits[0, logits[0].argmax()] = np.inf
-        with pytest.raises(ConversionError, match="destroys"):
-            check_precision(logits_of(), logits, "fp16")
-
-    def test_an_order_that_survives_is_not_hopeless(self) -> None:
-        assert check_precision(logits_of(), 3 * logits_of(), "int8").agreement == 100
-
-
 def one_nan(logits: Logits) -> Logits:
     logits[3, 4] = np.nan
     return logits
@@ -168,7 +144,6 @@ def test_references_that_any_or_no_engine_would_pass_are_refused(change: Callabl
     for check in (
         lambda: check_source(reference, reference),
         lambda: demanded_sqnr(reference, reference, "fp32"),
-        lambda: check_precision(reference, reference, "int8"),
     ):
         with pytest.raises(ConversionError, match=r"NaN or infinite|for every class and image|of shape") as caught:
             check()

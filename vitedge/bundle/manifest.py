@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.targets import Precision
@@ -27,6 +28,14 @@ LEAST_SQNR_DB = 5.0
 TEMPERATURES = (1e-3, 1e3)
 """Outside this range, logits divided by the temperature are 0 or infinite in float32."""
 CONVERT_AGAIN = "convert the model again"
+
+GateInputs: TypeAlias = Literal["held_out", "calibration", "synthetic"]
+GATE_INPUTS: Mapping[GateInputs, str] = {
+    "held_out": "images that calibration has not used",
+    "calibration": "images of the calibration",
+    "synthetic": "synthetic frames",
+}
+"""The origins of the images that a bundle was compared with fp32 on, in words."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +112,42 @@ class GoldenRecord:
 
 
 @dataclass(frozen=True)
-class VerificationRecord:
-    """Parity measured at conversion, on the golden inputs and on calibration images, if there are any.
+class GateRecord:
+    """What decided that the bundle may be published, beside ``VerificationRecord.precision_against_fp32``.
 
     Attributes:
-        fp32_against_source: FP32 graph against the model as given: PyTorch's forward pass, or the ONNX file in ONNX
-            Runtime; None in bundles of older versions from ONNX files.
-        precision_against_fp32: the bundle's engine against the FP32 graph.
-        fp16_against_fp32: 16-bit twin against the FP32 graph, on the golden inputs; None if there is no twin.
+        inputs: ``held_out`` for images that calibration has not used; ``calibration`` for images of the calibration,
+            where there were too few to hold some out; ``synthetic`` where there were no images. Synthetic frames are
+            judged by their SQNR alone.
+        noise_sqnr_db: SQNR of the FP32 graph's logits, in dB, if every pixel of the images is one level off.
+        flips: number of images with another answer than from the FP32 graph: another best class, or other labels of a
+            multi-label model.
+        unexplained_flips: number of these images on which the FP32 graph's own answer is no near tie.
+    """
+
+    inputs: GateInputs
+    noise_sqnr_db: float
+    flips: int
+    unexplained_flips: int
+
+
+@dataclass(frozen=True)
+class VerificationRecord:
+    """Parity measured at conversion.
+
+    Attributes:
+        fp32_against_source: FP32 graph against the model as given, on the golden inputs: PyTorch's forward pass, or the
+            ONNX file in ONNX Runtime; None in bundles of older versions from ONNX files.
+        precision_against_fp32: the bundle's engine against the FP32 graph, on the images that ``gate`` names.
+        fp16_against_fp32: 16-bit twin against the FP32 graph, on the first of these images; None if there is no twin.
+        gate: the comparison that the bundle was published on; None in bundles of older versions, which compared images
+            of the calibration.
     """
 
     fp32_against_source: Parity | None
     precision_against_fp32: Parity
     fp16_against_fp32: Parity | None = None
+    gate: GateRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,13 @@ from vitedge.bundle.bundle import MODEL_ONNX, REPORT_HTML, Bundle
 from vitedge.bundle.targets import TARGETS, target_named
 from vitedge.cli import output
 from vitedge.cli.flags import Flag, add_flags, call
-from vitedge.cli.inspect import format_confidence, format_label_accuracy, format_precision, format_thresholds
+from vitedge.cli.inspect import (
+    format_confidence,
+    format_gate,
+    format_label_accuracy,
+    format_precision,
+    format_thresholds,
+)
 from vitedge.converters.convert import convert
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
@@ -132,12 +138,8 @@ def summary(bundle: Bundle) -> str:
     if verified.fp32_against_source is not None:
         lines.append(f"  fp32 graph against the source: SQNR {verified.fp32_against_source.sqnr_db:.1f} dB")
     lines += [f"  workaround: {workaround.summary}" for workaround in manifest.workarounds]
-    reduced = verified.precision_against_fp32
     verified_by = "ONNX Runtime on its graph" if on_device else "compiled engine"
-    lines.append(
-        f"  {verified_by} against the fp32 graph: SQNR {reduced.sqnr_db:.1f} dB, the same best class on "
-        f"{reduced.agreement:.1f} % of {reduced.images} {_inputs(bundle)}"
-    )
+    lines.append(f"  {verified_by} against the fp32 graph: {format_gate(manifest)}")
     if manifest.calibration is not None and manifest.calibration.skipped:
         lines.append(f"  skipped unreadable images: {', '.join(manifest.calibration.skipped)}")
     if manifest.accuracy is not None:
@@ -170,7 +172,3 @@ def _to_build(bundle: Bundle) -> list[str]:
 
 def _untrained(bundle: Bundle) -> str:
     return "" if bundle.manifest.model.pretrained else ", random weights: for latency only"
-
-
-def _inputs(bundle: Bundle) -> str:
-    return "images" if bundle.manifest.golden.inputs == "images" else "synthetic frames"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from vitedge.bundle.manifest import ConfidenceRecord, LabelAccuracyRecord, Manifest, ThresholdsRecord
+from vitedge.bundle.manifest import GATE_INPUTS, ConfidenceRecord, LabelAccuracyRecord, Manifest, ThresholdsRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import target_named
@@ -63,9 +63,9 @@ def as_text(inspection: Inspection) -> str:
         "precision": f"{manifest.precision.asked}, which that host {format_precision(manifest)}",
         **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
-        "fp32 graph": _parity(manifest.verification.fp32_against_source, "its source"),
+        "fp32 graph": _against_source(manifest.verification.fp32_against_source),
         **({"workaround": "; ".join(each.summary for each in manifest.workarounds)} if manifest.workarounds else {}),
-        manifest.precision.asked: _parity(manifest.verification.precision_against_fp32, "the fp32 graph"),
+        manifest.precision.asked: f"against the fp32 graph: {format_gate(manifest)}",
         "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
         "accuracy": _accuracy(manifest),
         "confidence": _confidence(manifest),
@@ -170,13 +170,21 @@ def _calibration(manifest: Manifest) -> str:
     return f"{record.images} images, {record.recipe}{skipped}"
 
 
-def _parity(parity: Parity | None, reference: str) -> str:
+def _against_source(parity: Parity | None) -> str:
     if parity is None:
         return "not compared: the source is the graph"
-    return (
-        f"SQNR {parity.sqnr_db:.1f} dB against {reference}, the same best class on {parity.agreement:.1f} % of "
-        f"{parity.images}"
-    )
+    return f"SQNR {parity.sqnr_db:.1f} dB against its source, on {parity.images} frames of the self-test"
+
+
+def format_gate(manifest: Manifest) -> str:
+    """Describe in a phrase how close the bundle is to fp32; the best class of synthetic frames means nothing."""
+    parity, gate = manifest.verification.precision_against_fp32, manifest.verification.gate
+    if manifest.golden.inputs == "synthetic":
+        return f"SQNR {parity.sqnr_db:.1f} dB on {parity.images} synthetic frames, whose best class means nothing"
+    images = f"{parity.images} {'images' if gate is None else GATE_INPUTS[gate.inputs]}"
+    agreement = parity.agreement if gate is None else 100 * (1 - gate.flips / parity.images)
+    answer = "labels" if manifest.model.is_multilabel and gate is not None else "best class"
+    return f"SQNR {parity.sqnr_db:.1f} dB, the same {answer} on {agreement:.1f} % of {images}"
 
 
 def format_label_accuracy(record: LabelAccuracyRecord) -> str:
