@@ -163,11 +163,11 @@ def processor_pixels(config: dict[str, Any], frame: Image, preprocessing: Prepro
 
 
 def assert_same_picture(got: Image, expected: Any) -> None:
-    """Within 1, and equal but for a few values that lie next to a half."""
+    """Within 1, and equal but for values that lie on a half: up to a sixth of them, where a side grows by 3 to 2."""
     assert got.shape == expected.shape
     off = np.abs(got - np.rint(expected))
     assert off.max() <= 1
-    assert np.count_nonzero(off) <= 3 + 0.05 * off.size
+    assert np.count_nonzero(off) <= 3 + 0.17 * off.size
     assert np.abs(expected - np.rint(expected)).max() < 0.01
 
 
