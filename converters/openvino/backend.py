@@ -20,7 +20,7 @@ from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
-from vitedge.converters.openvino import parts, stages
+from vitedge.converters.openvino import stages
 from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.reading import read_model
 from vitedge.converters.precision import half_weights
@@ -28,6 +28,7 @@ from vitedge.converters.quiet import quiet
 from vitedge.converters.rewrites import padding_tokens
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import ConversionError
+from vitedge.graph import rounding
 from vitedge.graph.files import is_beyond_protobuf
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import Engine
@@ -106,7 +107,7 @@ def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def rounded(graph: onnx.ModelProto, rest: str) -> onnx.ModelProto | None:
     """Round every value to the CPU's 16-bit type; None where the engine computes in float32."""
-    return parts.rounded(graph, FLOAT_TYPES[rest]) if rest in FLOAT_TYPES else None
+    return rounding.rounded(graph, FLOAT_TYPES[rest]) if rest in FLOAT_TYPES else None
 
 
 def write(folder: Path, card: ModelCard, precision: Precision) -> None:

@@ -26,17 +26,16 @@ from vitedge.converters.openvino.parts import (
     Array,
     Cut,
     cuts_of,
-    described,
     engine_outputs,
     part_of,
     place_of,
-    rounded,
     values_at,
 )
 from vitedge.converters.reference import Frames, graph_logits
 from vitedge.converters.rewrites.apply import check_export
 from vitedge.converters.verify import ROUNDED_DB, UNEXPLAINED_DB
 from vitedge.errors import ConversionError
+from vitedge.graph.rounding import described, rounded
 from vitedge.metrics import parity, sqnr_db
 from vitedge.progress import Progress
 from vitedge.runtime.engines.openvino import native_float

@@ -22,11 +22,12 @@ from vitedge.bundle.targets import Precision
 from vitedge.converters.openvino import faults
 from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.forms import FORMS, Form, Shapes
-from vitedge.converters.openvino.parts import cuts_of, engine_outputs, part_of, rounded, values_at
+from vitedge.converters.openvino.parts import cuts_of, engine_outputs, part_of, values_at
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.apply import apply_rewrites, is_exact
 from vitedge.converters.verify import check_explained
 from vitedge.errors import ConversionError
+from vitedge.graph.rounding import rounded
 from vitedge.metrics import parity, sqnr_db
 from vitedge.progress import Silent
 from vitedge.runtime.engines.openvino import native_float
