@@ -74,6 +74,18 @@ VIDEO_SAMPLES = 10_000_000
 """Video and audio samples that an MP4 declares in one place."""
 VIDEO_BOXES = 1_000_000
 """Boxes of an MP4; ten for each fragment."""
+RTSP_HEAD_BYTES = 16 * KIB
+"""Size of the headers of an RTSP answer."""
+RTSP_HEADERS = 100
+"""Headers of an RTSP answer."""
+RTSP_BODY_BYTES = 256 * KIB
+"""Size of the body of an RTSP answer, which is a description in SDP."""
+RTSP_TRACKS = 100
+"""Tracks of a description."""
+RTSP_WAITING_PACKETS = 1_000
+"""Packets that may come before the answer to a request."""
+ACCESS_UNIT_BYTES = 32 * MIB
+"""Size of a coded picture of an RTP stream."""
 INPUT_SIDE = 4_096
 """Longest side of a network's input and of the image that it is cropped from, in pixels."""
 RESUME_LOG_BYTES = 4 * GIB

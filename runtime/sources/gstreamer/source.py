@@ -26,6 +26,7 @@ from vitedge.runtime.sources.options import CameraOptions, SourceOptions
 from vitedge.runtime.sources.video.causes import errors_of_pyav, fail
 from vitedge.runtime.sources.video.clock import TimestampClock
 from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.packets import ContainerPackets
 from vitedge.safety.redact import redact_address
 
 ENDING = "videoconvert ! video/x-raw,format=I420 ! matroskamux streamable=true ! fdsink fd={descriptor} sync=false"
@@ -61,9 +62,7 @@ class PipelineFrames(Decoded):
     ) -> None:
         self._process = process
         super().__init__(
-            _PipelineContainer(container, process),
-            name,
-            live=live,
+            ContainerPackets(_PipelineContainer(container, process), name, live=live),
             options=options,
             clock=TimestampClock(),
             failed=lambda _, delivered: _reading_error(process, name, delivered),

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vitedge.errors import Cause, FrameSourceError, VitedgeError
+from vitedge.runtime.sources.rtsp.errors import RtspError, StatusError, TransportError
 from vitedge.safety.redact import redact
 
+FORBIDDEN = 403
 PROBE_SECONDS = 2.0
 """Longest time to ask a server for its certificate again."""
 
@@ -70,6 +72,8 @@ def errors_of_pyav() -> tuple[type[BaseException], ...]:
 
 def cause_of(error: BaseException) -> Cause | None:
     """Return the cause of an error of PyAV or of the system; None if it is none of them."""
+    if isinstance(error, RtspError):
+        return error.cause
     named = next((_OF_CLASS[each.__name__] for each in type(error).__mro__ if each.__name__ in _OF_CLASS), None)
     number = getattr(error, "errno", None)
     return named if named is not None or not isinstance(number, int) else _OF_NUMBER.get(number)
@@ -77,7 +81,7 @@ def cause_of(error: BaseException) -> Cause | None:
 
 def reason_of(error: BaseException) -> str:
     """Return what FFmpeg or the system says about an error, without addresses, and without its log."""
-    reason = getattr(error, "strerror", None)
+    reason = error.problem if isinstance(error, RtspError) else getattr(error, "strerror", None)
     return redact(reason if isinstance(reason, str) and reason else type(error).__name__)
 
 
@@ -133,11 +137,15 @@ def opening_error(error: BaseException, server: Server, waited: float) -> FrameS
     FFmpeg finds invalid data in the answer of an RTSP server that never came, or that broke off.
     """
     cause = cause_of(error)
+    if isinstance(error, socket.gaierror):
+        return _unknown_host(server)
+    if cause == "tls":
+        return _unencrypted(server)
     if waited >= server.open_timeout and cause in (None, "no_video", "network"):
         cause = "timeout"
-    if cause == "no_video" and server.speaks_rtsp:
+    if (cause == "no_video" and server.speaks_rtsp) or _is_no_rtsp(error):
         return FrameSourceError(
-            f"{server.name} closes the connection in mid-answer, or does not speak RTSP on this port",
+            f"{server.name} closes the connection in mid-answer, or does not speak RTSP on this port{_also(error)}",
             expected="an RTSP server that is ready",
             fix="wait until the camera has started; ffprobe ADDRESS shows what it answers",
             cause="network",
@@ -204,22 +212,39 @@ def undecodable(name: str, delivered: int, *, seconds: float) -> FrameSourceErro
 def _unclear(server: Server, error: BaseException) -> FrameSourceError:
     """Find out what is behind FFmpeg's "Input/output error"."""
     if server.host and not _is_known(server.host, server.port):
-        host = server.host if server.host in server.name else "HOST"
-        return FrameSourceError(
-            f"{server.name}: no such host is known",
-            expected="a name that this machine can look up, or a number such as 192.168.1.20",
-            fix=f"check the name, and the network: getent hosts {host}",
-            cause="network",
-        )
+        return _unknown_host(server)
     if server.is_encrypted and server.host and not _shakes_hands(server.host, server.port):
-        return FrameSourceError(
-            f"{server.name}: no encrypted connection comes about",
-            expected="a server that speaks TLS on this port",
-            fix=f"see what it answers: openssl s_client -connect {server.endpoint.replace(' ', ':')}; "
-            "without encryption the scheme is rtsp:// or http://",
-            cause="tls",
-        )
+        return _unencrypted(server)
     return _described(server, error, "network")
+
+
+def _unknown_host(server: Server) -> FrameSourceError:
+    host = server.host if server.host in server.name else "HOST"
+    return FrameSourceError(
+        f"{server.name}: no such host is known",
+        expected="a name that this machine can look up, or a number such as 192.168.1.20",
+        fix=f"check the name, and the network: getent hosts {host}",
+        cause="network",
+    )
+
+
+def _unencrypted(server: Server) -> FrameSourceError:
+    return FrameSourceError(
+        f"{server.name}: no encrypted connection comes about",
+        expected="a server that speaks TLS on this port",
+        fix=f"see what it answers: openssl s_client -connect {server.endpoint.replace(' ', ':')}; "
+        "without encryption the scheme is rtsp:// or http://",
+        cause="tls",
+    )
+
+
+def _also(error: BaseException) -> str:
+    return f": {reason_of(error)}" if isinstance(error, RtspError) else ""
+
+
+def _is_no_rtsp(error: BaseException) -> bool:
+    """Whether a server breaks off, or exceeds a bound, before it plays."""
+    return type(error) is RtspError and error.cause == "network"
 
 
 def _is_known(host: str, port: int | None) -> bool:
@@ -256,13 +281,20 @@ def _described(server: Server, error: BaseException, cause: Cause | None) -> Fra
 def _text(server: Server, error: BaseException, cause: Cause | None) -> _Text:
     if cause == "auth":
         return _of_authorization(server, error)
+    if isinstance(error, TransportError):
+        return _Text(
+            f"cannot be played: {reason_of(error)}",
+            "transport=tcp or transport=udp, as the server offers it",
+            "leave the transport out: then TCP is tried, and UDP",
+        )
     if type(error).__name__ == "ProtocolNotFoundError":
         return _Text(
             f"cannot be opened: {server.scheme.upper()} is not in this build of FFmpeg",
             "a protocol that PyAV's FFmpeg has",
             "python -m av --formats lists what it has; a GStreamer pipeline (gst:) may have the protocol",
         )
-    if type(error).__name__ in ("HTTPServerError", "HTTPOtherClientError"):
+    is_status = isinstance(error, StatusError) and cause == "network"
+    if is_status or type(error).__name__ in ("HTTPServerError", "HTTPOtherClientError"):
         return _Text(
             f"answers with an error: {reason_of(error)}",
             "a server that sends a stream",
@@ -317,7 +349,7 @@ def _text(server: Server, error: BaseException, cause: Cause | None) -> _Text:
 
 
 def _of_authorization(server: Server, error: BaseException) -> _Text:
-    if type(error).__name__ == "HTTPForbiddenError":
+    if type(error).__name__ == "HTTPForbiddenError" or getattr(error, "status", None) == FORBIDDEN:
         return _Text(
             "forbids access (403)" + (" to this user" if server.has_user else ""),
             "a user whom the camera's settings allow to watch this stream",

@@ -1,4 +1,4 @@
-"""``Decoded``: the frames of an open PyAV container: of a camera, a network stream or a video file.
+"""``Decoded``: the frames of a packet source: of a camera, a network stream or a video file.
 
 A live source decodes in one thread: several would each hold a frame back. Its frames keep the decoder's planes, without
 a copy. A file decodes in a thread a core, and its frames are BGR, converted by FFmpeg as OpenCV converts them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,8 +22,9 @@ from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.video.causes import cause_of, errors_of_pyav, fail, reason_of, stopped, undecodable
 from vitedge.runtime.sources.video.clock import ArrivalClock, Capture, Clock
+from vitedge.runtime.sources.video.packets import Coded, PacketSource
 from vitedge.runtime.sources.video.pictures import Converter, orientation_of, planes_of
-from vitedge.runtime.sources.video.tracks import UNTIMED, check_pixels, length_of, rate_of, too_large, video_of
+from vitedge.runtime.sources.video.tracks import check_pixels, too_large
 from vitedge.runtime.system.owned import Owned
 from vitedge.safety.escape import terminal
 from vitedge.safety.limits import IMAGE_PIXELS
@@ -34,6 +36,8 @@ UNDECODABLE_TIMEOUTS = 6.0
 """Times ``read_timeout`` that a live source may send no picture, but packets: some cameras send a key frame in 10 s."""
 TORN_BY_SLICES = frozenset({"vp7", "vp8"})
 """Codecs that FFmpeg 8 sometimes decodes wrongly in slice threads: rows at the edge of two macroblocks differ."""
+MOST_REORDERED = 64
+"""Damaged pictures that a decoder may hold back."""
 LOW_DELAY = 1 << 19
 """FFmpeg's flag for a decoder that gives each frame as soon as it can."""
 
@@ -41,12 +45,10 @@ T = TypeVar("T")
 
 
 class Decoded(Owned, FrameSource):
-    """Frames of an open PyAV container, which the source owns.
+    """Frames of a packet source, which they own.
 
     Args:
-        container: an ``av.container.InputContainer``.
-        name: name in messages, without secrets.
-        live: whether it is a camera or a network stream.
+        packets: the packets of a video.
         options: timeouts, threads, and whether frames keep planes.
         clock: tells when the frames of a live source were captured; None for the time of reading.
         notices: problems that showed when it was opened.
@@ -57,34 +59,31 @@ class Decoded(Owned, FrameSource):
 
     def __init__(
         self,
-        container: Any,
-        name: str,
+        packets: PacketSource,
         *,
-        live: bool,
         options: SourceOptions | None = None,
         clock: Clock | None = None,
         notices: tuple[str, ...] = (),
         failed: Callable[[BaseException, int], FrameSourceError] | None = None,
     ) -> None:
-        self.name = name
-        self.live = live
+        self.name = packets.name
+        self.live = packets.live
         self.options = self._options = options or SourceOptions()
         self._clock = clock or ArrivalClock()
-        self._container = container
+        self._source = packets
         self._describe = failed
         self._busy = threading.Lock()
-        self._closed = False
+        self._closed = self._freed = False
         self._notices: list[str] = []
         self._damaged = self._undecodable = 0
         try:
-            self._stream, others = video_of(container, name)
             self._prepare()
         except BaseException:
-            container.close()
+            packets.close()
             raise
-        for notice in (*notices, *others):
+        for notice in (*notices, *packets.notices):
             self._notice(notice)
-        self._acquired(f"the source {name}")
+        self._acquired(f"the source {self.name}")
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -94,6 +93,7 @@ class Decoded(Owned, FrameSource):
             counted.append(f"{self.name}: {_frames(self._undecodable)} not decodable and left out")
         if self._damaged:
             counted.append(f"{self.name}: {_frames(self._damaged)} damaged")
+        counted += [f"{self.name}: {each}" for each in self._source.losses]
         return (*self._notices, *counted)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -107,11 +107,11 @@ class Decoded(Owned, FrameSource):
         progress = _Progress()
         error: FrameSourceError | None = None
         try:
-            for packet, read in self._packets(progress):
-                for picture, corrupt in self._pictures(packet):
-                    yield self._frame(picture, read, progress, corrupt=corrupt)
+            for coded in self._packets(progress):
+                for picture, corrupt in self._pictures(coded):
+                    yield self._frame(picture, coded.at_ns, progress, corrupt=corrupt)
                     progress.delivered += 1
-                    progress.pictured_ns = read
+                    progress.pictured_ns = coded.at_ns
         except _Ended as ended:
             error = ended.error
         if error is not None:
@@ -120,7 +120,7 @@ class Decoded(Owned, FrameSource):
             self._explain_end(progress)
 
     def close(self) -> None:
-        """Free the device or file; a thread that reads it at this moment frees it when its read ends.
+        """Free the device or file; a thread that reads it at this moment frees it when its read ends, or is ended.
 
         Raises:
             FrameSourceError: this process was forked after the source was opened.
@@ -128,6 +128,8 @@ class Decoded(Owned, FrameSource):
         self._check_process()
         self._released()
         self._closed = True
+        if not self._freed:
+            self._source.interrupt()
         self._free_if_closed()
 
     def __exit__(
@@ -136,13 +138,9 @@ class Decoded(Owned, FrameSource):
         self._leave(error)
 
     def _prepare(self) -> None:
-        container, stream, context = self._container, self._stream, self._stream.codec_context
-        check_pixels(context.width, context.height, self.name)
-        self._is_timed = container.format.name not in UNTIMED
-        self.fps = rate_of(stream, live=self.live) if self._is_timed else None
-        self.length = None if self.live else length_of(container, stream, self.fps)
-        self._stated = _Stated(stream.frames, _seconds(container, stream, self.fps), (container.start_time or 0) / 1e6)
-        self._track, self._codec = stream.index, context.name
+        packets, context = self._source, self._source.context
+        check_pixels(*packets.size, self.name)
+        self.fps, self.length, self._codec = packets.fps, packets.length, context.name
         threads = self._options.decode_threads
         if self.live:
             sliced = threads and self._codec not in TORN_BY_SLICES
@@ -155,12 +153,12 @@ class Decoded(Owned, FrameSource):
         self._lenient: Any = None
         self._planes = self.live if self._options.planes is None else self._options.planes
         self._converter = Converter()
-        self._asks_sender = self.live and container.format.name == "rtsp"
         self._first_seconds: float | None = None
         self._orientation, self._rotation = AS_STORED, None
+        self._damaged_times: deque[int] = deque(maxlen=MOST_REORDERED)
 
     def _step(self, call: Callable[[], T | None]) -> T | None:
-        """Call PyAV, unless the source is closed. Nobody frees the container meanwhile."""
+        """Call the packet source, unless the source is closed. Nobody frees it meanwhile."""
         self._check_process()
         try:
             with self._busy:
@@ -172,31 +170,30 @@ class Decoded(Owned, FrameSource):
     def _free_if_closed(self) -> None:
         if self._closed and self._busy.acquire(blocking=False):
             try:
-                container, self._container, self._stream = self._container, None, None
-                if container is not None:
-                    container.close()
+                if not self._freed:
+                    self._freed = True
+                    self._source.close()
             finally:
                 self._busy.release()
 
-    def _packets(self, progress: _Progress) -> Iterator[tuple[Any, int]]:
-        """Yield the packets of the video track, each with the time at which it was read."""
-        packets = self._step(lambda: self._container.demux())
+    def _packets(self, progress: _Progress) -> Iterator[Coded]:
+        """Yield the packets of the video track."""
         waited = 0
         start = last = time.monotonic_ns()
-        while packets is not None:
+        while True:
             began = time.monotonic_ns()
-            packet = self._read(packets, progress)
-            if packet is None:
+            coded = self._read(progress)
+            if coded is None:
                 return
             now = time.monotonic_ns()
             self._check_time(progress, now - began, 0)
             waited += now - began
-            progress.note_end(packet)
-            if packet.stream_index == self._track:
-                self._arrived(packet, now, waited)
-                progress.packets += packet.size > 0
+            progress.note_end(coded.packet)
+            if coded.is_video:
+                self._arrived(coded, waited)
+                progress.packets += coded.packet.size > 0
                 waited, last = 0, now
-                yield packet, now
+                yield coded
             self._check_time(progress, now - last, now - max(progress.pictured_ns, start))
 
     def _check_time(self, progress: _Progress, without_packet_ns: int, without_picture_ns: int) -> None:
@@ -210,9 +207,9 @@ class Decoded(Owned, FrameSource):
         if self.live and without_picture_ns > UNDECODABLE_TIMEOUTS * seconds * 1e9:
             raise _Ended(undecodable(self.name, progress.delivered, seconds=UNDECODABLE_TIMEOUTS * seconds))
 
-    def _read(self, packets: Iterator[Any], progress: _Progress) -> Any:
+    def _read(self, progress: _Progress) -> Coded | None:
         try:
-            return self._step(lambda: self._next(packets))
+            return self._step(self._next)
         except errors_of_pyav() as error:
             if self._closed:
                 return None
@@ -222,31 +219,31 @@ class Decoded(Owned, FrameSource):
             failure = self._failed(error, progress.delivered)
         raise _Ended(failure)
 
-    def _next(self, packets: Iterator[Any]) -> Any:
-        packet = next(packets, None)
-        if self._asks_sender and packet is not None:
-            self._ask_sender()
-        return packet
+    def _next(self) -> Coded | None:
+        """Read a packet; tell the clock what the sender said of its own."""
+        coded = self._source.read()
+        zero = self._source.sender_zero_ns()
+        if zero is not None:
+            self._clock.sender_says(zero - (time.time_ns() - time.monotonic_ns()))
+        return coded
 
-    def _ask_sender(self) -> None:
-        """Tell the clock when the stream began by the sender's clock, once FFmpeg knows it from a report of RTCP."""
-        began = getattr(self._container, "start_time_realtime", None)
-        if began:
-            self._asks_sender = False
-            self._clock.sender_says(began * 1000 - (time.time_ns() - time.monotonic_ns()))
-
-    def _arrived(self, packet: Any, now: int, waited: int) -> None:
+    def _arrived(self, coded: Coded, waited: int) -> None:
+        packet = coded.packet
         if self.live and packet.size:
-            self._clock.arrived(_nanoseconds(packet.pts, packet.time_base), now, waited)
+            self._clock.arrived(_nanoseconds(packet.pts, packet.time_base), coded.at_ns, waited)
 
-    def _pictures(self, packet: Any) -> list[tuple[Any, bool]]:
+    def _pictures(self, coded: Coded) -> list[tuple[Any, bool]]:
         """Decode a packet into pictures, each with whether it is damaged; count a packet that cannot be decoded."""
-        failure = None
+        if not coded.is_decodable:
+            return []
+        packet, context, failure = coded.packet, self._source.context, None
+        if coded.is_damaged:
+            self._damaged_times.append(packet.pts)
         try:
-            pictures = self._step(packet.decode) or []
-            return [(picture, bool(picture.is_corrupt)) for picture in pictures]
+            pictures = self._step(lambda: self._source.decode(packet)) or []
+            return [(each, bool(each.is_corrupt) or each.pts in self._damaged_times) for each in pictures]
         except errors_of_pyav() as error:
-            width, height = packet.stream.codec_context.width, packet.stream.codec_context.height
+            width, height = (context.width, context.height) if context is not None else (0, 0)
             if width * height > IMAGE_PIXELS:
                 failure = too_large(width, height, self.name)
             elif cause_of(error) == "codec":
@@ -303,7 +300,7 @@ class Decoded(Owned, FrameSource):
 
     def _presentation_time(self, picture: Any) -> float | None:
         """Return the seconds since the first frame; None where the format has no times."""
-        seconds = picture.time if self._is_timed else None
+        seconds = picture.time if self._source.is_timed else None
         if seconds is None:
             return None
         if self._first_seconds is None:
@@ -339,7 +336,7 @@ class Decoded(Owned, FrameSource):
 
         An audio track that is longer than the video does not make it cut off, and nor does a frame rate that varies.
         """
-        stated = self._stated
+        stated = self._source.stated
         if not stated.seconds or (stated.frames and stated.frames - progress.packets <= 1):
             return False
         ended = progress.end - stated.start
@@ -359,21 +356,6 @@ class Decoded(Owned, FrameSource):
     def _notice(self, text: str) -> None:
         self._notices.append(text)
         logger.warning("%s", terminal(text))
-
-
-@dataclass(frozen=True)
-class _Stated:
-    """What a file says about itself.
-
-    Attributes:
-        frames: number of frames; 0 if it does not say.
-        seconds: how long it is; 0 if it does not say.
-        start: timestamp of its beginning, in seconds.
-    """
-
-    frames: int
-    seconds: float
-    start: float
 
 
 @dataclass
@@ -404,12 +386,6 @@ class _Ended(Exception):  # noqa: N818 - it carries an error, and is none
 
     def __init__(self, error: FrameSourceError) -> None:
         self.error = error
-
-
-def _seconds(container: Any, stream: Any, fps: float | None) -> float:
-    """Return how long a file says that it is; FFmpeg shortens an AVI to what is there, but not its number of frames."""
-    by_frames = stream.frames / fps if container.format.name == "avi" and fps else 0.0
-    return max(by_frames, (container.duration or 0) / 1e6)
 
 
 def _frames(count: int) -> str:

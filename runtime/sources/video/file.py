@@ -12,6 +12,7 @@ from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.video.causes import cause_of, errors_of_pyav, fail, reason_of
 from vitedge.runtime.sources.video.containers import CONTAINERS, ContainerError, check_container
 from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.packets import ContainerPackets
 from vitedge.runtime.sources.video.pyav import open_container
 from vitedge.safety.files import open_regular
 from vitedge.safety.limits import VIDEO_BYTES
@@ -40,7 +41,7 @@ def open_video(path: str | Path, options: SourceOptions | None = None) -> Decode
     container, reason = _opened(av, os.path.abspath(path))  # noqa: PTH100 - so that no name is taken for a protocol
     if container is None:
         fail(_no_video(path, size, reason))
-    return Decoded(container, str(path), live=False, options=options)
+    return Decoded(ContainerPackets(container, str(path), live=False), options=options)
 
 
 def _opened(av: Any, name: str) -> tuple[Any, str]:

@@ -6,11 +6,9 @@ one for files, so that a server cannot read files of this machine, and a list of
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import socket
 import time
-from ipaddress import ip_address
+from collections.abc import Callable
 from typing import Any
 from urllib.request import getproxies
 
@@ -18,13 +16,15 @@ from vitedge.errors import FrameSourceError
 from vitedge.extras import require
 from vitedge.runtime.sources.addresses import Address, split_address
 from vitedge.runtime.sources.options import NetworkOptions, SourceOptions, options_as
+from vitedge.runtime.sources.rtsp.errors import RtspError
 from vitedge.runtime.sources.video.causes import Server, errors_of_pyav, fail, opening_error, reading_error
 from vitedge.runtime.sources.video.clock import ArrivalClock, Clock, TimestampClock
 from vitedge.runtime.sources.video.containers import CONTAINERS
 from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.lookup import is_number, look_up
+from vitedge.runtime.sources.video.packets import ContainerPackets, PacketSource
 from vitedge.runtime.sources.video.pyav import open_container
-from vitedge.runtime.sources.video.tracks import UNTIMED
-from vitedge.runtime.system.owned import start_daemon
+from vitedge.runtime.sources.video.rtsp import open_rtsp
 from vitedge.safety.files import is_unicode
 from vitedge.safety.limits import VIDEO_BYTES
 from vitedge.safety.redact import redact_address
@@ -82,17 +82,14 @@ def open_network(address: str, options: SourceOptions | None = None) -> Decoded:
         chosen.open_timeout,
         chosen.read_timeout,
     )
-    container, failure = _opened(av, parts, chosen, server)
+    packets, failure = _opened(lambda: _open(av, parts, chosen, server), server)
     if failure is not None:
         fail(failure)
-    live, kind = not _is_finite(container), container.format.name
     return Decoded(
-        container,
-        name,
-        live=live,
+        packets,
         options=chosen,
-        clock=_clock_of(container) if live else None,
-        failed=lambda error, delivered: reading_error(error, server, delivered, ended=_is_end(error, kind)),
+        clock=_clock_of(packets) if packets.live else None,
+        failed=lambda error, delivered: reading_error(error, server, delivered, ended=_is_end(error, packets.format)),
     )
 
 
@@ -110,47 +107,37 @@ def _checked(address: str, name: str) -> Address:
     return parts
 
 
-def _opened(av: Any, parts: Address, options: NetworkOptions, server: Server) -> tuple[Any, FrameSourceError | None]:
-    """Return the open container, or the error that says why there is none."""
+def _opened(call: Callable[[], PacketSource], server: Server) -> tuple[Any, FrameSourceError | None]:
+    """Return what a call opens, or the error that says why it does not."""
     began = time.monotonic()
+    known: tuple[type[BaseException], ...] = (RtspError, *errors_of_pyav())
     try:
-        _look_up(server)
-        container = open_container(
-            av,
-            str(parts),
-            _ffmpeg_options(parts, options),
-            timeout=(options.open_timeout, options.read_timeout),
-        )
-    except errors_of_pyav() as error:
+        return call(), None
+    except known as error:
         return None, opening_error(error, server, time.monotonic() - began)
-    return container, None
+
+
+def _open(av: Any, parts: Address, options: NetworkOptions, server: Server) -> PacketSource:
+    def by_ffmpeg(seconds: float) -> PacketSource:
+        _look_up(server)
+        given = _ffmpeg_options(parts, options)
+        container = open_container(av, str(parts), given, timeout=(seconds, options.read_timeout))
+        return ContainerPackets(container, server.name, live=not _is_finite(container))
+
+    if server.speaks_rtsp:
+        return open_rtsp(parts, server.name, options, by_ffmpeg)
+    return by_ffmpeg(options.open_timeout)
 
 
 def _look_up(server: Server) -> None:
     """Look up the host of a server, because a lookup of FFmpeg's own cannot be given up.
 
     Raises:
-        TimeoutError: no answer came in time.
+        OSError: the host is not known, or no answer came in time.
     """
-    if not server.host or _is_number(server.host) or (server.scheme in ("http", "https") and getproxies()):
+    if not server.host or is_number(server.host) or (server.scheme in ("http", "https") and getproxies()):
         return
-    lookup = start_daemon("vitedge-lookup", _ask, server.host)
-    lookup.join(server.open_timeout)
-    if lookup.is_alive():
-        raise TimeoutError(errno.ETIMEDOUT, "no answer of the name server")
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _ask(host: str) -> None:
-    with contextlib.suppress(OSError, UnicodeError):  # FFmpeg meets the same error, which is described then
-        socket.getaddrinfo(host, None)
+    look_up(server.host, time.monotonic() + server.open_timeout)
 
 
 def _ffmpeg_options(parts: Address, options: NetworkOptions) -> dict[str, str]:
@@ -186,9 +173,7 @@ def _is_end(error: BaseException, kind: str) -> bool:
     return kind == "mpjpeg" and getattr(error, "errno", None) == errno.EIO
 
 
-def _clock_of(container: Any) -> Clock:
-    if container.format.name in UNTIMED:
+def _clock_of(packets: PacketSource) -> Clock:
+    if not packets.is_timed:
         return ArrivalClock()
-    best = container.streams.best("video")
-    codec = best.codec_context.name if best is not None and best.codec_context is not None else ""
-    return TimestampClock(behind=HELD_BACK.get((container.format.name, codec), 0))
+    return TimestampClock(behind=HELD_BACK.get((packets.format, packets.context.name), 0))

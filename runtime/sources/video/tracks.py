@@ -25,19 +25,24 @@ def video_of(container: Any, name: str) -> tuple[Any, tuple[str, ...]]:
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [each for each in container.streams.video if not each.disposition & pictures]
     if not videos:
-        others = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
-        raise FrameSourceError(
-            f"{name} has no video track; it holds {others}",
-            expected="a video",
-            fix="check the address: some cameras send sound or text at one of their own; ffprobe lists the tracks",
-            cause="no_video",
-        )
+        raise no_video(name, {each.type for each in container.streams})
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
     if stream.codec_context is None:
         raise _no_decoder(container, stream, name)
     several = f"{name} has {len(videos)} video tracks; the one of {_size(stream)} is read"
     return stream, (several,) if len(videos) > 1 else ()
+
+
+def no_video(name: str, kinds: set[str]) -> FrameSourceError:
+    """Describe a source that has tracks of these kinds, and none of them a video."""
+    others = ", ".join(sorted(kinds)) or "nothing"
+    return FrameSourceError(
+        f"{name} has no video track; it holds {others}",
+        expected="a video",
+        fix="check the address: some cameras send sound or text at one of their own; ffprobe lists the tracks",
+        cause="no_video",
+    )
 
 
 def _size(stream: Any) -> str:

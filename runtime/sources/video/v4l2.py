@@ -17,6 +17,7 @@ from vitedge.runtime.sources.options import CameraOptions
 from vitedge.runtime.sources.video.causes import cause_of, errors_of_pyav, fail, reason_of
 from vitedge.runtime.sources.video.clock import DeviceClock
 from vitedge.runtime.sources.video.decoder import Decoded
+from vitedge.runtime.sources.video.packets import ContainerPackets
 from vitedge.runtime.system.cameras import (
     is_multiplanar,
     lasting_path,
@@ -72,9 +73,7 @@ class CameraFrames(Decoded):
         self.lasting = lasting_path(device)
         self._camera = _CameraContainer(container, self._stopped, options.read_timeout)
         super().__init__(
-            self._camera,
-            name,
-            live=True,
+            ContainerPackets(self._camera, name, live=True),
             options=options,
             clock=DeviceClock(),
             notices=notices,

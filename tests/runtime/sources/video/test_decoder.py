@@ -20,6 +20,7 @@ from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.video import decoder
 from vitedge.runtime.sources.video.clock import TimestampClock
 from vitedge.runtime.sources.video.decoder import LOW_DELAY, Decoded
+from vitedge.runtime.sources.video.packets import ContainerPackets
 
 av = pytest.importorskip("av")
 
@@ -112,7 +113,7 @@ def numbered(count: int, seconds: float = 0.0) -> Callable[[], Iterator[Packet]]
 
 
 def live(packets: Callable[[], Iterator[Any]], *, options: SourceOptions = QUICK, **arguments: Any) -> Decoded:
-    return Decoded(Container(packets), "camera", live=True, options=options, **arguments)
+    return Decoded(ContainerPackets(Container(packets), "camera", live=True), options=options, **arguments)
 
 
 class TestThreads:
@@ -125,20 +126,20 @@ class TestThreads:
     def test_of_a_live_source(self, codec: str, asked: int | None, kind: str, count: int) -> None:
         container = Container(numbered(1))
         container.context.name = codec
-        Decoded(container, "camera", live=True, options=SourceOptions(decode_threads=asked))
+        Decoded(ContainerPackets(container, "camera", live=True), options=SourceOptions(decode_threads=asked))
         assert (container.context.thread_type, container.context.thread_count) == (kind, count)
         assert container.context.flags & LOW_DELAY
 
     @pytest.mark.parametrize(("asked", "count"), [(None, 0), (2, 2)])
     def test_of_a_file(self, asked: int | None, count: int) -> None:
         container = Container(numbered(1))
-        Decoded(container, "clip", live=False, options=SourceOptions(decode_threads=asked))
+        Decoded(ContainerPackets(container, "clip", live=False), options=SourceOptions(decode_threads=asked))
         assert (container.context.thread_type, container.context.thread_count) == ("AUTO", count)
         assert not container.context.flags & LOW_DELAY
 
     def test_every_decoder_has_a_limit_of_pixels(self) -> None:
         container = Container(numbered(1))
-        Decoded(container, "clip", live=False)
+        Decoded(ContainerPackets(container, "clip", live=False))
         assert int(container.context.options["max_pixels"]) == decoder.IMAGE_PIXELS
 
 
@@ -243,7 +244,7 @@ class TestLive:
         clock = TimestampClock()
         told: list[int] = []
         clock.sender_says = told.append  # type: ignore[method-assign]
-        frames = iter(Decoded(container, "camera", live=True, options=QUICK, clock=clock))
+        frames = iter(Decoded(ContainerPackets(container, "camera", live=True), options=QUICK, clock=clock))
         next(frames)
         assert told == []
         container.start_time_realtime = 1_000_000 * 1_700_000_000  # type: ignore[attr-defined]
@@ -260,7 +261,7 @@ class TestLive:
 class TestClose:
     def test_nobody_reads(self) -> None:
         container = Container(numbered(3))
-        source = Decoded(container, "camera", live=True)
+        source = Decoded(ContainerPackets(container, "camera", live=True))
         source.close()
         source.close()
         assert container.closed == 1
@@ -268,7 +269,7 @@ class TestClose:
 
     def test_between_two_frames(self) -> None:
         container = Container(numbered(3))
-        source = Decoded(container, "camera", live=True)
+        source = Decoded(ContainerPackets(container, "camera", live=True))
         frames = iter(source)
         next(frames)
         source.close()
@@ -284,7 +285,7 @@ class TestClose:
             yield Packet(0, [picture(0)])
 
         container = Container(packets)
-        source = Decoded(container, "camera", live=True)
+        source = Decoded(ContainerPackets(container, "camera", live=True))
         found: list[Any] = []
         reader = threading.Thread(target=lambda: found.extend(source), daemon=True)
         reader.start()
@@ -305,7 +306,7 @@ class TestClose:
             yield
 
         container = Container(packets)
-        source = Decoded(container, "camera", live=True)
+        source = Decoded(ContainerPackets(container, "camera", live=True))
         errors: list[BaseException] = []
 
         def read() -> None:
@@ -324,7 +325,7 @@ class TestClose:
 
     def test_one_that_nobody_closed_is_freed_with_a_warning(self) -> None:
         container = Container(numbered(1))
-        held = [Decoded(container, "camera", live=True)]
+        held = [Decoded(ContainerPackets(container, "camera", live=True))]
         with pytest.warns(ResourceWarning, match="the source camera was not closed"):
             held.clear()
         assert container.closed == 1
@@ -333,11 +334,11 @@ class TestClose:
         container = Container(numbered(1))
         container.streams = type("Streams", (list,), {"video": ()})()
         with pytest.raises(FrameSourceError, match="has no video track; it holds nothing"):
-            Decoded(container, "camera", live=True)
+            Decoded(ContainerPackets(container, "camera", live=True))
         assert container.closed == 1
 
     def test_in_a_forked_child_it_is_refused(self) -> None:
-        source = Decoded(Container(numbered(1)), "camera", live=True)
+        source = Decoded(ContainerPackets(Container(numbered(1)), "camera", live=True))
         child = os.fork()
         if child == 0:
             try:
@@ -364,7 +365,7 @@ def test_cut_off_means_too_few_frames_and_too_early(frames: int, seconds: float,
     container = Container(numbered(packets))
     container.streams.video[0].frames = frames
     container.duration = int(seconds * 1e6) or None  # type: ignore[assignment]
-    source = Decoded(container, "clip", live=False, options=SourceOptions(planes=True))
+    source = Decoded(ContainerPackets(container, "clip", live=False), options=SourceOptions(planes=True))
     assert sum(1 for _ in source) == packets
     assert any("cut off" in notice for notice in source.notices) is noticed
 
@@ -373,4 +374,4 @@ def test_cut_off_means_too_few_frames_and_too_early(frames: int, seconds: float,
 def test_a_frame_rate_that_cannot_be_is_unknown(rate: Fraction | None) -> None:
     container = Container(numbered(1))
     container.streams.video[0].average_rate = rate
-    assert Decoded(container, "clip", live=False).fps is None
+    assert Decoded(ContainerPackets(container, "clip", live=False)).fps is None

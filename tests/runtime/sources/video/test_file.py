@@ -23,6 +23,7 @@ from vitedge.runtime.sources.video import decoder, tracks
 from vitedge.runtime.sources.video import file as video_file
 from vitedge.runtime.sources.video.decoder import Decoded
 from vitedge.runtime.sources.video.file import open_video
+from vitedge.runtime.sources.video.packets import ContainerPackets
 from vitedge.safety.escape import terminal
 
 av = pytest.importorskip("av")
@@ -254,8 +255,8 @@ class TestColours:
             decoded = [each.reformat(format="yuv420p") for each in decoded]
         expected = [each.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray() for each in decoded]
         with (
-            Decoded(av.open(path), "exact", live=False) as exact,
-            Decoded(av.open(path), "lazy", live=False, options=SourceOptions(planes=True)) as lazy,
+            Decoded(ContainerPackets(av.open(path), "exact", live=False)) as exact,
+            Decoded(ContainerPackets(av.open(path), "lazy", live=False), options=SourceOptions(planes=True)) as lazy,
         ):
             for frame, planes, right in zip(exact, lazy, expected, strict=True):
                 np.testing.assert_array_equal(frame.image, right)

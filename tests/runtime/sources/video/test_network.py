@@ -338,7 +338,7 @@ class TestMjpeg:
         assert reader.is_alive(), "the reader frees the camera, when its read ends"
         reader.join(30)
         assert not reader.is_alive()
-        assert (len(found), source._container) == (8, None)
+        assert (len(found), source._freed) == (8, True)
         source.close()
 
     def test_frames_keep_planes_unless_they_are_not_wanted(self, camera: tuple[str, threading.Event]) -> None:
@@ -577,7 +577,7 @@ def test_close_during_a_read_is_immediate(tmp_path: Path) -> None:
         assert came.wait(30)
         server.stop()
         source.close()
-        assert not ended.is_set() or source._container is None
+        assert not ended.is_set() or source._freed
         assert ended.wait(30)
-        assert source._container is None
+        assert source._freed
         server.resume()
