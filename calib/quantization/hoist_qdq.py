@@ -1,16 +1,18 @@
 """Quantizers right behind the operator that computes, before the layout operators that lead to the reader.
 
 A quantizer of a whole tensor does the same to every value, wherever the value lies: it may change places with any
-layout operator, bit for bit. Behind a layer the engine computes it along with the layer, and moves a quarter of the
-bytes; before a convolution that reads tokens laid out as a map it would stand alone.
+layout operator, and with a Gather that only changes the order of values, bit for bit. Behind a layer the engine
+computes it along with the layer, and moves a quarter of the bytes; before a convolution that reads tokens laid out as a
+map it would stand alone.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from vitedge.graph.operators import LAYOUT_OPERATORS
-from vitedge.graph.values import constant_shape, is_read_once
+from vitedge.graph.values import constant_array, constant_shape, is_read_once, present, shape_of
 
 
 def hoist_qdq(graph: ir.Graph) -> int:
@@ -53,8 +55,19 @@ def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
     value = quantize.inputs[0]
     while value is not None and is_read_once(value):
         node = value.producer()
-        if node is None or node.op_type not in LAYOUT_OPERATORS:
+        if node is None or not (node.op_type in LAYOUT_OPERATORS or _reorders(node)):
             break
         chain.append(node)
         value = node.inputs[0]
     return chain
+
+
+def _reorders(node: ir.Node) -> bool:
+    """Decide whether a node is a Gather that takes every value once."""
+    if node.op_type != "Gather" or node.domain:
+        return False
+    shape, positions = shape_of(present(node.inputs[0])), constant_array(node.inputs[1])
+    if shape is None or positions is None or positions.ndim != 1:
+        return False
+    size = shape[node.attributes.get_int("axis", 0)]
+    return np.array_equal(np.sort(positions % size), np.arange(size))

@@ -23,10 +23,9 @@ from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.openvino import stages
 from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.reading import read_model
+from vitedge.converters.openvino.rewrites import REWRITES as REWRITES
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
-from vitedge.converters.rewrites import padding_tokens
-from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import ConversionError
 from vitedge.graph import rounding
 from vitedge.graph.files import is_beyond_protobuf
@@ -37,7 +36,6 @@ from vitedge.safety.escape import terminal
 
 WRITES = "ONNX and OpenVINO IR"
 COMPARES = "the compiled engine"
-REWRITES = (Rewrite("padding tokens", padding_tokens.check, padding_tokens.rewrite),)
 RESIZE_TYPES: Mapping[ResizeMode, str] = {"shortest": "crop", "squash": "standard", "border": "fit_to_window_letterbox"}
 INTERPOLATION_MODES: Mapping[str, str] = {"nearest": "NEAREST", "bicubic": "CUBIC"}
 FLOAT_TYPES: Mapping[str, str] = {"bf16": "bf16", "fp16": "f16"}

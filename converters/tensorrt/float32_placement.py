@@ -24,7 +24,7 @@ SUMS = frozenset(
 )
 ILL_CONDITIONED = frozenset({"CumSum", "Exp", "Log", "Pow", "Reciprocal", "Sqrt"})
 POINTWISE = frozenset({"Add", "Div", "Mul", "Sub"})
-COPYING_OPERATORS = DATA_MOVEMENT_OPERATORS | {"DepthToSpace", "Expand", "SpaceToDepth", "Tile"}
+COPYING_OPERATORS = DATA_MOVEMENT_OPERATORS | {"Expand", "Tile"}
 ADDED: Mapping[str, tuple[int, ...]] = {
     "Add": (0, 1),
     "Concat": tuple(range(16)),

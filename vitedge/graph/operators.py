@@ -8,7 +8,9 @@ LINEAR_OPERATORS = frozenset({"Conv", "Gemm", "MatMul"})
 LAYOUT_OPERATORS = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that lay out the same values differently: none is dropped, repeated or added."""
 
-DATA_MOVEMENT_OPERATORS = LAYOUT_OPERATORS | {"Concat", "Flatten", "Gather", "Identity", "Pad", "Slice", "Split"}
+DATA_MOVEMENT_OPERATORS = LAYOUT_OPERATORS | {
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "Pad", "Slice", "SpaceToDepth", "Split",
+}  # fmt: skip
 """Operators that copy values and compute none. They copy the first input; Concat copies all of them."""
 
 

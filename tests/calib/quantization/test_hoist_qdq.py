@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -15,8 +17,13 @@ SHAPE = (1, 16, 6)
 """16 tokens, that are laid out as a map of 6 channels for a convolution."""
 
 
-def quantized(*, scale: NDArray[np.float32], also_read: str = "") -> onnx.ModelProto:
-    """Relu, Transpose, Reshape, Q/DQ, Conv; ``also_read`` becomes a second output."""
+def quantized(
+    *, scale: NDArray[np.float32], also_read: str = "", positions: Sequence[int] | None = None
+) -> onnx.ModelProto:
+    """Relu, Transpose, Reshape, Q/DQ, Conv; ``also_read`` becomes a second output.
+
+    With ``positions`` of tokens, a Gather precedes the Transpose.
+    """
     constants = {
         "scale": scale,
         "zero_point": np.full(scale.shape, 7, np.uint8),
@@ -38,6 +45,11 @@ def quantized(*, scale: NDArray[np.float32], also_read: str = "") -> onnx.ModelP
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2, 4, 4))],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
+    if positions is not None:
+        graph.initializer.append(numpy_helper.from_array(np.asarray(positions, np.int64), "positions"))
+        graph.node.insert(1, helper.make_node("Gather", ["tokens", "positions"], ["gathered"], axis=1))
+        graph.node[2].input[0] = "gathered"
+        graph.value_info.append(helper.make_tensor_value_info("tokens", TensorProto.FLOAT, SHAPE))
     if also_read:
         kind = TensorProto.UINT8 if also_read == "levels" else TensorProto.FLOAT
         graph.output.append(helper.make_tensor_value_info(also_read, kind, shapes[also_read]))
@@ -96,6 +108,20 @@ def test_moves_that_others_read_stay_before_the_pair() -> None:
     assert operators(graph) == ["Relu", "Transpose", "QuantizeLinear", "DequantizeLinear", "Reshape", "Conv"]
     for found, expected in zip(run(graph), before, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_the_pair_lies_before_a_gather_that_changes_the_order_of_values() -> None:
+    graph = quantized(scale=ONE_SCALE, positions=[*range(3, 16), 0, 1, -14])
+    before = run(graph)
+    assert hoisted(graph) == 1
+    assert operators(graph) == [*MOVED[:3], "Gather", *MOVED[3:]]
+    np.testing.assert_array_equal(run(graph)[0], before[0])
+
+
+def test_a_gather_that_repeats_values_stays_before_the_pair() -> None:
+    graph = quantized(scale=ONE_SCALE, positions=[*range(15), 0])
+    assert hoisted(graph) == 1
+    assert operators(graph) == ["Relu", "Gather", *MOVED[1:]]
 
 
 def test_scales_of_single_channels_and_levels_that_are_read_stay() -> None:
