@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from vitedge.audit import Audit
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import CalibrationRecord, StageRecord, WorkaroundRecord
 from vitedge.bundle.model_card import ModelCard
@@ -121,6 +122,9 @@ class Backend(Protocol):
         self, bundle: Bundle, graph: onnx.ModelProto, frame: NDArray[np.uint8]
     ) -> tuple[StageRecord, ...]:
         """Record values within ``model.onnx`` for the self-test; none where this host cannot run the engine."""
+
+    def audit(self, bundle: Bundle) -> Audit | None:
+        """Find the layers of the graph in the compiled engine; None where this host cannot compile for the target."""
 
     def open_host_engine(self, bundle: Bundle) -> Engine:
         """Open the engine that verifies and evaluates the bundle on this host."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from vitedge.audit import UNKNOWN, AuditedLayer
 from vitedge.converters.sources.onnx.files import read_graph
 from vitedge.errors import BundleError
 from vitedge.graph.operators import LAYOUT_OPERATORS, LINEAR_OPERATORS
@@ -46,19 +47,33 @@ def summarize(path: Path) -> GraphSummary:
             expected="the graph that vitedge wrote",
             fix="convert the model again",
         ) from error
-    producers = {output: node for node in graph.node for output in node.output}
-    weights = {each.name for each in graph.initializer}
-    constants, activations = _Sources(producers, CONSTANT), _Sources(producers, LAYOUT_OPERATORS)
-    layers = [node.input for node in graph.node if node.op_type in LINEAR_OPERATORS and len(node.input) > 1]
-    layers = [
-        inputs for inputs in layers if constants.of(inputs[1]) in weights or constants.kind(inputs[1]) == "Constant"
-    ]
+    layers = weight_layers(graph)
     return GraphSummary(
         operators=dict(Counter(node.op_type for node in graph.node).most_common()),
         weight_layers=len(layers),
-        quantized_layers=sum(
-            all(activations.kind(name) == "DequantizeLinear" for name in inputs[:2]) for inputs in layers
-        ),
+        quantized_layers=sum(layer.quantized for layer in layers),
+    )
+
+
+def weight_layers(graph: onnx.GraphProto) -> tuple[AuditedLayer, ...]:
+    """List the convolutions and matrix products with constant weights, in the graph's order.
+
+    Their precision is not known before an engine has compiled them.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    weights = {each.name for each in graph.initializer}
+    constants, activations = _Sources(producers, CONSTANT), _Sources(producers, LAYOUT_OPERATORS)
+    return tuple(
+        AuditedLayer(
+            name=node.name or node.output[0],
+            operator=node.op_type,
+            quantized=all(activations.kind(name) == "DequantizeLinear" for name in node.input[:2]),
+            precision=UNKNOWN,
+        )
+        for node in graph.node
+        if node.op_type in LINEAR_OPERATORS
+        and len(node.input) > 1
+        and (constants.of(node.input[1]) in weights or constants.kind(node.input[1]) == "Constant")
     )
 
 

@@ -6,6 +6,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.converters.interrupts import Watched, interruptible
 from vitedge.converters.publish import publish, staged
 from vitedge.converters.request import Request
+from vitedge.converters.stages.auditing import audited
 from vitedge.converters.stages.choosing import choose_precision
 from vitedge.converters.stages.datasets import find_datasets
 from vitedge.converters.stages.drafting import draft
@@ -33,5 +34,6 @@ def run(request: Request, progress: Progress) -> Bundle:
         watched.step(f"comparing {drafted.backend.COMPARES} with its graph, and with fp32")
         unverified = Bundle(folder, draft_manifest(folder, drafted, golden))
         manifest = verified(unverified, drafted, golden, datasets.evaluation, watched)
+        manifest = audited(Bundle(folder, manifest), drafted, watched)
         watched.step(f"publishing {request.output}")
         return publish(folder, request.output, manifest)

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from vitedge.runtime.stream.stream import Stream
     from vitedge.verbs.doctor import Diagnosis, doctor
     from vitedge.verbs.evaluate import evaluate
-    from vitedge.verbs.inspect import Inspection, inspect
+    from vitedge.verbs.inspect import GraphInspection, Inspection, inspect, inspect_graph
     from vitedge.verbs.models import KnownModel, models
     from vitedge.verbs.targets import targets
 
@@ -97,6 +97,7 @@ __all__ = [
     "FrameIterable",
     "FrameSource",
     "FrameSourceError",
+    "GraphInspection",
     "Inspection",
     "KnownModel",
     "MissingExtraError",
@@ -129,6 +130,7 @@ __all__ = [
     "evaluate",
     "export",
     "inspect",
+    "inspect_graph",
     "load",
     "models",
     "new_key",
@@ -164,6 +166,7 @@ _WHERE = {
     "FrameIterable": "vitedge.runtime.sources.iterables",
     "FrameSource": "vitedge.runtime.sources.base",
     "FrameSourceError": "vitedge.errors",
+    "GraphInspection": "vitedge.verbs.inspect",
     "Inspection": "vitedge.verbs.inspect",
     "KnownModel": "vitedge.verbs.models",
     "MissingExtraError": "vitedge.errors",
@@ -195,6 +198,7 @@ _WHERE = {
     "evaluate": "vitedge.verbs.evaluate",
     "export": "vitedge.converters.integrations.export",
     "inspect": "vitedge.verbs.inspect",
+    "inspect_graph": "vitedge.verbs.inspect",
     "load": "vitedge.runtime.load",
     "models": "vitedge.verbs.models",
     "new_key": "vitedge.bundle.signing",

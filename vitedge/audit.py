@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 UNKNOWN = "unavailable"
 INT8 = "int8"
+EIGHT_BITS = (INT8, "fp8")
 NAMED = 3
 """Layers or operators that a line names; the others are counted."""
 
@@ -66,12 +67,13 @@ class Audit:
     """The layers of a compiled engine, and what costs time beside them.
 
     Attributes:
-        engine: name and version of the engine.
-        device: name of the processor.
+        engine: name and version of the engine; empty if the device compiles the graph, and this host cannot.
+        device: name of the processor; empty likewise.
         layers: in the order of the graph.
         overheads: the most expensive first.
         microseconds: least times of all operators, added up; None without a profile.
         runs: number of profiled runs.
+        asked: type of 8 bits that the graph quantizes to.
     """
 
     engine: str
@@ -80,21 +82,22 @@ class Audit:
     overheads: tuple[Overhead, ...] = ()
     microseconds: float | None = None
     runs: int = 0
+    asked: Literal["int8", "fp8"] = "int8"
 
     @property
     def quantized(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph makes int8."""
+        """Layers that the graph makes int8, or fp8."""
         return tuple(layer for layer in self.layers if layer.quantized)
 
     @property
     def executed(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph makes int8, and the engine computes in int8."""
-        return tuple(layer for layer in self.quantized if layer.precision == INT8)
+        """Layers that the graph makes int8, and the engine computes in 8 bits."""
+        return tuple(layer for layer in self.quantized if layer.precision in EIGHT_BITS)
 
     @property
     def fallbacks(self) -> tuple[AuditedLayer, ...]:
         """Layers that the graph makes int8, and the engine computes in floating point."""
-        return tuple(layer for layer in self.quantized if layer.precision not in (INT8, UNKNOWN))
+        return tuple(layer for layer in self.quantized if layer.precision not in (*EIGHT_BITS, UNKNOWN))
 
     @property
     def unknown(self) -> tuple[AuditedLayer, ...]:
@@ -109,12 +112,15 @@ class Audit:
     @property
     def summary(self) -> str:
         """How many int8 layers run in int8, and which do not, with the reasons."""
-        asked, ran = len(self.quantized), len(self.executed)
-        if not asked:
-            return "the graph has no int8 layers"
-        if len(self.unknown) == asked:
-            return f"{_layers(asked, 'int8')}; the engine does not tell in which precision they run"
-        ran_text = f"{ran} of {_layers(asked, 'int8')} {'runs' if ran == 1 else 'run'} in int8"
+        layers, ran = _layers(len(self.quantized), self.asked), len(self.executed)
+        verb = "runs" if 1 in (ran, len(self.quantized)) else "run"
+        if not self.quantized:
+            return f"the graph has no {self.asked} layers"
+        if not self.engine:
+            return f"{layers}, which the device compiles"
+        if len(self.unknown) == len(self.quantized):
+            return f"{layers}; the engine does not tell in which precision they run"
+        ran_text = f"{ran} of {layers} {verb} in {self.asked}"
         return "; ".join([ran_text, *_fallback_phrases(self.fallbacks), *_unknown_phrase(self.unknown)])
 
     def lines(self) -> list[str]:
@@ -136,8 +142,10 @@ class Audit:
 def differences(recorded: Audit, here: Audit) -> list[str]:
     """Say which layers run in another precision here than where the bundle was converted.
 
-    Layers whose precision one of the engines does not tell are left out.
+    Layers whose precision one of the engines does not tell are left out. Different engines are not compared.
     """
+    if recorded.engine.partition(" ")[0] != here.engine.partition(" ")[0]:
+        return []
     before = {layer.name: layer.precision for layer in recorded.layers if layer.precision != UNKNOWN}
     changed: dict[tuple[str, str], list[str]] = {}
     for layer in here.layers:

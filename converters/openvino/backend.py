@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import openvino
 from numpy.typing import NDArray
 from openvino.frontend import FrontEndManager
 
+from vitedge.audit import Audit
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
 from vitedge.bundle.manifest import StageRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
@@ -30,8 +32,10 @@ from vitedge.errors import ConversionError
 from vitedge.graph import rounding
 from vitedge.graph.files import is_beyond_protobuf
 from vitedge.progress import Progress
+from vitedge.runtime.engines.audit.openvino import audit as audit_openvino
 from vitedge.runtime.engines.base import Engine
 from vitedge.runtime.engines.open import open_engine
+from vitedge.runtime.system.capabilities import read_features, recommend_precision
 from vitedge.safety.escape import terminal
 
 WRITES = "ONNX and OpenVINO IR"
@@ -93,9 +97,17 @@ def mend(material: Material, precision: Precision, progress: Progress) -> Mended
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
     """Reduce a graph to a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
     if precision == "int8":
+        _warn_without_int8(progress)
         found, record = quantized(material, Scheme.ASYMMETRIC, progress)
         return Reduced(found.graph, record)
     return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
+
+
+def _warn_without_int8(progress: Progress) -> None:
+    """Say before the calibration, which takes minutes, that this processor does not multiply 8-bit integers faster."""
+    recommended = recommend_precision(read_features(), platform.machine())
+    if recommended is not None and recommended.precision != "int8":
+        progress.step(f"warning: this processor has {recommended.reason}")
 
 
 def computed(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -116,6 +128,11 @@ def write(folder: Path, card: ModelCard, precision: Precision) -> None:
 def record_stages(bundle: Bundle, graph: onnx.ModelProto, frame: NDArray[np.uint8]) -> tuple[StageRecord, ...]:
     """Record values within the graph; see ``stages.record_stages``."""
     return stages.record_stages(bundle, graph, frame)
+
+
+def audit(bundle: Bundle) -> Audit | None:
+    """Compile the IR as a device would, with a profile, and find its layers."""
+    return audit_openvino(bundle)
 
 
 def open_host_engine(bundle: Bundle) -> Engine:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
+from vitedge.audit import Audit
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import CalibrationRecord
+from vitedge.bundle.manifest import AutoRecord, CalibrationRecord, CandidateRecord
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.sensitivity.paired_graphs import pair_graphs
@@ -44,6 +46,7 @@ def choose_precision(
         ConversionError: no candidate meets the contract.
     """
     shared = count_shared(draft, selection, progress)
+    audits: dict[str, Audit | None] = {}
     with tempfile.TemporaryDirectory(prefix=CANDIDATES, dir=folder) as scratch:
 
         def reduce(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
@@ -53,7 +56,9 @@ def choose_precision(
             candidate_folder = Path(tempfile.mkdtemp(dir=scratch))
             tried = replace(draft, precision=candidate.precision, reduced=Reduced(graph, None))
             manifest = draft_manifest(candidate_folder, tried, write_files(candidate_folder, tried))
-            engine = draft.backend.open_host_engine(Bundle(candidate_folder, manifest))
+            bundle = Bundle(candidate_folder, manifest)
+            audits[candidate.name] = draft.backend.audit(bundle) if candidate.precision == "int8" else None
+            engine = draft.backend.open_host_engine(bundle)
             card = draft.card
             return Classifier(engine, card.preprocessing, card.labels, activation=card.activation)
 
@@ -61,10 +66,23 @@ def choose_precision(
         frames = draft.probes.frames[:LAYER_IMAGES]
         images, activation = SelectionImages(selection, shared), draft.card.activation
         choice = select(pair, frames, images, contract, reduce, opened, progress, activation=activation)
+    choice = replace(choice, record=_counted(choice.record, audits))
     progress.step(f"chosen: {choice.record.summary}")
     calibration = _calibration(draft.reduced.calibration, choice.candidate)
     reduced = Reduced(choice.graph, calibration)
     return replace(draft, precision=choice.candidate.precision, reduced=reduced, choice=choice)
+
+
+def _counted(record: AutoRecord, audits: Mapping[str, Audit | None]) -> AutoRecord:
+    """Add to each candidate how many int8 layers its graph has, and how many of them its engine computed in int8."""
+    return replace(record, candidates=tuple(_audited(each, audits.get(each.name)) for each in record.candidates))
+
+
+def _audited(candidate: CandidateRecord, audit: Audit | None) -> CandidateRecord:
+    if audit is None:
+        return candidate
+    executed = None if audit.unknown else len(audit.executed)
+    return replace(candidate, int8_layers=len(audit.quantized), int8_executed=executed)
 
 
 def _calibration(record: CalibrationRecord | None, chosen: PrecisionConfig) -> CalibrationRecord | None:

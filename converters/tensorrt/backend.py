@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from vitedge.audit import Audit
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.manifest import CalibrationRecord, StageRecord
 from vitedge.bundle.model_card import ModelCard
@@ -109,6 +110,11 @@ def record_stages(
 ) -> tuple[StageRecord, ...]:
     """Give none: TensorRT does not run here, and its plans have no outputs inside."""
     return ()
+
+
+def audit(bundle: Bundle) -> Audit | None:  # noqa: ARG001
+    """Find nothing: the device compiles the graph."""
+    return None
 
 
 def open_host_engine(bundle: Bundle) -> OnnxruntimeEngine:

@@ -1,6 +1,7 @@
 """``bench``: the latency of bundles on this machine, measured through the classifier that applications use.
 
     cold start (fresh process) ─▶ warm-up until stable ─▶ calls, one after the other ─▶ percentiles of raw nanoseconds
+                                                                                      └▶ audit of an 8-bit bundle
 
 With a second bundle, both are open at once and their calls alternate in rounds, A B A B …, so that heat, frequency and
 other processes affect both alike. The ratio is taken within each round.
@@ -17,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+from vitedge.audit import Audit, differences
 from vitedge.bundle.bundle import Bundle
-from vitedge.errors import UsageError
+from vitedge.errors import EngineError, UsageError
 from vitedge.prediction import Image, StageTimes
 from vitedge.progress import Progress, Silent, reporting
 from vitedge.runtime.bench.cold_start import ColdStart, cold_start
 from vitedge.runtime.bench.ratio import Ratio, paired_ratio
 from vitedge.runtime.bench.timing import NANOSECONDS, Samples, WarmUp, concatenate, take_turns, warm_up
 from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.engines.audit.engine import audit_engine
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.load import load
 from vitedge.runtime.system.machine import MachineState, machine_state
@@ -46,6 +49,9 @@ class Measurement:
         warm_up: the calls before the counted ones.
         samples: the counted calls.
         cold_start: times of a cold start; None if it failed.
+        audit: the layers of an 8-bit bundle as they run here; None for other bundles, and where the engine does not
+            tell it.
+        differences: layers that run in another precision here than on the converting host, in words.
     """
 
     bundle: str
@@ -54,6 +60,8 @@ class Measurement:
     warm_up: WarmUp
     samples: Samples = field(repr=False)
     cold_start: ColdStart | None
+    audit: Audit | None = None
+    differences: tuple[str, ...] = ()
 
     @property
     def stable(self) -> bool:
@@ -127,9 +135,19 @@ def bench(
         warm_ups = [_warmed(each, seconds * WARM_UP_FACTOR, progress) for each in opened]
         progress.step(f"measuring {seconds:g} s{' of each, in turns' if against else ''}")
         rounds = take_turns([each.call for each in opened], seconds, progress)
+        audits = [_audited(each, threads, progress) for each in opened]
     measured = [
-        Measurement(str(each.path), each.model, each.classifier.info, warmed, concatenate(samples), each.cold_start)
-        for each, warmed, samples in zip(opened, warm_ups, rounds, strict=True)
+        Measurement(
+            str(each.bundle.path),
+            each.bundle.manifest.model.name,
+            each.classifier.info,
+            warmed,
+            concatenate(samples),
+            each.cold_start,
+            audit,
+            _differences(each.bundle, audit),
+        )
+        for each, warmed, samples, audit in zip(opened, warm_ups, rounds, audits, strict=True)
     ]
     return BenchReport(
         measurement=measured[0],
@@ -145,8 +163,7 @@ def bench(
 class _BundleUnderTest:
     """An open bundle, and the frames that it is measured with."""
 
-    path: Path
-    model: str
+    bundle: Bundle
     classifier: Classifier
     frames: Iterator[Image]
     cold_start: ColdStart | None
@@ -161,16 +178,34 @@ def _opened(
     path: Path, frames: Sequence[Image], engine: str | None, threads: int | None, progress: Progress
 ) -> Iterator[_BundleUnderTest]:
     progress.step(f"opening {path}")
-    model = Bundle.open(path, contents=False).manifest.model.name
+    bundle = Bundle.open(path, contents=False)
     with load(path, engine=engine, threads=threads, progress=progress) as classifier:
         progress.step(f"cold start of {path} in a fresh process")
         cold = cold_start(path, frames[0].shape[:2], engine=engine, threads=threads)
-        yield _BundleUnderTest(path, model, classifier, itertools.cycle(frames), cold)
+        yield _BundleUnderTest(bundle, classifier, itertools.cycle(frames), cold)
 
 
 def _warmed(opened: _BundleUnderTest, limit: float, progress: Progress) -> WarmUp:
-    progress.step(f"warming up {opened.path}, at most {limit:g} s")
+    progress.step(f"warming up {opened.bundle.path}, at most {limit:g} s")
     return warm_up(opened.call, limit=limit)
+
+
+def _audited(opened: _BundleUnderTest, threads: int | None, progress: Progress) -> Audit | None:
+    """Find out in which precision the layers of an 8-bit bundle run; a failure costs no measurement."""
+    bundle = opened.bundle
+    if bundle.manifest.precision.asked not in ("int8", "fp8"):
+        return None
+    progress.step(f"finding the layers of {bundle.path} in the engine")
+    try:
+        return audit_engine(bundle, opened.classifier.info, threads=threads)
+    except EngineError as error:
+        progress.step(f"warning: the layers are not found: {error.problem}")
+        return None
+
+
+def _differences(bundle: Bundle, audit: Audit | None) -> tuple[str, ...]:
+    recorded = bundle.manifest.audit
+    return () if audit is None or recorded is None else tuple(differences(recorded, audit))
 
 
 def random_frames(height: int, width: int) -> list[Image]:

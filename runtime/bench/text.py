@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.records import encode
 from vitedge.runtime.bench.measure import BenchReport, Measurement
 from vitedge.runtime.bench.ratio import Ratio
 from vitedge.runtime.bench.timing import Samples
@@ -60,6 +61,8 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
         "engine_version": info.version,
         "effective_precision": info.effective_precision,
         "rest_precision": info.rest_precision,
+        "audit": encode(measurement.audit),
+        "audit_differences": list(measurement.differences),
         "cold_start_ms": None if cold is None else cold.total_ms,
         "cold_start": None
         if cold is None
@@ -119,6 +122,8 @@ def _table(measurement: Measurement) -> list[str]:
         ),
         f"  {measurement.throughput_fps:.1f} frames/s, {len(samples)} calls after {_stability(measurement)}",
         f"  cold start {_cold(measurement)}",
+        *([] if measurement.audit is None else [f"  {line}" for line in measurement.audit.lines()]),
+        *(f"  warning: {difference}" for difference in measurement.differences),
     ]
 
 

@@ -89,17 +89,9 @@ def open_engine(
         EngineError: ONNX Runtime cannot run the graph, or the graph does not belong to this bundle's model.
     """
     onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the onnxruntime engine")
-    path = bundle.file(MODEL_ONNX)
-    graph, data = bundle.read_graph(MODEL_ONNX), bundle.graph_data(MODEL_ONNX)
-    frame = np.zeros((*bundle.manifest.model.preprocessing.input_size, 3), dtype=np.uint8)
-    with _translated(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}"):
-        options = _options(onnxruntime, threads_for_engine(threads))
-        if data is not None:
-            options.add_external_initializers_from_files_in_memory([data_of(MODEL_ONNX)], [data], [data.nbytes])
-        session, logits, executed = _open_profiled(onnxruntime, graph, frame, options)
-        del data
-    check_contract(bundle, path, frame=frame, logits=logits)
-    precision = effective_precision(executed)
+    session, frame, logits, events = _open(onnxruntime, bundle, threads, runs=1)
+    check_contract(bundle, bundle.file(MODEL_ONNX), frame=frame, logits=logits)
+    precision = effective_precision([event["args"] for event in events])
     info = EngineInfo(
         name="onnxruntime",
         version=onnxruntime.__version__,
@@ -108,6 +100,25 @@ def open_engine(
         rest_precision="fp32" if precision == "int8" else precision,
     )
     return OnnxruntimeEngine(session, frame, info)
+
+
+def profiled_nodes(bundle: Bundle, *, threads: int | None = None, runs: int) -> list[dict[str, Any]]:
+    """Run the bundle's ``model.onnx`` on an empty frame, and return the nodes that ONNX Runtime executed.
+
+    Args:
+        bundle: the bundle.
+        threads: number of CPU threads, as in ``open_engine``.
+        runs: how often it runs.
+
+    Returns:
+        An event of ONNX Runtime's profile for each node and run: ``name``, ``dur`` in microseconds, and ``args``. None
+        if no temporary file can be written.
+
+    Raises:
+        As ``open_engine``.
+    """
+    onnxruntime = require("onnxruntime", extra="onnxruntime", purpose="the onnxruntime engine")
+    return _open(onnxruntime, bundle, threads, runs=runs)[3]
 
 
 def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OnnxruntimeEngine]:  # noqa: ARG001
@@ -120,6 +131,21 @@ def _infer(session: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     return logits
 
 
+def _open(
+    onnxruntime: Any, bundle: Bundle, threads: int | None, *, runs: int
+) -> tuple[Any, NDArray[np.uint8], NDArray[np.float32], list[dict[str, Any]]]:
+    """Open a session and run it on an empty frame; return it, the frame, its logits and the executed nodes."""
+    path = bundle.file(MODEL_ONNX)
+    graph, data = bundle.read_graph(MODEL_ONNX), bundle.graph_data(MODEL_ONNX)
+    frame = np.zeros((*bundle.manifest.model.preprocessing.input_size, 3), dtype=np.uint8)
+    with _translated(f"ONNX Runtime {onnxruntime.__version__} cannot run {path}"):
+        options = _options(onnxruntime, threads_for_engine(threads))
+        if data is not None:
+            options.add_external_initializers_from_files_in_memory([data_of(MODEL_ONNX)], [data], [data.nbytes])
+        session, logits, events = _open_profiled(onnxruntime, graph, frame, options, runs)
+    return session, frame, logits, events
+
+
 def _options(onnxruntime: Any, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
@@ -129,9 +155,9 @@ def _options(onnxruntime: Any, threads: int | None) -> Any:
 
 
 def _open_profiled(
-    onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], options: Any
+    onnxruntime: Any, graph: bytes, frame: NDArray[np.uint8], options: Any, runs: int
 ) -> tuple[Any, NDArray[np.float32], list[dict[str, Any]]]:
-    """Open a session and return it, its first logits and the executed nodes; only a profile names the kernels.
+    """Open a session and return it, its logits and the executed nodes; only a profile names the kernels.
 
     There are no executed nodes if no temporary file can be written.
     """
@@ -140,9 +166,10 @@ def _open_profiled(
             options.enable_profiling = True
             options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS)
-        logits = _infer(session, frame)
-        executed = [] if folder is None else _profile(session)
-    return session, logits, executed
+        for _ in range(runs):
+            logits = _infer(session, frame)
+        events = [] if folder is None else _profile(session)
+    return session, logits, events
 
 
 @contextmanager
@@ -160,7 +187,7 @@ def _temporary_folder() -> Iterator[Path | None]:
 def _profile(session: Any) -> list[dict[str, Any]]:
     """Return what was executed; ONNX Runtime reports it in a file alone."""
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return [event["args"] for event in events if event.get("cat") == "Node"]
+    return [event for event in events if event.get("cat") == "Node" and "args" in event]
 
 
 def effective_precision(executed: list[dict[str, Any]]) -> str:
@@ -169,12 +196,17 @@ def effective_precision(executed: list[dict[str, Any]]) -> str:
     Args:
         executed: ``args`` of the node events of an ONNX Runtime profile.
     """
-    counted = Counter(precision for each in executed if (precision := _product_precision(each)))
+    counted = Counter(precision for each in executed if (precision := product_precision(each)))
     exactness = ("int8", "bf16", "fp16", "fp32")
     return max(counted, key=lambda name: (counted[name], exactness.index(name)), default=UNAVAILABLE)
 
 
-def _product_precision(executed: dict[str, Any]) -> str | None:
+def product_precision(executed: dict[str, Any]) -> str | None:
+    """Return the precision of a matrix product or convolution; None for any other node.
+
+    Args:
+        executed: ``args`` of the node's event in an ONNX Runtime profile.
+    """
     kind = executed.get("op_name")
     if kind in _INT8_PRODUCTS:
         return "int8"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bundles import rewrite_manifest
 
 from vitedge import cli
+from vitedge.audit import Audit, AuditedLayer
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
+from vitedge.errors import EngineError
 from vitedge.runtime.bench import measure as bench_module
 from vitedge.runtime.bench import timing
 
@@ -30,6 +35,7 @@ def test_a_table_on_stdout_and_progress_on_stderr(tiny_bundle: Bundle, capsys: p
     assert "dominant_colour" in printed.out
     assert "frames of 48x32, threads: 1" in printed.out
     assert "ratio" not in printed.out
+    assert "int8 layers" not in printed.out  # an fp32 bundle has none to find
     step = f"warming up {tiny_bundle.path}"
     assert step not in printed.out
     assert step in printed.err
@@ -52,6 +58,43 @@ def test_two_bundles_with_json_and_html(
     assert reports[1].read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert sorted(tmp_path.iterdir()) == sorted(reports)
     assert "p50 ratio" in capsys.readouterr().out
+
+
+def test_an_int8_bundle_is_audited_and_compared_with_its_conversion(
+    make_bundle: Callable[..., Bundle],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_module, "cold_start", lambda *_, **__: None)
+    bundle = make_bundle(tmp_path / "some.bundle", precision="int8")
+    layers = (AuditedLayer("logits", "MatMul", True, "fp8"), AuditedLayer("patches", "Convolution", True, "fp8"))
+    rewrite_manifest(bundle.path, replace(bundle.manifest, audit=Audit("openvino 2020.1", "", layers)))
+    assert main(["bench", str(bundle.path), "--json", str(tmp_path / "o.json"), *BRIEF]) == 0
+    document = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))
+    assert [layer["name"] for layer in document["audit"]["layers"]] == ["patches", "logits"]
+    assert document["audit_differences"]
+    told = capsys.readouterr().out
+    assert "of 2 int8 layers" in told
+    assert "warning: " in told
+    assert "ran in fp8 on the converting host" in told
+
+
+def test_an_audit_that_fails_costs_no_measurement(
+    make_bundle: Callable[..., Bundle],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise EngineError("no memory left")
+
+    monkeypatch.setattr(bench_module, "cold_start", lambda *_, **__: None)
+    monkeypatch.setattr(bench_module, "audit_engine", fail)
+    assert main(["bench", str(make_bundle(tmp_path / "some.bundle", precision="int8").path), *BRIEF]) == 0
+    printed = capsys.readouterr()
+    assert "warning: the layers are not found: no memory left" in printed.err
+    assert "frames/s" in printed.out
 
 
 @pytest.mark.parametrize(

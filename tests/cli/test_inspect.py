@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from bundles import file_records, rewrite_manifest
 
-from vitedge.bundle.bundle import Bundle
+from vitedge.audit import Audit, AuditedLayer
+from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.cli import EXIT_ERROR, main
 from vitedge.records import encode
@@ -102,3 +103,35 @@ def test_a_damaged_graph_with_a_true_hash_is_one_error(
     assert captured.out == ""
     assert captured.err.startswith("error: the graph")
     assert "Traceback" not in captured.err
+
+
+def test_what_runs_in_which_precision(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fell = AuditedLayer("attn.qkv", "MatMul", True, "bf16", "brgemm_bf16", "of a roll")
+    audit = Audit("openvino 2026.4", "some CPU", (fell,), microseconds=12.0, runs=5)
+    bundle = make_bundle(tmp_path / "some.bundle")
+    rewrite_manifest(bundle.path, replace(bundle.manifest, audit=audit))
+    text = inspected(bundle, capsys)
+    assert "ran          on that host, openvino 2026.4: 0 of 1 int8 layer runs in int8; 1 fell back to bf16" in text
+    assert "all operators 12 µs, each the least of 5 runs" in text
+    document = json.loads(inspected(bundle, capsys, "--json"))
+    assert document["manifest"]["audit"]["layers"][0]["reason"] == "of a roll"
+
+
+def test_a_graph_of_somebody_else(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make_bundle(tmp_path / "some.bundle", precision="int8").path / MODEL_ONNX
+    assert main(["inspect", str(graph)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{graph}, compiled by openvino 20")
+    assert "of 2 int8 layers" in text
+    assert main(["inspect", str(graph), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["audit"]["layers"]) == 2
+
+
+def test_a_graph_has_no_signature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.xml").write_text("<net/>", encoding="utf-8")
+    assert main(["inspect", str(tmp_path / "model.xml"), "--trust", "keys"]) == EXIT_ERROR
+    assert "--trust is for bundles" in capsys.readouterr().err

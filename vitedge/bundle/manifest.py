@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from vitedge.audit import Audit
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.targets import Precision
 from vitedge.errors import BundleSchemaError, UsageError
@@ -301,6 +302,8 @@ class CandidateRecord:
         loss: as in ``ContractRecord``; None if it was not measured, because a faster candidate was chosen or p99 is too
             long.
         loss_bound: the loss on other such images is at most this, with 95 % confidence; None if it was not measured.
+        int8_layers: number of layers that its graph makes int8; None in bundles of older versions.
+        int8_executed: number of these layers that the engine computed in int8; None if the engine does not tell it.
     """
 
     name: str
@@ -310,6 +313,14 @@ class CandidateRecord:
     p99_ms: float
     loss: float | None
     loss_bound: float | None = None
+    int8_layers: int | None = None
+    int8_executed: int | None = None
+
+    @property
+    def int8_counts(self) -> str:
+        """How many of its int8 layers ran in int8, as ``43 of 48``; empty if that is not known."""
+        known = self.int8_layers is not None and self.int8_executed is not None
+        return f"{self.int8_executed} of {self.int8_layers}" if known else ""
 
 
 @dataclass(frozen=True)
@@ -335,9 +346,10 @@ class AutoRecord:
         bound = "" if not chosen.loss_bound else f" (at most {chosen.loss_bound:.2f} with 95 % confidence)"
         p99 = "" if contract.max_p99_ms is None else f" of {contract.max_p99_ms:g}"
         shared = f", {contract.calibration_images} of them used in calibration" if contract.calibration_images else ""
+        int8 = f"; {chosen.int8_counts} int8 layers run in int8" if chosen.int8_counts else ""
         return (
             f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f}{bound} of {contract.max_drop:g} {contract.unit} on "
-            f"{contract.images} images{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms"
+            f"{contract.images} images{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms{int8}"
         )
 
 
@@ -427,6 +439,8 @@ class Manifest:
         thresholds: thresholds of a multi-label model; None if they were not fitted.
         workarounds: operators that have another form than in the checkpoint, because the engine computes them wrongly.
         stages: values within the network, in order; none where this host cannot run the engine.
+        audit: the layers of the graph as the engine of the converting host ran them; where the device compiles the
+            graph, its layers alone. None in bundles of older versions, and of other precisions than 8 bits.
     """
 
     schema_version: int
@@ -448,6 +462,7 @@ class Manifest:
     thresholds: ThresholdsRecord | None = None
     workarounds: tuple[WorkaroundRecord, ...] = ()
     stages: tuple[StageRecord, ...] = ()
+    audit: Audit | None = None
 
     @property
     def label_thresholds(self) -> tuple[float, ...] | None:

@@ -133,6 +133,8 @@ def summary(bundle: Bundle) -> str:
         f"  model      {manifest.model.name}, {manifest.model.num_classes} classes{_untrained(bundle)}",
         f"  precision  {manifest.precision.asked}, which this machine {format_precision(manifest)}",
     ]
+    if manifest.audit is not None:
+        lines.append(f"  {'warning: ' if manifest.audit.fallbacks else ''}{manifest.audit.summary}")
     if manifest.auto is not None:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:

@@ -1,10 +1,12 @@
-"""``vitedge inspect``: the contents of a bundle."""
+"""``vitedge inspect``: the contents of a bundle, or the layers of any graph as they run here."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitedge.audit import Audit
 from vitedge.bundle.manifest import GATE_INPUTS, ConfidenceRecord, LabelAccuracyRecord, Manifest, ThresholdsRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.bundle.preprocessing import Preprocessing
@@ -12,10 +14,12 @@ from vitedge.bundle.targets import target_named
 from vitedge.cli import output
 from vitedge.cli.build import record_lines
 from vitedge.cli.trust import add_trust_options, trusted
+from vitedge.converters.openvino.audit_file import GRAPH_SUFFIXES
+from vitedge.errors import UsageError
 from vitedge.metrics import Parity
 from vitedge.safety import escape
 from vitedge.verbs.engine_state import EngineState
-from vitedge.verbs.inspect import Inspection, inspect
+from vitedge.verbs.inspect import GraphInspection, Inspection, inspect, inspect_graph
 
 if TYPE_CHECKING:
     from vitedge.converters.graph_summary import GraphSummary
@@ -24,6 +28,7 @@ EPILOG = """\
 examples:
   vitedge inspect deit.bundle
   vitedge inspect deit.bundle --json | jq .manifest.precision
+  vitedge inspect model.xml             which int8 layers of an OpenVINO IR or ONNX file run in int8 here
 """
 SHOWN_LABELS = 5
 
@@ -33,10 +38,13 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "inspect",
         help="the contents of a bundle",
-        description="Check the hashes of a bundle, and show its manifest, files and operators.",
+        description="Check the hashes of a bundle, and show its manifest, files and operators; or compile any other "
+        "graph with OpenVINO, and show in which precision its layers run on this machine.",
         epilog=EPILOG,
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="folder that vitedge convert wrote; or a graph, an .xml or .onnx file"
+    )
     parser.add_argument("--json", action="store_true", help="everything, as JSON on standard output")
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -44,9 +52,26 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the inspection."""
-    inspection = inspect(arguments.bundle, trust=trusted(arguments))
-    output.write(escape.json(inspection.to_json(), indent=1) + "\n" if arguments.json else as_text(inspection))
+    keys = trusted(arguments)
+    if Path(arguments.bundle).suffix.lower() in GRAPH_SUFFIXES and not Path(arguments.bundle).is_dir():
+        if keys:
+            raise UsageError(f"--trust is for bundles, and {arguments.bundle} is a graph", fix="leave --trust out")
+        graph = inspect_graph(arguments.bundle)
+        _write(graph, graph_text(graph), as_json=arguments.json)
+    else:
+        inspection = inspect(arguments.bundle, trust=keys)
+        _write(inspection, as_text(inspection), as_json=arguments.json)
     return 0
+
+
+def _write(inspection: Inspection | GraphInspection, text: str, *, as_json: bool) -> None:
+    output.write(escape.json(inspection.to_json(), indent=1) + "\n" if as_json else text)
+
+
+def graph_text(inspection: GraphInspection) -> str:
+    """Render the audit of a graph for people."""
+    audit = inspection.audit
+    return escape.terminal_lines([f"{inspection.path}, compiled by {audit.engine} on {audit.device}", *audit.lines()])
 
 
 def as_text(inspection: Inspection) -> str:
@@ -75,6 +100,7 @@ def as_text(inspection: Inspection) -> str:
         "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
     }
     lines = [f"{name:<12} {text}" for name, text in facts.items()]
+    lines += [] if manifest.audit is None else _audit(manifest.audit)
     lines += [] if inspection.engine is None else _engine(inspection.engine)
     lines += [f"{record.bytes:>12} {name}  {record.sha256[:16]}…" for name, record in manifest.files.items()]
     return escape.terminal_lines(lines)
@@ -84,6 +110,12 @@ def _engine(engine: EngineState) -> list[str]:
     built = [] if engine.record is None else record_lines(engine.record)
     reason = f": {engine.reason}" if engine.reason else ""
     return [f"{'engine':<12} {engine.state}{reason}", *(f"{'':<12} {line}" for line in built)]
+
+
+def _audit(audit: Audit) -> list[str]:
+    on = f"on that host, {audit.engine}: " if audit.engine else ""
+    first, *others = audit.lines()
+    return [f"{'ran':<12} {on}{first}", *(f"{'':<12} {line}" for line in others)]
 
 
 def format_precision(manifest: Manifest) -> str:

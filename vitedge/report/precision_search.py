@@ -104,7 +104,15 @@ def _loss(candidate: CandidateRecord) -> float:
 
 def _table(record: AutoRecord) -> str:
     unit = record.contract.unit
-    names = ("candidate", "no.", "p50 ms", "p99 ms", f"loss, {unit}", f"at most, {unit} (95 %)")
+    names = (
+        "candidate",
+        "no.",
+        "p50 ms",
+        "p99 ms",
+        f"loss, {unit}",
+        f"at most, {unit} (95 %)",
+        "int8 layers that run in int8",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     rows = "".join(_row(at, each, chosen=each.name == record.chosen) for at, each in enumerate(record.candidates, 1))
     floats = "".join(
@@ -124,6 +132,7 @@ def _row(number: int, candidate: CandidateRecord, *, chosen: bool) -> str:
         f"{candidate.p99_ms:.3f}",
         "not measured" if candidate.loss is None else f"{candidate.loss:.2f}",
         "" if candidate.loss_bound is None else f"{candidate.loss_bound:.2f}",
+        candidate.int8_counts,
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

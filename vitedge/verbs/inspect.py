@@ -1,4 +1,4 @@
-"""``vitedge.inspect``: the contents of a bundle."""
+"""``vitedge.inspect``: the contents of a bundle; ``vitedge.inspect_graph``: the layers of any graph, as they run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.signatures import read_signatures
 from vitedge.records import encode
+from vitedge.safety.files import expanded
 from vitedge.verbs.engine_state import EngineState, engine_state
 
 if TYPE_CHECKING:
+    from vitedge.audit import Audit
     from vitedge.bundle.signatures import Trust
     from vitedge.converters.graph_summary import GraphSummary
 
@@ -48,6 +50,23 @@ class Inspection:
         }
 
 
+@dataclass(frozen=True)
+class GraphInspection:
+    """The layers of a graph that is no bundle.
+
+    Attributes:
+        path: of the graph.
+        audit: its layers, as OpenVINO runs them on this machine.
+    """
+
+    path: Path
+    audit: Audit
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for scripts; keys are added, never renamed."""
+        return {"version": 1, "path": str(self.path), "audit": encode(self.audit)}
+
+
 def inspect(bundle: Bundle | str | Path, *, trust: Trust | None = None) -> Inspection:
     """Check the hashes of a bundle, and describe its contents.
 
@@ -63,6 +82,26 @@ def inspect(bundle: Bundle | str | Path, *, trust: Trust | None = None) -> Inspe
     opened = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, trust=trust)
     signers = tuple(each.key for each in read_signatures(opened.path))
     return Inspection(opened, signers, _summary(opened), engine_state(opened))
+
+
+def inspect_graph(path: str | Path) -> GraphInspection:
+    """Compile a graph with OpenVINO for this machine, and find which of its int8 layers run in int8.
+
+    The graph may come from anybody; it is compiled in a sandbox.
+
+    Args:
+        path: an OpenVINO IR, ``model.xml`` with ``model.bin`` beside it, or an ONNX file.
+
+    Raises:
+        UsageError: it is no file of these kinds.
+        MissingExtraError: OpenVINO is not installed.
+        EngineError: OpenVINO cannot read, compile or run the graph.
+        CheckpointError: it takes more memory or time than its size justifies.
+    """
+    from vitedge.converters.openvino.audit_file import audit_file
+
+    given = expanded(path)
+    return GraphInspection(given, audit_file(given))
 
 
 def _summary(bundle: Bundle) -> GraphSummary | None:

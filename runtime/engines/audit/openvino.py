@@ -17,7 +17,7 @@ from vitedge.audit import INT8, UNKNOWN, Audit, AuditedLayer, Overhead, Overhead
 from vitedge.bundle.bundle import Bundle
 from vitedge.extras import require
 from vitedge.runtime.engines.audit.openvino_ir import IrLayer, layers_of
-from vitedge.runtime.engines.openvino import DEVICE, configuration, read_model
+from vitedge.runtime.engines.openvino import DEVICE, configuration, failed, read_model
 
 MOST_RUNS = 30
 LEAST_RUNS = 3
@@ -26,8 +26,9 @@ PROFILE_SECONDS = 2.0
 _PRECISIONS: Mapping[str, str] = {
     "u8": INT8, "i8": INT8, "bf16": "bf16", "f16": "fp16", "fp16": "fp16", "f32": "fp32", "fp32": "fp32",
 }  # fmt: skip
-_PRODUCTS = ("Convolution", "FullyConnected", "MatMul", "Deconvolution", "Subgraph", "MHA", "ScaledDotProductAttention")
-"""OpenVINO's kinds of operators that compute a product, or may: a subgraph may hold a whole attention."""
+_PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_WHOLES = ("Subgraph", "MHA", "ScaledDotProductAttention", "LLMMLP", "QKVProjection")
+"""OpenVINO's kinds of operators that may hold several products, of which it tells no precision."""
 _CONSTANT = "Const"
 _MOVES = ("Reshape", "Transpose", "Reorder", "Pad", "StridedSlice", "Split", "Gather", "DepthToSpace", "SpaceToDepth")
 _REFERENCE = "ref"
@@ -80,9 +81,12 @@ def audit(bundle: Bundle, *, threads: int | None = None) -> Audit:
     """
     openvino = require("openvino", extra="openvino", purpose="the openvino engine")
     core = openvino.Core()
-    model = read_model(openvino, core, bundle)
-    properties = configuration(core, bundle.manifest.precision.asked, "LATENCY", threads)
-    return audit_model(openvino, core, model, properties)
+    try:
+        model = read_model(openvino, core, bundle)
+        properties = configuration(core, bundle.manifest.precision.asked, "LATENCY", threads)
+        return audit_model(openvino, core, model, properties)
+    except (RuntimeError, ValueError) as error:
+        raise failed(f"OpenVINO {openvino.__version__} cannot profile {bundle.path}", error) from error
 
 
 def audit_model(openvino: Any, core: Any, model: Any, properties: Mapping[str, Any]) -> Audit:
@@ -167,7 +171,7 @@ def _kernel_of(layer: IrLayer, kernels: Mapping[str, Kernel]) -> Kernel | None:
     OpenVINO keeps the names of the operators that it fuses, and loses some: then the weights that an operator reads,
     or the names of what lies behind the layer, tell which one it is.
     """
-    products = [each for each in kernels.values() if each.operator in _PRODUCTS and not each.constant]
+    products = [each for each in kernels.values() if each.operator in (*_PRODUCTS, *_WHOLES) and not each.constant]
     own, *behind = layer.aliases
     return (
         _holding(own, products)
@@ -197,6 +201,10 @@ def _audited(
 ) -> AuditedLayer:
     if kernel is None:
         return AuditedLayer(layer.name, layer.operator, layer.quantized, UNKNOWN)
+    if kernel.operator in _WHOLES:
+        return AuditedLayer(
+            layer.name, layer.operator, layer.quantized, UNKNOWN, kernel.kernel, microseconds=times.get(kernel.name)
+        )
     fell_back = layer.quantized and kernel.precision not in (INT8, UNKNOWN)
     return AuditedLayer(
         name=layer.name,
@@ -251,4 +259,4 @@ def _overhead_kind(kernel: Kernel, rest: str) -> OverheadKind | None:
         return "layout change" if kernel.reads == kernel.writes else "precision switch"
     if kernel.kernel.startswith(_REFERENCE):
         return "reference kernel"
-    return "float32 kernel" if kernel.precision == _FLOAT32 != rest else None
+    return "float32 kernel" if kernel.operator in _PRODUCTS and kernel.precision == _FLOAT32 != rest else None

@@ -170,7 +170,7 @@ def _dtype(text: str) -> str:
 
 def effective_precision(layers: Iterable[EngineLayer]) -> str | None:
     """Return the type that most matrix products and convolutions read; on a tie, the more precise; None if unknown."""
-    counted = Counter(each.inputs[0].dtype for each in layers if _is_product(each) and each.inputs[0].dtype)
+    counted = Counter(each.inputs[0].dtype for each in layers if is_product(each) and each.inputs[0].dtype)
     return max(counted, key=lambda name: (counted[name], _EXACTNESS.index(name)), default=None)
 
 
@@ -181,7 +181,8 @@ def rest_precision(layers: Iterable[EngineLayer]) -> str | None:
     return max(counted, key=lambda name: (counted[name], _EXACTNESS.index(name)), default=None)
 
 
-def _is_product(layer: EngineLayer) -> bool:
+def is_product(layer: EngineLayer) -> bool:
+    """Tell whether a layer is a matrix product or a convolution."""
     return bool(layer.inputs) and any(kind in layer.kind.lower() for kind in _PRODUCT_KINDS)
 
 
@@ -201,7 +202,7 @@ def _is_fused(layer: EngineLayer) -> bool:
 
 def _block(layer: EngineLayer, layers: tuple[EngineLayer, ...]) -> AttentionBlock:
     fused = _is_fused(layer)
-    products = [each for each in layers if _is_product(each) and _feeds(each, layer)]
+    products = [each for each in layers if is_product(each) and _feeds(each, layer)]
     read = (layer if fused or not products else products[0]).inputs
     return AttentionBlock(
         layer=layer.name,

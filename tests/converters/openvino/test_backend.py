@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
+from vitedge.converters.backends import Material
+from vitedge.converters.openvino import backend
 from vitedge.converters.openvino.backend import check_operators, model_info, write_ir
 from vitedge.converters.precision import half_weights
 from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
-from vitedge.errors import ConversionError
+from vitedge.errors import CalibrationError, ConversionError
 from vitedge.metrics import sqnr_db
+from vitedge.progress import Silent
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
@@ -176,3 +180,27 @@ def test_a_graph_that_openvino_does_not_read(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written(written: tuple[Path, Precision], small_model: TorchModel) -> None:
     with pytest.raises(ConversionError, match="OpenVINO cannot convert"):
         write_ir(written[0] / "model.onnx", Path("/proc/model.xml"), small_model.card, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("features", "warned"),
+    [(("AVX2", "AVX-512"), True), (("AVX2", "AVX-VNNI"), False), (None, False)],
+)
+def test_a_processor_without_vnni_is_told_before_the_calibration(
+    features: tuple[str, ...] | None, *, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Steps(Silent):
+        def step(self, message: str) -> None:
+            said.append(message)
+
+    def calibrate(*_: object) -> None:
+        raise CalibrationError(f"{len(said)} warnings before it began")
+
+    monkeypatch.setattr(backend, "read_features", lambda: features)
+    monkeypatch.setattr(backend.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(backend, "quantized", calibrate)
+    with pytest.raises(CalibrationError, match=f"{int(warned)} warnings"):
+        backend.reduce(cast(Material, None), "int8", Steps())
+    assert all(each.startswith("warning: this processor has no VNNI or AMX") for each in said)

@@ -1,0 +1,67 @@
+"""TensorRT: find the layers of a bundle among the layers of its plan, as the engine inspector describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from vitedge.audit import EIGHT_BITS, UNKNOWN, Audit, AuditedLayer, Overhead
+from vitedge.bundle.bundle import MODEL_ONNX
+from vitedge.runtime.engines.base import EngineInfo
+from vitedge.runtime.engines.tensorrt.layers import EngineLayer, is_product
+
+_REFORMATS = ("reformat", "reorder", "copy")
+
+
+def audit(plan: Sequence[EngineLayer], layers: Iterable[AuditedLayer], info: EngineInfo) -> Audit:
+    """Find the layers of a bundle's graph in a plan; it is not profiled.
+
+    Args:
+        plan: layers of the plan; empty if TensorRT does not describe them.
+        layers: of the bundle's ``model.onnx``.
+        info: of the engine.
+    """
+    return Audit(
+        engine=f"{info.name} {info.version}",
+        device=info.device,
+        layers=tuple(_audited(layer, _layer_of(layer, plan), info.graph) for layer in layers),
+        overheads=tuple(_overheads(plan)),
+    )
+
+
+def _layer_of(layer: AuditedLayer, plan: Iterable[EngineLayer]) -> EngineLayer | None:
+    """Find the layer of the plan that computes a layer; some of several may only bring its weights into form."""
+    found = [each for each in plan if layer.name in each.nodes and each.inputs]
+    return next((each for each in found if is_product(each)), next(iter(found), None))
+
+
+def _audited(layer: AuditedLayer, found: EngineLayer | None, graph: str) -> AuditedLayer:
+    if found is None:
+        return replace(layer, precision=UNKNOWN, kernel="", reason="", microseconds=None)
+    precision = found.inputs[0].dtype or UNKNOWN
+    fell_back = layer.quantized and precision not in (*EIGHT_BITS, UNKNOWN)
+    return replace(
+        layer,
+        precision=precision,
+        kernel=found.tactic or found.kind,
+        reason=_reason(graph) if fell_back else "",
+        microseconds=None,
+    )
+
+
+def _reason(graph: str) -> str:
+    if graph != MODEL_ONNX:
+        return "the plan of the 16-bit graph was kept, which was faster here"
+    return "TensorRT does not fuse the quantizer of its input"
+
+
+def _overheads(plan: Iterable[EngineLayer]) -> Iterator[Overhead]:
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for layer in plan:
+        if layer.inputs and layer.outputs and any(word in layer.kind.lower() for word in _REFORMATS):
+            before, after = (each[0].dtype or UNKNOWN for each in (layer.inputs, layer.outputs))
+            change = after if before == after else f"{before} → {after}"
+            grouped.setdefault((layer.kind, layer.tactic, change), []).append(layer.name)
+    for (kind, tactic, change), names in grouped.items():
+        switch = "→" in change
+        yield Overhead("precision switch" if switch else "layout change", kind, tactic, change, tuple(names))
