@@ -118,17 +118,19 @@ class Datagrams:
 
     Args:
         local: the number of this machine at which they listen.
-        sender: the number of the server; datagrams of others are left out.
+        sender: the number of the server.
 
     Attributes:
         port: the first of them.
+        senders: numbers whose datagrams are read.
 
     Raises:
         OSError: there are no free ports.
     """
 
     def __init__(self, local: Endpoint, sender: str) -> None:
-        self._sender = sender.partition("%")[0]
+        self._sender = sender
+        self.senders = {_without_scope(sender)}
         self._sockets, self.port = _port_pair(local)
 
     def filenos(self) -> tuple[int, int]:
@@ -145,7 +147,7 @@ class Datagrams:
                 break
             except ConnectionRefusedError:  # the server's port does not listen to our reports
                 continue
-            if str(address[0]).partition("%")[0] == self._sender:
+            if _without_scope(address[0]) in self.senders:
                 found.append(data)
         return found
 
@@ -221,6 +223,10 @@ def _encrypted(connection: socket.socket, name: str, deadline: float) -> ssl.SSL
         raise timed_out() from None
     except (ssl.SSLError, ValueError, ConnectionResetError) as error:
         raise RtspError("no encrypted connection comes about", cause="tls") from error
+
+
+def _without_scope(number: str) -> str:
+    return number.partition("%")[0]
 
 
 def _wait_for(waiting: socket.socket, event: int, deadline: float) -> None:

@@ -68,7 +68,8 @@ class Control:
         self._target = _target_of(address)
         user = None if address.user is None and address.password is None else _secret(address.user)
         self._authorization = Authorization(user, _secret(address.password))
-        self._number = 0
+        self._number = self._answered = 0
+        self._was_challenged = False
         self._packets: deque[Interleaved] = deque(maxlen=RTSP_WAITING_PACKETS)
         self._splitter = Splitter()
         self.connection = self._connect()
@@ -90,7 +91,8 @@ class Control:
         is_again = False
         while True:
             try:
-                answer = self._answer_to(self.send(method, uri, headers))
+                self.send(method, uri, headers)
+                answer = self._answer()
             except (_ClosedError, ConnectionResetError, BrokenPipeError):
                 if not answered or is_again:
                     raise
@@ -129,15 +131,14 @@ class Control:
         except _MovedError as moved:
             return None, moved.location
 
-    def send(self, method: str, uri: str, headers: Sequence[tuple[str, str]] = ()) -> int:
-        """Send a request without waiting for its answer; return its number."""
+    def send(self, method: str, uri: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Send a request without waiting for its answer."""
         self._number += 1
         authorization = self._authorization.header(method, uri)
         own = [("CSeq", str(self._number)), ("User-Agent", AGENT)]
         if authorization:
             own.append(("Authorization", authorization))
         self.connection.send(write_message(f"{method} {uri} RTSP/1.0", [*own, *headers]), self.deadline)
-        return self._number
 
     def send_packet(self, channel: int, payload: bytes) -> None:
         """Send a packet between the requests."""
@@ -169,9 +170,17 @@ class Control:
                 waiting.append(item)
             elif item.status is None:
                 self._reply(item)
-            elif item.status == _UNAUTHORIZED:
-                self._authorization.accepts(item.values("www-authenticate"), 0)
+            elif item.status != _UNAUTHORIZED:
+                self._answered = 0
+            elif self._authorization.accepts(item.values("www-authenticate"), self._answered):
+                self._answered += 1
+                self._was_challenged = True
         return waiting
+
+    def take_challenge(self) -> bool:
+        """Return whether a request that was sent while the track plays is to be repeated, once."""
+        was, self._was_challenged = self._was_challenged, False
+        return was
 
     def has_pending(self) -> bool:
         """Whether packets wait that no selector shows."""
@@ -181,13 +190,13 @@ class Control:
         """Close the connection; a second call does nothing."""
         self.connection.close()
 
-    def _answer_to(self, number: int) -> Message:
+    def _answer(self) -> Message:
+        """Wait for the answer to the only request under way, whatever number it states."""
         for _ in range(_MOST_STRAY):
             message = self._next_message()
-            stated = message.header("cseq")
             if message.status is None:
                 self._reply(message)
-            elif message.status >= _OK and stated in ("", str(number)):
+            elif message.status >= _OK:
                 return message
         raise RtspError("it answers what was not asked")
 

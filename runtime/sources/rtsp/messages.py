@@ -183,7 +183,7 @@ def _parse_head(head: bytes) -> tuple[str, tuple[tuple[str, str], ...]]:
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if line[:1] in (" ", "\t") and headers and line.strip():
-            headers[-1] = headers[-1][0], f"{headers[-1][1]} {line.strip()}"
+            headers[-1] = headers[-1][0], f"{headers[-1][1]} {line.strip()}".strip()
         elif colon:
             headers.append((name.strip().lower(), value.strip()))
         if len(headers) > RTSP_HEADERS:

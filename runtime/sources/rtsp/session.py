@@ -58,6 +58,7 @@ class Session:
 
     Attributes:
         description: the tracks of the address.
+        is_encrypted: whether its connection uses TLS.
         lost: packets that were lost.
         received: packets that came.
 
@@ -67,6 +68,7 @@ class Session:
     """
 
     def __init__(self, address: Address, look_up: LookUp, timeout: float) -> None:
+        self.is_encrypted = address.scheme == "rtsps"
         self._control = Control(address, look_up, time.monotonic() + timeout)
         self._waker = Waker()
         self._datagrams: Datagrams | None = None
@@ -205,8 +207,9 @@ class Session:
         agreed = [each.strip().lower() for each in answer.header("transport").partition(",")[0].split(";")]
         if (transport == "tcp") != agreed[0].endswith("/tcp") or "multicast" in agreed:
             raise TransportError("it agrees to another transport than it was asked for")
-        if transport == "udp":
+        if self._datagrams is not None:
             self._ports = _pair(agreed, "server_port=", (0, 0))
+            self._datagrams.senders |= {each[len("source=") :] for each in agreed if each.startswith("source=")}
         else:
             self._ports = _pair(agreed, "interleaved=", (0, 1))
             self._control.expect_channels(frozenset(self._ports))
@@ -241,26 +244,34 @@ class Session:
 
     def _receive(self, deadline_ns: int, now_ns: int) -> None:
         """Wait for packets, or until something is due, and take what is there."""
-        wake_ns = min(deadline_ns, self._alive_ns, self._report_ns if self._sequence.received else deadline_ns)
-        expires_ns = self._sequence.expires_ns
-        if expires_ns is not None:
-            wake_ns = min(wake_ns, expires_ns)
-        seconds = 0.0 if self._control.has_pending() else (wake_ns - now_ns) / SECOND
-        ready = wait_for_any(self._selector, seconds)
+        ready = wait_for_any(self._selector, self._seconds_to_wait(deadline_ns, now_ns))
         now_ns = time.monotonic_ns()
         if self._datagrams is not None:
             for which, number in enumerate(self._datagrams.filenos()):
-                if number in ready:
-                    for data in self._datagrams.receive(which):
-                        self._take(which, data, now_ns)
+                for data in self._datagrams.receive(which) if number in ready else ():
+                    self._take(which, data, now_ns)
         if self._control.connection.fileno() in ready or self._control.has_pending():
-            packets = self._control.receive()
-            self._is_over = self._is_over or packets is None
-            for packet in packets or ():
-                if packet.channel in self._ports and self._datagrams is None:
-                    self._take(self._ports.index(packet.channel), packet.payload, now_ns)
-        if expires_ns is not None:
-            self._put_together(self._sequence.expired(now_ns))
+            self._receive_by_connection(now_ns)
+        self._put_together(self._sequence.expired(now_ns))
+
+    def _seconds_to_wait(self, deadline_ns: int, now_ns: int) -> float:
+        if self._control.has_pending():
+            return 0.0
+        due = [deadline_ns, self._alive_ns]
+        if self._sequence.received:
+            due.append(self._report_ns)
+        if self._sequence.expires_ns is not None:
+            due.append(self._sequence.expires_ns)
+        return (min(due) - now_ns) / SECOND
+
+    def _receive_by_connection(self, now_ns: int) -> None:
+        packets = self._control.receive()
+        self._is_over = self._is_over or packets is None
+        for packet in packets or ():
+            if packet.channel in self._ports and self._datagrams is None:
+                self._take(self._ports.index(packet.channel), packet.payload, now_ns)
+        if self._control.take_challenge():
+            self._alive_ns = now_ns
 
     def _take(self, which: int, data: bytes, now_ns: int) -> None:
         """Take a packet of RTP (0) or RTCP (1)."""

@@ -51,6 +51,7 @@ HELD_BACK = {("rtsp", "h264"): 1, ("rtsp", "hevc"): 1, ("mpegts", "h264"): 2, ("
 """Pictures by which FFmpeg is behind the network, by format and codec.
 
 The end of a picture is known by the beginning of the next one; in MPEG-TS, so is the end of the packet that holds it.
+FFmpeg plays H.264 and H.265 by RTSP where our own client does not, such as by multicast.
 """
 
 

@@ -104,6 +104,8 @@ class RtspPackets(PacketSource):
         self.context = self._new_context()
         several = sum(each.kind == "video" for each in session.description.tracks)
         self.notices = (f"{name} has {several} video tracks; the first is read",) if several > 1 else ()
+        if session.is_encrypted and options.transport == "udp":
+            self.notices += (f"{name} comes through its encrypted connection, and not by UDP, as it was asked for",)
         self._probe(options.open_timeout)
 
     @property
