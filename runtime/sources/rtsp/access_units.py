@@ -1,7 +1,8 @@
 """``Assembler``: puts the packets of a track together to access units, which are coded pictures.
 
-A unit ends with the packet that has RTP's marker. Some servers set no marker: then it ends when the next one begins.
-Some set it for parts of a picture: when that shows, markers are ignored from then on.
+A unit ends with the packet that has RTP's marker. Some servers set no marker, and some set it for parts of a picture.
+So markers are not trusted before they have proved right. Until then a unit ends when the next one begins, or when
+nothing comes behind a marker for a moment.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from vitedge.runtime.sources.rtsp.depacketizers import Depacketizer
 from vitedge.runtime.sources.rtsp.rtp import RtpPacket, Timestamps
 from vitedge.runtime.sources.rtsp.sdp import START_CODE
 from vitedge.safety.limits import ACCESS_UNIT_BYTES
+
+PROOF, SMALL_PROOF, ENOUGH = 10, 1, 10
+"""How much a picture proves whose last packet alone had a marker: one of several packets, one of a single packet; and
+how much is enough."""
+SILENCE_NS = 20_000_000
+"""How long nothing comes behind a marker that is not trusted, until it is taken for the end of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,8 @@ class Assembler:
         self._timestamp: int | None = None
         self._arrived_ns = 0
         self._has_picture = self._is_key = self._damaged = False
-        self._trusts_markers = True
+        self._packets = self._markers = self._proof = 0
+        self._was_marked = False
         self._ended: int | None = None
 
     def push(self, packet: RtpPacket, lost: int) -> list[AccessUnit]:
@@ -66,11 +74,14 @@ class Assembler:
         timestamp = self.timestamps.unwrapped(packet.timestamp)
         if timestamp != self._timestamp:
             self._end_nal_unit(found)
-            self._end(found)
+            self._end_before_next(found)
             self._timestamp = timestamp
             self._damaged = self._damaged or lost > 0
+        orphans = self._depacketizer.orphans
         for unit in self._depacketizer.push(packet.payload):
             self._add(unit, found)
+        if self._depacketizer.orphans > orphans and self._ended == timestamp:
+            self._distrust()
         if self._depacketizer.pending > ACCESS_UNIT_BYTES:
             self._depacketizer.flush()
             self._damaged = True
@@ -79,7 +90,45 @@ class Assembler:
             self._end_nal_unit(found)
             if self._end(found):
                 self._ended = timestamp
+        self._note_marker(packet)
         return found
+
+    @property
+    def ends_ns(self) -> int | None:
+        """When the picture of now ends if nothing comes until then; None if silence does not end it."""
+        may_end = self._has_picture and self._was_marked and not self._trusts_markers
+        return self._arrived_ns + SILENCE_NS if may_end else None
+
+    def after_silence(self) -> list[AccessUnit]:
+        """Return the picture behind whose marker nothing came; it proves nothing."""
+        found: list[AccessUnit] = []
+        if self.ends_ns is not None and self._end(found):
+            self._ended = self._timestamp
+        return found
+
+    @property
+    def _trusts_markers(self) -> bool:
+        return self._proof >= ENOUGH
+
+    def _note_marker(self, packet: RtpPacket) -> None:
+        """Count the packets of a picture, and its markers; markers of parameter sets before it prove nothing."""
+        if self._has_picture or self._depacketizer.pending:
+            self._packets += 1
+            self._markers += packet.marker
+        self._was_marked = packet.marker
+
+    def _end_before_next(self, found: list[AccessUnit]) -> None:
+        """End the unit because the next one begins, and draw a conclusion from its markers."""
+        is_proof = self._has_picture and not self._damaged and not self._trusts_markers
+        if is_proof and self._markers == 1 and self._was_marked:
+            self._proof += PROOF if self._packets > 1 else SMALL_PROOF
+        elif is_proof:
+            self._proof = 0
+        self._end(found)
+
+    def _distrust(self) -> None:
+        """Take note of a part of a picture behind a marker that should have been at its end."""
+        self._proof, self._damaged = 0, True
 
     def _lose(self) -> None:
         """Take note of a loss: a NAL unit whose end is lost is decoded as far as it came."""
@@ -96,9 +145,9 @@ class Assembler:
         role = self._depacketizer.role(unit)
         if role.is_picture:
             if role.begins and self._has_picture and not self._trusts_markers:
-                self._end(found)
+                self._end_before_next(found)
             elif not role.begins and not self._has_picture and self._ended == self._timestamp:
-                self._trusts_markers, self._damaged = False, True
+                self._distrust()
         self._append(unit)
 
     def _append(self, unit: bytes) -> None:
@@ -123,3 +172,4 @@ class Assembler:
     def _reset(self) -> None:
         self._data = bytearray()
         self._has_picture = self._is_key = self._damaged = False
+        self._packets = self._markers = 0

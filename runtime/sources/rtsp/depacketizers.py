@@ -29,9 +29,11 @@ class Depacketizer(ABC):
 
     Attributes:
         pending: bytes of a NAL unit whose end did not come yet.
+        orphans: number of fragments that were left out, because nothing came before them.
     """
 
     def __init__(self) -> None:
+        self.orphans = 0
         self._fragment = bytearray()
 
     @property
@@ -62,6 +64,8 @@ class Depacketizer(ABC):
             self._fragment += data
             if flags & _LAST_FRAGMENT:
                 found += self.flush()
+        else:
+            self.orphans += 1
         return found
 
 

@@ -253,6 +253,8 @@ class Session:
         if self._control.connection.fileno() in ready or self._control.has_pending():
             self._receive_by_connection(now_ns)
         self._put_together(self._sequence.expired(now_ns))
+        if self._is_over or (self._assembler.ends_ns or now_ns + 1) <= now_ns:
+            self._units.extend(self._assembler.after_silence())
 
     def _seconds_to_wait(self, deadline_ns: int, now_ns: int) -> float:
         if self._control.has_pending():
@@ -260,8 +262,7 @@ class Session:
         due = [deadline_ns, self._alive_ns]
         if self._sequence.received:
             due.append(self._report_ns)
-        if self._sequence.expires_ns is not None:
-            due.append(self._sequence.expires_ns)
+        due += [each for each in (self._sequence.expires_ns, self._assembler.ends_ns) if each is not None]
         return (min(due) - now_ns) / SECOND
 
     def _receive_by_connection(self, now_ns: int) -> None:

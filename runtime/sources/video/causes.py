@@ -51,6 +51,7 @@ _OF_NUMBER: dict[int, Cause] = {
     errno.EAGAIN: "timeout",
     errno.ENOSYS: "codec",
     errno.EIO: "network",
+    errno.EPROTONOSUPPORT: "network",
     errno.EPIPE: "network",
     errno.ESHUTDOWN: "network",
     errno.ECONNRESET: "network",
@@ -281,11 +282,12 @@ def _described(server: Server, error: BaseException, cause: Cause | None) -> Fra
 def _text(server: Server, error: BaseException, cause: Cause | None) -> _Text:
     if cause == "auth":
         return _of_authorization(server, error)
-    if isinstance(error, TransportError):
+    if isinstance(error, TransportError) or getattr(error, "errno", None) == errno.EPROTONOSUPPORT:
+        why = reason_of(error) if isinstance(error, TransportError) else "it offers no transport that is spoken here"
         return _Text(
-            f"cannot be played: {reason_of(error)}",
-            "transport=tcp or transport=udp, as the server offers it",
-            "leave the transport out: then TCP is tried, and UDP",
+            f"cannot be played: {why}",
+            "a server that sends RTP by TCP, by UDP or by multicast",
+            "leave transport out of the address: then TCP is tried, and UDP; see what is offered: ffprobe ADDRESS",
         )
     if type(error).__name__ == "ProtocolNotFoundError":
         return _Text(

@@ -49,9 +49,14 @@ def sent(packetizer: Packetizer, pictures: Sequence[Sequence[bytes]]) -> list[by
     return [data for unit, timestamp in timed for data in packetizer.packets(unit, timestamp)]
 
 
-def assembled(codec: Codec, packets: Sequence[bytes]) -> list[AccessUnit]:
-    """Return the access units of packets that come in order, one every nanosecond; gaps in their numbers are losses."""
+def assembled(codec: Codec, packets: Sequence[bytes], *, trusts_markers: bool = True) -> list[AccessUnit]:
+    """Return the access units of packets that come in order, one every nanosecond; gaps in their numbers are losses.
+
+    Markers are trusted as if some have proved right, or not.
+    """
     order, assembler = Order(most=0, wait_ns=0), Assembler(DEPACKETIZERS[codec]())
+    if trusts_markers:
+        assembler._proof = access_units.ENOUGH
     parsed = (parse_rtp(data, place) for place, data in enumerate(packets))
     ready = (each for packet in parsed if packet is not None for each in order.push(packet))
     return [unit for packet, lost in ready for unit in assembler.push(packet, lost)]
@@ -100,20 +105,50 @@ class TestTheEndOfAPicture:
     def test_is_where_the_next_begins_without_markers(self, codec: Codec) -> None:
         packetizer = Packetizer(codec, size=100, markers="none")
         packets = [packetizer.packets(joined(picture(codec, seed)), seed * TICKS) for seed in range(3)]
-        found = assembled(codec, [each for packet in packets for each in packet])
+        found = assembled(codec, [each for packet in packets for each in packet], trusts_markers=False)
         assert [unit.data for unit in found] == [joined(picture(codec, seed)) for seed in range(2)]
         assert found[0].arrived_ns == len(packets[0]) - 1, "its age counts from its own last packet"
 
-    def test_is_not_believed_to_be_at_a_marker_in_the_middle(self, codec: Codec) -> None:
-        packetizer = Packetizer(codec, markers="every")
+    def test_is_not_believed_to_be_at_a_marker_before_one_has_proved_right(self, codec: Codec) -> None:
+        pictures = [picture(codec, seed, slices=2) for seed in range(3)]
+        packets = sent(Packetizer(codec, size=100), pictures)
+        last = assembled(codec, packets[: len(packets) // 3], trusts_markers=False)
+        assert last == []
+        found = assembled(codec, packets, trusts_markers=False)
+        assert [unit.data for unit in found] == [joined(units) for units in pictures]
+        assert found[0].arrived_ns == len(packets) // 3 - 1
+
+    @pytest.mark.parametrize("size", [100, 1000])
+    def test_is_never_believed_to_be_at_markers_of_parts(self, codec: Codec, size: int) -> None:
         pictures = [picture(codec, seed, key=not seed, slices=3) for seed in range(5)]
-        packets = [
-            each for seed, units in enumerate(pictures) for each in packetizer.packets(joined(units), seed * TICKS)
-        ]
-        found = assembled(codec, packets)
-        assert [unit.data for unit in found[2:]] == [joined(units) for units in pictures[1:-1]]
-        assert [unit.damaged for unit in found] == [False, True, False, False, False]
-        assert found[0].data + found[1].data == joined(pictures[0])
+        packets = sent(Packetizer(codec, markers="every", size=size), pictures)
+        found = assembled(codec, packets, trusts_markers=False)
+        assert [unit.data for unit in found] == [joined(units) for units in pictures[:-1]]
+        assert not any(unit.damaged for unit in found)
+
+    def test_is_at_a_marker_behind_which_nothing_comes(self, codec: Codec) -> None:
+        assembler = Assembler(DEPACKETIZERS[codec]())
+        packets = [each for each in map(parse_rtp, sent(Packetizer(codec, size=100), [picture(codec, 1)])) if each]
+        for packet in packets[:-1]:
+            assert assembler.push(packet, 0) == []
+            assert (assembler.ends_ns, assembler.after_silence()) == (None, [])
+        assert assembler.push(packets[-1], 0) == []
+        assert assembler.ends_ns == access_units.SILENCE_NS
+        assert [unit.data for unit in assembler.after_silence()] == [joined(picture(codec, 1))]
+        assert (assembler.ends_ns, assembler.after_silence()) == (None, [])
+
+    def test_is_proved_by_small_pictures_too(self, codec: Codec) -> None:
+        pictures = [picture(codec, seed) for seed in range(access_units.ENOUGH + 2)]
+        found = assembled(codec, sent(Packetizer(codec), pictures), trusts_markers=False)
+        assert [unit.data for unit in found] == [joined(units) for units in pictures]
+
+    @pytest.mark.parametrize("size", [100, 1000])
+    def test_is_not_believed_any_more_where_a_part_comes_behind_a_marker(self, codec: Codec, size: int) -> None:
+        packetizer = Packetizer(codec, markers="every", size=size)
+        pictures = [picture(codec, seed, key=not seed, slices=3) for seed in range(5)]
+        found = assembled(codec, sent(packetizer, pictures))
+        assert [unit.data for unit in found[-3:]] == [joined(units) for units in pictures[1:-1]]
+        assert [unit.damaged for unit in found[1:]] == [True, False, False, False]
 
     def test_is_not_at_the_marker_of_parameter_sets(self, codec: Codec) -> None:
         units = picture(codec, 1, key=True)

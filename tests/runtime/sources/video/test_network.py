@@ -564,7 +564,7 @@ def test_close_during_a_read_is_immediate(tmp_path: Path) -> None:
     skip_without_rtsp()
     clip = encode(tmp_path / "clip", moving_pictures(60))
     with rtsp_server(tmp_path, {"/cam": [clip]}) as server:
-        source = open_network(server.url("/cam"), NetworkOptions(read_timeout=2.0))
+        source = open_network(server.url("/cam"), NetworkOptions(read_timeout=1000.0))
         ended, came = threading.Event(), threading.Event()
 
         def read() -> None:
