@@ -25,7 +25,7 @@ from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
 from vitedge.errors import EngineError, UsageError
 from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
-from vitedge.runtime.engines.base import Engine, EngineInfo
+from vitedge.runtime.engines.base import BatchEngine, Engine, EngineInfo
 from vitedge.runtime.preprocess.orientation import is_turned, orientation_notice, oriented, turned
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
@@ -66,6 +66,9 @@ class Classifier(Owned):
         thresholds: with ``sigmoid``, the score that each label must reach, 0…1; by default 0.5 for every label.
         open_workers: opens the engines of ``workers``, which the classifier owns as well; called at most once.
 
+    Attributes:
+        batch: images that ``classify_batch`` takes at once; 1 for an engine that takes one, as all but workers do.
+
     Raises:
         UsageError: ``temperature`` or ``threshold`` is given with ``sigmoid``, or ``thresholds`` with ``softmax``; or
             there is not one threshold for each label.
@@ -91,6 +94,7 @@ class Classifier(Owned):
         self.thresholds = _label_thresholds(self, thresholds)
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
+        self.batch = len(engine.frames) if isinstance(engine, BatchEngine) else 1
         self._engine: Engine | None = engine
         self._preprocess_lock = threading.Lock()
         self._engine_lock = threading.Lock()
@@ -119,29 +123,41 @@ class Classifier(Owned):
             UsageError: ``topk`` is less than 1.
             EngineError: the engine failed, returned logits that are not finite, or is closed.
         """
-        captured_at = time.time()
-        captured_ns = time.monotonic_ns()
-        begun = time.perf_counter_ns()
-        inference = self._infer(image, order)
-        inferred = time.perf_counter_ns()
-        best = self.rank(inference.logits, topk)
-        accepted = None if self.thresholds is None else self.accept(inference.logits)
-        abstained = best[0].score < self.threshold if accepted is None else not accepted
-        done = time.perf_counter_ns()
-        return Prediction(
-            topk=best,
-            frame=0,
-            captured_at=captured_at,
-            captured_ns=captured_ns,
-            age_ms=(done - begun) / NANOSECONDS_PER_MS,
-            stages_ms=StageTimes(
-                preprocess=inference.preprocess_ms,
-                infer=inference.infer_ms,
-                postprocess=(done - inferred) / NANOSECONDS_PER_MS,
-            ),
-            abstained=abstained,
-            accepted=accepted,
-        )
+        captured_at, captured_ns = time.time(), time.monotonic_ns()
+        return self._ranked(self._infer(image, order), topk, captured_at, captured_ns)
+
+    def classify_batch(
+        self, images: Sequence[tuple[Image | YuvPlanes, ChannelOrder]], *, topk: int = 5
+    ) -> list[Prediction | Exception]:
+        """Classify several images at once, which takes an engine of the ``workers`` less time; for one thread.
+
+        Args:
+            images: at most ``batch`` arrays or planes, each with the order of its channels.
+            topk: number of classes to return; all classes if there are fewer.
+
+        Returns:
+            For each image the prediction of ``classify``, or the exception that ``classify`` would raise. The time of
+            inference, and ``age_ms``, are those of all images together.
+
+        Raises:
+            EngineError: the engine failed, takes one image at a time, or is closed.
+        """
+        captured_at, captured_ns = time.time(), time.monotonic_ns()
+        self._check_process()
+        with self._engine_lock:
+            engine = self._opened()
+            if not isinstance(engine, BatchEngine):
+                raise EngineError("this engine takes one image at a time", fix="classify, for each image")
+            filled = [self._filled(place, *image) for place, image in zip(engine.frames, images, strict=False)]
+            begun = time.perf_counter_ns()
+            logits = engine.run_batch()
+            infer_ms = (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
+        return [
+            each
+            if isinstance(each, Exception)
+            else self._outcome(_Inference(own, each, infer_ms), topk, captured_at, captured_ns)
+            for each, own in zip(filled, logits, strict=False)
+        ]
 
     def logits(self, image: AnyImage, *, order: ChannelOrder = "BGR") -> NDArray[np.float32]:
         """Return the ``(classes,)`` float32 logits of one image; arguments and errors as for ``classify``."""
@@ -369,6 +385,41 @@ class Classifier(Owned):
         preprocess_ms = decode_ms + self._fill(prepared, pixels, order)
         with self._engine_lock:
             return _timed_run(self._opened(), preprocess_ms, prepared)
+
+    def _filled(self, place: NDArray[np.uint8], image: AnyImage, order: ChannelOrder) -> float | Exception:
+        """Preprocess an image into its place in a batch; return the milliseconds, or the error of the image."""
+        begun = time.perf_counter_ns()
+        try:
+            pixels, order = self._pixels(image, order)
+            return (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS + self._fill(place, pixels, order)
+        except Exception as error:  # noqa: BLE001  # it belongs to this image alone
+            return error
+
+    def _outcome(
+        self, inference: _Inference, topk: int, captured_at: float, captured_ns: int
+    ) -> Prediction | Exception:
+        try:
+            return self._ranked(inference, topk, captured_at, captured_ns)
+        except Exception as error:  # noqa: BLE001  # it belongs to this image alone
+            return error
+
+    def _ranked(self, inference: _Inference, topk: int, captured_at: float, captured_ns: int) -> Prediction:
+        """Return the prediction for the logits of an image that was captured at a time."""
+        begun = time.perf_counter_ns()
+        best = self.rank(inference.logits, topk)
+        accepted = None if self.thresholds is None else self.accept(inference.logits)
+        abstained = best[0].score < self.threshold if accepted is None else not accepted
+        postprocess_ms = (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
+        return Prediction(
+            topk=best,
+            frame=0,
+            captured_at=captured_at,
+            captured_ns=captured_ns,
+            age_ms=(time.monotonic_ns() - captured_ns) / NANOSECONDS_PER_MS,
+            stages_ms=StageTimes(inference.preprocess_ms, inference.infer_ms, postprocess_ms),
+            abstained=abstained,
+            accepted=accepted,
+        )
 
     def _fill(self, prepared: NDArray[np.uint8], pixels: Image | YuvPlanes, order: ChannelOrder) -> float:
         """Preprocess a frame into ``prepared`` and return the milliseconds that it took."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,27 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
+
+
+@runtime_checkable
+class BatchEngine(Engine, Protocol):
+    """An engine that also classifies several frames at once, with the logits that ``run`` gives for each, bit for bit.
+
+    Attributes:
+        frames: ``B×H×W×3`` uint8, the input buffer of ``run_batch``.
+    """
+
+    frames: NDArray[np.uint8]
+
+    def run_batch(self) -> NDArray[np.float32]:
+        """Classify the contents of ``frames``.
+
+        Returns:
+            ``(B, classes)`` float32 logits; the caller owns them.
+
+        Raises:
+            EngineError: the backend failed.
+        """
 
 
 def check_contract(bundle: Bundle, path: Path, *, frame: NDArray[Any], logits: NDArray[Any]) -> None:

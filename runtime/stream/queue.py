@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vitedge.prediction import Prediction
+from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.base import Frame
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Job:
     outcome: Prediction | BaseException | None = None
 
 
+BATCHED_BYTES = 64 << 20
+"""Frames that are queued only to fill batches take at most so much memory."""
 SIGNAL_SECONDS = 0.1
 """Longest wait of the main thread at a time. It misses a ``stop`` that a signal handler calls just before it waits."""
 
@@ -52,7 +55,7 @@ class JobQueue:
     """
 
     def __init__(self, capacity: int, *, newest_only: bool, live: bool, on_drop: Callable[[], None]) -> None:
-        self._capacity = capacity
+        self._capacity = self._batched_capacity = capacity
         self._newest_only = newest_only
         self._on_drop = on_drop
         self._ordered: deque[Job] = deque()
@@ -103,10 +106,15 @@ class JobQueue:
             self._error = error
             self._wake_all()
 
-    def widen(self, capacity: int) -> None:
-        """Set the capacity anew."""
+    def widen(self, capacity: int, batched_capacity: int) -> None:
+        """Set the capacity anew.
+
+        Args:
+            capacity: as for the queue.
+            batched_capacity: a larger one, in force while the frames take at most ``BATCHED_BYTES``.
+        """
         with self._room:
-            self._capacity = capacity
+            self._capacity, self._batched_capacity = capacity, batched_capacity
             self._room.notify()
 
     def stop(self) -> None:
@@ -136,6 +144,14 @@ class JobQueue:
                 return None
             self._wanted -= 1
             return self._waiting.popleft()
+
+    def take_more(self, count: int) -> Sequence[Job]:
+        """Take further jobs as a worker that has taken one, without waiting; none if fewer than ``count`` wait."""
+        with self._work:
+            if self._stopped or not 0 < count <= len(self._waiting):
+                return ()
+            self._wanted -= count
+            return [self._waiting.popleft() for _ in range(count)]
 
     def done(self, job: Job, outcome: Prediction | BaseException) -> None:
         """Hand in the outcome of a job as a worker."""
@@ -189,7 +205,10 @@ class JobQueue:
             return True, self._answer()
 
     def _has_room(self) -> bool:
-        return len(self._ordered) < self._capacity
+        jobs = len(self._ordered)
+        if jobs < self._capacity or jobs >= self._batched_capacity:
+            return jobs < self._capacity
+        return (jobs + 1) * _bytes_of(self._ordered[-1].frame) <= BATCHED_BYTES
 
     def _gives_way(self) -> bool:
         return self._newest_only or not self._workers_run
@@ -230,6 +249,11 @@ class JobQueue:
         self._room.notify_all()
         self._work.notify_all()
         self._wake_consumer()
+
+
+def _bytes_of(frame: Frame) -> int:
+    pixels = frame.pixels
+    return pixels.y.nbytes + pixels.u.nbytes + pixels.v.nbytes if isinstance(pixels, YuvPlanes) else pixels.nbytes
 
 
 def _longest_wait() -> float | None:

@@ -27,7 +27,7 @@ from vitedge.runtime.stream.reader import Reader
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
 from vitedge.runtime.stream.stats import StreamStats
-from vitedge.runtime.stream.workers import WORKERS_PAY_FROM, FrameClassifier, work, workers_for
+from vitedge.runtime.stream.workers import WORKERS_PAY_FROM, FrameClassifier, batch_of, work, workers_for
 
 __all__ = ["POLICIES", "WORKERS_PAY_FROM", "FrameClassifier", "Policy", "Stream", "StreamSource"]
 
@@ -236,7 +236,9 @@ class _Pipeline(Pipeline):
         """Open the workers, start a thread for each but one, and be the one."""
         try:
             workers = [self._classifier] if self._newest_only else self._opened_workers()
-            self._jobs.widen(len(workers) + QUEUED_FRAMES)
+            batches = (len(workers) + 1) * (batch_of(workers[0]) - 1)  # one batch fills while the others are computed
+            capacity = len(workers) + QUEUED_FRAMES
+            self._jobs.widen(capacity, capacity + batches)
             for worker in workers[1:]:
                 self._run("worker", work, worker, self._jobs, self._topk)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread

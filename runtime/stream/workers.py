@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from vitedge.prediction import Image, Prediction
 from vitedge.runtime.preprocess.orientation import is_turned
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.base import Frame
-from vitedge.runtime.stream.queue import JobQueue
+from vitedge.runtime.stream.queue import Job, JobQueue
 
 WORKERS_PAY_FROM = 200
 """Length of a stream from which workers save time, because opening them compiles the graph once more."""
@@ -35,6 +35,31 @@ class FrameClassifier(Protocol):
 
     def workers(self) -> Sequence[FrameClassifier]:
         """Return classifiers for one thread each, which together reach a higher throughput; empty if there are none."""
+
+
+@runtime_checkable
+class BatchClassifier(FrameClassifier, Protocol):
+    """A classifier that takes several frames at once, in less time.
+
+    Attributes:
+        batch: number of frames.
+    """
+
+    batch: int
+
+    def classify_batch(
+        self, images: Sequence[tuple[Image | YuvPlanes, ChannelOrder]], *, topk: int
+    ) -> Sequence[Prediction | Exception]:
+        """Classify at most ``batch`` frames, each with the order of its channels; one thread at a time calls it.
+
+        Returns:
+            For each frame its prediction, or the exception that ``classify`` would raise.
+        """
+
+
+def batch_of(classifier: FrameClassifier) -> int:
+    """Return the number of frames that a classifier takes at once."""
+    return classifier.batch if isinstance(classifier, BatchClassifier) else 1
 
 
 def workers_for(classifier: FrameClassifier, length: int | None, max_frames: int | None) -> Sequence[FrameClassifier]:
@@ -60,26 +85,62 @@ def work(classifier: FrameClassifier, jobs: JobQueue, topk: int) -> None:
         jobs: the queue.
         topk: number of classes per prediction.
     """
+    more = batch_of(classifier) - 1
     while (job := jobs.take()) is not None:
-        if job.intake.refuses(age_ms(job.frame)):
-            jobs.discard(job)
-            continue
+        taken = [job, *jobs.take_more(more)]
+        for old in [each for each in taken if each.intake.refuses(age_ms(each.frame))]:
+            jobs.discard(old)
+            taken.remove(old)
+        for each, outcome in outcomes(classifier, taken, topk):
+            jobs.done(each, outcome)
+
+
+def outcomes(
+    classifier: FrameClassifier, jobs: Sequence[Job], topk: int
+) -> Iterator[tuple[Job, Prediction | BaseException]]:
+    """Classify jobs, at once if they are as many as the classifier takes, and yield each with its outcome."""
+    if isinstance(classifier, BatchClassifier) and 1 < len(jobs) == classifier.batch:
+        yield from zip(jobs, _classified_batch(classifier, jobs, topk), strict=True)
+        return
+    for job in jobs:
         try:
-            jobs.done(job, classified(classifier, job.frame, topk))
+            outcome: Prediction | BaseException = _classified(classifier, job.frame, topk)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
-            jobs.done(job, error)
+            outcome = error
+        yield job, outcome
 
 
-def classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
-    """Classify a frame; the prediction carries the frame as it was classified."""
-    turns = is_turned(frame.orientation)
-    pixels = classifier.oriented(frame.pixels, frame.orientation) if turns else frame.pixels
-    prediction = classifier.classify(pixels, topk=topk, order=frame.order)
+def _classified_batch(
+    classifier: BatchClassifier, jobs: Sequence[Job], topk: int
+) -> Sequence[Prediction | BaseException]:
+    try:
+        shown = [_Shown(job.frame, _upright(classifier, job.frame)) for job in jobs]
+        found = classifier.classify_batch([(each.pixels, each.frame.order) for each in shown], topk=topk)
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
+        return [error] * len(jobs)
+    return [
+        _of_frame(each, picture) if isinstance(each, Prediction) else each
+        for each, picture in zip(found, shown, strict=True)
+    ]
+
+
+def _classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
+    pixels = _upright(classifier, frame)
+    return _of_frame(classifier.classify(pixels, topk=topk, order=frame.order), _Shown(frame, pixels))
+
+
+def _upright(classifier: FrameClassifier, frame: Frame) -> Image | YuvPlanes:
+    return classifier.oriented(frame.pixels, frame.orientation) if is_turned(frame.orientation) else frame.pixels
+
+
+def _of_frame(prediction: Prediction, shown: _Shown) -> Prediction:
+    """Return a prediction that carries its frame, as it was classified."""
+    frame = shown.frame
     return replace(
         prediction,
         frame=frame.index,
         captured_at=frame.captured_at,
-        picture=_Shown(frame, pixels),
+        picture=shown,
         file=frame.file,
         pts=frame.pts,
         captured_ns=frame.captured_ns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from vitedge.runtime.stream.cameras.turns import Turns
 from vitedge.runtime.stream.queue import Job, JobQueue
@@ -30,6 +30,7 @@ class CameraQueue(JobQueue):
         self._final_error = final_error
         self._together = False
         self._ahead = 0
+        self._batch = 1
         self._work_together = threading.Condition(self._lock)
         self._rooms = {name: threading.Condition(self._lock) for name in max_fps}
 
@@ -74,15 +75,16 @@ class CameraQueue(JobQueue):
             self._rooms[name].notify()
             self._finish_if_over()
 
-    def activate(self, *, together: bool, ahead: int) -> None:
+    def activate(self, *, together: bool, ahead: int, batch: int) -> None:
         """Let the other kind of workers take the jobs from now on.
 
         Args:
             together: whether those who work together do.
-            ahead: jobs that they may take before the consumer waits for them.
+            ahead: turns that they may take before the consumer waits for them.
+            batch: jobs that they may take in one turn, while the consumer keeps up.
         """
         with self._room:
-            self._together, self._ahead = together, ahead
+            self._together, self._ahead, self._batch = together, ahead, batch
             self._active.notify_all()
 
     def take_turn(self, *, together: bool) -> Job | None:
@@ -100,6 +102,20 @@ class CameraQueue(JobQueue):
                     self._ordered.append(job)
                     return job
 
+    def take_more(self, count: int) -> Sequence[Job]:
+        """Take the jobs of the next turns, too, without waiting; none if fewer than ``count`` wait.
+
+        A consumer who is behind gets fresher predictions instead, from one job at a time.
+        """
+        with self._work:
+            if self._ends() or self._is_behind() or not 0 < count <= len(self._turns):
+                return ()
+            jobs = [job for job in (self._next() for _ in range(count)) if job is not None]
+            self._finish_if_over()
+            self._wanted -= len(jobs)
+            self._ordered.extend(jobs)
+            return jobs
+
     def forget(self) -> None:
         """Free the frames of a queue that was stopped."""
         with self._room:
@@ -113,7 +129,7 @@ class CameraQueue(JobQueue):
 
     def _add(self, name: str, job: Job, now: float) -> None:
         self._turns.put(name, job, now)
-        self._active.notify()
+        self._wake_worker()
 
     def _is_over(self, name: str) -> bool:
         return self._stopped or self._failed or name not in self._unfinished
@@ -122,7 +138,12 @@ class CameraQueue(JobQueue):
         return self._stopped or self._failed or self._finished
 
     def _has_turn(self) -> bool:
-        return self._wanted + self._ahead > 0 and len(self._turns) > 0
+        ahead = self._ahead if self._is_behind() else self._ahead * self._batch
+        return self._wanted + ahead > 0 and len(self._turns) > 0
+
+    def _is_behind(self) -> bool:
+        """Whether the consumer has not fetched a prediction that is ready."""
+        return bool(self._ordered) and self._ordered[0].outcome is not None
 
     def _next(self) -> Job | None:
         """Take the job of the next turn; None if all that waited were too old."""
@@ -140,7 +161,11 @@ class CameraQueue(JobQueue):
 
     def _want(self) -> None:
         self._wanted += 1
-        self._active.notify()
+        self._wake_worker()
+
+    def _wake_worker(self) -> None:
+        if self._has_turn():
+            self._active.notify()
 
     def _wake_all(self) -> None:
         super()._wake_all()

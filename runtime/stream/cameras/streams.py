@@ -36,7 +36,7 @@ from vitedge.runtime.stream.reader import Reader, words_of
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
 from vitedge.runtime.stream.stats import DROP_CAUSES, StreamStats
-from vitedge.runtime.stream.workers import FrameClassifier, classified
+from vitedge.runtime.stream.workers import FrameClassifier, batch_of, outcomes
 
 logger = logging.getLogger("vitedge")
 
@@ -343,19 +343,21 @@ class _Pipeline(Pipeline):
 
     def _work(self, classifier: FrameClassifier, *, together: bool) -> None:
         """Classify frames until the queue ends. An error belongs to its job."""
+        more = batch_of(classifier) - 1
         while (job := self._jobs.take_turn(together=together)) is not None:
+            jobs = [job, *self._jobs.take_more(more)]
             begun = time.monotonic()
-            try:
-                outcome: Prediction | BaseException = classified(classifier, job.frame, self._topk)
-            except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
-                outcome = error
-            self._jobs.done(job, outcome)
-            self._note(begun, time.monotonic())
+            for each, outcome in outcomes(classifier, jobs, self._topk):
+                self._jobs.done(each, outcome)
+            self._note(len(jobs), begun, time.monotonic())
 
-    def _note(self, begun: float, ended: float) -> None:
+    def _note(self, frames: int, begun: float, ended: float) -> None:
         """Let the workers take over when one engine does not keep up, and give way when it would again."""
         with self._deciding:
-            if self._opening or not self._saturation.worked(ended - begun, ended):
+            if self._opening:
+                return
+            changes = [self._saturation.worked((ended - begun) / frames, ended) for _ in range(frames)]
+            if not any(changes):
                 return
             if self._saturation.saturated and self._opened is None:
                 self._opening = True
@@ -381,7 +383,7 @@ class _Pipeline(Pipeline):
     def _choose(self) -> None:
         count = len(self._opened or ()) if self._saturation.saturated else 0
         self.working = count or 1
-        self._jobs.activate(together=count > 0, ahead=count)
+        self._jobs.activate(together=count > 0, ahead=count, batch=batch_of(self._opened[0]) if count else 1)
 
     # In the thread of the consumer
 

@@ -37,6 +37,10 @@ class Queue(JobQueue):
     def add(self, *numbers: int) -> list[bool]:
         return [self.put(Job(Frame(PIXELS, number), number, self.intake)) for number in numbers]
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def work(self) -> None:
         while (job := self.take()) is not None:
             self.done(job, OUTCOME)
@@ -117,8 +121,34 @@ class TestEvery:
         queue.add(1)
         reader = started(queue.add, 2)
         assert is_waiting(reader)
-        queue.widen(2)
+        queue.widen(2, 2)
         assert ended(reader)
+
+    @pytest.mark.parametrize(("side", "fit"), [(2, 9), (4000, 2), (2000, 5)])
+    def test_frames_for_batches_are_bounded_by_their_bytes_too(self, side: int, fit: int):
+        queue = Queue(1)
+        queue.widen(2, 9)
+        pixels = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (side, side, 3))
+        reader = started(lambda: [queue.put(Job(Frame(pixels, number), number, queue.intake)) for number in range(20)])
+        while queue.waiting < fit:
+            assert reader.is_alive()
+        assert is_waiting(reader)
+        assert len(queue.take_more(fit)) == fit
+        assert queue.take_more(1) == ()
+        queue.stop()
+        assert ended(reader)
+
+    def test_more_are_taken_only_if_enough_wait(self):
+        queue = Queue(9)
+        queue.add(1, 2, 3, 4)
+        first = queue.take()
+        assert queue.take_more(4) == ()
+        assert [job.number for job in queue.take_more(2)] == [2, 3]
+        assert queue.take_more(0) == ()
+        queue.done(first, OUTCOME)
+        assert queue.get() is first
+        queue.stop()
+        assert queue.take_more(1) == ()
 
     def test_a_live_source_does_not_wait_before_the_workers_run(self):
         queue = Queue(1, live=True)

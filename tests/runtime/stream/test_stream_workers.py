@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vitedge.errors import EngineError
+from vitedge.errors import EngineError, FrameSourceError
 from vitedge.runtime.stream.stream import WORKERS_PAY_FROM, Stream
+from vitedge.testing import FakeSource
 
 pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
@@ -23,6 +24,7 @@ from streams import (
     numbered,
     numbers,
     our_threads,
+    until_error,
 )
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_survives")]
@@ -118,3 +120,67 @@ class TestWorkers:
         finally:
             gc.enable()
         assert our_threads() == []
+
+
+class Batching(NumberReader):
+    """A worker that takes several frames at once."""
+
+    def __init__(self, batch: int = 4) -> None:
+        super().__init__()
+        self.batch = batch
+        self.batches: list[int] = []
+
+    def classify_batch(self, images, *, topk):
+        self.batches.append(len(images))
+        return [self._outcome(image, topk, order) for image, order in images]
+
+    def _outcome(self, image, topk, order):
+        try:
+            return self.classify(image, topk=topk, order=order)
+        except FrameSourceError as error:
+            return error
+
+
+class TestBatches:
+    def test_are_full_and_keep_the_order(self):
+        workers = [Batching(), Batching()]
+        workers[0].pause = 0.001
+        workers[1].pause = 0.002
+        predictions = list(Stream(NumberReader(*workers), numbered(101), policy="every"))
+        assert numbers(predictions) == [each.frame for each in predictions] == list(range(101))
+        assert {size for worker in workers for size in worker.batches} == {4}
+        assert sum(len(worker.batches) for worker in workers) > 12
+
+    def test_a_frame_that_is_refused_fails_alone(self):
+        worker = Batching()
+        worker.error, worker.fails_at = FrameSourceError("a grey frame"), 42
+        predictions = Stream(NumberReader(worker), numbered(120), policy="every")
+        assert numbers(itertools.islice(predictions, 42)) == list(range(42))
+        with pytest.raises(FrameSourceError, match="grey"):
+            next(predictions)
+
+    @pytest.mark.parametrize("error", [EngineError("overflow"), MemoryError()])
+    def test_an_error_of_the_engine_comes_after_the_frames_before_the_batch(self, error: BaseException):
+        worker = Batching()
+        worker.error, worker.fails_at = error, 42
+        seen, found = until_error(Stream(NumberReader(worker), numbered(120), policy="every"))
+        assert found is error
+        assert seen == list(range(len(seen)))
+        assert 42 - 4 < len(seen) <= 42
+
+    def test_frames_that_are_too_old_are_dropped_from_them(self):
+        worker = Batching()
+        worker.pause = 0.02
+        stream = Stream(NumberReader(worker), numbered(60), policy="every", max_age_ms=50.0)
+        assert all(each.age_ms <= 50.0 for each in stream)
+        assert stream.stats.captured == stream.stats.predicted + stream.stats.dropped["too_old"] == 60
+        assert stream.stats.dropped["too_old"] > 0
+
+    def test_a_slow_source_is_not_waited_for(self):
+        worker = Batching()
+        source = FakeSource([clips.numbered_frame(number) for number in range(6)], fps=50)
+        stream = Stream(NumberReader(worker), source, policy="every", max_frames=WORKERS_PAY_FROM)
+        source.length = None
+        assert numbers(stream) == list(range(6))
+        assert worker.batches == []
+        assert worker.classified == list(range(6))

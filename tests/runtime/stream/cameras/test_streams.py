@@ -72,6 +72,20 @@ class Counting:
         return self._workers
 
 
+class Batching(Counting):
+    """A worker that takes several frames at once."""
+
+    batch = 3
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__(pause)
+        self.batches: list[int] = []
+
+    def classify_batch(self, images, *, topk):
+        self.batches.append(len(images))
+        return [self.classify(image, topk=topk, order=order) for image, order in images]
+
+
 def camera(fps: float | None = 200.0, *, frames: int | None = None, error: BaseException | None = None) -> FakeSource:
     """A live source; endless unless ``frames`` says how many it delivers before it ends or fails."""
     return FakeSource(
@@ -215,7 +229,7 @@ class TestFairness:
     def test_no_waiting_frame_sees_two_turns_of_another_camera(self, events: list[str]):
         names = ("door", "yard", "gate")
         jobs = CameraQueue(dict.fromkeys(names), lambda: None)
-        jobs.activate(together=False, ahead=10**6)
+        jobs.activate(together=False, ahead=10**6, batch=1)
         intakes = {name: Intake(name, lambda _: True, max_age_ms=None, skip_corrupt=True) for name in names}
         turns: dict[str, list[str | None]] = {}
         for event in events:
@@ -474,6 +488,36 @@ class TestWorkers:
         for name in ("door", "yard"):
             frames = [each.frame for each in predictions if each.source == name]
             assert frames == sorted(set(frames))
+        check_counts(streams)
+
+    def test_take_a_frame_of_each_camera_at_once_when_all_wait(self):
+        workers = [Batching(0.01) for _ in range(2)]
+        cameras = {name: camera(500.0) for name in ("door", "yard", "gate")}
+        with Streams(Counting(0.01, workers), cameras, max_frames=200) as streams:
+            predictions = list(streams)
+        assert {size for worker in workers for size in worker.batches} == {3}
+        assert sum(len(worker.batches) for worker in workers) > 10
+        late = predictions[-60:]
+        assert [Counter(each.source for each in late)[name] for name in cameras] == [20, 20, 20]
+        for name in cameras:
+            frames = [each.frame for each in predictions if each.source == name]
+            assert frames == sorted(set(frames))
+        check_counts(streams)
+
+    def test_take_one_frame_at_a_time_for_a_consumer_who_is_behind(self):
+        workers = [Batching(), Batching()]
+        alone = Counting(0.01, workers)
+        cameras = {name: camera(500.0) for name in ("door", "yard", "gate")}
+        with Streams(alone, cameras) as streams:
+            assert until(lambda: next(streams) and streams.workers == 2)
+            assert until(lambda: next(streams) and workers[0].batches)
+            for _ in range(60):
+                time.sleep(0.002)
+                next(streams)
+            time.sleep(0.05)
+            assert streams.workers == 2
+            classified = sum(each.classified for each in (alone, *workers))
+            assert classified - streams.stats.total.predicted <= len(workers)
         check_counts(streams)
 
     def test_leave_the_engine_alone_when_it_keeps_up(self):
