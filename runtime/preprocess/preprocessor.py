@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from vitedge.bundle.preprocessing import CHANNEL_ORDERS, ChannelOrder, Preprocessing
 from vitedge.errors import FrameSourceError, UsageError
 from vitedge.prediction import Image
-from vitedge.runtime.preprocess.pillow_resample import Resize, ResizeAxis, pillow_resize
+from vitedge.runtime.preprocess.pillow_resample import Resize, pillow_resize
 from vitedge.runtime.preprocess.planar import PlanarResampler
 from vitedge.runtime.preprocess.planes import ChromaStep, YuvPlanes
+from vitedge.runtime.preprocess.taps import ResizeAxis
 from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
 
 KEPT_PLANS = 4
-"""Number of frame sizes whose plans and scratch buffers are kept; each takes 4 MB for 1080p frames."""
+"""Number of frame sizes whose plans and scratch buffers are kept; each takes 2 MB for 1080p frames, 6 MB for planes."""
 
 Resampling = TypeVar("Resampling")
 
@@ -36,7 +37,7 @@ _FRAME = "an HxWx3 uint8 array, as OpenCV gives it"
 class Preprocessor:
     """Turns frames into network inputs. Calls from several threads are safe and run one after the other.
 
-    The first frame of a size costs a millisecond or a few more; the plans of the last few sizes are kept.
+    The first frame of a size costs a few milliseconds more; the plans of the last few sizes are kept.
 
     Args:
         preprocessing: preprocessing of the model.
@@ -54,7 +55,8 @@ class Preprocessor:
 
         Planes that shrink are resized before they become colours. In photos the result is within 1 of the result for
         ``frame.bgr()`` on 99 % of the pixels; it differs by more only next to colours that are clipped at black or
-        white. Frames of many such colours, and planes that do not shrink, give the result for ``frame.bgr()``.
+        white. Frames of many such colours that shrink by less than four, and planes that do not shrink, give the result
+        for ``frame.bgr()``.
 
         Args:
             frame: ``H×W×3`` uint8 of any strides, or the planes of a decoder; it is only read.
@@ -78,8 +80,8 @@ class Preprocessor:
         check_frame(frame)
         target = self._target(out)
         with self._lock:
-            plan = self._plan(*frame.shape[:2])
-            plan.resize(frame, order != self.preprocessing.channel_order, plan.window.padded(target))
+            plan = self._plan(*frame.shape[:2], order != self.preprocessing.channel_order)
+            plan.resize(frame, plan.window.padded(target))
         return target
 
     def _from_planes(self, planes: YuvPlanes, out: Image | None) -> Image:
@@ -132,9 +134,10 @@ class _ResizePlan(Generic[Resampling]):
     resize: Resampling
 
 
-def _make_plan(preprocessing: Preprocessing, height: int, width: int) -> _ResizePlan[Resize]:
+def _make_plan(preprocessing: Preprocessing, height: int, width: int, reverse: bool) -> _ResizePlan[Resize]:
     window = _window(preprocessing, height, width)
-    return _ResizePlan(window, pillow_resize(preprocessing.interpolation, window.rows, window.columns))
+    resize = pillow_resize(preprocessing.interpolation, window.rows, window.columns, reverse=reverse)
+    return _ResizePlan(window, resize)
 
 
 def _make_planar_plan(

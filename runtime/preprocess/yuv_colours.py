@@ -62,6 +62,12 @@ class Product:
         if self.rounds_down:
             np.floor(out, out=out)
 
+    def mean(self, values: Plane) -> NDArray[np.float32]:
+        """Return the products of values in float32, not rounded but as rounding leaves them on average."""
+        products: NDArray[np.float32] = values.astype(np.float32)
+        np.multiply(products, self.coefficient, out=products)
+        return np.add(products, self.mean_offset, out=products)
+
     @property
     def mean_offset(self) -> float:
         """What to add to ``coefficient * value``: the product of 0, and what rounding down takes on average."""

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import Interpolation
-from vitedge.runtime.preprocess.pillow_resample import FILTERS, ResizeAxis, Taps, _errors_may_meet, pillow_taps
+from vitedge.runtime.preprocess.pillow_resample import _errors_may_meet
+from vitedge.runtime.preprocess.taps import FILTERS, ResizeAxis, Taps, pillow_taps
 
 Image = NDArray[np.uint8]
 Float = NDArray[np.float64]

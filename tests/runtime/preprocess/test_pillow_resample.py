@@ -6,73 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axes import axes
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pillow_rounding import Mask, filters_columns_first, may_differ
 
 from vitedge.bundle.preprocessing import INTERPOLATIONS, Interpolation
-from vitedge.runtime.preprocess import pillow_resample as resample
-from vitedge.runtime.preprocess.pillow_resample import (
-    FILTERS,
-    Bands,
-    ResizeAxis,
-    Taps,
-    cut_into_bands,
-    pillow_resize,
-    pillow_taps,
-)
+from vitedge.runtime.preprocess import banded
+from vitedge.runtime.preprocess.pillow_resample import pillow_resize
+from vitedge.runtime.preprocess.taps import FILTERS, ResizeAxis
 
 Image = NDArray[np.uint8]
-
-
-@st.composite
-def axes(draw: st.DrawFn) -> ResizeAxis:
-    source, resized = draw(st.integers(1, 700)), draw(st.integers(1, 300))
-    start = draw(st.integers(0, resized - 1))
-    return ResizeAxis(source, resized, start, draw(st.integers(start + 1, resized)))
-
-
-def dense(taps: Taps, margin: int) -> NDArray[np.float64]:
-    """``(outputs, margin + inputs + margin)`` matrix of the taps."""
-    matrix = np.zeros((len(taps.first), taps.source + 2 * margin))
-    for row, first, weights in zip(matrix, taps.first, taps.weights, strict=True):
-        row[margin + first : margin + first + len(weights)] = weights[: len(row) - margin - first]
-    return matrix
-
-
-def dense_of_bands(bands: Bands, source: int, margin: int) -> NDArray[np.float64]:
-    blocks, size, window = bands.matrices.shape
-    matrix = np.zeros((blocks * size, source + 2 * margin))
-    for block in range(blocks):
-        begin = margin + bands.begin + block * bands.step
-        matrix[block * size : (block + 1) * size, begin : begin + window] = bands.matrices[block]
-    return matrix
-
-
-@settings(max_examples=300, deadline=None)
-@given(axis=axes(), name=st.sampled_from(sorted(FILTERS)))
-def test_bands_are_the_taps(axis: ResizeAxis, name: Interpolation) -> None:
-    taps = pillow_taps(FILTERS[name], axis)
-    bands = cut_into_bands(taps, np.float64)
-    margin = 2000 + bands.inputs
-    matrix = dense_of_bands(bands, axis.source, margin)
-    wanted = axis.stop - axis.start
-    np.testing.assert_array_equal(matrix[:wanted], dense(taps, margin))
-    assert not matrix[wanted:].any()
-    assert bands.outputs == len(matrix)
-    assert bands.begin <= taps.begin
-    assert taps.end <= bands.begin + bands.inputs
-
-
-@settings(max_examples=200, deadline=None)
-@given(axis=axes(), name=st.sampled_from(sorted(FILTERS)))
-def test_taps_sum_to_one_and_stay_inside(axis: ResizeAxis, name: Interpolation) -> None:
-    taps = pillow_taps(FILTERS[name], axis)
-    np.testing.assert_allclose(taps.weights.sum(axis=1), 1.0, atol=taps.weights.shape[1] * 2.0**-22)
-    assert taps.begin >= 0
-    beyond = taps.first[:, None] + np.arange(taps.weights.shape[1]) >= axis.source
-    assert not taps.weights[beyond].any()
 
 
 def resized_by_pillow(frame: Image, name: Interpolation, rows: ResizeAxis, columns: ResizeAxis) -> Image:
@@ -84,7 +29,7 @@ def resized_by_pillow(frame: Image, name: Interpolation, rows: ResizeAxis, colum
 
 def resized(frame: Image, name: Interpolation, rows: ResizeAxis, columns: ResizeAxis, reverse: bool = False) -> Image:
     out = np.zeros((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
-    pillow_resize(name, rows, columns)(frame, reverse, out)
+    pillow_resize(name, rows, columns, reverse=reverse)(frame, out)
     return out
 
 
@@ -227,4 +172,4 @@ def test_no_product_is_large_enough_for_the_threads_of_blas(
     columns = ResizeAxis(width, side * width // height, side // 8, side + side // 8)
     resized(np.zeros((height, width, 3), np.uint8), "bicubic", rows, columns)
     assert sizes
-    assert max(sizes) <= resample.SINGLE_THREAD_PRODUCT
+    assert max(sizes) <= banded.SINGLE_THREAD_PRODUCT

@@ -20,8 +20,8 @@ from pillow_rounding import Mask, filters_columns_first, may_differ
 from vitedge.bundle.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing, ResizeMode, resize_size_for
 from vitedge.errors import FrameSourceError, UsageError
 from vitedge.runtime.preprocess import preprocessor as module
-from vitedge.runtime.preprocess.pillow_resample import ResizeAxis
 from vitedge.runtime.preprocess.preprocessor import KEPT_PLANS, Preprocessor, check_frame
+from vitedge.runtime.preprocess.taps import ResizeAxis
 from vitedge.runtime.sources.images.reading import list_images, read_image
 from vitedge.runtime.sources.open import open_source
 from vitedge.safety.limits import IMAGE_SIDE
@@ -351,7 +351,9 @@ def test_an_unknown_order_is_refused() -> None:
 def test_plans_are_kept_for_the_last_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     pillow_resize = module.pillow_resize
-    monkeypatch.setattr(module, "pillow_resize", lambda *args: made.append(args) or pillow_resize(*args))
+    monkeypatch.setattr(
+        module, "pillow_resize", lambda *axes, **order: made.append(axes) or pillow_resize(*axes, **order)
+    )
     preprocessor = Preprocessor(DEIT)
     frames = [noise(300 + size, 400) for size in range(KEPT_PLANS + 1)]
     expected = [preprocessor(frame) for frame in frames]
