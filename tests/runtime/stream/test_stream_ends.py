@@ -183,6 +183,7 @@ class TestLeaving:
         consumer.join(PATIENCE)
         assert not consumer.is_alive()
 
+    @pytest.mark.alone
     @EITHER
     def test_a_signal_handler_closes_while_the_consumer_waits(self, reader: NumberReader, policy: str):
         source = HeldSource()

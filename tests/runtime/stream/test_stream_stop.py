@@ -140,6 +140,7 @@ class TestSources:
         assert until(lambda: stream.stats.left_behind == 0)
         assert no_threads()
 
+    @pytest.mark.alone
     @HANGING
     @EITHER
     def test_that_hang_do_not_hold_a_signal_handler(
@@ -258,24 +259,19 @@ class TestAnywhere:
         assert not any(each.is_alive() for each in acts)
         assert list(stream) == []
 
+    @pytest.mark.alone
     def test_a_signal_may_come_at_any_moment(self, reader: NumberReader):
         """The handler runs between any two instructions of the consumer, which may hold the locks of the stream."""
-        main, chance = threading.main_thread().ident, random.Random(0)
-        before = signal.getsignal(signal.SIGUSR1)
-        try:
-            for number in range(80):
-                stream = Stream(reader, numbered(200_000), policy="latest" if number % 2 else "every")
-                signal.signal(signal.SIGUSR1, lambda *_, stream=stream: stream.stop())
-                timer = threading.Timer(chance.random() * 0.01, signal.pthread_kill, (main, signal.SIGUSR1))
-                timer.start()
+        chance = random.Random(0)
+        for number in range(80):
+            stream = Stream(reader, numbered(200_000), policy="latest" if number % 2 else "every")
+            with signal_after(chance.random() * 0.01, lambda *_, stream=stream: stream.stop()):
                 for _ in stream:
                     pass
-                timer.join()
-                stats = stream.stats
-                assert stats.captured == stats.predicted + sum(stats.dropped.values())
-        finally:
-            signal.signal(signal.SIGUSR1, before)
+            stats = stream.stats
+            assert stats.captured == stats.predicted + sum(stats.dropped.values())
 
+    @pytest.mark.alone
     def test_a_keyboard_interrupt_ends_it(self, reader: NumberReader):
         camera = FakeCamera(lambda _: FRAME)
         stream = Stream(reader, camera.open)
