@@ -81,10 +81,17 @@ class Soaked:
         return max(each.megabytes for each in self.footprints) - self.footprints[0].megabytes
 
     @property
-    def spread(self) -> tuple[int, int]:
-        """Most minus fewest threads and descriptors."""
-        threads, descriptors = zip(*((each.threads, each.descriptors) for each in self.footprints), strict=True)
-        return max(threads) - min(threads), max(descriptors) - min(descriptors)
+    def left(self) -> tuple[int, int]:
+        """Threads and descriptors that stay: the fewest of the last quarter over the fewest of the first.
+
+        Libraries of this process start and end threads of their own meanwhile.
+        """
+        quarter = -(-len(self.footprints) // 4)
+        first, last = self.footprints[:quarter], self.footprints[-quarter:]
+        return (
+            min(each.threads for each in last) - min(each.threads for each in first),
+            min(each.descriptors for each in last) - min(each.descriptors for each in first),
+        )
 
     @property
     def is_exact(self) -> bool:
