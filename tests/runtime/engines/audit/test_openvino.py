@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ openvino = pytest.importorskip("openvino")
 graphs = pytest.importorskip("quantized_graphs")
 
 from vitedge.runtime.engines.audit import openvino as reader  # noqa: E402
-from vitedge.runtime.engines.audit.openvino_ir import layers_of  # noqa: E402
+from vitedge.runtime.engines.audit.openvino_ir import IrLayer, layers_of  # noqa: E402
 from vitedge.runtime.engines.openvino import native_float  # noqa: E402
 
 ON_X86 = platform.machine() == "x86_64"
@@ -74,6 +75,13 @@ def test_a_layer_that_openvino_renames_is_found_by_its_weights(core: Any) -> Non
     assert len(audit.executed) == 2 or not ON_X86
 
 
+def test_what_lies_behind_a_layer_ends_where_values_branch_off(core: Any) -> None:
+    conv, second = layers_of(core.read_model(graphs.behind_a_scale().SerializeToString()))
+    assert conv.aliases[:3] == ("conv/WithoutBiases", "conv", "scaled")
+    assert "second" not in conv.aliases
+    assert second.weights == "second_weight"
+
+
 def test_names_with_commas_and_layers_that_share_an_operator(core: Any) -> None:
     """OpenVINO joins names with commas, and may compute a chain of products in one operator of untold precision."""
     audit = audited(core, graphs.chain("a,b", "blocks.0.fc", "head"))
@@ -109,6 +117,42 @@ def kernel(operator: str, name: str, reads: str, writes: str, *sources: str, lay
 )
 def test_the_kernel_tells_the_precision(name: str, reads: str, precision: str) -> None:
     assert kernel("FullyConnected", name, reads, "bf16").precision == precision
+
+
+def ir_layer(*aliases: str, weights: str = "") -> IrLayer:
+    return IrLayer(aliases[0], "MatMul", quantized=True, aliases=aliases, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("layer", "found"),
+    [
+        (ir_layer("fc", weights="weights of fc"), "its own name"),
+        (ir_layer("renamed", weights="weights of qkv"), "its weights"),
+        (ir_layer("renamed", "bias", "scaled"), "what lies behind it"),
+        (ir_layer("a,b"), "a name with a comma"),
+        (ir_layer("fc_1", "elsewhere", weights="weights of nothing"), None),
+    ],
+)
+def test_how_a_layer_is_found(layer: IrLayer, found: str | None) -> None:
+    constant = reader.Kernel("weights of qkv", "Const", "", "int8", "int8", "", (), constant=True)
+    moved = reader.Kernel("moved", "Transpose", "", "int8", "int8", "", (constant.name,), constant=True)
+    products = [
+        replace(kernel("MatMul", "jit", "int8", "bf16", layers="x,fc"), name="its own name"),
+        replace(kernel("MatMul", "jit", "int8", "bf16", moved.name, layers="Multiply_1"), name="its weights"),
+        replace(kernel("MatMul", "jit", "int8", "bf16", layers="Multiply_2,scaled,"), name="what lies behind it"),
+        replace(kernel("MatMul", "jit", "int8", "bf16", layers="a,b"), name="a name with a comma"),
+        replace(kernel("Eltwise", "jit", "bf16", "bf16", layers="elsewhere"), name="no product"),
+    ]
+    kernels = {each.name: each for each in (constant, moved, *products)}
+    chosen = reader._kernel_of(layer, kernels)
+    assert (None if chosen is None else chosen.name) == found
+
+
+def test_an_operator_that_holds_several_products_does_not_tell_their_precision() -> None:
+    whole = kernel("Subgraph", "jit_avx512_f32", "fp32", "fp32")
+    audited_layer = reader._audited(ir_layer("fc"), whole, {}, {whole.name: 2.0})
+    assert (audited_layer.precision, audited_layer.kernel, audited_layer.reason) == ("unavailable", whole.kernel, "")
+    assert audited_layer.microseconds == 2.0
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ def event(name: str, kind: str, reads: str, writes: str, microseconds: int) -> d
 
 
 PROFILE = [
+    event("logits_1", "Gemm", "float", "float", 4),
     event("patches_nhwc", "QLinearConv", "uint8", "uint8", 9),
     event("patches_nhwc", "QLinearConv", "uint8", "uint8", 5),
     event("logits_dequantize", "DequantizeLinear", "uint8", "float", 2),
     event("logits/MatMulAddFusion", "Gemm", "float", "float", 3),
-    event("logits_1", "Gemm", "float", "float", 4),
 ]
 
 
