@@ -237,10 +237,11 @@ class TestErrors:
     @pytest.mark.usefixtures("no_orphans")
     def test_frames_that_stop(self):
         stopping = f"gst:videotestsrc is-live=true ! {SMALL} ! identity sleep-time=0 eos-after=-1 ! valve name=v"
+        before = children()
         with open_source(stopping, SourceOptions(read_timeout=0.5)) as source:
             frames = iter(source)
             next(frames)
-            (child,) = children()
+            (child,) = children() - before
             os.killpg(child, signal.SIGSTOP)
             with pytest.raises(FrameSourceError, match=r"gave no frame for 0.5 s after") as raised:
                 list(frames)
@@ -250,10 +251,11 @@ class TestErrors:
     @pytest.mark.usefixtures("no_orphans")
     @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
     def test_a_child_that_crashes_is_an_error_and_no_crash(self, number: signal.Signals):
+        before = children()
         with open_source(LIVE) as source:
             frames = iter(source)
             next(frames)
-            for child in children():
+            for child in children() - before:
                 os.kill(child, number)
             with pytest.raises(FrameSourceError, match=f"{number.name} ended gst-launch"):
                 list(frames)
@@ -338,8 +340,9 @@ class TestEnds:
     @pytest.mark.usefixtures("no_orphans")
     def test_a_child_that_does_not_want_to_end_is_killed(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(gst_process, "GRACE_SECONDS", 0.1)
+        before = children()
         source = open_source(LIVE)
-        (child,) = children()
+        (child,) = children() - before
         os.killpg(child, signal.SIGSTOP)  # SIGTERM waits, SIGKILL does not
         source.close()
         assert eventually(lambda: gone(child))
