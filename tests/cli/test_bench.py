@@ -41,6 +41,14 @@ def test_a_table_on_stdout_and_progress_on_stderr(tiny_bundle: Bundle, capsys: p
     assert step in printed.err
 
 
+def test_json_on_standard_output_stands_alone(
+    tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_module, "cold_start", lambda *_, **__: None)
+    assert main(["bench", str(tiny_bundle.path), "--json", "-", *BRIEF]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 1
+
+
 def test_two_bundles_with_json_and_html(
     tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +144,7 @@ def test_a_bundle_that_is_none_is_one_clear_error(tmp_path: Path, capsys: pytest
 def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    assert main(["bench", "never.opened", option, str(tmp_path / "no" / "report")]) == 1
+    assert main(["bench", "never.opened", option, str(tmp_path / "no" / "report.json")]) == 1
     assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
 
 

@@ -345,6 +345,19 @@ def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
         assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
 
 
+def test_json_on_standard_output_stands_alone(
+    tiny_bundle: Bundle,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_evaluation_writes_nothing(
     tiny_bundle: Bundle, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

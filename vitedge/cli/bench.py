@@ -10,10 +10,10 @@ from typing import Any
 
 from vitedge.cli import output
 from vitedge.cli.flags import call
-from vitedge.files import check_report_path, write_report
+from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
+from vitedge.files import write_report
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
-from vitedge.safety import escape
 
 DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."
 EPILOG = """\
@@ -51,26 +51,26 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; by default the engine decides")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for scripts")
+    add_json_flag(parser, "the figures")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots of every call")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the reports, print the table."""
-    for path in filter(None, (arguments.json, arguments.html)):
-        check_report_path(path)
+    check_report_paths(arguments.json, arguments.html)
     from vitedge.report.bench import to_html
     from vitedge.runtime.bench.measure import bench
     from vitedge.runtime.bench.text import to_json, to_text
 
     report = call(bench, arguments, progress=Terminal())
     if arguments.json:
-        write_report(arguments.json, escape.json(to_json(report), indent=1) + "\n")
+        write_json(arguments.json, to_json(report))
     if arguments.html:
         write_report(arguments.html, to_html(report))
-    show = output.tell if arguments.json or arguments.html else output.write
-    show(to_text(report))
+    if not is_standard_output(arguments.json):
+        show = output.tell if arguments.json or arguments.html else output.write
+        show(to_text(report))
     return 0
 
 

@@ -11,8 +11,8 @@ from vitedge.bundle.manifest import GATE_INPUTS, ConfidenceRecord, LabelAccuracy
 from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import target_named
-from vitedge.cli import output
 from vitedge.cli.build import record_lines
+from vitedge.cli.reports import add_json_flag, write_result
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.converters.openvino.audit_file import GRAPH_SUFFIXES
 from vitedge.errors import UsageError
@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "bundle", metavar="BUNDLE", help="folder that vitedge convert wrote; or a graph, an .xml or .onnx file"
     )
-    parser.add_argument("--json", action="store_true", help="everything, as JSON on standard output")
+    add_json_flag(parser, "everything")
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -57,15 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         if keys:
             raise UsageError(f"--trust is for bundles, and {arguments.bundle} is a graph", fix="leave --trust out")
         graph = inspect_graph(arguments.bundle)
-        _write(graph, graph_text(graph), as_json=arguments.json)
+        write_result(arguments.json, graph.to_json, lambda: graph_text(graph))
     else:
         inspection = inspect(arguments.bundle, trust=keys)
-        _write(inspection, as_text(inspection), as_json=arguments.json)
+        write_result(arguments.json, inspection.to_json, lambda: as_text(inspection))
     return 0
-
-
-def _write(inspection: Inspection | GraphInspection, text: str, *, as_json: bool) -> None:
-    output.write(escape.json(inspection.to_json(), indent=1) + "\n" if as_json else text)
 
 
 def graph_text(inspection: GraphInspection) -> str:
