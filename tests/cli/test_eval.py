@@ -352,10 +352,11 @@ def test_json_on_standard_output_stands_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path().iterdir()) == []
 
 
 def test_an_interrupted_evaluation_writes_nothing(
