@@ -1,7 +1,8 @@
-"""The convolution that reads the frame, in int8 at no loss of its input: a frame is 8 bits wide already.
+"""The convolution that reads the frame, in int8 at next to no loss of its input: a frame is 8 bits wide already.
 
 The scale of the frame is 1/255 and not 1: OpenVINO takes a scale of 1 for no quantization at all, and then computes
-this layer in floating point.
+this layer in floating point. A convolution that pads reads the frame minus the mean of each channel. The three means
+differ, so that 256 levels for all channels are up to 1.1 grey levels apart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import INPUT_NAME
-from vitedge.calib.quantization.affine import round_weights, weight_scales
+from vitedge.calib.quantization.affine import Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.quantization.gptq import gptq_round
 from vitedge.calib.quantization.im2col import im2col, supports_im2col
 from vitedge.graph.edit import add_tensor, drop_unused, set_constant
@@ -21,32 +22,38 @@ from vitedge.graph.values import constant_array, is_read_once, producer_of
 
 ROUNDING_IMAGES = 64
 FRAME_SCALE = np.float32(1 / 255)
+NO_MEAN = np.zeros(3)
 
 
 def quantize_frame_convolution(model: ir.Model, frames: NDArray[np.uint8], keep_float: Collection[str] = ()) -> str:
     """Give the first convolution int8 weights, and its input as the uint8 that it is.
 
-    The step of the input is one grey level, its zero point is 0. Weights are symmetric and per-channel, by GPTQ
-    rounding; the bias takes up what their rounding adds on average.
+    The step of the input is one grey level, its zero point is 0; behind a mean that is subtracted, all centered values
+    share 256 levels. Weights are symmetric and per-channel, by GPTQ rounding; the bias takes up what their rounding
+    adds on average.
 
     Args:
-        model: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``: with a mean to subtract in
-            between, the input is not integral and stays in floating point.
+        model: with Q/DQ; changed in place. Its convolution reads ``Transpose(Cast(frame))``, or that minus a mean of
+            each channel.
         frames: ``(N,H,W,3)`` uint8, to round weights by, and to take the mean of each channel from.
         keep_float: names of layers that stay as they are.
 
     Returns:
         Name of the convolution; empty if none reads the frame alone, or it stays as it is.
     """
-    conv = next((node for node in model.graph if _reads_frame(node)), None)
+    found = ((node, _frame_mean(node)) for node in model.graph)
+    conv, mean = next(((node, mean) for node, mean in found if mean is not None), (None, NO_MEAN))
     if conv is None or (conv.name or conv.outputs[0].name) in keep_float:
         return ""
     graph, name, full_weight, planes = model.graph, conv.name, conv.inputs[1], conv.inputs[0]
-    weight, rounding = _int8_weight(graph, conv, frames[:ROUNDING_IMAGES])
-    _correct_bias(model, conv, rounding, frames)
+    weight, rounding = _int8_weight(graph, conv, frames[:ROUNDING_IMAGES], mean)
+    _correct_bias(model, conv, rounding, frames, mean)
+    low, high = FRAME_SCALE * (0 - mean.max()), FRAME_SCALE * (255 - mean.min())
+    centered = activation_quantizer(float(low), float(high), Scheme.ASYMMETRIC)
+    scale, zero_point = (centered.scale, centered.zero_point) if mean.any() else (FRAME_SCALE, 0)
     quantizer = [
-        add_tensor(graph, f"{name}_frame_scale", np.asarray(FRAME_SCALE)),
-        add_tensor(graph, f"{name}_frame_zero_point", np.asarray(np.uint8(0))),
+        add_tensor(graph, f"{name}_frame_scale", np.asarray(scale, np.float32)),
+        add_tensor(graph, f"{name}_frame_zero_point", np.asarray(zero_point, np.uint8)),
     ]
     levels = add_tensor(graph, f"{name}_frame_levels", np.asarray(FRAME_SCALE))
     prefix = "" if planes is None else planes.name
@@ -65,24 +72,35 @@ def quantize_frame_convolution(model: ir.Model, frames: NDArray[np.uint8], keep_
     return str(name)
 
 
-def _reads_frame(node: ir.Node) -> bool:
-    """Decide whether a node is a convolution of the frame, with constant weights and a constant bias."""
+def _frame_mean(node: ir.Node) -> NDArray[np.float64] | None:
+    """Give the mean ``(3,)`` that is subtracted from the frame that a convolution reads; None for any other node.
+
+    Its weights and its bias are constant. Layout operators, a Cast, and the subtraction lead from the frame to it.
+    """
     if node.op_type != "Conv" or len(node.inputs) < 3 or any(constant_array(each) is None for each in node.inputs[1:]):
-        return False
-    planes = producer_of(node.inputs[0], "Transpose")
-    cast = None if planes is None else producer_of(planes.inputs[0], "Cast")
-    frame = None if cast is None else cast.inputs[0]
-    return frame is not None and frame.name == INPUT_NAME
+        return None
+    mean, value = NO_MEAN, node.inputs[0]
+    while (step := producer_of(value, "Cast", "Reshape", "Sub", "Transpose")) is not None:
+        if step.op_type == "Sub":
+            offset = constant_array(step.inputs[1])
+            if offset is None or mean.any() or offset.size % len(mean):
+                return None
+            rows = np.reshape(offset, (-1, len(mean))).astype(np.float64)
+            if (rows != rows[0]).any():
+                return None
+            mean = rows[0]
+        value = step.inputs[0]
+    return mean if value is not None and value.name == INPUT_NAME and value is not node.inputs[0] else None
 
 
 def _int8_weight(
-    graph: ir.Graph, conv: ir.Node, frames: NDArray[np.uint8]
+    graph: ir.Graph, conv: ir.Node, frames: NDArray[np.uint8], mean: NDArray[np.float64]
 ) -> tuple[list[ir.Value], NDArray[np.float32]]:
     """The int8 weights, their scales and zero points; and what rounding took from the weights."""
     weight = _array(conv.inputs[1])
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     scales = weight_scales(flat)
-    levels = _levels(conv, flat, scales, weight.shape, frames).reshape(weight.shape)
+    levels = _levels(conv, flat, scales, weight.shape, frames - mean.astype(np.float32)).reshape(weight.shape)
     rounding = np.asarray(weight - levels * scales.reshape(-1, 1, 1, 1), dtype=np.float32)
     scales = (scales / FRAME_SCALE).astype(np.float32)
     constants = {"int8": levels, "scale": scales, "zero_point": np.zeros(len(scales), np.int8)}
@@ -94,11 +112,11 @@ def _levels(
     weight: NDArray[np.float64],
     scales: NDArray[np.float32],
     shape: tuple[int, ...],
-    frames: NDArray[np.uint8],
+    frames: NDArray[np.float32],
 ) -> NDArray[np.int8]:
     if not supports_im2col(conv, shape) or shape[1] != frames.shape[-1]:
         return round_weights(weight, scales)
-    planes = frames.transpose(0, 3, 1, 2).astype(np.float32)
+    planes = frames.transpose(0, 3, 1, 2)
     gram = np.zeros([weight.shape[1]] * 2)
     for each in planes:
         rows = im2col(conv, shape, each[np.newaxis])[0]
@@ -106,8 +124,14 @@ def _levels(
     return gptq_round(weight, scales, gram)
 
 
-def _correct_bias(model: ir.Model, conv: ir.Node, rounding: NDArray[np.float32], frames: NDArray[np.uint8]) -> None:
-    means = frames.mean(axis=(0, 1, 2), dtype=np.float64)
+def _correct_bias(
+    model: ir.Model,
+    conv: ir.Node,
+    rounding: NDArray[np.float32],
+    frames: NDArray[np.uint8],
+    mean: NDArray[np.float64],
+) -> None:
+    means = frames.mean(axis=(0, 1, 2), dtype=np.float64) - mean
     bias = conv.inputs[2]
     if rounding.shape[1] != len(means) or bias is None:
         return

@@ -15,9 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.converters.rewrites.frame_input import add_after, normalized_input, replace_input
+from vitedge.converters.rewrites.frame_input import normalized_input, replace_input
 from vitedge.converters.rewrites.places import ONE, Places
-from vitedge.graph.edit import add_constant
 from vitedge.graph.layers import Layer, layer_of
 from vitedge.graph.values import Array
 
@@ -44,11 +43,9 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:
     stem = _stem(model)
     weight, bias = stem.weight, stem.bias
     mean, std = np.asarray(preprocessing.mean, np.float64), np.asarray(preprocessing.std, np.float64)
-    planes = replace_input(model, preprocessing.input_size)
-    if mean.any() and stem.pads():
-        offset = add_constant(model, "frame_mean", 255 * _per_channel(mean))
-        planes = add_after(model, planes, "Sub", offset, "frame_centered")
-    elif mean.any():
+    steps = [("Sub", "frame_centered", 255 * mean)] if mean.any() and stem.pads() else []
+    planes = replace_input(model, preprocessing.input_size, steps)
+    if mean.any() and not steps:
         bias = bias - np.einsum("ocij,c->o", weight, mean / std)
     stem.node.replace_input_with(0, planes)
     stem.set_weight(model, weight * _per_channel(1 / (255 * std)))

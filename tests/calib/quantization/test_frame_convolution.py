@@ -24,28 +24,36 @@ from vitedge.runtime.engines.openvino import effective_precision, executed_layer
 SIDE, PATCH, CHANNELS = 32, 4, 16
 
 
-def network(*, seed: int = 0, mean: float = 0.0) -> Any:
-    """A patch embedding of uint8 frames; with a mean, that is subtracted first."""
+MEANS = np.asarray([123.675, 116.28, 103.53])
+
+
+def network(*, seed: int = 0, mean: Any = None, pads: int = 0) -> Any:
+    """A patch embedding of uint8 frames; a mean is subtracted first."""
     generator = np.random.default_rng(seed)
     constants = {
         "weight": generator.standard_normal((CHANNELS, 3, PATCH, PATCH)) / 255,
         "bias": generator.standard_normal(CHANNELS),
-        "mean": np.full((1, 3, 1, 1), mean),
+        **({} if mean is None else {"mean": mean}),
     }
-    between = [helper.make_node("Sub", ["planes", "mean"], ["centered"])] if mean else []
+    between = [] if mean is None else [helper.make_node("Sub", ["planes", "mean"], ["centered"])]
     nodes = [
         helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
         *between,
         helper.make_node(
-            "Conv", ["centered" if mean else "planes", "weight", "bias"], ["logits"], "stem", strides=[PATCH, PATCH]
+            "Conv",
+            ["planes" if mean is None else "centered", "weight", "bias"],
+            ["logits"],
+            "stem",
+            strides=[PATCH, PATCH],
+            pads=[pads] * 4,
         ),
     ]
     graph = helper.make_graph(
         nodes,
         "network",
         [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CHANNELS, SIDE // PATCH, SIDE // PATCH])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CHANNELS, None, None])],
         [numpy_helper.from_array(values.astype(np.float32), name) for name, values in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
@@ -108,8 +116,23 @@ def test_openvino_computes_it_in_int8(tmp_path: Path) -> None:
     assert effective_precision(executed_layers(compiled)) == "int8"
 
 
-def test_a_mean_in_between_leaves_it_in_floating_point() -> None:
-    model = ir.from_proto(network(mean=120.5))
+@pytest.mark.parametrize("means", [MEANS, np.full(3, 127.5)])
+def test_a_convolution_that_pads_reads_the_centered_frame(means: Any, tmp_path: Path) -> None:
+    model, frames = network(mean=means.reshape(1, 3, 1, 1), pads=2), random_frames(8)
+    expected = answers(model, frames)
+    assert quantized(model, frames) == "stem"
+    error = answers(model, frames) - expected
+    assert sqnr_db(expected, expected + error) > 38
+    assert np.all(np.abs(error.mean(axis=(0, 2, 3))) < 0.2 * error.std(axis=(0, 2, 3)))
+    onnx.save(model, tmp_path / "model.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU")
+    assert effective_precision(executed_layers(compiled)) == "int8"
+    computed = np.concatenate([compiled(frame[None])[0] for frame in frames])
+    assert sqnr_db(expected, computed) > 38
+
+
+def test_a_mean_of_each_pixel_leaves_it_in_floating_point() -> None:
+    model = ir.from_proto(network(mean=np.linspace(90, 130, 3 * SIDE * SIDE).reshape(1, 3, SIDE, SIDE)))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     assert quantize_frame_convolution(model, random_frames()) == ""
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before

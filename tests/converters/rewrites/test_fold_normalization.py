@@ -64,7 +64,7 @@ def test_folding_is_exact_for_any_convolution(
     ("mean", "pads", "expected"),
     [
         (0.5, 0, ["Cast", "Transpose", "Conv"]),
-        (0.5, 1, ["Cast", "Transpose", "Sub", "Conv"]),
+        (0.5, 1, ["Cast", "Reshape", "Sub", "Reshape", "Transpose", "Conv"]),
         (0.0, 0, ["Cast", "Transpose", "Conv"]),
         (0.0, 1, ["Cast", "Transpose", "Conv"]),
     ],

@@ -23,7 +23,8 @@ def test_what_no_convolution_can_take_in_is_computed(stem: str) -> None:
     graph = classifier(STEMS[stem], **weights)
     result = apply_rewrites(graph, noise(), PHOTOS)
     assert [*result.applied] == ["tidy", "prepend normalization"]
-    assert [node.op_type for node in result.graph.graph.node][:4] == ["Cast", "Transpose", "Sub", "Mul"]
+    before = ["Cast", "Reshape", "Sub", "Mul", "Reshape", "Transpose"]
+    assert [node.op_type for node in result.graph.graph.node][: len(before)] == before
 
 
 def test_frames_are_taken_already() -> None:
@@ -33,13 +34,11 @@ def test_frames_are_taken_already() -> None:
 
 
 def test_a_wrong_mean_ends_the_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
-    add_after = prepend_normalization.add_after
+    replace_input = prepend_normalization.replace_input
     monkeypatch.setattr(
         prepend_normalization,
-        "add_after",
-        lambda model, source, op_type, operand, name: add_after(
-            model, source, "Add" if op_type == "Sub" else op_type, operand, name
-        ),
+        "replace_input",
+        lambda model, size, steps: replace_input(model, size, [("Add", *steps[0][1:]), *steps[1:]]),
     )
     with pytest.raises(ConversionError, match="'prepend normalization' changed the outputs"):
         apply_rewrites(classifier(STEMS["patches"]), noise(), PHOTOS)
