@@ -24,7 +24,7 @@ def audit(plan: Sequence[EngineLayer], layers: Iterable[AuditedLayer], info: Eng
     return Audit(
         engine=f"{info.name} {info.version}",
         device=info.device,
-        layers=tuple(_audited(layer, _layer_of(layer, plan), info.graph) for layer in layers),
+        layers=tuple(_audited(layer, _layer_of(layer, plan), plan, info.graph) for layer in layers),
         overheads=tuple(_overheads(plan)),
     )
 
@@ -35,24 +35,35 @@ def _layer_of(layer: AuditedLayer, plan: Iterable[EngineLayer]) -> EngineLayer |
     return next((each for each in found if is_product(each)), next(iter(found), None))
 
 
-def _audited(layer: AuditedLayer, found: EngineLayer | None, graph: str) -> AuditedLayer:
+def _audited(layer: AuditedLayer, found: EngineLayer | None, plan: Sequence[EngineLayer], graph: str) -> AuditedLayer:
     if found is None:
         return replace(layer, precision=UNKNOWN, kernel="", reason="", microseconds=None)
-    precision = found.inputs[0].dtype or UNKNOWN
+    weights = _dequantized_weights(found, plan)
+    precision = weights or found.inputs[0].dtype or UNKNOWN
     fell_back = layer.quantized and precision not in (*EIGHT_BITS, UNKNOWN)
     return replace(
         layer,
         precision=precision,
         kernel=found.tactic or found.kind,
-        reason=_reason(graph) if fell_back else "",
+        reason=_reason(graph, weights) if fell_back else "",
         microseconds=None,
     )
 
 
-def _reason(graph: str) -> str:
+def _dequantized_weights(layer: EngineLayer, plan: Iterable[EngineLayer]) -> str:
+    """Return the floating-point type of weights that a layer of constants alone computes; empty if none does.
+
+    Such a product converts its 8-bit input, too: TensorRT for RTX fuses that into ``runtime_fusion`` layers.
+    """
+    constants = {tensor.name for each in plan if not each.inputs for tensor in each.outputs}
+    types = [tensor.dtype for tensor in layer.inputs if tensor.name in constants]
+    return next((dtype for dtype in types if dtype and dtype not in EIGHT_BITS), "")
+
+
+def _reason(graph: str, weights: str) -> str:
     if graph != MODEL_ONNX:
         return "the plan of the 16-bit graph was kept, which was faster here"
-    return "TensorRT does not fuse the quantizer of its input"
+    return "TensorRT dequantizes its weights" if weights else "TensorRT does not fuse the quantizer of its input"
 
 
 def _overheads(plan: Iterable[EngineLayer]) -> Iterator[Overhead]:

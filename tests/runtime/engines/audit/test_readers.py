@@ -109,6 +109,15 @@ def test_a_plan_of_tensorrt() -> None:
     assert audit.microseconds is None
 
 
+def test_weights_that_the_plan_dequantizes() -> None:
+    """As the builder of TensorRT for RTX logs it: the product reads int8, and weights that became fp16 before it."""
+    weights = replace(plan_layer("CastMulCast", "kgen", "", "fp16", "logits"), inputs=())
+    product = plan_layer("CastMulFc", "runtime_fusion", "int8", "fp16", "logits")
+    product = replace(product, inputs=(*product.inputs, *weights.outputs))
+    (_, logits, _) = trt_reader.audit((weights, product), LAYERS, ORIN).layers
+    assert (logits.precision, logits.reason) == ("fp16", "TensorRT dequantizes its weights")
+
+
 def test_the_plan_of_the_16_bit_graph_was_kept() -> None:
     kept = replace(ORIN, graph=MODEL_FP16_ONNX)
     (logits,) = [layer for layer in trt_reader.audit(PLAN, LAYERS, kept).layers if layer.name == "logits"]
