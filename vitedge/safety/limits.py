@@ -83,7 +83,7 @@ RTSP_BODY_BYTES = 256 * KIB
 RTSP_TRACKS = 100
 """Tracks of a description."""
 RTSP_WAITING_PACKETS = 1_000
-"""Packets that may come before the answer to a request."""
+"""Packets that are kept while an RTSP request waits for its answer."""
 ACCESS_UNIT_BYTES = 32 * MIB
 """Size of a coded picture of an RTP stream."""
 INPUT_SIDE = 4_096
