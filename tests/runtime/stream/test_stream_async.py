@@ -184,6 +184,10 @@ def test_a_source_that_hangs_does_not_hold_the_loop(reader: NumberReader, camera
         async with Stream(reader, camera.open) as stream:
             await stream.__anext__()
             camera.hang()
+            captured = -1
+            while captured < stream.stats.captured:
+                captured = stream.stats.captured
+                await asyncio.sleep(0.2)
         assert stream.stats.left_behind == 1
         camera.come_back()
 
