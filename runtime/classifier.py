@@ -94,8 +94,9 @@ class Classifier(Owned):
         self.thresholds = _label_thresholds(self, thresholds)
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
-        self.batch = len(engine.frames) if isinstance(engine, BatchEngine) else 1
         self._engine: Engine | None = engine
+        self._batch_engine = engine if isinstance(engine, BatchEngine) else None
+        self.batch = 1 if self._batch_engine is None else len(self._batch_engine.frames)
         self._preprocess_lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._open_workers = open_workers
@@ -145,8 +146,9 @@ class Classifier(Owned):
         captured_at, captured_ns = time.time(), time.monotonic_ns()
         self._check_process()
         with self._engine_lock:
-            engine = self._opened()
-            if not isinstance(engine, BatchEngine):
+            engine = self._batch_engine
+            if engine is None:
+                self._opened()  # else it is closed
                 raise EngineError("this engine takes one image at a time", fix="classify, for each image")
             filled = [self._filled(place, *image) for place, image in zip(engine.frames, images, strict=False)]
             begun = time.perf_counter_ns()
@@ -333,7 +335,7 @@ class Classifier(Owned):
         with self._workers_lock:
             workers, self._workers = self._workers or (), ()
         with self._engine_lock:
-            engine, self._engine = self._engine, None
+            engine, self._engine, self._batch_engine = self._engine, None, None
         close_all([*(worker.close for worker in workers), *([] if engine is None else [engine.close])])
 
     def __enter__(self) -> Classifier:

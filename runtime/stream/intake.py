@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from vitedge.errors import FrameSourceError
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.stream.queue import Job
 from vitedge.runtime.stream.stats import DropCause, Ledger
 from vitedge.runtime.stream.workers import age_ms
+
+
+FUTURE_NS = 1_000_000_000
+"""By so much a time of capture may lie ahead of the monotonic clock; one that is further ahead is of another clock."""
+OWN_CLOCK = ("caller", "arrival")
+"""Where times of capture come from that are of this machine's monotonic clock."""
 
 
 class Intake:
@@ -34,7 +42,17 @@ class Intake:
         self._skip_corrupt = skip_corrupt
 
     def deliver(self, frame: Frame) -> bool:
-        """Take a frame from the reader, in its thread; False if the stream has ended."""
+        """Take a frame from the reader, in its thread; False if the stream has ended.
+
+        Raises:
+            FrameSourceError: the time of capture is not of the monotonic clock.
+        """
+        if frame.age_basis in OWN_CLOCK and frame.captured_ns - time.monotonic_ns() > FUTURE_NS:
+            raise FrameSourceError(
+                f"captured_ns of frame {frame.index} is {frame.captured_ns}, which is in the future",
+                expected=f"nanoseconds of the monotonic clock, which are {time.monotonic_ns()} now",
+                fix="time.monotonic_ns(); the seconds of the wall clock are captured_at",
+            )
         number = self.ledger.capture()
         cause: DropCause | None = None
         if frame.corrupt and self._skip_corrupt:

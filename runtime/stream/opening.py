@@ -16,7 +16,7 @@ from vitedge.runtime.sources.base import FrameSource
 from vitedge.runtime.sources.open import Source, open_source
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.stream.reader import Connect
-from vitedge.runtime.stream.reconnect import Reconnect
+from vitedge.runtime.stream.reconnect import Reconnect, policy_of
 from vitedge.safety.redact import redact_address
 
 logger = logging.getLogger("vitedge")
@@ -45,7 +45,7 @@ class Opening:
         self._again = _OPEN_TIMEOUT.sub("", source) if isinstance(source, str) else source
         self._in_force: SourceOptions | None = None
         self._tries_first = reconnect is True or isinstance(reconnect, Reconnect)
-        self.policy = None if reconnect is False else reconnect if isinstance(reconnect, Reconnect) else Reconnect()
+        self.policy = policy_of(reconnect)
         self.connect: Connect | None = None if isinstance(source, FrameSource) else self._connect
         self.options = options
         self.seconds = math.inf

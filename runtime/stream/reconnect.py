@@ -68,3 +68,20 @@ class Reconnect:
             return 0.0
         longest = min(self.longest_delay, self.first_delay * FACTOR ** min(failures - 1, 64))
         return longest * (0.5 + 0.5 * chance)
+
+
+def policy_of(reconnect: bool | Reconnect | None) -> Reconnect | None:
+    """Return what the argument ``reconnect`` of a stream means; None never opens a source again.
+
+    Raises:
+        UsageError: it is neither a bool nor a ``Reconnect``.
+    """
+    if isinstance(reconnect, Reconnect):
+        return reconnect
+    if reconnect is not None and not isinstance(reconnect, bool):
+        raise UsageError(
+            f"reconnect is {reconnect!r:.80}",
+            expected="True, False or a Reconnect",
+            fix="Reconnect(attempts=5), for a number of attempts",
+        )
+    return None if reconnect is False else Reconnect()

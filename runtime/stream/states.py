@@ -52,7 +52,8 @@ OnState = Callable[[StateChange], object]
 class StateCalls:
     """Calls a function of the application for each state change, in order, in one thread of its own.
 
-    The stream does not wait for the function: it may block, raise, or close the stream. Its exceptions are logged.
+    The stream does not wait for the function: it may block, raise, or close the stream. Its exceptions are logged,
+    ``SystemExit`` among them.
 
     Args:
         on_state: the function.
@@ -84,7 +85,7 @@ class StateCalls:
     def _call(self, change: StateChange) -> None:
         try:
             self._on_state(change)
-        except Exception:
+        except BaseException:  # SystemExit, too, would end this thread alone, and no later change would be told
             logger.exception("on_state failed at %r", change.state)
 
     def _next(self) -> StateChange | None:

@@ -33,7 +33,7 @@ from vitedge.runtime.stream.pipeline import Pipeline
 from vitedge.runtime.stream.predictions import PredictionStream, check_arguments
 from vitedge.runtime.stream.queue import Job
 from vitedge.runtime.stream.reader import Reader, words_of
-from vitedge.runtime.stream.reconnect import Reconnect
+from vitedge.runtime.stream.reconnect import Reconnect, policy_of
 from vitedge.runtime.stream.states import OnState, StateCalls, StateChange, StreamState
 from vitedge.runtime.stream.stats import DROP_CAUSES, StreamStats
 from vitedge.runtime.stream.workers import FrameClassifier, batch_of, outcomes
@@ -136,7 +136,7 @@ class Streams(PredictionStream):
             cameras,
             limits,
             chosen,
-            policy=None if reconnect is False else reconnect if isinstance(reconnect, Reconnect) else Reconnect(),
+            policy=policy_of(reconnect),
             max_frames=max_frames,
             topk=topk,
             max_age_ms=max_age_ms,
@@ -381,9 +381,10 @@ class _Pipeline(Pipeline):
             self._choose()
 
     def _choose(self) -> None:
-        count = len(self._opened or ()) if self._saturation.saturated else 0
-        self.working = count or 1
-        self._jobs.activate(together=count > 0, ahead=count, batch=batch_of(self._opened[0]) if count else 1)
+        workers = (self._opened or ()) if self._saturation.saturated else ()
+        self.working = len(workers) or 1
+        batch = max(map(batch_of, workers), default=1)
+        self._jobs.activate(together=len(workers) > 0, ahead=len(workers), batch=batch)
 
     # In the thread of the consumer
 

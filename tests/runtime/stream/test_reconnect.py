@@ -79,6 +79,11 @@ class TestPolicy:
         with pytest.raises(UsageError):
             Reconnect(**wrong)
 
+    @pytest.mark.parametrize("wrong", [5, 1, 0, 0.0, "yes", [], {"attempts": 5}])
+    def test_what_only_looks_true_or_false_is_an_error(self, reader: NumberReader, wrong: object):
+        with pytest.raises(UsageError, match="reconnect is"):
+            Stream(reader, "test://", reconnect=wrong)  # type: ignore[arg-type]
+
 
 class TestStream:
     @pytest.mark.parametrize("policy", ["latest", "every"])

@@ -61,21 +61,22 @@ def test_an_end_by_an_error_tells_its_cause(reader: NumberReader, camera: FakeCa
     assert (seen[-1].state, seen[-1].cause, seen[-1].message) == ("ended", "codec", "the fake camera fails: codec")
 
 
+@pytest.mark.parametrize("error", [ValueError("of the app"), SystemExit(3)])
 def test_a_call_that_raises_is_logged_and_others_follow(
-    reader: NumberReader, camera: FakeCamera, caplog: pytest.LogCaptureFixture
+    reader: NumberReader, camera: FakeCamera, caplog: pytest.LogCaptureFixture, error: BaseException
 ):
     seen: list[str] = []
 
     def on_state(change: StateChange) -> None:
         seen.append(change.state)
-        raise ValueError("of the app")
+        raise error
 
     with caplog.at_level(logging.ERROR, "vitedge"), Stream(reader, camera.open, on_state=on_state) as stream:
         next(stream)
     assert no_threads()
     assert seen == ["online", "ended"]
     assert "on_state failed at 'online'" in caplog.text
-    assert "ValueError: of the app" in caplog.text
+    assert f"{type(error).__name__}: {error}" in caplog.text
 
 
 def test_a_call_that_blocks_holds_neither_frames_nor_the_end(reader: NumberReader, camera: FakeCamera):

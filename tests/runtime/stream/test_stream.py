@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from vitedge.errors import FrameSourceError, UsageError
 from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.iterables import FrameIterable
+from vitedge.runtime.stream.intake import FUTURE_NS
 from vitedge.runtime.stream.stream import QUEUED_FRAMES, Stream
 from vitedge.testing import FakeSource
 
@@ -148,6 +149,20 @@ class TestPredictions:
         (prediction,) = Stream(reader, [frame], policy=policy)
         assert prediction.age_ms >= 1000
         assert (prediction.frame, prediction.captured_at) == (7, 123.0)
+
+    def test_a_capture_a_little_in_the_future_has_no_age(self, reader: NumberReader):
+        frame = Frame(clips.numbered_frame(0), 0, captured_ns=time.monotonic_ns() + FUTURE_NS // 2)
+        (prediction,) = Stream(reader, [frame])
+        assert prediction.age_ms == 0.0
+
+    @pytest.mark.parametrize("clock", [time.time_ns, lambda: time.monotonic_ns() + 2 * FUTURE_NS])
+    def test_a_capture_by_another_clock_is_refused(self, reader: NumberReader, clock: Callable[[], int]):
+        with (
+            Stream(reader, [Frame(clips.numbered_frame(0), 7, captured_ns=clock())]) as stream,
+            pytest.raises(FrameSourceError, match=r"frame 7 .* in the future") as raised,
+        ):
+            next(stream)
+        assert "time.monotonic_ns()" in raised.value.fix
 
     def test_images_are_bgr_whatever_the_source_gives(self, reader: NumberReader):
         red = np.zeros((8, 16, 3), dtype=np.uint8)

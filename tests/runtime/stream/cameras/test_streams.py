@@ -585,6 +585,7 @@ class TestArguments:
             ({"max_fps": {"yard": 0.0}}, "max_fps of yard is 0"),
             ({"max_fps": {"dor": 5.0}}, "max_fps names 'dor'"),
             ({"options": {"gate": None}}, "options names 'gate'"),
+            ({"reconnect": 5}, "reconnect is 5"),
         ],
     )
     def test_that_are_wrong_are_refused(self, arguments: dict[str, object], message: str):
