@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,23 @@ def test_int8_is_reported_where_the_layers_ran_in_it(
     assert ran["Convolution"] == (native_float(core) if on_arm else "u8")
     assert engine.info.effective_precision == (engine.info.rest_precision if on_arm else "int8")
     engine.close()
+
+
+class _Fact(str):
+    """A value of OpenVINO's run-time information."""
+
+    __slots__ = ()
+
+    def astype(self, kind: type[str]) -> str:
+        return kind(self)
+
+
+def test_int8_weights_that_are_decompressed_make_no_int8_layer() -> None:
+    """OpenVINO calls the precision of such a product ``i8``, after its weights; its kernel says the truth."""
+    facts = {"layerType": "FullyConnected", "primitiveType": "brgemm_avx512_amx_bf16", "runtimePrecision": "i8"}
+    node = SimpleNamespace(get_rt_info=lambda: {key: _Fact(value) for key, value in facts.items()})
+    compiled = SimpleNamespace(get_runtime_model=lambda: SimpleNamespace(get_ordered_ops=lambda: [node]))
+    assert effective_precision(executed_layers(compiled)) == "bf16"
 
 
 class _Core:
