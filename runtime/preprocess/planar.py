@@ -34,11 +34,13 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 CHECKED_PIXELS = 4096
 """Pixels of a frame that are checked for colours beyond black and white, at least."""
-FAR_BEYOND = 3
-"""Levels beyond black or white from which clipping can make a value of the result more than 1 off."""
+FAR_BEYOND = 5
+"""Levels beyond black or white from which clipping makes many values of the result more than 1 off."""
 CLIPPED_SHARES = ((4.0, 1.0), (2.5, 1 / 20), (1.0, 1 / 500))
 """How much both sides shrink at least, and the share of checked pixels that may lie far beyond; up to it, 99 % of the
 pixels are within 1. Measured on photos whose colours were made up to 2.5 times as saturated."""
+CORRECTED_SHARE = 0.4
+"""Share of the values of a frame up to which correcting them takes less time than making colours of the frame."""
 MARGIN = 3
 """Checked pixels around those far beyond, where clipping is corrected too, at least."""
 BLOCK_OUTPUTS = 16
@@ -92,8 +94,11 @@ class PlanarResampler:
         far_beyond = self._clipping.far_beyond(planes, colours)
         if np.count_nonzero(far_beyond, axis=(1, 2)).max() > self._clipped_share * far_beyond[0].size:
             return False
+        regions = self._clipping.regions(far_beyond)
+        if self._clipping.share(regions) > CORRECTED_SHARE:
+            return False
         luma = self._filter_luma(planes.y, colours.luma)
-        self._filter_chroma_columns(planes, colours, self._clipping.regions(far_beyond))
+        self._filter_chroma_columns(planes, colours, regions)
         for channel, colour in enumerate((self._blue, self._green, self._red)):
             sums = colour.across()
             np.add(sums, luma, out=sums)
@@ -239,14 +244,21 @@ class _Clipping:
         edges = itertools.pairwise([*self._first_checked, far_beyond.shape[1]])
         return [self._region(far_beyond[:, max(begin - MARGIN, 0) : end + MARGIN]) for begin, end in edges]
 
+    def share(self, regions: Sequence[_Region]) -> float:
+        """Return the share of the values of all colours that lie in regions."""
+        width = self._columns.stop - self._columns.start
+        values = sum(len(region.colours) * (region.columns.stop - region.columns.start) for region in regions)
+        return values / (3 * width * len(regions))
+
     def _region(self, far_beyond: Mask) -> _Region:
         columns = np.flatnonzero(far_beyond.any(axis=(0, 1)))
         if not len(columns):
             return _NOWHERE
         margin = MARGIN + far_beyond.shape[2] // np.count_nonzero(far_beyond)
-        begin, end = max(int(columns[0]) - margin, 0), int(columns[-1]) + 1 + margin
+        begin, end = self._every * (int(columns[0]) - margin), self._every * (int(columns[-1]) + 1 + margin)
+        width = self._columns.stop - self._columns.start
         which = np.flatnonzero(far_beyond.any(axis=(1, 2))).tolist()
-        return _Region(tuple(which), slice(begin * self._every, end * self._every))
+        return _Region(tuple(which), slice(max(begin, 0), min(end, width)))
 
     def correct(self, plane: Plane, product: Product, strips: Sequence[Strip], columns: slice) -> None:
         """Add to each product of chroma what clipping takes, in the mean, from the pixels that it colours.
