@@ -59,8 +59,10 @@ def test_lines_give_costs_only_where_they_were_measured() -> None:
     lines = timed.lines()
     assert "in floating point by the graph: head, 2 µs" in lines
     assert "reference kernel: 2 Split, ref_bf16, bf16, 4 µs, 40.0 % of all: split_1, split_2" in lines
+    assert len(timed.lines(least_share=0.4)) == len(lines)
+    assert len(timed.lines(least_share=0.41)) == len(lines) - 1
     untimed = replace(timed, microseconds=None, runs=0, overheads=(replace(splits, microseconds=None),))
-    assert "reference kernel: 2 Split, ref_bf16, bf16: split_1, split_2" in untimed.lines()
+    assert "reference kernel: 2 Split, ref_bf16, bf16: split_1, split_2" in untimed.lines(least_share=0.5)
     assert not any("all operators" in line for line in untimed.lines())
 
 

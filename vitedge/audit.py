@@ -123,8 +123,12 @@ class Audit:
         ran_text = f"{ran} of {layers} {verb} in {self.asked}"
         return "; ".join([ran_text, *_fallback_phrases(self.fallbacks), *_unknown_phrase(self.unknown)])
 
-    def lines(self) -> list[str]:
-        """Describe the audit for people, a fact a line."""
+    def lines(self, *, least_share: float = 0.0) -> list[str]:
+        """Describe the audit for people, a fact a line.
+
+        Args:
+            least_share: share of all time, 0…1, that an overhead must take to be named; those without times are.
+        """
         floats = self.in_floating_point
         lines = [self.summary]
         if floats:
@@ -133,6 +137,7 @@ class Audit:
             f"{each.kind}: {len(each.names)} {each.operator}, {each.kernel}, {each.change}"
             f"{_share(each.microseconds, self.microseconds)}: {_named(each.names)}"
             for each in self.overheads
+            if each.microseconds is None or not each.microseconds < least_share * (self.microseconds or 0.0)
         ]
         if self.microseconds is not None:
             lines.append(f"all operators {self.microseconds:.0f} µs, each the least of {self.runs} runs")

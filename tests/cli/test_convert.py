@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import checkpoints
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitedge.audit import Audit, AuditedLayer, Overhead
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
-from vitedge.cli.convert import input_size
+from vitedge.cli.convert import input_size, summary
 
 COMMON = ["--target", "cpu"]
 
@@ -62,6 +64,18 @@ def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, tmp_path:
     assert "fp32 graph against the source: SQNR 1" in done.stdout
     assert Bundle.open("shapes_vit-int8.bundle").manifest.precision.asked == "int8"
     assert {path.name for path in here.iterdir()} == {"images", "shapes_vit-int8.bundle"}
+
+
+def test_layers_that_fall_back_and_what_costs_time_are_named(tiny_bundle: Bundle) -> None:
+    fell = AuditedLayer("attn.qkv", "MatMul", True, "bf16", "brgemm_bf16", "of a roll")
+    costly = Overhead("reference kernel", "Split", "ref_bf16", "bf16", ("split",), 20.0)
+    cheap = Overhead("layout change", "Reorder", "jit_uni", "bf16", ("reorder",), 1.0)
+    audit = Audit("openvino 2026.4", "some CPU", (fell,), (costly, cheap), microseconds=100.0, runs=5)
+    text = summary(replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, audit=audit)))
+    assert "warning: 0 of 1 int8 layer runs in int8; 1 fell back to bf16: attn.qkv, because of a roll" in text
+    assert "reference kernel: 1 Split" in text
+    assert "layout change" not in text
+    assert "int8 layer" not in summary(tiny_bundle)
 
 
 def test_ctrl_c_leaves_nothing(folder: Path, here: Path) -> None:

@@ -104,6 +104,8 @@ FLAGS = {
     ),
     "output": Flag("default: NAME-PRECISION.bundle", "BUNDLE", ("-o", "--output")),
 }
+COSTLY = 0.02
+"""Share of all time from which reference kernels, precision switches and layout changes are named."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -134,7 +136,8 @@ def summary(bundle: Bundle) -> str:
         f"  precision  {manifest.precision.asked}, which this machine {format_precision(manifest)}",
     ]
     if manifest.audit is not None:
-        lines.append(f"  {'warning: ' if manifest.audit.fallbacks else ''}{manifest.audit.summary}")
+        first, *others = manifest.audit.lines(least_share=COSTLY)
+        lines += [f"  {'warning: ' if manifest.audit.fallbacks else ''}{first}", *(f"    {line}" for line in others)]
     if manifest.auto is not None:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:

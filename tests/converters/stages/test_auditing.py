@@ -10,6 +10,7 @@ import pytest
 from vitedge.audit import Audit, AuditedLayer
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
+from vitedge.errors import EngineError
 from vitedge.progress import Silent
 
 graphs = pytest.importorskip("quantized_graphs")
@@ -67,3 +68,13 @@ def test_other_precisions_have_nothing_to_find(tiny_bundle: Bundle) -> None:
     steps = Steps()
     assert audited(tiny_bundle, draft(None, "fp16"), steps) == tiny_bundle.manifest
     assert steps.said == []
+
+
+def test_an_engine_that_cannot_be_profiled_is_a_warning(tiny_bundle: Bundle) -> None:
+    def fail(_: Bundle) -> None:
+        raise EngineError("no memory left")
+
+    steps, failing = Steps(), draft(None)
+    failing.backend.audit = fail
+    assert audited(tiny_bundle, failing, steps) == tiny_bundle.manifest
+    assert steps.said == ["warning: the layers are not found: no memory left"]
