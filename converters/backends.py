@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +20,15 @@ from vitedge.bundle.targets import Precision, Target
 from vitedge.calib.data.dataset import CalibrationImages
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.ptq import QuantizedGraph, quantize
+from vitedge.calib.sensitivity.noise_limit import limit_noise
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import Frames, Logits
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.errors import UsageError
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import Engine
+
+COMPARED_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ class Mended:
     Attributes:
         graph: computes the same as the graph before.
         workarounds: what was changed in it, and why.
+        half_logits: of ``Material.compared``, computed by the engine in bfloat16; None where it did not compute in it.
     """
 
     graph: onnx.ModelProto
     workarounds: tuple[WorkaroundRecord, ...] = ()
+    half_logits: Logits | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Material:
         frames: ``(N,H,W,3)`` uint8, photos or synthetic.
         golden: the first frames, which the bundle keeps.
         photos: all calibration images; None without ``calib``.
+        half_logits: as in ``Mended``.
     """
 
     graph: onnx.ModelProto
@@ -77,6 +83,12 @@ class Material:
     frames: Frames
     golden: Frames
     photos: CalibrationImages | None
+    half_logits: Logits | None = None
+
+    @property
+    def compared(self) -> Frames:
+        """The frames that an engine, and int8, are compared with the FP32 graph on."""
+        return self.frames[:COMPARED_FRAMES]
 
 
 class Backend(Protocol):
@@ -155,4 +167,18 @@ def quantized(material: Material, scheme: Scheme, progress: Progress) -> tuple[Q
     progress.step(f"calibrating on {len(photos)} images")
     with quiet():
         found = quantize(material.graph, photos.frames, scheme=scheme, progress=progress)
-    return found, CalibrationRecord(len(photos), photos.skipped, photos.sha256, found.recipe)
+    record = CalibrationRecord(len(photos), photos.skipped, photos.sha256, found.recipe)
+    return (found, record) if scheme is Scheme.FLOAT8 else _limited(found, record, material, progress)
+
+
+def _limited(
+    found: QuantizedGraph, record: CalibrationRecord, material: Material, progress: Progress
+) -> tuple[QuantizedGraph, CalibrationRecord]:
+    """Leave layers of an int8 graph in 16 bits that lose too much. Float8 has 3 bits, and loses more everywhere."""
+    full, frames = material.graph, material.compared
+    with quiet():
+        limited = limit_noise(full, found.graph, frames, progress, half_logits=material.half_logits)
+    for line in limited.summary:
+        progress.step(line)
+    record = replace(record, float_layers=limited.float_layers, gap_db=limited.gap_db)
+    return replace(found, graph=limited.graph), record

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -88,6 +89,8 @@ def pair_graphs(full: onnx.ModelProto, quantized: onnx.ModelProto) -> PairedGrap
         ConversionError: it was made from another graph, or quantizes no layer.
     """
     full_model, quantized_model = ir.from_proto(full), ir.from_proto(quantized)
+    for model in (full_model, quantized_model):
+        _widen_halves(model.graph)
     results = {str(layer.output.name): layer for layer in linear_layers(full_model.graph)}
     ours, theirs = _computed(full_model.graph), _computed(quantized_model.graph)
     for name in (*_names(full_model.graph.inputs), *results, *_names(full_model.graph.outputs)):
@@ -257,8 +260,30 @@ def _same_value(one: ir.Value | None, two: ir.Value | None, shared: Collection[s
     if one.const_value is not None and two.const_value is not None:
         ours, theirs = one.const_value, two.const_value
         same_kind = ours.dtype == theirs.dtype and ours.shape == theirs.shape
-        return same_kind and ours.tobytes() == theirs.tobytes()
+        return same_kind and (ours.tobytes() == theirs.tobytes() or _halved(ours) == _halved(theirs))
     return one.name == two.name and one.name in shared
+
+
+def _halved(tensor: ir.TensorProtocol) -> bytes:
+    """The bytes of a constant as a bundle stores it that keeps its floating-point weights in float16."""
+    if tensor.dtype != ir.DataType.FLOAT:
+        return tensor.tobytes()
+    with np.errstate(over="ignore"):
+        return tensor.numpy().astype(np.float16).tobytes()
+
+
+def _widen_halves(graph: ir.Graph) -> None:
+    """Replace constants that are stored in float16, and cast, by constants of float32: they mean the same."""
+    for node in list(graph):
+        stored = node.inputs[0] if node.op_type == "Cast" else None
+        if stored is None or stored.const_value is None or stored.const_value.dtype != ir.DataType.FLOAT16:
+            continue
+        output = node.outputs[0]
+        wide = stored.const_value.numpy().astype(np.float32)
+        value = ir.val(str(output.name), const_value=ir.tensor(wide, name=str(output.name)))
+        ir.convenience.replace_all_uses_with(output, value)
+        graph.remove(node, safe=True)
+        graph.register_initializer(value)
 
 
 def _attributes(node: ir.Node) -> list[bytes]:

@@ -2,7 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+
+class Noisy(Protocol):
+    """A layer whose noise was measured."""
+
+    @property
+    def multiplications(self) -> int:
+        """Products for one image."""
+
+    @property
+    def noise(self) -> float:
+        """Energy of the noise that the layer alone adds to the logits, relative to the energy of the logits."""
+
+
+def relative_noise(sqnr_db: float) -> float:
+    """Return the energy of noise over the energy of the signal."""
+    return float(10.0 ** (-sqnr_db / 10.0))
+
+
+NoisyLayer = TypeVar("NoisyLayer", bound=Noisy)
+
+
+def by_noise_per_product(layers: Iterable[NoisyLayer]) -> tuple[NoisyLayer, ...]:
+    """Sort layers so that the first ones in 16 bits remove most noise for the least time."""
+    return tuple(sorted(layers, key=lambda layer: layer.noise / max(layer.multiplications, 1), reverse=True))
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """The noise of one layer in int8; the attributes are as in ``Noisy``.
+
+    Attributes:
+        name: of the layer.
+    """
+
+    name: str
+    multiplications: int
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +80,11 @@ class LayerSensitivity:
     output_sqnr_db: float
     only: Effect
     all_but: Effect
+
+    @property
+    def noise(self) -> float:
+        """Energy of the noise that the layer alone adds to the logits, relative to the energy of the logits."""
+        return relative_noise(self.only.sqnr_db)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
 from vitedge.calib.quantization.layerwise import LayerwiseRun, Values
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, Part, pair_graphs
-from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
+from vitedge.calib.sensitivity.result import Effect, LayerNoise, LayerSensitivity, Sensitivity, relative_noise
 from vitedge.errors import ConversionError, UsageError
 from vitedge.graph.files import bundle_graph
 from vitedge.graph.session import open_part
@@ -65,13 +65,13 @@ def measure_sensitivity(
     """
     full, quantized = pair.full_model, pair.quantized_model
     exchanges = chain(
-        _exchanges(full, quantized, {each.result: each.quantized for each in pair.layers}, frames),
+        _quantized_alone(pair, frames),
         _exchanges(quantized, full, {each.result: each.full for each in pair.layers}, frames),
     )
     count = len(pair.layers)
     done = list(progress.track(exchanges, total=2 * count, unit="layers"))
     only, all_but = ({each.result: each for each in half} for half in (done[:count], done[count:]))
-    reference, whole = _logits(full, frames), _logits(quantized, frames)
+    reference, whole = logits_of(full, frames), logits_of(quantized, frames)
     layers = tuple(
         LayerSensitivity(
             name=layer.name,
@@ -84,6 +84,35 @@ def measure_sensitivity(
         for layer in pair.layers
     )
     return Sensitivity(len(frames), _effect(reference, whole, activation), layers)
+
+
+def measure_noise(
+    pair: PairedGraphs,
+    frames: NDArray[np.uint8],
+    progress: Progress = Silent(),  # noqa: B008
+) -> tuple[LayerNoise, ...]:
+    """Measure the noise of every quantized layer alone, which takes half the time of ``measure_sensitivity``.
+
+    Args:
+        pair: uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` ``(1,classes)`` out.
+        frames: ``(N,H,W,3)`` uint8, preprocessed.
+        progress: told of every layer.
+
+    Returns:
+        The layers, in the order of the graph.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run a graph on these frames.
+    """
+    reference, layers = logits_of(pair.full_model, frames), {layer.result: layer for layer in pair.layers}
+    return tuple(
+        LayerNoise(
+            name=layers[each.result].name,
+            multiplications=layers[each.result].fan_in * each.size,
+            noise=relative_noise(sqnr_db(reference, each.logits)),
+        )
+        for each in progress.track(_quantized_alone(pair, frames), total=len(layers), unit="layers")
+    )
 
 
 def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress: Progress) -> Sensitivity:
@@ -147,6 +176,12 @@ class _Exchange:
     logits: Floats
 
 
+def _quantized_alone(pair: PairedGraphs, frames: NDArray[np.uint8]) -> Iterator[_Exchange]:
+    """Quantize one layer after the other, each alone."""
+    parts = {each.result: each.quantized for each in pair.layers}
+    return _exchanges(pair.full_model, pair.quantized_model, parts, frames)
+
+
 def _exchanges(
     model: ir.Model, other: ir.Model, parts: Mapping[str, Part], frames: NDArray[np.uint8]
 ) -> Iterator[_Exchange]:
@@ -189,7 +224,12 @@ def _part_function(model: ir.Model, part: Part, result: str, example: Values) ->
     return run
 
 
-def _logits(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
+def logits_of(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
+    """Compute the logits ``(N, classes)`` of a graph with one output.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run the graph.
+    """
     run = LayerwiseRun(model, frames)
     run.advance(None)
     (output,) = model.graph.outputs

@@ -91,15 +91,18 @@ def _reason(error: RuntimeError) -> str:
 
 def mend(material: Material, precision: Precision, progress: Progress) -> Mended:
     """Compile the FP32 graph here, compare, and work around what OpenVINO computes wrongly."""
-    return work_around(material.graph, material.golden, material.card.preprocessing, precision, progress)
+    return work_around(material.graph, material.compared, material.card.preprocessing, precision, progress)
 
 
 def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
-    """Reduce a graph to a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it."""
+    """Reduce a graph to a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it.
+
+    The weights that int8 leaves in floating point are halved as well.
+    """
     if precision == "int8":
         _warn_without_int8(progress)
         found, record = quantized(material, Scheme.ASYMMETRIC, progress)
-        return Reduced(found.graph, record)
+        return Reduced(half_weights(found.graph), record)
     return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
 
 

@@ -87,9 +87,11 @@ def work_around(
     native = native_float(openvino.Core())
     types = [FLOAT32, *([native] if precision != "fp32" and native != FLOAT32 else [])]
     workarounds: list[WorkaroundRecord] = []
+    logits: dict[str, Array] = {}
     for float_type in types:
         for _ in range(MOST_FAULTS):
-            found = _next_fault(graph, frames, float_type, reference)
+            logits[float_type] = _engine_logits(graph, frames, float_type)
+            found = _next_fault(graph, frames, float_type, reference, logits[float_type])
             if found is None:
                 break
             changed, record = found
@@ -97,22 +99,33 @@ def work_around(
             progress.step(record.summary)
             graph = changed
             workarounds.append(record)
-    return Mended(graph, tuple(workarounds))
+    return Mended(graph, tuple(workarounds), logits.get("bf16"))
+
+
+def _engine_logits(graph: onnx.ModelProto, frames: Frames, float_type: str) -> Array:
+    """Return the logits ``(N, classes)`` that the engine computes in a type."""
+    return np.concatenate(engine_outputs(graph, [frame[None] for frame in frames], float_type))
 
 
 def _next_fault(
-    graph: onnx.ModelProto, frames: Frames, float_type: str, reference: Array
+    graph: onnx.ModelProto, frames: Frames, float_type: str, reference: Array, logits: Array
 ) -> tuple[onnx.ModelProto, WorkaroundRecord] | None:
     """Find the first fault and work around it; None if the engine is right.
+
+    Args:
+        graph: to search.
+        frames: ``(N,H,W,3)`` uint8.
+        float_type: that the engine computes in.
+        reference: right logits.
+        logits: of the engine.
 
     Raises:
         ConversionError: no form mends it.
     """
-    images = [frame[None] for frame in frames]
-    reached = sqnr_db(reference, np.concatenate(engine_outputs(graph, images, float_type)))
+    reached = sqnr_db(reference, logits)
     if reached >= _allowed(graph, frames, float_type, reference):
         return None
-    part = _first_wrong_part(graph, images[0], float_type)
+    part = _first_wrong_part(graph, frames[:1], float_type)
     mended = None if part is None else _mended(graph, part, float_type)
     if part is None or mended is None:
         if (
@@ -123,7 +136,7 @@ def _next_fault(
             return None  # no single operator is wrong: rounding adds up
         raise _unmended(graph, part, float_type, reached)
     changed, form, places, node = mended
-    after = sqnr_db(reference, np.concatenate(engine_outputs(changed, images, float_type)))
+    after = sqnr_db(reference, _engine_logits(changed, frames, float_type))
     return changed, WorkaroundRecord(
         engine=_engine(),
         precision=float_type,

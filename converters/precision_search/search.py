@@ -30,7 +30,7 @@ from vitedge.calib.evaluation.accuracy import Proportion, compare, predict, scor
 from vitedge.calib.evaluation.multilabel import compare_labels
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed
-from vitedge.calib.sensitivity.result import LayerSensitivity, Sensitivity
+from vitedge.calib.sensitivity.result import Sensitivity, by_noise_per_product
 from vitedge.calib.sensitivity.sensitivity import measure_sensitivity
 from vitedge.converters.precision_search.loss import Loss, flip_loss, top1_loss
 from vitedge.converters.request import Contract
@@ -266,8 +266,8 @@ def candidates(sensitivity: Sensitivity) -> tuple[PrecisionConfig, ...]:
     A mixed candidate keeps the layers in floating point that add most noise to the logits for each multiplication, so
     that a small slowdown buys much accuracy.
     """
-    order = sorted(sensitivity.layers, key=lambda layer: _noise(layer) / max(layer.multiplications, 1), reverse=True)
-    sums = np.cumsum([_noise(layer) for layer in order])
+    order = by_noise_per_product(sensitivity.layers)
+    sums = np.cumsum([layer.noise for layer in order])
     counts = dict.fromkeys(int(np.searchsorted(sums, share * sums[-1])) + 1 for share in SHARES)
     mixes = (tuple(layer.name for layer in order[:count]) for count in counts if count < len(order))
     return (INT8, *(PrecisionConfig(f"int8, {_layers(mix)} in 16 bits", "int8", mix) for mix in mixes), FP16, FP32)
@@ -344,11 +344,6 @@ def _is_finite(classifier: Classifier) -> bool:
 
 def _in_time(latency: CandidateLatency, contract: Contract) -> bool:
     return contract.max_p99_ms is None or latency.p99_ms <= contract.max_p99_ms
-
-
-def _noise(layer: LayerSensitivity) -> float:
-    """Compute the energy of the noise that the layer alone adds to the logits, relative to the logits."""
-    return float(10.0 ** (-layer.only.sqnr_db / 10.0))
 
 
 def _layers(names: Sequence[str]) -> str:

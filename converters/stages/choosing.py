@@ -91,4 +91,5 @@ def _calibration(record: CalibrationRecord | None, chosen: PrecisionConfig) -> C
         return None
     if not chosen.float_layers:
         return record
-    return replace(record, recipe=f"{record.recipe}; in floating point again: {', '.join(chosen.float_layers)}")
+    recipe = f"{record.recipe}; in floating point again: {', '.join(chosen.float_layers)}"
+    return replace(record, recipe=recipe, float_layers=(*record.float_layers, *chosen.float_layers), gap_db=None)

@@ -105,7 +105,8 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
     del model  # its weights are in the graph now; calibration needs the memory
     material = Material(full.graph, card, probes.frames, probes.golden, photos)
     mended = backend.mend(material, request.precision, progress)
-    full, material = replace(full, graph=mended.graph), replace(material, graph=mended.graph)
+    full = replace(full, graph=mended.graph)
+    material = replace(material, graph=mended.graph, half_logits=mended.half_logits)
     reduced = backend.reduce(material, request.precision, progress)
     calibration = () if photos is None else photos.files
     return Draft(

@@ -66,12 +66,17 @@ class CalibrationRecord:
         skipped: names of files that could not be read.
         sha256: hash of the names and contents of the used images, in order.
         recipe: name of the quantizer and its settings.
+        float_layers: names of the layers that are in 16 bits, because int8 would lose too much there.
+        gap_db: SQNR of the logits with all layers in bfloat16, less the SQNR of the quantized graph; None where
+            ``auto`` chose layers afterwards, and in bundles of older versions.
     """
 
     images: int
     skipped: tuple[str, ...]
     sha256: str
     recipe: str
+    float_layers: tuple[str, ...] = ()
+    gap_db: float | None = None
 
 
 @dataclass(frozen=True)

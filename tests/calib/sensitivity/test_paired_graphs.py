@@ -11,6 +11,7 @@ import pytest
 
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, mixed, pair_graphs
+from vitedge.converters.precision import half_weights
 from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
 
@@ -102,3 +103,25 @@ def test_graphs_that_are_no_pair(pair: PairedGraphs) -> None:
         pair_graphs(graphs.block(depth=3), pair.quantized)
     with pytest.raises(ConversionError, match="quantizes no layer"):
         pair_graphs(pair.full, pair.full)
+
+
+def test_constants_that_one_graph_stores_in_16_bits_are_the_same(images: graphs.Frames) -> None:
+    weights = {name: graphs.weights(graphs.WIDTH, graphs.WIDTH, seed=seed) for seed, name in enumerate("abc")}
+    full = graphs.model(
+        "placed = Add(x, positions) wide = MatMul(placed, a) hidden = MatMul(wide, b) logits = MatMul(hidden, c)",
+        positions=graphs.weights(graphs.TOKENS, graphs.WIDTH),
+        **weights,
+    )
+    quantized = quantize(full, images).graph
+    pair = pair_graphs(full, half_weights(quantized))
+    (layer,) = [each for each in pair.layers if each.result == "wide"]
+    assert layer.full.inputs == layer.quantized.inputs == ("placed",)
+    (reference,), (found,) = graphs.answers(full, images), graphs.answers(mixed(pair, [layer.name]), images)
+    assert sqnr_db(reference, found) > 50  # the last layers keep their 16-bit weights
+    other = onnx.ModelProto()
+    other.CopyFrom(quantized)
+    (positions,) = [each for each in other.graph.initializer if each.name == "positions"]
+    moved = onnx.numpy_helper.to_array(positions) * np.float32(1.01)
+    positions.CopyFrom(onnx.numpy_helper.from_array(moved, "positions"))
+    (layer,) = [each for each in pair_graphs(full, half_weights(other)).layers if each.result == "wide"]
+    assert layer.quantized.inputs != ("placed",)

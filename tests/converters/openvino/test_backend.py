@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
+from vitedge.calib.data.dataset import CalibrationImages
 from vitedge.converters.backends import Material
 from vitedge.converters.openvino import backend
 from vitedge.converters.openvino.backend import check_operators, model_info, write_ir
@@ -204,3 +205,22 @@ def test_a_processor_without_vnni_is_told_before_the_calibration(
     with pytest.raises(CalibrationError, match=f"{int(warned)} warnings"):
         backend.reduce(cast(Material, None), "int8", Steps())
     assert all(each.startswith("warning: this processor has no VNNI or AMX") for each in said)
+
+
+def test_the_weights_that_int8_leaves_in_floating_point_take_half_the_room(
+    small_graph: Rewritten, small_model: TorchModel, frames: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    photos = CalibrationImages(frames, (), (), "")
+    material = Material(small_graph.graph, small_model.card, frames, frames, photos)
+    reduced = backend.reduce(material, "int8", Silent())
+    onnx.save(reduced.graph, tmp_path / "model.onnx")
+    matrices = [each for each in _parameters(tmp_path) if each.ndim >= 2]
+    assert matrices
+    assert {each.dtype for each in matrices} == {np.dtype(np.float16)}
+    write_ir(tmp_path / "model.onnx", tmp_path / "ir" / "model.xml", small_model.card, "int8")
+    stored = openvino.Core().read_model(tmp_path / "ir" / "model.xml").get_ordered_ops()
+    constants = [each for each in stored if each.get_type_name() == "Constant"]
+    full = [each for each in constants if each.get_element_type() == openvino.Type.f32 and len(each.shape) > 1]
+    assert all(np.prod(each.shape) == max(each.shape) for each in full)  # scales and biases alone
+    assert reduced.calibration is not None
+    assert reduced.calibration.gap_db is not None

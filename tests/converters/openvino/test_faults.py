@@ -170,6 +170,15 @@ def test_a_right_engine_leaves_the_graph_as_it_is(small_graph: Any) -> None:
     assert mended.workarounds == ()
 
 
+@pytest.mark.skipif(native_float(openvino.Core()) != "bf16", reason="this CPU does not compute in bfloat16")
+def test_the_logits_in_bfloat16_are_of_the_mended_graph(small_graph: Any) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    half = work_around(small_graph.graph, frames, graphs.PHOTOS, "int8", Silent()).half_logits
+    assert half is not None
+    assert 25 < sqnr_db(graph_logits(small_graph.graph, frames, graphs.PHOTOS), half) < 70
+    assert work_around(small_graph.graph, frames, graphs.PHOTOS, "fp32", Silent()).half_logits is None
+
+
 def test_a_fault_that_no_form_mends_names_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "FORMS", ())
     graph = table()["pooling that counts padding"].graph()

@@ -1,0 +1,198 @@
+"""A limit for the noise of int8: layers that add too much of it to the logits stay in 16 bits.
+
+    FP32 graph ─▶ logits ─────────────┐
+       └ in bfloat16 ─▶ logits ───────┼─▶ gap in dB ─▶ within the limit: the Q/DQ graph as it is
+    Q/DQ graph ─▶ logits ─────────────┘             └▶ above it: noise of each layer alone ─▶ mixed graph
+
+The gap is the SQNR of 16 bits less the SQNR of int8. Networks amplify noise, whatever makes it: those with random
+weights a hundred times as much as trained ones. The gap cancels the amplification, so that it compares networks. It is
+measured against bfloat16 everywhere, although some engines compute in float16, which leaves 18 dB more: 8 bits cannot
+follow there. A healthy network pays for one pass over a few images, and for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, PairedLayer, mixed, pair_graphs
+from vitedge.calib.sensitivity.result import LayerNoise, by_noise_per_product, relative_noise
+from vitedge.calib.sensitivity.sensitivity import Floats, logits_of, measure_noise
+from vitedge.graph.rounding import rounded
+from vitedge.graph.values import bodies
+from vitedge.metrics import sqnr_db
+from vitedge.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST_GAP_DB = 8.0
+"""Largest gap that is left alone: six times the noise of 16 bits. Engines fuse operators and round otherwise than the
+graph says, which leaves up to 2 dB more in their own results. A healthy int8, such as DeiT-Tiny's, has 6.5 dB."""
+
+MOST_PRODUCTS = 0.25
+"""Largest share of the multiply-accumulates that goes back to 16 bits. They take about twice as long there, so that a
+quarter of them costs a quarter of the time of all. ``fp16`` serves a network better that needs more."""
+
+MEASURED_FRAMES = 8
+"""Frames that the layers are measured on, each alone; the graph that comes out is measured on all."""
+
+ROUNDS = 3
+"""How often layers are chosen. Noise of layers alone does not quite add up to the noise of all, which is measured."""
+
+
+@dataclass(frozen=True)
+class LimitedNoise:
+    """A quantized graph whose noise was compared with the noise of 16 bits.
+
+    Attributes:
+        graph: with Q/DQ.
+        gap_db: SQNR of the logits in bfloat16, less the SQNR of ``graph`` with the rest in bfloat16.
+        float_layers: names of the layers that stay in 16 bits, those with most noise for each product first.
+        share: of the multiply-accumulates of all quantized layers, 0…1, that are in 16 bits.
+        gap_before_db: the gap with all layers in int8.
+    """
+
+    graph: onnx.ModelProto
+    gap_db: float
+    float_layers: tuple[str, ...]
+    share: float
+    gap_before_db: float
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Lines that say which layers stay in 16 bits, and whether a gap remains; none where int8 is healthy."""
+        lines = []
+        if self.float_layers:
+            lines.append(
+                f"in 16 bits stay {len(self.float_layers)} layers, with {100 * self.share:.0f} % of the products: "
+                f"{', '.join(self.float_layers)}. int8 is {self.gap_db:.1f} dB behind 16 bits, instead of "
+                f"{self.gap_before_db:.1f}"
+            )
+        if self.gap_db > LARGEST_GAP_DB:
+            lines.append(
+                f"warning: int8 is {self.gap_db:.1f} dB behind 16 bits. precision='auto' finds out whether it is good "
+                "enough, precision='fp16' loses less"
+            )
+        return tuple(lines)
+
+
+def limit_noise(
+    full: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    frames: NDArray[np.uint8],
+    progress: Progress = Silent(),  # noqa: B008
+    *,
+    half_logits: Floats | None = None,
+) -> LimitedNoise:
+    """Leave layers in floating point until int8 is at most ``LARGEST_GAP_DB`` behind bfloat16.
+
+    Args:
+        full: FP32; uint8 ``frame`` in, ``logits`` out.
+        quantized: with Q/DQ, made from it.
+        frames: ``(N,H,W,3)`` uint8, preprocessed; a few.
+        progress: told of the layers, if there are any.
+        half_logits: ``(N, classes)``, what the engine makes of the frames in bfloat16; None to round every value, which
+            leaves up to 4 dB less, because engines fuse operators.
+
+    Returns:
+        The quantized graph itself where the gap is small enough. Otherwise the fewest products that close the gap are
+        back in floating point, ``MOST_PRODUCTS`` at most: the gap may remain.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run a graph.
+    """
+    meter = _Meter.of(full, frames, half_logits)
+    before = meter.gap_db(quantized)
+    if before <= LARGEST_GAP_DB:
+        return LimitedNoise(quantized, before, (), 0.0, before)
+    pair = pair_graphs(full, quantized)
+    progress.step(f"int8 is {before:.1f} dB behind 16 bits: measuring the noise of each of {len(pair.layers)} layers")
+    layers = by_noise_per_product(measure_noise(pair, frames[:MEASURED_FRAMES], progress))
+    names, graph = _mix(pair, layers, meter)
+    share = _products([each for each in layers if each.name in names]) / _products(layers)
+    return LimitedNoise(graph, meter.gap_db(graph), names, share, before)
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """Measures the noise of graphs, as energy in the logits relative to the energy of the logits.
+
+    Attributes:
+        reference: logits of the FP32 graph.
+        frames: to measure on.
+        half: noise of 16 bits.
+    """
+
+    reference: Floats
+    frames: NDArray[np.uint8]
+    half: float
+
+    @classmethod
+    def of(cls, full: onnx.ModelProto, frames: NDArray[np.uint8], half_logits: Floats | None) -> _Meter:
+        reference = logits_of(ir.from_proto(full), frames)
+        if half_logits is None:
+            half_logits = logits_of(ir.from_proto(rounded(full, "bf16")), frames)
+        return cls(reference, frames, relative_noise(sqnr_db(reference, half_logits)))
+
+    @property
+    def allowed(self) -> float:
+        """The noise of quantizers that leaves a gap of ``LARGEST_GAP_DB``."""
+        return self.half * (relative_noise(-LARGEST_GAP_DB) - 1)
+
+    def noise(self, graph: onnx.ModelProto) -> float:
+        """Measure the noise of a graph's quantizers."""
+        return relative_noise(sqnr_db(self.reference, logits_of(ir.from_proto(graph), self.frames)))
+
+    def gap_db(self, graph: onnx.ModelProto) -> float:
+        """Return the gap of a graph, whose engine adds the noise of 16 bits to the noise of the quantizers."""
+        return float(10 * np.log10((self.noise(graph) + self.half) / self.half))
+
+
+def _mix(pair: PairedGraphs, layers: Sequence[LayerNoise], meter: _Meter) -> tuple[tuple[str, ...], onnx.ModelProto]:
+    """Choose layers for 16 bits until the measured noise is allowed, or no more of them fit; return the mixed graph."""
+    target, fixed = meter.allowed, {layer.name for layer in pair.layers if _is_in_branch(layer)}
+    for _ in range(ROUNDS):
+        names = _noisiest(layers, target, fixed)
+        graph = mixed(pair, names)
+        noise = meter.noise(graph)
+        if noise <= meter.allowed:
+            break
+        target = meter.allowed / noise * sum(layer.noise for layer in layers if layer.name not in names)
+    return names, graph
+
+
+def _is_in_branch(layer: PairedLayer) -> bool:
+    """Decide whether a branch or a loop computes what the layer reads: ``mixed`` cannot copy those."""
+    return any(True for node in layer.full.nodes for _ in bodies(node))
+
+
+def _noisiest(layers: Sequence[LayerNoise], allowed: float, fixed: Collection[str]) -> tuple[str, ...]:
+    """Take layers from the first on until the others are within what is allowed.
+
+    Args:
+        layers: in the order in which they are taken.
+        allowed: noise of those that are not taken.
+        fixed: names of layers that cannot be taken.
+
+    Returns:
+        Names; a layer that would exceed ``MOST_PRODUCTS`` is left out, and smaller ones behind it are not.
+    """
+    left, room = sum(layer.noise for layer in layers), MOST_PRODUCTS * _products(layers)
+    names = []
+    for layer in layers:
+        if left <= allowed:
+            break
+        if layer.multiplications <= room and layer.name not in fixed:
+            names.append(layer.name)
+            left, room = left - layer.noise, room - layer.multiplications
+    return tuple(names)
+
+
+def _products(layers: Sequence[LayerNoise]) -> int:
+    return sum(layer.multiplications for layer in layers)
