@@ -34,7 +34,7 @@ def serve(request: dict[str, Any], folder: Path) -> Any:  # noqa: ARG001
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise EngineError(
-            f"OpenVINO {openvino.__version__} cannot compile {request['name']}: {lines[-1].strip()}",
+            f"OpenVINO {openvino.__version__.partition('-')[0]} cannot compile {request['name']}: {lines[-1].strip()}",
             expected="an IR with its .bin beside it, or an ONNX file; its weights may lie in files of the same name",
         ) from error
     return encode(audit)

@@ -139,7 +139,8 @@ def kernels_of(runtime_model: Any) -> dict[str, Kernel]:
 
 
 def _precision(type_name: str) -> str:
-    return _PRECISIONS.get(type_name, UNKNOWN)
+    """Return the name of a type; types that no layer computes in, such as ``i64``, keep OpenVINO's."""
+    return _PRECISIONS.get(type_name, type_name or UNKNOWN)
 
 
 def _profile(compiled: Any) -> tuple[dict[str, float], int]:

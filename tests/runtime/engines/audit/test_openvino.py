@@ -160,6 +160,7 @@ def test_an_operator_that_holds_several_products_does_not_tell_their_precision()
     [
         ("Reorder", "jit_uni_f32", "fp32", "bf16", "precision switch"),
         ("Convert", "ref_I8", "int8", "fp32", "precision switch"),
+        ("Convert", "ref_i64", reader._precision("i64"), reader._precision("i32"), "precision switch"),
         ("Reorder", "jit_uni_bf16", "bf16", "bf16", "layout change"),
         ("Split", "ref_bf16", "bf16", "bf16", "reference kernel"),
         ("MatMul", "brgemm_avx512_f32", "fp32", "fp32", "float32 kernel"),
