@@ -43,6 +43,10 @@ PACKAGES = ("vitedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf
 ROUNDS, CALLS = 8, 8
 SECONDS_A_MODEL = 900
 REFERENCE = "ONNX Runtime fp32"
+TUPLES = ("speedup_range", "float_layers")
+"""The fields of a conversion that JSON holds as lists."""
+LARGEST_GAP_DB = 10.0
+"""Target: no int8 is further behind 16 bits."""
 QUANTIZER = "vitedge"
 
 
@@ -62,6 +66,7 @@ class Conversion:
         speedup: ONNX Runtime's time for the fp32 graph over the engine's, median over the rounds.
         speedup_range: smallest and largest of the rounds.
         quantizer: whose int8 it is, if it is int8.
+        float_layers: names of the layers that int8 leaves in 16 bits.
     """
 
     failed: str = ""
@@ -75,6 +80,7 @@ class Conversion:
     speedup: float = 0.0
     speedup_range: tuple[float, float] = (0.0, 0.0)
     quantizer: str = ""
+    float_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ def converted(
         megabytes=round(bundle.size_bytes / 1e6, 2),
         ran_in=ran.effective if ran.effective == ran.rest else f"{ran.effective}, rest {ran.rest}",
         quantizer="" if calibration is None else calibration.recipe.split(":")[0],
+        float_layers=() if calibration is None else calibration.float_layers,
         source_sqnr_db=round(verified.fp32_against_source.sqnr_db, 1),
         sqnr_db=round(verified.precision_against_fp32.sqnr_db, 1),
         agreement=round(verified.precision_against_fp32.agreement, 2),
@@ -224,7 +231,7 @@ def blank_row(listed: Listed) -> Row:
 def row_from(value: Mapping[str, Any]) -> Row:
     """A row as JSON holds it."""
     conversions = {
-        name: Conversion(**{**each, "speedup_range": tuple(each["speedup_range"])})
+        name: Conversion(**{**each, **{key: tuple(each[key]) for key in TUPLES if key in each}})
         for name, each in value["conversions"].items()
     }
     return Row(**{**value, "input_size": tuple(value["input_size"]), "conversions": conversions})
@@ -288,11 +295,33 @@ def cells(row: Row) -> list[str]:
         *counted,
         "" if full.failed else f"{full.source_sqnr_db:.0f}",
         *(fidelity(each) for each in (half, quantized)),
+        "" if (behind := gap_db(row)) is None else f"{behind:.1f}",
+        str(len(quantized.float_layers) or ""),
         *(faster(each) for each in (full, half, quantized)),
         *("" if each.failed else f"{each.megabytes:.1f}" for each in (full, quantized)),
         "" if quantized.failed else f"{quantized.seconds:.0f}",
         "; ".join(f"{precision}: {reason}" for reason, precision in reasons.items()).replace("|", "\\|"),
     ]
+
+
+def gap_db(row: Row) -> float | None:
+    """Return how far int8 is behind 16 bits: the difference of their SQNR against the FP32 graph."""
+    half, quantized = row.conversions["fp16"], row.conversions["int8"]
+    return None if half.failed or quantized.failed else half.sqnr_db - quantized.sqnr_db
+
+
+def wide_gaps(rows: Sequence[Row]) -> str:
+    """Name the rows whose gap is above the target."""
+    wide = [f"`{row.name}` {gap:.1f}" for row in rows if (gap := gap_db(row)) is not None and gap > LARGEST_GAP_DB]
+    limit = f"{LARGEST_GAP_DB:.0f} dB"
+    return f"Gaps above {limit}: {', '.join(wide)}." if wide else f"No gap is above {limit}."
+
+
+def kept_layers(rows: Sequence[Row]) -> list[str]:
+    """Name the layers that int8 leaves in 16 bits, for each row that has some."""
+    found = {row.name: row.conversions["int8"].float_layers for row in rows}
+    lines = [f"- `{name}`: {', '.join(layers)}" for name, layers in found.items() if layers]
+    return ["## Layers that int8 leaves in 16 bits", "", *lines, ""] if lines else []
 
 
 def fidelity(found: Conversion) -> str:
@@ -313,6 +342,8 @@ HEADINGS = (
     "fp32 graph, dB",
     "fp16",
     "int8",
+    "gap, dB",
+    "16-bit layers",
     "fp32 speed-up",
     "fp16 speed-up",
     "int8 speed-up",
@@ -357,20 +388,23 @@ def page(report: Mapping[str, Any]) -> str:
         "- *fp32 graph, dB*: the FP32 graph against PyTorch, SQNR of the logits; 80 dB is float32's own rounding.",
         f"- *fp16*, *int8*: the compiled engine against the FP32 graph on the {report['images']} photos that int8 was "
         "calibrated on: SQNR and share of equal top-1.",
+        "- *gap, dB*: how far int8 is behind fp16, the difference of their SQNR; *16-bit layers*: how many layers int8 "
+        "leaves in 16 bits because they would widen it (`docs/quantization.md`).",
         "- *speed-up*: how many times faster than ONNX Runtime in fp32 on the same rewritten graph; median of "
         f"{ROUNDS} rounds in turns (smallest-largest).",
-        "- *int8 s*: seconds that the conversion took; with random weights ranges are tried on one image instead of up "
-        "to 16, so that a trained model of the size takes longer.",
+        "- *int8 s*: seconds that the conversion took.",
         "",
         "Only the models under *trained* have weights from training. The others have random weights, whose SQNR and "
-        "agreement say nothing about accuracy: networks with BatchNorm and random weights amplify any noise. What "
-        "their rows show is that the family converts exactly in FP32, runs in each precision, and how fast.",
+        "agreement alone say nothing about accuracy: networks with BatchNorm and random weights amplify any noise. The "
+        "gap cancels most of it, because the same network amplifies the noise of 16 bits.",
+        "",
+        wide_gaps(rows),
         "",
     ]
     for family, group in by_family(rows):
         lines += [f"## {family}", "", f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
         lines += [f"| {' | '.join(cells(row))} |" for row in group] + [""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *kept_layers(rows)])
 
 
 def packaged(report: Mapping[str, Any]) -> dict[str, Any]:

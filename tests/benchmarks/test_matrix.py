@@ -110,6 +110,24 @@ def test_a_model_that_fails_keeps_its_row_with_the_reason(matrix: Any, row: Any,
     assert "2 of 3 conversions succeeded. Not run yet: `vit_flowers`" in text
 
 
+def test_the_gap_is_a_column_and_layers_in_16_bits_are_named(matrix: Any, row: Any, tmp_path: Path) -> None:
+    behind = replace(row.conversions["fp16"], sqnr_db=27.9, float_layers=("blocks.0.mlp.fc1", "blocks.3.mlp.fc2"))
+    quantized = replace(row, conversions={**row.conversions, "int8": behind})
+    matrix.write_rows(tmp_path / "matrix.json", [quantized], 16)
+    assert matrix.read_rows(tmp_path / "matrix.json") == [quantized]
+    text = matrix.page(json.loads((tmp_path / "matrix.json").read_text()))
+    (line,) = [each for each in text.splitlines() if each.startswith(f"| `{row.name}`")]
+    columns = dict(zip(matrix.HEADINGS, (each.strip() for each in line.strip("|").split("|")), strict=True))
+    assert columns["gap, dB"] == "10.3"
+    assert columns["16-bit layers"] == "2"
+    assert f"Gaps above 10 dB: `{row.name}` 10.3." in text
+    assert f"- `{row.name}`: blocks.0.mlp.fc1, blocks.3.mlp.fc2" in text
+    near = replace(quantized, conversions={**quantized.conversions, "int8": replace(behind, sqnr_db=28.3)})
+    assert matrix.wide_gaps([near, row]) == "No gap is above 10 dB."
+    assert matrix.gap_db(row) is None
+    assert matrix.kept_layers([row]) == []
+
+
 def test_a_process_that_dies_leaves_a_row(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = matrix.FAMILIES[0]
     monkeypatch.setattr(matrix, "__file__", "/nowhere.py")
