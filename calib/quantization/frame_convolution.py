@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import INPUT_NAME
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.quantization.gptq import gptq_round
+from vitedge.calib.quantization.grid import INT8
 from vitedge.calib.quantization.im2col import im2col, supports_im2col
 from vitedge.graph.edit import add_tensor, drop_unused, set_constant
 from vitedge.graph.values import constant_array, is_read_once, producer_of
@@ -99,7 +100,7 @@ def _int8_weight(
     """The int8 weights, their scales and zero points; and what rounding took from the weights."""
     weight = _array(conv.inputs[1])
     flat = weight.reshape(len(weight), -1).astype(np.float64)
-    scales = weight_scales(flat)
+    scales = weight_scales(flat, INT8)
     levels = _levels(conv, flat, scales, weight.shape, frames - mean.astype(np.float32)).reshape(weight.shape)
     rounding = np.asarray(weight - levels * scales.reshape(-1, 1, 1, 1), dtype=np.float32)
     scales = (scales / FRAME_SCALE).astype(np.float32)
@@ -115,13 +116,13 @@ def _levels(
     frames: NDArray[np.float32],
 ) -> NDArray[np.int8]:
     if not supports_im2col(conv, shape) or shape[1] != frames.shape[-1]:
-        return round_weights(weight, scales)
+        return round_weights(weight, scales, INT8)
     planes = frames.transpose(0, 3, 1, 2)
     gram = np.zeros([weight.shape[1]] * 2)
     for each in planes:
         rows = im2col(conv, shape, each[np.newaxis])[0]
         gram += rows.T @ rows
-    return gptq_round(weight, scales, gram)
+    return gptq_round(weight, scales, gram, INT8)
 
 
 def _correct_bias(

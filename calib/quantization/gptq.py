@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.affine import WEIGHT_LEVELS, round_weights
+from vitedge.calib.quantization.affine import Levels, round_weights
+from vitedge.calib.quantization.grid import Grid
 from vitedge.calib.quantization.im2col import im2col, supports_im2col
 from vitedge.calib.quantization.layerwise import Values
 from vitedge.calib.quantization.parallel import parallel_map
@@ -22,8 +23,8 @@ DAMPING = 0.01
 
 
 def round_layer(
-    layer: Layer, weight: NDArray[np.float64], scales: NDArray[np.float32], images: Sequence[Values]
-) -> NDArray[np.int8]:
+    layer: Layer, weight: NDArray[np.float64], scales: NDArray[np.float32], images: Sequence[Values], grid: Grid
+) -> Levels:
     """Round a layer's weights, ``(out, in / groups · kernel)``.
 
     A convolution that im2col does not know is rounded to the nearest levels.
@@ -33,12 +34,13 @@ def round_layer(
         weight: to round, of the shape of the levels.
         scales: of the output channels, ``(out,)``.
         images: the values of each, among them the layer's data.
+        grid: the levels.
     """
     if layer.operator == "Conv" and not supports_im2col(layer.node, layer.weight_shape):
-        return round_weights(weight, scales)
+        return round_weights(weight, scales, grid)
     grams = _grams(layer, images)
     groups = zip(np.split(weight, len(grams)), np.split(scales, len(grams)), grams, strict=True)
-    return np.concatenate([gptq_round(*group) for group in groups])
+    return np.concatenate([gptq_round(*group, grid) for group in groups])
 
 
 def _grams(layer: Layer, images: Sequence[Values]) -> NDArray[np.float64]:
@@ -53,7 +55,9 @@ def _grams(layer: Layer, images: Sequence[Values]) -> NDArray[np.float64]:
     return sum(parallel_map(gram, images), start=np.zeros(()))
 
 
-def gptq_round(weight: NDArray[np.float64], scales: NDArray[np.float32], gram: NDArray[np.float64]) -> NDArray[np.int8]:
+def gptq_round(
+    weight: NDArray[np.float64], scales: NDArray[np.float32], gram: NDArray[np.float64], grid: Grid
+) -> Levels:
     """Round weights to levels ``(out, in)`` whose errors cancel in the layer's output.
 
     Input channel by input channel, the error of rounding is handed on to the channels not rounded yet, in the way that
@@ -63,17 +67,18 @@ def gptq_round(weight: NDArray[np.float64], scales: NDArray[np.float32], gram: N
         weight: ``(out, in)``.
         scales: of the output channels, ``(out,)``.
         gram: ``XᵀX`` of the layer's inputs, ``(in, in)``.
+        grid: the levels.
     """
     order = np.argsort(-np.diag(gram), kind="stable")
     inverse = _inverse_factor(gram[np.ix_(order, order)])
     left, steps = weight[:, order].T.copy(), scales.astype(np.float64)
-    levels = np.empty(left.shape, np.int8)
+    levels = np.empty_like(left)
     for channel, row in enumerate(inverse):
-        levels[channel] = np.clip(np.rint(left[channel] / steps), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+        levels[channel] = grid.nearest(left[channel] / steps)
         error = (left[channel] - levels[channel] * steps) / row[channel]
         left[channel + 1 :] -= np.outer(row[channel + 1 :], error)
-    restored = np.empty_like(levels)
-    restored[order] = levels
+    restored = np.empty(levels.shape, grid.dtype)
+    restored[order] = levels.astype(grid.dtype)
     return np.ascontiguousarray(restored.T)
 
 

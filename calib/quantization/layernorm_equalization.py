@@ -16,7 +16,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantization.affine import (
+    Quantizer,
+    Scheme,
+    activation_quantizer,
+    dequantized,
+    round_weights,
+    weight_scales,
+)
 from vitedge.graph.channels import ZERO, Channels, Reading, input_columns, numbered, trace
 from vitedge.graph.edit import drop_input, set_constant
 from vitedge.graph.layers import Layer
@@ -49,6 +56,10 @@ class Equalization:
         """Equalize values with the channels on the last axis."""
         return np.asarray((values - self.shift) / self.scale, dtype=np.float32)
 
+    def undone(self, values: Floats) -> Floats:
+        """Give the values that were equalized, with the channels on the last axis."""
+        return np.asarray(values * self.scale + self.shift, dtype=np.float32)
+
     def of(self, columns: NDArray[np.intp]) -> Equalization:
         """Return the equalization of columns that hold copies of the channels, ``(columns,)``."""
         return Equalization(self.shift[columns], self.scale[columns])
@@ -69,18 +80,22 @@ class Equalization:
         return activation_quantizer(float(lows.min()), float(highs.max()), scheme)
 
 
-def equalizations(low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool = True) -> Iterator[Equalization]:
-    """Give the candidates: no equalization, and every strength with and without a shift to the middle of each channel.
+def equalizations(
+    low: Doubles, high: Doubles, weight: Doubles, *, shifted: bool = True, centre: Doubles | None = None
+) -> Iterator[Equalization]:
+    """Give the candidates: no equalization, and every strength with and without a shift.
 
     Args:
         low: smallest value of each channel, ``(channels,)``.
         high: largest.
         weight: of all readers, ``(out, channels)``.
         shifted: try a shift.
+        centre: the shift, ``(channels,)``; by default the middle of each channel's range.
     """
     zeros, peaks = np.zeros(len(low)), np.abs(weight).max(axis=0)
+    middle = (low + high) / 2 if centre is None else centre
     yield Equalization(zeros, np.ones(len(low)))
-    for shift in (zeros, (low + high) / 2)[: 1 + shifted]:
+    for shift in (zeros, middle)[: 1 + shifted]:
         reach = np.maximum(np.abs(low - shift), np.abs(high - shift))
         for strength in STRENGTHS:
             scale = without_dead(reach) ** strength / without_dead(peaks) ** (1 - strength)
@@ -95,6 +110,7 @@ def best_equalization(
     scheme: Scheme,
     *,
     shifted: bool = True,
+    centre: Doubles | None = None,
     groups: int = 1,
 ) -> tuple[Equalization, Quantizer]:
     """Choose the equalization with the smallest squared error of the readers' outputs, inputs and weights quantized.
@@ -106,8 +122,10 @@ def best_equalization(
         weight: of all readers, ``(out / groups, channels)``; those of a channel's own group.
         scheme: the kind of quantizer.
         shifted: try a shift of the channels, too.
+        centre: the shift, ``(channels,)``; by default the middle of each channel's range.
         groups: of channels; each output sums over the channels of one group.
     """
+    grid = scheme.weight_grid
     columns = _by_group(weight, groups).transpose(0, 2, 1)
     reference = _by_group(rows, groups) @ columns.astype(np.float32)
     reference -= reference.mean(axis=1, keepdims=True)
@@ -115,15 +133,15 @@ def best_equalization(
     def error(candidate: Equalization) -> float:
         scaled = _by_group(weight * candidate.scale, groups)
         flat = scaled.reshape(-1, scaled.shape[-1])
-        scales = weight_scales(flat)
-        rounded = (round_weights(flat, scales) * scales[:, None]).reshape(scaled.shape)
+        scales = weight_scales(flat, grid)
+        rounded = dequantized(round_weights(flat, scales, grid), scales).reshape(scaled.shape)
         outputs = _by_group(candidate.quantizer(low, high, scheme)(candidate(rows)), groups) @ rounded.transpose(
             0, 2, 1
         )
         outputs -= outputs.mean(axis=1, keepdims=True)  # the bias takes up the mean
         return float(np.square(outputs - reference, dtype=np.float64).sum())
 
-    best = min(equalizations(low, high, weight, shifted=shifted), key=error)
+    best = min(equalizations(low, high, weight, shifted=shifted, centre=centre), key=error)
     return best, best.quantizer(low, high, scheme)
 
 

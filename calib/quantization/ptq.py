@@ -7,6 +7,8 @@
 
 Weights are symmetric int8 with a scale for each output channel, activations have one scale a tensor, with factors of
 the channels before it where a convolution or an MLP's second layer reads it. Each step has its module, which says why.
+With ``Scheme.FLOAT8`` all steps search on the grid of float8 instead. Its levels are as fine for small channels as for
+large ones, so the channels of an activation function's results are not scaled but centred.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observer_cache import observe_once
 from vitedge.calib.quantization.observers import Observed
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
-from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, insert_qdq
+from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
 from vitedge.calib.quantization.range_estimators import Histogram
-from vitedge.calib.quantization.range_search import best_quantizer
+from vitedge.calib.quantization.range_search import best_by_outputs, best_quantizer
 from vitedge.calib.quantization.search_budget import SearchBudget, budget_for, multiply_accumulates
 from vitedge.calib.quantization.smoothquant import best_smoothing
 from vitedge.errors import CalibrationError, ConversionError, UsageError, did_you_mean
@@ -53,6 +55,8 @@ from vitedge.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import onnx
+
+Floats = NDArray[np.float32]
 
 LAYERWISE_IMAGES = 64
 """How many images run layer by layer; ranges are observed on all."""
@@ -82,14 +86,14 @@ def quantize(
     budget: SearchBudget | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> QuantizedGraph:
-    """Quantize a graph to int8.
+    """Quantize a graph to 8 bits.
 
     Args:
         graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` out. It is not changed.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         scheme: of activations. Asymmetric is what OpenVINO multiplies fastest; the first convolution becomes int8 as
             well then: a frame is uint8. TensorRT demands zero points of 0: shifted, where an activation function makes
-            the tensor and no convolution pads it, and symmetric elsewhere.
+            the tensor and no convolution pads it, and symmetric elsewhere. Float8 for TensorRT as well; weights follow.
         keep_float: names of layers (``Layer.name``) that stay in floating point.
         budget: how thoroughly ranges are searched; by default as the size of the network allows.
         progress: told of every image that is observed, and of every layer.
@@ -151,10 +155,11 @@ class _Quantization:
         self._all_readers, self._int8_readers = readers_by_data(layers), readers_by_data(chosen)
         self._tensors = {layer: layer.data for layer in layers}  # layers will read quantized tensors instead
         self._factors: dict[ir.Value, NDArray[np.float32]] = {}
+        self._centres: dict[ir.Value, NDArray[np.float32]] = {}
         self._layers = frozenset(layers)
         self._equalized: dict[ir.Node, tuple[ReadNorm, Equalization]] = {}
-        self.data: dict[Layer, Int8Data] = {}
-        self.weights: dict[Layer, Int8Weight] = {}
+        self.data: dict[Layer, QuantizedData] = {}
+        self.weights: dict[Layer, QuantizedWeight] = {}
 
     def decide(self, progress: Progress) -> None:
         """Quantize the data and the weights of every chosen layer, in the graph's order."""
@@ -168,10 +173,14 @@ class _Quantization:
     def recipe(self, images: int, first_convolution: bool) -> str:
         """Describe the steps that were taken."""
         layers = f"{len(self.weights)} layers{' and the first convolution' if first_convolution else ''}"
+        float8 = self._scheme is Scheme.FLOAT8
+        others = (
+            f"{len(self._centres)} other tensors centred" if float8 else f"{len(self._factors)} other tensors scaled"
+        )
         return (
-            f"vitedge: {layers} int8, weights per channel, "
+            f"vitedge: {layers} {self._scheme.value if float8 else 'int8'}, weights per channel, "
             f"activations {self._scheme.value}; {len(self._equalized)} LayerNormalizations equalized, "
-            f"{len(self._factors)} other tensors scaled by channel, their ranges by the outputs of "
+            f"{others} by channel, their ranges by the outputs of "
             f"{min(images, self._budget.images)} images; rounding and biases corrected on "
             f"{min(images, LAYERWISE_IMAGES)}"
         )
@@ -188,11 +197,15 @@ class _Quantization:
         elif self._may_smooth(tensor, readers):
             quantizer = self._smooth(tensor, readers)
         else:
-            if self._may_equalize_convolutions(tensor, readers):
+            if self._may_centre(tensor, readers):
+                self._centre(tensor, readers)
+            elif self._may_equalize_convolutions(tensor, readers):
                 self._equalize_convolutions(tensor, readers)
             quantizer = self._search_range(tensor, readers)
         self._run.derive(str(read.name), self._source(tensor), quantizer)
-        self.data[readers[0]] = Int8Data(tensor, read, quantizer, self._factors.get(tensor))
+        self.data[readers[0]] = QuantizedData(
+            tensor, read, quantizer, self._factors.get(tensor), self._centres.get(tensor)
+        )
 
     def _equalize_layernorm(self, tensor: ir.Value, readers: Sequence[Layer]) -> Quantizer | None:
         """Bring the channels of the LayerNormalization behind a tensor to one range, by its own scale and offset.
@@ -225,14 +238,38 @@ class _Quantization:
         if rows is None or low is None or high is None:
             return None
         weights = [by_channel(layer.weight_by_input(), each, norm.channels) for layer, each in norm.readers]
-        return best_equalization(
-            rows,
-            low.min(axis=0).astype(np.float64),
-            high.max(axis=0).astype(np.float64),
-            np.concatenate([weight for weight in weights if weight is not None]),
-            scheme,
-            shifted=norm.shiftable,
-        )[0]
+        centres = [None, rows.mean(axis=0, dtype=np.float64)] if scheme is Scheme.FLOAT8 and norm.shiftable else [None]
+        found = [
+            best_equalization(
+                rows,
+                low.min(axis=0).astype(np.float64),
+                high.max(axis=0).astype(np.float64),
+                np.concatenate([weight for weight in weights if weight is not None]),
+                scheme,
+                shifted=norm.shiftable,
+                centre=centre,
+            )
+            for centre in centres
+        ]
+        return found[self._best_by_outputs(tensor, axis, columns, found) if len(found) > 1 else 0][0]
+
+    def _best_by_outputs(
+        self,
+        tensor: ir.Value,
+        axis: int,
+        columns: NDArray[np.intp],
+        found: Sequence[tuple[Equalization, Quantizer]],
+    ) -> int:
+        """Find the equalization that leaves the network's outputs closest, with the tensor quantized; its position."""
+        images = min(self._budget.images, len(self._run.values))
+
+        def change(equalization: Equalization, quantizer: Quantizer, values: NDArray[np.float32]) -> Floats:
+            moved = np.moveaxis(values, axis, -1)
+            return np.moveaxis(equalization.undone(quantizer(equalization(moved))), -1, axis)
+
+        changes = [partial(change, equalization.of(columns), quantizer) for equalization, quantizer in found]
+        name, few = str(tensor.name), range(min(self._budget.first, images))
+        return best_by_outputs(self._run, name, name, changes, few, range(images))
 
     def _fold(self, norm: ReadNorm, equalization: Equalization) -> None:
         fold_equalization(self._model, norm, equalization)
@@ -245,7 +282,7 @@ class _Quantization:
     def _may_smooth(self, tensor: ir.Value, readers: Sequence[Layer]) -> bool:
         """Decide whether products alone read a tensor, and an activation function produces it, as in an MLP."""
         products = all(layer.operator != "Conv" for layer in readers)
-        return products and is_activation(tensor) and self._tried > 0
+        return self._scheme is not Scheme.FLOAT8 and products and is_activation(tensor) and self._tried > 0
 
     def _smooth(self, tensor: ir.Value, readers: Sequence[Layer]) -> Quantizer:
         """Bring the channels as close together as suits the network's outputs (SmoothQuant)."""
@@ -269,7 +306,22 @@ class _Quantization:
     def _may_equalize_convolutions(self, tensor: ir.Value, readers: Sequence[Layer]) -> bool:
         """Decide whether convolutions alone read a tensor, and the engine can fuse a multiplication of its channels."""
         convolutions = {layer.operator for layer in readers} == {"Conv"} and len({each.groups for each in readers}) == 1
-        return convolutions and fuses_channel_scaling(tensor)
+        return self._scheme is not Scheme.FLOAT8 and convolutions and fuses_channel_scaling(tensor)
+
+    def _may_centre(self, tensor: ir.Value, readers: Sequence[Layer]) -> bool:
+        """Decide whether a subtraction pays, and the engine can fuse it into an activation function."""
+        return self._scheme is Scheme.FLOAT8 and is_activation(tensor) and not any(layer.pads() for layer in readers)
+
+    def _centre(self, tensor: ir.Value, readers: Sequence[Layer]) -> None:
+        """Subtract the mean of each channel: the error of a float8 level grows with the value."""
+        axis, rank = readers[0].channel_axis, len(self._observed[str(tensor.name)].shape)
+        means = self._run.rows(str(tensor.name), axis).mean(axis=0, dtype=np.float64)
+        for layer in readers:
+            layer.replace_bias(self._model, layer.bias + layer.response(means))
+        centre = means.astype(np.float32).reshape(-1, *[1] * (rank - 1 - axis % rank))
+        self._centres[tensor] = centre
+        self._run.derive(self._source(tensor), str(tensor.name), lambda values: values - centre)
+        self._run.drop_unread(str(tensor.name))
 
     def _equalize_convolutions(self, tensor: ir.Value, readers: Sequence[Layer]) -> None:
         """Bring the channels to one range, by factors of their own."""
@@ -307,18 +359,25 @@ class _Quantization:
 
     def _source(self, tensor: ir.Value) -> str:
         """The name of a tensor as it is before its quantizer."""
+        if tensor in self._centres:
+            return f"{tensor.name}_centred"
         return f"{tensor.name}_scaled" if tensor in self._factors else str(tensor.name)
 
     def _histogram(self, tensor: ir.Value) -> Histogram:
-        """The histogram over all images; of scaled channels, over the images that run layer by layer."""
+        """The histogram over all images; of changed channels, over the images that run layer by layer."""
         seen = self._observed[str(tensor.name)]
-        if tensor not in self._factors:
+        if tensor in self._centres:
+            centre = self._centres[tensor].ravel()
+            ends = [seen.min_max.low - centre, seen.min_max.high - centre]
+        elif tensor in self._factors:
+            factors = self._factors[tensor].ravel()
+            ends = [seen.min_max.low * factors, seen.min_max.high * factors]
+        else:
             return seen.histogram
-        factors, found = self._factors[tensor].ravel(), seen.min_max
         histogram = Histogram()
         for values in self._run.values:
             histogram.add(values[self._source(tensor)])
-        histogram.add(np.concatenate([found.low * factors, found.high * factors]))
+        histogram.add(np.concatenate(ends))
         return histogram
 
     def _some_rows(self, tensor: ir.Value, axis: int) -> NDArray[np.float32]:
@@ -331,8 +390,9 @@ class _Quantization:
         """Round the weights, and have the bias take up what that and the quantized data add on average."""
         images, source = self._run.values, self._source(self._tensors[layer])
         weight = layer.weight_matrix
-        scales = weight_scales(weight)
-        rounded = Int8Weight(round_layer(layer, weight, scales, images), scales)
+        grid = self._scheme.weight_grid
+        scales = weight_scales(weight, grid)
+        rounded = QuantizedWeight(round_layer(layer, weight, scales, images, grid), scales)
         before = mean_output(self._model, layer, images, source)
         layer.set_weight(self._model, rounded.values)
         after = mean_output(self._model, layer, images, str(layer.data.name))

@@ -1,4 +1,4 @@
-"""Q/DQ insertion: a pair for each tensor that is read in int8, one DequantizeLinear for each int8 weight."""
+"""Q/DQ insertion: a pair for each tensor that layers read in 8 bits, one DequantizeLinear for each 8-bit weight."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.affine import Quantizer
+from vitedge.calib.quantization.affine import Levels, Quantizer, dequantized
 from vitedge.graph.edit import add_tensor, drop_unused
 from vitedge.graph.layers import Layer
 
 
 @dataclass(frozen=True)
-class Int8Weight:
+class QuantizedWeight:
     """Weights of a layer.
 
     Attributes:
@@ -23,39 +23,41 @@ class Int8Weight:
         scales: ``(out,)``; all zero points are 0.
     """
 
-    levels: NDArray[np.int8]
+    levels: Levels
     scales: NDArray[np.float32]
 
     @property
     def values(self) -> NDArray[np.float64]:
         """The dequantized weights, of the shape of the levels."""
-        return np.asarray(self.levels * self.scales[:, None], dtype=np.float64)
+        return dequantized(self.levels, self.scales).astype(np.float64)
 
 
 @dataclass(frozen=True)
-class Int8Data:
-    """A tensor that layers read in int8.
+class QuantizedData:
+    """A tensor that layers read in 8 bits.
 
     Attributes:
         data: the tensor.
         read: the quantized and dequantized one, which the layers read; no node produces it yet.
         quantizer: for all of it; the readers' biases take its shift back.
         factors: multiply its channels before, to broadcast; None for nothing.
+        centre: is subtracted from its channels before, to broadcast; the readers' biases hold it. None for nothing.
     """
 
     data: ir.Value
     read: ir.Value
     quantizer: Quantizer
     factors: NDArray[np.float32] | None = None
+    centre: NDArray[np.float32] | None = None
 
 
-def insert_qdq(model: ir.Model, data: Mapping[Layer, Int8Data], weights: Mapping[Layer, Int8Weight]) -> None:
+def insert_qdq(model: ir.Model, data: Mapping[Layer, QuantizedData], weights: Mapping[Layer, QuantizedWeight]) -> None:
     """Insert the quantizers.
 
     Args:
-        model: changed in place. Its layers read ``Int8Data.read`` already.
+        model: changed in place. Its layers read ``QuantizedData.read`` already.
         data: by the first layer that reads it.
-        weights: of every int8 layer, in the graph's order.
+        weights: of every quantized layer, in the graph's order.
     """
     shifts = {tensor.read: tensor.quantizer.shift for tensor in data.values()}
     for layer, weight in weights.items():
@@ -71,17 +73,21 @@ def insert_qdq(model: ir.Model, data: Mapping[Layer, Int8Data], weights: Mapping
         drop_unused(model, full)
 
 
-def _activation_nodes(graph: ir.Graph, tensor: Int8Data) -> list[ir.Node]:
-    kind, quantizer, name = np.int8 if tensor.quantizer.signed else np.uint8, tensor.quantizer, tensor.data.name
+def _activation_nodes(graph: ir.Graph, tensor: QuantizedData) -> list[ir.Node]:
+    quantizer, name = tensor.quantizer, tensor.data.name
     constants = [
         add_tensor(graph, f"{name}_scale", np.asarray(quantizer.scale, np.float32)),
-        add_tensor(graph, f"{name}_zero_point", np.asarray(quantizer.zero_point, kind)),
+        add_tensor(graph, f"{name}_zero_point", np.asarray(quantizer.zero_point, quantizer.grid.dtype)),
     ]
     nodes: list[ir.Node] = []
     source = tensor.data
     if tensor.factors is not None:
         factors = add_tensor(graph, f"{name}_factors", tensor.factors)
         nodes.append(_node("Mul", [source, factors], f"{name}_scaled", f"{name}_scale_channels"))
+        source = nodes[-1].outputs[0]
+    if tensor.centre is not None:
+        centre = add_tensor(graph, f"{name}_centre", tensor.centre)
+        nodes.append(_node("Sub", [source, centre], f"{name}_centred", f"{name}_subtract"))
         source = nodes[-1].outputs[0]
     if quantizer.shift:
         shift = add_tensor(graph, f"{name}_shift", np.asarray(quantizer.shift, np.float32))
@@ -93,12 +99,12 @@ def _activation_nodes(graph: ir.Graph, tensor: Int8Data) -> list[ir.Node]:
     return [*nodes, quantize, dequantize]
 
 
-def _weight_node(graph: ir.Graph, layer: Layer, weight: Int8Weight) -> ir.Node:
+def _weight_node(graph: ir.Graph, layer: Layer, weight: QuantizedWeight) -> ir.Node:
     name = layer.node.outputs[0].name
     constants = [
-        add_tensor(graph, f"{name}_weight_int8", layer.stored(weight.levels)),
+        add_tensor(graph, f"{name}_weight_{weight.levels.dtype.name}", layer.stored(weight.levels)),
         add_tensor(graph, f"{name}_weight_scale", weight.scales),
-        add_tensor(graph, f"{name}_weight_zero_point", np.zeros(len(weight.scales), np.int8)),
+        add_tensor(graph, f"{name}_weight_zero_point", np.zeros(len(weight.scales), weight.levels.dtype)),
     ]
     values = ir.val(f"{name}_weight_values")
     return ir.node(

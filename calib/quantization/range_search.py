@@ -27,10 +27,19 @@ CLIPS = 0.93 ** np.arange(1, 15)
 """Fractions of the largest magnitude that are tried, 0.93 to 0.36. The error is no smooth function of them: it matters
 which values near 0, where most of them lie, a level falls on."""
 
+FLOAT8_RANGES = 2.0 ** (-np.arange(1, 8) / 8)
+"""Parts of the range with its headroom; behind one octave the levels repeat."""
 
-def candidates(histogram: Histogram) -> tuple[Range, ...]:
-    """Give all ranges that are tried, each once; the range of all values comes first."""
+
+def candidates(histogram: Histogram, scheme: Scheme) -> tuple[Range, ...]:
+    """Give all ranges that are tried, each once; the range of all values comes first.
+
+    For float8 they differ in the levels that the values fall on, and in the room for larger values, from 4 to 2.2
+    times the largest: nothing is clipped, because a float8 level is as fine for a small value as for a large one.
+    """
     whole = min_max(histogram)
+    if scheme is Scheme.FLOAT8:
+        return (whole, *(whole.clipped(float(each)) for each in FLOAT8_RANGES if whole.high > whole.low))
     suggested = [percentile(histogram, share) for share in SHARES]
     suggested += [mse(histogram), entropy(histogram), *(whole.clipped(float(clip)) for clip in CLIPS)]
     return tuple(dict.fromkeys([whole, *(each for each in suggested if each.high > each.low)]))
@@ -49,7 +58,7 @@ def best_quantizer(
         budget: on how many of the run's images.
         scheme: the kind of quantizer.
     """
-    ranges = candidates(histogram)
+    ranges = candidates(histogram, scheme)
     quantizers = tuple(dict.fromkeys(activation_quantizer(each.low, each.high, scheme) for each in ranges))
     if len(quantizers) == 1:
         return quantizers[0]

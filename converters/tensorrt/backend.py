@@ -22,7 +22,6 @@ from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.converters.tensorrt import emulation
 from vitedge.converters.tensorrt.casts import counts
-from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.typed import Typed, half_graph
 from vitedge.converters.tensorrt.value_ranges import peaks
 from vitedge.graph.files import bundle_graph, without_weights
@@ -54,16 +53,8 @@ def reduce(material: Material, precision: Precision, progress: Progress) -> Redu
     half = _half(material.graph, material, None, progress)
     if precision == "fp16":
         return half
-    # float8 is finest around 0, where a shift would take away what it is good at
-    scheme = Scheme.SYMMETRIC if precision == "fp8" else Scheme.SHIFTED
-    found, record = quantized(material, scheme, progress)
-    graph, recipe = found.graph, record.recipe
-    if precision == "fp8":
-        unclipped = _shaped(without_quantizers(graph))
-        graph = float8_graph(graph, peaks(unclipped, material.frames[:MEASURED_FRAMES], progress))
-        recipe = f"{recipe}; levels and ranges then in float8 (e4m3)"
-    eighth = _half(graph, material, replace(record, recipe=recipe), progress)
-    return replace(eighth, fp16=half)
+    found, record = quantized(material, Scheme.FLOAT8 if precision == "fp8" else Scheme.SHIFTED, progress)
+    return replace(_half(found.graph, material, record, progress), fp16=half)
 
 
 def _half(graph: onnx.ModelProto, material: Material, record: CalibrationRecord | None, progress: Progress) -> Reduced:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer, round_weights, weight_scales
 from vitedge.calib.quantization.bias_correction import add_missing_biases
+from vitedge.calib.quantization.grid import INT8
 from vitedge.calib.quantization.layernorm_equalization import Equalization, fold_equalization, read_norm
 from vitedge.calib.quantization.observers import observe
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
-from vitedge.calib.quantization.qdq import Int8Data, Int8Weight, insert_qdq
+from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
 from vitedge.graph.layers import Layer
 from vitedge.graph.values import constant
 from vitedge.progress import Silent
@@ -48,17 +49,17 @@ def min_max_quantized(graph: Any, frames: NDArray[np.uint8]) -> Any:
     layers = add_missing_biases(model)
     observed = observe(graph, {str(layer.data.name): layer.channel_axis for layer in layers}, frames, 0, Silent())
     chosen = int8_layers(layers, {name: each.shape for name, each in observed.items()})
-    data, weights = dict[Layer, Int8Data](), dict[Layer, Int8Weight]()
+    data, weights = dict[Layer, QuantizedData](), dict[Layer, QuantizedWeight]()
     for value, readers in readers_by_data(chosen).items():
         found = observed[str(value.name)].min_max
         quantizer = activation_quantizer(float(found.low.min()), float(found.high.max()), Scheme.ASYMMETRIC)
         read = ir.val(f"{value.name}_read")
-        data[readers[0]] = Int8Data(value, read, quantizer)
+        data[readers[0]] = QuantizedData(value, read, quantizer)
         for layer in readers:
             layer.node.replace_input_with(0, read)
     for layer in chosen:
-        scales = weight_scales(layer.weight_matrix)
-        weights[layer] = Int8Weight(round_weights(layer.weight_matrix, scales), scales)
+        scales = weight_scales(layer.weight_matrix, INT8)
+        weights[layer] = QuantizedWeight(round_weights(layer.weight_matrix, scales, INT8), scales)
     insert_qdq(model, data, weights)
     result = ir.to_proto(model)
     del result.graph.value_info[:]

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer, round_weights, weight_scales
+from vitedge.calib.quantization.grid import FLOAT8, INT8, UINT8
 
 magnitudes = st.floats(2**-10, 2**13, width=32)
-schemes = st.sampled_from(Scheme)
+schemes = st.sampled_from([Scheme.ASYMMETRIC, Scheme.SYMMETRIC, Scheme.SHIFTED])
 
 
 @st.composite
@@ -21,7 +22,7 @@ def ranges(draw: st.DrawFn) -> tuple[float, float]:
 
 
 def covered(quantizer: Quantizer) -> tuple[float, float]:
-    ends = np.array([quantizer.lowest - quantizer.zero_point, quantizer.highest - quantizer.zero_point])
+    ends = np.array([quantizer.grid.lowest - quantizer.zero_point, quantizer.grid.highest - quantizer.zero_point])
     low, high = ends * quantizer.scale + quantizer.shift
     return float(low), float(high)
 
@@ -32,7 +33,7 @@ def within(quantizer: Quantizer, seed: int) -> np.ndarray:
 
 def test_asymmetric_levels_by_hand() -> None:
     quantizer = activation_quantizer(-1.0, 4.1, Scheme.ASYMMETRIC)
-    assert quantizer == Quantizer(float(np.float32(0.02)), 50, signed=False)
+    assert quantizer == Quantizer(float(np.float32(0.02)), 50, UINT8)
     levels = quantizer.quantize(np.array([-9, -1, -0.011, 0, 0.02, 4.1, 9], np.float32))
     assert levels.dtype == np.uint8
     assert levels.tolist() == [0, 0, 49, 50, 51, 255, 255]
@@ -41,7 +42,7 @@ def test_asymmetric_levels_by_hand() -> None:
 
 def test_symmetric_levels_by_hand() -> None:
     quantizer = activation_quantizer(-2.54, 1.0, Scheme.SYMMETRIC)
-    assert quantizer == Quantizer(float(np.float32(0.02)), 0, signed=True)
+    assert quantizer == Quantizer(float(np.float32(0.02)), 0, INT8)
     levels = quantizer.quantize(np.array([-9, -2.54, -0.03, 0, 1, 9], np.float32))
     assert levels.dtype == np.int8
     assert levels.tolist() == [-127, -127, -2, 0, 50, 127]
@@ -49,7 +50,7 @@ def test_symmetric_levels_by_hand() -> None:
 
 def test_shifted_levels_by_hand() -> None:
     quantizer = activation_quantizer(-1.0, 4.08, Scheme.SHIFTED)
-    assert quantizer == Quantizer(float(np.float32(0.02)), 0, signed=True, shift=pytest.approx(1.54))
+    assert quantizer == Quantizer(float(np.float32(0.02)), 0, INT8, shift=pytest.approx(1.54))
     levels = quantizer.quantize(np.array([-9, -1, -0.011, 0, 0.02, 4.08, 9], np.float32))
     assert levels.dtype == np.int8
     assert levels.tolist() == [-127, -127, -78, -77, -76, 127, 127]
@@ -97,8 +98,32 @@ def test_the_range_is_covered_to_half_a_step(limits: tuple[float, float], scheme
 
 def test_weights_by_hand() -> None:
     weight = np.array([[1.27, -0.01, 0.004], [0, 0, 0], [-2.54, 0.041, 0.052]])
-    scales = weight_scales(weight)
+    scales = weight_scales(weight, INT8)
     np.testing.assert_allclose(scales, [0.01, 1, 0.02], rtol=1e-6)
-    levels = round_weights(weight, scales)
+    levels = round_weights(weight, scales, INT8)
     assert levels.dtype == np.int8
     assert levels.tolist() == [[127, -1, 0], [0, 0, 0], [-127, 2, 3]]
+
+
+@given(limits=ranges(), seed=st.integers(0, 99))
+def test_the_error_of_float8_is_a_share_of_the_value(limits: tuple[float, float], seed: int) -> None:
+    quantizer = activation_quantizer(*limits, Scheme.FLOAT8)
+    values = np.random.default_rng(seed).uniform(*limits, 200).astype(np.float32)
+    least = quantizer.scale * 2.0**-6  # of a level with four bits
+    assert np.all(np.abs(quantizer(values) - values) <= np.maximum(np.abs(values), least) / 16 * (1 + 1e-4))
+    np.testing.assert_array_equal(quantizer(quantizer(values)), quantizer(values))
+
+
+@given(limits=ranges())
+def test_float8_has_levels_for_larger_values_than_the_range_holds(limits: tuple[float, float]) -> None:
+    quantizer = activation_quantizer(*limits, Scheme.FLOAT8)
+    assert (quantizer.zero_point, quantizer.shift) == (0, 0.0)
+    assert 448 * quantizer.scale == pytest.approx(4 * max(-limits[0], limits[1]), rel=0.02)
+
+
+def test_float8_levels_by_hand() -> None:
+    quantizer = activation_quantizer(-56.0, 112.0, Scheme.FLOAT8)
+    assert quantizer == Quantizer(1.0, 0, FLOAT8)
+    levels = quantizer.quantize(np.array([-900, -56, 0.01, 1.07, 17.5, 500], np.float32))
+    assert levels.dtype == FLOAT8.dtype
+    assert levels.astype(np.float32).tolist() == [-448, -56, 0.009765625, 1.125, 18, 448]

@@ -50,7 +50,7 @@ def test_outliers_that_do_not_matter_are_clipped_and_those_that_do_are_kept() ->
 def test_all_candidates_lie_within_the_whole_range_which_comes_first() -> None:
     histogram = Histogram()
     histogram.add(np.random.default_rng(0).gamma(1, 1, 5000).astype(np.float32) - 0.17)
-    whole, *others = candidates(histogram)
+    whole, *others = candidates(histogram, Scheme.ASYMMETRIC)
     assert whole == min_max(histogram)
     assert len(others) > 10
     assert all(whole.low <= each.low <= 0 <= each.high <= whole.high for each in others)
@@ -60,4 +60,17 @@ def test_all_candidates_lie_within_the_whole_range_which_comes_first() -> None:
 def test_a_tensor_that_is_always_zero_has_one_candidate() -> None:
     histogram = Histogram()
     histogram.add(np.zeros(10, np.float32))
-    assert len(candidates(histogram)) == 1
+    assert all(len(candidates(histogram, scheme)) == 1 for scheme in Scheme)
+
+
+def test_float8_clips_nothing_and_tries_one_octave() -> None:
+    histogram = Histogram()
+    histogram.add(np.random.default_rng(0).standard_normal(5000).astype(np.float32))
+    whole = min_max(histogram)
+    quantizers = [
+        activation_quantizer(each.low, each.high, Scheme.FLOAT8) for each in candidates(histogram, Scheme.FLOAT8)
+    ]
+    reach = np.array([448 * each.scale for each in quantizers]) / max(-whole.low, whole.high)
+    assert len(reach) == 8
+    assert reach[0] == reach.max() == pytest.approx(4, rel=0.01)
+    assert 2 < reach.min() < 2.3

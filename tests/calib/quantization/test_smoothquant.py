@@ -36,7 +36,7 @@ def test_factors_lie_between_one_and_the_ratio_and_no_channel_overtakes_the_larg
     assert np.all(found_range.largest * factors <= found_range.largest.max() * (1 + 1e-6))
 
 
-@given(TENSORS, st.sampled_from(RATIOS), st.sampled_from(Scheme))
+@given(TENSORS, st.sampled_from(RATIOS), st.sampled_from([Scheme.ASYMMETRIC, Scheme.SYMMETRIC, Scheme.SHIFTED]))
 def test_what_lies_within_the_range_is_off_by_half_a_step_of_its_channel(
     values: NDArray[np.float32], ratio: float, scheme: Scheme
 ) -> None:

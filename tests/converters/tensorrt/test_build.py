@@ -14,7 +14,6 @@ import pytest
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.converters.rewrites.apply import Rewritten
-from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.typed import half_graph
 from vitedge.converters.tensorrt.value_ranges import peaks
 from vitedge.converters.verify import Frames
@@ -28,11 +27,9 @@ rtx = pytest.importorskip("tensorrt_rtx")
 
 @pytest.fixture(scope="module")
 def graphs(small_graph: Rewritten, frames: Frames) -> dict[str, onnx.ModelProto]:
-    eighth, plain = (
-        quantize(small_graph.graph, frames, scheme=scheme).graph for scheme in (Scheme.SHIFTED, Scheme.SYMMETRIC)
-    )
-    shaped = {"fp16": inferred(small_graph.graph), "int8": inferred(eighth)}
-    shaped["fp8"] = float8_graph(inferred(plain), peaks(inferred(without_quantizers(plain)), frames, Silent()))
+    shaped = {"fp16": inferred(small_graph.graph)}
+    for name, scheme in (("int8", Scheme.SHIFTED), ("fp8", Scheme.FLOAT8)):
+        shaped[name] = inferred(quantize(small_graph.graph, frames, scheme=scheme).graph)
     return {name: half_graph(each, peaks(each, frames, Silent())).graph for name, each in shaped.items()}
 
 

@@ -18,7 +18,6 @@ from vitedge.calib.quantization.ptq import quantize
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.tensorrt.casts import counts
 from vitedge.converters.tensorrt.emulation import rounded
-from vitedge.converters.tensorrt.float8 import float8_graph, without_quantizers
 from vitedge.converters.tensorrt.float32_placement import QUANTIZERS
 from vitedge.converters.tensorrt.typed import Typed, half_graph
 from vitedge.converters.tensorrt.value_ranges import peaks
@@ -95,8 +94,7 @@ def found(full: onnx.ModelProto) -> Typed:
 @pytest.fixture(scope="module")
 def eighths() -> onnx.ModelProto:
     """The network in float8, all else in float32."""
-    graph = quantize(layers.block(depth=3), FRAMES, scheme=Scheme.SYMMETRIC).graph
-    return float8_graph(shaped(graph), peaks(shaped(without_quantizers(graph)), FRAMES, Silent()))
+    return quantize(layers.block(depth=3), FRAMES, scheme=Scheme.FLOAT8).graph
 
 
 class TestFloat16:
@@ -352,4 +350,4 @@ class TestFloat8:
         measured = peaks(shaped(eighths), FRAMES, Silent())
         for node in eighths.graph.node:
             if node.op_type == "QuantizeLinear":
-                assert measured[node.input[0]] <= 448 * float(scales[node.input[1]]) / 1.5
+                assert measured[node.input[0]] <= 448 * float(scales[node.input[1]]) / 2.1
