@@ -8,11 +8,11 @@ LINKS := build/types/vitedge
 
 # openvino-model-api pins opencv-python-headless 4, which our extras do not; a test opens bundles with it.
 MODEL_API := openvino-model-api==0.4.7
-# What tests hold ours against, kept out of the environment: NVIDIA's bindings of each TensorRT that vitedge claims, whose
+# What tests hold ours against, kept out of the environment: an OpenCV with windows; NVIDIA's bindings of each TensorRT that vitedge claims, whose
 # libraries are not on PyPI, and the grammar of Triton's configurations, whose package wants an older protobuf.
 REFERENCES := build/references
 REFERENCE_PACKAGES := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9 tensorrt-cu13-bindings==11.4.0.106 \
-	tritonclient==2.73.0
+	tritonclient==2.73.0 opencv-python==5.0.0.93
 
 ALONE = $(shell grep -rl --include="test_*.py" "pytest.mark.alone" tests)
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("VITEDGE_REQUIRE_ALL") == "1"
 PATIENCE = float(os.environ.get("VITEDGE_PATIENCE", "1"))
 """What the time limits of tests are multiplied by, for machines that are emulated."""
-X86_64_ONLY = ("tensorrt", "cuda", "make references", "chromium")
+X86_64_ONLY = ("tensorrt", "cuda", "make references", "chromium", "xvfb")
 """What the reason of a skip names where nothing is published for other processors, or not every version of it, or where
 an emulated one is too slow for it."""
 MACHINE_MAY_REFUSE = (
