@@ -202,6 +202,30 @@ def test_a_truncated_file(tmp_path: Path, small_export: onnx.ModelProto, kept: f
         load_onnx(source, labels=None)
 
 
+@pytest.mark.parametrize(
+    ("groups", "shape", "problem"),
+    [(3, (9, 2, 3, 3), "C: 8 kernel channels: 2 group: 3"), (4, (9, 2, 3, 3), "Output channels M is not divisible")],
+)
+def test_groups_of_a_convolution_that_do_not_divide_its_channels(
+    tmp_path: Path, groups: int, shape: tuple[int, ...], problem: str
+) -> None:
+    weights = {"stem": (8, 3, 4, 4), "deep": shape, "head": (shape[0], len(checkpoints.CLASSES))}
+    initializers = [numpy_helper.from_array(np.ones(each, np.float32), name) for name, each in weights.items()]
+    initializers.append(numpy_helper.from_array(np.array([2, 3]), "places"))
+    nodes = [
+        helper.make_node("Conv", ["x", "stem"], ["maps"], name="stem", strides=[4, 4]),
+        helper.make_node("Conv", ["maps", "deep"], ["deep_maps"], name="block.deep", group=groups),
+        helper.make_node("ReduceMean", ["deep_maps", "places"], ["pooled"], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "head"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, checkpoints.SIDE, checkpoints.SIDE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, len(checkpoints.CLASSES)])
+    graph = helper.make_graph(nodes, "g", [image], [logits], initializers)
+    with pytest.raises(ConversionError, match=r"block\.deep") as caught:
+        load(tmp_path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    assert problem in caught.value.problem
+
+
 def test_a_graph_that_is_quantized_already(tmp_path: Path, make_bundle: Any) -> None:
     bundle = make_bundle(tmp_path / "int8.bundle", precision="int8")
     with pytest.raises(CheckpointError, match="is quantized already"):
