@@ -85,15 +85,17 @@ class ScriptedRtsp:
     Args:
         script: what it does.
         certificate: file with a key and a certificate, for ``rtsps``.
+        host: the number at which it listens.
     """
 
-    def __init__(self, script: Script, certificate: str = "") -> None:
-        self._script = script
+    def __init__(self, script: Script, certificate: str = "", *, host: str = "127.0.0.1") -> None:
+        self._script, self._host = script, host
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.requests: list[Request] = []
         self.reports: list[bytes] = []
         self.connections = 0
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0), family=self._family)
         self.port = self._listener.getsockname()[1]
         self._context: ssl.SSLContext | None = None
         if certificate:
@@ -105,7 +107,8 @@ class ScriptedRtsp:
 
     def url(self, login: str = "", path: str = "/cam") -> str:
         """Return its address."""
-        return f"{'rtsps' if self._context else 'rtsp'}://{login}127.0.0.1:{self.port}{path}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'rtsps' if self._context else 'rtsp'}://{login}{host}:{self.port}{path}"
 
     @property
     def methods(self) -> list[str]:
@@ -198,9 +201,9 @@ class ScriptedRtsp:
             return None
         if ports is None:
             return wanted
-        pair = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        pair = [socket.socket(self._family, socket.SOCK_DGRAM) for _ in range(2)]
         for each in pair:
-            each.bind(("127.0.0.1", 0))
+            each.bind((self._host, 0))
             self._sockets.append(each)
         client.udp, client.ports = (pair[0], pair[1]), (int(ports[1]), int(ports[2]))
         self._start(self._hear, pair[1])
@@ -221,7 +224,7 @@ class ScriptedRtsp:
                     continue
                 channel, data = each if isinstance(each, tuple) else (0, each)
                 if client.udp is not None:
-                    client.udp[channel].sendto(data, ("127.0.0.1", client.ports[channel]))
+                    client.udp[channel].sendto(data, (self._host, client.ports[channel]))
                 else:
                     with client.lock:
                         client.connection.sendall(_interleaved(channel, data))

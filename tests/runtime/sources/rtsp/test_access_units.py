@@ -222,6 +222,18 @@ def test_a_picture_that_never_ends_is_given_up(codec: Codec, fragments: bool, mo
     assert (found[-1].data, found[-1].damaged) == (joined(picture(codec, 3)), False)
 
 
+@BOTH
+def test_fragments_without_an_end_are_not_kept(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_units, "ACCESS_UNIT_BYTES", 10_000)
+    depacketizer = DEPACKETIZERS[codec]()
+    assembler = Assembler(depacketizer)
+    for data in sent(Packetizer(codec, size=1_000), [picture(codec, 1, size=30_000)])[:-1]:
+        packet = parse_rtp(data)
+        assert packet is not None
+        assembler.push(packet, 0)
+        assert depacketizer.pending <= 10_000
+
+
 @given(
     st.sampled_from(CODECS),
     st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=30),

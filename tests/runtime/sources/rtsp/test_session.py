@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import random
 import re
 import socket
 import threading
@@ -17,6 +19,7 @@ import pytest
 from camera_servers.rtp_packets import SOURCE, Packetizer, goodbye, rtp, sender_report
 from camera_servers.scripted_rtsp import Request, Script, ScriptedRtsp, description, endless, text_of
 
+from vitedge.errors import FrameSourceError
 from vitedge.runtime.sources.addresses import split_address
 from vitedge.runtime.sources.rtsp import session as session_module
 from vitedge.runtime.sources.rtsp.access_units import AccessUnit
@@ -41,7 +44,7 @@ def serve() -> Iterator[Callable[..., ScriptedRtsp]]:
 def opened(address: str, timeout: float = 5.0) -> Session:
     parts = split_address(address)
     assert parts is not None
-    return Session(parts, lambda host, _: [(socket.AF_INET, host)], timeout)
+    return Session(parts, lambda host, _: [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)], timeout)
 
 
 def playing(address: str, *transports: str, timeout: float = 5.0) -> Session:
@@ -141,6 +144,15 @@ class TestOddAnswers:
 
 
 class TestTransport:
+    @pytest.mark.parametrize("transport", ["tcp", "udp"])
+    def test_by_ipv6(self, transport: str) -> None:
+        try:
+            server = ScriptedRtsp(PLAIN, host="::1")
+        except OSError as error:
+            pytest.skip(f"no IPv6: {error}")
+        with server:
+            check(read(server.url(), 12, transport))
+
     def test_udp_where_tcp_is_not_offered(self, serve: Callable[..., ScriptedRtsp]) -> None:
         server = serve(transports=("udp",))
         check(read(server.url()))
@@ -152,12 +164,19 @@ class TestTransport:
         with pytest.raises(TransportError):
             playing(serve(transports=()).url())
 
-    def test_another_than_was_asked_for(self, serve: Callable[..., ScriptedRtsp]) -> None:
-        def answer(_: Request, answer: bytes) -> bytes:
-            return answer.replace(b"RTP/AVP/TCP;unicast", b"RTP/AVP;multicast;destination=239.1.1.1")
-
+    @pytest.mark.parametrize(
+        ("asked", "before", "after"),
+        [
+            ("tcp", b"RTP/AVP/TCP;unicast", b"RTP/AVP;unicast;server_port=1-2"),
+            ("udp", b"RTP/AVP;unicast", b"RTP/AVP;multicast;destination=239.1.1.1"),
+            ("udp", b"RTP/AVP;unicast", b"RTP/AVP/TCP;unicast;interleaved=0-1"),
+        ],
+    )
+    def test_another_than_was_asked_for(
+        self, asked: str, before: bytes, after: bytes, serve: Callable[..., ScriptedRtsp]
+    ) -> None:
         with pytest.raises(TransportError):
-            playing(serve(answer=answer).url(), "tcp")
+            playing(serve(answer=lambda _, answer: answer.replace(before, after)).url(), asked)
 
     def test_datagrams_of_others_are_left_out(self, serve: Callable[..., ScriptedRtsp]) -> None:
         with closing(playing(serve(packets=lambda: ()).url(), "udp")) as session:
@@ -294,6 +313,26 @@ class TestWhatIsRefused:
             opened(server.url(), timeout=0.3)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_any_answers_are_read_or_refused(seed: int, serve: Callable[..., ScriptedRtsp]) -> None:
+    """Bytes are changed, left out, and put in, wherever it is."""
+    chosen = random.Random(seed)
+
+    def answer(_: Request, answer: bytes) -> bytes:
+        for _ in range(chosen.randrange(4)):
+            place, length = chosen.randrange(len(answer)), chosen.choice((0, 1, 1, 5))
+            answer = answer[:place] + chosen.randbytes(chosen.choice((0, 1, 3))) + answer[place + length :]
+        return answer
+
+    try:
+        session = playing(serve(answer=answer).url("joe:x@"), timeout=0.5)
+    except (FrameSourceError, OSError, AssertionError):
+        return
+    with closing(session), contextlib.suppress(FrameSourceError, OSError):
+        while session.read(0.5) is not None and session.received < 40:
+            pass
+
+
 class TestEnd:
     def test_of_the_connection(self, serve: Callable[..., ScriptedRtsp]) -> None:
         server = serve(packets=lambda: Packetizer().packets(UNITS[0], 0), ends=True)
@@ -337,7 +376,7 @@ class TestLongSessions:
         def challenge(request: Request) -> str:
             return DIGEST.format("n") if request.method == "GET_PARAMETER" and not next(asked) else ""
 
-        server = serve(session="7;timeout=2", challenge=challenge)
+        server = serve(session="7;timeout=4", challenge=challenge)
         read(server.url("joe:x@"), 75)
         alive = [each for each in server.requests if each.method == "GET_PARAMETER"]
         assert ["authorization" in each.headers for each in alive[:2]] == [False, True]

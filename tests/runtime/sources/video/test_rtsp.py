@@ -19,6 +19,7 @@ import pytest
 from vitedge.errors import FrameSourceError
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.options import NetworkOptions
+from vitedge.runtime.sources.video import rtsp
 from vitedge.runtime.sources.video.network import open_network
 
 pytest.importorskip("av")
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.timeout(60)
 FRAMES, GOP = 30, 10
 QUICK = NetworkOptions(open_timeout=3.0, read_timeout=1.0)
 FFMPEG = "Lavf"
+CODECS = pytest.mark.parametrize("codec", ["h264", "hevc"])
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def interrupted(made: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]
 
 class TestPictures:
     @pytest.mark.parametrize("markers", ["last", "none", "every"])
-    @pytest.mark.parametrize("codec", ["h264", "hevc"])
+    @CODECS
     def test_come_whole_and_in_order(
         self, codec: str, markers: Any, serve: Callable[..., ScriptedRtsp], units: dict[str, list[bytes]]
     ) -> None:
@@ -122,13 +124,29 @@ class TestPictures:
             found = [frame for _, frame in zip(range(5), source, strict=False)]
         assert [frame.pts for frame in found] == pytest.approx([place / 30 for place in range(5)])
 
+    @CODECS
     def test_before_the_first_key_picture_are_skipped(
-        self, serve: Callable[..., ScriptedRtsp], units: dict[str, list[bytes]]
+        self, codec: str, serve: Callable[..., ScriptedRtsp], units: dict[str, list[bytes]]
     ) -> None:
-        begin = units["h264"][GOP - 4 :] + units["h264"][: GOP - 4]
-        found, notices = frames(serve(packets=lambda: endless(begin, Packetizer())).url(), 5)
+        kind: Any = {"h264": "H264", "hevc": "H265"}[codec]
+        begin = units[codec][GOP - 4 :] + units[codec][: GOP - 4]
+        server = serve(description=description(kind, ""), packets=lambda: endless(begin, Packetizer(kind)))
+        found, notices = frames(server.url(), 5)
         assert numbers(found) == [GOP + place for place in range(5)]
         assert notices == ()
+
+    def test_are_not_waited_for_when_the_source_opens(
+        self,
+        serve: Callable[..., ScriptedRtsp],
+        units: dict[str, list[bytes]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Some cameras send a key picture in ten seconds."""
+        monkeypatch.setattr(rtsp, "PROBED_SECONDS", 0.2)
+        begin = units["h264"][1:] + units["h264"][:1]
+        with open_network(serve(packets=lambda: endless(begin, Packetizer())).url(), QUICK) as source:
+            assert source.fps is None
+            assert burnt_numbers.read(next(iter(source)).image) == GOP
 
     def test_with_lost_packets_are_marked_and_counted(
         self, serve: Callable[..., ScriptedRtsp], units: dict[str, list[bytes]]
@@ -137,7 +155,7 @@ class TestPictures:
             packetizer = Packetizer(size=100)
             for place in range(GOP):
                 sent = packetizer.packets(units["h264"][place], 3_000 * place)
-                yield from sent if place not in (3, 6) else sent[:1] + sent[2:]
+                yield from sent[:1] + sent[2:] if place == 3 else [] if place == 6 else sent
                 yield None
 
         found: list[Frame] = []
@@ -147,28 +165,31 @@ class TestPictures:
             assert raised.value.cause == "eof"
             told = source.notices
         read = {round((frame.pts or 0) * 30): frame.corrupt for frame in found}
-        assert [place for place, corrupt in read.items() if not corrupt] == [0, 1, 2, 4, 5, 7, 8, 9]
-        sent = sum(len(Packetizer(size=100).packets(unit, 0)) for unit in units["h264"][:GOP])
-        assert told[-1].endswith(f": 2 of {sent} packets were lost on the way")
+        assert [place for place, corrupt in read.items() if not corrupt] == [0, 1, 2, 4, 5, 8, 9]
+        sent = [len(Packetizer(size=100).packets(unit, 0)) for unit in units["h264"][:GOP]]
+        assert told[-1].endswith(f": {1 + sent[6]} of {sum(sent)} packets were lost on the way")
         assert any("damaged" in each or "not decodable" in each for each in told)
 
-    def test_wait_for_nobody_who_closes_the_source(self, serve: Callable[..., ScriptedRtsp]) -> None:
+    def test_wait_for_nobody_who_closes_the_source(
+        self, serve: Callable[..., ScriptedRtsp], units: dict[str, list[bytes]]
+    ) -> None:
         """The read of another thread ends at once, and not when its time is over."""
-        source = open_network(serve().url(), NetworkOptions(read_timeout=1000.0))
-        came, ended = threading.Event(), threading.Event()
-        server_is_silent = threading.Event()
+        ended, over = threading.Event(), threading.Event()
+
+        def packets() -> Iterator[Any]:
+            yield from Packetizer().packets(units["h264"][0], 0)
+            over.wait(50)
+
+        source = open_network(serve(packets=packets).url(), NetworkOptions(read_timeout=1000.0))
 
         def read() -> None:
             for _ in source:
-                came.set()
-                server_is_silent.wait(30)
+                threading.Timer(0.2, source.close).start()
             ended.set()
 
         threading.Thread(target=read, daemon=True).start()
-        assert came.wait(30)
-        server_is_silent.set()
-        source.close()
         assert ended.wait(30)
+        over.set()
 
 
 @pytest.fixture
@@ -197,6 +218,11 @@ class TestEncryption:
         found, notices = frames(server.url(), 5, replace(QUICK, transport="udp"))
         assert len(found) == 5
         assert "encrypted connection, and not by UDP" in notices[0]
+        assert ["interleaved" in each.headers.get("transport", "") for each in server.requests][:3] == [
+            False,
+            False,
+            True,
+        ]
 
     def test_that_does_not_come_about(self, serve: Callable[..., ScriptedRtsp]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as plain:
