@@ -1,14 +1,20 @@
 """Preprocessing one camera frame: vitedge against timm's transform and what else could do it, on this machine.
 
-    python benchmarks/preprocess.py [--rounds 40] [--threads 2]
+    python benchmarks/preprocess.py [--rounds 40] [--threads 1] [--simd PYTHON] [--page docs/benchmarks.md]
 
-Every contender turns the same H×W×3 uint8 BGR frame into a 224×224×3 uint8 RGB input: bicubic to 256, centre crop. They
-take turns, in an order drawn anew for each round, so that a slow moment of the machine hits all of them alike. The
-times are medians with the 10th and 90th percentile; "off" is the largest difference from timm's pixels.
+Every contender turns the same H×W×3 uint8 BGR frame into a 224×224×3 uint8 RGB input: bicubic to 256, centre crop;
+OpenCV also with its area filter. The process is pinned to as many CPUs as threads. The contenders take turns, in an
+order drawn anew for each round, so that a slow moment of the machine hits all of them alike. "over timm's" is the
+ratio of the times of one round; ranges are the 10th to the 90th percentile. "off" is the largest difference from timm's
+pixels.
+
+Pillow-SIMD replaces Pillow, so it needs a Python of its own, and runs in another process on the same CPUs:
+
+    python -m venv simd && CC="cc -mavx2" simd/bin/pip install numpy pillow-simd
 
 The second table begins with the planes of a video decoder, 4:2:0. It compares the processor time from there to the
 network's input: planes resized before they become colours, against FFmpeg's conversion to BGR and the resize of BGR.
-Frames of many colours beyond black or white take the second way in either case.
+Frames that shrink little, or have many colours far beyond black or white, take the second way in either case.
 """
 
 from __future__ import annotations
@@ -17,28 +23,37 @@ import argparse
 import os
 import platform
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Contender = Callable[[Image], Image]
+Image: TypeAlias = NDArray[np.uint8]
+Contender: TypeAlias = Callable[[Image], Image]
+Timed: TypeAlias = Callable[[], float]
+"""Runs a contender once, and returns its milliseconds."""
 
 FRAME_SIZES = ((1280, 720), (640, 480), (1920, 1080), (500, 333), (455, 256))
 RESIZE, CROP = 256, 224
-SATURATIONS = (0.5, 2.0)
+SATURATIONS = (0.5, 1.0, 2.0)
 """How far colours of the frames in the second table are from grey; at 2 many lie beyond black or white."""
 REFERENCE = "timm: PIL"
+SIMD = "Pillow-SIMD"
+WARM_UP = 5
 
 
-def vitedge_contender(out: Image) -> Contender:
+def vitedge_contender() -> Contender:
     """The runtime's preprocessor, writing into an engine's buffer."""
     from vitedge.bundle.preprocessing import Preprocessing
     from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
-    preprocessor = Preprocessor(Preprocessing((CROP, CROP), (RESIZE, RESIZE)))
+    preprocessor, out = Preprocessor(Preprocessing((CROP, CROP), (RESIZE, RESIZE))), np.empty((CROP, CROP, 3), np.uint8)
     return lambda frame: preprocessor(frame, out=out)
 
 
@@ -76,17 +91,47 @@ def pillow_window_contender() -> Contender:
     return preprocess
 
 
-def opencv_contender() -> Contender:
-    """OpenCV's bicubic, which does not antialias: other pixels, and for a network another picture."""
+def pillow_contender() -> Contender:
+    """What timm's transform does, with Pillow and NumPy alone, for the Python of ``--simd``."""
+    from PIL import Image as Pillow
+
+    def preprocess(frame: Image) -> Image:
+        height, width = frame.shape[:2]
+        scale = RESIZE / min(height, width)
+        image = Pillow.fromarray(np.ascontiguousarray(frame[:, :, ::-1]))
+        resized = image.resize((int(width * scale), int(height * scale)), Pillow.Resampling.BICUBIC)
+        left, top = round((resized.width - CROP) / 2), round((resized.height - CROP) / 2)
+        return np.asarray(resized.crop((left, top, left + CROP, top + CROP)))
+
+    return preprocess
+
+
+def torchvision_contender(threads: int) -> Contender:
+    """torchvision's transforms v2 of a uint8 tensor, which antialias and stay in 8 bits."""
+    import torch
+    from torchvision.transforms import InterpolationMode, v2
+
+    torch.set_num_threads(threads)
+    transform = v2.Compose([v2.Resize(RESIZE, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(CROP)])
+
+    def preprocess(frame: Image) -> Image:
+        pixels: Image = transform(torch.from_numpy(frame).permute(2, 0, 1)).permute(1, 2, 0).flip(2).numpy()
+        return pixels
+
+    return preprocess
+
+
+def opencv_contender(interpolation: str) -> Contender:
+    """One of OpenCV's filters: other pixels, and for a network another picture. Its cubic one does not antialias."""
     import cv2
 
     from vitedge.bundle.preprocessing import Preprocessing
 
-    preprocessing = Preprocessing((CROP, CROP), (RESIZE, RESIZE))
+    preprocessing, flag = Preprocessing((CROP, CROP), (RESIZE, RESIZE)), getattr(cv2, interpolation)
 
     def preprocess(frame: Image) -> Image:
         geometry = preprocessing.geometry(*frame.shape[:2])
-        resized = cv2.resize(frame, geometry.resized[::-1], interpolation=cv2.INTER_CUBIC)
+        resized = cv2.resize(frame, geometry.resized[::-1], interpolation=flag)
         top, left = geometry.offset
         return cv2.cvtColor(resized[top : top + CROP, left : left + CROP], cv2.COLOR_BGR2RGB)
 
@@ -118,13 +163,15 @@ def openvino_contender(width: int, height: int, threads: int) -> Contender:
 
 
 def contenders(width: int, height: int, threads: int) -> Mapping[str, Contender]:
-    """All of them, for one frame size."""
+    """All that run in this process, for one frame size."""
     return {
-        "vitedge": vitedge_contender(np.empty((CROP, CROP, 3), np.uint8)),
+        "vitedge": vitedge_contender(),
         REFERENCE: timm_contender(),
         "PIL, window only": pillow_window_contender(),
+        "torchvision v2": torchvision_contender(threads),
         "OpenVINO": openvino_contender(width, height, threads),
-        "OpenCV cubic": opencv_contender(),
+        "OpenCV area": opencv_contender("INTER_AREA"),
+        "OpenCV cubic": opencv_contender("INTER_CUBIC"),
     }
 
 
@@ -137,33 +184,76 @@ def textured_frame(width: int, height: int) -> Image:
     return np.clip(shifted, 0, 255).astype(np.uint8)
 
 
-def measure(named: Mapping[str, Contender], frame: Image, rounds: int) -> dict[str, NDArray[np.float64]]:
+def timed(contender: Contender, frame: Image) -> Timed:
+    """A contender of this process."""
+
+    def run() -> float:
+        begun = time.perf_counter_ns()
+        contender(frame)
+        return (time.perf_counter_ns() - begun) / 1e6
+
+    return run
+
+
+def answer(width: int, height: int) -> None:
+    """Run Pillow for the process that started this one: write its pixels, then its milliseconds for each line read."""
+    frame, contender = textured_frame(width, height), pillow_contender()
+    print(contender(frame).tobytes().hex(), flush=True)
+    run = timed(contender, frame)
+    for _ in sys.stdin:
+        print(run(), flush=True)
+
+
+@contextmanager
+def child(python: Path, width: int, height: int) -> Iterator[tuple[Timed, Image]]:
+    """Pillow of another Python, and its pixels."""
+    command = [str(python), __file__, "--answer", str(width), str(height)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+        pixels = np.frombuffer(bytes.fromhex(stdout.readline()), np.uint8).reshape(CROP, CROP, 3)
+
+        def run() -> float:
+            print(file=stdin, flush=True)
+            return float(stdout.readline())
+
+        yield run, pixels
+        stdin.close()
+
+
+def measure(named: Mapping[str, Timed], rounds: int) -> dict[str, NDArray[np.float64]]:
     """Milliseconds of each contender in each round."""
     times: dict[str, list[float]] = {name: [] for name in named}
     order = list(named)
-    for turn in range(rounds + 5):
+    for _ in range(rounds + WARM_UP):
         random.shuffle(order)
         for name in order:
-            begun = time.perf_counter_ns()
-            named[name](frame)
-            if turn >= 5:
-                times[name].append((time.perf_counter_ns() - begun) / 1e6)
-    return {name: np.array(values) for name, values in times.items()}
+            times[name].append(named[name]())
+    return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
 
 
-def report(width: int, height: int, rounds: int, threads: int) -> list[str]:
+def spread(values: NDArray[np.float64], digits: int) -> str:
+    """The median, and the 10th to the 90th percentile."""
+    low, middle, high = (f"{each:.{digits}f}" for each in np.percentile(values, [10, 50, 90]))
+    return f"{middle} ({low}-{high})"
+
+
+def report(width: int, height: int, rounds: int, threads: int, simd: Path | None) -> list[str]:
     """The table's lines for one frame size."""
     frame = textured_frame(width, height)
     named = contenders(width, height, threads)
-    reference = named[REFERENCE](frame).astype(int)
-    times = measure(named, frame, rounds)
-    lines = []
-    for name, values in times.items():
-        p10, p50, p90 = np.percentile(values, [10, 50, 90])
-        ratio = np.percentile(times[REFERENCE], 50) / p50
-        off = np.abs(named[name](frame).astype(int) - reference).max()
-        lines.append(f"| {width}x{height} | {name} | {p50:.3f} | {p10:.3f} to {p90:.3f} | {ratio:.2f} | {off} |")
-    return lines
+    pixels = {name: contender(frame).astype(int) for name, contender in named.items()}
+    runs = {name: timed(contender, frame) for name, contender in named.items()}
+    with ExitStack() as stack:
+        if simd is not None:
+            runs[SIMD], pixels[SIMD] = stack.enter_context(child(simd, width, height))
+        times = measure(runs, rounds)
+    return [
+        f"| {width}x{height} | {name} | {spread(values, 2)} | {spread(values / times[REFERENCE], 3)} | "
+        f"{np.abs(pixels[name] - pixels[REFERENCE]).max()} |"
+        for name, values in times.items()
+    ]
 
 
 PLANES, COLOURS_FIRST = "planes", "BGR first"
@@ -188,47 +278,74 @@ def planar_contenders(frame: Image) -> Mapping[str, Callable[[], Image]]:
 
 
 def planar_report(width: int, height: int, saturation: float, rounds: int) -> str:
-    """The table's line for one frame size; the ratios are of the two times of a round."""
+    """The table's line for one frame size."""
     textured = textured_frame(width, height).astype(np.float32)
     grey = textured.mean(axis=2, keepdims=True)
     named = planar_contenders((grey + saturation * (textured - grey)).clip(0, 255).astype(np.uint8))
     expected = named[COLOURS_FIRST]().astype(int)
     off = np.abs(named[PLANES]().astype(int) - expected).max(axis=2)
-    times: dict[str, list[float]] = {name: [] for name in named}
-    order = list(named)
-    for _ in range(rounds):
-        random.shuffle(order)
-        for name in order:
-            begun = time.process_time_ns()
-            named[name]()
-            times[name].append((time.process_time_ns() - begun) / 1e6)
-    planes, colours = (np.array(times[name]) for name in (PLANES, COLOURS_FIRST))
-    low, middle, high = np.percentile(planes / colours, [10, 50, 90])
-    medians = f"{np.median(planes):.2f} | {np.median(colours):.2f}"
+    times = measure({name: processor_timed(call) for name, call in named.items()}, rounds)
     return (
-        f"| {width}x{height} | {saturation:g} | {medians} | {middle:.2f} ({low:.2f} to {high:.2f}) | "
-        f"{100 * np.mean(off > 1):.2f} % |"
+        f"| {width}x{height} | {saturation:g} | {spread(times[PLANES], 2)} | {spread(times[COLOURS_FIRST], 2)} | "
+        f"{spread(times[PLANES] / times[COLOURS_FIRST], 2)} | {100 * np.mean(off > 1):.2f} % |"
     )
 
 
+def processor_timed(call: Callable[[], Image]) -> Timed:
+    """A call whose processor time counts, in all threads."""
+
+    def run() -> float:
+        begun = time.process_time_ns()
+        call()
+        return (time.process_time_ns() - begun) / 1e6
+
+    return run
+
+
+def tables(rounds: int, threads: int, simd: Path | None) -> Iterator[str]:
+    """Both tables, line by line."""
+    load = os.getloadavg()[0]
+    yield (
+        f"Taken {time.strftime('%Y-%m-%d')}. {platform.machine()}, {threads} of {os.cpu_count()} CPUs, "
+        f"load {load:.1f}, numpy {np.__version__}, {rounds} rounds."
+    )
+    yield ""
+    yield "| frame | contender | ms | over timm's | off |"
+    yield "|---|---|---|---|---|"
+    for width, height in FRAME_SIZES:
+        yield from report(width, height, rounds, threads, simd)
+    yield ""
+    yield "| planes | saturation | planes, CPU ms | BGR first, CPU ms | ratio | pixels over 1 off |"
+    yield "|---|---|---|---|---|---|"
+    for width, height in FRAME_SIZES:
+        for saturation in SATURATIONS:
+            yield planar_report(width, height, saturation, rounds)
+
+
 def main() -> None:
-    """Measure and print a markdown table."""
+    """Measure, print both tables, and write them into a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40, help="measurements of each contender and size (40)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads for OpenVINO and OpenCV")
+    parser.add_argument("--threads", type=int, default=1, help="CPUs, and threads of OpenVINO, OpenCV and PyTorch (1)")
+    parser.add_argument("--simd", type=Path, metavar="PYTHON", help="a Python that has NumPy and Pillow-SIMD")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page that receives the tables")
+    parser.add_argument("--answer", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.answer:
+        answer(*arguments.answer)
+        return
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     import cv2
 
     cv2.setNumThreads(arguments.threads)
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, numpy {np.__version__}, {arguments.rounds} rounds\n")
-    print("| frame | contender | p50 ms | p10 to p90 ms | times timm's speed | off |\n|---|---|---|---|---|---|")
-    for width, height in FRAME_SIZES:
-        print("\n".join(report(width, height, arguments.rounds, arguments.threads)), flush=True)
-    print("\n| planes | saturation | planes CPU ms | BGR first CPU ms | ratio (p10 to p90) | pixels over 1 off |")
-    print("|---|---|---|---|---|---|")
-    for width, height in FRAME_SIZES:
-        for saturation in SATURATIONS:
-            print(planar_report(width, height, saturation, arguments.rounds), flush=True)
+    lines = []
+    for line in tables(arguments.rounds, arguments.threads, arguments.simd):
+        print(line, flush=True)
+        lines.append(line)
+    if arguments.page:
+        from common.pages import write_between
+
+        write_between(arguments.page, "preprocess", "\n".join(lines))
 
 
 if __name__ == "__main__":

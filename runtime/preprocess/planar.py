@@ -36,7 +36,7 @@ CHECKED_PIXELS = 4096
 """Pixels of a frame that are checked for colours beyond black and white, at least."""
 FAR_BEYOND = 5
 """Levels beyond black or white from which clipping makes many values of the result more than 1 off."""
-CLIPPED_SHARES = ((4.0, 1.0), (2.5, 1 / 20), (1.0, 1 / 500))
+CLIPPED_SHARES = ((4.0, 1.0), (2.5, 1 / 20), (0.0, 1 / 500))
 """How much both sides shrink at least, and the share of checked pixels that may lie far beyond; up to it, 99 % of the
 pixels are within 1. Measured on photos whose colours were made up to 2.5 times as saturated."""
 CORRECTED_SHARE = 0.4
