@@ -26,6 +26,7 @@ from vitedge.converters.openvino import stages
 from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.reading import read_model
 from vitedge.converters.openvino.rewrites import REWRITES as REWRITES
+from vitedge.converters.openvino.strided_convolutions import widen_strided_convolutions
 from vitedge.converters.precision import half_weights
 from vitedge.converters.quiet import quiet
 from vitedge.errors import ConversionError
@@ -102,7 +103,7 @@ def reduce(material: Material, precision: Precision, progress: Progress) -> Redu
     if precision == "int8":
         _warn_without_int8(progress)
         found, record = quantized(material, Scheme.ASYMMETRIC, progress)
-        return Reduced(half_weights(found.graph), record)
+        return Reduced(half_weights(widen_strided_convolutions(found.graph)), record)
     return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
 
 
