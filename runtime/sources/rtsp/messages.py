@@ -17,6 +17,8 @@ PROTOCOL = b"RTSP/"
 _DOLLAR = 0x24
 _GAPS = b"\r\n"
 _SHOWN = 40
+_LONGEST_LINE = 4_096
+"""Of a request of the server."""
 _MOST_SKIPPED = 1 << 20
 """Bytes that are neither a message nor a packet, after which a connection is given up."""
 
@@ -139,16 +141,17 @@ class Splitter:
         begin = bytes(self._buffer[at : at + len(PROTOCOL)])
         if PROTOCOL.startswith(begin) or begin == PROTOCOL:
             return True
-        end = self._buffer.find(b"\n", at, at + RTSP_HEAD_BYTES)
-        line = bytes(self._buffer[at : end if end >= 0 else at + RTSP_HEAD_BYTES])
+        end = self._buffer.find(b"\n", at, at + _LONGEST_LINE)
+        line = bytes(self._buffer[at : end if end >= 0 else at + _LONGEST_LINE])
         method = line.partition(b" ")[0]
-        if not (method.isascii() and method.replace(b"_", b"").isupper() and len(method) <= _SHOWN):
+        is_method = method.replace(b"_", b"").isupper() and len(method) <= _SHOWN
+        if not is_method or not line.isascii() or b"\0" in line or len(line) == _LONGEST_LINE:
             return False
         return end < 0 or line.rstrip().rpartition(b" ")[2].startswith(PROTOCOL)
 
     def _resynchronized(self, at: int) -> tuple[int, None]:
         if not self.channels:
-            raise RtspError("it does not speak RTSP")
+            raise RtspError("it does not speak RTSP on this port")
         marks = (PROTOCOL, *(bytes((_DOLLAR, each)) for each in self.channels))
         places = (self._buffer.find(each, at + 1) for each in marks)
         rest = max(at + 1, len(self._buffer) - len(PROTOCOL))

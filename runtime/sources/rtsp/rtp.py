@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 _VERSION = 2
 _HEADER = 12
+_FIELDS = struct.Struct(">BBHII")
 _PADDED, _EXTENDED, _SOURCES = 0x20, 0x10, 0x0F
 _MARKED, _TYPE = 0x80, 0x7F
 _NUMBERS = 1 << 16
@@ -40,24 +42,18 @@ def parse_rtp(data: bytes, arrived_ns: int = 0) -> RtpPacket | None:
     """Return a packet; None for what is none."""
     if len(data) < _HEADER or data[0] >> 6 != _VERSION:
         return None
-    begin, end = _HEADER + 4 * (data[0] & _SOURCES), len(data)
-    if data[0] & _EXTENDED:
+    flags, kind, number, timestamp, source = _FIELDS.unpack_from(data)
+    begin, end = _HEADER + 4 * (flags & _SOURCES), len(data)
+    if flags & _EXTENDED:
         if end < begin + 4:
             return None
         begin += 4 + 4 * int.from_bytes(data[begin + 2 : begin + 4], "big")
-    if data[0] & _PADDED:
+    if flags & _PADDED:
         end -= data[-1]
-    if begin > end or (data[0] & _PADDED and not data[-1]):
+    if begin > end or (flags & _PADDED and not data[-1]):
         return None
-    return RtpPacket(
-        data[1] & _TYPE,
-        bool(data[1] & _MARKED),
-        int.from_bytes(data[2:4], "big"),
-        int.from_bytes(data[4:8], "big"),
-        int.from_bytes(data[8:12], "big"),
-        data[begin:end],
-        arrived_ns,
-    )
+    marked = bool(kind & _MARKED)
+    return RtpPacket(kind & _TYPE, marked, number, timestamp, source, data[begin:end], arrived_ns)
 
 
 class Sequence:

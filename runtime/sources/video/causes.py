@@ -145,8 +145,11 @@ def opening_error(error: BaseException, server: Server, waited: float) -> FrameS
     if waited >= server.open_timeout and cause in (None, "no_video", "network"):
         cause = "timeout"
     if (cause == "no_video" and server.speaks_rtsp) or _is_no_rtsp(error):
+        what = (
+            f": {reason_of(error)}" if _is_no_rtsp(error) else " closes the connection in mid-answer, or sends no video"
+        )
         return FrameSourceError(
-            f"{server.name} closes the connection in mid-answer, or does not speak RTSP on this port{_also(error)}",
+            f"{server.name}{what}",
             expected="an RTSP server that is ready",
             fix="wait until the camera has started; ffprobe ADDRESS shows what it answers",
             cause="network",
@@ -239,13 +242,10 @@ def _unencrypted(server: Server) -> FrameSourceError:
     )
 
 
-def _also(error: BaseException) -> str:
-    return f": {reason_of(error)}" if isinstance(error, RtspError) else ""
-
-
 def _is_no_rtsp(error: BaseException) -> bool:
-    """Whether a server breaks off, or exceeds a bound, before it plays."""
-    return type(error) is RtspError and error.cause == "network"
+    """Whether a server breaks off before it plays, answers otherwise than RTSP does, or exceeds a bound."""
+    is_answer = isinstance(error, StatusError | TransportError)
+    return isinstance(error, RtspError) and error.cause == "network" and not is_answer
 
 
 def _is_known(host: str, port: int | None) -> bool:

@@ -74,8 +74,8 @@ class TestNoiseBetweenPackets:
     def test_is_skipped_as_far_as_the_next_packet(self) -> None:
         splitter = Splitter()
         splitter.channels = frozenset({0, 1})
-        items = splitter.feed(b"\xff\xfe$\x09noise" + PACKET + b"\x00\x01" + ANSWER)
-        assert [type(item) for item in items] == [Interleaved, Message]
+        items = splitter.feed(b"\xff\xfe$\x09noise" + PACKET + b"\x00\x01" + ANSWER + b"NOISE" + PACKET)
+        assert [type(item) for item in items] == [Interleaved, Message, Interleaved]
 
     def test_does_not_last(self) -> None:
         splitter = Splitter()

@@ -315,8 +315,10 @@ class TestErrors:
         assert (error.cause, "before it sends a video" in error.problem) == ("eof", True)
 
     def test_of_a_server_that_sends_what_is_no_rtsp(self, serve: Callable[..., ScriptedRtsp]) -> None:
-        error = refused(serve(answer=lambda _, __: b"HTTP/1.1 400 Bad Request\r\n\r\n").url())
-        assert (error.cause, "does not speak RTSP" in error.problem) == ("network", True)
+        server = serve(answer=lambda _, __: b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        error = refused(server.url())
+        assert (error.cause, error.problem) == ("network", f"{server.url()}: it does not speak RTSP on this port")
+        assert "camera has started" in error.fix
 
     def test_of_words_of_the_server_that_look_like_a_password(self, serve: Callable[..., ScriptedRtsp]) -> None:
         words = "500 rtsp://joe:secret@camera/1"
