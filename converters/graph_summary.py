@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from vitedge.audit import UNKNOWN, AuditedLayer
+from vitedge.audit import UNAVAILABLE, AuditedLayer
 from vitedge.converters.sources.onnx.files import read_graph
 from vitedge.errors import BundleError
 from vitedge.graph.operators import LAYOUT_OPERATORS, LINEAR_OPERATORS
@@ -68,7 +68,7 @@ def weight_layers(graph: onnx.GraphProto) -> tuple[AuditedLayer, ...]:
             name=node.name or node.output[0],
             operator=node.op_type,
             quantized=all(activations.kind(name) == "DequantizeLinear" for name in node.input[:2]),
-            precision=UNKNOWN,
+            precision=UNAVAILABLE,
         )
         for node in graph.node
         if node.op_type in LINEAR_OPERATORS

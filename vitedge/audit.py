@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-UNKNOWN = "unavailable"
+UNAVAILABLE = "unavailable"
 INT8 = "int8"
 EIGHT_BITS = (INT8, "fp8")
 NAMED = 3
@@ -97,12 +97,12 @@ class Audit:
     @property
     def fallbacks(self) -> tuple[AuditedLayer, ...]:
         """Layers that the graph makes int8, and the engine computes in floating point."""
-        return tuple(layer for layer in self.quantized if layer.precision not in (*EIGHT_BITS, UNKNOWN))
+        return tuple(layer for layer in self.quantized if layer.precision not in (*EIGHT_BITS, UNAVAILABLE))
 
     @property
     def unknown(self) -> tuple[AuditedLayer, ...]:
         """Layers that the graph makes int8, and whose precision the engine does not tell."""
-        return tuple(layer for layer in self.quantized if layer.precision == UNKNOWN)
+        return tuple(layer for layer in self.quantized if layer.precision == UNAVAILABLE)
 
     @property
     def in_floating_point(self) -> tuple[AuditedLayer, ...]:
@@ -151,11 +151,11 @@ def differences(recorded: Audit, here: Audit) -> list[str]:
     """
     if recorded.engine.partition(" ")[0] != here.engine.partition(" ")[0]:
         return []
-    before = {layer.name: layer.precision for layer in recorded.layers if layer.precision != UNKNOWN}
+    before = {layer.name: layer.precision for layer in recorded.layers if layer.precision != UNAVAILABLE}
     changed: dict[tuple[str, str], list[str]] = {}
     for layer in here.layers:
-        known = before.get(layer.name, UNKNOWN)
-        if UNKNOWN not in (known, layer.precision) and known != layer.precision:
+        known = before.get(layer.name, UNAVAILABLE)
+        if UNAVAILABLE not in (known, layer.precision) and known != layer.precision:
             changed.setdefault((known, layer.precision), []).append(layer.name)
     return [
         f"{_layers(len(names))} ran in {known} on the converting host and {'runs' if len(names) == 1 else 'run'} in "

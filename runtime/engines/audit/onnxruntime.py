@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vitedge.audit import EIGHT_BITS, UNKNOWN, Audit, AuditedLayer, Overhead
+from vitedge.audit import EIGHT_BITS, UNAVAILABLE, Audit, AuditedLayer, Overhead
 from vitedge.bundle.bundle import Bundle
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.onnxruntime import product_precision, profiled_nodes
@@ -88,7 +88,7 @@ def _nodes(events: Iterable[Mapping[str, Any]]) -> list[_Node]:
 def _type(tensors: Any) -> str:
     """Return the precision of the first tensor of a list such as ``[{"float": [1, 3]}]``."""
     first = tensors[0] if tensors else {}
-    return _PRECISIONS.get(next(iter(first), ""), UNKNOWN)
+    return _PRECISIONS.get(next(iter(first), ""), UNAVAILABLE)
 
 
 def _node_of(layer: AuditedLayer, nodes: Iterable[_Node]) -> _Node | None:
@@ -102,7 +102,7 @@ def _node_of(layer: AuditedLayer, nodes: Iterable[_Node]) -> _Node | None:
 
 def _audited(layer: AuditedLayer, node: _Node | None) -> AuditedLayer:
     if node is None or node.product is None:
-        return replace(layer, precision=UNKNOWN, kernel="", reason="", microseconds=None)
+        return replace(layer, precision=UNAVAILABLE, kernel="", reason="", microseconds=None)
     fell_back = layer.quantized and node.product not in EIGHT_BITS
     return replace(
         layer,

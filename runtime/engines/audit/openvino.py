@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vitedge.audit import INT8, UNKNOWN, Audit, AuditedLayer, Overhead, OverheadKind
+from vitedge.audit import INT8, UNAVAILABLE, Audit, AuditedLayer, Overhead, OverheadKind
 from vitedge.bundle.bundle import Bundle
 from vitedge.extras import require
 from vitedge.runtime.engines.audit.openvino_ir import IrLayer, layers_of
@@ -128,7 +128,7 @@ def kernels_of(runtime_model: Any) -> dict[str, Kernel]:
             name=node.get_friendly_name(),
             operator=facts["layerType"],
             kernel=facts["primitiveType"],
-            reads=_precision(inputs[0].get_element_type().get_type_name()) if inputs else UNKNOWN,
+            reads=_precision(inputs[0].get_element_type().get_type_name()) if inputs else UNAVAILABLE,
             writes=_precision(facts["outputPrecisions"].partition(",")[0]),
             layers=facts["originalLayersNames"],
             sources=sources,
@@ -140,7 +140,7 @@ def kernels_of(runtime_model: Any) -> dict[str, Kernel]:
 
 def _precision(type_name: str) -> str:
     """Return the name of a type; types that no layer computes in, such as ``i64``, keep OpenVINO's."""
-    return _PRECISIONS.get(type_name, type_name or UNKNOWN)
+    return _PRECISIONS.get(type_name, type_name or UNAVAILABLE)
 
 
 def _profile(compiled: Any) -> tuple[dict[str, float], int]:
@@ -201,12 +201,12 @@ def _audited(
     layer: IrLayer, kernel: Kernel | None, kernels: Mapping[str, Kernel], times: Mapping[str, float]
 ) -> AuditedLayer:
     if kernel is None:
-        return AuditedLayer(layer.name, layer.operator, layer.quantized, UNKNOWN)
+        return AuditedLayer(layer.name, layer.operator, layer.quantized, UNAVAILABLE)
     if kernel.operator in _WHOLES:
         return AuditedLayer(
-            layer.name, layer.operator, layer.quantized, UNKNOWN, kernel.kernel, microseconds=times.get(kernel.name)
+            layer.name, layer.operator, layer.quantized, UNAVAILABLE, kernel.kernel, microseconds=times.get(kernel.name)
         )
-    fell_back = layer.quantized and kernel.precision not in (INT8, UNKNOWN)
+    fell_back = layer.quantized and kernel.precision not in (INT8, UNAVAILABLE)
     return AuditedLayer(
         name=layer.name,
         operator=layer.operator,
@@ -244,7 +244,7 @@ def _overheads(kernels: Iterable[Kernel], times: Mapping[str, float], rest: str)
     for each in kernels:
         kind = _overhead_kind(each, rest)
         if kind is not None and (not times or times.get(each.name, 0.0) > 0):  # some only change what memory means
-            change = each.writes if each.reads in (each.writes, UNKNOWN) else f"{each.reads} → {each.writes}"
+            change = each.writes if each.reads in (each.writes, UNAVAILABLE) else f"{each.reads} → {each.writes}"
             grouped.setdefault((kind, each.operator, each.kernel, change), []).append(each.name)
     found = [
         Overhead(*key, tuple(names), sum(times[name] for name in names) if times else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from vitedge.audit import EIGHT_BITS, UNKNOWN, Audit, AuditedLayer, Overhead
+from vitedge.audit import EIGHT_BITS, UNAVAILABLE, Audit, AuditedLayer, Overhead
 from vitedge.bundle.bundle import MODEL_ONNX
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.tensorrt.layers import EngineLayer, is_product
@@ -37,10 +37,10 @@ def _layer_of(layer: AuditedLayer, plan: Iterable[EngineLayer]) -> EngineLayer |
 
 def _audited(layer: AuditedLayer, found: EngineLayer | None, plan: Sequence[EngineLayer], graph: str) -> AuditedLayer:
     if found is None:
-        return replace(layer, precision=UNKNOWN, kernel="", reason="", microseconds=None)
+        return replace(layer, precision=UNAVAILABLE, kernel="", reason="", microseconds=None)
     weights = _dequantized_weights(found, plan)
-    precision = weights or found.inputs[0].dtype or UNKNOWN
-    fell_back = layer.quantized and precision not in (*EIGHT_BITS, UNKNOWN)
+    precision = weights or found.inputs[0].dtype or UNAVAILABLE
+    fell_back = layer.quantized and precision not in (*EIGHT_BITS, UNAVAILABLE)
     return replace(
         layer,
         precision=precision,
@@ -70,7 +70,7 @@ def _overheads(plan: Iterable[EngineLayer]) -> Iterator[Overhead]:
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for layer in plan:
         if layer.inputs and layer.outputs and any(word in layer.kind.lower() for word in _REFORMATS):
-            before, after = (each[0].dtype or UNKNOWN for each in (layer.inputs, layer.outputs))
+            before, after = (each[0].dtype or UNAVAILABLE for each in (layer.inputs, layer.outputs))
             change = after if before == after else f"{before} → {after}"
             grouped.setdefault((layer.kind, layer.tactic, change), []).append(layer.name)
     for (kind, tactic, change), names in grouped.items():
