@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import Bundle
@@ -28,12 +29,16 @@ def audit_engine(bundle: Bundle, info: EngineInfo, *, threads: int | None = None
     Raises:
         EngineError: the engine's library cannot compile, open or run the graph once more.
     """
-    layers = () if bundle.manifest.audit is None else bundle.manifest.audit.layers
     if info.name == "openvino":
         return openvino.audit(bundle, threads=threads)
-    if info.name == "onnxruntime" and layers:
-        return onnxruntime.audit(bundle, layers, info, threads=threads)
-    if info.name == "tensorrt" and layers:
+    recorded = bundle.manifest.audit
+    if recorded is None or not recorded.layers:
+        return None
+    if info.name == "onnxruntime":
+        found = onnxruntime.audit(bundle, recorded.layers, info, threads=threads)
+    elif info.name == "tensorrt":
         with closing(open_engine(bundle)) as engine:
-            return tensorrt.audit(engine.layers, layers, info)
-    return None
+            found = tensorrt.audit(engine.layers, recorded.layers, info)
+    else:
+        return None
+    return replace(found, asked=recorded.asked)

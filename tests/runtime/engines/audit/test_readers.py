@@ -132,9 +132,12 @@ def test_each_engine_has_its_reader(tiny_bundle: Bundle, monkeypatch: pytest.Mon
     closed: list[bool] = []
     engine = SimpleNamespace(layers=PLAN, close=lambda: closed.append(True))
     monkeypatch.setattr(dispatch, "open_engine", lambda _: engine)
-    audit = dispatch.audit_engine(with_layers(tiny_bundle), ORIN)
+    recorded = Audit("", "", LAYERS, asked="fp8")
+    bundle = replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, audit=recorded))
+    audit = dispatch.audit_engine(bundle, ORIN)
     assert audit is not None
     assert len(audit.executed) == 1
+    assert "of 2 fp8 layers" in audit.summary
     assert closed == [True]
 
 
