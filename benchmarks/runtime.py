@@ -97,6 +97,25 @@ class Target:
         return f"| {self.name} | {self.limit} | {self.measured} | {'yes' if self.is_met else '**no**'} |"
 
 
+@dataclass(frozen=True)
+class CameraRound:
+    """Four cameras, saturated, in one round.
+
+    Attributes:
+        cameras: predictions a second.
+        benchmark_app: frames a second of benchmark_app.
+        allowed: frames a second if the processors did nothing but preprocess and infer.
+        preprocess_ms: core-ms of preprocessing a frame.
+        infer_ms: core-ms of inferring a frame, at its cheapest.
+    """
+
+    cameras: float
+    benchmark_app: float
+    allowed: float
+    preprocess_ms: float
+    infer_ms: float
+
+
 Rounds = Mapping[str, Sequence[Costs]]
 
 
@@ -175,11 +194,12 @@ class Benchmark:
         one_core = self._camera(fps=60, cpus=(max(os.sched_getaffinity(0)),))
         file = self._file()
         stops = self._stops(3 if self._quick else 20)
-        own = own_python_ms(self._bundle, OWN_FRAMES // (10 if self._quick else 1))
+        own = [own_python_ms(self._bundle, OWN_FRAMES // (10 if self._quick else 1)) for _ in range(self._rounds)]
+        cameras = self._cameras()
         targets = [
             *ages(spare["vitedge"]),
             planes_target(self._planes(5 if self._quick else 40)),
-            cameras_target(self._cameras()),
+            cameras_target(cameras),
             stop_target(stops),
             own_target(own),
         ]
@@ -188,6 +208,7 @@ class Benchmark:
             f"{processor_name()}, {state.cpus} CPUs, load {state.load_average:.1f}, {self._rounds} rounds of "
             f"{self._seconds:g} s, {WIDTH}x{HEIGHT}, H.264.",
             targets_table(targets),
+            cameras_bound(cameras),
             "Cores to spare, 30 frames/s:",
             ages_table(spare),
             "The same camera with B-frames, which it sends in another order than it takes them:",
@@ -288,14 +309,22 @@ class Benchmark:
             spent = [[cpu_seconds(way, planes) for way in ways] for _ in range(rounds + 1)]
         return [direct / through_bgr for direct, through_bgr in spent[1:]]
 
-    def _cameras(self) -> list[float]:
-        """Throughput of four cameras over that of benchmark_app, by round."""
+    def _cameras(self) -> list[CameraRound]:
+        """Four cameras, saturated, in each round."""
         script, found = ROOT / "benchmarks" / "cameras.py", self._folder / "cameras.json"
         options = ("--seconds", f"{self._seconds:g}", "--rounds", f"{self._rounds}", "--json", str(found))
         command = [sys.executable, str(script), str(self._bundle), str(self._folder / "clip.ts"), *options]
         subprocess.run(command, stdout=subprocess.DEVNULL)  # its exit code says whether it meets the target
-        rounds = json.loads(found.read_text("ascii"))["rounds"]
-        return [each["overloaded"]["fps"] / each["benchmark_app"] for each in rounds]
+        return [
+            CameraRound(
+                cameras=each["overloaded"]["fps"],
+                benchmark_app=each["benchmark_app"],
+                allowed=each["allowed_fps"],
+                preprocess_ms=each["preprocess_ms"],
+                infer_ms=each["infer_ms"],
+            )
+            for each in json.loads(found.read_text("ascii"))["rounds"]
+        ]
 
     def _stops(self, times: int) -> list[float]:
         """Seconds from ``stop`` to the end of the consumer, while the camera hangs."""
@@ -389,11 +418,26 @@ def planes_target(ratios: Sequence[float]) -> Target:
     return Target(name, "≤ 0.5 x", f"{over_rounds(ratios, 2)} x", ratio <= 0.5)
 
 
-def cameras_target(ratios: Sequence[float]) -> Target:
+def cameras_target(rounds: Sequence[CameraRound]) -> Target:
     """Return the target for four cameras."""
+    ratios = [each.cameras / each.benchmark_app for each in rounds]
     ratio = statistics.median(ratios)
     name = "four cameras, saturated, over `benchmark_app -hint throughput`"
     return Target(name, "≥ 0.95 x", f"{over_rounds(ratios, 2)} x", ratio >= 0.95)
+
+
+def cameras_bound(rounds: Sequence[CameraRound]) -> str:
+    """Say what the processors allow to four cameras, and how much of that they reach."""
+    preprocessing = over_rounds((each.preprocess_ms for each in rounds), 2)
+    inference = over_rounds((each.infer_ms for each in rounds), 2)
+    bound = over_rounds((each.allowed / each.benchmark_app for each in rounds), 2)
+    reached = over_rounds((each.cameras / each.allowed for each in rounds), 2)
+    return (
+        "benchmark_app infers frames that are in its input already, one at a time, and neither decodes nor resizes. "
+        f"The frames of the cameras, decoded before, take {preprocessing} core-ms of preprocessing and {inference} of "
+        f"inference in the workers. If the processors did nothing else, the cameras would reach {bound} x "
+        f"benchmark_app. They reach {reached} of that."
+    )
 
 
 def stop_target(seconds: Sequence[float]) -> Target:
@@ -404,13 +448,13 @@ def stop_target(seconds: Sequence[float]) -> Target:
     )
 
 
-def own_target(milliseconds: float) -> Target:
+def own_target(milliseconds: Sequence[float]) -> Target:
     """Return the target for vitedge's own Python."""
     return Target(
         "CPU of a prediction beside preprocessing and inference",
         "≤ 0.2 ms",
-        f"{milliseconds:.3f} ms",
-        milliseconds <= 0.2,
+        f"{over_rounds(milliseconds, 3)} ms",
+        statistics.median(milliseconds) <= 0.2,
     )
 
 

@@ -2,8 +2,9 @@
 
 Each round times, one after the other over the same clip: decoding alone, preprocessing alone, inference alone, the
 three in one thread, and the pipeline. Inference alone is what the classifier does for one frame after the other, with
-all processors on each; "in workers" is the same number of frames in the workers of the stream and nothing else.
-Ratios are taken within each round, so that what slows the machine for a minute slows both of their sides.
+all processors on each; "in workers" is the same number of frames in the workers of the stream and nothing else, and
+"in batches" several at once, where that pays. Ratios are taken within each round, so that what slows the machine for a
+minute slows both of their sides.
 
 Core-ms are the milliseconds that a frame costs, summed over all threads. The stages share the processors, so that no
 pipeline can be faster than processors / (core-ms of decoding + preprocessing + the cheaper inference).
@@ -22,21 +23,26 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from common.rates import KEPT_FRAMES, Rate, in_workers, rate
+from common.rates import KEPT_FRAMES, Rate, in_workers, inference_rate, rate
 
+from vitedge.bundle.bundle import Bundle
 from vitedge.files import write_atomic
 from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.engines.base import Engine
+from vitedge.runtime.engines.open import open_workers
 from vitedge.runtime.load import load
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.open import open_source
 from vitedge.runtime.system.machine import machine_state, processor_name
+from vitedge.runtime.system.owned import close_all
 from vitedge.version import VERSION
 
 TARGET = 0.95
 DECODE, PREPROCESS, INFER, IN_WORKERS = "decode", "preprocess", "infer", "infer, in workers"
+IN_BATCHES = "infer, in batches"
 SERIAL, PIPELINE = "serial", "pipeline"
 
-Case = Callable[[], Iterable[object]]
+Case = Callable[[], Rate]
 Round = Mapping[str, Rate]
 
 
@@ -72,12 +78,12 @@ def frames_of(clip: Path, count: int) -> Iterator[Frame]:
                 yield frame
 
 
-def cases(classifier: Classifier, clip: Path, count: int) -> dict[str, Case]:
-    """What is timed, by name: each gives ``count`` items."""
+def cases(classifier: Classifier, engines: Sequence[Engine], clip: Path, count: int) -> dict[str, Case]:
+    """What is timed, by name: each handles ``count`` frames."""
     kept = [frame.image for frame in frames_of(clip, KEPT_FRAMES)]
     prepared = [classifier.prepare(image) for image in kept]
     workers = classifier.workers() or (classifier,)
-    return {
+    items: dict[str, Callable[[], Iterable[object]]] = {
         DECODE: lambda: frames_of(clip, count),
         PREPROCESS: lambda: map(classifier.prepare, islice(cycle(kept), count)),
         INFER: lambda: map(classifier.infer, islice(cycle(prepared), count)),
@@ -85,13 +91,15 @@ def cases(classifier: Classifier, clip: Path, count: int) -> dict[str, Case]:
         SERIAL: lambda: (classifier.infer(classifier.prepare(frame.image)) for frame in frames_of(clip, count)),
         PIPELINE: lambda: classifier.stream(frames_of(clip, count), policy="every"),
     }
+    timed: dict[str, Case] = {name: lambda given=given: rate(given()) for name, given in items.items()}
+    return {**timed, IN_BATCHES: lambda: inference_rate(engines, count)} if engines else timed
 
 
 def measure(timed: Mapping[str, Case], rounds: int) -> list[Round]:
     """Every case in every round; a first round warms up and is not counted."""
     found = []
     for number in range(rounds + 1):
-        found.append({name: rate(case()) for name, case in timed.items()})
+        found.append({name: case() for name, case in timed.items()})
         sys.stderr.write(f"round {number} of {rounds}\n")
     return found[1:]
 
@@ -118,7 +126,7 @@ def shares(rounds: Sequence[Round], cpus: int) -> list[Share]:
 
 def allowed_fps(rates: Round, cpus: int) -> float:
     """Frames per second if all processors did nothing but the work of the three stages, at its cheapest."""
-    inferring = min(rates[INFER].core_ms, rates[IN_WORKERS].core_ms)
+    inferring = min(rates[name].core_ms for name in (INFER, IN_WORKERS, IN_BATCHES) if name in rates)
     return 1000 * cpus / (rates[DECODE].core_ms + rates[PREPROCESS].core_ms + inferring)
 
 
@@ -133,7 +141,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with load(arguments.bundle, threads=arguments.threads) as classifier:
-        rounds = measure(cases(classifier, arguments.clip, arguments.frames), arguments.rounds)
+        engines = open_workers(Bundle.open(arguments.bundle), threads=arguments.threads)
+        rounds = measure(cases(classifier, engines, arguments.clip, arguments.frames), arguments.rounds)
+        close_all(engine.close for engine in engines)
         info, workers = classifier.info, len(classifier.workers())
     state = machine_state()
     compared = shares(rounds, state.cpus)

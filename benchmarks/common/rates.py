@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.runtime.classifier import Classifier
+from vitedge.runtime.engines.base import BatchEngine, Engine
 
 KEPT_FRAMES = 32
 """Frames that are kept decoded, to measure what comes after decoding."""
@@ -48,6 +49,25 @@ def in_workers(workers: Sequence[Classifier], prepared: Iterable[Pixels]) -> Ite
 
     with ThreadPoolExecutor(len(workers)) as pool:
         yield from pool.map(infer, prepared)
+
+
+def inference_rate(engines: Sequence[Engine], count: int) -> Rate:
+    """Inference alone of ``count`` frames in workers, a thread for each, and in batches where they take batches."""
+    size = len(engines[0].frames) if isinstance(engines[0], BatchEngine) else 1
+    free: SimpleQueue[Engine] = SimpleQueue()
+    for engine in engines:
+        free.put(engine)
+
+    def infer(_: int) -> Logits:
+        engine = free.get()
+        try:
+            return engine.run_batch() if isinstance(engine, BatchEngine) else engine.run()
+        finally:
+            free.put(engine)
+
+    with ThreadPoolExecutor(len(engines)) as pool:
+        found = rate(pool.map(infer, range(count // size)))
+    return Rate(found.fps * size, found.core_ms / size)
 
 
 def rate(items: Iterable[object]) -> Rate:

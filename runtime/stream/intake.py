@@ -11,7 +11,6 @@ from vitedge.runtime.stream.queue import Job
 from vitedge.runtime.stream.stats import DropCause, Ledger
 from vitedge.runtime.stream.workers import age_ms
 
-
 FUTURE_NS = 1_000_000_000
 """By so much a time of capture may lie ahead of the monotonic clock; one that is further ahead is of another clock."""
 OWN_CLOCK = ("caller", "arrival")
