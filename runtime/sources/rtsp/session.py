@@ -30,21 +30,25 @@ DEFAULT_SESSION_SECONDS, LONGEST_SESSION_SECONDS = 60, 3600
 SEND_SECONDS = 2.0
 AGREEMENT_NS = SECOND // 50
 """Two reports of a sender's clock that differ by more are not believed."""
+LEAST_BETWEEN_NS = SECOND
+"""Two reports that are nearer to each other agree in any case."""
 _UNSUPPORTED_TRANSPORT = 461
 _PUNCH = bytes((0x80, *bytes(11)))
 """An empty packet, which opens the way through a router."""
 
 
 @dataclass(frozen=True)
-class _Reports:
-    """What the sender's last report said.
+class _Said:
+    """What a report said of the sender's clock, in nanoseconds since the Unix epoch.
 
     Attributes:
-        source: its number.
-        zero_ns: when the timestamp 0 was, by its clock, nanoseconds since the Unix epoch.
+        source: number of the sender.
+        wall_ns: its time.
+        zero_ns: its time when the timestamp was 0.
     """
 
     source: int
+    wall_ns: int
     zero_ns: int
 
 
@@ -77,7 +81,7 @@ class Session:
         self._is_set_up = False
         self._units: deque[AccessUnit] = deque()
         self._is_over = False
-        self._zero: _Reports | None = None
+        self._said: _Said | None = None
         self._sender_zero_ns: int | None = None
         try:
             self._methods = self._ask_methods()
@@ -219,14 +223,14 @@ class Session:
         return [("Session", self._session)] if self._session else []
 
     def _take_session(self, header: str) -> None:
-        name, _, parameters = header.partition(";")
-        self._session, self._is_set_up = name.strip(), True
+        name, *parameters = (each.strip() for each in header.split(";"))
+        self._session, self._is_set_up = name, True
         self._aggregate = self._base
-        key, _, seconds = parameters.strip().lower().partition("=")
-        is_stated = key.strip() == "timeout" and len(seconds) < 7 and seconds.isascii() and seconds.isdecimal()
-        stated = int(seconds) if is_stated else 0
-        lasts = min(stated or DEFAULT_SESSION_SECONDS, LONGEST_SESSION_SECONDS)
-        self._keep_alive_ns = max(1, lasts // 2) * SECOND
+        stated = {key.strip().lower(): value.strip() for key, _, value in (each.partition("=") for each in parameters)}
+        seconds = stated.get("timeout", "")
+        is_number = seconds.isascii() and seconds.isdecimal() and len(seconds) < 7
+        lasts = min(int(seconds) if is_number else 0, LONGEST_SESSION_SECONDS) or DEFAULT_SESSION_SECONDS
+        self._keep_alive_ns = lasts * SECOND // 2
 
     def _send_what_is_due(self, now_ns: int) -> None:
         self._control.deadline = time.monotonic() + SEND_SECONDS
@@ -300,11 +304,14 @@ class Session:
                 self._compare(said)
 
     def _compare(self, report: SenderReport) -> None:
-        """Believe the sender's clock once two reports in a row agree."""
-        ticks = self._assembler.timestamps.near(report.timestamp)
+        """Believe the sender's clock once two reports agree; one that follows another at once says nothing new."""
+        before, ticks = self._said, self._assembler.timestamps.near(report.timestamp)
         zero_ns = report.wall_ns - ticks * SECOND // self._track.clock_rate
-        before, self._zero = self._zero, _Reports(report.source, zero_ns)
-        if before is not None and before.source == report.source and report.wall_ns > 0:
+        is_same = before is not None and before.source == report.source
+        if before is not None and is_same and 0 <= report.wall_ns - before.wall_ns < LEAST_BETWEEN_NS:
+            return
+        self._said = _Said(report.source, report.wall_ns, zero_ns)
+        if before is not None and is_same and report.wall_ns > max(0, before.wall_ns):
             self._sender_zero_ns = zero_ns if abs(zero_ns - before.zero_ns) <= AGREEMENT_NS else None
 
 

@@ -369,6 +369,23 @@ class TestEnd:
 
 
 class TestLongSessions:
+    @pytest.mark.parametrize(
+        ("header", "seconds"),
+        [
+            ("7;timeout=20", 10),
+            ("7 ; x=y ; Timeout = 20 ; z", 10),
+            ("7", 30),
+            ("7;timeout=0", 30),
+            ("7;timeout=-5", 30),
+            ("7;timeout=1", 0.5),
+            ("7;timeout=999999", 1800),
+            ("7;timeout=9999999999999", 30),
+        ],
+    )
+    def test_know_when_they_end(self, header: str, seconds: float, serve: Callable[..., ScriptedRtsp]) -> None:
+        with closing(playing(serve(session=header).url())) as session:
+            assert session._keep_alive_ns == seconds * SECOND
+
     def test_are_kept_alive(self, serve: Callable[..., ScriptedRtsp]) -> None:
         """Half of the timeout after it began; with another nonce, if the server wants one."""
         asked = itertools.count()
@@ -411,17 +428,17 @@ class TestTheSendersClock:
                 found += [] if zero is None else [zero]
         return found
 
-    def packets(self, *errors_ns: int, source: int = SOURCE) -> Callable[[], Iterator[Any]]:
+    def packets(self, *errors_ns: int, source: int = SOURCE, ticks: int = 180_000) -> Callable[[], Iterator[Any]]:
         """Pictures, with reports between them whose clock is wrong by so much."""
 
         def made() -> Iterator[Any]:
             packetizer = Packetizer()
             for place, error in enumerate(errors_ns):
-                timestamp = 90_000 * (place + 1)
+                timestamp = ticks * (place + 1)
                 yield from packetizer.packets(UNITS[0], timestamp)
-                wall = self.WALL + SECOND * (place + 1) + error
+                wall = self.WALL + SECOND * timestamp // 90_000 + error
                 yield 1, sender_report(timestamp, wall, source=source)
-            yield from packetizer.packets(UNITS[0], 900_000)
+            yield from packetizer.packets(UNITS[0], 10 * ticks)
 
         return made
 
@@ -433,6 +450,9 @@ class TestTheSendersClock:
     @pytest.mark.parametrize("errors", [(0,), (0, SECOND), (0, SECOND, -SECOND), (-3 * 10**18, -3 * 10**18)])
     def test_is_not_believed_before(self, errors: tuple[int, ...], serve: Callable[..., ScriptedRtsp]) -> None:
         assert self.told(serve(packets=self.packets(*errors), ends=True)) == []
+
+    def test_is_not_believed_where_reports_follow_at_once(self, serve: Callable[..., ScriptedRtsp]) -> None:
+        assert self.told(serve(packets=self.packets(0, 0, 0, ticks=3_000), ends=True)) == []
 
     def test_of_another_sender_is_not_believed(self, serve: Callable[..., ScriptedRtsp]) -> None:
         assert self.told(serve(packets=self.packets(0, 0, source=3), ends=True)) == []

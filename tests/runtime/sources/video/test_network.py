@@ -540,7 +540,7 @@ class TestRealServers:
 
 
 def test_a_server_that_stops_hands_out_nothing_more(tmp_path: Path) -> None:
-    """FFmpeg would give the picture that its parser held back, when the time is over."""
+    """No picture that was held back comes when the time is over."""
     skip_without_rtsp()
     clip = encode(tmp_path / "clip", moving_pictures(60))
     with rtsp_server(tmp_path, {"/cam": [clip]}) as server:
