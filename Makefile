@@ -16,12 +16,13 @@ REFERENCE_PACKAGES := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.
 
 ALONE = $(shell grep -rl --include="test_*.py" "pytest.mark.alone" tests)
 
-.PHONY: help demo picture test references lint ruff types rooms bench clean
+.PHONY: help demo picture test references lint ruff types rooms docs bench clean
 
 help:
 	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
 	@echo "make test     lint, types, import directions and all tests"
 	@echo "make lint     the same without the tests"
+	@echo "make docs     the documentation site, in build/site"
 	@echo "make bench    measure on this machine and write docs/benchmarks.md and docs/quantization.md; needs the data of the tests"
 	@echo "make picture  draw docs/images/demo.png anew, from the demo"
 	@echo "make clean    remove environments, caches and build outputs"
@@ -47,7 +48,7 @@ test: lint references
 
 references: $(REFERENCES)/.installed
 
-lint: ruff types rooms
+lint: ruff types rooms docs
 
 ruff: $(DEV_VENV)/.installed
 	$(DEV_VENV)/bin/ruff check .
@@ -58,6 +59,10 @@ types: $(DEV_VENV)/.installed links
 
 rooms: $(DEV_VENV)/.installed links
 	cd build/types && ../../$(DEV_VENV)/bin/lint-imports --config ../../pyproject.toml
+
+# Help is as wide as the pages of the site; links into nowhere are errors.
+docs: $(DEV_VENV)/.installed links
+	COLUMNS=100 NO_MKDOCS_2_WARNING=1 $(DEV_VENV)/bin/mkdocs build --quiet
 
 bench: $(DEV_VENV)/.installed
 	$(DEV_VENV)/bin/python benchmarks/report.py $(BENCH_ARGS)
