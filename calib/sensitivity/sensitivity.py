@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def measure_sensitivity(
     progress: Progress = Silent(),  # noqa: B008
     *,
     activation: Activation = "softmax",
+    temperature: float = 1.0,
 ) -> Sensitivity:
     """Measure the sensitivity of every quantized layer, by exchanging one layer at a time.
 
@@ -58,6 +60,7 @@ def measure_sensitivity(
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         progress: told of every layer, twice.
         activation: of the model; decides what a flip is, and which scores the divergence is of.
+        temperature: of the quantized bundle; the divergence is of scores with it, in both graphs.
 
     Raises:
         ConversionError: ONNX Runtime cannot run a graph on these frames.
@@ -72,18 +75,19 @@ def measure_sensitivity(
     done = list(progress.track(exchanges, total=2 * count, unit="layers"))
     only, all_but = ({each.result: each for each in half} for half in (done[:count], done[count:]))
     reference, whole = logits_of(full, frames), logits_of(quantized, frames)
+    effect = partial(_effect, reference, activation=activation, temperature=temperature)
     layers = tuple(
         LayerSensitivity(
             name=layer.name,
             operator=layer.operator,
             multiplications=layer.fan_in * only[layer.result].size,
             output_sqnr_db=only[layer.result].output_sqnr_db,
-            only=_effect(reference, only[layer.result].logits, activation),
-            all_but=_effect(reference, all_but[layer.result].logits, activation),
+            only=effect(only[layer.result].logits),
+            all_but=effect(all_but[layer.result].logits),
         )
         for layer in pair.layers
     )
-    return Sensitivity(len(frames), _effect(reference, whole, activation), layers)
+    return Sensitivity(len(frames), effect(whole), layers)
 
 
 def measure_noise(
@@ -143,7 +147,9 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, pr
         raise UsageError(f"{bundle.path}, {against.path}: {error.problem}", expected=error.expected) from error
     frames = layer_frames(images, bundle.manifest.model.preprocessing)
     progress.step(f"measuring what each of {len(pair.layers)} layers costs, on {len(frames)} images")
-    return measure_sensitivity(pair, frames, progress, activation=bundle.manifest.model.activation)
+    activation, confidence = bundle.manifest.model.activation, bundle.manifest.confidence
+    temperature = 1.0 if confidence is None else confidence.temperature
+    return measure_sensitivity(pair, frames, progress, activation=activation, temperature=temperature)
 
 
 def layer_frames(images: ImageDataset, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -236,14 +242,14 @@ def logits_of(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
     return np.stack([values[str(output.name)].ravel() for values in run.values])
 
 
-def _effect(reference: Floats, logits: Floats, activation: Activation) -> Effect:
+def _effect(reference: Floats, logits: Floats, activation: Activation, temperature: float) -> Effect:
     """Compare logits; an image of a multi-label model flips where a score crosses 0.5."""
     if activation == "sigmoid":
         flips = int(((logits >= 0) != (reference >= 0)).any(axis=1).sum())
-        divergence = binary_kl_divergence(reference, logits)
+        divergence = binary_kl_divergence(reference / temperature, logits / temperature)
     else:
         flips = int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum())
-        divergence = kl_divergence(reference, logits)
+        divergence = kl_divergence(reference / temperature, logits / temperature)
     return Effect(sqnr_db(reference, logits), flips, float(divergence.mean()))
 
 

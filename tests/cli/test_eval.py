@@ -234,6 +234,18 @@ def test_a_threshold_is_fitted_again_and_not_dropped(
     assert "its threshold is fitted again, for at most 5 % wrong predictions" in capsys.readouterr().err
 
 
+def test_a_threshold_that_was_fitted_to_no_error_rate_is_dropped_aloud(
+    make_bundle: Callable[..., Bundle], partly_wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ConfidenceRecord(1.0, 0.5, None, 90.0, 96.0, 5.0, 1.0, 100, "")
+    bundle = make_bundle(tmp_path / "some.bundle", confidence=record)
+    evaluate(tmp_path, bundle, partly_wrong, "--fit-confidence")
+    fitted = Bundle.open(bundle.path).manifest.confidence
+    assert fitted is not None
+    assert fitted.threshold == 0
+    assert "note: its threshold of 0.5 is dropped" in capsys.readouterr().err
+
+
 def test_confidence_of_a_signed_bundle_says_to_sign_it_again(
     make_bundle: Callable[..., Bundle], partly_wrong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

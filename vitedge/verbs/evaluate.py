@@ -265,13 +265,19 @@ def _predict_remotely(
 def _fit(bundle: Bundle, report: EvaluationReport, abstain_error: float | None, progress: Progress) -> EvaluationReport:
     """Fit the temperature, or the thresholds of the labels, write them into the bundle, and add them to the report.
 
-    A threshold that the bundle has for an error rate is fitted again for it, unless another one is given.
+    A threshold that the bundle has for an error rate is fitted again for it, unless another one is given. A score
+    threshold without an error rate is dropped, and reported: scores change with the temperature.
     """
     evaluation = report.ours.evaluation
     if abstain_error is None:
         abstain_error = _earlier_error_rate(bundle)
         if abstain_error is not None:
             progress.step(f"its threshold is fitted again, for at most {100 * abstain_error:g} % wrong predictions")
+        elif (earlier := bundle.manifest.confidence) is not None and earlier.threshold > 0:
+            progress.step(
+                f"note: its threshold of {earlier.threshold:g} is dropped, because it was fitted to no error rate and "
+                "scores change with the temperature; give abstain_error= for another one"
+            )
     if isinstance(evaluation, LabelEvaluation):
         thresholds = fit_label_thresholds(evaluation, abstain_error)
         write_thresholds(bundle, thresholds)

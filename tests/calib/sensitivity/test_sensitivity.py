@@ -73,6 +73,16 @@ def test_the_figures_of_a_multilabel_model_are_those_of_its_sigmoids(
     assert found.kl != pytest.approx(sensitivity.whole.kl, rel=0.05)
 
 
+def test_the_divergence_is_of_scores_with_the_temperature_of_the_bundle(
+    pair: PairedGraphs, sensitivity: Sensitivity, images: graphs.Frames
+) -> None:
+    found = measure_sensitivity(pair, images, temperature=3.0).whole
+    (reference,), (quantized,) = logits(pair.full, images), logits(pair.quantized, images)
+    assert found.kl == pytest.approx(float(kl_divergence(reference / 3, quantized / 3).mean()), rel=0.05)
+    assert found.kl != pytest.approx(sensitivity.whole.kl, rel=0.05)
+    assert (found.flips, found.sqnr_db) == (sensitivity.whole.flips, sensitivity.whole.sqnr_db)
+
+
 def test_all_but_it_is_what_the_mixed_graph_computes(
     pair: PairedGraphs, sensitivity: Sensitivity, images: graphs.Frames
 ) -> None:
