@@ -9,14 +9,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from vitedge.prediction import Prediction
 from vitedge.runtime.stream.intake import Intake
 from vitedge.runtime.stream.queue import Job, JobQueue
 from vitedge.runtime.stream.reader import Reader
 from vitedge.runtime.stream.states import StateCalls, StateChange
-from vitedge.runtime.stream.workers import age_ms
+from vitedge.runtime.stream.workers import age_ms, completed
 from vitedge.runtime.system.owned import start_daemon
 from vitedge.safety.escape import terminal
 
@@ -172,7 +171,7 @@ class Pipeline(ABC):
         dropped = job.intake.ledger.predict(job.number)
         if dropped is None:
             return None
-        prediction = replace(outcome, age_ms=age, dropped=dropped, source=job.intake.name)
+        prediction = completed(outcome, job, age=age, dropped=dropped)
         self._predicted += 1
         if self._predicted == self._max_frames:
             self.stop()

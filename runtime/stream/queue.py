@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vitedge.prediction import Prediction
+from vitedge.prediction import Picture, Prediction
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.base import Frame
 
@@ -24,12 +24,14 @@ class Job:
         frame: the frame.
         number: its number among the captured frames of its source, from 1.
         intake: counts the frames of its source.
+        picture: the frame as the worker classified it; None until then.
         outcome: what the worker made of it: the prediction, or the error; None until then.
     """
 
     frame: Frame
     number: int
     intake: Intake
+    picture: Picture | None = None
     outcome: Prediction | BaseException | None = None
 
 

@@ -104,7 +104,7 @@ def outcomes(
         return
     for job in jobs:
         try:
-            outcome: Prediction | BaseException = _classified(classifier, job.frame, topk)
+            outcome: Prediction | BaseException = _classified(classifier, job, topk)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
             outcome = error
         yield job, outcome
@@ -114,36 +114,44 @@ def _classified_batch(
     classifier: BatchClassifier, jobs: Sequence[Job], topk: int
 ) -> Sequence[Prediction | BaseException]:
     try:
-        shown = [_Shown(job.frame, _upright(classifier, job.frame)) for job in jobs]
-        found = classifier.classify_batch([(each.pixels, each.frame.order) for each in shown], topk=topk)
+        return classifier.classify_batch([(_upright(classifier, job), job.frame.order) for job in jobs], topk=topk)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the consumer gets it, not this thread
         return [error] * len(jobs)
-    return [
-        _of_frame(each, picture) if isinstance(each, Prediction) else each
-        for each, picture in zip(found, shown, strict=True)
-    ]
 
 
-def _classified(classifier: FrameClassifier, frame: Frame, topk: int) -> Prediction:
-    pixels = _upright(classifier, frame)
-    return _of_frame(classifier.classify(pixels, topk=topk, order=frame.order), _Shown(frame, pixels))
+def _classified(classifier: FrameClassifier, job: Job, topk: int) -> Prediction:
+    return classifier.classify(_upright(classifier, job), topk=topk, order=job.frame.order)
 
 
-def _upright(classifier: FrameClassifier, frame: Frame) -> Image | YuvPlanes:
-    return classifier.oriented(frame.pixels, frame.orientation) if is_turned(frame.orientation) else frame.pixels
+def _upright(classifier: FrameClassifier, job: Job) -> Image | YuvPlanes:
+    """Return the pixels of a job as they are classified, and note them as its picture."""
+    frame = job.frame
+    pixels = classifier.oriented(frame.pixels, frame.orientation) if is_turned(frame.orientation) else frame.pixels
+    job.picture = _Shown(frame, pixels)
+    return pixels
 
 
-def _of_frame(prediction: Prediction, shown: _Shown) -> Prediction:
-    """Return a prediction that carries its frame, as it was classified."""
-    frame = shown.frame
+def completed(prediction: Prediction, job: Job, *, age: float, dropped: int) -> Prediction:
+    """Return the prediction of a job as the application gets it.
+
+    Args:
+        prediction: what the classifier made of its frame.
+        job: the job.
+        age: milliseconds since the capture of its frame.
+        dropped: number of frames dropped since the prediction before it.
+    """
+    frame = job.frame
     return replace(
         prediction,
         frame=frame.index,
         captured_at=frame.captured_at,
-        picture=shown,
+        age_ms=age,
+        dropped=dropped,
+        picture=job.picture,
         file=frame.file,
         pts=frame.pts,
         captured_ns=frame.captured_ns,
+        source=job.intake.name,
         epoch=frame.epoch,
         age_basis=frame.age_basis,
     )
