@@ -429,7 +429,7 @@ def test_the_pictures_of_lost_connections_are_freed_at_once():
             camera.fail("eof")
             camera.come_back()
             assert until(lambda epoch=epoch: read.reader.stats.reconnects == epoch)
-        assert sum(picture() is not None for picture in pictures) <= 2
+        assert until(lambda: sum(picture() is not None for picture in pictures) <= 2)
 
 
 def living_objects() -> int:
