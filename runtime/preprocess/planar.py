@@ -3,13 +3,12 @@
 Making colours of a whole frame and resizing them filters three values a pixel. Resizing first filters one value of luma
 a pixel, and three for each chroma value, which often covers four pixels. Both give the same sums, because both steps
 are linear: swscale gives a chroma value to every pixel that it covers, so ``shared_taps`` filter chroma as its
-repetition would be filtered, and each product of chroma is rounded as swscale rounds it (``yuv_colours``) before it is
-filtered. Columns are filtered first, because fewer sums remain for the rows, and nothing is rounded in between.
+repetition would be filtered, and each product is rounded as swscale rounds it (``yuv_colours``) before it is filtered.
+Columns are filtered first, because fewer sums remain for the rows, and nothing is rounded in between.
 
 Clipping is not linear. Where colours lie far beyond black or white, what clipping takes from the pixels of a chroma
 value is added to its product, in the mean (``_Clipping``). Other frames differ from swscale's picture, resized as
-Pillow does, by at most 1, and by more only next to the colours that are clipped. Apart from them, the rounding of
-luma's products is taken in its mean.
+Pillow does, by at most 1, and by more only next to the colours that are clipped.
 """
 
 from __future__ import annotations
@@ -107,14 +106,15 @@ class PlanarResampler:
         return True
 
     def _filter_luma(self, plane: Plane, product: Product) -> Values:
-        """Return the ``h×w`` products of filtered luma, and a half that rounds their sums with chroma."""
+        """Return the ``h×w`` filtered products of luma, and a half that rounds their sums with chroma."""
         for strip in self._luma.strips:
             strip.make_room()
             np.copyto(strip.values, plane[strip.rows, self._luma.columns])
+            np.subtract(strip.values, product.zero, out=strip.values)
+            product.of(strip.values, out=strip.values)
             strip.filter()
         luma = self._luma.across()
-        np.multiply(luma, product.coefficient, out=luma)
-        return np.add(luma, product.mean_offset + 0.5, out=luma)
+        return np.add(luma, 0.5, out=luma)
 
     def _filter_chroma_columns(self, planes: YuvPlanes, colours: YuvColours, clipped: Sequence[_Region]) -> None:
         filters = (self._blue.strips, self._green.strips, self._red.strips)
@@ -292,8 +292,9 @@ class _Clipping:
         pixels = plane[top : top + down * shape[0], left : left + across * shape[1]]
         for row, column in itertools.product(range(down), range(across)):
             np.copyto(luma[row, column], pixels[row::down, column::across])
-        np.multiply(luma, product.coefficient, out=luma)
-        return np.add(luma, product.mean_offset, out=luma)
+        np.subtract(luma, product.zero, out=luma)
+        product.of(luma, out=luma)
+        return luma
 
     def _sums(self, pixels: Values, scratch: Values) -> Values:
         """Return the sum of the pixels of each chroma value, of the right ones, and of those below."""

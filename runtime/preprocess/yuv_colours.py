@@ -65,13 +65,9 @@ class Product:
     def mean(self, values: Plane) -> NDArray[np.float32]:
         """Return the products of values in float32, not rounded but as rounding leaves them on average."""
         products: NDArray[np.float32] = values.astype(np.float32)
+        np.subtract(products, self.zero, out=products)
         np.multiply(products, self.coefficient, out=products)
-        return np.add(products, self.mean_offset, out=products)
-
-    @property
-    def mean_offset(self) -> float:
-        """What to add to ``coefficient * value``: the product of 0, and what rounding down takes on average."""
-        return -self.coefficient * self.zero - (0.5 if self.rounds_down and self.coefficient != 1.0 else 0.0)
+        return np.subtract(products, 0.5, out=products) if self.rounds_down else products
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,14 @@ def test_both_orders_give_the_same_picture(
     assert got.size < 3000 or abs(np.mean(got.astype(float) - expected)) < 0.1
 
 
+def test_a_flat_picture_is_equal_because_each_product_is_rounded_as_by_swscale() -> None:
+    random, preprocessor = np.random.default_rng(0), Preprocessor(CAMERA)
+    for y, u, v in random.integers((100, 110, 110), (156, 146, 146), (12, 3)):
+        chroma = (np.full((270, 480), value, np.uint8) for value in (u, v))
+        planes = unconvertible(YuvPlanes(np.full((540, 960), y, np.uint8), *chroma))
+        np.testing.assert_array_equal(preprocessor(planes), preprocessor(YuvPlanes.bgr(planes)))
+
+
 @pytest.mark.parametrize(
     ("size", "steps", "preprocessing"),
     [
