@@ -17,7 +17,7 @@ from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.sensitivity.paired_graphs import pair_graphs
 from vitedge.calib.sensitivity.sensitivity import LAYER_IMAGES
 from vitedge.converters.backends import Reduced
-from vitedge.converters.precision_search.search import PrecisionConfig, SelectionImages, select
+from vitedge.converters.precision_search.search import FP32, PrecisionConfig, SelectionImages, select
 from vitedge.converters.publish import CANDIDATES
 from vitedge.converters.request import Contract
 from vitedge.converters.stages.drafting import Draft, count_shared
@@ -68,6 +68,8 @@ def choose_precision(
         choice = select(pair, frames, images, contract, reduce, opened, progress, activation=activation)
     choice = replace(choice, record=_counted(choice.record, audits))
     progress.step(f"chosen: {choice.record.summary}")
+    if choice.candidate == FP32 and (missed := missed_losses(choice.record)):
+        progress.step(f"note: only fp32 keeps the contract, because {missed}")
     calibration = _calibration(draft.reduced.calibration, choice.candidate)
     reduced = Reduced(choice.graph, calibration)
     return replace(draft, precision=choice.candidate.precision, reduced=reduced, choice=choice)
@@ -83,6 +85,16 @@ def _audited(candidate: CandidateRecord, audit: Audit | None) -> CandidateRecord
         return candidate
     executed = None if audit.unknown else len(audit.executed)
     return replace(candidate, int8_layers=len(audit.quantized), int8_executed=executed)
+
+
+def missed_losses(record: AutoRecord) -> str:
+    """List what faster candidates may lose, which was too much; empty where none of them was measured."""
+    contract = record.contract
+    return ", ".join(
+        f"{each.name} may lose {each.loss_bound:.2f} {contract.unit}"
+        for each in record.candidates
+        if each.loss_bound is not None and each.loss_bound > contract.max_drop
+    )
 
 
 def _calibration(record: CalibrationRecord | None, chosen: PrecisionConfig) -> CalibrationRecord | None:

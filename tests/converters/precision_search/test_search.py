@@ -50,6 +50,7 @@ from vitedge.converters.precision_search.search import (
 )
 from vitedge.converters.request import Contract
 from vitedge.converters.stages import exporting
+from vitedge.converters.stages.choosing import missed_losses
 from vitedge.errors import CalibrationError, ConversionError, EngineError, UsageError
 from vitedge.progress import Silent, Terminal
 from vitedge.report.precision_search import pareto, to_html, to_json
@@ -118,6 +119,15 @@ class TestChoose:
             None,
             Loss(0.0, 0.0),
         ]  # fp32 is what all are held against
+
+    def test_a_contract_that_only_fp32_keeps_says_what_the_others_lose(self) -> None:
+        measured = [(INT8, CandidateLatency(1, 2)), (FP16, CandidateLatency(2, 3)), (FP32, CandidateLatency(4, 5))]
+        trials, chosen = choose(measured, lambda _: Loss(0.2, 0.8), Contract(0.5, None))
+        assert chosen == FP32
+        contract = ContractRecord(0.5, None, "top1_drop", 600, "", 0)
+        record = AutoRecord(contract, FP32.name, tuple(auto._recorded(each) for each in trials))
+        assert missed_losses(record) == "int8 may lose 0.80 points, fp16 may lose 0.80 points"
+        assert missed_losses(replace(record, contract=replace(contract, max_drop=1.0))) == ""
 
     def test_what_is_too_late_is_not_asked_either(self) -> None:
         measured = [(INT8, CandidateLatency(1, 9)), (FP16, CandidateLatency(2, 3)), (FP32, CandidateLatency(4, 5))]
