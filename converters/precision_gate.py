@@ -116,7 +116,7 @@ def noisy_frames(frames: Frames) -> Frames:
     """Raise or lower every value by one level at random, always in the same way; 0 and 255 stay within their range."""
     rises = np.random.default_rng(NOISE_SEED).integers(0, 2, frames.shape, dtype=np.uint8).view(np.bool_)
     higher, lower = np.minimum(frames, 254) + np.uint8(1), np.maximum(frames, 1) - np.uint8(1)
-    return np.where(rises, higher, lower)
+    return np.asarray(np.where(rises, higher, lower))
 
 
 def compare(reference: Reference, reduced: Logits) -> Comparison:

@@ -87,18 +87,20 @@ def find_datasets(request: Request) -> Datasets:
     if request.contract is not None and request.calib is not None and evaluation is None:
         calibration, selection = split(open_dataset(request.calib), CALIBRATION_IMAGES)
         return Datasets(calibration, None, selection, sample(selection, MOST_HELD_OUT))
-    if request.calib is None:
-        calibration, held_out = None, None
-    elif is_calibrated(request):
-        calibration, held_out = hold_out(open_dataset(request.calib), CALIBRATION_IMAGES)
-    else:
-        calibration, held_out = open_dataset(request.calib, limit=COMPARED_IMAGES), None
+    calibration, held_out = (None, None) if request.calib is None else _given_images(request, request.calib)
     selection = None
     if evaluation is not None and request.contract is not None:
         selection, evaluation = _halves(evaluation)
     if request.abstain_error is not None and request.eval_data is not None:
         check_image_count(0 if evaluation is None else len(evaluation))
     return Datasets(calibration, evaluation, selection, held_out)
+
+
+def _given_images(request: Request, path: Path) -> tuple[ImageDataset, ImageDataset | None]:
+    """Open the images to calibrate on or, without calibration, to compare on; and those held out."""
+    if is_calibrated(request):
+        return hold_out(open_dataset(path), CALIBRATION_IMAGES)
+    return open_dataset(path, limit=COMPARED_IMAGES), None
 
 
 def is_calibrated(request: Request) -> bool:

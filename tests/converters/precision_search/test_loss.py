@@ -50,9 +50,7 @@ def test_as_many_images_as_the_error_asks_for_can_decide(labelled: bool, max_dro
 
 
 def test_fifty_images_cannot_decide_a_tenth_of_a_point() -> None:
-    with pytest.raises(
-        CalibrationError, match="50 images cannot decide whether a loss is at most 0.1 points"
-    ) as caught:
+    with pytest.raises(CalibrationError, match=r"50 images cannot decide .* at most 0\.1 points") as caught:
         check_decidable(50, 0.1, labelled=True)
     assert caught.value.expected == "at least 2703 images to measure losses on"
     assert caught.value.fix == "give more images, or allow max_drop=5.2"
