@@ -109,6 +109,14 @@ def test_what_does_not_grow_with_the_batch_is_named() -> None:
         set_batch(model_of(summing), 2)
 
 
+def test_values_stay_within_the_limit_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 65 * 3  # the tokens of `with_class_token`
+    monkeypatch.setattr(openvino_batch, "MODEL_ACTIVATION", 2 * largest)
+    set_batch(model_of(with_class_token), 2)
+    with pytest.raises(ValueError, match="larger than any in an image classifier"):
+        set_batch(model_of(with_class_token), 3)
+
+
 @pytest.mark.parametrize(("share", "used"), [(0.8, True), (1.0, False)])
 def test_batches_that_save_no_time_are_not_used(monkeypatch: pytest.MonkeyPatch, share: float, used: bool) -> None:
     monkeypatch.setattr(openvino_batch, "_share_of_time", lambda *_: share)
