@@ -88,10 +88,15 @@ class Clock(Protocol):
 
 
 class Backlog:
-    """Finds out when a source has caught up with the present."""
+    """Finds out when a source has caught up with the present.
 
-    def __init__(self) -> None:
+    Args:
+        settles_ns: how long frames count as backlog in any case.
+    """
+
+    def __init__(self, *, settles_ns: int = 0) -> None:
         self.is_ahead = True
+        self._settles_ns = settles_ns
         self._first: tuple[int, int | None] | None = None
         self._last_ns: int | None = None
         self._newest_ns: int | None = None
@@ -110,7 +115,8 @@ class Backlog:
         distance = self._distance(time_ns)
         waited = waited_ns >= WAITED_FOR * distance
         if self.is_ahead:
-            self.is_ahead = not waited and self._is_catching_up(time_ns, at_ns)
+            has_settled = at_ns - self._first[0] >= self._settles_ns
+            self.is_ahead = not (waited and has_settled) and self._is_catching_up(time_ns, at_ns)
         elif gained_ns > GAINED * distance and not waited:
             self.is_ahead = at_ns - self._first[0] < EARLY_NS and self._is_catching_up(time_ns, at_ns)
 
@@ -167,11 +173,13 @@ class TimestampClock:
     Args:
         behind: packets by which FFmpeg is behind the network. A parser that knows the end of a picture by the beginning
             of the next one is one behind: when it gives a packet, the next one has begun to arrive.
+        settles_ns: how long frames count as backlog in any case. A client that does not probe hands out the first ones,
+            whose delay is not yet known to be the least.
     """
 
-    def __init__(self, *, behind: int = 0) -> None:
+    def __init__(self, *, behind: int = 0, settles_ns: int = 0) -> None:
         self._arrivals: deque[int] = deque(maxlen=behind + 1)
-        self._backlog = Backlog()
+        self._backlog = Backlog(settles_ns=settles_ns)
         self._zero_ns: int | None = None
         self._last: tuple[int, int] = (0, 0)
         self._shift = _Shift()

@@ -45,6 +45,8 @@ ANALYZED_BYTES = 2_000_000
 REORDERED_PACKETS = 200
 REORDERED_SECONDS = 0.2
 """How long, and for how many packets, RTP waits for a packet that was overtaken."""
+SETTLES_NS = 250_000_000
+"""How long our own RTSP client finds out the least delay of a stream; FFmpeg finds out its codec meanwhile."""
 WITHOUT_HOST = ("udp", "srt", "tcp")
 """Protocols whose address may be a port of this machine alone."""
 HELD_BACK = {("rtsp", "h264"): 1, ("rtsp", "hevc"): 1, ("mpegts", "h264"): 2, ("mpegts", "hevc"): 2}
@@ -177,4 +179,5 @@ def _is_end(error: BaseException, kind: str) -> bool:
 def _clock_of(packets: PacketSource) -> Clock:
     if not packets.is_timed:
         return ArrivalClock()
-    return TimestampClock(behind=HELD_BACK.get((packets.format, packets.context.name), 0))
+    behind = HELD_BACK.get((packets.format, packets.context.name), 0)
+    return TimestampClock(behind=behind, settles_ns=SETTLES_NS if packets.format == "rtp" else 0)

@@ -237,6 +237,20 @@ class TestBacklog:
     def test_a_camera_that_is_read_from_its_first_frame_has_none(self) -> None:
         assert not any(self.flags(TimestampClock(), 0, 50))
 
+    @pytest.mark.parametrize("delays", [[0], [60, 40, 20, 0], [60, 0], [0, 60, 0]])
+    def test_what_comes_before_the_least_delay_is_known_is_backlog(self, delays: list[int]) -> None:
+        """Frames that are read late, and then less late, gain on each other as those of a queue do."""
+        clock = TimestampClock(settles_ns=250 * MILLISECOND)
+        camera = Camera(clock)
+        flags = []
+        for place in range(40):
+            late = delays[min(place, len(delays) - 1)] * MILLISECOND
+            camera.frame(late, waited=0 if late else 20 * MILLISECOND)
+            flags.append(clock.backlog)
+        settled = flags.index(False)
+        assert 7 <= settled <= 10
+        assert not any(flags[settled:])
+
     @given(st.lists(st.integers(0, 120 * MILLISECOND), min_size=30, max_size=90))
     def test_a_camera_with_jitter_loses_no_frame_once_it_is_live(self, jitter: list[int]) -> None:
         clock = TimestampClock()

@@ -116,6 +116,7 @@ class TestPictures:
         assert notices == ()
         assert all(FFMPEG not in each.headers["user-agent"] for each in server.requests)
         assert found[0].backlog
+        assert not found[-1].backlog
         assert {frame.age_basis for frame in found} == {"timestamps"}
 
     def test_have_a_rate_and_times(self, serve: Callable[..., ScriptedRtsp]) -> None:
