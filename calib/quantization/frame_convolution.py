@@ -101,7 +101,8 @@ def _int8_weight(
     weight = _array(conv.inputs[1])
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     scales = weight_scales(flat, INT8)
-    levels = _levels(conv, flat, scales, weight.shape, frames - mean.astype(np.float32)).reshape(weight.shape)
+    centered = np.asarray(frames, dtype=np.float32) - mean.astype(np.float32)
+    levels = _levels(conv, flat, scales, weight.shape, centered).reshape(weight.shape)
     rounding = np.asarray(weight - levels * scales.reshape(-1, 1, 1, 1), dtype=np.float32)
     scales = (scales / FRAME_SCALE).astype(np.float32)
     constants = {"int8": levels, "scale": scales, "zero_point": np.zeros(len(scales), np.int8)}
