@@ -248,7 +248,7 @@ class _Clipping:
         """Return the share of the values of all colours that lie in regions."""
         width = self._columns.stop - self._columns.start
         values = sum(len(region.colours) * (region.columns.stop - region.columns.start) for region in regions)
-        return values / (3 * width * len(regions))
+        return float(values / (3 * width * len(regions)))
 
     def _region(self, far_beyond: Mask) -> _Region:
         columns = np.flatnonzero(far_beyond.any(axis=(0, 1)))
