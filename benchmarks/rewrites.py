@@ -29,7 +29,9 @@ from common.untrained import CALIBRATION_FRAMES, as_if_trained
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.quantization.search_budget import SearchBudget
 from vitedge.converters.onnx_export import export
-from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites
+from vitedge.converters.openvino.rewrites import REWRITES as OPENVINO_REWRITES
+from vitedge.converters.rewrites.apply import REWRITES as COMMON_REWRITES
+from vitedge.converters.rewrites.apply import Rewrite, Rewritten, apply_rewrites
 from vitedge.converters.verify import synthetic_frames
 from vitedge.extras import require
 from vitedge.files import write_atomic
@@ -44,8 +46,21 @@ MODELS = (
     "mobilevit_s",
     "levit_128",
     "pvt_v2_b0",
+    "mobilevitv2_050",
+    "edgenext_small",
 )
-IN_INT8 = ("deit_tiny_patch16_224", "deit3_small_patch16_224", "mobilevit_s", "pvt_v2_b0")
+IN_INT8 = (
+    "deit_tiny_patch16_224",
+    "deit3_small_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "mobilevit_s",
+    "pvt_v2_b0",
+    "mobilevitv2_050",
+    "edgenext_small",
+)
+MEASURED_ALONE = "padding tokens"
+"""Has a benchmark of its own, ``padding_tokens.py``."""
+REWRITES = (*COMMON_REWRITES, *(each for each in OPENVINO_REWRITES if each.name != MEASURED_ALONE))
 INT8 = "OpenVINO int8"
 ENGINES = ("OpenVINO fp32", "OpenVINO 16-bit", INT8, "ONNX Runtime fp32")
 NEEDED = ("tidy", "fold normalization", "prepend normalization")
