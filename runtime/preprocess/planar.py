@@ -91,10 +91,8 @@ class PlanarResampler:
         """
         colours = planes.colours
         far_beyond = self._clipping.far_beyond(planes, colours)
-        if np.count_nonzero(far_beyond, axis=(1, 2)).max() > self._clipped_share * far_beyond[0].size:
-            return False
         regions = self._clipping.regions(far_beyond)
-        if self._clipping.share(regions) > CORRECTED_SHARE:
+        if self._are_too_many(far_beyond, regions):
             return False
         luma = self._filter_luma(planes.y, colours.luma)
         self._filter_chroma_columns(planes, colours, regions)
@@ -104,6 +102,11 @@ class PlanarResampler:
             np.clip(sums, 0.0, 255.0, out=sums)
             np.copyto(out[:, :, 2 - channel if reverse else channel], sums, casting="unsafe")
         return True
+
+    def _are_too_many(self, far_beyond: Mask, regions: Sequence[_Region]) -> bool:
+        """Return whether colours of a whole frame would be nearer or faster."""
+        share = np.count_nonzero(far_beyond, axis=(1, 2)).max() / far_beyond[0].size
+        return bool(share > self._clipped_share) or self._clipping.share(regions) > CORRECTED_SHARE
 
     def _filter_luma(self, plane: Plane, product: Product) -> Values:
         """Return the ``h×w`` filtered products of luma, and a half that rounds their sums with chroma."""
