@@ -229,7 +229,7 @@ class TestLive:
         assert source.notices == ("camera: 2 frames were not decodable and left out",)
 
     def test_times_come_from_the_clock(self) -> None:
-        source = live(numbered(30, 0.01), clock=TimestampClock())
+        source = live(numbered(30, 0.01), clock=TimestampClock(), options=SourceOptions())
         frames = iter(source)
         found = [next(frames) for _ in range(30)]
         assert {frame.age_basis for frame in found} == {"timestamps"}
