@@ -498,6 +498,34 @@ def test_an_activation_that_never_changes_is_named() -> None:
     assert np.isfinite(graphs.answers(result, graphs.frames())[0]).all()
 
 
+@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize(
+    "same",
+    [
+        "same = Mul(x, zero)",
+        "y = Mul(x, zero) y1 = Add(y, one) same = Gelu(y1)",
+        "y = Mul(x, zero) y1 = Add(y, one) same = LayerNormalization<axis=-1>(y1, gamma, beta)",
+    ],
+)
+def test_a_tensor_that_is_the_same_in_every_image_costs_nothing(same: str, scheme: Scheme) -> None:
+    square = {
+        name: graphs.weights(graphs.WIDTH, graphs.WIDTH, seed=index) for index, name in enumerate(("wa", "wb", "wz"))
+    }
+    graph = graphs.model(
+        f"{same} a = MatMul(same, wa) b = MatMul(x, wb) ab = Add(a, b) z = MatMul(ab, wz) logits = MatMul(z, head)",
+        zero=np.zeros(1),
+        one=np.ones(graphs.WIDTH),
+        gamma=np.ones(graphs.WIDTH),
+        beta=np.linspace(-1, 1, graphs.WIDTH),
+        head=graphs.weights(graphs.WIDTH, 5),
+        **square,
+    )
+    images = graphs.frames(8)
+    result = quantize(graph, images, scheme=scheme).graph
+    reference, found = (graphs.answers(each, images)[0].reshape(8, -1) for each in (graph, result))
+    assert sqnr_db(reference, found) > 20
+
+
 def test_a_search_budget_replaces_what_the_size_of_the_network_allows(graph: Any, frames: Frames) -> None:
     assert "outputs of 1 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=1)).recipe
     assert "outputs of 8 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=9)).recipe
