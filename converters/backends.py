@@ -19,7 +19,7 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.targets import Precision, Target
 from vitedge.calib.data.dataset import CalibrationImages
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.calib.quantization.ptq import QuantizedGraph, quantize
+from vitedge.calib.quantization.ptq import LAYERWISE_IMAGES, QuantizedGraph, quantize
 from vitedge.calib.sensitivity.noise_limit import limit_noise
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import Frames, Logits
@@ -87,8 +87,13 @@ class Material:
 
     @property
     def compared(self) -> Frames:
-        """The frames that an engine, and int8, are compared with the FP32 graph on."""
-        return self.frames[:COMPARED_FRAMES]
+        """The frames that an engine, and int8, are compared with the FP32 graph on.
+
+        They are spread evenly over the photos; where there are enough, over those not run layer by layer.
+        """
+        frames = self.frames if self.photos is None else self.photos.frames
+        others = frames[LAYERWISE_IMAGES:] if len(frames) >= LAYERWISE_IMAGES + COMPARED_FRAMES else frames
+        return others[np.linspace(0, len(others) - 1, min(COMPARED_FRAMES, len(others))).round().astype(int)]
 
 
 class Backend(Protocol):

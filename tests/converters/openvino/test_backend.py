@@ -224,3 +224,16 @@ def test_the_weights_that_int8_leaves_in_floating_point_take_half_the_room(
     assert all(np.prod(each.shape) == max(each.shape) for each in full)  # scales and biases alone
     assert reduced.calibration is not None
     assert reduced.calibration.gap_db is not None
+
+
+@pytest.mark.parametrize(("photos", "places"), [(300, range(64, 300)), (79, range(79)), (9, range(9))])
+def test_int8_is_compared_on_photos_that_the_quantizer_has_not_run_where_there_are_enough(
+    photos: int, places: range
+) -> None:
+    frames = np.arange(photos, dtype=np.int64).reshape(-1, 1, 1, 1).astype(np.uint16).view(np.uint8)
+    images = CalibrationImages(frames, (), (), "")
+    compared = Material(onnx.ModelProto(), cast(ModelCard, None), frames[:64], frames[:8], images).compared
+    found = compared.reshape(len(compared), -1).copy().view(np.uint16).ravel().tolist()
+    assert found[0] == places[0]
+    assert found[-1] == places[-1]
+    assert len(set(found)) == min(16, photos)
