@@ -64,11 +64,11 @@ class IntegerGrid(Grid):
 
     def rounded(self, levels: NDArray[Floating]) -> NDArray[Floating]:
         """Round to whole numbers."""
-        return np.rint(levels)
+        return np.asarray(np.rint(levels), dtype=levels.dtype)
 
     def held_scales(self, scales: NDArray[np.float64]) -> NDArray[np.float32]:
         """Round to float32."""
-        return np.maximum(scales, np.finfo(np.float32).tiny).astype(np.float32)
+        return np.asarray(np.maximum(scales, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 @dataclass(frozen=True)
