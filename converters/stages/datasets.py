@@ -85,8 +85,8 @@ def find_datasets(request: Request) -> Datasets:
     """
     evaluation = None if request.eval_data is None else _evaluation_images(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
-        calibration, selection = split(open_dataset(request.calib), CALIBRATION_IMAGES)
-        return Datasets(calibration, None, selection, sample(selection, MOST_HELD_OUT))
+        used, others = split(open_dataset(request.calib), CALIBRATION_IMAGES)
+        return Datasets(used, None, selection=others, held_out=sample(others, MOST_HELD_OUT))
     calibration, held_out = (None, None) if request.calib is None else _given_images(request, request.calib)
     selection = None
     if evaluation is not None and request.contract is not None:
