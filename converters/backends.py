@@ -93,7 +93,8 @@ class Material:
         """
         frames = self.frames if self.photos is None else self.photos.frames
         others = frames[LAYERWISE_IMAGES:] if len(frames) >= LAYERWISE_IMAGES + COMPARED_FRAMES else frames
-        return others[np.linspace(0, len(others) - 1, min(COMPARED_FRAMES, len(others))).round().astype(int)]
+        places = np.linspace(0, len(others) - 1, min(COMPARED_FRAMES, len(others))).round().astype(int)
+        return np.asarray(others[places])
 
 
 class Backend(Protocol):

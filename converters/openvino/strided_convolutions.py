@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from vitedge.graph.attributes import integers, spells_padding_out
 from vitedge.graph.edit import add_tensor, drop_unused
@@ -36,18 +38,18 @@ def widen_strided_convolutions(graph: onnx.ModelProto) -> onnx.ModelProto:
     """
     model = ir.from_proto(graph)
     sites = list(_sites(model.graph))
-    for node, weights in sites:
-        _widen(model, node, weights)
+    for node, weights, levels in sites:
+        _widen(model, node, weights, np.pad(levels, ((0, 0), (0, 0), (0, 0), (0, 1))))
     return ir.to_proto(model) if sites else graph
 
 
-def _sites(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node]]:
-    """Give each such convolution, with the operator that dequantizes its weights."""
+def _sites(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, NDArray[Any]]]:
+    """Give each such convolution, with the operator that dequantizes its weights, and the weights."""
     for node in graph:
         weights = producer_of(node.inputs[1], "DequantizeLinear") if node.op_type == "Conv" else None
         levels = None if weights is None else constant_array(weights.inputs[0])
         if weights is not None and levels is not None and _merges_columns(node, levels.shape):
-            yield node, weights
+            yield node, weights, levels
 
 
 def _merges_columns(node: ir.Node, shape: tuple[int, ...]) -> bool:
@@ -58,10 +60,9 @@ def _merges_columns(node: ir.Node, shape: tuple[int, ...]) -> bool:
     return shape[1] in CHANNELS and stride >= LEAST_STRIDE and math.gcd(stride, shape[3]) > 1 and right == 0
 
 
-def _widen(model: ir.Model, node: ir.Node, weights: ir.Node) -> None:
-    """Add the column to the weights and to the padding; other readers of the weights keep them."""
+def _widen(model: ir.Model, node: ir.Node, weights: ir.Node, wide: NDArray[Any]) -> None:
+    """Give a convolution wider weights, and the padding for them; other readers of the weights keep them."""
     levels, name = present(weights.inputs[0]), f"{node.outputs[0].name}_wide_weight"
-    wide = np.pad(constant_array(levels), ((0, 0), (0, 0), (0, 0), (0, 1)))
     inputs, output = [add_tensor(model.graph, name, wide), *weights.inputs[1:]], ir.val(f"{name}_values")
     dequantized = ir.node(
         weights.op_type, inputs, dict(weights.attributes), outputs=[output], name=f"{name}_dequantize"
