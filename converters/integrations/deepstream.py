@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.manifest import Manifest
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import TARGETS, Target, target_named
 from vitedge.converters.integrations.built import built_plan
 from vitedge.converters.integrations.float_frames import PROBABILITIES, check_same, with_float_frames
+from vitedge.converters.integrations.graphs import read_graph
 from vitedge.converters.integrations.label_text import label_text
-from vitedge.converters.sources.onnx.files import parse_graph
-from vitedge.errors import BundleIntegrityError, UsageError
-from vitedge.graph.files import with_data, write_graph
+from vitedge.errors import UsageError
+from vitedge.graph.files import write_graph
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 from vitedge.safety.escape import ini
 
@@ -69,7 +67,7 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     temperature = 1.0 if manifest.confidence is None else manifest.confidence.temperature
     plan = built_plan(bundle)
     name = MODEL_ONNX if plan is None else plan.record.kept
-    graph = _graph(bundle, name)
+    graph = read_graph(bundle, name)
     changed = with_float_frames(graph, temperature)
     check_same(graph, changed, bundle.golden().frames, temperature)
     write_graph(folder / GRAPH, changed)
@@ -80,16 +78,6 @@ def write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         f"build the engine on the device, in this folder: {command}",
         f"then: nvinfer config-file-path={CONFIGURATION}",
     )
-
-
-def _graph(bundle: Bundle, name: str) -> onnx.ModelProto:
-    try:
-        checked, data = parse_graph(bundle.read_graph(name)).model, bundle.graph_data(name)
-        return checked if data is None else with_data(checked, data.data)
-    except ValueError as error:
-        raise BundleIntegrityError(
-            f"{bundle.file(name)} is no graph that can be exported: {error}", fix="convert the model again"
-        ) from error
 
 
 def _target(bundle: Bundle) -> Target:

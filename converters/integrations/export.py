@@ -41,7 +41,19 @@ def _write_triton(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     return write_triton(bundle, folder)
 
 
-WRITERS: Mapping[str, Writer] = {"deepstream": _write_deepstream, "triton": _write_triton}
+def _write_optimum(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+    for package in ("onnx", "openvino", "timm"):
+        require(package, extra="convert", purpose="the export for optimum")
+    from vitedge.converters.integrations.optimum import write_optimum
+
+    return write_optimum(bundle, folder)
+
+
+WRITERS: Mapping[str, Writer] = {
+    "deepstream": _write_deepstream,
+    "triton": _write_triton,
+    "optimum": _write_optimum,
+}
 
 
 def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None = None) -> Export:
@@ -49,7 +61,7 @@ def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None 
 
     Args:
         bundle: a bundle, or the path of one.
-        tool: ``deepstream`` or ``triton``.
+        tool: ``deepstream``, ``triton`` or ``optimum``.
         output: the new folder, which must not exist; by default ``BUNDLE-TOOL`` in the current folder.
 
     Raises:

@@ -161,7 +161,7 @@ def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precis
         with quiet():
             model = openvino.Core().read_model(onnx_file)
             model.inputs[0].get_node().set_layout(openvino.Layout("NHWC"))
-            _number_nodes(model)
+            number_nodes(model)
             for key, value in model_info(card).items():
                 model.set_rt_info(value, ["model_info", key])
             openvino.save_model(model, xml_file, compress_to_fp16=precision == "fp16")
@@ -169,7 +169,7 @@ def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precis
         raise ConversionError(f"OpenVINO cannot convert the graph: {_reason(error)}") from error
 
 
-def _number_nodes(model: openvino.Model) -> None:
+def number_nodes(model: openvino.Model) -> None:
     """Number the nodes that the reader named, so that equal graphs give equal files: it counts on from file to file."""
     for position, node in enumerate(model.get_ordered_ops()):
         kind, _, number = node.get_friendly_name().rpartition("_")

@@ -13,6 +13,7 @@ EPILOG = """\
 examples:
   vitedge export deit.bundle --for deepstream -o deit-deepstream
   vitedge export deit.bundle --for triton -o model-repository
+  vitedge export deit.bundle --for optimum -o deit-optimum
 """
 
 
@@ -20,13 +21,14 @@ def add_parser(verbs: Any) -> None:
     """Add the parser of the verb."""
     parser = verbs.add_parser(
         "export",
-        help="a bundle for DeepStream or Triton",
+        help="a bundle for DeepStream, Triton or optimum-intel",
         description="Write a bundle in the format of another tool: deepstream, a configuration of nvinfer with its "
-        "graph and labels; triton, a model repository.",
+        "graph and labels; triton, a model repository; optimum, a folder for optimum-intel's "
+        "OVModelForImageClassification and the pipelines of Transformers.",
         epilog=EPILOG,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
-    parser.add_argument("--for", required=True, dest="tool", metavar="TOOL", help="deepstream or triton")
+    parser.add_argument("--for", required=True, dest="tool", metavar="TOOL", help="deepstream, triton or optimum")
     parser.add_argument("-o", "--output", metavar="DIR", help="default: BUNDLE-TOOL")
     parser.set_defaults(run=run, parser=parser)
 
