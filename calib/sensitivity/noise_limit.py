@@ -191,7 +191,7 @@ def _noisiest(layers: Sequence[LayerNoise], allowed: float, fixed: Collection[st
 
     Args:
         layers: in the order in which they are taken.
-        allowed: noise of those that are not taken.
+        allowed: noise that the other layers may make.
         fixed: names of layers that cannot be taken.
 
     Returns:

@@ -67,7 +67,7 @@ def _logits(classifier: Classifier, frames: Frames) -> Logits:
 
 
 def _verification(draft: Draft, reduced: Logits, progress: Progress) -> VerificationRecord:
-    """Compare the engine's logits for the frames of the gate, and those of the 16-bit twin, with fp32."""
+    """Compare the engine and the fp16 graph with fp32, on the frames of the gate."""
     reference = _reference(draft)
     found = _judged(draft, reference, reduced, draft.precision, progress)
     half = _half_judged(draft, reference, progress)
@@ -97,7 +97,7 @@ def _judged(
 
 
 def _half_judged(draft: Draft, reference: Reference, progress: Progress) -> Comparison | None:
-    """Compare the 16-bit twin of an 8-bit graph with fp32, on as many frames as there are golden ones."""
+    """Compare the fp16 graph of an 8-bit bundle with fp32, on as many frames as there are golden ones."""
     half = draft.reduced.fp16
     if half is None:
         return None
