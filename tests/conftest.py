@@ -33,6 +33,8 @@ MACHINE_MAY_REFUSE = (
     "no v4l2loopback device of this kernel",
 )
 """What the reason of a skip names where a container or an ordinary user may not do what the test needs."""
+OTHER_ENVIRONMENT = ("optimum-intel",)
+"""What the reason of a skip names where a package demands another version of Transformers than the project's."""
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no test reports usage
 
@@ -102,7 +104,7 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
         if platform.machine() != "x86_64" and any(name in reason for name in X86_64_ONLY):
             return
-        if any(name in reason for name in MACHINE_MAY_REFUSE):
+        if any(name in reason for name in (*MACHINE_MAY_REFUSE, *OTHER_ENVIRONMENT)):
             return
         report.outcome = "failed"
         report.longrepr = f"VITEDGE_REQUIRE_ALL=1 and this was skipped: {reason}"

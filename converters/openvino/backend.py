@@ -180,8 +180,8 @@ def number_nodes(model: openvino.Model) -> None:
 def model_info(card: ModelCard) -> dict[str, str]:
     """Describe the preprocessing and the labels in the terms of OpenVINO Model API, which reads BGR images.
 
-    Model API resizes without antialiasing and has no share to crop: its result is near that of the bundle's own
-    preprocessing, not equal. Mean and scale are in the graph already. Labels are separated by spaces there, so
+    Model API resizes without antialiasing, has no share to crop and no temperature: docs/convert.md tells how often its
+    answer differs from the bundle's. Mean and scale are in the graph already. Labels are separated by spaces there, so
     their own spaces become underscores.
     """
     preprocessing = card.preprocessing

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 pytest.importorskip("onnx")
 
 import onnx
+import openvino
 import outliers
+from PIL import Image
 
 import vitedge
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
@@ -181,7 +183,7 @@ def test_openvino_model_api_classifies_without_help(
     least_top1: float,
     least_top5: float,
 ) -> None:
-    """It resizes without antialiasing and crops no share, so its answers are near ours, not equal."""
+    """It resizes without antialiasing and crops no share, so its answers are often ours, not always."""
     models = pytest.importorskip("model_api.models", reason="pip install openvino-model-api")
     model = models.ClassificationModel.create_model(str(bundles[name, "int8"].file(OPENVINO_XML)), device="CPU")
     labels = bundles[name, "int8"].manifest.model.labels
@@ -195,6 +197,21 @@ def test_openvino_model_api_classifies_without_help(
         among += best in [each.id for each in top]
     assert first / len(photos) >= least_top1
     assert among / len(photos) >= least_top5
+
+
+def test_the_export_for_optimum_answers_as_the_bundle(
+    bundles: Bundles, logits: Callable[[str, Precision], Logits], photos: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """In OpenVINO, on the pixels of the image processor that Transformers makes of the folder."""
+    transformers = pytest.importorskip("transformers")
+    folder = vitedge.export(bundles["vit_flowers", "int8"], tool="optimum", output=tmp_path / "out").path
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    model = openvino.Core().compile_model(folder / "openvino_model.xml", "CPU")
+    pixels = (processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"] for path in photos)
+    theirs = np.concatenate([model({"pixel_values": each.numpy()})["logits"] for each in pixels])
+    ours = logits("vit_flowers", "int8")
+    assert sqnr_db(ours, theirs) > 25
+    assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).mean() >= 0.99
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
