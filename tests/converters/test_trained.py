@@ -210,8 +210,8 @@ def test_the_export_for_optimum_answers_as_the_bundle(
     pixels = (processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"] for path in photos)
     theirs = np.concatenate([model({"pixel_values": each.numpy()})["logits"] for each in pixels])
     ours = logits("vit_flowers", "int8")
-    assert sqnr_db(ours, theirs) > 25
-    assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).mean() >= 0.99
+    assert sqnr_db(ours, theirs) > 35
+    assert (theirs.argmax(axis=1) != ours.argmax(axis=1)).sum() <= 1  # a near tie in 16 bits; 99 % of many photos agree
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
