@@ -1,10 +1,11 @@
-"""Every family in every precision: converted, compared with its source, timed against ONNX Runtime in fp32.
+"""Every family in every precision: converted, compared with its source, timed against ONNX Runtime, OpenVINO and NNCF.
 
     python benchmarks/matrix.py [--data ../shared/data] [--json benchmarks/matrix.json] [--only NAME ...] [--images 16]
     python benchmarks/matrix.py --page     write docs/models.md and vitedge/models.json from the JSON, measure nothing
 
 A model runs in a process of its own, so that none takes others down; its row is written when it ends, and a second run
-goes on where the first was interrupted. A model that fails keeps its row, with the reason.
+goes on where the first was interrupted. A model that fails keeps its row, with the reason. One whose times are refused,
+because the machine was busy or the times contradict each other, is measured again by the next run.
 """
 
 from __future__ import annotations
@@ -20,29 +21,32 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from common.children import ChildFailedError, conversion_arguments, first_line, link_photos, run_in_child, versions
 from common.families import FAMILIES, Listed
-from common.timing import in_turns, median_ms
+from common.peer_page import dots, geometric_means, picture, reason, table
+from common.peers import OPPONENTS, REFERENCE, Comparison, comparison, comparison_from
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
+from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.files import write_atomic
-from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.system.machine import machine_state, processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, DATA = ROOT / "docs/models.md", ROOT / "vitedge/models.json"
+PICTURE = "images/models.svg"
+"""Seen from the page."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 PACKAGES = ("vitedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
-ROUNDS, CALLS = 8, 8
-SECONDS_A_MODEL = 900
-REFERENCE = "ONNX Runtime fp32"
+ROUNDS = 8
+HELD_OUT = 64
+"""Number of photos that nothing was calibrated on, to compare the logits of ours and of the peers on."""
+SECONDS_A_MODEL = 3600
 TUPLES = ("speedup_range", "float_layers")
 """The fields of a conversion that JSON holds as lists."""
 LARGEST_GAP_DB = 10.0
@@ -84,6 +88,23 @@ class Conversion:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """When and where a row was measured.
+
+    Attributes:
+        date: ``YYYY-MM-DD``.
+        processor: its name.
+        cpus: number of processors that the benchmark could use.
+        python: version of Python.
+    """
+
+    date: str
+    processor: str
+    cpus: int
+    python: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One model.
 
@@ -96,6 +117,8 @@ class Row:
         macs: multiply-accumulates of matrix products and convolutions for one image, in the PyTorch module.
         conversions: by precision.
         versions: of the packages that took part.
+        comparison: with the peers; None if it was not measured.
+        taken: when and where; None in rows of earlier versions, which were measured when and where their file says.
     """
 
     name: str
@@ -106,6 +129,14 @@ class Row:
     macs: int
     conversions: Mapping[str, Conversion]
     versions: Mapping[str, str]
+    comparison: Comparison | None = None
+    taken: Taken | None = None
+
+
+def taken_now() -> Taken:
+    """Describe a measurement on this machine, today."""
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    return Taken(today, processor_name(), machine_state().cpus, platform.python_version())
 
 
 def measure(listed: Listed, data: Path, images: int) -> Row:
@@ -117,11 +148,28 @@ def measure(listed: Listed, data: Path, images: int) -> Row:
         for precision in PRECISIONS:
             sys.stderr.write(f"  {precision}\n")
             found[precision] = converted(listed, precision, data, calib, Path(folder), bundles)
-        for precision, timed in times(bundles).items():
-            found[precision] = replace(found[precision], **timed)
-        size = next((each.manifest.model.preprocessing.input_size for each in bundles.values()), (0, 0))
-        parameters, macs = (0, 0) if not bundles else counts(listed, data, size)
-    return Row(listed.name, listed.family, listed.trained, size, parameters, macs, found, versions(PACKAGES))
+        if "fp32" not in bundles:
+            return replace(failed_row(listed, ""), conversions=found)
+        preprocessing = bundles["fp32"].manifest.model.preprocessing
+        photos = (ImageFolder.open(calib), ImageFolder.open(data / "flowers/val", limit=HELD_OUT))
+        calibration, held_out = (each.load(preprocessing).frames for each in photos)
+        compared = comparison(listed, data, Path(folder), bundles, (calibration, held_out), ROUNDS)
+        for precision in bundles:
+            times = speed(compared.rounds(precision), compared.rounds(REFERENCE))
+            found[precision] = replace(found[precision], **times)
+        parameters, macs = counts(listed, data, preprocessing.input_size)
+    return Row(
+        listed.name,
+        listed.family,
+        listed.trained,
+        preprocessing.input_size,
+        parameters,
+        macs,
+        found,
+        versions(PACKAGES),
+        compared,
+        taken_now(),
+    )
 
 
 def converted(
@@ -183,24 +231,10 @@ def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]
     return sum(each.numel() for each in module.parameters()), counter.get_total_flops() // 2
 
 
-def times(bundles: Mapping[str, Bundle]) -> dict[str, dict[str, Any]]:
-    """p50 of each bundle, and its speed-up over the fp32 graph in ONNX Runtime, taken in turns."""
-    if "fp32" not in bundles:
-        return {}
-    engines = {name: open_engine(bundle) for name, bundle in bundles.items()}
-    engines[REFERENCE] = open_engine(bundles["fp32"], "onnxruntime")
-    frame = bundles["fp32"].golden().frames[0]
-    for engine in engines.values():
-        engine.frame[...] = frame
-    turns = {name: engine.run for name, engine in engines.items()}
-    rounds = in_turns(turns, partial(median_ms, calls=CALLS), rounds=ROUNDS)
-    for engine in engines.values():
-        engine.close()
-    return {name: speed(rounds[name], rounds[REFERENCE]) for name in bundles}
-
-
 def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
-    """The timing fields of a conversion."""
+    """Return the timing fields of a conversion; none without times."""
+    if not rounds:
+        return {}
     ratios = [theirs / ours for theirs, ours in zip(reference, rounds, strict=True)]
     return {
         "p50_ms": round(statistics.median(rounds), 2),
@@ -220,12 +254,13 @@ def in_own_process(listed: Listed, data: Path, images: int) -> Row:
 def failed_row(listed: Listed, reason: str) -> Row:
     """A row of a model of which nothing came."""
     nothing = {precision: Conversion(failed=reason) for precision in PRECISIONS}
-    return Row(listed.name, listed.family, listed.trained, (0, 0), 0, 0, nothing, versions(PACKAGES))
+    current = versions(PACKAGES)
+    return Row(listed.name, listed.family, listed.trained, (0, 0), 0, 0, nothing, current, taken=taken_now())
 
 
 def blank_row(listed: Listed) -> Row:
     """A row of a model that was not run yet."""
-    return replace(failed_row(listed, ""), conversions={})
+    return replace(failed_row(listed, ""), conversions={}, taken=None)
 
 
 def row_from(value: Mapping[str, Any]) -> Row:
@@ -234,20 +269,42 @@ def row_from(value: Mapping[str, Any]) -> Row:
         name: Conversion(**{**each, **{key: tuple(each[key]) for key in TUPLES if key in each}})
         for name, each in value["conversions"].items()
     }
-    return Row(**{**value, "input_size": tuple(value["input_size"]), "conversions": conversions})
+    compared, taken = value.get("comparison"), value.get("taken")
+    return Row(
+        **{
+            **value,
+            "input_size": tuple(value["input_size"]),
+            "conversions": conversions,
+            "comparison": None if compared is None else comparison_from(compared),
+            "taken": None if taken is None else Taken(**taken),
+        }
+    )
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of earlier runs."""
-    if not path.is_file():
-        return []
-    return [row_from(each) for each in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    return rows_of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def rows_of(report: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a file; each says when and where it was measured."""
+    whole = Taken(report["date"], report["processor"], report["machine"]["cpus"], report["python"])
+    return [replace(row, taken=row.taken or whole) for row in map(row_from, report["rows"])]
 
 
 def remaining(listed: Sequence[Listed], done: Sequence[Row], current: Mapping[str, str]) -> list[Listed]:
-    """What has no row of these versions, and of vitedge's own quantizer, yet."""
-    finished = {row.name for row in done if dict(row.versions) == dict(current) and not _other_quantizer(row)}
+    """What has no row of these versions, of vitedge's own quantizer and with times of a quiet machine, yet."""
+    finished = {
+        row.name
+        for row in done
+        if dict(row.versions) == dict(current) and not _other_quantizer(row) and not _lacks_times(row)
+    }
     return [each for each in listed if each.name not in finished]
+
+
+def _lacks_times(row: Row) -> bool:
+    """Return whether a row that could be timed was not timed beside the peers; one without an fp32 graph cannot be."""
+    return not row.conversions["fp32"].failed and (row.comparison is None or bool(row.comparison.refused))
 
 
 def _other_quantizer(row: Row) -> bool:
@@ -330,8 +387,9 @@ def fidelity(found: Conversion) -> str:
 
 
 def faster(found: Conversion) -> str:
-    """Speed-up with its range."""
-    return "" if found.failed else f"{found.speedup:.2f} ({found.speedup_range[0]:.2f}-{found.speedup_range[1]:.2f})"
+    """Speed-up with its range; empty without times."""
+    low, high = found.speedup_range
+    return f"{found.speedup:.2f} ({low:.2f}-{high:.2f})" if found.p50_ms else ""
 
 
 HEADINGS = (
@@ -369,19 +427,36 @@ def other_quantizers(rows: Sequence[Row]) -> str:
     return f" The int8 of these is of an earlier quantizer ({', '.join(sorted({*others.values()}))}): {named}."
 
 
+def measurements(rows: Sequence[Row]) -> list[str]:
+    """Say when, where and with which packages the rows were measured; name the rows that differ from most."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_circumstances(row), []).append(row)
+    lines = []
+    for rank, (text, group) in enumerate(sorted(groups.items(), key=lambda each: -len(each[1]))):
+        dates = sorted({row.taken.date for row in group if row.taken is not None})
+        span = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        named = f" · {', '.join(f'`{row.name}`' for row in group)}" if rank else ""
+        lines += [f"{span} · {text}{named}", ""]
+    return lines
+
+
+def _circumstances(row: Row) -> str:
+    assert row.taken is not None
+    packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+    return f"{row.taken.processor}, {row.taken.cpus} CPUs · Python {row.taken.python}, {packages}"
+
+
 def page(report: Mapping[str, Any]) -> str:
     """``docs/models.md``."""
-    rows = [row_from(each) for each in report["rows"]]
+    rows = rows_of(report)
     worked = sum(not each.failed for row in rows for each in row.conversions.values())
-    packages = ", ".join(f"{name} {version}" for name, version in rows[0].versions.items())
     lines = [
         "# Models",
         "",
         "Written by `benchmarks/matrix.py`; no row was typed by hand.",
         "",
-        f"{report['date']} · {report['processor']}, {report['machine']['cpus']} CPUs · Python {report['python']}, "
-        f"{packages}",
-        "",
+        *measurements(rows),
         f"{len(rows)} models in {len(PRECISIONS)} precisions: {worked} of {len(rows) * len(PRECISIONS)} conversions "
         f"succeeded.{not_run(rows)}{other_quantizers(rows)}",
         "",
@@ -404,17 +479,24 @@ def page(report: Mapping[str, Any]) -> str:
     for family, group in by_family(rows):
         lines += [f"## {family}", "", f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
         lines += [f"| {' | '.join(cells(row))} |" for row in group] + [""]
-    return "\n".join([*lines, *kept_layers(rows)])
+    compared = {row.name: row.comparison for row in rows}
+    address = PICTURE if drawn(rows) else ""
+    return "\n".join([*lines, *kept_layers(rows), *table(compared, address), *geometric_means(compared)])
+
+
+def drawn(rows: Sequence[Row]) -> str:
+    """Draw time against SQNR of ours and of the peers; empty where nothing was timed."""
+    trained = frozenset(row.name for row in rows if row.trained)
+    found = list(dots({row.name: row.comparison for row in rows}, trained))
+    return picture(found) if found else ""
 
 
 def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
     """What ``vitedge models`` shows, as ``vitedge/models.json`` holds it."""
-    rows = [row_from(each) for each in report["rows"]]
+    rows = rows_of(report)
     waiting = [blank_row(each) for each in FAMILIES if each.name not in {row.name for row in rows}]
     return {
         "version": 1,
-        "date": report["date"],
-        "processor": report["processor"],
         "models": [
             {
                 "name": row.name,
@@ -422,6 +504,8 @@ def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
                 "input_size": list(row.input_size),
                 "parameters": row.parameters,
                 "macs": row.macs,
+                "processor": row.taken.processor if row.taken is not None else "",
+                "date": row.taken.date if row.taken is not None else "",
                 "precisions": {
                     precision: {
                         "failed": each.failed,
@@ -431,6 +515,8 @@ def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
                     }
                     for precision, each in row.conversions.items()
                 },
+                "peers": {} if row.comparison is None else packaged_peers(row.comparison),
+                "against_pytorch": {} if row.comparison is None else packaged_fidelity(row.comparison),
             }
             for family, group in by_family([row for row in [*rows, *waiting] if not row.trained])
             for row in group
@@ -438,9 +524,36 @@ def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def packaged_peers(compared: Comparison) -> dict[str, Any]:
+    """Return how each peer that runs compares with ours, and why it is faster if it is."""
+    faster = compared.faster_peers()
+    return {
+        peer: {
+            "precision": ours,
+            "time_ratio": None if ratios is None else round(statistics.median(ratios), 3),
+            "time_ratio_range": None if ratios is None else [round(min(ratios), 3), round(max(ratios), 3)],
+            "sqnr_db": compared.contenders[peer].sqnr_db,
+            "agreement": compared.contenders[peer].agreement,
+            "collapsed": compared.collapsed(peer),
+            "reason": reason(compared, peer) if peer in faster else "",
+        }
+        for peer, ours in OPPONENTS.items()
+        if ours in compared.contenders and not compared.contenders[peer].failed
+        for ratios in [compared.ratios(peer)]
+    }
+
+
+def packaged_fidelity(compared: Comparison) -> dict[str, Any]:
+    """Return SQNR and agreement of our bundles."""
+    ours = {name: each for name, each in compared.contenders.items() if name in PRECISIONS and not each.failed}
+    return {name: {"sqnr_db": each.sqnr_db, "agreement": each.agreement} for name, each in ours.items()}
+
+
 def write_page(path: Path) -> None:
-    """The page and the packaged data, from the JSON."""
+    """The page, its picture and the packaged data, from the JSON."""
     report = json.loads(path.read_text(encoding="utf-8"))
+    if image := drawn(rows_of(report)):
+        write_atomic(PAGE.parent / PICTURE, image)
     write_atomic(PAGE, page(report))
     write_atomic(DATA, json.dumps(packaged(report), indent=1) + "\n")
 

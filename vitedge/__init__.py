@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from vitedge.verbs.doctor import Diagnosis, doctor
     from vitedge.verbs.evaluate import evaluate
     from vitedge.verbs.inspect import GraphInspection, Inspection, inspect, inspect_graph
-    from vitedge.verbs.models import KnownModel, models
+    from vitedge.verbs.models import KnownModel, ModelPeer, models
     from vitedge.verbs.targets import targets
 
 __all__ = [
@@ -101,6 +101,7 @@ __all__ = [
     "Inspection",
     "KnownModel",
     "MissingExtraError",
+    "ModelPeer",
     "NetworkOptions",
     "PictureOptions",
     "Prediction",
@@ -170,6 +171,7 @@ _WHERE = {
     "Inspection": "vitedge.verbs.inspect",
     "KnownModel": "vitedge.verbs.models",
     "MissingExtraError": "vitedge.errors",
+    "ModelPeer": "vitedge.verbs.models",
     "NetworkOptions": "vitedge.runtime.sources.options",
     "PictureOptions": "vitedge.runtime.sources.options",
     "Prediction": "vitedge.prediction",

@@ -33,9 +33,28 @@ def row(matrix: Any) -> Any:
     half = matrix.Conversion("", 5.0, 11.5, "bf16", 120.4, 38.2, 99.0, 5.1, 2.1, (2.0, 2.2))
     failed = matrix.Conversion(failed="a | b cannot be quantized")
     conversions = {"fp32": full, "fp16": half, "int8": failed}
+    peers = importlib.import_module("common.peers")
+    timed = {
+        name: peers.Contender("", 38.2, 99.0, (5.0, 5.2), peers.Kernels(0, 0)) for name in ("fp16", peers.OPENVINO)
+    }
+    failing = peers.Contender("no operator")
+    compared = peers.Comparison({**timed, peers.NNCF: failing, peers.NNCF_UNSMOOTHED: failing}, 64)
     return matrix.Row(
-        "deit_tiny_patch16_224", "DeiT", False, (224, 224), 5_717_416, 1_253_686_656, conversions, {"torch": "2"}
+        "deit_tiny_patch16_224",
+        "DeiT",
+        False,
+        (224, 224),
+        5_717_416,
+        1_253_686_656,
+        conversions,
+        {"torch": "2"},
+        compared,
+        matrix.Taken("2026-01-02", "Some CPU", 2, "3.11.7"),
     )
+
+
+def without_peers(text: str) -> str:
+    return text.partition("## Beside OpenVINO and NNCF")[0]
 
 
 def test_each_name_is_listed_once_and_families_of_the_design_are_there(matrix: Any) -> None:
@@ -77,6 +96,36 @@ def test_what_is_done_with_these_versions_is_not_done_again(matrix: Any, row: An
     assert deit in matrix.remaining([deit, *others], [row], {"torch": "3"})
 
 
+def test_what_was_not_timed_beside_the_peers_is_done_again(matrix: Any, row: Any) -> None:
+    deit = next(each for each in matrix.FAMILIES if each.name == row.name)
+    refused = replace(row, comparison=replace(row.comparison, refused="9 rounds had a load above 3.0"))
+    for without in (replace(row, comparison=None), refused):
+        assert matrix.remaining([deit], [without], {"torch": "2"}) == [deit]
+    failed = matrix.failed_row(deit, "it died")
+    assert matrix.remaining([deit], [failed], failed.versions) == []  # nothing to time
+
+
+def test_a_row_keeps_when_and_where_it_was_measured(matrix: Any, row: Any, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.json"
+    earlier = replace(row, name="vit_flowers", family="trained", trained=True, comparison=None, taken=None)
+    matrix.write_rows(path, [earlier, row, replace(row, name="deit_small_patch16_224")], 16)
+    report = json.loads(path.read_text())
+    report |= {"date": "2025-12-31", "processor": "Old CPU", "python": "3.10.0"}
+    del report["rows"][0]["comparison"], report["rows"][0]["taken"]  # as earlier versions wrote it
+    text = matrix.page(report)
+    assert "\n2026-01-02 · Some CPU, 2 CPUs · Python 3.11.7, torch 2\n" in text
+    (old,) = [line for line in text.splitlines() if line.startswith("2025-12-31 · Old CPU")]
+    assert old.endswith(" · `vit_flowers`")
+    assert "- Not measured yet: `vit_flowers`." in text
+    assert {each["processor"] for each in matrix.packaged(report)["models"]} == {"Some CPU", ""}
+
+
+def test_times_that_were_refused_are_not_printed(matrix: Any, row: Any) -> None:
+    assert matrix.speed((), ()) == {}
+    untimed = replace(row.conversions["fp32"], p50_ms=0.0, speedup=0.0, speedup_range=(0.0, 0.0))
+    assert matrix.faster(untimed) == ""
+
+
 def test_a_row_of_another_quantizer_is_named_and_done_again(matrix: Any, row: Any) -> None:
     deit = next(each for each in matrix.FAMILIES if each.name == row.name)
     ours, theirs = (replace(row.conversions["fp32"], quantizer=name) for name in (matrix.QUANTIZER, "NNCF 3.4.0"))
@@ -102,7 +151,7 @@ def test_the_speedup_is_the_median_of_the_ratios_of_each_round(matrix: Any) -> N
 def test_a_model_that_fails_keeps_its_row_with_the_reason(matrix: Any, row: Any, tmp_path: Path) -> None:
     matrix.write_rows(tmp_path / "matrix.json", [row], 16)
     text = matrix.page(json.loads((tmp_path / "matrix.json").read_text()))
-    (line,) = [each for each in text.splitlines() if "deit_tiny_patch16_224" in each]
+    (line,) = [each for each in without_peers(text).splitlines() if "deit_tiny_patch16_224" in each]
     columns = [each.strip() for each in line.replace("\\|", "/").strip("|").split("|")]
     assert len(columns) == len(matrix.HEADINGS)
     assert columns[6] == "failed"
@@ -116,7 +165,7 @@ def test_the_gap_is_a_column_and_layers_in_16_bits_are_named(matrix: Any, row: A
     matrix.write_rows(tmp_path / "matrix.json", [quantized], 16)
     assert matrix.read_rows(tmp_path / "matrix.json") == [quantized]
     text = matrix.page(json.loads((tmp_path / "matrix.json").read_text()))
-    (line,) = [each for each in text.splitlines() if each.startswith(f"| `{row.name}`")]
+    (line,) = [each for each in without_peers(text).splitlines() if each.startswith(f"| `{row.name}`")]
     columns = dict(zip(matrix.HEADINGS, (each.strip() for each in line.strip("|").split("|")), strict=True))
     assert columns["gap, dB"] == "10.3"
     assert columns["16-bit layers"] == "2"
@@ -143,3 +192,24 @@ def test_the_packaged_data_is_that_of_the_page(matrix: Any, row: Any, tmp_path: 
     assert set(by_name) == {each.name for each in matrix.FAMILIES if not each.trained}
     assert by_name["deit_tiny_patch16_224"]["precisions"]["int8"]["failed"] == "a | b cannot be quantized"
     assert by_name["swin_tiny_patch4_window7_224"]["precisions"] == {}
+    assert by_name["deit_tiny_patch16_224"]["against_pytorch"] == {"fp16": {"sqnr_db": 38.2, "agreement": 99.0}}
+    (peer,) = by_name["deit_tiny_patch16_224"]["peers"].items()
+    assert peer[0] == "OpenVINO 16-bit"
+    assert peer[1]["time_ratio"] == 1.0
+
+
+def test_the_command_reads_what_the_matrix_packages(
+    matrix: Any, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = replace(row.conversions["fp16"], p50_ms=0.0, speedup=0.0)
+    matrix.write_rows(tmp_path / "matrix.json", [replace(row, conversions={**row.conversions, "fp16": refused})], 16)
+    packaged = matrix.packaged(json.loads((tmp_path / "matrix.json").read_text()))
+    (tmp_path / "models.json").write_text(json.dumps(packaged), encoding="utf-8")
+    reader = importlib.import_module("vitedge.verbs.models")
+    monkeypatch.setattr(reader, "files", lambda _: tmp_path)
+    (found,) = reader.models("deit_tiny_patch16")
+    assert (found.date, found.processor) == ("2026-01-02", "Some CPU")
+    assert set(found.speedups) == {"fp32"}  # fp16 has no times, int8 failed
+    assert found.sqnr_db == {"fp16": 38.2}
+    assert found.peers["OpenVINO 16-bit"].time_ratio_range == (1.0, 1.0)
+    assert found.fastest_int8_peer is None

@@ -14,6 +14,29 @@ DATA = "models.json"
 
 
 @dataclass(frozen=True)
+class ModelPeer:
+    """The same model without vitedge: OpenVINO's own IR, quantized by NNCF or in 16 bits.
+
+    Attributes:
+        precision: precision of vitedge's bundle that it is compared with.
+        time_ratio: time of the bundle over the peer's, the median of some rounds; None without times.
+        time_ratio_range: smallest and largest of the rounds; None without times.
+        sqnr_db: SQNR of its logits against PyTorch.
+        agreement: percent of photos with the same top-1 as PyTorch.
+        collapsed: whether it has lost the answers that vitedge's int8 keeps; ``docs/models.md`` states the limit.
+        reason: if it is faster and did not collapse, what the audit of both engines shows; empty otherwise.
+    """
+
+    precision: str
+    time_ratio: float | None
+    time_ratio_range: tuple[float, float] | None
+    sqnr_db: float
+    agreement: float
+    collapsed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class KnownModel:
     """A model that was converted and measured.
 
@@ -26,8 +49,11 @@ class KnownModel:
         speedups: by precision, over ONNX Runtime in fp32 on the same processor.
         megabytes: size of the bundle by precision, in 10⁶ bytes.
         failed: by precision, first line of the error.
-        processor: the processor that the speedups were measured on.
-        date: date of the measurement, ``YYYY-MM-DD``.
+        sqnr_db: SQNR of the logits against PyTorch by precision; empty if not measured.
+        agreement: percent of photos with the same top-1 as PyTorch by precision; empty if not measured.
+        peers: by name; empty if not measured.
+        processor: the processor that it was measured on; empty if it was not.
+        date: date of the measurement, ``YYYY-MM-DD``; empty likewise.
     """
 
     name: str
@@ -38,8 +64,21 @@ class KnownModel:
     speedups: Mapping[str, float]
     megabytes: Mapping[str, float]
     failed: Mapping[str, str]
+    sqnr_db: Mapping[str, float]
+    agreement: Mapping[str, float]
+    peers: Mapping[str, ModelPeer]
     processor: str
     date: str
+
+    @property
+    def fastest_int8_peer(self) -> ModelPeer | None:
+        """The peer in int8 with the largest ratio of times, of those that did not collapse; None without one."""
+        timed = [
+            (peer.time_ratio, name)
+            for name, peer in self.peers.items()
+            if peer.precision == "int8" and not peer.collapsed and peer.time_ratio is not None
+        ]
+        return self.peers[max(timed)[1]] if timed else None
 
 
 def models(text: str = "") -> tuple[KnownModel, ...]:
@@ -65,10 +104,10 @@ def models(text: str = "") -> tuple[KnownModel, ...]:
 
 def _known_models() -> tuple[KnownModel, ...]:
     data = json.loads((files("vitedge") / DATA).read_text(encoding="utf-8"))
-    return tuple(_model(each, processor=data["processor"], date=data["date"]) for each in data["models"])
+    return tuple(_model(each) for each in data["models"])
 
 
-def _model(value: Mapping[str, Any], *, processor: str, date: str) -> KnownModel:
+def _model(value: Mapping[str, Any]) -> KnownModel:
     converted = {name: each for name, each in value["precisions"].items() if not each["failed"]}
     return KnownModel(
         name=value["name"],
@@ -76,9 +115,17 @@ def _model(value: Mapping[str, Any], *, processor: str, date: str) -> KnownModel
         input_size=(value["input_size"][0], value["input_size"][1]),
         parameters=value["parameters"],
         macs=value["macs"],
-        speedups={name: each["speedup"] for name, each in converted.items()},
+        speedups={name: each["speedup"] for name, each in converted.items() if each["speedup"]},
         megabytes={name: each["megabytes"] for name, each in converted.items()},
         failed={name: each["failed"] for name, each in value["precisions"].items() if each["failed"]},
-        processor=processor,
-        date=date,
+        sqnr_db={name: each["sqnr_db"] for name, each in value["against_pytorch"].items()},
+        agreement={name: each["agreement"] for name, each in value["against_pytorch"].items()},
+        peers={name: _peer(each) for name, each in value["peers"].items()},
+        processor=value["processor"],
+        date=value["date"],
     )
+
+
+def _peer(value: Mapping[str, Any]) -> ModelPeer:
+    ends = value["time_ratio_range"]
+    return ModelPeer(**{**value, "time_ratio_range": None if ends is None else (ends[0], ends[1])})

@@ -1,0 +1,289 @@
+"""The peers on the page of the matrix: a table, a picture, and geometric means of the ratios."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from common.peers import BEHIND_DB, COLLAPSED_DB, NNCF, NNCF_UNSMOOTHED, OPENVINO, OPPONENTS, SMOOTHING, Comparison
+from common.timing import LARGEST_CONTRADICTION, MOST_LOAD
+from vitedge.report.plot import Axis
+from vitedge.safety.escape import html
+
+SHOWN_SHARE = 0.02
+"""Share of the time of our operators that a kind of overhead must take beyond the peer's to be a reason."""
+NAMED_LAYERS = 3
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 390, 430, 34, 10, 82, 42
+"""Pixels, for a telephone: a browser shows the picture as it is."""
+STYLE = (
+    "svg{--ink:#1b1f24;--faint:#68707a;--grid:#d9dde2;--paper:#fff;--ours:#0b6bcb;--peer:#c2541b}"
+    "@media(prefers-color-scheme:dark){svg{--ink:#e6e9ed;--faint:#9aa3ad;--grid:#343b43;--paper:#15181c;--ours:#5aa9f5;"
+    "--peer:#f0925a}}"
+    "text{font:12px system-ui,sans-serif;fill:var(--ink)}.faint{fill:var(--faint)}.grid{stroke:var(--grid)}"
+    ".paper{fill:var(--paper)}.ours{color:var(--ours)}.peer{color:var(--peer)}.plain{color:var(--faint)}"
+    ".full{fill:currentColor;fill-opacity:.65}.hollow{fill:none;stroke:currentColor;stroke-width:1.4}"
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """How the dots of one way look.
+
+    Attributes:
+        way: name of the contender.
+        label: in the legend.
+        side: ``ours``, ``peer``, or ``plain`` for a peer without int8.
+        mark: ``full`` or ``hollow``.
+    """
+
+    way: str
+    label: str
+    side: str
+    mark: str
+
+
+SERIES = (
+    Series("int8", "vitedge int8", "ours", "full"),
+    Series("fp16", "vitedge fp16", "ours", "hollow"),
+    Series(NNCF, NNCF, "peer", "full"),
+    Series(NNCF_UNSMOOTHED, NNCF_UNSMOOTHED, "peer", "hollow"),
+    Series(OPENVINO, OPENVINO, "plain", "hollow"),
+)
+HEADINGS = (
+    "model",
+    *(f"{ours} ÷ {peer}" for peer, ours in OPPONENTS.items()),
+    *("int8", *SMOOTHING, "fp16", OPENVINO),
+    "faster peer, and why",
+)
+
+
+def table(compared: Mapping[str, Comparison | None], picture: str) -> list[str]:
+    """Return the lines of the section; a sentence if nothing was measured.
+
+    Args:
+        compared: by model, None where it was not measured.
+        picture: address of the picture, from the page; empty if there is none.
+    """
+    measured = {name: each for name, each in compared.items() if each is not None}
+    heading = ["## Beside OpenVINO and NNCF", ""]
+    if not measured:
+        return [*heading, "Not measured yet.", ""]
+    waiting = [f"`{name}`" for name, each in compared.items() if each is None]
+    return [
+        *heading,
+        "The peers start from OpenVINO's own IR of the PyTorch module (`openvino.convert_model`), with OpenVINO's "
+        "preprocessing of a uint8 frame; branches that our export merges stay apart. *NNCF default* is "
+        "`nncf.quantize(model_type=TRANSFORMER)` on the photos that our int8 is calibrated on; *OpenVINO 16-bit* is "
+        "the IR itself in the default precision of the processor.",
+        "",
+        "- *÷*: our time over the peer's, below 1 where ours is faster: the median over rounds in which all take turns "
+        "(smallest-largest).",
+        f"- *dB, %*: SQNR of the logits and share of equal top-1, against PyTorch in float32, on {photos(measured)} "
+        "photos that nothing was calibrated on. As above, only trained models tell accuracy.",
+        f"- *collapsed*: below {COLLAPSED_DB:.0f} dB, and more than {BEHIND_DB:.0f} dB below our int8.",
+        "- *faster peer*: one that did not collapse and whose time is below ours, with what the audit of both engines "
+        "shows; the times of their operators are the least of some runs.",
+        f"- {faster_rows(measured)}",
+        f"- {discarded(measured)}",
+        *refusals(measured),
+        *([f"- Not measured yet: {', '.join(waiting)}."] if waiting else []),
+        "",
+        *([f"![Time against SQNR, a dot for each model and way]({picture})", ""] if picture else []),
+        f"| {' | '.join(HEADINGS)} |",
+        "|" + "---|" * len(HEADINGS),
+        *(f"| {' | '.join(cells(name, each))} |" for name, each in measured.items()),
+        "",
+    ]
+
+
+def photos(measured: Mapping[str, Comparison]) -> str:
+    """Return the number of photos, or the smallest and the largest."""
+    counts = sorted({each.photos for each in measured.values() if each.contenders}) or [0]
+    return "-".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
+
+
+def faster_rows(measured: Mapping[str, Comparison]) -> str:
+    """Count the models for which a peer is faster."""
+    timed = [each for each in measured.values() if not each.refused]
+    faster = sum(bool(each.faster_peers()) for each in timed)
+    return f"A peer that did not collapse is faster for {faster} of {len(timed)} models."
+
+
+def discarded(measured: Mapping[str, Comparison]) -> str:
+    """Say how many rounds were thrown away, and which figures are refused."""
+    count = sum(each.discarded for each in measured.values())
+    return (
+        f"{count} round{'s' if count != 1 else ''} with a load above {MOST_LOAD} times the threads "
+        f"{'were' if count != 1 else 'was'} thrown away and repeated. Times are refused where the ratio of the medians "
+        f"and the median of the rounds' ratios differ by more than {100 * (LARGEST_CONTRADICTION - 1):.0f} %."
+    )
+
+
+def refusals(measured: Mapping[str, Comparison]) -> Iterator[str]:
+    """Name the models whose times were refused."""
+    for name, each in measured.items():
+        if each.refused:
+            yield f"- Times of `{name}` refused: {each.refused}."
+
+
+def cells(name: str, compared: Comparison) -> list[str]:
+    """Return what a line of the table shows."""
+    return [
+        f"`{name}`",
+        *(ratio(compared.ratios(peer)) for peer in OPPONENTS),
+        *(fidelity(compared, way) for way in ("int8", *SMOOTHING, "fp16", OPENVINO)),
+        "; ".join(f"**{peer}**: {reason(compared, peer)}" for peer in compared.faster_peers()).replace("|", "\\|"),
+    ]
+
+
+def ratio(ratios: Sequence[float] | None) -> str:
+    """Return the median of the rounds' ratios with their range; empty without times."""
+    return "" if ratios is None else f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def fidelity(compared: Comparison, way: str) -> str:
+    """Return SQNR and agreement of a way, or why it has none."""
+    found = compared.contenders.get(way)
+    if found is None or found.failed:
+        return "failed" if found is None else f"failed: {found.failed}".replace("|", "\\|")
+    text = f"{found.sqnr_db:.1f} dB, {found.agreement:.0f} %"
+    return f"{text}, collapsed" if way in OPPONENTS and compared.collapsed(way) else text
+
+
+def reason(compared: Comparison, peer: str) -> str:
+    """Say what the audits of both engines show where a peer is faster."""
+    ours, theirs = compared.contenders[OPPONENTS[peer]].kernels, compared.contenders[peer].kernels
+    if ours is None or theirs is None:
+        return "not audited"
+    found = []
+    if ours.fallbacks:
+        named = ", ".join(list(ours.fallbacks)[:NAMED_LAYERS])
+        why = next(iter(ours.fallbacks.values()))
+        found.append(f"{len(ours.fallbacks)} of {ours.quantized} int8 layers fall back ({named}: {why})")
+    if ours.executed < theirs.executed:
+        found.append(f"{ours.executed} layers in int8, the peer {theirs.executed}")
+    for kind, microseconds in ours.overheads.items():
+        others = theirs.overheads.get(kind, 0.0)
+        if ours.microseconds and microseconds - others > SHOWN_SHARE * ours.microseconds:
+            found.append(f"{kind}s {microseconds:.0f} µs, the peer {others:.0f} µs")
+    total = "no profile" if ours.microseconds is None else f"all operators {ours.microseconds:.0f} µs"
+    beside = "" if theirs.microseconds is None else f", the peer {theirs.microseconds:.0f} µs"
+    return "; ".join([*(found or ["the audit shows no cause"]), f"{total}{beside}"])
+
+
+def geometric_means(compared: Mapping[str, Comparison | None]) -> list[str]:
+    """Return the lines of the last section; none if nothing was timed."""
+    measured = [each for each in compared.values() if each is not None]
+    rows = {f"{ours} ÷ {peer}": medians(measured, [peer] * len(measured)) for peer, ours in OPPONENTS.items()}
+    fastest = medians(measured, [each.fastest_int8() for each in measured])
+    rows = {"int8 ÷ the fastest NNCF that did not collapse": fastest, **rows}
+    if not any(rows.values()):
+        return []
+    return [
+        "## Geometric means of our time over the peers'",
+        "",
+        "The ratio of a model is the median of its rounds. The rows of a single peer include models that it collapses "
+        "on.",
+        "",
+        "| ratio | models | geometric mean | smallest-largest |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {len(each)} | {statistics.geometric_mean(each):.2f} | {min(each):.2f}-{max(each):.2f} |"
+            for name, each in rows.items()
+            if each
+        ),
+        "",
+    ]
+
+
+def medians(measured: Sequence[Comparison], peers: Sequence[str | None]) -> list[float]:
+    """Return the median ratio to a peer of each model that has times."""
+    ratios = [None if peer is None else each.ratios(peer) for each, peer in zip(measured, peers, strict=True)]
+    return [statistics.median(each) for each in ratios if each is not None]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A way to run a model in the picture.
+
+    Attributes:
+        series: its look.
+        name: of the model.
+        trained: drawn larger.
+        share: its time over the time of OpenVINO's own IR in 16 bits.
+        sqnr_db: of its logits; drawn at 0 below that.
+    """
+
+    series: Series
+    name: str
+    trained: bool
+    share: float
+    sqnr_db: float
+
+
+def dots(compared: Mapping[str, Comparison | None], trained: frozenset[str]) -> Iterator[Dot]:
+    """Give the dots of all models that have times."""
+    measured = {name: each for name, each in compared.items() if each is not None}
+    for name, each in measured.items():
+        base = each.rounds(OPENVINO)
+        for series in SERIES if base else ():
+            if rounds := each.rounds(series.way):
+                shares = [mine / other for mine, other in zip(rounds, base, strict=True)]
+                sqnr_db = each.contenders[series.way].sqnr_db
+                yield Dot(series, name, name in trained, statistics.median(shares), sqnr_db)
+
+
+def picture(drawn: Sequence[Dot]) -> str:
+    """Draw time against SQNR as an SVG of its own, in the colours of a light or a dark page.
+
+    Raises:
+        ValueError: there are no dots.
+    """
+    shares, levels = [each.share for each in drawn], [max(0.0, each.sqnr_db) for each in drawn]
+    across = Axis(0.9 * min(shares), 1.1 * max(1.0, *shares), LEFT, WIDTH - RIGHT, logarithmic=True)
+    upward = Axis(5 * math.floor(min(levels) / 5), 5 * math.ceil(max(levels) / 5 + 0.2), HEIGHT - BOTTOM, TOP)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'role="img"><title>Time against SQNR</title><style>{STYLE}</style>'
+        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>{_legend()}{_grid(across, upward)}'
+        f"{''.join(_dot(each, across, upward) for each in drawn)}</svg>\n"
+    )
+
+
+def _legend() -> str:
+    places = ((LEFT, 16), (LEFT, 34), (LEFT + 130, 16), (LEFT + 130, 34), (LEFT + 130, 52))
+    return "".join(
+        f'<circle class="{each.side} {each.mark}" cx="{x + 5}" cy="{y - 4}" r="5"/>'
+        f'<text x="{x + 15}" y="{y}">{html(each.label)}</text>'
+        for each, (x, y) in zip(SERIES, places, strict=True)
+    )
+
+
+def _grid(across: Axis, upward: Axis) -> str:
+    foot = HEIGHT - BOTTOM
+    lines = [f'<text class="faint" x="2" y="{TOP - 8}">SQNR, dB (large dots: trained)</text>']
+    lines += [
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="faint" x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'
+        for tick in upward.ticks()
+        for y in [float(upward(tick))]
+    ]
+    lines += [
+        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{foot}"/>'
+        f'<text class="faint" x="{x:.1f}" y="{foot + 16}" text-anchor="middle">{tick:.6g}</text>'
+        for tick in across.ticks()
+        for x in [float(across(tick))]
+    ]
+    name = "time ÷ OpenVINO 16-bit on its own IR"
+    return "".join(lines) + f'<text class="faint" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{name}</text>'
+
+
+def _dot(dot: Dot, across: Axis, upward: Axis) -> str:
+    told = html(f"{dot.name}, {dot.series.label}: {dot.share:.2f}, {dot.sqnr_db:.1f} dB")
+    x, y = float(across(dot.share)), float(upward(max(0.0, dot.sqnr_db)))
+    return (
+        f'<circle class="{dot.series.side} {dot.series.mark}" cx="{x:.1f}" cy="{y:.1f}" r="{6 if dot.trained else 3}">'
+        f"<title>{told}</title></circle>"
+    )

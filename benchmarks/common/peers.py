@@ -1,0 +1,319 @@
+"""A model's bundles beside OpenVINO and NNCF without vitedge: accuracy against PyTorch, kernels, times in turns."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.baselines import compiled, from_frame, nncf_quantized, own_ir
+from common.children import conversion_arguments, first_line
+from common.families import Listed
+from common.timing import MOST_LOAD, BusyMachineError, Call, contradiction, in_quiet_turns, median_ms
+from vitedge.audit import Audit
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.converters.reference import module_logits, normalized
+from vitedge.converters.request import ModelOptions
+from vitedge.converters.sources.parse import parse_source
+from vitedge.converters.sources.torch_model import TorchModel
+from vitedge.converters.stages.loading import load_model
+from vitedge.extras import require
+from vitedge.metrics import parity
+from vitedge.progress import Silent
+from vitedge.runtime.engines.audit.openvino import audit, audit_model
+from vitedge.runtime.engines.open import open_engine
+from vitedge.runtime.engines.openvino import configuration
+from vitedge.runtime.system.machine import usable_cpus
+
+NNCF, NNCF_UNSMOOTHED, OPENVINO = "NNCF default", "NNCF, SmoothQuant off", "OpenVINO 16-bit"
+REFERENCE = "ONNX Runtime fp32"
+OPPONENTS: Mapping[str, str] = {NNCF: "int8", NNCF_UNSMOOTHED: "int8", OPENVINO: "fp16"}
+"""Each peer, and the precision of ours that it is compared with."""
+SMOOTHING: Mapping[str, float | None] = {NNCF: None, NNCF_UNSMOOTHED: -1.0}
+CALLS = 8
+SAME_NETWORK_DB = 60.0
+"""The fp32 bundle and the PyTorch module are the same network above this."""
+COLLAPSED_DB, BEHIND_DB = 15.0, 3.0
+"""An int8 that is below the first, and behind ours by more than the second, has lost its answers."""
+
+Frames = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What an engine made of a graph.
+
+    Attributes:
+        quantized: number of layers that the graph makes int8.
+        executed: number of layers among them that the engine computes in int8.
+        fallbacks: reasons for the layers that it computes in floating point, by the name of the layer.
+        microseconds: least times of all operators, added up; None without a profile.
+        overheads: microseconds of operators that take time only because of how the engine runs the graph, by kind.
+    """
+
+    quantized: int
+    executed: int
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
+    microseconds: float | None = None
+    overheads: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run a model.
+
+    Attributes:
+        failed: first line of the error; empty if it runs.
+        sqnr_db: of the logits, against PyTorch.
+        agreement: percent of photos with the same top-1 as PyTorch.
+        rounds: median milliseconds of each round.
+        kernels: from the audit of its engine; None if there is none.
+    """
+
+    failed: str = ""
+    sqnr_db: float = 0.0
+    agreement: float = 0.0
+    rounds: tuple[float, ...] = ()
+    kernels: Kernels | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every way to run a model, timed in the same rounds.
+
+    Attributes:
+        contenders: by name: the precisions of the bundles, the peers, and ONNX Runtime in fp32, which is only timed.
+        photos: number of photos, which nothing was calibrated on, that the logits were compared on.
+        discarded: number of rounds that were thrown away, because the machine was busy.
+        refused: why there are no times; empty if there are.
+    """
+
+    contenders: Mapping[str, Contender]
+    photos: int
+    discarded: int = 0
+    refused: str = ""
+
+    def rounds(self, name: str) -> tuple[float, ...]:
+        """Return the times of a contender; none if it failed, or if all times were refused."""
+        return self.contenders.get(name, Contender()).rounds
+
+    def ratios(self, peer: str) -> list[float] | None:
+        """Return the time of ours over the peer's, of each round; None if one of them has no times."""
+        ours, theirs = self.rounds(OPPONENTS[peer]), self.rounds(peer)
+        return [mine / other for mine, other in zip(ours, theirs, strict=True)] if ours and theirs else None
+
+    def collapsed(self, peer: str) -> bool:
+        """Return whether a peer in int8 has lost the answers that ours keeps."""
+        if OPPONENTS[peer] != "int8":
+            return False
+        ours = self.contenders.get("int8")
+        behind = COLLAPSED_DB if ours is None else ours.sqnr_db - BEHIND_DB
+        return self.contenders[peer].sqnr_db < min(COLLAPSED_DB, behind)
+
+    def fastest_int8(self) -> str | None:
+        """Return the peer in int8 with the largest ratio of times, of those that did not collapse; None without one."""
+        found = {
+            peer: statistics.median(ratios)
+            for peer in SMOOTHING
+            if (ratios := self.ratios(peer)) is not None and not self.collapsed(peer)
+        }
+        return max(found, key=lambda peer: found[peer], default=None)
+
+    def faster_peers(self) -> tuple[str, ...]:
+        """Return the peers that did not collapse and are faster than ours, from the median of the rounds' ratios."""
+        ratios = {peer: self.ratios(peer) for peer in OPPONENTS}
+        return tuple(
+            peer
+            for peer, each in ratios.items()
+            if each is not None and statistics.median(each) > 1 and not self.collapsed(peer)
+        )
+
+
+@dataclass(frozen=True)
+class Way:
+    """A compiled model.
+
+    Attributes:
+        infer: logits of one frame.
+        run: one run, on the last frame.
+        audit: finds its layers in the engine.
+    """
+
+    infer: Callable[[Frames], Logits]
+    run: Call
+    audit: Callable[[], Audit | None]
+
+
+def comparison(
+    listed: Listed, data: Path, folder: Path, bundles: Mapping[str, Bundle], photos: tuple[Frames, Frames], rounds: int
+) -> Comparison:
+    """Compare the bundles of a model with its peers.
+
+    Args:
+        listed: the model.
+        data: folder of the test data.
+        folder: folder that a checkpoint with random weights was written to.
+        bundles: by precision; fp32 is one of them.
+        photos: ``(N,H,W,3)`` frames to calibrate on, and others to compare on.
+        rounds: number of rounds.
+
+    Returns:
+        The comparison; a refused one if the PyTorch module is not the network of the bundles.
+    """
+    calibration, held_out = photos
+    model = loaded(listed, data, folder)
+    reference = module_logits(model.module, held_out, model.card.preprocessing)
+    with ExitStack() as opened:
+        ways: dict[str, Way | str] = {name: of_bundle(bundle, opened) for name, bundle in bundles.items()}
+        ways |= peers(model, calibration)
+        found = {name: assessed(way, held_out, reference) for name, way in ways.items()}
+        if found["fp32"].sqnr_db < SAME_NETWORK_DB:
+            return Comparison({}, 0, refused=f"the fp32 bundle is {found['fp32'].sqnr_db:.0f} dB from PyTorch's module")
+        calls = {name: way.run for name, way in ways.items() if isinstance(way, Way) and not found[name].failed}
+        reference_way = of_bundle(bundles["fp32"], opened, "onnxruntime")
+        reference_way.infer(held_out[-1])
+        calls[REFERENCE] = reference_way.run
+        return timed(Comparison({**found, REFERENCE: Contender()}, len(held_out)), calls, rounds)
+
+
+def loaded(listed: Listed, data: Path, folder: Path) -> TorchModel:
+    """Load the PyTorch module that ``vitedge.convert`` exports, with the same weights."""
+    given = conversion_arguments(listed, data, folder)
+    size = given.get("input_size")
+    options = ModelOptions(
+        weights=None,
+        random_weights=given.get("random_weights", False),
+        labels=None,
+        preprocessing=None,
+        num_classes=given.get("num_classes"),
+        input_size=(size, size) if isinstance(size, int) else size,
+    )
+    model = load_model(parse_source(str(given["source"])), options, Silent())
+    assert isinstance(model, TorchModel)
+    return model
+
+
+def of_bundle(bundle: Bundle, opened: ExitStack, name: str = "openvino") -> Way:
+    """Open a bundle."""
+    engine = open_engine(bundle, name)
+    opened.callback(engine.close)
+
+    def infer(frame: Frames) -> Logits:
+        engine.frame[...] = frame
+        return engine.run().copy()
+
+    return Way(infer, engine.run, partial(audit, bundle))
+
+
+def peers(model: TorchModel, calibration: Frames) -> dict[str, Way | str]:
+    """Make the peers from OpenVINO's own IR of a module; the text is the error of one that failed."""
+    preprocessing = model.card.preprocessing
+    try:
+        graph = own_ir(model.module, preprocessing)
+    except Exception as error:  # noqa: BLE001  # the model's own code runs here
+        traceback.print_exc()
+        return dict.fromkeys(OPPONENTS, first_line(error))
+    pixels = normalized(calibration, preprocessing)
+    return {name: peer(name, graph.clone(), pixels, preprocessing) for name in OPPONENTS}
+
+
+def peer(name: str, graph: Any, pixels: NDArray[np.float32], preprocessing: Preprocessing) -> Way | str:
+    """Make one peer from an ``openvino.Model``, which is changed; the text is the error."""
+    sys.stderr.write(f"  {name}\n")
+    try:
+        quantized = nncf_quantized(graph, pixels, SMOOTHING[name]) if name in SMOOTHING else graph
+        return of_graph(from_frame(quantized, preprocessing))
+    except Exception as error:  # noqa: BLE001  # a library may raise anything; the others go on
+        traceback.print_exc()
+        return first_line(error)
+
+
+def of_graph(graph: Any) -> Way:
+    """Compile an ``openvino.Model`` that takes frames."""
+    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    core, request = openvino.Core(), compiled(graph)
+
+    def infer(frame: Frames) -> Logits:
+        return np.array(request.infer([frame[np.newaxis]])[0][0])
+
+    def run() -> None:
+        request.start_async()
+        request.wait()
+
+    options = configuration(core, "int8", "LATENCY", threads=None)
+    return Way(infer, run, partial(audit_model, openvino, core, graph, options))
+
+
+def assessed(way: Way | str, frames: Frames, reference: Logits) -> Contender:
+    """Compare a way's logits with PyTorch's, and audit its engine."""
+    if isinstance(way, str):
+        return Contender(failed=way)
+    try:
+        against = parity(reference, np.stack([way.infer(frame) for frame in frames]))
+        audited = way.audit()
+    except Exception as error:  # noqa: BLE001  # a library may raise anything; the other ways go on
+        traceback.print_exc()
+        return Contender(failed=first_line(error))
+    return Contender(
+        sqnr_db=round(against.sqnr_db, 1),
+        agreement=round(against.agreement, 2),
+        kernels=None if audited is None else kernels(audited),
+    )
+
+
+def kernels(audited: Audit) -> Kernels:
+    """Shorten an audit."""
+    overheads: dict[str, float] = {}
+    for each in audited.overheads:
+        overheads[each.kind] = round(overheads.get(each.kind, 0.0) + (each.microseconds or 0.0), 1)
+    return Kernels(
+        quantized=len(audited.quantized),
+        executed=len(audited.executed),
+        fallbacks={each.name: each.reason for each in audited.fallbacks},
+        microseconds=None if audited.microseconds is None else round(audited.microseconds, 1),
+        overheads=overheads,
+    )
+
+
+def timed(found: Comparison, calls: Mapping[str, Call], rounds: int) -> Comparison:
+    """Time all in the same rounds; times of a busy machine, and times that contradict each other, are refused."""
+    most = MOST_LOAD * usable_cpus()
+    try:
+        quiet = in_quiet_turns(calls, partial(median_ms, calls=CALLS), rounds=rounds, most_load=most)
+    except BusyMachineError as error:
+        return replace(found, refused=str(error), discarded=error.discarded)
+    for peer, ours in OPPONENTS.items():
+        reason = contradiction(quiet.times.get(ours, ()), quiet.times.get(peer, ()))
+        if reason:
+            return replace(found, refused=f"{ours} and {peer}: {reason}", discarded=quiet.discarded)
+    contenders = {
+        name: replace(each, rounds=tuple(round(time, 4) for time in quiet.times.get(name, ())))
+        for name, each in found.contenders.items()
+    }
+    return replace(found, contenders=contenders, discarded=quiet.discarded)
+
+
+def comparison_from(value: Mapping[str, Any]) -> Comparison:
+    """Read a comparison as JSON holds it."""
+    contenders = {
+        name: Contender(
+            **{
+                **each,
+                "rounds": tuple(each["rounds"]),
+                "kernels": None if each["kernels"] is None else Kernels(**each["kernels"]),
+            }
+        )
+        for name, each in value["contenders"].items()
+    }
+    return Comparison(**{**value, "contenders": contenders})
