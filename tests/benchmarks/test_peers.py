@@ -96,6 +96,7 @@ def test_a_peer_that_collapsed_is_neither_the_fastest_nor_faster(peers: Any, com
     fast = replace(compared.contenders[peers.NNCF], rounds=rounds)
     faster = replace(compared, contenders={**compared.contenders, peers.NNCF: fast})
     assert faster.fastest_int8() == peers.NNCF_UNSMOOTHED
+    assert peers.NNCF not in faster.faster_peers()
     kept = with_sqnr(peers, faster, 33.0, 20.0)
     assert kept.fastest_int8() == peers.NNCF
     assert peers.NNCF in kept.faster_peers()
