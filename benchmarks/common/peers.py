@@ -122,7 +122,7 @@ class Comparison:
         return self.contenders[peer].sqnr_db < min(COLLAPSED_DB, behind)
 
     def fastest_int8(self) -> str | None:
-        """Return the peer in int8 with the largest ratio of times, of those that did not collapse; None without one."""
+        """Return the fastest peer in int8 that did not collapse, by its ratio of times; None without one."""
         found = {
             peer: statistics.median(ratios)
             for peer in SMOOTHING

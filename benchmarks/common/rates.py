@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ KEPT_FRAMES = 32
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+Worker = TypeVar("Worker")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -34,40 +37,39 @@ class Rate:
     core_ms: float
 
 
-def in_workers(workers: Sequence[Classifier], prepared: Iterable[Pixels]) -> Iterator[object]:
+def in_workers(workers: Sequence[Classifier], prepared: Iterable[Pixels]) -> Iterator[Logits]:
     """Logits of prepared frames, a thread for each worker."""
-    free: SimpleQueue[Classifier] = SimpleQueue()
-    for worker in workers:
-        free.put(worker)
-
-    def infer(pixels: Pixels) -> Logits:
-        worker = free.get()
-        try:
-            return worker.infer(pixels)
-        finally:
-            free.put(worker)
-
-    with ThreadPoolExecutor(len(workers)) as pool:
-        yield from pool.map(infer, prepared)
+    return _shared_out(workers, lambda worker, pixels: worker.infer(pixels), prepared)
 
 
 def inference_rate(engines: Sequence[Engine], count: int) -> Rate:
     """Inference alone of ``count`` frames in workers, a thread for each, and in batches where they take batches."""
     size = len(engines[0].frames) if isinstance(engines[0], BatchEngine) else 1
-    free: SimpleQueue[Engine] = SimpleQueue()
-    for engine in engines:
-        free.put(engine)
 
-    def infer(_: int) -> Logits:
-        engine = free.get()
-        try:
-            return engine.run_batch() if isinstance(engine, BatchEngine) else engine.run()
-        finally:
-            free.put(engine)
+    def infer(engine: Engine, _: int) -> Logits:
+        return engine.run_batch() if isinstance(engine, BatchEngine) else engine.run()
 
-    with ThreadPoolExecutor(len(engines)) as pool:
-        found = rate(pool.map(infer, range(count // size)))
+    found = rate(_shared_out(engines, infer, range(count // size)))
     return Rate(found.fps * size, found.core_ms / size)
+
+
+def _shared_out(
+    workers: Sequence[Worker], infer: Callable[[Worker, Item], Logits], items: Iterable[Item]
+) -> Iterator[Logits]:
+    """Yield what the workers make of the items, in their order; each worker has one item at a time."""
+    free: SimpleQueue[Worker] = SimpleQueue()
+    for worker in workers:
+        free.put(worker)
+
+    def infer_next(item: Item) -> Logits:
+        worker = free.get()
+        try:
+            return infer(worker, item)
+        finally:
+            free.put(worker)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        yield from pool.map(infer_next, items)
 
 
 def rate(items: Iterable[object]) -> Rate:

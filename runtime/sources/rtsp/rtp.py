@@ -78,7 +78,7 @@ class Sequence:
         self._waiting: dict[int, RtpPacket] = {}
 
     def push(self, packet: RtpPacket) -> list[tuple[RtpPacket, int]]:
-        """Take a packet; return those that are in order now, each with the number of packets lost before it."""
+        """Take a packet; return the packets that are in order now, each with the number of packets lost before it."""
         if self._next is None:
             self._next = packet.number
         ahead = (packet.number - self._next + _NUMBERS // 2) % _NUMBERS - _NUMBERS // 2

@@ -1,4 +1,4 @@
-"""The candidates of the precision ``auto`` count the int8 layers that run in int8, not those that were asked for."""
+"""The candidates of the precision ``auto`` count the layers that run in int8, not all that were to."""
 
 from __future__ import annotations
 
