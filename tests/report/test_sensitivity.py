@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from browsers import check_layout
 
 from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
-from vitedge.report.sensitivity import SHOWN_LAYERS, lines, section, to_json
+from vitedge.report.page import glossary, page
+from vitedge.report.plot import HEIGHT, PLOT_STYLE, WIDTH
+from vitedge.report.sensitivity import SHOWN_LAYERS, TERMS, lines, section, to_json
 
 
 def sensitivity(count: int = 3) -> Sensitivity:
@@ -54,7 +60,7 @@ def test_two_plots_show_every_layer_within_their_bounds() -> None:
     for plot in plots:
         dots = [each for each in ET.fromstring(plot).iter() if each.tag == "circle"]
         assert len(dots) == 30
-        assert all(0 < float(dot.attrib["cx"]) < 860 and 0 < float(dot.attrib["cy"]) < 260 for dot in dots)
+        assert all(0 < float(dot.attrib["cx"]) < WIDTH and 0 < float(dot.attrib["cy"]) < HEIGHT for dot in dots)
         assert "nan" not in plot
     first = [float(y) for y in re.findall(r'cy="([\d.]+)"', plots[0])]
     assert first[1] < first[29]  # the worst lies low
@@ -67,3 +73,19 @@ def test_layers_that_are_all_exact_make_a_page() -> None:
     exact = Effect(200.0, 0, 0.0)
     layers = (LayerSensitivity("a", "Conv", 1, 200.0, exact, exact),)
     assert "nan" not in section(Sensitivity(1, exact, layers))
+
+
+def test_the_costliest_layers_are_named_first() -> None:
+    half = "4 of 30 layers make half of the noise: &lt;layer 29&gt;, &lt;layer 28&gt;, &lt;layer 27&gt;, &lt;"
+    assert half in section(sensitivity(30))
+    exact = Effect(200.0, 0, 0.0)
+    harmless = LayerSensitivity("a", "Conv", 1, 200.0, exact, exact)
+    assert "int8 costs nothing here." in section(Sensitivity(1, exact, (harmless,)))
+
+
+@pytest.mark.timeout(200)
+def test_a_browser_shows_the_section_on_wide_and_narrow_windows(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        page("Layers", [section(sensitivity(49)), glossary(*TERMS)], style=PLOT_STYLE), encoding="utf-8"
+    )
+    check_layout(tmp_path / "page.html")

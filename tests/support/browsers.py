@@ -1,4 +1,8 @@
-"""Chromium, which says what it makes of a video: size, duration, and the colour of a place in it at a time."""
+"""Chromium, which says what it makes of a video or of a page.
+
+Of a video: its size, its duration, and the colour of a place in it at a time. Of a page: what is wider than its window,
+which labels of a plot cover each other or are cut off, and whether its video can be played.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from queue import Empty, Queue
 import pytest
 
 PATIENCE = 90.0
-PAGE = """<!doctype html><video id="video" muted preload="auto" src="/video"></video><script>
+VIDEO = """<!doctype html><video id="video" muted preload="auto" src="/file"></video><script>
 const video = document.getElementById("video");
 const times = %s;
 const report = (said) => fetch("/report", {method: "POST", body: JSON.stringify(said)});
@@ -45,6 +49,49 @@ const colour = () => {
   await report({width, height, duration, colours});
 })().catch((error) => report({error: String(error)}));
 </script>"""
+LAYOUT = """<!doctype html><body><script>
+const report = (said) => fetch("/report", {method: "POST", body: JSON.stringify(said)});
+const event = (target, name) => new Promise((done) => target.addEventListener(name, done, {once: true}));
+const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+const collisions = (svg) => {
+  const texts = [...svg.querySelectorAll("text")].map((each) => [each.textContent, each.getBoundingClientRect()]);
+  const found = [];
+  texts.forEach(([one, box], at) => texts.slice(at + 1).forEach(([other, second]) => {
+    if (meet(box, second)) found.push(`${one} | ${other}`);
+  }));
+  return found;
+};
+const cut = (svg) => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text")].filter((each) => {
+    const box = each.getBoundingClientRect();
+    return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1
+      || box.bottom > frame.bottom + 1;
+  }).map((each) => each.textContent);
+};
+const looked = async (width) => {
+  const frame = document.createElement("iframe");
+  Object.assign(frame.style, {width: `${width}px`, height: "900px", border: "0"});
+  frame.src = "/file";
+  document.body.append(frame);
+  await event(frame, "load");
+  const inner = frame.contentDocument, plots = [...inner.querySelectorAll("svg")];
+  const video = inner.querySelector("video");
+  if (video) { video.load(); await Promise.race([event(video, "loadeddata"), event(video, "error")]); }
+  const text = [...inner.querySelectorAll("svg text")].map((each) => parseFloat(getComputedStyle(each).fontSize)
+    * each.ownerSVGElement.getBoundingClientRect().width / each.ownerSVGElement.viewBox.baseVal.width);
+  return {
+    width, content: inner.documentElement.scrollWidth, collisions: plots.flatMap(collisions),
+    cut: plots.flatMap(cut), letters: text.length ? Math.min(...text) : null,
+    seconds: video && video.readyState >= 2 ? video.duration : null,
+  };
+};
+(async () => {
+  const found = [];
+  for (const width of %s) found.push(await looked(width));
+  await report({found});
+})().catch((error) => report({error: String(error)}));
+</script>"""
 
 
 @dataclass(frozen=True)
@@ -64,14 +111,57 @@ class Seen:
     colours: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A page in a window of some width, in pixels.
+
+    Attributes:
+        width: of the window.
+        content: width of the page, which is larger if something sticks out.
+        collisions: labels of plots that cover each other.
+        cut: labels of plots that are not wholly within their plot.
+        letters: height of the smallest letters of plots; None without plots.
+        seconds: duration of the page's video; None if there is none that plays.
+    """
+
+    width: int
+    content: int
+    collisions: list[str]
+    cut: list[str]
+    letters: float | None
+    seconds: float | None
+
+
 def seen_by_chromium(path: Path, times: Sequence[float]) -> Seen:
     """What Chromium sees at some times of a video; the test skips where there is no Chromium, and fails on an error."""
+    report = _report_of_chromium(path, VIDEO % json.dumps(list(times)), "application/octet-stream")
+    colours = tuple(tuple(each) for each in report["colours"])
+    return Seen(report["width"], report["height"], report["duration"], colours)
+
+
+def laid_out_by_chromium(path: Path, widths: Sequence[int] = (1280, 390)) -> list[Layout]:
+    """How Chromium lays out a page in windows of some widths; skips and fails like ``seen_by_chromium``."""
+    report = _report_of_chromium(path, LAYOUT % json.dumps(list(widths)), "text/html; charset=utf-8")
+    return [Layout(**each) for each in report["found"]]
+
+
+def check_layout(path: Path) -> list[Layout]:
+    """Check that a page is readable in a wide and in a narrow window."""
+    layouts = laid_out_by_chromium(path)
+    for layout in layouts:
+        assert layout.content <= layout.width, layout
+        assert (layout.collisions, layout.cut) == ([], []), layout
+        assert layout.letters is None or layout.letters >= 9.5, layout
+    return layouts
+
+
+def _report_of_chromium(path: Path, page: str, kind: str) -> dict:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("chromium is not installed")
     said: Queue[dict] = Queue()
     with (
-        _served(path, PAGE % json.dumps(list(times)), said) as address,
+        _served(path, kind, page, said) as address,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
     ):
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
@@ -88,18 +178,19 @@ def seen_by_chromium(path: Path, times: Sequence[float]) -> Seen:
             browser.terminate()
             browser.wait()
     assert "error" not in report, report
-    colours = tuple(tuple(each) for each in report["colours"])
-    return Seen(report["width"], report["height"], report["duration"], colours)
+    return report
 
 
 @contextmanager
-def _served(path: Path, page: str, said: Queue[dict]) -> Iterator[str]:
+def _served(path: Path, kind: str, page: str, said: Queue[dict]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            if self.path == "/video":
+            if self.path == "/file" and "Range" in self.headers:
                 self._send_part(path.read_bytes())
+            elif self.path == "/file":
+                self._send(200, kind, path.read_bytes())
             else:
                 self._send(200 if self.path == "/" else 404, "text/html", page.encode())
 
@@ -108,10 +199,10 @@ def _served(path: Path, page: str, said: Queue[dict]) -> Iterator[str]:
             self._send(200, "text/plain", b"")
 
         def _send_part(self, content: bytes) -> None:
-            asked = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            asked = self.headers["Range"].removeprefix("bytes=").partition("-")
             begin, end = int(asked[0]), int(asked[2] or len(content) - 1)
             part = f"bytes {begin}-{end}/{len(content)}"
-            self._send(206, "application/octet-stream", content[begin : end + 1], {"Content-Range": part})
+            self._send(206, kind, content[begin : end + 1], {"Content-Range": part})
 
         def _send(self, code: int, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(code)

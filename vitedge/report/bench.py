@@ -5,13 +5,27 @@ Latency axes are logarithmic, so that the tail is on them and nothing is cut off
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.report.page import page
-from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, PLOT_STYLE, RIGHT, TOP, WIDTH, Axis, from_zero, plot
+from vitedge.report.page import glossary, page, table, term, verdict
+from vitedge.report.plot import (
+    BOTTOM,
+    FONT,
+    HEIGHT,
+    LEFT,
+    PLOT_STYLE,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    Label,
+    from_zero,
+    labelled,
+    plot,
+)
 from vitedge.runtime.bench.measure import BenchReport, Measurement
 from vitedge.runtime.bench.ratio import Ratio
 from vitedge.runtime.bench.text import STAGES, latency_ms, percentiles, to_text
@@ -29,15 +43,26 @@ def to_html(report: BenchReport) -> str:
     measured = [report.measurement] if report.against is None else [report.measurement, report.against]
     latency = _latency_axis([each.samples for each in measured])
     sections = [
+        verdict(_verdict(report)),
         _heading(measured),
         _table(measured),
-        _ratio_text(report.ratio) if report.ratio is not None else "",
         _section("Distribution", "Share of calls by latency; dashed: p50 and p99.", _histogram(measured, latency)),
         _section("Cumulative", "Share of calls that took no longer.", _cumulative(measured, latency)),
         _section("Over time", _dots_note(measured), _over_time(measured)),
         f"<h2>As text</h2><pre>{html(to_text(report))}</pre>",
+        glossary("p50", "p99"),
     ]
     return page(f"Latency of {report.measurement.model}", sections, style=PLOT_STYLE)
+
+
+def _verdict(report: BenchReport) -> str:
+    """Render what half and 99 of 100 calls take, and which bundle is faster."""
+    latency = latency_ms(report.measurement.samples)
+    taken = (
+        f"<strong>{html(report.measurement.bundle)}</strong>: half of the calls take at most "
+        f"<strong>{latency['p50']:.3g} ms</strong>, 99 of 100 at most {latency['p99']:.3g} ms."
+    )
+    return taken if report.ratio is None else f"{taken} {_ratio_text(report.ratio)}"
 
 
 def _heading(measured: Sequence[Measurement]) -> str:
@@ -46,35 +71,29 @@ def _heading(measured: Sequence[Measurement]) -> str:
         info = each.info
         what = f"{each.model}, {info.effective_precision} on {info.device} ({info.name} {info.version})"
         key = f'<span class="key series{number}">■ {html(each.bundle)}</span>'
-        state = "" if each.stable else " — latency was <b>not stable</b>"
+        state = "" if each.stable else " — latency was <strong>not stable</strong>"
         lines.append(f"<p>{key} {html(what)}{state}</p>")
     return "\n".join(lines)
 
 
 def _table(measured: Sequence[Measurement]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("ms", "p50", "p90", "p99", "min", "mean", "frames/s"))
-    rows = [row for number, each in enumerate(measured) for row in _rows(number, each)]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    headings = ("ms", term("p50"), "p90", term("p99"), "min", "mean", "frames/s")
+    return table(headings, (row for number, each in enumerate(measured) for row in _rows(number, each)))
 
 
-def _rows(number: int, measurement: Measurement) -> Iterable[str]:
+def _rows(number: int, measurement: Measurement) -> Iterator[tuple[str, ...]]:
     latency = latency_ms(measurement.samples)
-    figures = [f"{latency[key]:.3f}" for key in ("p50", "p90", "p99", "min", "mean")]
-    yield _row(f'<span class="key series{number}">latency</span>', [*figures, f"{measurement.throughput_fps:.1f}"])
+    figures = (f"{latency[key]:.3f}" for key in ("p50", "p90", "p99", "min", "mean"))
+    yield f'<span class="key series{number}">latency</span>', *figures, f"{measurement.throughput_fps:.1f}"
     for stage in STAGES:
         times = percentiles(getattr(measurement.samples, stage), 50, 90, 99)
-        yield _row(stage, [*(f"{value:.3f}" for value in times.values()), "", "", ""])
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    return f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        yield stage, *(f"{value:.3f}" for value in times.values()), "", "", ""
 
 
 def _ratio_text(ratio: Ratio) -> str:
     return (
-        f"<p>p50 of the first over that of the second: <b>{ratio.p50:.3f}</b>, "
-        f"{100 * ratio.confidence:.1f} % interval {ratio.low:.3f} to {ratio.high:.3f}, "
-        f"from {len(ratio.rounds)} rounds in which the two took turns.</p>"
+        f"Its p50 is <strong>{ratio.p50:.3f}</strong> times the other's ({100 * ratio.confidence:.1f} % interval "
+        f"{ratio.low:.3f} to {ratio.high:.3f}, from {len(ratio.rounds)} rounds in which the two took turns)."
     )
 
 
@@ -95,19 +114,17 @@ def _histogram(measured: Sequence[Measurement], latency: Axis) -> str:
     share = from_zero(max(float(each.max()) for each in shares))
     outlines = [_steps(latency(edges), share(each)) for each in shares]
     bars = [f'<path class="bar series{number}" d="{outline}"/>' for number, outline in enumerate(outlines)]
-    marks = [_marks(number, each.samples, latency) for number, each in enumerate(measured)]
-    return plot(latency, share, "".join((*bars, *marks)), units=("ms", "%"))
+    marked = [mark for number, each in enumerate(measured) for mark in _marks(number, each.samples, latency)]
+    names = labelled([name for _, name in marked], [], 0.0)
+    return plot(latency, share, "".join((*bars, *(line for line, _ in marked), names)), units=("ms", "%"))
 
 
-def _marks(number: int, samples: Samples, latency: Axis) -> str:
-    lines = []
+def _marks(number: int, samples: Samples, latency: Axis) -> Iterator[tuple[str, Label]]:
+    """Draw p50 and p99 as dashed lines with their names on top."""
     for name, value in percentiles(samples.milliseconds, 50, 99).items():
-        x, y = float(latency(value)), TOP + 12 + 14 * number
-        lines.append(
-            f'<line class="mark series{number}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            f'<text class="mark-name series{number}" x="{x + 4:.1f}" y="{y}">{name} {value:.3g}</text>'
-        )
-    return "".join(lines)
+        x = float(latency(value))
+        line = f'<line class="mark series{number}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        yield line, Label(x, TOP + FONT / 2, f"{name} {value:.3g}", f"series{number}")
 
 
 def _cumulative(measured: Sequence[Measurement], latency: Axis) -> str:
@@ -132,7 +149,7 @@ def _over_time(measured: Sequence[Measurement]) -> str:
         shown = _shown(each.samples)
         x = seconds((each.samples.begun[shown] - begun) / 1e9)
         y = latency(each.samples.milliseconds[shown])
-        path = "".join(f"M{a:.1f} {b:.1f}h2v2h-2z" for a, b in zip(x, y, strict=True))
+        path = "".join(f"M{a:.1f} {b:.1f}h1.6v1.6h-1.6z" for a, b in zip(x, y, strict=True))
         dots.append(f'<path class="dot series{number}" d="{path}"/>')
     return plot(seconds, latency, "".join(dots), units=("s", "ms"))
 

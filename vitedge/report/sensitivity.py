@@ -10,7 +10,8 @@ import numpy as np
 from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
 from vitedge.metrics import SQNR_CAP_DB
 from vitedge.records import encode
-from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot
+from vitedge.report.page import table, term
+from vitedge.report.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Label, labelled, plot
 from vitedge.safety.escape import html
 
 SHOWN_LAYERS = 20
@@ -27,6 +28,11 @@ HEADINGS = (
     "flips",
     "KL",
 )
+TERMS = ("SQNR", "flip", "KL divergence")
+"""Terms of the section, for the glossary of its page."""
+RADIUS = 3.0
+HALF = 0.5
+NAMED_LAYERS = 5
 
 
 def to_json(sensitivity: Sensitivity) -> dict[str, Any]:
@@ -52,22 +58,39 @@ def lines(sensitivity: Sensitivity) -> Iterator[str]:
 
 
 def section(sensitivity: Sensitivity) -> str:
-    """Render HTML: two plots in the order of the graph, and a table of all layers, worst first."""
-    head = "".join(f"<th>{name}</th>" for name in HEADINGS)
+    """Render HTML: what costs most, two plots in the order of the graph, and a table of all layers, worst first."""
     numbers = _numbers(sensitivity)
-    rows = "".join(_row(_cells(layer, numbers)) for layer in sensitivity.worst_first())
+    rows = (tuple(map(html, _cells(layer, numbers))) for layer in sensitivity.worst_first())
     whole = sensitivity.whole.sqnr_db
     return (
-        f"<h2>Layers in int8</h2><p>On {sensitivity.images} images, logits against fp32: "
-        f"{html(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
-        "<h2>Only this layer in int8</h2><p>SQNR of the logits: what lies low costs most, what lies on the "
-        "upper edge next to nothing.</p>"
+        f"<h2>Layers in int8</h2><p>{html(_costliest(sensitivity))} On {sensitivity.images} images, logits against "
+        f"fp32: {html(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
+        f"<h2>Only this layer in int8</h2><p>{term('SQNR')} of the logits: layers that lie low cost most, layers on "
+        "the upper edge next to nothing.</p>"
         f"{_plot(sensitivity.layers, lambda each: each.only.sqnr_db, base=None)}"
-        "<h2>All but this layer in int8</h2><p>SQNR of the logits, above that of all layers in int8: what "
-        "stands high gains most by staying in floating point.</p>"
+        f"<h2>All but this layer in int8</h2><p>What the {term('SQNR')} of the logits gains if this layer stays in "
+        "floating point: layers that stand high gain most.</p>"
         f"{_plot(sensitivity.layers, lambda each: each.all_but.sqnr_db - whole, base=0.0)}"
-        f"<h2>All layers, worst first</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f"<h2>All layers, worst first</h2>{table(_linked_headings(), rows)}"
     )
+
+
+def _linked_headings() -> tuple[str, ...]:
+    linked = {"flips": term("flip", "flips"), "KL": term("KL divergence", "KL")}
+    return tuple(linked.get(heading, html(heading)) for heading in HEADINGS)
+
+
+def _costliest(sensitivity: Sensitivity) -> str:
+    """Name the layers that make half of the noise, alone and summed."""
+    worst = sensitivity.worst_first()
+    noise = np.cumsum([layer.noise for layer in worst])
+    if sensitivity.whole.sqnr_db >= SQNR_CAP_DB or not noise[-1] > 0:
+        return "int8 costs nothing here."
+    count = int(np.searchsorted(noise, HALF * noise[-1])) + 1
+    names = ", ".join(layer.name for layer in worst[: min(count, NAMED_LAYERS)])
+    more = f" and {count - NAMED_LAYERS} more" if count > NAMED_LAYERS else ""
+    verb = "makes" if count == 1 else "make"
+    return f"{count} of {len(worst)} layers {verb} half of the noise: {names}{more}."
 
 
 def _summary(sensitivity: Sensitivity) -> str:
@@ -102,10 +125,6 @@ def _decibels(value: float) -> str:
     return "exact" if value >= SQNR_CAP_DB else f"{value:.1f}"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in cells)}</tr>"
-
-
 def _plot(layers: Sequence[LayerSensitivity], value: Callable[[LayerSensitivity], float], *, base: float | None) -> str:
     """Draw a dot for each layer, on a stem from ``base`` if there is one, and number the largest."""
     values = [value(layer) for layer in layers]
@@ -114,14 +133,16 @@ def _plot(layers: Sequence[LayerSensitivity], value: Callable[[LayerSensitivity]
     room = max(0.08 * (high - low), 0.1)
     across = Axis(0.0, len(layers) + 1.0, LEFT, WIDTH - RIGHT)
     upward = Axis(low - room, high + room, HEIGHT - BOTTOM, TOP)
-    outstanding = np.argsort(values)[:NUMBERED_DOTS] if base is None else np.argsort(values)[::-1][:NUMBERED_DOTS]
-    marks = []
+    order = np.argsort(values) if base is None else np.argsort(values)[::-1]
+    foot = None if base is None else float(upward(base))
+    dots, labels = [], []
     for at, (layer, each) in enumerate(zip(layers, values, strict=True)):
         x, y = float(across(at + 1.0)), float(upward(float(np.clip(each, low - room, high + room))))
-        marks.append(_dot(x, y, layer.name, each, None if base is None else float(upward(base))))
-        if at in outstanding:
-            marks.append(_number(x, y, at + 1))
-    return plot(across, upward, "".join(marks), units=("layer", "dB"))
+        dots.append(_dot(x, y, layer.name, each, foot))
+        labels.append(Label(x, y, str(at + 1), "series1"))
+    outstanding = [labels[at] for at in order[:NUMBERED_DOTS]]
+    numbers = labelled(outstanding, [(each.x, each.y) for each in labels], RADIUS)
+    return plot(across, upward, "".join(dots) + numbers, units=("layer", "dB"))
 
 
 def _dot(x: float, y: float, name: str, value: float, base: float | None) -> str:
@@ -129,8 +150,4 @@ def _dot(x: float, y: float, name: str, value: float, base: float | None) -> str
         "" if base is None else f'<line class="line series0" x1="{x:.1f}" x2="{x:.1f}" y1="{base:.1f}" y2="{y:.1f}"/>'
     )
     title = f"<title>{html(name)}: {value:.2f} dB</title>"
-    return f'{stem}<circle class="dot series0" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}</circle>'
-
-
-def _number(x: float, y: float, number: int) -> str:
-    return f'<text class="mark-name series1" x="{x + 7:.1f}" y="{y + 4:.1f}">{number}</text>'
+    return f'{stem}<circle class="dot series0" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS:g}">{title}</circle>'

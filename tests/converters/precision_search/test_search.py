@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from browsers import check_layout
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -181,7 +182,8 @@ def sensitivity(layers: dict[str, tuple[float, int]]) -> Sensitivity:
     return Sensitivity(16, nothing, tuple(found))
 
 
-def test_the_page_shows_the_front_and_names_what_was_left_out() -> None:
+@pytest.mark.timeout(200)
+def test_the_page_shows_the_front_and_names_what_was_left_out(tmp_path: Path) -> None:
     contract = ContractRecord(0.5, 9.0, "top1_drop", 376, "0" * 64, 0)
     tried = (
         CandidateRecord("int8", "int8", (), 4.0, 5.0, 0.8),
@@ -193,7 +195,17 @@ def test_the_page_shows_the_front_and_names_what_was_left_out() -> None:
     layers = sensitivity({"<a>": (20.0, 10), "b": (40.0, 10)})
     text = to_html("<b>", record, layers)
     front, *_ = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert [title.text for title in ET.fromstring(front).iter("title")] == [tried[0].name, tried[1].name, "fp32"]
+    drawn = {title.text: circle.attrib["class"] for circle in ET.fromstring(front).iter("circle") for title in circle}
+    assert drawn == {
+        "int8": "dot series0",
+        "int8 & <i>": "dot series1",
+        "fp16": "hollow series0",  # only its latency is known
+        "fp32": "dot series0",
+    }
+    assert "<strong>Chosen:</strong> int8 &amp; &lt;i&gt;: drop in top-1 0.20" in text
+    assert "fp32 takes 2.00 times as long" in text
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    check_layout(tmp_path / "page.html")
     (line,) = re.findall(r'<polyline class="line series0" points="([^"]+)"', front)
     assert len(line.split()) == 3
     assert "not measured" in text
