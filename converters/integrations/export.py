@@ -1,4 +1,4 @@
-"""``export``: a bundle in the format of another tool, as a folder that appears whole or not at all."""
+"""``export``: a bundle for another tool, or slim for its device, as a folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ class Export:
     notes: tuple[str, ...]
 
 
+def _write_device(bundle: Bundle, folder: Path) -> tuple[str, ...]:
+    from vitedge.converters.integrations.device import write_device
+
+    return write_device(bundle, folder)
+
+
 def _write_deepstream(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     for package in ("onnx", "onnxruntime"):
         require(package, extra="convert", purpose="the export for DeepStream")
@@ -50,24 +56,31 @@ def _write_optimum(bundle: Bundle, folder: Path) -> tuple[str, ...]:
 
 
 WRITERS: Mapping[str, Writer] = {
+    "device": _write_device,
     "deepstream": _write_deepstream,
     "triton": _write_triton,
     "optimum": _write_optimum,
 }
 
 
+SUFFIXES: Mapping[str, str] = {"device": ".bundle"}
+"""What the default names of folders end in."""
+
+
 def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None = None) -> Export:
-    """Write a bundle in the format of another tool.
+    """Write a bundle in the format of another tool, or a slim bundle for its device.
 
     Args:
         bundle: a bundle, or the path of one.
-        tool: ``deepstream``, ``triton`` or ``optimum``.
-        output: the new folder, which must not exist; by default ``BUNDLE-TOOL`` in the current folder.
+        tool: ``deepstream``, ``triton`` or ``optimum``; or ``device`` for a slim bundle, which holds the network once.
+        output: the new folder, which must not exist; by default ``BUNDLE-TOOL`` in the current folder, for a slim
+            bundle ``BUNDLE-device.bundle``.
 
     Raises:
         UsageError: the tool is unknown, the folder exists, or the tool cannot run this bundle.
         BundleError: the bundle cannot be read, or a file of it was altered.
         ConversionError: the graph cannot be brought into the format of the tool.
+        EngineError: a slim bundle does not pass its self-test on this machine.
         MissingExtraError: an optional package is not installed.
     """
     if tool not in WRITERS:
@@ -77,7 +90,9 @@ def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None 
             fix=did_you_mean(tool, WRITERS),
         )
     opened = open_bundle(bundle)
-    path = Path(output).expanduser() if output is not None else Path(f"{opened.path.stem}-{tool}")
+    path = (
+        Path(output).expanduser() if output is not None else Path(f"{opened.path.stem}-{tool}{SUFFIXES.get(tool, '')}")
+    )
     with staged(path) as partial:
         notes = WRITERS[tool](opened, partial)
         check_output(path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.bundle.bundle import MANIFEST, MODEL_ONNX
+from vitedge.bundle.bundle import MANIFEST, MODEL_ONNX, OPENVINO_XML
 from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.safety.escape import shell
@@ -168,11 +168,12 @@ def _hub_repo(text: str) -> HubRepo:
 
 def _folder(path: Path) -> Source:
     if is_file(path / MANIFEST):
+        is_slim = is_file(path / OPENVINO_XML) and not is_file(path / MODEL_ONNX)
+        graph = f"convert its graph again: vitedge convert {shell(str(path / MODEL_ONNX))}"
         raise UsageError(
             f"{path} is a bundle: it was converted already",
             expected=EXPECTED,
-            fix=f"vitedge run {shell(str(path))}, or convert its graph again: vitedge convert "
-            f"{shell(str(path / MODEL_ONNX))}",
+            fix=f"vitedge run {shell(str(path))}, or {'convert the graph of the full bundle' if is_slim else graph}",
         )
     return HubFolder(path)
 

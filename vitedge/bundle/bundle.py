@@ -2,7 +2,7 @@
 
 manifest.json        identity, preprocessing, labels, precision, hashes, measurements
 manifest.sig         signatures of the manifest; only in signed bundles
-model.onnx           the graph in the requested precision: uint8 NHWC frame in, float32 logits out
+model.onnx           the graph in the requested precision: uint8 NHWC frame in, float32 logits out; not in slim bundles
 model.fp16.onnx      its 16-bit twin, for devices that build both graphs and keep the faster one
 openvino/model.xml   OpenVINO IR of model.onnx, with model_info; weights in openvino/model.bin
 tensorrt/            plans that a device built for itself; not part of the converted bundle
@@ -31,6 +31,7 @@ from vitedge.bundle.folder import TENSORRT as TENSORRT
 from vitedge.bundle.manifest import Manifest, dump_manifest, parse_manifest
 from vitedge.bundle.signatures import Trust, trusted_keys, verify
 from vitedge.bundle.targets import TARGETS
+from vitedge.counts import counted
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import CHECKPOINT_BYTES, GOLDEN_BYTES, GRAPH_BYTES, MANIFEST_BYTES
@@ -87,9 +88,9 @@ class Golden:
                 _check_logits(logits, len(frames))
 
     def write(self, path: Path) -> None:
-        """Write ``golden.npz``."""
+        """Write ``golden.npz``, compressed."""
         twin = {} if self.fp16_logits is None else {TWIN_LOGITS: self.fp16_logits}
-        np.savez(path, frames=self.frames, logits=self.logits, **twin)  # type: ignore[arg-type]
+        np.savez_compressed(path, frames=self.frames, logits=self.logits, **twin)  # type: ignore[arg-type]
 
 
 def data_of(graph: str) -> str:
@@ -178,9 +179,16 @@ class Bundle:
         Raises:
             BundleError: the bundle has no such file.
         """
-        if name not in self.manifest.files:
-            raise BundleError(f"{self.path} has no {name}", expected=f"one of {', '.join(self.manifest.files)}")
-        return self.path / name
+        if name in self.manifest.files:
+            return self.path / name
+        slim_of = self.manifest.slim_of
+        if slim_of is not None and name == MODEL_ONNX:
+            raise BundleError(
+                f"{self.path} is a slim bundle, without the graph {name}",
+                expected=f"the full bundle that it was made from, whose manifest.json has the SHA-256 {slim_of}",
+                fix="do this on the host, with the full bundle",
+            )
+        raise BundleError(f"{self.path} has no {name}", expected=f"one of {', '.join(self.manifest.files)}")
 
     def check(self, names: Iterable[str]) -> None:
         """Check the contents of listed files.
@@ -303,11 +311,13 @@ class Bundle:
         """Compare golden vectors with the manifest; more vectors than it says are accepted."""
         model, least = self.manifest.model, self.manifest.golden.count
         if len(golden.frames) < least:
-            raise ValueError(f"it has {len(golden.frames)} frames; the manifest says {least}")
+            raise ValueError(f"it has {counted(len(golden.frames), 'frame')}; the manifest says {least}")
         if golden.frames.shape[1:] != (*model.preprocessing.input_size, 3):
             raise ValueError(f"its frames have the shape {golden.frames.shape[1:]}, not that of the network's input")
         if golden.logits.shape[1] != model.num_classes:
-            raise ValueError(f"it has {golden.logits.shape[1]} logits a frame; the model has {model.num_classes}")
+            raise ValueError(
+                f"it has {counted(golden.logits.shape[1], 'logit')} a frame; the model has {model.num_classes}"
+            )
 
     @contextmanager
     def _opened(self, name: str, limit: int) -> Iterator[BinaryIO]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from vitedge.audit import Audit
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.targets import Precision
+from vitedge.counts import counted
 from vitedge.errors import BundleSchemaError, UsageError
 from vitedge.metrics import Parity
 from vitedge.records import decode, encode, json_schema
@@ -354,7 +355,7 @@ class AutoRecord:
         int8 = f"; {chosen.int8_counts} int8 layers run in int8" if chosen.int8_counts else ""
         return (
             f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f}{bound} of {contract.max_drop:g} {contract.unit} on "
-            f"{contract.images} images{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms{int8}"
+            f"{counted(contract.images, 'image')}{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms{int8}"
         )
 
 
@@ -446,6 +447,7 @@ class Manifest:
         stages: values within the network, in order; none where this host cannot run the engine.
         audit: the layers of the graph as the engine of the converting host ran them; where the device compiles the
             graph, its layers alone. None in bundles of older versions, and of other precisions than 8 bits.
+        slim_of: hex SHA-256 of the manifest of the full bundle that a slim bundle was made from; None in a full bundle.
     """
 
     schema_version: int
@@ -468,6 +470,7 @@ class Manifest:
     workarounds: tuple[WorkaroundRecord, ...] = ()
     stages: tuple[StageRecord, ...] = ()
     audit: Audit | None = None
+    slim_of: str | None = None
 
     @property
     def label_thresholds(self) -> tuple[float, ...] | None:
@@ -497,7 +500,7 @@ def dump_manifest(manifest: Manifest) -> str:
     text = escape.json(encode(manifest), indent=1) + "\n"
     if len(text) > MANIFEST_BYTES:
         raise UsageError(
-            f"the manifest takes {len(text)} bytes, most of them for {manifest.model.num_classes} labels",
+            f"the manifest takes {len(text)} bytes, most of them for {counted(manifest.model.num_classes, 'label')}",
             expected=f"at most {MANIFEST_BYTES} bytes",
             fix="give shorter labels: labels=FILE",
         )
@@ -538,7 +541,7 @@ def _check_activation(manifest: Manifest, where: str) -> None:
         )
     if thresholds is not None and (not model.is_multilabel or len(thresholds.thresholds) != model.num_classes):
         raise BundleSchemaError(
-            f"{where}.thresholds has {len(thresholds.thresholds)} thresholds for {model.num_classes} labels with the "
+            f"{where}.thresholds has {counted(len(thresholds.thresholds), 'threshold')} for {counted(model.num_classes, 'label')} with the "
             f"activation {model.activation}",
             expected="one for each label of a model with the activation sigmoid, or null",
             fix=CONVERT_AGAIN,

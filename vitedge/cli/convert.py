@@ -162,6 +162,8 @@ def summary(bundle: Bundle) -> str:
     lines += _to_build(bundle) if on_device else ["try"]
     path = shell(str(bundle.path))
     lines += [f"  vitedge run {path} --source 0 --show", f"  vitedge bench {path}"]
+    if not on_device:
+        lines.append(f"  vitedge export {path} --for device  # a bundle of half the size, to copy there")
     return terminal_lines(lines)
 
 

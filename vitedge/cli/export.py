@@ -1,4 +1,4 @@
-"""``vitedge export``: a bundle in the format of another tool."""
+"""``vitedge export``: a bundle in the format of another tool, or slim for its device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vitedge.safety.escape import terminal_lines
 
 EPILOG = """\
 examples:
+  vitedge export deit.bundle --for device -o deit-device.bundle
   vitedge export deit.bundle --for deepstream -o deit-deepstream
   vitedge export deit.bundle --for triton -o model-repository
   vitedge export deit.bundle --for optimum -o deit-optimum
@@ -21,14 +22,17 @@ def add_parser(verbs: Any) -> None:
     """Add the parser of the verb."""
     parser = verbs.add_parser(
         "export",
-        help="a bundle for DeepStream, Triton or optimum-intel",
-        description="Write a bundle in the format of another tool: deepstream, a configuration of nvinfer with its "
+        help="a slim bundle for the device, or a bundle for DeepStream, Triton or optimum-intel",
+        description="Write a slim bundle for the device, which holds the network once, and no ONNX graph; or a bundle "
+        "in the format of another tool: deepstream, a configuration of nvinfer with its "
         "graph and labels; triton, a model repository; optimum, a folder for optimum-intel's "
         "OVModelForImageClassification and the pipelines of Transformers.",
         epilog=EPILOG,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
-    parser.add_argument("--for", required=True, dest="tool", metavar="TOOL", help="deepstream, triton or optimum")
+    parser.add_argument(
+        "--for", required=True, dest="tool", metavar="TOOL", help="device, deepstream, triton or optimum"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="default: BUNDLE-TOOL")
     parser.set_defaults(run=run, parser=parser)
 

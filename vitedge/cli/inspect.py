@@ -15,6 +15,7 @@ from vitedge.cli.build import record_lines
 from vitedge.cli.reports import add_json_flag, write_result
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.converters.openvino.audit_file import GRAPH_SUFFIXES
+from vitedge.counts import counted
 from vitedge.errors import UsageError
 from vitedge.metrics import Parity
 from vitedge.safety import escape
@@ -75,6 +76,7 @@ def as_text(inspection: Inspection) -> str:
     bundle, graph, manifest = inspection.bundle, inspection.graph, inspection.bundle.manifest
     facts = {
         "bundle": f"{bundle.path}, {bundle.size_bytes / 1e6:.1f} MB, hashes ok",
+        **({} if manifest.slim_of is None else {"slim": f"made from a full bundle, manifest {manifest.slim_of[:16]}…"}),
         "signature": _signature(inspection),
         "model": _model(manifest),
         "classes": _labels(manifest.model.labels),
@@ -90,7 +92,7 @@ def as_text(inspection: Inspection) -> str:
         "self-test": f"{manifest.golden.count} {manifest.golden.inputs}, at least {manifest.golden.min_sqnr_db:.1f} dB",
         "accuracy": _accuracy(manifest),
         "confidence": _confidence(manifest),
-        "layers": _layers(graph),
+        "layers": _layers(graph, slim=manifest.slim_of is not None),
         "operators": _operators(graph),
         "made": f"{manifest.created_at} by vitedge {manifest.vitedge_version}",
         "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
@@ -127,7 +129,7 @@ def format_confidence(record: ConfidenceRecord) -> str:
     """Describe the fitted temperature and threshold in a phrase."""
     fitted = (
         f"temperature {record.temperature:.3f}, calibration error {record.ece_before:.2f} → {record.ece_after:.2f} % "
-        f"on {record.images} images"
+        f"on {counted(record.images, 'image')}"
     )
     if record.abstain_error is None:
         return fitted
@@ -142,8 +144,8 @@ def format_thresholds(record: ThresholdsRecord) -> str:
     goal = "the highest F1" if record.abstain_error is None else f"{100 * record.abstain_error:g} % wrong"
     return (
         f"thresholds {min(record.thresholds):.3f} to {max(record.thresholds):.3f}, fitted to {goal} for "
-        f"{record.fitted} of {len(record.thresholds)} labels, macro F1 {record.macro_f1_before:.2f} → "
-        f"{record.macro_f1_after:.2f} % on {record.images} images"
+        f"{record.fitted} of {counted(len(record.thresholds), 'label')}, macro F1 {record.macro_f1_before:.2f} → "
+        f"{record.macro_f1_after:.2f} % on {counted(record.images, 'image')}"
     )
 
 
@@ -195,13 +197,13 @@ def _calibration(manifest: Manifest) -> str:
     if record is None:
         return "none"
     skipped = f"; skipped {', '.join(record.skipped)}" if record.skipped else ""
-    return f"{record.images} images, {record.recipe}{skipped}"
+    return f"{counted(record.images, 'image')}, {record.recipe}{skipped}"
 
 
 def _against_source(parity: Parity | None) -> str:
     if parity is None:
         return "not compared: the source is the graph"
-    return f"SQNR {parity.sqnr_db:.1f} dB against its source, on {parity.images} frames of the self-test"
+    return f"SQNR {parity.sqnr_db:.1f} dB against its source, on {counted(parity.images, 'frame')} of the self-test"
 
 
 def format_gate(manifest: Manifest) -> str:
@@ -219,7 +221,7 @@ def format_label_accuracy(record: LabelAccuracyRecord) -> str:
     """Describe the accuracy of a multi-label model in a phrase."""
     return (
         f"mAP {record.mean_average_precision:.2f} %, micro F1 {record.micro_f1:.2f} %, macro F1 {record.macro_f1:.2f} "
-        f"%, exact match {record.exact_match:.2f} % on {record.images} images"
+        f"%, exact match {record.exact_match:.2f} % on {counted(record.images, 'image')}"
     )
 
 
@@ -229,7 +231,7 @@ def _accuracy(manifest: Manifest) -> str:
     record = manifest.accuracy
     if record is None:
         return "not measured"
-    figures = f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {record.images} images"
+    figures = f"top-1 {record.top1:.2f} %, top-5 {record.top5:.2f} % on {counted(record.images, 'image')}"
     return f"{figures}{_shared(record.calibration_images)}"
 
 
@@ -237,7 +239,9 @@ def _shared(images: int) -> str:
     return f", {images} of them used in calibration" if images else ""
 
 
-def _layers(graph: GraphSummary | None) -> str:
+def _layers(graph: GraphSummary | None, *, slim: bool) -> str:
+    if slim:
+        return "unknown: this bundle is slim, without its graph; inspect the full bundle on the host"
     if graph is None:
         return 'unknown: pip install "vitedge[convert]" to read the graph'
     return f"{graph.weight_layers} with weights, {graph.quantized_layers} of them quantized"

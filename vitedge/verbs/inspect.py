@@ -26,7 +26,7 @@ class Inspection:
     Attributes:
         bundle: the bundle, with its manifest.
         signed_by: ids of the keys that signed it; ``bundle.signed_by`` is the trusted key that was verified.
-        graph: the operators of its graph; None if the onnx package is not installed.
+        graph: the operators of its graph; None for a slim bundle, and if the onnx package is not installed.
         engine: its TensorRT engine; None for other backends.
     """
 
@@ -105,8 +105,8 @@ def inspect_graph(path: str | Path) -> GraphInspection:
 
 
 def _summary(bundle: Bundle) -> GraphSummary | None:
-    """Count the operators of the graph, if the onnx package is installed, which a device does not need."""
-    if importlib.util.find_spec("onnx") is None:
+    """Count the operators of the graph; None for a slim bundle, and without the onnx package."""
+    if bundle.manifest.slim_of is not None or importlib.util.find_spec("onnx") is None:
         return None
     from vitedge.converters.graph_summary import summarize
 
