@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.errors import ConversionError
 from vitedge.graph.session import conversion_errors, open_session
-from vitedge.runtime.system.machine import threads_for_engine
 
 Frames = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -34,11 +34,11 @@ def graph_logits(graph: onnx.ModelProto, frames: Frames, preprocessing: Preproce
         ConversionError: ONNX Runtime cannot run the graph.
     """
     with conversion_errors():
-        session = open_session(graph, threads=threads_for_engine(None))
+        session = open_session(graph, threads=1)
         (entry,) = session.get_inputs()
         inputs = frames if entry.type == "tensor(uint8)" else normalized(frames, preprocessing)
-        outputs = [session.run(None, {entry.name: each[None]})[0] for each in inputs]
-    return np.concatenate(outputs)
+        outputs = parallel_map(lambda each: session.run(None, {entry.name: each[None]})[0], inputs)
+        return np.concatenate(list(outputs))
 
 
 def check_reference(logits: Logits, what: str) -> None:

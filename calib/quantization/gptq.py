@@ -22,6 +22,10 @@ DAMPING = 0.01
 """Added to the diagonal, as a share of its mean: directions that the calibration images never excite count a little."""
 
 
+BLOCK = 64
+"""Channels that are updated one by one; all behind them are updated at once."""
+
+
 def round_layer(
     layer: Layer, weight: NDArray[np.float64], scales: NDArray[np.float32], images: Sequence[Values], grid: Grid
 ) -> Levels:
@@ -61,7 +65,7 @@ def gptq_round(
     """Round weights to levels ``(out, in)`` whose errors cancel in the layer's output.
 
     Input channel by input channel, the error of rounding is handed on to the channels not rounded yet, in the way that
-    changes the output least (algorithm 1; channels in falling order of their energy).
+    changes the output least (algorithm 1, with its lazy updates of blocks; channels in falling order of their energy).
 
     Args:
         weight: ``(out, in)``.
@@ -72,14 +76,34 @@ def gptq_round(
     order = np.argsort(-np.diag(gram), kind="stable")
     inverse = _inverse_factor(gram[np.ix_(order, order)])
     left, steps = weight[:, order].T.copy(), scales.astype(np.float64)
-    levels = np.empty_like(left)
+    levels = np.empty(left.shape, grid.dtype)
+    for begin in range(0, len(left), BLOCK):
+        block = slice(begin, begin + BLOCK)
+        levels[order[block]], errors = _round_block(left[block], inverse[block, block], steps, grid)
+        left[begin + BLOCK :] -= inverse[block, begin + BLOCK :].T @ errors
+    return np.ascontiguousarray(levels.T)
+
+
+def _round_block(
+    left: NDArray[np.float64], inverse: NDArray[np.float64], steps: NDArray[np.float64], grid: Grid
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Round some input channels; the errors for the channels behind them are collected, for one product of matrices.
+
+    Args:
+        left: weights ``(channels, out)``; changed in place.
+        inverse: the part of the triangular factor between these channels.
+        steps: scales ``(out,)``.
+        grid: the levels.
+
+    Returns:
+        Levels and errors, ``(channels, out)``.
+    """
+    levels, errors = np.empty_like(left), np.empty_like(left)
     for channel, row in enumerate(inverse):
         levels[channel] = grid.nearest(left[channel] / steps)
-        error = (left[channel] - levels[channel] * steps) / row[channel]
-        left[channel + 1 :] -= np.outer(row[channel + 1 :], error)
-    restored = np.empty(levels.shape, grid.dtype)
-    restored[order] = levels.astype(grid.dtype)
-    return np.ascontiguousarray(restored.T)
+        errors[channel] = (left[channel] - levels[channel] * steps) / row[channel]
+        left[channel + 1 :] -= np.outer(row[channel + 1 :], errors[channel])
+    return levels, errors
 
 
 def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -89,7 +89,7 @@ class LayerwiseRun:
         moved = [np.moveaxis(values[name], axis, -1) for values in self.values]
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in moved])
 
-    def rest(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], Sequence[int]], Floats]:
+    def rest(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], int], Floats]:
         """Prepare to run the rest of the graph with changed values.
 
         Args:
@@ -97,16 +97,17 @@ class LayerwiseRun:
             read: the name by which later nodes read the changed value.
 
         Returns:
-            A function of the change and of the positions of images; it gives ``(images, values of all outputs)``.
+            A function of the change and of the position of an image, for any thread; it gives the values of all
+            outputs, ``(values,)``.
         """
         outputs = self._outputs
         example = {**self.values[0], read: self.values[0][source]}
         run = self._session(self._nodes[self._position :], outputs, example)
 
-        def outputs_with(change: Callable[[Floats], Floats], images: Sequence[int]) -> Floats:
-            some = (self.values[image] for image in images)
-            made = parallel_map(lambda values: run({**values, read: change(values[source])}), some)
-            return np.stack([np.concatenate([each[output].ravel() for output in outputs]) for each in made])
+        def outputs_with(change: Callable[[Floats], Floats], image: int) -> Floats:
+            values = self.values[image]
+            made = run({**values, read: change(values[source])})
+            return np.concatenate([made[output].ravel() for output in outputs])
 
         return outputs_with
 

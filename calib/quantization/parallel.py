@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
+from vitedge.extras import require
 from vitedge.runtime.system.machine import usable_cpus
 
 MOST_THREADS = 8
@@ -31,3 +33,16 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> I
         finally:
             for each in pending:
                 each.cancel()
+
+
+def single_threaded_products() -> AbstractContextManager[object]:
+    """Have NumPy compute each matrix product in one thread, within the context.
+
+    ``parallel_map`` keeps all cores at work already. Threads of BLAS beside them wait for each other in busy loops.
+
+    Raises:
+        MissingExtraError: threadpoolctl is not installed.
+    """
+    threadpoolctl = require("threadpoolctl", extra="convert", purpose="calibration")
+    limits: AbstractContextManager[object] = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    return limits

@@ -42,6 +42,7 @@ from vitedge.calib.quantization.layernorm_equalization import (
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observer_cache import observe_once
 from vitedge.calib.quantization.observers import Observed
+from vitedge.calib.quantization.parallel import single_threaded_products
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
 from vitedge.calib.quantization.range_estimators import Histogram
@@ -122,10 +123,11 @@ def quantize(
     budget = budget or budget_for(multiply_accumulates(layers, shapes))
     run = LayerwiseRun(model, frames[:LAYERWISE_IMAGES])
     quantization = _Quantization(model, run, layers, chosen, observed, scheme=scheme, budget=budget, tried=tried)
-    quantization.decide(progress)
-    insert_qdq(model, quantization.data, quantization.weights)
-    order_initializers(model.graph)
-    first = "" if scheme is not Scheme.ASYMMETRIC else quantize_frame_convolution(model, frames, keep_float)
+    with single_threaded_products():
+        quantization.decide(progress)
+        insert_qdq(model, quantization.data, quantization.weights)
+        order_initializers(model.graph)
+        first = "" if scheme is not Scheme.ASYMMETRIC else quantize_frame_convolution(model, frames, keep_float)
     hoist_qdq(model.graph)
     return QuantizedGraph(_without_inferred_types(model), quantization.recipe(len(frames), bool(first)))
 

@@ -7,13 +7,14 @@ all layers before it quantized and those behind it in floating point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer
 from vitedge.calib.quantization.layerwise import LayerwiseRun
+from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.calib.quantization.range_estimators import Histogram, Range, entropy, min_max, mse, percentile
 from vitedge.calib.quantization.search_budget import SearchBudget
 
@@ -84,19 +85,55 @@ def best_by_outputs(
         few: positions of the images that all are tried on.
         many: positions of the images that the closest choices are tried on.
     """
-    outputs_with = run.rest(data, read)
+    errors = _Errors(run, data, read, choices)
+    return errors.closest(errors.closest(range(len(choices)), few, CLOSE), many, 1)[0]
 
-    def tried(positions: Sequence[int], images: Sequence[int]) -> list[int]:
-        """Sort choices by the error of the outputs, the closest first."""
-        reference = outputs_with(_unchanged, images)
 
-        def error(position: int) -> float:
-            found = float(np.square(outputs_with(choices[position], images) - reference, dtype=np.float64).sum())
-            return found if np.isfinite(found) else np.inf
+class _Errors:
+    """Squared errors of the network's outputs, of each choice on each image; each is computed once, when needed."""
 
-        return sorted(positions, key=error)
+    def __init__(self, run: LayerwiseRun, data: str, read: str, choices: Sequence[Callable[[Floats], Floats]]) -> None:
+        self._outputs_with, self._choices = run.rest(data, read), choices
+        self._reference: dict[int, Floats] = {}
+        self._errors: dict[tuple[int, int], float] = {}
 
-    return tried(tried(range(len(choices)), few)[:CLOSE], many)[0]
+    def closest(self, positions: Sequence[int], images: Sequence[int], count: int) -> list[int]:
+        """Sort choices by their error on some images, and return the positions of the closest.
+
+        A choice is given up as soon as its error on some of the images exceeds the error of ``count`` others on all.
+        """
+        self._compute((position, images[0]) for position in positions)
+        leaders = self._sorted(positions, images)[:count]
+        self._compute((position, image) for position in leaders for image in images)
+        bound = self._error(leaders, images)
+        left = list(positions)
+        for image in images:
+            left = [position for position in left if self._error([position], images) <= bound]
+            self._compute((position, image) for position in left)
+        return self._sorted(left, images)[:count]
+
+    def _sorted(self, positions: Sequence[int], images: Sequence[int]) -> list[int]:
+        return sorted(positions, key=lambda position: self._error([position], images))
+
+    def _error(self, positions: Sequence[int], images: Sequence[int]) -> float:
+        """Sum up what is known of a choice's error on images; the largest sum of several choices."""
+        return max(sum(self._errors.get((position, image), 0.0) for image in images) for position in positions)
+
+    def _compute(self, needed: Iterable[tuple[int, int]]) -> None:
+        """Compute the errors of pairs of a choice and an image, those that are not known yet."""
+        pairs = [pair for pair in dict.fromkeys(needed) if pair not in self._errors]
+        images = [image for image in dict.fromkeys(image for _, image in pairs) if image not in self._reference]
+        self._reference.update(zip(images, parallel_map(self._unchanged, images), strict=True))
+        self._errors.update(zip(pairs, parallel_map(self._squared, pairs), strict=True))
+
+    def _unchanged(self, image: int) -> Floats:
+        return self._outputs_with(_unchanged, image)
+
+    def _squared(self, pair: tuple[int, int]) -> float:
+        position, image = pair
+        difference = self._outputs_with(self._choices[position], image) - self._reference[image]
+        found = float(np.square(difference, dtype=np.float64).sum())
+        return found if np.isfinite(found) else np.inf
 
 
 def _unchanged(values: Floats) -> Floats:

@@ -209,13 +209,14 @@ def _exchanges(
 
 def _exchange(run: LayerwiseRun, model: ir.Model, part: Callable[[Values], Floats], result: str) -> _Exchange:
     own = np.stack([values[result] for values in run.values])
-    for values in run.values:
-        values[EXCHANGED] = part(values)
+    for values, found in zip(run.values, parallel_map(part, run.values), strict=True):
+        values[EXCHANGED] = found
     exchanged = np.stack([values[EXCHANGED] for values in run.values])
     if result in [output.name for output in model.graph.outputs]:
         logits = exchanged.reshape(len(exchanged), -1)
     else:
-        logits = run.rest(EXCHANGED, result)(_unchanged, range(len(run.values)))
+        rest = partial(run.rest(EXCHANGED, result), _unchanged)
+        logits = np.stack(list(parallel_map(rest, range(len(run.values)))))
     alike = np.array_equal(own, exchanged)  # a layer that gives nothing but zeros in both
     return _Exchange(result, own[0].size, SQNR_CAP_DB if alike else sqnr_db(own, exchanged), logits)
 

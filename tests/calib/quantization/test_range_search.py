@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -15,7 +19,7 @@ from layers import WIDTH, weights
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.range_estimators import Histogram, min_max
-from vitedge.calib.quantization.range_search import best_quantizer, candidates
+from vitedge.calib.quantization.range_search import CLOSE, best_by_outputs, best_quantizer, candidates
 from vitedge.calib.quantization.search_budget import SearchBudget
 
 
@@ -74,3 +78,41 @@ def test_float8_clips_nothing_and_tries_one_octave() -> None:
     assert len(reach) == 8
     assert reach[0] == reach.max() == pytest.approx(4, rel=0.01)
     assert 2 < reach.min() < 2.3
+
+
+class CountedRun:
+    """A run whose outputs are made up: choice ``c`` changes the outputs of image ``i`` by ``errors[c, i]``."""
+
+    def __init__(self, errors: NDArray[np.float64]) -> None:
+        self.errors, self.tried = errors, list[tuple[int, int]]()
+
+    def rest(self, source: str, read: str) -> Callable[[Callable[[Any], Any], int], NDArray[np.float64]]:
+        def outputs(change: Callable[[Any], Any], image: int) -> NDArray[np.float64]:
+            choice = change(None)
+            if choice is None:
+                return np.zeros(1)
+            self.tried.append((choice, image))
+            return np.array([self.errors[choice, image]])
+
+        return outputs
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_choices_are_given_up_only_when_they_cannot_win(seed: int, spread: float) -> None:
+    random, few, many = np.random.default_rng(seed), [3, 0, 7, 5], [*range(12)]
+    sizes = np.exp(spread * random.standard_normal((24, 1)) + 0.5 * random.standard_normal((24, 12)))
+    run = CountedRun(sizes)
+    choices = [lambda _, choice=choice: choice for choice in range(24)]  # type: ignore[misc]
+    found = best_by_outputs(run, "x", "x", choices, few, many)  # type: ignore[arg-type]
+    close = np.argsort(np.square(sizes)[:, few].sum(axis=1))[:CLOSE]
+    assert found == min(close, key=lambda choice: np.square(sizes)[choice, many].sum())
+    assert len(run.tried) == len(set(run.tried))
+    assert spread < 1 or len(run.tried) < 24 * len(few)
+
+
+def test_choices_that_overflow_are_never_best() -> None:
+    errors = np.full((6, 4), np.inf)
+    errors[4] = 1e3
+    choices = [lambda _, choice=choice: choice for choice in range(6)]  # type: ignore[misc]
+    assert best_by_outputs(CountedRun(errors), "x", "x", choices, [0, 1], range(4)) == 4  # type: ignore[arg-type]
