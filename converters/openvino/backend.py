@@ -23,6 +23,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.openvino import stages
+from vitedge.converters.openvino.channel_factors import fold_channel_factors
 from vitedge.converters.openvino.faults import work_around
 from vitedge.converters.openvino.reading import read_model
 from vitedge.converters.openvino.rewrites import REWRITES as REWRITES
@@ -159,7 +160,7 @@ def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precis
     xml_file.parent.mkdir(exist_ok=True)
     try:
         with quiet():
-            model = openvino.Core().read_model(onnx_file)
+            model = _model_of(onnx_file, precision)
             model.inputs[0].get_node().set_layout(openvino.Layout("NHWC"))
             number_nodes(model)
             for key, value in model_info(card).items():
@@ -167,6 +168,13 @@ def write_ir(onnx_file: Path, xml_file: Path, card: ModelCard, precision: Precis
             openvino.save_model(model, xml_file, compress_to_fp16=precision == "fp16")
     except RuntimeError as error:
         raise ConversionError(f"OpenVINO cannot convert the graph: {_reason(error)}") from error
+
+
+def _model_of(onnx_file: Path, precision: Precision) -> openvino.Model:
+    """Read the bundle's graph; int8 convolutions take up factors of channels, which the graph keeps for its readers."""
+    if precision == "int8":
+        return read_model(fold_channel_factors(onnx.load(onnx_file)))
+    return openvino.Core().read_model(onnx_file)
 
 
 def number_nodes(model: openvino.Model) -> None:

@@ -9,6 +9,7 @@ from vitedge.converters.rewrites import (
     padding_tokens,
     split_convolution,
     token_rows,
+    whole_pixels,
 )
 from vitedge.converters.rewrites.apply import TIDY, Rewrite
 
@@ -19,4 +20,5 @@ REWRITES = (
     Rewrite("gather pixels", gather_pixels.check, gather_pixels.rewrite, requires=(TIDY,)),
     Rewrite("one mask", one_mask.check, one_mask.rewrite, requires=(TIDY,)),
     Rewrite("rows of tokens", token_rows.check, token_rows.rewrite, requires=(TIDY,)),
+    Rewrite("whole pixels", whole_pixels.check, whole_pixels.rewrite, requires=(TIDY,)),
 )

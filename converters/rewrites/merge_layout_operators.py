@@ -41,13 +41,19 @@ class FactorOrder:
 
 
 @dataclass(frozen=True)
-class _Merge:
-    """A chain, and the steps that take its place."""
+class MergedChain:
+    """A chain, and the steps that take its place.
+
+    Attributes:
+        chain: its operators, in order; other operators read the result of the last alone.
+        steps: that do the same.
+    """
 
     chain: tuple[ir.Node, ...]
     steps: tuple[Step, ...]
 
     def apply(self, model: ir.Model) -> None:
+        """Put the steps in the place of the chain."""
         first, last = self.chain[0], self.chain[-1]
         data = first.inputs[0]
         if data is None:
@@ -73,15 +79,15 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
     return apply_all(model, _found(model.graph))
 
 
-def _found(graph: ir.Graph) -> Iterator[_Merge]:
-    for chain in _chains(graph):
+def _found(graph: ir.Graph) -> Iterator[MergedChain]:
+    for chain in layout_chains(graph):
         if sum(node.op_type == "Transpose" for node in chain) < 2:
             continue
-        before, after, steps = _shape(chain[0].inputs[0]), _shape(chain[-1].outputs[0]), _steps(chain)
+        before, after, steps = static_shape(chain[0].inputs[0]), static_shape(chain[-1].outputs[0]), steps_of(chain)
         found = followed(before, steps)
-        merged = steps if found is None else _merged(found, before, after)
+        merged = steps if found is None else merged_steps(found, before, after)
         if merged != steps:
-            yield _Merge(tuple(chain), tuple(merged))
+            yield MergedChain(tuple(chain), tuple(merged))
 
 
 def followed(shape: Sequence[int], chain: Sequence[Step]) -> FactorOrder | None:
@@ -143,8 +149,8 @@ def _joined(begun: list[int], ended: list[int], sizes: list[int]) -> FactorOrder
     )
 
 
-def _chains(graph: ir.Graph) -> list[list[ir.Node]]:
-    """The longest chains of Reshape and Transpose in which every value between has one reader."""
+def layout_chains(graph: ir.Graph) -> list[list[ir.Node]]:
+    """Give the longest chains of Reshape and Transpose in which every value between has one reader."""
     chains: list[list[ir.Node]] = []
     for node in graph:
         before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
@@ -170,24 +176,28 @@ def _only_reader(node: ir.Node) -> ir.Node | None:
     return value.consumers()[0] if is_read_once(value) else None
 
 
-def _steps(chain: list[ir.Node]) -> list[Step]:
-    return [_permutation(node) if node.op_type == "Transpose" else list(_shape(node.outputs[0])) for node in chain]
+def steps_of(chain: list[ir.Node]) -> list[Step]:
+    """Give the steps of a chain."""
+    return [
+        _permutation(node) if node.op_type == "Transpose" else list(static_shape(node.outputs[0])) for node in chain
+    ]
 
 
 def _permutation(node: ir.Node) -> tuple[int, ...]:
-    rank = len(_shape(node.outputs[0]))
+    rank = len(static_shape(node.outputs[0]))
     return tuple(node.attributes.get_ints("perm", range(rank)[::-1]))
 
 
-def _shape(value: ir.Value | None) -> tuple[int, ...]:
+def static_shape(value: ir.Value | None) -> tuple[int, ...]:
+    """Give the shape of a value in a chain; all of them are static."""
     shape = None if value is None else shape_of(value)
     if shape is None:
         raise ValueError(f"{value} was not checked")
     return shape
 
 
-def _merged(found: FactorOrder, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:
-    """The fewest steps from one shape to another that do the same."""
+def merged_steps(found: FactorOrder, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:
+    """Give the fewest steps from one shape to another that do the same, whole pixels of a map where they can."""
     sizes, order, last = found.sizes, found.order, len(found.sizes) - 1
     if _is_map(before) and before[1] == sizes[0] and order[-1] == 0:
         inner = tuple(last if factor == 0 else factor - 1 for factor in order)
@@ -205,7 +215,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 def _moved(model: ir.Model, before: ir.Node, value: ir.Value, step: Step) -> ir.Value:
     """One Transpose or Reshape more."""
     if isinstance(step, tuple):
-        shape = [_shape(value)[axis] for axis in step]
+        shape = [static_shape(value)[axis] for axis in step]
         output = ir.val(f"{value.name}_turned", value.dtype, shape)
         node = ir.node("Transpose", [value], {"perm": list(step)}, outputs=[output])
     else:
