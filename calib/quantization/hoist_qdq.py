@@ -3,7 +3,8 @@
 A quantizer of a whole tensor does the same to every value, wherever the value lies: it may change places with any
 layout operator, and with a Gather that only changes the order of values, bit for bit. Behind a layer the engine
 computes it along with the layer, and moves a quarter of the bytes; before a convolution that reads tokens laid out as a
-map it would stand alone.
+map it would stand alone. Heads and tokens of attention are an exception: OpenVINO swaps them as it computes attention
+in floating point, but moves bytes one by one where a row of a head has fewer than 64.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from vitedge.graph.operators import LAYOUT_OPERATORS
-from vitedge.graph.values import constant_array, constant_shape, is_read_once, present, shape_of
+from vitedge.graph.values import constant_array, constant_shape, is_read_once, present, producer_of, shape_of
+
+LEAST_ROW = 64
+"""Bytes of a row that OpenVINO copies at once."""
 
 
 def hoist_qdq(graph: ir.Graph) -> int:
@@ -55,7 +59,7 @@ def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
     value = quantize.inputs[0]
     while value is not None and is_read_once(value):
         node = value.producer()
-        if node is None or not (node.op_type in LAYOUT_OPERATORS or _reorders(node)):
+        if node is None or not (node.op_type in LAYOUT_OPERATORS or _reorders(node)) or _swaps_short_rows(node):
             break
         chain.append(node)
         value = node.inputs[0]
@@ -71,3 +75,12 @@ def _reorders(node: ir.Node) -> bool:
         return False
     size = shape[node.attributes.get_int("axis", 0)]
     return np.array_equal(np.sort(positions % size), np.arange(size))
+
+
+def _swaps_short_rows(node: ir.Node) -> bool:
+    """Decide whether a node swaps heads and tokens of attention, of which each row is short."""
+    product = producer_of(node.inputs[0], "MatMul") if node.op_type == "Transpose" else None
+    if product is None or producer_of(product.inputs[0], "Softmax") is None:
+        return False
+    shape, order = shape_of(node.outputs[0]), node.attributes.get_ints("perm", ())
+    return shape is not None and order[-1:] == (len(shape) - 1,) and shape[-1] < LEAST_ROW

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -127,3 +128,32 @@ def test_a_gather_that_repeats_values_stays_before_the_pair() -> None:
 def test_scales_of_single_channels_and_levels_that_are_read_stay() -> None:
     assert hoisted(quantized(scale=np.full(6, 0.02, np.float32))) == 0
     assert hoisted(quantized(scale=ONE_SCALE, also_read="levels")) == 0
+
+
+@pytest.mark.parametrize(
+    ("width", "order", "before", "moved"),
+    [
+        (32, [0, 2, 1, 3], "Softmax<axis = -1>(s)", 0),
+        (63, [0, 2, 1, 3], "Softmax<axis = -1>(s)", 0),
+        (64, [0, 2, 1, 3], "Softmax<axis = -1>(s)", 1),
+        (32, [0, 1, 3, 2], "Softmax<axis = -1>(s)", 1),
+        (32, [0, 2, 1, 3], "Relu(s)", 1),
+    ],
+)
+def test_short_rows_of_heads_are_swapped_in_floating_point(
+    width: int, order: list[int], before: str, moved: int
+) -> None:
+    body = (
+        f"a = {before} p = MatMul(a, x) t = Transpose<perm = {order}>(p) q = QuantizeLinear(t, scale, zero_point) "
+        "y = DequantizeLinear(q, scale, zero_point)"
+    )
+    header = (
+        f'<ir_version: 10, opset_import: ["" : 20]> g (float[1,2,5,5] s, float[1,2,5,{width}] x) => (float[N,M,K,L] y)'
+    )
+    proto = onnx.parser.parse_model(f"{header} {{ {body} }}")
+    for name, value in (("scale", np.float32(0.02)), ("zero_point", np.uint8(128))):
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    assert hoist_qdq(graph.graph) == moved
+    kinds = [node.op_type for node in graph.graph]
+    assert (kinds.index("Transpose") > kinds.index("QuantizeLinear")) == bool(moved)
