@@ -144,6 +144,8 @@ class Pipeline(ABC):
             logger.warning("%s: %s left behind until the source, engine or on_state answers", sources, ", ".join(rest))
 
     def _start(self) -> None:
+        if self._started:
+            return
         with self._starting:
             if self._started or self._jobs.stopped:
                 return

@@ -37,6 +37,8 @@ class Job:
 
 BATCHED_BYTES = 64 << 20
 """Frames that are queued only to fill batches take at most so much memory."""
+REFILLED_FRAMES = 2
+"""Room for which a reader that waits is woken. Each time costs as much processor time as a prediction's own code."""
 SIGNAL_SECONDS = 0.1
 """Longest wait of the main thread at a time. It misses a ``stop`` that a signal handler calls just before it waits."""
 
@@ -79,7 +81,7 @@ class JobQueue:
 
     def put(self, job: Job) -> bool:
         """Add a job as the reader; False if the queue was stopped."""
-        with self._room:
+        with self._lock:
             if not self._gives_way():
                 self._room.wait_for(lambda: self._has_room() or self._stopped or self._failed)
             elif self._waiting:
@@ -139,7 +141,7 @@ class JobQueue:
 
     def take(self) -> Job | None:
         """Wait for the next job as a worker; None at the end."""
-        with self._work:
+        with self._lock:
             self._workers_run = True
             self._work.wait_for(self._has_work)
             if self._stopped or not self._waiting:
@@ -155,10 +157,11 @@ class JobQueue:
             self._wanted -= count
             return [self._waiting.popleft() for _ in range(count)]
 
-    def done(self, job: Job, outcome: Prediction | BaseException) -> None:
-        """Hand in the outcome of a job as a worker."""
-        with self._ready:
-            job.outcome = outcome
+    def done(self, *outcomes: tuple[Job, Prediction | BaseException]) -> None:
+        """Hand in jobs as a worker, each with its outcome; the consumer wakes once for all of them."""
+        with self._lock:
+            for job, outcome in outcomes:
+                job.outcome = outcome
             if self._ordered and self._ordered[0].outcome is not None:
                 self._wake_consumer()
 
@@ -178,7 +181,7 @@ class JobQueue:
         Raises:
             BaseException: the error that the reader finished with, once.
         """
-        with self._ready:
+        with self._lock:
             self._want()
             while not self._ready.wait_for(self._has_answer, _longest_wait()):
                 pass
@@ -206,11 +209,11 @@ class JobQueue:
             self._wakes = [each for each in self._wakes if each is not wake]
             return True, self._answer()
 
-    def _has_room(self) -> bool:
-        jobs = len(self._ordered)
-        if jobs < self._capacity or jobs >= self._batched_capacity:
-            return jobs < self._capacity
-        return (jobs + 1) * _bytes_of(self._ordered[-1].frame) <= BATCHED_BYTES
+    def _has_room(self, more: int = 1) -> bool:
+        jobs = len(self._ordered) + more
+        if jobs <= self._capacity or jobs > self._batched_capacity or not self._ordered:
+            return jobs <= self._capacity
+        return jobs * _bytes_of(self._ordered[-1].frame) <= BATCHED_BYTES
 
     def _gives_way(self) -> bool:
         return self._newest_only or not self._workers_run
@@ -234,8 +237,10 @@ class JobQueue:
 
     def _answer(self) -> Job | None:
         if self._ordered and not (self._stopped or self._failed):
-            self._room.notify()
-            return self._ordered.popleft()
+            job = self._ordered.popleft()
+            if self._has_room(REFILLED_FRAMES if self._capacity > REFILLED_FRAMES else 1):
+                self._room.notify()
+            return job
         error, self._error = self._error, None
         if error is not None and not self._stopped:
             raise error

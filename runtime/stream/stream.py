@@ -36,7 +36,7 @@ logger = logging.getLogger("vitedge")
 Policy = Literal["latest", "every"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-QUEUED_FRAMES = 2
+QUEUED_FRAMES = 3
 """Frames that wait under ``every``, besides the one in each worker."""
 
 

@@ -87,12 +87,11 @@ def work(classifier: FrameClassifier, jobs: JobQueue, topk: int) -> None:
     """
     more = batch_of(classifier) - 1
     while (job := jobs.take()) is not None:
-        taken = [job, *jobs.take_more(more)]
+        taken = [job, *(jobs.take_more(more) if more else ())]
         for old in [each for each in taken if each.intake.refuses(age_ms(each.frame))]:
             jobs.discard(old)
             taken.remove(old)
-        for each, outcome in outcomes(classifier, taken, topk):
-            jobs.done(each, outcome)
+        jobs.done(*outcomes(classifier, taken, topk))
 
 
 def outcomes(

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError, VitedgeError, did_you_mean
 from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import FrameSource
@@ -347,8 +348,7 @@ class _Pipeline(Pipeline):
         while (job := self._jobs.take_turn(together=together)) is not None:
             jobs = [job, *self._jobs.take_more(more)]
             begun = time.monotonic()
-            for each, outcome in outcomes(classifier, jobs, self._topk):
-                self._jobs.done(each, outcome)
+            self._jobs.done(*outcomes(classifier, jobs, self._topk))
             self._note(len(jobs), begun, time.monotonic())
 
     def _note(self, frames: int, begun: float, ended: float) -> None:
@@ -440,7 +440,9 @@ def _sources(cameras: Mapping[str, StreamSource] | str | Path) -> Mapping[str, S
         )
     if not 1 <= len(cameras) <= MOST_CAMERAS:
         raise UsageError(
-            f"there are {len(cameras)} cameras", expected=f"1 to {MOST_CAMERAS}", fix="more go into another process"
+            f"there are {counted(len(cameras), 'camera')}",
+            expected=f"1 to {MOST_CAMERAS}",
+            fix="more go into another process",
         )
     for name in cameras:
         if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():

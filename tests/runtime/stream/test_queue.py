@@ -43,7 +43,7 @@ class Queue(JobQueue):
 
     def work(self) -> None:
         while (job := self.take()) is not None:
-            self.done(job, OUTCOME)
+            self.done((job, OUTCOME))
 
     def rest(self) -> list[int]:
         numbers = []
@@ -75,7 +75,7 @@ class TestOrder:
         queue.add(1, 2, 3)
         first, second, third = queue.take(), queue.take(), queue.take()
         for job in (third, first, second):
-            queue.done(job, OUTCOME)
+            queue.done((job, OUTCOME))
         queue.finish()
         assert queue.rest() == [1, 2, 3]
 
@@ -92,7 +92,7 @@ class TestOrder:
         queue.add(1, 2, 3)
         for _ in range(3):
             job = queue.take()
-            queue.discard(job) if job.number == 2 else queue.done(job, OUTCOME)
+            queue.discard(job) if job.number == 2 else queue.done((job, OUTCOME))
         queue.finish()
         assert queue.rest() == [1, 3]
 
@@ -111,10 +111,31 @@ class TestEvery:
         queue.add(1, 2)
         reader = started(queue.add, 3)
         assert is_waiting(reader)
-        queue.done(queue.take(), OUTCOME)
+        queue.done((queue.take(), OUTCOME))
         assert is_waiting(reader)
         assert queue.get().number == 1
         assert ended(reader)
+
+    def test_the_reader_is_woken_for_several_frames_at_once(self):
+        queue = Queue(4)
+        queue.add(1, 2, 3, 4)
+        reader = started(queue.add, 5, 6)
+        for _ in range(2):
+            assert is_waiting(reader)
+            queue.done((queue.take(), OUTCOME))
+            queue.get()
+        assert ended(reader)
+        assert queue.waiting == 4
+
+    def test_the_consumer_wakes_once_for_the_jobs_of_a_batch(self):
+        queue = Queue(4)
+        queue.add(1, 2, 3)
+        woken: list[int] = []
+        queue.poll(lambda: woken.append(len(woken)), again=False)
+        queue.done(*((job, OUTCOME) for job in (queue.take(), *queue.take_more(2))))
+        assert woken == [0]
+        queue.finish()
+        assert queue.rest() == [1, 2, 3]
 
     def test_more_capacity_lets_it_go_on(self):
         queue = Queue(1)
@@ -145,7 +166,7 @@ class TestEvery:
         assert queue.take_more(4) == ()
         assert [job.number for job in queue.take_more(2)] == [2, 3]
         assert queue.take_more(0) == ()
-        queue.done(first, OUTCOME)
+        queue.done((first, OUTCOME))
         assert queue.get() is first
         queue.stop()
         assert queue.take_more(1) == ()
@@ -191,7 +212,7 @@ class TestLatest:
         waiting = started(lambda: consumer.append(queue.get().number))
         job = queue.take()
         queue.add(2, 3)
-        queue.done(job, OUTCOME)
+        queue.done((job, OUTCOME))
         assert ended(waiting)
         assert (consumer, queue.dropped) == ([1], 1)
 
@@ -202,7 +223,7 @@ class TestLatest:
         waiting = started(lambda: consumer.append(queue.get().number))
         queue.discard(queue.take())
         queue.add(2)
-        queue.done(queue.take(), OUTCOME)
+        queue.done((queue.take(), OUTCOME))
         assert ended(waiting)
         assert consumer == [2]
 
@@ -231,7 +252,7 @@ class TestEnd:
         queue = Queue()
         queue.add(1)
         queue.finish(OSError("unplugged"))
-        queue.done(queue.take(), OUTCOME)
+        queue.done((queue.take(), OUTCOME))
         assert queue.get().number == 1
         with pytest.raises(OSError, match="unplugged"):
             queue.get()
@@ -278,7 +299,7 @@ class TestEnd:
     def test_stop_discards_a_finished_job_and_an_error(self):
         queue = Queue()
         queue.add(1)
-        queue.done(queue.take(), OUTCOME)
+        queue.done((queue.take(), OUTCOME))
         queue.finish(OSError("unplugged"))
         queue.stop()
         assert queue.get() is None
@@ -327,7 +348,7 @@ class TestPoll:
         queue.add(1)
         job = queue.take()
         assert not woken.is_set()
-        queue.done(job, OUTCOME)
+        queue.done((job, OUTCOME))
         assert woken.is_set()
         assert queue.poll(woken.set, again=True) == (True, job)
 
