@@ -38,7 +38,7 @@ class Job:
 BATCHED_BYTES = 64 << 20
 """Frames that are queued only to fill batches take at most so much memory."""
 REFILLED_FRAMES = 2
-"""Room for which a reader that waits is woken. Each time costs as much processor time as a prediction's own code."""
+"""Room for which a reader is woken whose source can wait: to wake it costs as much as the rest of Python's work."""
 SIGNAL_SECONDS = 0.1
 """Longest wait of the main thread at a time. It misses a ``stop`` that a signal handler calls just before it waits."""
 
@@ -54,13 +54,14 @@ class JobQueue:
         capacity: largest number of jobs that are not consumed; the reader waits for room.
         newest_only: whether a job that no worker has taken gives way to a newer one instead, and workers take a job
             only when the consumer waits for one.
-        live: whether jobs also give way until a worker takes the first one.
+        live: whether jobs also give way until a worker takes the first one, and the reader goes on as soon as it can.
         on_drop: called for each job that gives way.
     """
 
     def __init__(self, capacity: int, *, newest_only: bool, live: bool, on_drop: Callable[[], None]) -> None:
         self._capacity = self._batched_capacity = capacity
         self._newest_only = newest_only
+        self._refilled = 1 if live else REFILLED_FRAMES
         self._on_drop = on_drop
         self._ordered: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
@@ -238,7 +239,7 @@ class JobQueue:
     def _answer(self) -> Job | None:
         if self._ordered and not (self._stopped or self._failed):
             job = self._ordered.popleft()
-            if self._has_room(REFILLED_FRAMES if self._capacity > REFILLED_FRAMES else 1):
+            if self._has_room(self._refilled if self._capacity > self._refilled else 1):
                 self._room.notify()
             return job
         error, self._error = self._error, None
