@@ -30,9 +30,12 @@ from vitedge.converters.rewrites import (
 from vitedge.converters.rewrites.places import Places
 from vitedge.errors import ConversionError
 from vitedge.metrics import Parity, parity
+from vitedge.safety.limits import MIB
 
 MAX_RELATIVE_ERROR = 1e-4
 MIN_SQNR_DB = 80.0
+COLLECTED_BYTES = 64 * MIB
+"""Weights from which on a model is collected at once. That takes half a second beside PyTorch, whatever the weights."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,13 @@ def _rewritten(
     NameFixPass()(model)
     graph: onnx.ModelProto = ir.to_proto(model)
     del model
-    gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
+    if _weight_bytes(graph) >= COLLECTED_BYTES:
+        gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
     return graph, places
+
+
+def _weight_bytes(graph: onnx.ModelProto) -> int:
+    return sum(int(ir.from_proto(tensor).nbytes) for tensor in graph.graph.initializer)
 
 
 def _left_out(rewrite: Rewrite, what: str, said: str, error: Exception | None) -> str:
