@@ -11,9 +11,17 @@ from typing import get_args
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.model_card import Activation
-from vitedge.bundle.targets import FP8_COMPUTE_CAPABILITY, TARGETS, Precision, Target, target_named
+from vitedge.bundle.targets import (
+    FP8_COMPUTE_CAPABILITY,
+    TARGETS,
+    Precision,
+    PrecisionChoice,
+    Target,
+    TargetName,
+    target_named,
+)
 from vitedge.calib.evaluation.score_calibration import check_abstain_error
-from vitedge.converters.publish import check_output
+from vitedge.converters.publish import BUNDLE_NAMES, check_output
 from vitedge.converters.request import Contract, ModelOptions, Request
 from vitedge.converters.sources.parse import (
     CswinPvtName,
@@ -70,8 +78,8 @@ _SOURCE_OPTIONS = (
 def convert(
     source: str | Path,
     *,
-    target: str,
-    precision: str,
+    target: TargetName,
+    precision: PrecisionChoice,
     weights: str | Path | None = None,
     random_weights: bool = False,
     calib: str | Path | None = None,
@@ -81,11 +89,12 @@ def convert(
     max_p99_ms: float | None = None,
     labels: str | Path | None = None,
     logits: str | None = None,
-    activation: str | None = None,
+    activation: Activation | None = None,
     preprocessing: str | Path | None = None,
     num_classes: int | None = None,
     input_size: int | tuple[int, int] | None = None,
     output: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = Silent(),  # noqa: B008
 ) -> Bundle:
     """Convert a checkpoint into a bundle for a target.
@@ -120,15 +129,15 @@ def convert(
         num_classes: number of logits of a named model, if it differs from the pretraining.
         input_size: side, or (height, width), in pixels, if it differs from the training; position embeddings and
             relative-position tables are interpolated.
-        output: path of the new bundle, which must not exist; by default ``NAME-PRECISION.bundle`` in the current
-            folder.
+        output: path of the new bundle; by default ``NAME-PRECISION.bundle`` in the current folder.
+        overwrite: replace a bundle of that name, in one step and once the new one is verified.
         progress: receives the steps; ``vitedge.Terminal()`` prints them.
 
     Returns:
         The bundle, which was verified before it was published. If anything fails, nothing is left on the disk.
 
     Raises:
-        UsageError: the arguments contradict each other, or ``output`` exists.
+        UsageError: the arguments contradict each other, or ``output`` exists and is not to be replaced.
         MissingExtraError: an optional package is missing.
         CheckpointError: weights, configuration or labels do not fit together.
         CalibrationError: the images cannot be used.
@@ -155,6 +164,7 @@ def convert(
         eval_data=_path(eval_data),
         abstain_error=abstain_error,
         output=_path(output) or Path(f"{parsed.name}-{precision}.bundle"),
+        overwrite=overwrite,
     )
     _check(request)
     _import_packages()
@@ -261,7 +271,7 @@ def _no_fp8(target: Target) -> str:
 
 
 def _check(request: Request) -> None:
-    check_output(request.output)
+    check_output(request.output, overwrite=request.overwrite, names=BUNDLE_NAMES)
     if request.precision in ("int8", "fp8") and request.calib is None:
         raise UsageError(
             f"{request.precision if request.contract is None else 'auto'} needs images to calibrate with",

@@ -13,6 +13,7 @@ from torch import nn
 
 from vitedge.bundle.bundle import OUTPUT_NAME
 from vitedge.converters.quiet import quiet
+from vitedge.counts import counted
 from vitedge.errors import ConversionError
 
 OPSET = 20
@@ -96,6 +97,6 @@ def check_outputs(graph: onnx.ModelProto) -> None:
     shapes = [[dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in graph.graph.output]
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise ConversionError(
-            f"the model gives {len(shapes)} outputs, of shape {', '.join(map(str, shapes))}",
+            f"the model gives {counted(len(shapes), 'output')}, of shape {', '.join(map(str, shapes))}",
             expected="one output of shape [1, classes]",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.converters.interrupts import Watched, interruptible
-from vitedge.converters.publish import publish, staged
+from vitedge.converters.publish import BUNDLE_NAMES, publish, staged
 from vitedge.converters.request import Request
 from vitedge.converters.stages.auditing import audited
 from vitedge.converters.stages.choosing import choose_precision
@@ -22,7 +22,11 @@ def run(request: Request, progress: Progress) -> Bundle:
     Raises:
         VitedgeError: see ``vitedge.convert``.
     """
-    with interruptible() as interrupts, reporting(progress), staged(request.output) as folder:
+    with (
+        interruptible() as interrupts,
+        reporting(progress),
+        staged(request.output, overwrite=request.overwrite, names=BUNDLE_NAMES) as folder,
+    ):
         watched = Watched(progress, interrupts)
         datasets = find_datasets(request)
         drafted = draft(request, datasets, watched)
@@ -36,4 +40,4 @@ def run(request: Request, progress: Progress) -> Bundle:
         manifest = verified(unverified, drafted, golden, datasets.evaluation, watched)
         manifest = audited(Bundle(folder, manifest), drafted, watched)
         watched.step(f"publishing {request.output}")
-        return publish(folder, request.output, manifest)
+        return publish(folder, request.output, manifest, overwrite=request.overwrite)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from vitedge.bundle.bundle import (
@@ -24,10 +24,12 @@ from vitedge.bundle.bundle import (
     data_of,
     sha256_of,
 )
+from vitedge.bundle.folder import BUILDING, TENSORRT
 from vitedge.bundle.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
+from vitedge.bundle.signatures import SIGNATURES
 from vitedge.converters.interrupts import undisturbed
 from vitedge.errors import ConversionError, UsageError
-from vitedge.files import holding, is_partial, partial_prefix, remove_abandoned
+from vitedge.files import holding, is_partial, partial_prefix, remove_abandoned, replace_folder
 from vitedge.safety.escape import shell
 from vitedge.safety.files import is_folder
 
@@ -47,36 +49,62 @@ NAMES = (
 """Names that a partial bundle may hold."""
 CANDIDATES = "candidates-"
 """Prefix of the folder in which the precision ``auto`` compiles its candidates."""
+BUNDLE_NAMES = frozenset({*NAMES, SIGNATURES, TENSORRT})
+"""Names that a bundle may hold on a device."""
+NAMES_SHOWN = 3
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, *, overwrite: bool = False, names: Collection[str] | None = None) -> None:
     """Refuse an output that exists, or whose folder does not.
+
+    Args:
+        output: path of the new folder.
+        overwrite: allow a folder, which is to be replaced.
+        names: what that folder may hold; files that vitedge has not written there are not to be lost. None for any.
 
     Raises:
         UsageError: the message says which.
     """
     if os.path.lexists(output):
-        raise UsageError(
-            f"{output} exists already; vitedge never overwrites a bundle",
-            expected="a name that is free",
-            fix="choose another name with output=, or remove it first",
-        )
+        if not overwrite:
+            raise UsageError(
+                f"{output} exists already",
+                expected="a name that is free",
+                fix="choose another name with output=, or replace it with overwrite=True",
+            )
+        _check_replaceable(output, names)
     if not is_folder(output.parent):
         raise UsageError(f"the folder {output.parent} does not exist", fix=f"mkdir -p {shell(str(output.parent))}")
 
 
+def _check_replaceable(output: Path, names: Collection[str] | None) -> None:
+    if output.is_symlink() or not output.is_dir():
+        raise UsageError(f"{output} is no folder, so nothing replaces it", expected="a folder that vitedge wrote")
+    others = [] if names is None else sorted(each.name for each in output.iterdir() if not _is_known(each.name, names))
+    if others:
+        raise UsageError(
+            f"{output} holds what would be lost: {', '.join(others[:NAMES_SHOWN])}",
+            expected="a folder that vitedge wrote, and nothing else in it",
+            fix="choose another name with output=",
+        )
+
+
+def _is_known(name: str, names: Collection[str]) -> bool:
+    return name in names or name.startswith(BUILDING) or is_partial(name)
+
+
 @contextlib.contextmanager
-def staged(output: Path) -> Iterator[Path]:
+def staged(output: Path, *, overwrite: bool = False, names: Collection[str] | None = None) -> Iterator[Path]:
     """Make a folder beside ``output`` to write a bundle into, and remove it unless ``publish`` renamed it.
 
     It is removed after any exception; ``vitedge.converters.interrupts`` turns Ctrl-C and SIGTERM into exceptions. A
     killed process leaves the folder behind, and the next conversion into the same folder removes it.
 
     Raises:
-        UsageError: ``output`` exists, or its folder is missing or not writable.
+        UsageError: ``output`` cannot be written, as ``check_output`` says, or its folder is not writable.
         ConversionError: the disk is full.
     """
-    check_output(output)
+    check_output(output, overwrite=overwrite, names=names)
     remove_abandoned(output.parent, lambda name: _is_ours(output.parent / name))
     with contextlib.ExitStack() as held:
         partial = _made_partial(output, held)
@@ -112,13 +140,14 @@ def _is_ours(folder: Path) -> bool:
     return False
 
 
-def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
+def publish(partial: Path, output: Path, manifest: Manifest, *, overwrite: bool = False) -> Bundle:
     """Write the manifest last, flush everything to the disk, and rename the folder.
 
     Args:
         partial: from ``staged``; holds all files but the manifest.
         output: the bundle's name.
         manifest: lists the others.
+        overwrite: replace a bundle of that name.
 
     Raises:
         UsageError: ``output`` exists by now, or the manifest is larger than the limit for reading.
@@ -130,11 +159,19 @@ def publish(partial: Path, output: Path, manifest: Manifest) -> Bundle:
     for path in sorted(partial.rglob("*")):
         _flush(path)
     _flush(partial)
-    check_output(output)
-    partial.chmod(0o755)
-    partial.rename(output)
-    _flush(output.parent)
+    check_output(output, overwrite=overwrite, names=BUNDLE_NAMES)
+    put_in_place(partial, output)
     return Bundle(path=output, manifest=manifest, manifest_sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def put_in_place(partial: Path, output: Path) -> None:
+    """Give a finished folder its name, in place of the folder that has it."""
+    partial.chmod(0o755)
+    if os.path.lexists(output):
+        replace_folder(partial, output)
+    else:
+        partial.rename(output)
+    _flush(output.parent)
 
 
 def file_records(folder: Path) -> dict[str, FileRecord]:

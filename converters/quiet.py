@@ -13,16 +13,18 @@ from collections.abc import Iterator
 def quiet() -> Iterator[None]:
     """Discard warnings, log records, prints and progress bars of the code inside: they quote untrusted text.
 
-    Progress reporters hold their own stream and still write. Errors are raised as usual.
+    Warnings and log records pass where the logger ``vitedge`` is set to ``DEBUG``, as ``--verbose`` does. Progress
+    reporters hold their own stream and still write. Errors are raised as usual.
     """
-    disabled = logging.root.manager.disable
+    disabled, is_verbose = logging.root.manager.disable, logging.getLogger("vitedge").isEnabledFor(logging.DEBUG)
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
+        if not is_verbose:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.CRITICAL)
         try:
             yield
         finally:

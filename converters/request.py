@@ -60,6 +60,7 @@ class Request:
         eval_data: folder of labelled images to measure accuracy on.
         abstain_error: share of wrong predictions, 0…1, to fit the threshold for abstaining to; None to fit none.
         output: path of the new bundle.
+        overwrite: replace a bundle of that name.
     """
 
     source: Source
@@ -72,3 +73,4 @@ class Request:
     eval_data: Path | None
     abstain_error: float | None
     output: Path
+    overwrite: bool = False

@@ -18,7 +18,7 @@ from vitedge.errors import BundleError, EngineError
 from vitedge.progress import Progress, Silent, reporting
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.base import Engine
-from vitedge.runtime.engines.open import files_read, open_engine, open_workers
+from vitedge.runtime.engines.open import EngineName, files_read, open_engine, open_workers
 from vitedge.runtime.engines.self_test import ensure_self_test
 
 logger = logging.getLogger("vitedge")
@@ -27,7 +27,7 @@ logger = logging.getLogger("vitedge")
 def load(
     bundle: Bundle | str | Path,
     *,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     threads: int | None = None,
     trust: Trust | None = None,
     progress: Progress = Silent(),  # noqa: B008
@@ -36,7 +36,7 @@ def load(
 
     Args:
         bundle: a bundle, or its path.
-        engine: key in ``vitedge.runtime.engines.open.ENGINES``; by default the engine of the bundle's target.
+        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the engine of the bundle's target.
         threads: number of CPU threads; by default the engine decides. TensorRT, which computes on the GPU, ignores it
             and logs that.
         trust: public keys, one of which must have signed the bundle.

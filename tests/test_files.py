@@ -11,8 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.errors import UsageError
-from vitedge.files import check_report_path, holding, is_partial, remove_abandoned, write_atomic, write_report
+from vitedge.errors import OutputError, UsageError
+from vitedge.files import (
+    check_report_path,
+    create_file,
+    holding,
+    is_partial,
+    remove_abandoned,
+    replace_folder,
+    write_atomic,
+    write_report,
+)
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -64,7 +73,7 @@ def test_a_report_that_the_disk_does_not_take_is_one_clear_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UsageError, match=r"o\.json cannot be written.*No space left"):
+    with pytest.raises(OutputError, match=r"o\.json cannot be written.*No space left"):
         write_report(tmp_path / "o.json", "text")
     assert list(tmp_path.iterdir()) == []
 
@@ -186,3 +195,41 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path, leng
     with pytest.raises(UsageError, match="too long"):
         check_report_path(tmp_path / ("x" * length))
     assert list(tmp_path.iterdir()) == []
+
+
+class TestCreateFile:
+    def test_a_new_file(self, tmp_path: Path) -> None:
+        os.close(create_file(tmp_path / "new", overwrite=False))
+        assert [each.name for each in tmp_path.iterdir()] == ["new"]
+
+    def test_an_old_file_is_kept_or_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "old"
+        path.write_text("old")
+        with path.open() as reader:
+            with pytest.raises(FileExistsError):
+                create_file(path, overwrite=False)
+            os.close(create_file(path, overwrite=True))
+            assert reader.read() == "old", "whoever reads it goes on"
+        assert path.read_text() == ""
+        assert [each.name for each in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_takes_the_place_of_another(exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exchanges:
+        monkeypatch.setattr("vitedge.files._exchange", lambda *_: False)
+    for name in ("old", "finished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").touch()
+    replace_folder(tmp_path / "finished", tmp_path / "old")
+    assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")) == ["old", "old/finished.txt"]
+
+
+def test_the_old_folder_keeps_its_name_if_the_new_one_cannot_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitedge.files._exchange", lambda *_: False)
+    (tmp_path / "old").mkdir()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "missing", tmp_path / "old")
+    assert [each.name for each in tmp_path.iterdir()] == ["old"]

@@ -7,14 +7,18 @@ import importlib
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 import vitedge
+from vitedge.bundle.targets import TARGETS
+from vitedge.converters.integrations.export import WRITERS
 from vitedge.errors import VitedgeError
+from vitedge.runtime.engines.open import ENGINES
 
 SOURCE = Path(vitedge.__file__).read_text(encoding="utf-8")
 NAMED = [name for name in vitedge.__all__ if name != "__version__"]
@@ -71,6 +75,43 @@ def test_classes_are_documented_and_their_methods_are_annotated(name: str) -> No
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_documented(name: str) -> None:
     assert getattr(vitedge, name).__doc__
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_show_public_names_alone(name: str) -> None:
+    module = getattr(vitedge, name)
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, each) for each in module.__all__)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_show_documented_names_alone(name: str) -> None:
+    """Completion in an editor lists them."""
+    kind = getattr(vitedge, name)
+    shown = [each for each in dir(kind) if not each.startswith("_") and each not in dir(Exception)]
+    documented = "".join(inspect.getdoc(each) or "" for each in kind.__mro__)
+    missing = [
+        each for each in shown if each not in documented and not inspect.getdoc(inspect.getattr_static(kind, each))
+    ]
+    assert missing == []
+
+
+def choices(function: Callable[..., object], parameter: str) -> set[str]:
+    """Return the strings of the literals that annotate a parameter."""
+    annotation = eval(function.__annotations__[parameter], function.__globals__)
+    parts = [annotation, *get_args(annotation)]
+    return {each for part in parts if get_origin(part) is Literal for each in get_args(part)}
+
+
+def test_choices_are_literals_that_the_tables_hold() -> None:
+    """Editors complete them, and type checkers find a misspelled one."""
+    assert choices(vitedge.convert, "target") == {each.name for each in TARGETS if not each.refusal}
+    assert choices(vitedge.convert, "precision") == {"auto", *(each for kind in TARGETS for each in kind.precisions)}
+    assert choices(vitedge.convert, "activation") == {"softmax", "sigmoid"}
+    assert choices(vitedge.export, "tool") == set(WRITERS)
+    assert choices(vitedge.Classifier.stream, "policy") == {"latest", "every"}
+    for verb in (vitedge.load, vitedge.bench, vitedge.evaluate):
+        assert choices(verb, "engine") == set(ENGINES)
 
 
 def test_all_errors_are_public() -> None:

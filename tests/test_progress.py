@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
 
-from vitedge import progress
+from vitedge import progress, progress_bars
 from vitedge.progress import CHECK_SECONDS, REPORT_SECONDS, Counters, Guarded, Item, Silent, Terminal, reporting
 
 
@@ -19,6 +20,22 @@ class Screen(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture(autouse=True)
+def no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.fixture(params=[progress_bars.RichBars, progress_bars.RedrawnLine])
+def bars(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rich, as on a host, and without, as on a device."""
+    monkeypatch.setattr(progress, "open_bars", request.param)
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+
+
+CLEAR = ("\r\033[K", "\r\033[2K\033[?25h\r")
 
 
 def test_silent_hands_the_items_on() -> None:
@@ -43,34 +60,83 @@ def test_a_step_is_one_line_whatever_it_names() -> None:
     assert stream.getvalue().endswith(" reading \\x1b[2Jphoto\\n.png\n")
 
 
-def test_work_goes_on_where_its_progress_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("bars")
+def test_work_goes_on_where_its_progress_cannot_be_written() -> None:
     class Full(Screen):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
     terminal = Terminal(Full())
     terminal.step("quantizing")
     assert list(terminal.track("abc", total=3, unit="letters")) == ["a", "b", "c"]
 
 
-def test_a_terminal_counts_and_leaves_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+@pytest.mark.usefixtures("bars")
+def test_a_terminal_counts_and_leaves_a_clean_line() -> None:
     screen = Screen()
     assert list(Terminal(screen).track("abc", total=3, unit="letters")) == ["a", "b", "c"]
     assert "2/3 letters" in screen.getvalue()
     assert "s left" in screen.getvalue()
-    assert screen.getvalue().endswith("\r\033[K")
+    assert screen.getvalue().endswith(CLEAR)
 
 
-def test_the_line_is_cleaned_when_the_work_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+@pytest.mark.usefixtures("bars")
+def test_the_line_is_cleaned_when_the_work_raises() -> None:
     screen = Screen()
     tracked = Terminal(screen).track("abc", total=3, unit="letters")
     next(tracked)
     with pytest.raises(KeyboardInterrupt):
         tracked.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
-    assert screen.getvalue().endswith("\r\033[K")
+    assert screen.getvalue().endswith(CLEAR)
+
+
+def test_a_line_within_a_step_stands_above_the_bar(bars: None) -> None:
+    screen = Screen()
+    terminal = Terminal(screen)
+    terminal.step("reading")
+    for item in terminal.track("ab", total=2, unit="letters"):
+        terminal.step(f"note: {item}")
+    lines = screen.getvalue().splitlines()
+    assert any(line.endswith("] note: b") for line in lines)
+    assert "\033[?25l" not in screen.getvalue().rpartition("\033[?25h")[2], "the cursor stays hidden"
+
+
+def test_without_rich_a_terminal_redraws_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert isinstance(progress_bars.open_bars(Screen()), progress_bars.RedrawnLine)
+
+
+def test_a_terminal_that_knows_no_control_sequences_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
+    screen = Screen()
+    terminal = Terminal(screen)
+    terminal.step("reading")
+    list(terminal.track("abc", total=3, unit="letters"))
+    assert "\033" not in screen.getvalue()
+    assert "\r" not in screen.getvalue()
+
+
+def test_the_step_goes_on_after_a_note() -> None:
+    stream, clock = io.StringIO(), Clock()
+    terminal = Terminal(stream, clock=clock)
+    terminal.step("calibrating")
+    terminal.step("warning: few images")
+    clock.now = 60.0
+    terminal.remind()
+    assert stream.getvalue().splitlines()[-1] == "[  60.0 s] still calibrating"
+
+
+def test_the_time_of_each_step() -> None:
+    clock = Clock()
+    terminal = Terminal(io.StringIO(), clock=clock)
+    terminal.step("one")
+    clock.now = 2.0
+    terminal.step("note: within one")
+    clock.now = 3.0
+    terminal.step("two")
+    clock.now = 7.0
+    assert terminal.times() == (("one", 3.0), ("two", 4.0))
 
 
 def test_counters_of_work_that_tells_its_steps() -> None:

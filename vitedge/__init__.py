@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         EngineError,
         FrameSourceError,
         MissingExtraError,
+        OutputError,
         UsageError,
         VitedgeError,
     )
@@ -103,6 +104,7 @@ __all__ = [
     "MissingExtraError",
     "ModelPeer",
     "NetworkOptions",
+    "OutputError",
     "PictureOptions",
     "Prediction",
     "Preprocessing",
@@ -173,6 +175,7 @@ _WHERE = {
     "MissingExtraError": "vitedge.errors",
     "ModelPeer": "vitedge.verbs.models",
     "NetworkOptions": "vitedge.runtime.sources.options",
+    "OutputError": "vitedge.errors",
     "PictureOptions": "vitedge.runtime.sources.options",
     "Prediction": "vitedge.prediction",
     "Preprocessing": "vitedge.bundle.preprocessing",

@@ -2,6 +2,7 @@
 
     VitedgeError
     ├── UsageError              a request that cannot be met: unknown name, existing output
+    ├── OutputError             a result that cannot be written: for example because the disk is full
     ├── MissingExtraError       an optional package is not installed
     │   └── BrokenExtraError        it is installed, and cannot be imported
     ├── CheckpointError         weights, configuration or labels that do not fit together
@@ -25,6 +26,24 @@ from typing import Literal
 
 from vitedge.safety.escape import message
 from vitedge.safety.limits import NAME_CHARACTERS, NAMES_COMPARED
+
+__all__ = [
+    "BrokenExtraError",
+    "BundleError",
+    "BundleIntegrityError",
+    "BundleSchemaError",
+    "BundleSignatureError",
+    "CalibrationError",
+    "Cause",
+    "CheckpointError",
+    "ConversionError",
+    "EngineError",
+    "FrameSourceError",
+    "MissingExtraError",
+    "OutputError",
+    "UsageError",
+    "VitedgeError",
+]
 
 CHARACTERS_A_MISTAKE = 5
 """Characters of a name for each mistake in a near spelling."""
@@ -83,6 +102,10 @@ class VitedgeError(Exception):
 
 class UsageError(VitedgeError):
     """A request that cannot be met."""
+
+
+class OutputError(VitedgeError):
+    """A result that cannot be written, for example because the disk is full."""
 
 
 class MissingExtraError(VitedgeError):
@@ -239,3 +262,7 @@ def _without_beginning(one: str, other: str) -> tuple[str, str]:
     pairs = zip(one, other, strict=False)
     shared = next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
     return one[shared:], other[shared:]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -42,7 +42,10 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or module, extra=extra, purpose=purpose) from error
+        missing = error.name or module
+        if module.startswith(f"{missing}."):  # of a package whose name says less, as cuda of cuda.bindings
+            missing = module
+        raise MissingExtraError(missing, extra=extra, purpose=purpose) from error
     except Exception as error:  # whatever its import raises: ImportError, AttributeError, ValueError, OSError, …
         reason = " ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__
         fix = import_fix(module, reason)

@@ -7,6 +7,8 @@ Therefore another program, even in another container, can tell abandoned files f
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -16,12 +18,15 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from vitedge.errors import UsageError
+from vitedge.errors import OutputError, UsageError
 from vitedge.safety.escape import shell
 
 PARTIAL = ".partial-"
 _PARTIAL_NAME = re.compile(rf"\.(.+){re.escape(PARTIAL)}[a-z0-9_]{{8}}", re.DOTALL)
 _ATTEMPTS = 100
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors that have nothing to do with the name of a file."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -58,6 +63,64 @@ def _partial_file(path: Path) -> Iterator[Path]:
             if held.enter_context(holding(partial)):
                 break
         yield partial
+
+
+def create_file(path: Path, *, overwrite: bool) -> int:
+    """Create an empty file.
+
+    Args:
+        path: its name.
+        overwrite: replace a file of that name, in one step.
+
+    Returns:
+        A descriptor that is open for reading and writing.
+
+    Raises:
+        OSError: the file cannot be created; FileExistsError if it exists and is not to be replaced.
+    """
+    if not overwrite:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with _partial_file(path) as partial:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            partial.replace(path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def replace_folder(finished: Path, path: Path) -> None:
+    """Give a folder the name of another one, and remove that one.
+
+    Linux exchanges the two names in one step (renameat2). On a file system without that, such as NFS, the name is free
+    for a moment.
+
+    Raises:
+        OSError: a folder cannot be renamed; the old one has its name.
+    """
+    if _exchange(finished, path):
+        shutil.rmtree(finished, ignore_errors=True)
+        return
+    aside = path.with_name(f"{partial_prefix(path)}{secrets.token_hex(4)}")
+    path.rename(aside)
+    try:
+        finished.rename(path)
+    except BaseException:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names; return False where that cannot be done."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None or not rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE):
+        return rename is not None
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 @contextlib.contextmanager
@@ -120,12 +183,13 @@ def write_report(path: Path, text: str) -> None:
     """Write a file that a user asked for, atomically.
 
     Raises:
-        UsageError: the file cannot be written; nothing is left.
+        UsageError: its name or folder does not allow it; nothing is left.
+        OutputError: the disk is full; nothing is left.
     """
     try:
         write_atomic(path, text)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}", fix="free some space, or name another place") from error
+        raise unwritable(path, error) from error
 
 
 def check_report_path(path: Path) -> None:
@@ -136,6 +200,7 @@ def check_report_path(path: Path) -> None:
     Raises:
         UsageError: the path leads to something other than a file, its folder does not exist or is read-only, or
             its name is too long for a partial file beside it.
+        OutputError: the disk is full.
     """
     folder = path.parent
     mode = _mode(path)
@@ -154,7 +219,15 @@ def check_report_path(path: Path) -> None:
         with _partial_file(path):
             pass
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", expected="another name or folder") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError, *, expected: str = "another name or folder") -> UsageError | OutputError:
+    """Return the error for a file that cannot be made or written: the disk is to blame, or its name."""
+    problem = f"{path} cannot be written: {error.strerror or error}"
+    if error.errno in DISK_ERRORS:
+        return OutputError(problem, fix="free some space, or name another place")
+    return UsageError(problem, expected=expected)
 
 
 def _mode(path: Path) -> int | None:

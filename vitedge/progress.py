@@ -13,7 +13,9 @@ from functools import partial
 from itertools import repeat
 from typing import Protocol, TextIO, TypeVar
 
+from vitedge.progress_bars import open_bars
 from vitedge.safety.escape import terminal
+from vitedge.terminal_style import is_live, mark
 
 logger = logging.getLogger("vitedge")
 
@@ -23,6 +25,8 @@ REDRAW_SECONDS = 0.1
 REPORT_SECONDS = 25.0
 CHECK_SECONDS = 5.0
 """Together with ``REPORT_SECONDS``: no silence is longer than 30 s."""
+REMARKS = ("note:", "warning:")
+"""How texts begin that are no step of their own."""
 
 
 class Progress(Protocol):
@@ -49,8 +53,10 @@ class Silent:
 class Terminal:
     """One line a step on a text stream.
 
-    On a terminal, counters and remaining time are redrawn in place. Elsewhere, as in the log of a service, a long step
-    prints a line every ``REPORT_SECONDS``; within ``reporting``, also while it computes in one piece.
+    On a terminal, counters and remaining time are bars that are redrawn. Elsewhere, as in the log of a service, a long
+    step prints a line every ``REPORT_SECONDS``; within ``reporting``, also while it computes in one piece. Texts that
+    begin with ``note:`` or ``warning:`` are printed within the step that goes on. ``NO_COLOR``, ``FORCE_COLOR`` and
+    ``TERM=dumb`` are obeyed.
 
     Work continues if its progress cannot be written: text that a full disk or a closed pipe rejects is lost.
 
@@ -61,35 +67,42 @@ class Terminal:
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
+        self._bars = open_bars(self._stream) if is_live(self._stream) else None
         self._clock = clock
         self._started = self._spoken = clock()
         self._step = self._count = ""
+        self._steps: list[tuple[str, float]] = []
         self._lock = threading.RLock()
 
     def step(self, text: str) -> None:
-        """Print the step with the seconds since the start."""
+        """Print the step, or a note or warning within one, with the seconds since the start."""
         with self._lock:
-            self._step, self._count = terminal(text), ""
-            self._print(self._step)
+            shown = terminal(text)
+            if not shown.startswith(REMARKS):
+                self._step, self._count = shown, ""
+                self._steps.append((shown, self._clock()))
+            self._print(shown)
 
     def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
         """Yield the items, and show their count and the remaining time."""
+        key = object()
         begun = drawn = self._clock()
         try:
             for done, item in enumerate(items):
                 now = self._clock()
-                self._count = _count_text(done, total, unit, now - begun)
-                if not self._live:
-                    self.remind()
-                elif now - drawn >= REDRAW_SECONDS:
-                    self._write(f"\r\033[K           {self._count}")
-                    drawn = now
+                with self._lock:
+                    self._count = _count_text(done, total, unit, now - begun)
+                    if self._bars is None:
+                        self.remind()
+                    elif now - drawn >= REDRAW_SECONDS:
+                        self._bars.draw(key, done, total, self._count)
+                        drawn = now
                 yield item
         finally:
-            self._count = ""
-            if self._live:
-                self._write("\r\033[K")
+            with self._lock:
+                self._count = ""
+                if self._bars is not None:
+                    self._bars.remove(key)
 
     def prepare(self, text: str) -> None:
         """Name the step for ``remind`` without printing it, because it is usually short; a step before it stays."""
@@ -101,16 +114,23 @@ class Terminal:
         """Print that the step goes on, if nothing was printed for a while; on a terminal, only if it never was."""
         with self._lock:
             quiet = self._clock() - self._spoken
-            if self._step and quiet >= REPORT_SECONDS and not (self._live and math.isfinite(quiet)):
+            if self._step and quiet >= REPORT_SECONDS and not (self._bars is not None and math.isfinite(quiet)):
                 self._print(f"still {self._step}{': ' if self._count else ''}{self._count}")
+
+    def times(self) -> tuple[tuple[str, float], ...]:
+        """Return the steps that were printed, in their order, each with the seconds until the next one or until now."""
+        with self._lock:
+            moments = [*(begun for _, begun in self._steps[1:]), self._clock()]
+            return tuple((text, end - begun) for (text, begun), end in zip(self._steps, moments, strict=False))
 
     def _print(self, text: str) -> None:
         self._spoken = self._clock()
-        self._write(f"[{self._spoken - self._started:6.1f} s] {text}\n")
-
-    def _write(self, text: str) -> None:
+        line = mark(f"[{self._spoken - self._started:6.1f} s] {text}", self._stream)
+        if self._bars is not None:
+            self._bars.print(line)
+            return
         with suppress(OSError):
-            self._stream.write(text)
+            self._stream.write(f"{line}\n")
             self._stream.flush()
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vitedge.counts import counted
 from vitedge.errors import Cause, EngineError, FrameSourceError
 from vitedge.prediction import Image
 from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.sources.base import Frame, FrameSource
+
+__all__ = ["FAKE_INFO", "FakeCamera", "FakeConnection", "FakeEngine", "FakeSource"]
 
 FAKE_INFO = EngineInfo(
     name="fake",
@@ -81,7 +84,7 @@ def _looked_up(table: Mapping[bytes, ArrayLike]) -> Callable[[Image], Any]:
         if frame.tobytes() not in table:
             raise EngineError(
                 f"the fake engine has no logits for a frame of mean {frame.mean():.1f}",
-                expected=f"one of the {len(table)} frames it was given",
+                expected=f"one of the {counted(len(table), 'frame')} it was given",
             )
         return table[frame.tobytes()]
 
@@ -293,3 +296,7 @@ def _framed(image: Image | Frame, index: int) -> Frame:
 
 def _sequenced(frames: Sequence[Image | Frame]) -> Callable[[int], Image | Frame | None]:
     return lambda index: frames[index] if index < len(frames) else None
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned, orientation_notice, oriented
@@ -177,7 +178,7 @@ class DatasetDigest:
         """
         if not self.files:
             raise CalibrationError(
-                f"none of the {len(self.skipped)} images can be read: {some_names(self.skipped)}",
+                f"none of the {counted(len(self.skipped), 'image')} can be read: {some_names(self.skipped)}",
                 expected="whole image files",
                 fix="check that they were copied completely",
             )
@@ -242,15 +243,18 @@ def _allocate(count: int, preprocessing: Preprocessing) -> Pixels:
     except MemoryError as error:
         height, width = preprocessing.input_size
         raise CalibrationError(
-            f"{count} images of {height}x{width} pixels do not fit into memory", fix="use fewer images"
+            f"{counted(count, 'image')} of {height}x{width} pixels do not fit into memory", fix="use fewer images"
         ) from error
 
 
 def _warnings(digest: DatasetDigest) -> Iterator[str]:
     if digest.skipped:
-        yield f"{len(digest.skipped)} images cannot be read and are skipped: {some_names(digest.skipped)}"
+        skipped = counted(
+            len(digest.skipped), "image cannot be read and is skipped", "images cannot be read and are skipped"
+        )
+        yield f"{skipped}: {some_names(digest.skipped)}"
     most = digest.contents.most_common(1)[0][1]
     if len(digest.files) == 1:
         yield f"a single image; {CALIBRATION_IMAGES} give dependable ranges"
     elif most > len(digest.files) // 2:
-        yield f"{most} of {len(digest.files)} images are copies of one file"
+        yield f"{most} of {counted(len(digest.files), 'image')} are copies of one file"

@@ -25,6 +25,7 @@ from vitedge.calib.data.dataset import (
     shuffled,
     some_names,
 )
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError, FrameSourceError, near_spellings
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.images.reading import find_images, open_image
@@ -167,7 +168,7 @@ class ImageFolder:
         loose = [file.name for file in self.files if not file.class_name]
         if loose:
             raise CalibrationError(
-                f"{len(loose)} images of {self.path} lie in no class's folder: {some_names(loose)}",
+                f"{counted(len(loose), 'image')} of {self.path} in no class's folder: {some_names(loose)}",
                 expected="one folder a class, named by its label",
             )
         matches_of = _matcher(labels)

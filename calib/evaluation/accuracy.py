@@ -28,6 +28,7 @@ from vitedge.calib.evaluation.predictions import (
 )
 from vitedge.calib.evaluation.resume_log import ResumeLog
 from vitedge.calib.evaluation.workers import local_predictor
+from vitedge.counts import counted
 from vitedge.errors import UsageError
 from vitedge.metrics import Interval, expected_calibration_error, wilson_interval
 from vitedge.prediction import ClassScore
@@ -53,7 +54,7 @@ class Proportion:
 
     def __post_init__(self) -> None:
         if not 0 <= self.hits <= self.images or not self.images:
-            raise ValueError(f"{self.hits} of {self.images} images")
+            raise ValueError(f"{self.hits} of {counted(self.images, 'image')}")
 
     @property
     def percent(self) -> float:

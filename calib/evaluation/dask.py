@@ -24,6 +24,7 @@ from vitedge.calib.evaluation.predictions import Batch, ImageResult, Predictor
 from vitedge.calib.evaluation.workers import WorkerPool
 from vitedge.errors import BundleError, CalibrationError, EngineError, UsageError
 from vitedge.extras import require
+from vitedge.runtime.engines.open import EngineName
 from vitedge.runtime.load import load
 from vitedge.runtime.stream.stream import WORKERS_PAY_FROM
 from vitedge.runtime.system.owned import close_all
@@ -92,11 +93,11 @@ class BatchTask:
 
     images: ImageFolder
     bundles: tuple[BundleLocation, ...]
-    engine: str | None
+    engine: EngineName | None
 
 
 def cluster_predictor(
-    scheduler: str, bundles: Sequence[Bundle], images: ImageDataset, engine: str | None = None
+    scheduler: str, bundles: Sequence[Bundle], images: ImageDataset, engine: EngineName | None = None
 ) -> Predictor:
     """Return a predictor that runs on the workers of a Dask scheduler.
 
@@ -218,13 +219,13 @@ def _distributed() -> Any:
     return require("distributed", extra="cluster", purpose="scheduler=")
 
 
-def _worker_pool(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:
+def _worker_pool(bundles: tuple[BundleLocation, ...], engine: EngineName | None) -> WorkerPool:
     with _opening:  # the threads of a Dask worker share one pool
         return _opened(bundles, engine)
 
 
 @lru_cache(maxsize=1)
-def _opened(bundles: tuple[BundleLocation, ...], engine: str | None) -> WorkerPool:
+def _opened(bundles: tuple[BundleLocation, ...], engine: EngineName | None) -> WorkerPool:
     """Open a pool; its classifiers are closed if one of them does not open, and when nobody uses the pool any more."""
     with ExitStack() as failed:
         classifiers = []

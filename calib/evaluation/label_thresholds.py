@@ -96,5 +96,6 @@ def write_thresholds(bundle: Bundle, record: ThresholdsRecord) -> Bundle:
 
     Raises:
         UsageError: the manifest cannot be written; the file stays unchanged.
+        OutputError: the disk is full; the file stays unchanged.
     """
     return write_manifest(bundle, replace(bundle.manifest, thresholds=record))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vitedge.calib.data.dataset import ImageFile, some_names
 from vitedge.calib.evaluation.accuracy import Proportion, check_same_labels
 from vitedge.calib.evaluation.predictions import Predictions
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.metrics import average_precision, f1_score
 from vitedge.prediction import ClassScore
@@ -156,7 +157,8 @@ def label_targets(files: Sequence[ImageFile], labels: Sequence[str]) -> Decision
     unknown = sorted({label for file in files for label in file.labels or () if label not in index_of})
     if unknown:
         raise CalibrationError(
-            f"{len(unknown)} labels of the images are no labels of the model: {some_names(unknown)}",
+            f"{counted(len(unknown), 'label of the images is no label', 'labels of the images are no labels')} of the "
+            f"model: {some_names(unknown)}",
             expected=f"labels spelled as the model's: {some_names(labels)}",
         )
     targets = np.zeros((len(files), len(labels)), dtype=np.bool_)

@@ -19,6 +19,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.evaluation.predictions import BATCH_IMAGES, Batch, ImageResult, TopK
 from vitedge.errors import CalibrationError, UsageError
+from vitedge.files import unwritable
 from vitedge.safety.files import open_regular, parse_json
 from vitedge.safety.limits import JSON_BYTES, RESUME_LOG_BYTES
 from vitedge.version import VERSION
@@ -70,6 +71,7 @@ class ResumeLog:
 
         Raises:
             UsageError: the file cannot be written.
+            OutputError: the disk is full.
         """
         lines = [] if self._whole else [self._header]
         lines.append({"start": batch.start, "rows": [_plain(result) for result in results]})
@@ -80,7 +82,7 @@ class ResumeLog:
                 stream.write(text)
                 stream.truncate()
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be written: {error.strerror}", fix="free some space") from error
+            raise unwritable(self.path, error) from error
         self._whole += len(text)
 
     def _opened(self) -> BinaryIO:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import MANIFEST, Bundle
 from vitedge.bundle.manifest import SCHEMA_VERSION, ConfidenceRecord, Manifest, dump_manifest
 from vitedge.calib.evaluation.accuracy import Evaluation
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.files import write_report
 from vitedge.metrics import expected_calibration_error, log_softmax, softmax
@@ -53,7 +54,7 @@ def check_image_count(images: int) -> None:
     """
     if images < MIN_IMAGES:
         raise CalibrationError(
-            f"{images} images are too few to fit a temperature and a threshold on",
+            f"{counted(images, 'image is too few', 'images are too few')} to fit a temperature and a threshold on",
             expected=f"at least {MIN_IMAGES} images with classes, none of them from the training",
         )
 
@@ -191,6 +192,7 @@ def write_confidence(bundle: Bundle, record: ConfidenceRecord) -> Bundle:
 
     Raises:
         UsageError: the manifest cannot be written; the file stays unchanged.
+        OutputError: the disk is full; the file stays unchanged.
     """
     return write_manifest(bundle, replace(bundle.manifest, confidence=record))
 
@@ -200,6 +202,7 @@ def write_manifest(bundle: Bundle, changed: Manifest) -> Bundle:
 
     Raises:
         UsageError: the manifest cannot be written; the file stays unchanged.
+        OutputError: the disk is full; the file stays unchanged.
     """
     manifest = replace(changed, schema_version=SCHEMA_VERSION)
     text = dump_manifest(manifest)

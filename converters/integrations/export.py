@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vitedge.bundle.bundle import Bundle, open_bundle
-from vitedge.converters.publish import check_output, staged
+from vitedge.converters.publish import check_output, put_in_place, staged
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 
+Tool = Literal["device", "deepstream", "triton", "optimum"]
 Writer = Callable[[Bundle, Path], tuple[str, ...]]
 
 
@@ -55,7 +57,7 @@ def _write_optimum(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     return write_optimum(bundle, folder)
 
 
-WRITERS: Mapping[str, Writer] = {
+WRITERS: Mapping[Tool, Writer] = {
     "device": _write_device,
     "deepstream": _write_deepstream,
     "triton": _write_triton,
@@ -67,17 +69,21 @@ SUFFIXES: Mapping[str, str] = {"device": ".bundle"}
 """What the default names of folders end in."""
 
 
-def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None = None) -> Export:
+def export(
+    bundle: Bundle | str | Path, *, tool: Tool, output: str | Path | None = None, overwrite: bool = False
+) -> Export:
     """Write a bundle in the format of another tool, or a slim bundle for its device.
 
     Args:
         bundle: a bundle, or the path of one.
         tool: ``deepstream``, ``triton`` or ``optimum``; or ``device`` for a slim bundle, which holds the network once.
-        output: the new folder, which must not exist; by default ``BUNDLE-TOOL`` in the current folder, for a slim
-            bundle ``BUNDLE-device.bundle``.
+        output: the new folder; by default ``BUNDLE-TOOL`` in the current folder, for a slim bundle
+            ``BUNDLE-device.bundle``.
+        overwrite: replace a folder that an earlier export wrote; it must hold nothing else.
 
     Raises:
-        UsageError: the tool is unknown, the folder exists, or the tool cannot run this bundle.
+        UsageError: the tool is unknown, the folder exists and is not to be replaced, or the tool cannot run this
+            bundle.
         BundleError: the bundle cannot be read, or a file of it was altered.
         ConversionError: the graph cannot be brought into the format of the tool.
         EngineError: a slim bundle does not pass its self-test on this machine.
@@ -93,9 +99,8 @@ def export(bundle: Bundle | str | Path, *, tool: str, output: str | Path | None 
     path = (
         Path(output).expanduser() if output is not None else Path(f"{opened.path.stem}-{tool}{SUFFIXES.get(tool, '')}")
     )
-    with staged(path) as partial:
+    with staged(path, overwrite=overwrite) as partial:
         notes = WRITERS[tool](opened, partial)
-        check_output(path)
-        partial.chmod(0o755)
-        partial.rename(path)
+        check_output(path, overwrite=overwrite, names={each.name for each in partial.iterdir()})
+        put_in_place(partial, path)
     return Export(path, notes)

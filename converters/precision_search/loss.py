@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.evaluation.accuracy import Proportion
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError
 from vitedge.metrics import wilson_interval
 
@@ -82,7 +83,8 @@ def check_decidable(images: int, max_drop: float, *, labelled: bool) -> None:
     share = max_drop / 100.0
     enough = f"at least {math.ceil(Z**2 * (1 - share) / share)} images to measure losses on" if share else ""
     raise CalibrationError(
-        f"{images} images cannot decide whether a loss is at most {max_drop:g} {unit}: if no answer changes on them, "
+        f"{counted(images, 'image')} cannot decide whether a loss is at most {max_drop:g} {unit}: if no answer changes "
+        "on them, "
         f"it may still be {least:.2g} {unit} on others, with 95 % confidence",
         expected=enough or "a max_drop= above 0",
         fix=f"give more images, or allow max_drop={math.ceil(10 * least) / 10:g}",

@@ -34,6 +34,7 @@ from vitedge.calib.sensitivity.result import Sensitivity, by_noise_per_product
 from vitedge.calib.sensitivity.sensitivity import measure_sensitivity
 from vitedge.converters.precision_search.loss import Loss, flip_loss, top1_loss
 from vitedge.converters.request import Contract
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError, ConversionError, EngineError
 from vitedge.prediction import StageTimes
 from vitedge.progress import Progress
@@ -141,7 +142,7 @@ class LossMeter:
     @classmethod
     def of(cls, images: ImageDataset, reference: Classifier, progress: Progress) -> LossMeter:
         """Classify the images with the reference."""
-        progress.step(f"classifying {len(images)} images in fp32")
+        progress.step(f"classifying {counted(len(images), 'image')} in fp32")
         (predictions,) = predict([reference], images, progress)
         labelled = reference.thresholds is None and images.is_labelled(reference.labels)
         return cls(images, predictions, labelled)
@@ -201,7 +202,9 @@ def select(
     Raises:
         ConversionError: no candidate meets the contract; the message says by how much each of them fails.
     """
-    progress.step(f"measuring what each of {len(pair.layers)} layers loses in int8, on {len(frames)} images")
+    progress.step(
+        f"measuring what each of {counted(len(pair.layers), 'layer')} loses in int8, on {counted(len(frames), 'image')}"
+    )
     sensitivity = measure_sensitivity(pair, frames, progress, activation=activation)
     with ExitStack() as stack:
         classifiers = {}
@@ -212,11 +215,11 @@ def select(
                 classifiers[candidate] = classifier
             else:
                 progress.step(f"warning: {candidate.name} is left out: its logits are not finite")
-        progress.step(f"timing {len(classifiers)} candidates in turns")
+        progress.step(f"timing {counted(len(classifiers), 'candidate')} in turns")
         latencies = measured_latencies(list(classifiers.values()), progress)
         meter = LossMeter.of(selection.images, classifiers[FP32], progress)
         record = _contract_record(contract, meter, selection)
-        progress.step(f"judging by the {record.loss_name} on {record.images} images")
+        progress.step(f"judging by the {record.loss_name} on {counted(record.images, 'image')}")
 
         def loss(candidate: PrecisionConfig) -> Loss:
             progress.step(f"measuring the loss of {candidate.name}")
@@ -249,7 +252,7 @@ def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
     count = min(most, len(files) * 3 // 4)
     if len(files) - count < LEAST_JUDGED:
         raise CalibrationError(
-            f"{len(files)} images are too few to calibrate on and to judge by others",
+            f"{counted(len(files), 'image is too few', 'images are too few')} to calibrate on and to judge by others",
             expected=f"{4 * LEAST_JUDGED} or more, of which a quarter is held back",
             fix="eval_data=DIR, with images to judge by",
         )
@@ -384,7 +387,7 @@ def _missed(trials: Sequence[Trial], contract: ContractRecord) -> ConversionErro
     if contract.max_p99_ms is not None:
         limits.append(f"p99 of at most {contract.max_p99_ms:g} ms")
     return ConversionError(
-        f"no precision meets the contract on {contract.images} images; nothing was written:{failures}",
+        f"no precision meets the contract on {counted(contract.images, 'image')}; nothing was written:{failures}",
         expected=" and ".join(limits),
         fix="allow a larger max_drop= or max_p99_ms=, calibrate with more images, or choose a smaller model",
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.bundle.model_card import ModelCard
+from vitedge.counts import counted
 from vitedge.errors import CheckpointError
 from vitedge.safety.files import read_lines
 from vitedge.safety.limits import LABEL_CHARACTERS, LABELS, TEXT_BYTES
@@ -99,7 +100,9 @@ def configured_labels(config: Mapping[str, Any], *, key: str = "label_names") ->
             expected="a list of strings, or an object with one string for each index",
         )
     if len(listed) > LABELS:
-        raise CheckpointError(f"{key} of the configuration has {len(listed)} labels", expected=f"at most {LABELS}")
+        raise CheckpointError(
+            f"{key} of the configuration has {counted(len(listed), 'label')}", expected=f"at most {LABELS}"
+        )
     texts = [_text(name, f"{key} {index} of the configuration") for index, name in enumerate(listed)]
     described = _described(texts, config.get("label_descriptions"))
     return tuple(_label(text, f"{key} {index} of the configuration") for index, text in enumerate(described))
@@ -136,7 +139,7 @@ def _by_index(names: Mapping[Any, Any], key: str) -> list[Any]:
         return [by_index[index] for index in range(len(names))]
     beyond = [str(text) for text in names if (index := _index(text)) is None or index >= len(names)]
     raise CheckpointError(
-        f"{key} of the configuration has {len(names)} labels, but none for index {_some(missing)}"
+        f"{key} of the configuration has {counted(len(names), 'label')}, but none for index {_some(missing)}"
         + (f"; it names {_some(beyond)} instead" if beyond else ", because an index is written twice"),
         expected=f"one label for each logit, from 0 to {len(names) - 1}",
         fix="labels=FILE, one label a line, replaces them",
@@ -230,7 +233,7 @@ def check_label_count(labels: tuple[str, ...], logits: int, *, where: str) -> tu
     """
     if len(labels) != logits:
         raise CheckpointError(
-            f"{where} has {len(labels)} labels, the network has {logits} logits",
+            f"{where} has {counted(len(labels), 'label')}, the network has {counted(logits, 'logit')}",
             expected="one label for each logit, in their order",
             fix="give the right list: labels=FILE, one label a line",
         )
@@ -267,7 +270,7 @@ def choose_labels(
 def _two_answers(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > 2:
         raise CheckpointError(
-            f"there are {len(names)} labels, and the network has one logit",
+            f"there are {counted(len(names), 'label')}, and the network has one logit",
             expected="two labels, for a low and a high logit; or one, for a high logit",
             fix="labels=FILE, one label a line",
         )

@@ -20,6 +20,7 @@ from vitedge.converters.precision_gate import GateFrames
 from vitedge.converters.precision_search.search import LEAST_JUDGED, split
 from vitedge.converters.request import Request
 from vitedge.converters.verify import Frames, golden_frames, synthetic_frames
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress
 from vitedge.safety.files import is_file
@@ -143,8 +144,8 @@ def note_few_images(datasets: Datasets, progress: Progress) -> None:
     images = datasets.calibration
     if images is not None and 1 < len(images) < FEW_IMAGES:
         progress.step(
-            f"note: {images.path} gives {len(images)} images to calibrate on; {CALIBRATION_IMAGES} give dependable "
-            "ranges"
+            f"note: {images.path} gives {counted(len(images), 'image')} to calibrate on; {CALIBRATION_IMAGES} give "
+            "dependable ranges"
         )
 
 
@@ -158,7 +159,7 @@ def read_photos(
     """
     if images is None:
         return None
-    progress.step(f"reading {len(images)} images of {images.path}")
+    progress.step(f"reading {counted(len(images), 'image')} of {images.path}")
     return images.load(preprocessing, progress)
 
 
@@ -210,7 +211,7 @@ def _read_held_out(
     fresh = images.subset([file for file in images.files if file not in copies])
     if len(fresh) < LEAST_HELD_OUT:
         return None
-    progress.step(f"reading {len(fresh)} images more, held out of calibration to compare with fp32 on")
+    progress.step(f"reading {counted(len(fresh), 'image')} more, held out of calibration to compare with fp32 on")
     try:
         read = fresh.load(preprocessing, progress)
     except CalibrationError:  # not one of them can be read

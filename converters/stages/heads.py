@@ -18,6 +18,7 @@ from vitedge.converters.sources.onnx.models import OnnxModel
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.stages.loading import Model
 from vitedge.converters.verify import Frames, Logits
+from vitedge.counts import counted
 from vitedge.errors import CheckpointError, UsageError
 
 ONE_LOGIT = "logit_of_second_answer"
@@ -118,8 +119,8 @@ def _check_logits(model: Model, outputs: Logits) -> None:
     """Refuse outputs that look like scores, if nothing says what they are."""
     if outputs.min() >= 0.0 and outputs.max() <= 1.0:
         raise UsageError(
-            f"every output of {model.card.source} lies in 0…1 for {len(outputs)} images, as scores do, and nothing "
-            "says how they are made",
+            f"every output of {model.card.source} lies in 0…1 for {counted(len(outputs), 'image')}, as scores do, and "
+            "nothing says how they are made",
             expected="logits, which may be negative",
             fix="leave out what comes after the logits; if they are logits, activation='softmax' or 'sigmoid'",
         )

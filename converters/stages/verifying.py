@@ -28,6 +28,7 @@ from vitedge.converters.precision_gate import Comparison, Reference, judge, nois
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
 from vitedge.converters.verify import GOLDEN_FRAMES, Frames, Logits, check_explained, demanded_sqnr
+from vitedge.counts import counted
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
 
@@ -130,7 +131,7 @@ def _evaluation(
     multilabel = classifier.thresholds is not None
     if images is None or not (multilabel or images.is_labelled(classifier.labels)):
         return None
-    progress.step(f"measuring accuracy on {len(images)} images of {images.path}")
+    progress.step(f"measuring accuracy on {counted(len(images), 'image')} of {images.path}")
     if not multilabel:
         return evaluate(classifier, images, progress, keep_logits=True)
     (predictions,) = predict([classifier], images, progress)

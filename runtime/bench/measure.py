@@ -29,6 +29,7 @@ from vitedge.runtime.bench.timing import NANOSECONDS, Samples, WarmUp, concatena
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.audit.engine import audit_engine
 from vitedge.runtime.engines.base import EngineInfo
+from vitedge.runtime.engines.open import EngineName
 from vitedge.runtime.load import load
 from vitedge.runtime.system.machine import MachineState, machine_state
 
@@ -100,7 +101,7 @@ def bench(
     *,
     against: str | Path | None = None,
     seconds: float = 10.0,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     threads: int | None = None,
     frame_size: tuple[int, int] = FRAME_SIZE,
     progress: Progress = Silent(),  # noqa: B008
@@ -175,7 +176,7 @@ class _BundleUnderTest:
 
 @contextmanager
 def _opened(
-    path: Path, frames: Sequence[Image], engine: str | None, threads: int | None, progress: Progress
+    path: Path, frames: Sequence[Image], engine: EngineName | None, threads: int | None, progress: Progress
 ) -> Iterator[_BundleUnderTest]:
     progress.step(f"opening {path}")
     bundle = Bundle.open(path, contents=False)

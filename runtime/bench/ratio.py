@@ -21,7 +21,7 @@ class Ratio:
         p50: median over the rounds of (p50 of the first bundle / p50 of the second one in that round).
         low: lower bound of the confidence interval of ``p50``.
         high: upper bound of the confidence interval of ``p50``.
-        confidence: actual coverage of the interval, 0…1.
+        confidence: actual coverage of the interval, 0…1: ``CONFIDENCE`` or more, unless the rounds are too few.
         rounds: the ratio of each round, in order.
     """
 
@@ -30,6 +30,11 @@ class Ratio:
     high: float
     confidence: float
     rounds: tuple[float, ...] = field(repr=False)
+
+    @property
+    def stated_confidence(self) -> float:
+        """Percent that the interval is called by: 95, or the coverage if too few rounds fall short."""
+        return 100 * min(self.confidence, CONFIDENCE)
 
 
 def paired_ratio(rounds: Sequence[Samples], others: Sequence[Samples]) -> Ratio:

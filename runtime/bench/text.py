@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.counts import counted
 from vitedge.records import encode
 from vitedge.runtime.bench.measure import BenchReport, Measurement
 from vitedge.runtime.bench.ratio import Ratio
@@ -120,7 +121,7 @@ def _table(measurement: Measurement) -> list[str]:
                 *((stage, getattr(samples, stage)) for stage in STAGES),
             )
         ),
-        f"  {measurement.throughput_fps:.1f} frames/s, {len(samples)} calls after {_stability(measurement)}",
+        f"  {measurement.throughput_fps:.1f} frames/s, {counted(len(samples), 'call')} after {_stability(measurement)}",
         f"  cold start {_cold(measurement)}",
         *([] if measurement.audit is None else [f"  {line}" for line in measurement.audit.lines()]),
         *(f"  warning: {difference}" for difference in measurement.differences),
@@ -157,9 +158,9 @@ def _machine(report: BenchReport) -> str:
 
 
 def _comparison(report: BenchReport, ratio: Ratio) -> list[str]:
-    interval = f"{100 * ratio.confidence:.1f} % interval {ratio.low:.3f} to {ratio.high:.3f}"
+    interval = f"{ratio.stated_confidence:.3g} % interval {ratio.low:.3f} to {ratio.high:.3f}"
     other = report.against.bundle if report.against else ""
     return [
-        f"p50 ratio {ratio.p50:.3f}   {interval}, {len(ratio.rounds)} rounds",
+        f"p50 ratio {ratio.p50:.3f}   {interval}, {counted(len(ratio.rounds), 'round')}",
         f"  of {report.measurement.bundle} to {other}; below 1 it is the faster",
     ]

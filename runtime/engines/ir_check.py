@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from vitedge.counts import counted
 from vitedge.safety.limits import GRAPH_NODES
 
 _LAYER = re.compile(r'<layer id="\d+" name="[^"]*" type="(\w+)" version="\w+"(?: \w+="[^"]*")*>\s*')
@@ -48,7 +49,7 @@ def check_ir(xml: str) -> None:
         raise ValueError("it has a document type, a comment or CDATA, which OpenVINO does not write")
     layers = list(_LAYER.finditer(xml))
     if not 0 < len(layers) <= GRAPH_NODES:
-        raise ValueError(f"it has {len(layers)} layers; expected 1 to {GRAPH_NODES}")
+        raise ValueError(f"it has {counted(len(layers), 'layer')}; expected 1 to {GRAPH_NODES}")
     if xml.count("<layer") != len(layers) + xml.count("<layers>"):
         raise ValueError("a layer is not in the form in which OpenVINO writes it")
     for layer in layers:
@@ -73,7 +74,7 @@ def _check_inputs(kind: str, xml: str, position: int) -> None:
         end = _END.search(xml, begin.end())
         inputs = 0 if end is None else xml.count(_PORT, begin.start(), end.start())
         if inputs < least:
-            raise ValueError(f"its layer of type {kind:.40} has {inputs} inputs; it takes {least} or more")
+            raise ValueError(f"its layer of type {kind:.40} has {counted(inputs, 'input')}; it takes {least} or more")
 
 
 def _is_within_rt_info(xml: str, begin: int, end: int) -> bool:

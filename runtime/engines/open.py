@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle
 from vitedge.bundle.targets import target_named
@@ -34,6 +34,7 @@ class EngineEntry:
     reads: tuple[str, ...] = ()
 
 
+EngineName = Literal["openvino", "onnxruntime", "tensorrt"]
 ENGINES: Mapping[str, EngineEntry] = {
     "openvino": EngineEntry("vitedge.runtime.engines.openvino", reads=(OPENVINO_XML, OPENVINO_BIN)),
     "onnxruntime": EngineEntry("vitedge.runtime.engines.onnxruntime", reads=(MODEL_ONNX,)),

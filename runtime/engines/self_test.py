@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import GOLDEN, MANIFEST, MODEL_ONNX, Bundle, Golden
+from vitedge.counts import counted
 from vitedge.errors import BundleError, EngineError
 from vitedge.metrics import SQNR_CAP_DB, sqnr_db
 from vitedge.runtime.engines.base import Engine, EngineInfo
@@ -66,7 +67,9 @@ def self_test(bundle: Bundle, engine: Engine) -> SelfTest:
     _check_fit(bundle, golden.frames, expected, engine)
     logits = np.stack([_logits(engine, frame) for frame in golden.frames])
     if logits.shape != expected.shape:
-        raise _refusal(bundle, engine, f"gave {logits.shape[1]} logits", f"{expected.shape[1]} logits")
+        raise _refusal(
+            bundle, engine, f"gave {counted(logits.shape[1], 'logit')}", f"{counted(expected.shape[1], 'logit')}"
+        )
     if not np.all(np.isfinite(logits)):
         raise _refusal(bundle, engine, "gave logits that are not finite numbers", "finite logits")
     reached = sqnr_db(expected, logits)
@@ -130,7 +133,7 @@ def _refusal(bundle: Bundle, engine: Engine, reached: str, expected: str) -> Eng
 
 def _advice(info: EngineInfo) -> str:
     if info.name == "tensorrt":
-        return "build the engine again with force=True; else try another version of TensorRT"
+        return "build the engine again with overwrite=True; else try another version of TensorRT"
     if info.effective_precision == "int8":
         return "int8 overflows on CPUs without VNNI: convert with precision='fp16'; else try another engine version"
     if info.effective_precision in ("fp16", "bf16"):

@@ -49,22 +49,30 @@ def deliver(predictions: Iterable[Prediction], outputs: Sequence[Output]) -> Non
                     output.write(prediction)
 
 
-def check_new_file(path: str | Path) -> Path:
+def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
     """Check that a file can be created, and return its path.
+
+    Args:
+        path: of the file.
+        overwrite: allow a file that exists.
 
     Raises:
         UsageError: the path exists, or its folder does not exist or cannot be written.
     """
     chosen = Path(path)
-    if os.path.lexists(chosen):
-        fix = f"remove {chosen} first" if chosen.is_file() else ""
-        raise UsageError(f"{chosen} exists", expected="the name of a new file", fix=fix)
+    if os.path.lexists(chosen) and not overwrite:
+        fix = "replace it with overwrite=True, or choose another name" if chosen.is_file() else ""
+        raise UsageError(f"{chosen} exists already", expected="the name of a new file", fix=fix)
     check_report_path(chosen)
     return chosen
 
 
-def check_new_folder(path: str | Path) -> Path:
+def check_new_folder(path: str | Path, *, overwrite: bool = False) -> Path:
     """Check that a folder can be created, or is empty, and return its path.
+
+    Args:
+        path: of the folder.
+        overwrite: allow a folder with something in it.
 
     Raises:
         UsageError: the path is a file or holds something, or the folder that it is in does not exist or cannot be
@@ -72,8 +80,12 @@ def check_new_folder(path: str | Path) -> Path:
     """
     chosen = Path(path)
     if chosen.is_dir():
-        if any(chosen.iterdir()):
-            raise UsageError(f"{chosen} is not empty", expected="the name of a new folder")
+        if any(chosen.iterdir()) and not overwrite:
+            raise UsageError(
+                f"{chosen} is not empty",
+                expected="the name of a new folder",
+                fix="replace the videos of the same names with overwrite=True, or choose another name",
+            )
         check_report_path(chosen / "video")
     elif os.path.lexists(chosen):
         raise UsageError(f"{chosen} is a file", expected="the name of a new folder, for several videos")

@@ -35,6 +35,7 @@ class AnnotatedVideo(Owned):
         fps: frames per second of the source; 30 if it is unknown.
         realtime: time frames that have no presentation time by the moment of their capture, on the monotonic clock.
             False gives each the same duration.
+        overwrite: replace a file of that name when the first frame comes.
 
     Raises:
         UsageError: the path exists, cannot be created, or has another suffix.
@@ -43,8 +44,11 @@ class AnnotatedVideo(Owned):
 
     _refusal: ClassVar[type[VitedgeError]] = UsageError
 
-    def __init__(self, path: str | Path, *, fps: float | None = None, realtime: bool = False) -> None:
-        self._path = check_new_file(path)
+    def __init__(
+        self, path: str | Path, *, fps: float | None = None, realtime: bool = False, overwrite: bool = False
+    ) -> None:
+        self._path = check_new_file(path, overwrite=overwrite)
+        self._overwrite = overwrite
         format_of(self._path)
         require("av", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
@@ -61,7 +65,7 @@ class AnnotatedVideo(Owned):
 
         Raises:
             UsageError: the prediction has no image, or the file cannot be created.
-            VitedgeError: the file cannot be written on, for example because the disk is full.
+            OutputError: the file cannot be written on, for example because the disk is full.
         """
         self._check_process()
         image = prediction.image
@@ -77,7 +81,7 @@ class AnnotatedVideo(Owned):
         """Finish the file; a second call does nothing.
 
         Raises:
-            VitedgeError: it cannot be finished; what was written before can be played.
+            OutputError: it cannot be finished; what was written before can be played.
         """
         self._check_process()
         self._released()
@@ -86,7 +90,7 @@ class AnnotatedVideo(Owned):
 
     def _opened(self, picture: Image) -> VideoWriter:
         height, width = self._size = _even(picture)
-        writer = VideoWriter(self._path, height=height, width=width, fps=self._fps)
+        writer = VideoWriter(self._path, height=height, width=width, fps=self._fps, overwrite=self._overwrite)
         self._acquired(f"the video {self._path}")
         return writer
 
@@ -124,14 +128,16 @@ class AnnotatedVideos:
 
     Args:
         folder: path of a folder that is new or empty; it is created with the first frame.
+        overwrite: take a folder with something in it, and replace the videos that have the names of new ones.
 
     Raises:
         UsageError: the path is a file, or a folder with something in it.
         MissingExtraError: PyAV or Pillow is not installed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = check_new_folder(folder)
+    def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        self._folder = check_new_folder(folder, overwrite=overwrite)
+        self._overwrite = overwrite
         require("av", extra="camera", purpose="saving video")
         require("PIL.Image", extra="camera", purpose="drawing onto frames")
         self._videos: dict[str | None, AnnotatedVideo] = {}
@@ -141,12 +147,14 @@ class AnnotatedVideos:
 
         Raises:
             UsageError: the prediction has no image, or the file cannot be created.
-            VitedgeError: the file cannot be written on.
+            OutputError: the file cannot be written on.
         """
         source = prediction.source
         if source not in self._videos:
             self._folder.mkdir(exist_ok=True)
-            self._videos[source] = AnnotatedVideo(self._folder / f"{source}.mp4", realtime=True)
+            self._videos[source] = AnnotatedVideo(
+                self._folder / f"{source}.mp4", realtime=True, overwrite=self._overwrite
+            )
         self._videos[source].write(prediction)
 
     def close(self) -> None:

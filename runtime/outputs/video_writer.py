@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vitedge.errors import UsageError, VitedgeError
+from vitedge.errors import OutputError, UsageError
 from vitedge.extras import require
+from vitedge.files import create_file, unwritable
 from vitedge.prediction import Image
 
 TICKS = 90_000
@@ -107,13 +108,15 @@ class VideoWriter:
         height: rows of the video, even.
         width: columns of the video, even.
         fps: frames per second that the file states; the rate of an ``.avi``, whose frames are all equally long.
+        overwrite: replace a file of that name.
 
     Raises:
         UsageError: the file cannot be made, or this PyAV has no encoder for it.
+        OutputError: the disk is full.
         MissingExtraError: PyAV is not installed.
     """
 
-    def __init__(self, path: Path, *, height: int, width: int, fps: float) -> None:
+    def __init__(self, path: Path, *, height: int, width: int, fps: float, overwrite: bool = False) -> None:
         self._av: Any = require("av", extra="camera", purpose="saving video")
         self._path = path
         self._rate = Fraction(min(max(fps, RATES[0]), RATES[1])).limit_denominator(DENOMINATOR)
@@ -129,7 +132,7 @@ class VideoWriter:
                 expected=f"a PyAV with one of the encoders {', '.join(self._format.encoders)}",
                 fix="install PyAV's own wheel, which has them (pip install --only-binary av av); or save it as .avi",
             )
-        self._file = self._created()
+        self._file = self._created(overwrite=overwrite)
         try:
             self._container = self._av.open(
                 self._file, "w", format=self._format.container, options={**self._format.options, "flush_packets": "1"}
@@ -140,16 +143,14 @@ class VideoWriter:
             self._file.fail(error)
             self._file.close()
             path.unlink()
-            raise UsageError(
-                f"{path} cannot be written: {error.strerror}",
-                expected=f"a video of {width}x{height} pixels that {encoder} can encode, and room for it",
-            ) from error
+            encodable = f"a video of {width}x{height} pixels that {encoder} can encode"
+            raise unwritable(path, error, expected=encodable) from error
 
-    def _created(self) -> _File:
+    def _created(self, *, overwrite: bool) -> _File:
         try:
-            return _File(self._path)
+            return _File(create_file(self._path, overwrite=overwrite))
         except OSError as error:
-            raise UsageError(f"{self._path} cannot be written: {error.strerror}", expected="a new file") from error
+            raise unwritable(self._path, error, expected="a new file") from error
 
     def _added(self, encoder: str, height: int, width: int) -> Any:
         stream = self._container.add_stream(encoder, rate=self._rate, options=_ENCODER_OPTIONS.get(encoder, {}))
@@ -177,7 +178,7 @@ class VideoWriter:
                 behind it.
 
         Raises:
-            VitedgeError: the file cannot be written on, for example because the disk is full.
+            OutputError: the file cannot be written on, for example because the disk is full.
         """
         frame = self._av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="bgr24")
         matrix = None if self._stream.pix_fmt == "yuvj420p" else "ITU709"  # None is BT.601, as in all JPEG pictures
@@ -203,7 +204,7 @@ class VideoWriter:
         reason = self._file.fail(error)
         if not isinstance(reason, OSError):  # Ctrl-C
             return reason
-        return VitedgeError(
+        return OutputError(
             f"{self._path} cannot be written any more: {reason.strerror}",
             expected="room for the video",
             fix="free some disk space, or save it elsewhere; what was written before can be played",
@@ -213,7 +214,7 @@ class VideoWriter:
         """Finish the file; a second call does nothing.
 
         Raises:
-            VitedgeError: it cannot be finished; what was written before can be played.
+            OutputError: it cannot be finished; what was written before can be played.
         """
         if self._file.closed:
             return
@@ -237,8 +238,8 @@ class VideoWriter:
 class _File:
     """A new file for FFmpeg, which writes nothing after an error, so that what is on the disk stays whole."""
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._error: BaseException | None = None
         self.closed = False
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vitedge.bundle.preprocessing import Preprocessing
+from vitedge.counts import counted
 from vitedge.prediction import Image
 
 AS_STORED = 1
@@ -76,7 +77,5 @@ def orientation_notice(count: int, subject: str, preprocessing: Preprocessing) -
         preprocessing: of the model.
     """
     rule = "turned by it, as Transformers does" if preprocessing.exif_orientation else "read as stored, as timm does"
-    images = (
-        "1 image states an orientation, and was" if count == 1 else f"{count} images state an orientation, and were"
-    )
+    images = counted(count, "image states an orientation, and was", "images state an orientation, and were")
     return f"{subject}: {images} {rule}"

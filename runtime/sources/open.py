@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
 from vitedge.prediction import Image
 from vitedge.runtime.sources.base import Frame, FrameSource
@@ -194,7 +195,7 @@ def _open_glob(pattern: Path, options: SourceOptions | None) -> FrameSource:
     notice = FoundImages(images, others).notice
     if not images:
         raise UsageError(
-            f"{pattern} matches {len(files)} files, and no image: {notice}",
+            f"{pattern} matches {counted(len(files), 'file')}, and no image: {notice}",
             expected="a pattern of images, or one that matches one file",
             fix="list several videos or cameras in a .streams file, and run them with streams",
         )

@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, UsageError, VitedgeError
 from vitedge.safety.files import read_text
 from vitedge.safety.redact import redact_address
@@ -79,7 +80,7 @@ def only_stream(path: Path) -> str:
     streams = read_streams(path)
     if len(streams) > 1:
         raise UsageError(
-            f"{path} lists {len(streams)} streams",
+            f"{path} lists {counted(len(streams), 'stream')}",
             expected="one, where one source is opened",
             fix="run all of them: classifier.streams(...) in Python, vitedge run --source FILE.streams",
         )

@@ -128,7 +128,7 @@ def test_wrong_options_are_usage_errors(
 
 
 def test_fewer_than_one_thread_is_one_clear_error(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(tiny_bundle.path), "--threads", "0"]) == 1
+    assert main(["bench", str(tiny_bundle.path), "--threads", "0"]) == 2
     assert "error: threads is 0" in capsys.readouterr().err
 
 
@@ -144,7 +144,7 @@ def test_a_bundle_that_is_none_is_one_clear_error(tmp_path: Path, capsys: pytest
 def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    assert main(["bench", "never.opened", option, str(tmp_path / "no" / "report.json")]) == 1
+    assert main(["bench", "never.opened", option, str(tmp_path / "no" / "report.json")]) == 2
     assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
 
 

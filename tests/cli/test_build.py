@@ -130,7 +130,7 @@ def test_on_a_host_without_tensorrt(
 
 
 def test_other_bundles_need_none(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["build", str(tiny_bundle.path)]) == 1
+    assert main(["build", str(tiny_bundle.path)]) == 2
     assert "cpu needs no build" in capsys.readouterr().err
     assert inspected(tiny_bundle, capsys) is None
 

@@ -19,6 +19,7 @@ from vitedge.audit import Audit, AuditedLayer, Overhead
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 from vitedge.cli.convert import input_size, summary
+from vitedge.report.next_steps import watch_command
 
 COMMON = ["--target", "cpu"]
 
@@ -57,10 +58,8 @@ def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, tmp_path:
         assert step in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("shapes_vit-int8.bundle  0.")
-    assert lines[-2:] == [
-        "  vitedge run shapes_vit-int8.bundle --source 0 --show",
-        "  vitedge bench shapes_vit-int8.bundle",
-    ]
+    watch = watch_command(Path("shapes_vit-int8.bundle"))
+    assert lines[-2:] == [f"  {watch}", "  vitedge bench shapes_vit-int8.bundle"]
     assert "fp32 graph against the source: SQNR 1" in done.stdout
     assert Bundle.open("shapes_vit-int8.bundle").manifest.precision.asked == "int8"
     assert {path.name for path in here.iterdir()} == {"images", "shapes_vit-int8.bundle"}
@@ -123,29 +122,44 @@ def test_what_is_required(missing: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "code", "problem"),
     [
-        (["deit_tinny_patch16_224", "--precision", "fp32"], "deit_tiny_patch16_224"),
-        (["./nowhere", "--precision", "fp32"], "no file or folder at './nowhere'"),
-        (["nowhere.onnx", "--precision", "fp32"], "no file at nowhere.onnx"),
-        (["tim:deit_tiny_patch16_224", "--precision", "fp32"], "did you mean timm?"),
-        (["cswin_tinny_224", "--precision", "fp32"], "did you mean cswin_tiny_224"),
-        (["timm:pvt_tiny", "--precision", "fp32"], "vitedge does: write pvt_tiny, without timm:"),
-        (["deit_tiny_patch16_224", "--precision", "fp32", "--num-classes", "5"], "has a classifier of 1000 classes"),
-        (["hf:a/b/c", "--precision", "fp32"], "'a/b/c' is not a name of the hub"),
+        (["deit_tinny_patch16_224", "--precision", "fp32"], EXIT_USAGE, "deit_tiny_patch16_224"),
+        (["./nowhere", "--precision", "fp32"], EXIT_USAGE, "no file or folder at './nowhere'"),
+        (["nowhere.onnx", "--precision", "fp32"], EXIT_USAGE, "no file at nowhere.onnx"),
+        (["tim:deit_tiny_patch16_224", "--precision", "fp32"], EXIT_USAGE, "did you mean timm?"),
+        (["cswin_tinny_224", "--precision", "fp32"], EXIT_USAGE, "did you mean cswin_tiny_224"),
+        (["timm:pvt_tiny", "--precision", "fp32"], EXIT_USAGE, "vitedge does: write pvt_tiny, without timm:"),
+        (
+            ["deit_tiny_patch16_224", "--precision", "fp32", "--num-classes", "5"],
+            EXIT_ERROR,
+            "has a classifier of 1000 classes",
+        ),
+        (["hf:a/b/c", "--precision", "fp32"], EXIT_USAGE, "'a/b/c' is not a name of the hub"),
         (
             ["deit_tiny_patch16_224", "--precision", "fp8"],
+            EXIT_USAGE,
             "target cpu has no fp8: openvino does not compute in 8-bit floating point",
         ),
-        (["deit_tiny_patch16_224", "--precision", "int8"], "int8 needs images to calibrate with"),
-        (["deit_tiny_patch16_224", "--precision", "int8", "--calib", "nowhere"], "nowhere"),
-        (["deit_tiny_patch16_224", "--precision", "fp32", "--eval", "nowhere"], "nowhere"),
-        (["deit_tiny_patch16_224", "--precision", "fp32", "-o", "nowhere/x.bundle"], "the folder nowhere does not"),
-        (["deit_tiny_patch16_224", "--precision", "fp32", "--weights", "none.pth"], "none.pth does not exist"),
+        (["deit_tiny_patch16_224", "--precision", "int8"], EXIT_USAGE, "int8 needs images to calibrate with"),
+        (["deit_tiny_patch16_224", "--precision", "int8", "--calib", "nowhere"], EXIT_ERROR, "nowhere"),
+        (["deit_tiny_patch16_224", "--precision", "fp32", "--eval", "nowhere"], EXIT_ERROR, "nowhere"),
+        (
+            ["deit_tiny_patch16_224", "--precision", "fp32", "-o", "nowhere/x.bundle"],
+            EXIT_USAGE,
+            "the folder nowhere does not",
+        ),
+        (
+            ["deit_tiny_patch16_224", "--precision", "fp32", "--weights", "none.pth"],
+            EXIT_ERROR,
+            "none.pth does not exist",
+        ),
     ],
 )
-def test_one_clear_error(arguments: list[str], problem: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["convert", *arguments, *COMMON]) == EXIT_ERROR
+def test_one_clear_error(
+    arguments: list[str], code: int, problem: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *arguments, *COMMON]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("error: ") == 1
@@ -166,7 +180,7 @@ def test_what_is_no_size(text: str) -> None:
 
 
 def test_an_unknown_target(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["convert", "deit_tiny_patch16_224", "--target", "cpv", "--precision", "fp32"]) == EXIT_ERROR
+    assert main(["convert", "deit_tiny_patch16_224", "--target", "cpv", "--precision", "fp32"]) == EXIT_USAGE
     assert "did you mean cpu?" in capsys.readouterr().err
 
 
@@ -174,6 +188,6 @@ def test_an_existing_output_is_known_before_the_work(
     folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "old.bundle").mkdir()
-    assert main(["convert", str(folder), "--precision", "fp32", "-o", "old.bundle", *COMMON]) == EXIT_ERROR
+    assert main(["convert", str(folder), "--precision", "fp32", "-o", "old.bundle", *COMMON]) == EXIT_USAGE
     assert capsys.readouterr().err.startswith("error: old.bundle exists already")
     assert [path.name for path in here.iterdir()] == ["old.bundle"]

@@ -15,7 +15,7 @@ from vitedge.bundle.bundle import MANIFEST, Bundle
 from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.signing import new_key, sign
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, main
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 from vitedge.errors import BundleSignatureError
 from vitedge.metrics import wilson_interval
 
@@ -160,7 +160,7 @@ def test_folders_that_are_partly_labels_show_agreement(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("violet/0.png", "1 of the 4 folders in"), ("0.png", "1 images of"), ("gren/0.png", "'gren' is close to 'green'")],
+    [("violet/0.png", "1 of the 4 folders in"), ("0.png", "1 image of"), ("gren/0.png", "'gren' is close to 'green'")],
 )
 def test_images_without_a_label_need_something_to_compare_with(
     tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
@@ -184,7 +184,7 @@ def test_different_classes_cannot_be_compared(
     other = make_bundle(tmp_path / "other.bundle", labels=("red", "verde", "blue"))
     report = tmp_path / "eval.json"
     arguments = ["--data", str(colours), "--against", str(other.path), "--json", str(report)]
-    assert main(["eval", str(tiny_bundle.path), *arguments]) == EXIT_ERROR
+    assert main(["eval", str(tiny_bundle.path), *arguments]) == EXIT_USAGE
     assert "class 1 is 'green' in one and 'verde' in the other" in capsys.readouterr().err
     assert not report.exists()
 
@@ -270,19 +270,28 @@ def test_a_bundle_that_abstains(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["--abstain-error", "0.05"], "--abstain-error is for --fit-confidence"),
-        (["--fit-confidence", "--abstain-error", "5"], "the share of wrong predictions is 5"),
-        (["--fit-confidence"], "12 images are too few"),
-        (["--fit-confidence", "--scheduler", "tcp://127.0.0.1:1"], "--fit-confidence runs on this machine alone"),
+        (["--abstain-error", "0.05"], EXIT_USAGE, "--abstain-error is for --fit-confidence"),
+        (["--fit-confidence", "--abstain-error", "5"], EXIT_USAGE, "the share of wrong predictions is 5"),
+        (["--fit-confidence"], EXIT_ERROR, "12 images are too few"),
+        (
+            ["--fit-confidence", "--scheduler", "tcp://127.0.0.1:1"],
+            EXIT_USAGE,
+            "--fit-confidence runs on this machine alone",
+        ),
     ],
 )
 def test_confidence_that_cannot_be_fitted_leaves_the_bundle_alone(
-    tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    tiny_bundle: Bundle,
+    colours: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     before = (tiny_bundle.path / MANIFEST).read_bytes()
-    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), *arguments]) == EXIT_ERROR
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), *arguments]) == code
     assert message in capsys.readouterr().err
     assert (tiny_bundle.path / MANIFEST).read_bytes() == before
 
@@ -310,7 +319,7 @@ def test_the_threads_reach_the_engine_of_both_bundles(
 
 def test_threads_are_for_this_machine(tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--threads", "2", "--scheduler", "tcp://127.0.0.1:1"]
-    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), *arguments]) == EXIT_ERROR
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), *arguments]) == EXIT_USAGE
     assert "leave out --threads or --scheduler" in capsys.readouterr().err
 
 
@@ -353,7 +362,7 @@ def test_a_report_that_has_no_place_is_refused_before_anything_is_measured(
 ) -> None:
     report = tmp_path / "no" / "report.json"
     for option in ("--json", "--html"):
-        assert main(["eval", "never.opened", "--data", "never.listed", option, str(report)]) == EXIT_ERROR
+        assert main(["eval", "never.opened", "--data", "never.listed", option, str(report)]) == EXIT_USAGE
         assert f"{tmp_path / 'no'} is not a folder" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ def test_a_repository(tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_unknown_tool(tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(tiny_bundle.path), "--for", "tritn", "-o", str(tmp_path / "out")]) == EXIT_ERROR
+    assert main(["export", str(tiny_bundle.path), "--for", "tritn", "-o", str(tmp_path / "out")]) == EXIT_USAGE
     assert "did you mean triton?" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -92,7 +92,7 @@ def vocabulary() -> Vocabulary:
         ("no_such_parameter=1 stays", "no_such_parameter=1 stays"),
         ("/photos/labels=3/a.png cannot be read", "/photos/labels=3/a.png cannot be read"),
         ("rtsp://camera/?output=x&labels=y", "rtsp://camera/?output=x&labels=y"),
-        ("run vitedge.build(bundle, force=True) again", "run vitedge build BUNDLE --force again"),
+        ("run vitedge.build(bundle, overwrite=True) again", "run vitedge build BUNDLE --overwrite again"),
         ("vitedge.evaluate(bundle, data=DIR)", "vitedge eval BUNDLE --data DIR"),
         ("vitedge.doctor() shows more", "vitedge doctor shows more"),
         ("vitedge.nosuch(bundle)", "vitedge.nosuch(bundle)"),

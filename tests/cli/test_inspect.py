@@ -12,7 +12,7 @@ from bundles import file_records, rewrite_manifest
 from vitedge.audit import Audit, AuditedLayer
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.manifest import ConfidenceRecord
-from vitedge.cli import EXIT_ERROR, main
+from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 from vitedge.records import encode
 
 
@@ -133,5 +133,5 @@ def test_a_graph_of_somebody_else(
 
 def test_a_graph_has_no_signature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.xml").write_text("<net/>", encoding="utf-8")
-    assert main(["inspect", str(tmp_path / "model.xml"), "--trust", "keys"]) == EXIT_ERROR
+    assert main(["inspect", str(tmp_path / "model.xml"), "--trust", "keys"]) == EXIT_USAGE
     assert "--trust is for bundles" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, VERBS, build_parser, main
+from vitedge.cli import EXIT_INTERRUPTED, EXIT_USAGE, VERBS, build_parser, main
 from vitedge.cli import targets as some_verb
 from vitedge.errors import UsageError
 from vitedge.version import VERSION
@@ -88,7 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (UsageError("no such thing", expected="a thing", fix="make one"), EXIT_ERROR, "error: no such thing\n"),
+        (UsageError("no such thing", expected="a thing", fix="make one"), EXIT_USAGE, "error: no such thing\n"),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_filter_is_part_of_a_name_or_a_family(capsys: pytest.CaptureFixture[st
 
 
 def test_a_filter_that_matches_nothing_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "mobilevit_xl"]) == 1
+    assert main(["models", "mobilevit_xl"]) == 2
     assert "no model of the list matches 'mobilevit_xl'" in capsys.readouterr().err
 
 

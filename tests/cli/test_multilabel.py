@@ -13,7 +13,7 @@ import pytest
 from vitedge import cli
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import ThresholdsRecord
-from vitedge.cli import EXIT_ERROR, main
+from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 from vitedge.metrics import sigmoid
 from vitedge.runtime.load import load
 
@@ -153,7 +153,7 @@ def test_thresholds_are_fitted_and_written(
 
 def test_a_cluster_is_refused(bundle: Bundle, labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["eval", str(bundle.path), "--data", str(labelled), "--scheduler", "tcp://127.0.0.1:9"]
-    assert main(arguments) == EXIT_ERROR
+    assert main(arguments) == EXIT_USAGE
     assert "--scheduler sends no logits, which a multi-label model needs" in capsys.readouterr().err
 
 

@@ -136,7 +136,7 @@ def test_no_device_is_replaced_by_an_output(option: str, device: str, tiny_bundl
     verb = f"bench {tiny_bundle.path}" if option == "--html" else f"run {tiny_bundle.path} --source {photo}"
     before = os.lstat(device)
     done = vitedge(f"vitedge {verb} {option} {device}")
-    assert done.returncode == EXIT_ERROR
+    assert done.returncode == EXIT_USAGE
     assert f"error: {device} ".encode() in done.stdout + done.stderr  # of one pipe, as of /dev/stdout itself
     assert os.lstat(device) == before
 

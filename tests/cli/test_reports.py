@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
+from vitedge.cli import EXIT_USAGE, main
 
 LISTING = ("doctor", "targets", "models")
 """Verbs whose result is a text, or JSON in its place."""
@@ -54,10 +54,10 @@ def test_a_name_that_is_none_of_a_json_file_is_refused(
 def test_no_device_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     link = tmp_path / "link.json"
     link.symlink_to("/dev/null")
-    assert main(["targets", "--json", str(link)]) == EXIT_ERROR
+    assert main(["targets", "--json", str(link)]) == EXIT_USAGE
     assert "is a device or a FIFO" in capsys.readouterr().err
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["targets", "--json", str(tmp_path / "none" / "a.json")]) == EXIT_ERROR
+    assert main(["targets", "--json", str(tmp_path / "none" / "a.json")]) == EXIT_USAGE
     assert "mkdir -p" in capsys.readouterr().err

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from vitedge.cli.signals import SAME_SECONDS, Stop, stoppable
 from vitedge.cli.tally import NOTES_A_MINUTE, StateNotes, StatusLine, Tally
 from vitedge.prediction import ClassScore, Prediction, StageTimes
@@ -158,36 +158,41 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "code", "problem"),
     [
-        (("--source", "nowhere.mp4"), "there is no source nowhere.mp4"),
-        (("--source", "63"), "there is no camera 63"),
-        (("--source", "{clip}", "--jsonl", "{clip}"), "exists"),
-        (("--source", "{clip}", "--save", "{clip}"), "exists"),
-        (("--source", "{clip}", "--save", "{folder}/out.gif"), "cannot save a video"),
-        (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), "is not a folder"),
-        (("--source", "{clip}", "--max-frames", "0"), "max_frames is 0"),
-        (("--source", "{clip}", "--topk", "0"), "topk is 0"),
-        (("--source", "{clip}", "--max-age", "0"), "max_age_ms is 0"),
-        (("--source", "{clip}", "--threads", "0"), "threads is 0"),
-        (("--source", "a={clip}", "--source", "a={clip}"), "two sources have the name 'a'"),
-        (("--source", "a={clip}", "--source", "{clip}", "--show"), "a window shows one source"),
-        (("--source", "a={clip}", "--source", "{clip}", "--policy", "every"), "--policy every is for one source"),
-        (("--source", "a={clip}", "--source", "{clip}", "--save", "{clip}"), "is a file"),
+        (("--source", "nowhere.mp4"), EXIT_ERROR, "there is no source nowhere.mp4"),
+        (("--source", "63"), EXIT_ERROR, "there is no camera 63"),
+        (("--source", "{clip}", "--jsonl", "{clip}"), EXIT_USAGE, "exists"),
+        (("--source", "{clip}", "--save", "{clip}"), EXIT_USAGE, "exists"),
+        (("--source", "{clip}", "--save", "{folder}/out.gif"), EXIT_USAGE, "cannot save a video"),
+        (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), EXIT_USAGE, "is not a folder"),
+        (("--source", "{clip}", "--max-frames", "0"), EXIT_USAGE, "max_frames is 0"),
+        (("--source", "{clip}", "--topk", "0"), EXIT_USAGE, "topk is 0"),
+        (("--source", "{clip}", "--max-age", "0"), EXIT_USAGE, "max_age_ms is 0"),
+        (("--source", "{clip}", "--threads", "0"), EXIT_USAGE, "threads is 0"),
+        (("--source", "a={clip}", "--source", "a={clip}"), EXIT_USAGE, "two sources have the name 'a'"),
+        (("--source", "a={clip}", "--source", "{clip}", "--show"), EXIT_USAGE, "a window shows one source"),
+        (
+            ("--source", "a={clip}", "--source", "{clip}", "--policy", "every"),
+            EXIT_USAGE,
+            "--policy every is for one source",
+        ),
+        (("--source", "a={clip}", "--source", "{clip}", "--save", "{clip}"), EXIT_USAGE, "is a file"),
         (
             ("--source", "a={clip}", "--source", "{clip}", "--save", "{folder}/out.mp4"),
+            EXIT_USAGE,
             "out.mp4 is the name of one video",
         ),
     ],
 )
 def test_wrong_requests_are_one_error_and_write_nothing(
-    arguments: tuple[str, ...], problem: str, tiny_bundle: Bundle, clip: Path, tmp_path: Path, capsys
+    arguments: tuple[str, ...], code: int, problem: str, tiny_bundle: Bundle, clip: Path, tmp_path: Path, capsys
 ):
     contents = clip.read_bytes()
     filled = [each.format(clip=clip, folder=tmp_path) for each in arguments]
     from vitedge.cli import main
 
-    assert main(["run", str(tiny_bundle.path), *filled]) == EXIT_ERROR
+    assert main(["run", str(tiny_bundle.path), *filled]) == code
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ")

@@ -12,7 +12,7 @@ import pytest
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.signatures import SIGNATURES, trusted_keys
-from vitedge.cli import EXIT_ERROR, main
+from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 
@@ -69,7 +69,7 @@ class TestVerbs:
         self, verb: list[str], bundle: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         name, *options = verb
-        assert main([name, bundle, *options, "--require-signature"]) == EXIT_ERROR
+        assert main([name, bundle, *options, "--require-signature"]) == EXIT_USAGE
         assert "--require-signature needs the keys to trust" in capsys.readouterr().err
 
     def test_a_signed_bundle_gets_further(
@@ -107,7 +107,7 @@ def test_an_image_goes_through_a_signed_bundle(bundle: str, colour_frame, capsys
 def test_half_a_request_is_one_clear_error(
     arguments: list[str], bundle: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["sign", *arguments]) == EXIT_ERROR
+    assert main(["sign", *arguments]) == EXIT_USAGE
     assert "vitedge sign BUNDLE --key FILE, or vitedge sign --new-key FILE" in capsys.readouterr().err
     assert not Path("tiny.bundle", SIGNATURES).exists()
     assert not Path("other.pem").exists()
@@ -139,5 +139,5 @@ def test_without_a_terminal_an_encrypted_key_is_one_clear_error(
     bundle: str, encrypted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    assert main(["sign", bundle, "--key", encrypted]) == EXIT_ERROR
+    assert main(["sign", bundle, "--key", encrypted]) == EXIT_USAGE
     assert "no terminal to ask for its passphrase" in capsys.readouterr().err

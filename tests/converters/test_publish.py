@@ -18,7 +18,7 @@ import pytest
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.converters.openvino.backend import write_ir
-from vitedge.converters.publish import check_output, file_records, publish, staged
+from vitedge.converters.publish import BUNDLE_NAMES, check_output, file_records, publish, staged
 from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.errors import BundleSchemaError, ConversionError, UsageError
@@ -280,3 +280,35 @@ def test_other_threads_can_convert(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+class TestOverwrite:
+    def test_a_bundle_replaces_another_when_it_is_whole(self, tmp_path: Path, tiny_bundle: Bundle) -> None:
+        output = tmp_path / "old.bundle"
+        (output / "tensorrt").mkdir(parents=True)
+        (output / "manifest.json").write_text("damaged")
+        with staged(output, overwrite=True, names=BUNDLE_NAMES) as partial:
+            copy_of(tiny_bundle, partial)
+            assert (output / "manifest.json").read_text() == "damaged"
+            publish(partial, output, tiny_bundle.manifest, overwrite=True)
+        assert Bundle.open(output).manifest == tiny_bundle.manifest
+        assert names(tmp_path) == ["old.bundle"]
+
+    def test_a_failure_leaves_the_old_one(self, tmp_path: Path) -> None:
+        (tmp_path / "old.bundle").mkdir()
+        (tmp_path / "old.bundle" / "manifest.json").write_text("old")
+        with pytest.raises(ConversionError), staged(tmp_path / "old.bundle", overwrite=True, names=BUNDLE_NAMES):
+            raise ConversionError("no")
+        assert (tmp_path / "old.bundle" / "manifest.json").read_text() == "old"
+        assert names(tmp_path) == ["old.bundle"]
+
+    def test_files_of_others_are_not_lost(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(UsageError, match=r"would be lost: thesis\.tex"):
+            check_output(tmp_path, overwrite=True, names=BUNDLE_NAMES)
+
+    @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+    def test_only_a_folder_is_replaced(self, tmp_path: Path, make: Callable[[Path], None]) -> None:
+        make(tmp_path / "old.bundle")
+        with pytest.raises(UsageError, match="is no folder"):
+            check_output(tmp_path / "old.bundle", overwrite=True)

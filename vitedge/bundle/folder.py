@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vitedge.bundle.manifest import FileRecord
 from vitedge.bundle.signatures import SIGNATURES
+from vitedge.counts import counted
 from vitedge.errors import BundleIntegrityError
 from vitedge.files import is_partial
 from vitedge.safety.escape import shell
@@ -39,7 +40,9 @@ def check_listed(where: Path, files: Mapping[str, FileRecord]) -> None:
     """
     if len(files) > BUNDLE_FILES:
         raise BundleIntegrityError(
-            f"{where} lists {len(files)} files", expected=f"at most {BUNDLE_FILES}", fix="convert the model again"
+            f"{where} lists {counted(len(files), 'file')}",
+            expected=f"at most {BUNDLE_FILES}",
+            fix="convert the model again",
         )
     seen: dict[str, str] = {}
     for name in files:

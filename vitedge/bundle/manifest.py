@@ -67,7 +67,7 @@ class CalibrationRecord:
         skipped: names of files that could not be read.
         sha256: hash of the names and contents of the used images, in order.
         recipe: name of the quantizer and its settings.
-        float_layers: names of the layers that are in 16 bits, because int8 would lose too much there.
+        float_layers: names of the layers that are in 16 bits, because 8 bits would lose too much there.
         gap_db: SQNR of the logits with all layers in bfloat16, less the SQNR of the quantized graph; None where
             ``auto`` chose layers afterwards, and in bundles of older versions.
     """
@@ -355,7 +355,8 @@ class AutoRecord:
         int8 = f"; {chosen.int8_counts} int8 layers run in int8" if chosen.int8_counts else ""
         return (
             f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f}{bound} of {contract.max_drop:g} {contract.unit} on "
-            f"{counted(contract.images, 'image')}{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms{int8}"
+            f"{counted(contract.images, 'image')}{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms"
+            f"{int8}"
         )
 
 
@@ -541,8 +542,8 @@ def _check_activation(manifest: Manifest, where: str) -> None:
         )
     if thresholds is not None and (not model.is_multilabel or len(thresholds.thresholds) != model.num_classes):
         raise BundleSchemaError(
-            f"{where}.thresholds has {counted(len(thresholds.thresholds), 'threshold')} for {counted(model.num_classes, 'label')} with the "
-            f"activation {model.activation}",
+            f"{where}.thresholds has {counted(len(thresholds.thresholds), 'threshold')} for "
+            f"{counted(model.num_classes, 'label')} with the activation {model.activation}",
             expected="one for each label of a model with the activation sigmoid, or null",
             fix=CONVERT_AGAIN,
         )

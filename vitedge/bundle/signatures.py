@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from vitedge.counts import counted
 from vitedge.errors import BundleSchemaError, BundleSignatureError, UsageError
 from vitedge.extras import require
 from vitedge.records import decode
@@ -203,7 +204,7 @@ def read_signatures(folder: Path) -> tuple[Signature, ...]:
     except (OSError, ValueError, BundleSchemaError) as error:
         raise _damaged(path, error) from error
     if found.version != VERSION or len(found.signatures) > BUNDLE_SIGNATURES:
-        raise _damaged(path, f"version {found.version} with {len(found.signatures)} signatures")
+        raise _damaged(path, f"version {found.version} with {counted(len(found.signatures), 'signature')}")
     return found.signatures
 
 

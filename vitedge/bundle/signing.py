@@ -19,9 +19,10 @@ from vitedge.bundle.signatures import (
     key_id,
     read_signatures,
 )
+from vitedge.counts import counted
 from vitedge.errors import BundleError, BundleIntegrityError, UsageError
 from vitedge.extras import require
-from vitedge.files import check_report_path, write_report
+from vitedge.files import check_report_path, unwritable, write_report
 from vitedge.records import encode
 from vitedge.safety import escape
 from vitedge.safety.files import read_bytes
@@ -48,6 +49,7 @@ def new_key(path: str | Path) -> PublicKey:
 
     Raises:
         UsageError: one of the files exists or cannot be written.
+        OutputError: the disk is full.
         MissingExtraError: the cryptography package is not installed.
     """
     private_file, public_file = Path(path), public_path(Path(path))
@@ -72,13 +74,13 @@ def _create(path: Path, content: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}", expected="a place for a key") from error
+        raise unwritable(path, error, expected="a place for a key") from error
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise UsageError(f"{path} cannot be written: {error}", expected="a place for a key") from error
+        raise unwritable(path, error, expected="a place for a key") from error
 
 
 def is_encrypted(key: Key) -> bool:
@@ -108,6 +110,7 @@ def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None
         BundleError: the bundle cannot be read, or a file of it was altered.
         BundleSignatureError: existing signatures of the bundle cannot be read.
         UsageError: the key is no private key, the passphrase is wrong, or the bundle cannot be written.
+        OutputError: the disk is full.
         MissingExtraError: the cryptography package is not installed.
     """
     private = _private_key(key, passphrase)
@@ -117,7 +120,7 @@ def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None
     others = tuple(each for each in read_signatures(opened.path) if each.key != public.id)
     if len(others) >= BUNDLE_SIGNATURES:
         raise UsageError(
-            f"{opened.path} has {len(others)} signatures, the most that a bundle may have",
+            f"{opened.path} has {counted(len(others), 'signature')}, the most that a bundle may have",
             fix=f"remove {opened.path / SIGNATURES}, and sign with the keys that are still trusted",
         )
     signature = Signature(public.id, base64.b64encode(private.sign(manifest)).decode("ascii"))

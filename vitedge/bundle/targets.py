@@ -6,11 +6,14 @@ Memory and DLA cores come from NVIDIA's module data sheets. The JetPack table fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from vitedge.errors import UsageError, did_you_mean
 
 Precision = Literal["fp32", "fp16", "int8", "fp8"]
+PrecisionChoice: TypeAlias = Precision | Literal["auto"]
+TargetName = Literal["cpu", "jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin", "jetson-thor", "nvidia-gpu", "rtx"]
+"""The targets that vitedge converts for, for type checkers and editors."""
 TensorrtModule = Literal["tensorrt", "tensorrt_rtx"]
 
 MINIMUM_TENSORRT = (10, 3)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vitedge.cli import output
 from vitedge.cli.flags import Vocabulary
-from vitedge.errors import VitedgeError, did_you_mean
+from vitedge.cli.verbosity import add_verbosity_flags, timed, verbosity
+from vitedge.errors import UsageError, VitedgeError, did_you_mean
 from vitedge.runtime.system.owned import join_daemons
 from vitedge.safety.escape import terminal
+from vitedge.safety.redact import redact_exception
 from vitedge.version import VERSION
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ VERBS: tuple[str, ...] = (
     "targets",
     "models",
     "demo",
+    "completion",
 )
 
 EXIT_ERROR = 1
@@ -116,9 +119,12 @@ def build_parser() -> tuple[argparse.ArgumentParser, Vocabulary]:
     """Build the parser of the whole command line, and the vocabulary of its flags."""
     parser = Parser(prog="vitedge", description="Vision Transformers on edge devices.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"vitedge {VERSION}")
+    add_verbosity_flags(parser, default=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for verb in VERBS:
         importlib.import_module(f"vitedge.cli.{verb}").add_parser(verbs)
+    for each in verbs.choices.values():
+        add_verbosity_flags(each, default=argparse.SUPPRESS)
     vocabulary = Vocabulary(verbs.choices)
     about = verbs.add_parser("help", help="print this, or the help of a verb", description="Print the help of a verb.")
     about.add_argument("about", nargs="?", choices=VERBS, metavar="VERB", help=", ".join(VERBS))
@@ -157,20 +163,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
-    vocabulary, verb = Vocabulary({}), ""
+    vocabulary = Vocabulary({})
     try:
         parser, vocabulary = build_parser()
         namespace, rest = parser.parse_known_args(arguments)
-        verb = namespace.verb or ""
         if rest:
             namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        exit_code: int = namespace.run(namespace)
+        with verbosity(namespace):
+            return _run(namespace, vocabulary)
     except VitedgeError as error:
-        output.note(f"error: {vocabulary.translate(str(error), verb)}\n")
-        return EXIT_ERROR
+        return _explain(error, vocabulary)
     except KeyboardInterrupt:
         output.note("interrupted; nothing half-written was left\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_ERROR
+
+
+def _run(namespace: argparse.Namespace, vocabulary: Vocabulary) -> int:
+    try:
+        with timed(namespace):
+            exit_code: int = namespace.run(namespace)
+    except VitedgeError as error:
+        if namespace.verbose:
+            output.note(redact_exception(error))
+        return _explain(error, vocabulary, namespace.verb or "")
     return exit_code
+
+
+def _explain(error: VitedgeError, vocabulary: Vocabulary, verb: str = "") -> int:
+    output.note(f"error: {vocabulary.translate(str(error), verb)}\n")
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR

@@ -12,7 +12,6 @@ from vitedge.cli import output
 from vitedge.cli.flags import call
 from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
 from vitedge.files import write_report
-from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
 
 DESCRIPTION = "Measure latency, from a camera frame to its labels, on this machine."
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vitedge.runtime.bench.measure import bench
     from vitedge.runtime.bench.text import to_json, to_text
 
-    report = call(bench, arguments, progress=Terminal())
+    report = call(bench, arguments)
     if arguments.json:
         write_json(arguments.json, to_json(report))
     if arguments.html:

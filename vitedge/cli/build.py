@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from vitedge.cli import output
 from vitedge.cli.flags import call
 from vitedge.cli.trust import add_trust_options, trusted
-from vitedge.progress import Terminal
 from vitedge.safety.escape import terminal_lines
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ where it was not done before. What is there stays until the new engine is whole.
 examples:
   vitedge build deit.bundle
   vitedge build deit.bundle --workspace-mb 256
-  vitedge build deit.bundle --force
+  vitedge build deit.bundle --overwrite
 """
 
 
@@ -44,7 +43,7 @@ def add_parser(verbs: Any) -> None:
         metavar="N",
         help="most scratch memory of a layer; by default a quarter of what is available, up to 1024",
     )
-    parser.add_argument("--force", action="store_true", help="build even if there is an engine for this device")
+    parser.add_argument("--overwrite", action="store_true", help="build again, and replace the engine for this device")
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Build, and describe the engine."""
     from vitedge.runtime.engines.tensorrt.build.build import build
 
-    record = call(build, arguments, trust=trusted(arguments), progress=Terminal())
+    record = call(build, arguments, trust=trusted(arguments))
     output.tell(terminal_lines([str(arguments.bundle), *(f"  {line}" for line in record_lines(record))]))
     return 0
 

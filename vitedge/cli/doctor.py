@@ -61,7 +61,7 @@ def as_text(diagnosis: Diagnosis) -> str:
 
 
 def _section(title: str, rows: list[tuple[str, str]]) -> list[str]:
-    return [title, *(f"  {name:<14} {text}" for name, text in rows), ""]
+    return [title, *(f"  {name:<16} {text}" for name, text in rows), ""]
 
 
 def _about(diagnosis: Diagnosis) -> list[tuple[str, str]]:
@@ -124,14 +124,14 @@ def _nvidia_lines(nvidia: Nvidia) -> list[tuple[str, str]]:
         ("GPU", nvidia.gpu or UNAVAILABLE),
         ("driver", f"for CUDA {nvidia.driver}" if nvidia.driver else UNAVAILABLE),
         ("Jetson Linux", nvidia.l4t or "this is no Jetson"),
-        *(("lacking", problem) for problem in nvidia.problems),
+        *(("problem", problem) for problem in nvidia.problems),
     ]
 
 
 def _camera_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     cameras = [(each.path, _camera_text(each)) for each in diagnosis.cameras]
     opencv = diagnosis.opencv
-    built = "this OpenCV was built without" if opencv.gui == "NONE" else f"OpenCV with {opencv.gui}"
+    built = "none: this OpenCV was built without them" if opencv.gui == "NONE" else f"OpenCV with {opencv.gui}"
     return [
         ("PyAV", _pyav_text(diagnosis.pyav)),
         ("GStreamer", diagnosis.gstreamer or f"not installed, for csi:// and gst: {INSTALL}"),

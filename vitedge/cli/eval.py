@@ -12,7 +12,6 @@ from vitedge.cli.flags import call
 from vitedge.cli.inspect import format_confidence, format_thresholds
 from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
 from vitedge.files import write_report
-from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import ENGINES
 from vitedge.safety import escape
 
@@ -128,7 +127,7 @@ def _evaluated(arguments: argparse.Namespace, images: ImageDataset, resume: Path
     from vitedge.verbs.evaluate import evaluate
 
     try:
-        return call(evaluate, arguments, data=images, limit=None, resume=resume, progress=Terminal())
+        return call(evaluate, arguments, data=images, limit=None, resume=resume)
     except KeyboardInterrupt:
         if resume is not None and resume.exists():
             output.note(

@@ -34,6 +34,9 @@ def add_parser(verbs: Any) -> None:
         "--for", required=True, dest="tool", metavar="TOOL", help="device, deepstream, triton or optimum"
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="default: BUNDLE-TOOL")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the folder of an earlier export; it must hold nothing else"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -89,8 +89,8 @@ def call(function: Callable[..., Result], arguments: argparse.Namespace, **other
 class Vocabulary:
     """Translates the text of an error from the parameters of functions to the flags of verbs.
 
-    The library writes ``calib=IMAGES``, ``precision='fp16'`` and ``vitedge.build(bundle, force=True)``; whoever typed
-    a command reads ``--calib IMAGES``, ``--precision fp16`` and ``vitedge build BUNDLE --force``.
+    The library writes ``calib=IMAGES``, ``precision='fp16'`` and ``vitedge.build(bundle, overwrite=True)``; whoever
+    typed a command reads ``--calib IMAGES``, ``--precision fp16`` and ``vitedge build BUNDLE --overwrite``.
 
     Args:
         parsers: by verb.

@@ -7,14 +7,18 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
-from vitedge.errors import UsageError
+from vitedge.errors import OutputError
 from vitedge.safety.redact import RedactingFilter, redact, redact_exception
+from vitedge.terminal_style import mark
 
 _lost: list[OSError] = []
 _closed: set[int] = set()
 """Descriptors that were closed when the process started."""
+_quiet = False
 
 
 def prepare() -> None:
@@ -68,14 +72,14 @@ def write(text: str) -> None:
     """Write a result to standard output, all of it.
 
     Raises:
-        UsageError: the stream cannot be written.
+        OutputError: the stream cannot be written.
         BrokenPipeError: the reader has gone.
     """
     error = _attempt(sys.stdout, text)
     if isinstance(error, BrokenPipeError):
         raise error
     if error is not None:
-        raise UsageError(
+        raise OutputError(
             f"standard output cannot be written: {error.strerror}", fix="free some space, or send it elsewhere"
         ) from error
 
@@ -84,7 +88,7 @@ def tell(text: str) -> None:
     """Write to standard output what was done, where the result itself is a file; a caller who closed it wants no text.
 
     Raises:
-        UsageError: the stream cannot be written.
+        OutputError: the stream cannot be written.
         BrokenPipeError: the reader has gone.
     """
     if 1 not in _closed:
@@ -93,7 +97,24 @@ def tell(text: str) -> None:
 
 def note(text: str) -> None:
     """Write to standard error, without secrets. Text that cannot be written is lost, and ``finish`` returns False."""
-    _attempt(sys.stderr, redact(text))
+    _attempt(sys.stderr, mark(redact(text), sys.stderr))
+
+
+def inform(text: str) -> None:
+    """Write to standard error what is neither a result nor an error; ``--quiet`` leaves it out."""
+    if not _quiet:
+        note(text)
+
+
+@contextmanager
+def quieted(quiet: bool) -> Iterator[None]:
+    """Have ``inform`` write nothing inside."""
+    global _quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def finish() -> bool:

@@ -50,7 +50,7 @@ def check_report_paths(*paths: Path | None) -> None:
     """Refuse a path that no report can be written to, before the work begins.
 
     Raises:
-        UsageError: as of ``check_report_path``.
+        UsageError, OutputError: as of ``check_report_path``.
     """
     for path in paths:
         if path is not None and path != STANDARD_OUTPUT:
@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON to standard output or to a file.
 
     Raises:
-        UsageError: it cannot be written.
+        OutputError: it cannot be written.
         BrokenPipeError: the reader of standard output has gone.
     """
     text = escape.json(value, indent=1) + "\n"
@@ -80,7 +80,7 @@ def write_result(path: Path | None, value: Callable[[], Any], text: Callable[[],
         text: makes the text for standard output.
 
     Raises:
-        UsageError: it cannot be written.
+        OutputError: it cannot be written.
         BrokenPipeError: the reader of standard output has gone.
     """
     if path is None:

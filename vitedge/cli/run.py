@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from vitedge.cli import EXIT_ERROR, output
 from vitedge.cli.signals import Stop, stoppable
 from vitedge.cli.trust import add_trust_options, trusted
-from vitedge.errors import EngineError, UsageError
-from vitedge.progress import Progress, Silent, Terminal
+from vitedge.errors import EngineError, UsageError, VitedgeError
+from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.open import ENGINES
+from vitedge.terminal_style import is_live
 
 if TYPE_CHECKING:
     from vitedge.bundle.signatures import Trust
@@ -78,6 +79,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON per prediction; - for standard output")
     parser.add_argument(
         "--save", metavar="VIDEO", help="write the annotated frames as a video; a folder for several sources"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the files of --jsonl and --save when the first frame comes"
     )
     parser.add_argument("--show", action="store_true", help="show them in a window; q or Esc ends")
     parser.add_argument("--policy", choices=("latest", "every"), help="which frames to classify")
@@ -180,11 +184,12 @@ def _stop(opening: Future[Stream | Streams]) -> None:
 
 def _progress(arguments: argparse.Namespace) -> Progress:
     """Tell on standard error how loading goes, unless the lines of JSON appear on the same terminal."""
-    return Silent() if arguments.jsonl == "-" and sys.stdout.isatty() else Terminal()
+    return Silent() if arguments.jsonl == "-" and sys.stdout.isatty() else arguments.progress
 
 
 def _has_status_line(arguments: argparse.Namespace) -> bool:
-    return sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty())
+    beside_lines = arguments.jsonl == "-" and sys.stdout.isatty()
+    return is_live(sys.stderr) and not beside_lines and not arguments.quiet
 
 
 def _check_several(arguments: argparse.Namespace) -> None:
@@ -202,13 +207,13 @@ def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | Non
     from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS
 
     if arguments.jsonl not in (None, "-"):
-        check_new_file(arguments.jsonl)
+        check_new_file(arguments.jsonl, overwrite=arguments.overwrite)
     if arguments.save is None:
         return
     if named is None:
-        check_new_file(arguments.save)
+        check_new_file(arguments.save, overwrite=arguments.overwrite)
         return
-    check_new_folder(arguments.save)
+    check_new_folder(arguments.save, overwrite=arguments.overwrite)
     if Path(arguments.save).suffix.lower() in VIDEO_FORMATS:
         raise UsageError(
             f"{Path(arguments.save).name} is the name of one video, and there are named sources",
@@ -236,8 +241,11 @@ def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop
     except BrokenPipeError:
         output.abandon(sys.stdout)
         exit_code = EXIT_ERROR
-    finally:
-        output.note(_summary(tally, stream))
+    except VitedgeError:
+        if tally.count:  # else the error says all there is to say
+            output.inform(_summary(tally, stream))
+        raise
+    output.inform(_summary(tally, stream))
     return exit_code
 
 
@@ -255,23 +263,24 @@ def _outputs(arguments: argparse.Namespace, stream: Stream | Streams) -> list[Ou
 
     outputs: list[Output] = []
     if arguments.jsonl is not None:
-        outputs.append(JsonLines(sys.stdout if arguments.jsonl == "-" else arguments.jsonl))
+        lines = sys.stdout if arguments.jsonl == "-" else arguments.jsonl
+        outputs.append(JsonLines(lines, overwrite=arguments.overwrite))
     if arguments.save is not None:
-        outputs.append(_video(arguments.save, stream))
+        outputs.append(_video(arguments, stream))
     if arguments.show:
         outputs.append(Window())
     return outputs
 
 
-def _video(path: str, stream: Stream | Streams) -> Output:
+def _video(arguments: argparse.Namespace, stream: Stream | Streams) -> Output:
     from vitedge.runtime.outputs import AnnotatedVideo, AnnotatedVideos
     from vitedge.runtime.sources.images.files import ImageFiles
     from vitedge.runtime.stream.cameras.streams import Streams
 
     if isinstance(stream, Streams):
-        return AnnotatedVideos(path)
+        return AnnotatedVideos(arguments.save, overwrite=arguments.overwrite)
     fps = SLIDE_FPS if isinstance(stream.source, ImageFiles) else stream.source.fps
-    return AnnotatedVideo(path, fps=fps, realtime=stream.policy == "latest")
+    return AnnotatedVideo(arguments.save, fps=fps, realtime=stream.policy == "latest", overwrite=arguments.overwrite)
 
 
 @contextmanager

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.cli import output
+from vitedge.counts import counted
 from vitedge.prediction import AgeBasis, Prediction
+from vitedge.progress_bars import CLEAR_LINE
 from vitedge.runtime.outputs.overlay import RateMeter
 from vitedge.runtime.stream.states import StateChange, StreamState
 from vitedge.runtime.stream.stats import DropCause, StreamStats
@@ -24,7 +26,6 @@ REMEMBERED = 100_000
 LABELS_SHOWN = 5
 DROPS: dict[DropCause, str] = {"too_old": "too old", "at_end": "at the end"}
 NOTES_A_MINUTE = 10
-CLEAR_LINE = "\r\033[K"
 
 
 class StatusLine:
@@ -88,7 +89,7 @@ class StateNotes:
         text = self._text(change, self._told.get(source))
         if text and self._is_due(source):
             self._told[source] = change.state
-            output.note(f"{self._begin}{terminal(f'{source}: {text}')}\n")
+            output.inform(f"{self._begin}{terminal(f'{source}: {text}')}\n")
 
     @staticmethod
     def _text(change: StateChange, told: StreamState | None) -> str:
@@ -125,6 +126,11 @@ class Tally:
         self._dropped = self._abstained = 0
         self._first = self._last = 0.0
 
+    @property
+    def count(self) -> int:
+        """Number of predictions."""
+        return self._counts.total()
+
     def write(self, prediction: Prediction) -> None:
         """Count the prediction."""
         self._last = time.monotonic()
@@ -160,13 +166,13 @@ class Tally:
         return terminal_lines([*lines, *(f"note: {notice}" for notice in notices)])
 
     def _lines(self) -> Iterator[str]:
-        frames = self._counts.total()
+        frames = self.count
         if frames == 0:
             yield "no predictions"
             return
         elapsed = self._last - self._first
         rate = f", {(frames - 1) / elapsed:.1f} fps" if elapsed > 0 else ""
-        yield f"{_count(frames, 'prediction')}{rate}, {self._dropped} frames dropped"
+        yield f"{counted(frames, 'prediction')}{rate}, {counted(self._dropped, 'frame')} dropped"
         columns = np.array(self._times).T
         for name, values in zip(("age", "preprocess", "infer", "postprocess"), columns, strict=True):
             yield f"  {name:<12} {_percentiles(values)}"
@@ -180,13 +186,13 @@ class Tally:
         ages = self._ages.get(name)
         age = f", age {_percentiles(np.array(ages))}" if ages else ""
         rest = "".join(f", {text}" for text in (*_drops(stats), *_connection(stats)))
-        return f"  {name:<12} {_count(stats.predicted, 'prediction')}{age}{rest}"
+        return f"  {name:<12} {counted(stats.predicted, 'prediction')}{age}{rest}"
 
 
 def _stats_lines(stats: StreamStats) -> Iterator[str]:
     drops, connection = _drops(stats), _connection(stats)
     if drops:
-        yield f"  {'dropped':<12} of {_count(stats.captured, 'frame')}: {', '.join(drops)}"
+        yield f"  {'dropped':<12} of {counted(stats.captured, 'frame')}: {', '.join(drops)}"
     if connection:
         yield f"  {'source':<12} {', '.join(connection)}"
 
@@ -204,11 +210,7 @@ def _connection(stats: StreamStats) -> list[str]:
         "late frame": stats.late,
         "hanging thread": stats.left_behind,
     }
-    return [_count(count, name) for name, count in counts.items() if count]
-
-
-def _count(count: int, name: str) -> str:
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+    return [counted(count, name) for name, count in counts.items() if count]
 
 
 def _percentiles(values: NDArray[np.float64]) -> str:

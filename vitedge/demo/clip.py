@@ -54,7 +54,7 @@ def write_clip(path: Path, digits: Digits, progress: Progress) -> tuple[str, ...
         The truth of each frame, in order.
 
     Raises:
-        VitedgeError: it cannot be written.
+        OutputError: it cannot be written.
     """
     frames = progress.track(clip_frames(digits), total=frames_in(digits), unit="frames")
     write_video(path, frames)
@@ -65,7 +65,7 @@ def write_video(path: Path, pictures: Iterable[NDArray[np.uint8]]) -> None:
     """Write ``H×W×3`` uint8 BGR pictures of one size, with even sides, as a video.
 
     Raises:
-        VitedgeError: it cannot be written.
+        OutputError: it cannot be written.
     """
     with ExitStack() as stack:
         writer: VideoWriter | None = None

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitedge.demo.digits import LABELS, Digits
 from vitedge.demo.scenes import random_scene, render
-from vitedge.errors import VitedgeError
+from vitedge.errors import OutputError
 from vitedge.progress import Progress
 
 HEIGHT = 240
@@ -22,7 +22,7 @@ def write_photos(folder: Path, digits: Digits, *, seed: int, progress: Progress)
     """Write every digit as a 320×240 JPEG in a random scene, named by its position among ``digits``.
 
     Raises:
-        VitedgeError: an image cannot be written.
+        OutputError: an image cannot be written.
     """
     random = np.random.default_rng(seed)
     for label in LABELS:
@@ -34,7 +34,7 @@ def write_photos(folder: Path, digits: Digits, *, seed: int, progress: Progress)
         try:
             Image.fromarray(photo[..., ::-1]).save(path, quality=QUALITY)
         except OSError as error:
-            raise VitedgeError(
+            raise OutputError(
                 f"{path} cannot be written: {error.strerror}",
                 expected="room for about 10 MB",
                 fix="free some disk space",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.counts import counted
 from vitedge.report.page import glossary, page, table, term, verdict
 from vitedge.report.plot import (
     BOTTOM,
@@ -92,8 +93,8 @@ def _rows(number: int, measurement: Measurement) -> Iterator[tuple[str, ...]]:
 
 def _ratio_text(ratio: Ratio) -> str:
     return (
-        f"Its p50 is <strong>{ratio.p50:.3f}</strong> times the other's ({100 * ratio.confidence:.1f} % interval "
-        f"{ratio.low:.3f} to {ratio.high:.3f}, from {len(ratio.rounds)} rounds in which the two took turns)."
+        f"Its p50 is <strong>{ratio.p50:.3f}</strong> times the other's ({ratio.stated_confidence:.3g} % interval "
+        f"{ratio.low:.3f} to {ratio.high:.3f}, from {counted(len(ratio.rounds), 'round')} in which the two took turns)."
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vitedge.calib.data.dataset import ImageDataset, Pixels
 from vitedge.calib.evaluation.accuracy import Comparison, Flip
 from vitedge.calib.evaluation.multilabel import LabelComparison, LabelFlip
+from vitedge.counts import counted
 from vitedge.extras import require
 from vitedge.prediction import ClassScore
 from vitedge.report import sensitivity as sensitivity_report
@@ -89,7 +90,7 @@ def to_html(report: EvaluationReport, sheet: Sequence[Thumbnail] = ()) -> str:
 
 def _heading(report: EvaluationReport) -> str:
     lines = [_subject(0, report.ours), *([] if report.theirs is None else [_subject(1, report.theirs)])]
-    return f"<p>{len(report.ours.predictions)} images; 95 % intervals in brackets.</p>" + "\n".join(lines)
+    return f"<p>{counted(len(report.ours.predictions), 'image')}; 95 % intervals in brackets.</p>" + "\n".join(lines)
 
 
 def _subject(number: int, subject: EvaluatedBundle) -> str:

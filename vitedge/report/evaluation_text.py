@@ -17,6 +17,7 @@ from vitedge.calib.evaluation.accuracy import (
 from vitedge.calib.evaluation.multilabel import LabelComparison, LabelEvaluation, LabelFlip
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.result import Sensitivity
+from vitedge.counts import counted
 from vitedge.metrics import Interval
 from vitedge.prediction import ClassScore
 from vitedge.records import encode
@@ -174,7 +175,7 @@ def _pair(interval: Interval) -> list[float]:
 
 def _lines(report: EvaluationReport) -> Iterator[str]:
     subjects = [report.ours, *([report.theirs] if report.theirs else [])]
-    yield f"{len(report.ours.predictions)} images of {report.data}; 95 % intervals in brackets"
+    yield f"{counted(len(report.ours.predictions), 'image')} of {report.data}; 95 % intervals in brackets"
     skipped = report.ours.predictions.skipped
     if skipped:
         more = f" and {len(skipped) - NAMES_SHOWN} more" if len(skipped) > NAMES_SHOWN else ""
@@ -196,12 +197,12 @@ def label_lines(evaluation: LabelEvaluation) -> Iterator[str]:
     """Describe the labels of a multi-label model, the one with the lowest F1 first, at most 20."""
     known = sorted(evaluation.known_labels, key=lambda each: each.f1 or 0.0)
     width = max(len(each.label) for each in known[:LABELS_SHOWN])
-    yield f"{len(known)} of {len(evaluation.labels)} labels occur, the lowest F1 first:"
+    yield f"{len(known)} of {counted(len(evaluation.labels), 'label')} occur, the lowest F1 first:"
     for label in known[:LABELS_SHOWN]:
         yield (
             f"  {label.label:<{width}}  F1 {_percent(label.f1)}  precision {_percent(label.precision)}  "
             f"recall {_percent(label.recall)}  average precision {_percent(label.average_precision)}  "
-            f"from a score of {label.threshold:.3f}  {label.images} images"
+            f"from a score of {label.threshold:.3f}  {counted(label.images, 'image')}"
         )
     if len(known) > LABELS_SHOWN:
         yield f"  and {len(known) - LABELS_SHOWN} more; the JSON report lists all"
@@ -223,7 +224,11 @@ def accuracy_text(evaluation: Evaluation | LabelEvaluation | None) -> str:
             f"mAP {evaluation.mean_average_precision:.2f} %  micro F1 {_percent(evaluation.micro_f1)}  "
             f"macro F1 {evaluation.macro_f1:.2f} %  exact match {share_text(evaluation.exact_proportion)}"
         )
-    clamped = f" (there are {evaluation.k} classes)" if len(evaluation.predictions.labels) <= evaluation.k else ""
+    clamped = (
+        f" (there are {counted(evaluation.k, 'class', 'classes')})"
+        if len(evaluation.predictions.labels) <= evaluation.k
+        else ""
+    )
     return (
         f"top-1 {share_text(evaluation.top1_proportion)}  "
         f"top-{evaluation.k} {share_text(evaluation.topk_proportion)}{clamped}  "
@@ -251,7 +256,7 @@ def _comparison_lines(report: EvaluationReport, comparison: Comparison | LabelCo
     yield f"KL divergence of the softmax: mean {comparison.kl_mean:.3g}, p99 {comparison.kl_p99:.3g} nats"
     if not comparison.flips:
         return
-    yield f"{len(comparison.flips)} images are classified otherwise:"
+    yield f"{counted(len(comparison.flips), 'image is classified otherwise', 'images are classified otherwise')}:"
     for flip in comparison.flips[:FLIPS_SHOWN]:
         ours, theirs = flip.ours, flip.theirs
         yield f"  {flip.file.name}: {ours.label} {ours.score:.2f}, against {theirs.label} {theirs.score:.2f}"
@@ -268,7 +273,7 @@ def _label_comparison_lines(comparison: LabelComparison) -> Iterator[str]:
         return
     most = [f"{label} {count}" for label, count in list(comparison.label_flips.items())[:FLIPS_SHOWN]]
     yield f"flips by label: {', '.join(most)}"
-    yield f"{len(comparison.flips)} images get other labels:"
+    yield f"{counted(len(comparison.flips), 'image gets other labels', 'images get other labels')}:"
     for flip in comparison.flips[:FLIPS_SHOWN]:
         yield f"  {flip.file.name}: {labels_text(flip.ours)}, against {labels_text(flip.theirs)}"
     if len(comparison.flips) > FLIPS_SHOWN:

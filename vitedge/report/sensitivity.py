@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitedge.calib.sensitivity.result import Effect, LayerSensitivity, Sensitivity
+from vitedge.counts import counted
 from vitedge.metrics import SQNR_CAP_DB
 from vitedge.records import encode
 from vitedge.report.page import table, term
@@ -43,7 +44,7 @@ def to_json(sensitivity: Sensitivity) -> dict[str, Any]:
 
 def lines(sensitivity: Sensitivity) -> Iterator[str]:
     """Render the table for a terminal, worst first."""
-    yield f"layers on {sensitivity.images} images, logits against fp32: {_summary(sensitivity)}"
+    yield f"layers on {counted(sensitivity.images, 'image')}, logits against fp32: {_summary(sensitivity)}"
     worst = sensitivity.worst_first()
     numbers = _numbers(sensitivity)
     rows = [HEADINGS, *(_cells(layer, numbers) for layer in worst[:SHOWN_LAYERS])]
@@ -54,7 +55,7 @@ def lines(sensitivity: Sensitivity) -> Iterator[str]:
         )
     if len(worst) > SHOWN_LAYERS:
         hidden = len(worst) - SHOWN_LAYERS
-        yield f"and {hidden} layers that cost less; the JSON report lists all, the HTML report shows them"
+        yield f"and {counted(hidden, 'layer')} that cost less; the JSON report lists all, the HTML report shows them"
 
 
 def section(sensitivity: Sensitivity) -> str:
@@ -63,8 +64,8 @@ def section(sensitivity: Sensitivity) -> str:
     rows = (tuple(map(html, _cells(layer, numbers))) for layer in sensitivity.worst_first())
     whole = sensitivity.whole.sqnr_db
     return (
-        f"<h2>Layers in int8</h2><p>{html(_costliest(sensitivity))} On {sensitivity.images} images, logits against "
-        f"fp32: {html(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
+        f"<h2>Layers in int8</h2><p>{html(_costliest(sensitivity))} On {counted(sensitivity.images, 'image')}, logits "
+        f"against fp32: {html(_summary(sensitivity))}. Layers are numbered in the order of the graph.</p>"
         f"<h2>Only this layer in int8</h2><p>{term('SQNR')} of the logits: layers that lie low cost most, layers on "
         "the upper edge next to nothing.</p>"
         f"{_plot(sensitivity.layers, lambda each: each.only.sqnr_db, base=None)}"
@@ -90,13 +91,13 @@ def _costliest(sensitivity: Sensitivity) -> str:
     names = ", ".join(layer.name for layer in worst[: min(count, NAMED_LAYERS)])
     more = f" and {count - NAMED_LAYERS} more" if count > NAMED_LAYERS else ""
     verb = "makes" if count == 1 else "make"
-    return f"{count} of {len(worst)} layers {verb} half of the noise: {names}{more}."
+    return f"{count} of {counted(len(worst), 'layer')} {verb} half of the noise: {names}{more}."
 
 
 def _summary(sensitivity: Sensitivity) -> str:
     whole = sensitivity.whole
     return (
-        f"with all {len(sensitivity.layers)} layers in int8 {_decibels(whole.sqnr_db)} dB, "
+        f"with all {counted(len(sensitivity.layers), 'layer')} in int8 {_decibels(whole.sqnr_db)} dB, "
         f"{whole.flips} flip{'' if whole.flips == 1 else 's'}, KL {whole.kl:.2g}"
     )
 

@@ -39,9 +39,11 @@ from vitedge.calib.evaluation.score_calibration import (
     check_image_count,
     write_confidence,
 )
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Progress, Silent, reporting
 from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport
+from vitedge.runtime.engines.open import EngineName
 from vitedge.runtime.load import load
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def evaluate(
     layers: bool = False,
     fit_confidence: bool = False,
     abstain_error: float | None = None,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     threads: int | None = None,
     scheduler: str | None = None,
     resume: str | Path | None = None,
@@ -158,7 +160,7 @@ def measure(
         check_same_labels(model.labels, against[1].labels)
     for notice in images.notices:
         progress.step(f"note: {notice}")
-    progress.step(f"classifying {len(images)} images of {images.path}")
+    progress.step(f"classifying {counted(len(images), 'image')} of {images.path}")
     predictions = predict([each for _, each in named], images, progress)
     evaluated = [
         EvaluatedBundle(name, each, _scored(each, images) if labelled else None)
@@ -252,7 +254,7 @@ def _sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, progress
 def _predict_remotely(
     scheduler: str,
     bundles: Sequence[Bundle],
-    engine: str | None,
+    engine: EngineName | None,
     resume_log: ResumeLog | None,
     models: Sequence[ModelInfo],
     images: ImageDataset,

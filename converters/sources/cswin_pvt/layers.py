@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from vitedge.converters.sources.cswin_pvt.variants import Variant
+from vitedge.counts import counted
 from vitedge.errors import UsageError
 
 
@@ -28,7 +29,9 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, variant: Variant, num_classes: int, input_size: tuple[int, int]) -> None:
         if num_classes < 1:
-            raise UsageError(f"{variant.name} was asked for {num_classes} classes", expected="at least 1")
+            raise UsageError(
+                f"{variant.name} was asked for {counted(num_classes, 'class', 'classes')}", expected="at least 1"
+            )
         super().__init__()
         self.name = variant.name
         self.num_classes = num_classes

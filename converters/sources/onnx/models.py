@@ -33,6 +33,7 @@ from vitedge.converters.sources.onnx.inner_normalization import without_inner_no
 from vitedge.converters.sources.onnx.neighbours import Neighbours, read_neighbours
 from vitedge.converters.sources.onnx.worker import CONTRACT, GRAPH, IMAGE, MIN_OPSET, opset_of
 from vitedge.converters.sources.parse import OnnxFile
+from vitedge.counts import counted
 from vitedge.errors import CheckpointError, UsageError, did_you_mean
 from vitedge.progress import Progress, Silent
 from vitedge.safety.limits import GRAPH_COPIES, GRAPH_NODES, MIB, SANDBOX_MEMORY
@@ -224,7 +225,7 @@ def _only_input(model: onnx.ModelProto, logits: str | None, path: Path) -> Graph
     outputs = [GraphValue.of(each) for each in model.graph.output]
     if len(inputs) != 1:
         raise CheckpointError(
-            f"{path} has {len(inputs)} inputs: {', '.join(map(str, inputs))}",
+            f"{path} has {counted(len(inputs), 'input')}: {', '.join(map(str, inputs))}",
             expected=CONTRACT,
             fix="export a module that takes an image alone, and has the others as constants",
         )
@@ -237,7 +238,9 @@ def _only_input(model: onnx.ModelProto, logits: str | None, path: Path) -> Graph
         )
     if logits is None and len(outputs) != 1:
         raise CheckpointError(
-            f"{path} has {len(outputs)} outputs: {listed}", expected=CONTRACT, fix="name the logits: logits=NAME"
+            f"{path} has {counted(len(outputs), 'output')}: {listed}",
+            expected=CONTRACT,
+            fix="name the logits: logits=NAME",
         )
     return inputs[0]
 

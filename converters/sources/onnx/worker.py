@@ -28,6 +28,7 @@ from vitedge.converters.sources.onnx.fitting import fit_input, flatten_output, k
 from vitedge.converters.sources.onnx.graph_check import STANDARD_DOMAINS, nodes_of
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.converters.sources.onnx.image_input import Layout
+from vitedge.counts import counted
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.graph.files import without_weights, write_graph
 from vitedge.graph.folding import fold_constants
@@ -205,7 +206,8 @@ def _cut_activation(model: ir.Model, scratch: Path, image: NDArray[Any], name: s
     scores, logits = _run(scratch, image, name)
     if not cut.is_proved(logits, scores):
         raise CheckpointError(
-            f"the {cut.node.op_type} at the end of {name} is no {cut.activation} of {logits.size} classes",
+            f"the {cut.node.op_type} at the end of {name} is no {cut.activation} of "
+            f"{counted(logits.size, 'class', 'classes')}",
             expected=f"a softmax over all classes, a sigmoid, or logits: {CONTRACT}",
             fix="export the model without it",
         )

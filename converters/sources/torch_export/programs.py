@@ -20,6 +20,7 @@ from vitedge.converters.sources.onnx.files import load_own_data, read_graph
 from vitedge.converters.sources.parse import ExportedProgramFile
 from vitedge.converters.sources.preprocessing import require_preprocessing
 from vitedge.converters.sources.torch_export.worker import GRAPH, IMAGES, LOGITS
+from vitedge.counts import counted
 from vitedge.errors import CheckpointError, ConversionError
 from vitedge.safety.files import check_regular, read_bytes
 from vitedge.safety.limits import (
@@ -169,4 +170,6 @@ def _logits(path: Path, images: int, classes: int) -> Logits:
         content = read_bytes(path, limit=4 * images * classes)
         return np.frombuffer(content, dtype=np.float32).reshape(images, classes)
     except (OSError, ValueError) as error:
-        raise ConversionError(f"the program did not give {classes} logits for each of {images} images") from error
+        raise ConversionError(
+            f"the program did not give {counted(classes, 'logit')} for each of {counted(images, 'image')}"
+        ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vitedge.counts import counted
 from vitedge.errors import CheckpointError
 
 SHOWN_KEYS = 3
@@ -102,7 +103,7 @@ def check_classes(classes: int, asked: int | None, *, where: str) -> None:
     """
     if asked is not None and asked != classes:
         raise CheckpointError(
-            f"{where} has a classifier of {classes} classes, not of {asked}",
+            f"{where} has a classifier of {counted(classes, 'class', 'classes')}, not of {asked}",
             expected="the weights of a model that was fine-tuned for this number of classes",
             fix="give such weights: weights=FILE; random_weights=True is enough to measure latency",
         )

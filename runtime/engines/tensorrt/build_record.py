@@ -107,11 +107,13 @@ def parse_record(text: str, *, where: str) -> BuildRecord:
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise BundleSchemaError(f"{where} is not JSON: {error}", fix="build it again with force=True") from error
+        raise BundleSchemaError(f"{where} is not JSON: {error}", fix="build it again with overwrite=True") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleSchemaError(
-            f"{where} has schema version {version}", expected=str(SCHEMA_VERSION), fix="build it again with force=True"
+            f"{where} has schema version {version}",
+            expected=str(SCHEMA_VERSION),
+            fix="build it again with overwrite=True",
         )
     record = decode(BuildRecord, value, where=where)
     if record.kept not in {each.graph for each in record.candidates}:

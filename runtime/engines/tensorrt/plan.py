@@ -46,7 +46,7 @@ class Plan:
             self._runtime = None
             raise EngineError(
                 f"{device.api.title} cannot load {path}: {captured.reason or 'no reason given'}",
-                fix="build it again with force=True; vitedge doctor shows TensorRT and the driver",
+                fix="build it again with overwrite=True; vitedge doctor shows TensorRT and the driver",
             )
 
     def share(self) -> Plan:

@@ -77,7 +77,7 @@ class StoredPlan:
         Raises:
             BundleIntegrityError: the plan is missing, truncated or altered.
         """
-        fix = "if you did not change it, distrust the copy; build it again from the graph with force=True"
+        fix = "if you did not change it, distrust the copy; build it again from the graph with overwrite=True"
         try:
             content = read_bytes(self.path, limit=PLAN_BYTES)
         except (OSError, ValueError) as error:
@@ -206,11 +206,13 @@ def stored_plans(bundle: Bundle) -> list[StoredPlan | BundleSchemaError]:
         except BundleSchemaError as error:
             found.append(error)
         except UnicodeDecodeError as error:
-            found.append(BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="build it again with force=True"))
+            found.append(
+                BundleSchemaError(f"{path} is not UTF-8 text: {error}", fix="build it again with overwrite=True")
+            )
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
-            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="build it again with force=True"))
+            found.append(BundleSchemaError(f"{path} cannot be read: {error}", fix="build it again with overwrite=True"))
     return found
 
 

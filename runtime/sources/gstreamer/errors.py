@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Iterable
 
+from vitedge.counts import counted
 from vitedge.errors import Cause, FrameSourceError, UsageError, VitedgeError
 from vitedge.safety.redact import redact, redact_address
 
@@ -95,7 +96,7 @@ def pipeline_error(name: str, messages: Iterable[str], exit_code: int | None, de
         return _failed(name, error["element"], error["what"], lines, delivered)
     if exit_code is not None and exit_code < 0:
         return FrameSourceError(
-            f"{name} ended after {delivered} frames: {_signal_name(-exit_code)} ended gst-launch-1.0",
+            f"{name} ended after {counted(delivered, 'frame')}: {_signal_name(-exit_code)} ended gst-launch-1.0",
             expected="a driver and elements that do not crash",
             fix="run it by itself: gst-launch-1.0 -v PIPELINE ! fakesink",
         )
@@ -107,7 +108,9 @@ def pipeline_error(name: str, messages: Iterable[str], exit_code: int | None, de
 
 def _ended(name: str, delivered: int) -> FrameSourceError:
     expected, fix = _ADVICE["eof"]
-    return FrameSourceError(f"{name} ended after {delivered} frames", expected=expected, fix=fix, cause="eof")
+    return FrameSourceError(
+        f"{name} ended after {counted(delivered, 'frame')}", expected=expected, fix=fix, cause="eof"
+    )
 
 
 def _not_built(name: str, what: str) -> VitedgeError:
@@ -135,7 +138,7 @@ def _failed(name: str, element: str, what: str, lines: tuple[str, ...], delivere
     cause = next((cause for sign, cause in _SIGNS if re.search(sign, what.lower())), None)
     cause = cause or next((cause for sign, cause in _SIGNS if re.search(sign, whole)), None)
     expected, fix = _ADVICE.get(cause, _OTHERWISE)
-    after = f" after {delivered} frames" if delivered else ""
+    after = f" after {counted(delivered, 'frame')}" if delivered else ""
     return FrameSourceError(
         f"{name} failed{after}: {element.rpartition('/')[2].partition(':')[2] or element}: "
         f"{redact(what)[:SHOWN_CHARACTERS]}",

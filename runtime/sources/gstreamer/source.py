@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, UsageError, VitedgeError
 from vitedge.extras import require
 from vitedge.runtime.sources.gstreamer.csi import MOST_SENSORS, csi_elements
@@ -290,7 +291,7 @@ def _reading_error(process: PipelineProcess, name: str, delivered: int) -> Frame
 
 
 def _timed_out(name: str, seconds: float, delivered: int) -> FrameSourceError:
-    after = f" after {delivered} frames" if delivered else ""
+    after = f" after {counted(delivered, 'frame')}" if delivered else ""
     alone = "run it by itself: gst-launch-1.0 -v PIPELINE ! fakesink silent=false"
     return FrameSourceError(
         f"{name} gave no frame for {seconds:g} s{after}",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge import extras
+from vitedge.counts import counted
 from vitedge.errors import FrameSourceError
 from vitedge.runtime.sources.images.bounds import BoundedReader, ImageBoundsError, check_content
 from vitedge.runtime.sources.images.pillow import (
@@ -201,7 +202,7 @@ class FoundImages:
         listed = ", ".join(f"{count} {kind}" for kind, count in counts[:SUFFIXES_NAMED])
         rest = sum(count for _, count in counts[SUFFIXES_NAMED:])
         total = sum(self.others.values())
-        subject = "1 file is no image and was" if total == 1 else f"{total} files are no images and were"
+        subject = counted(total, "file is no image and was", "files are no images and were")
         return f"{subject} not read: {listed}{f', {rest} others' if rest else ''}"
 
 

@@ -13,6 +13,7 @@ import ssl
 from dataclasses import dataclass
 from typing import NoReturn
 
+from vitedge.counts import counted
 from vitedge.errors import Cause, FrameSourceError, VitedgeError
 from vitedge.runtime.sources.rtsp.errors import RtspError, StatusError, TransportError
 from vitedge.safety.redact import redact
@@ -172,7 +173,7 @@ def reading_error(error: BaseException, server: Server, delivered: int, *, ended
     if cause in ("timeout", "eof"):
         return stopped(server.name, cause, delivered, seconds=server.read_timeout)
     return FrameSourceError(
-        f"{server.name} broke off after {delivered} frames: {reason_of(error)}",
+        f"{server.name} broke off after {counted(delivered, 'frame')}: {reason_of(error)}",
         expected="a stream that goes on",
         fix=f"check the network and the server, for example with: nc -zv {server.endpoint}",
         cause=cause if cause not in (None, "no_video") else "network",
@@ -190,7 +191,7 @@ def stopped(name: str, cause: Cause, delivered: int, *, seconds: float) -> Frame
     """
     how = f"it sent no frame for {seconds:g} s" if cause == "timeout" else "the other side ended it"
     return FrameSourceError(
-        f"{name} stopped delivering after {delivered} frames: {how}",
+        f"{name} stopped delivering after {counted(delivered, 'frame')}: {how}",
         expected="a camera or stream that goes on",
         fix="check the cable, the power and the network, then open it again; reconnect=True does that",
         cause=cause,
@@ -206,7 +207,8 @@ def undecodable(name: str, delivered: int, *, seconds: float) -> FrameSourceErro
         seconds: how long there was no picture.
     """
     return FrameSourceError(
-        f"{name} sends a video of which nothing could be decoded for {seconds:g} s, after {delivered} frames",
+        f"{name} sends a video of which nothing could be decoded for {seconds:g} s, after "
+        f"{counted(delivered, 'frame')}",
         expected="key frames, and few lost packets",
         fix="shorten the distance of key frames in the camera's settings; with UDP try transport=tcp",
         cause="timeout",

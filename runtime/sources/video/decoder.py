@@ -16,6 +16,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
+from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, VitedgeError
 from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
@@ -327,7 +328,9 @@ class Decoded(Owned, FrameSource):
             about = f" of about {self.length}" if self.length else ""
             self._notice(f"{self.name} is cut off: it ended after {progress.delivered}{about} frames")
         elif progress.broken:
-            self._notice(f"{self.name} is damaged: reading ended after {progress.delivered} frames: {progress.broken}")
+            self._notice(
+                f"{self.name} is damaged: reading ended after {counted(progress.delivered, 'frame')}: {progress.broken}"
+            )
         for notice in self.notices[len(self._notices) :]:
             logger.warning("%s", terminal(notice))
 
@@ -348,7 +351,7 @@ class Decoded(Owned, FrameSource):
         if self._describe is not None:
             return self._describe(error, delivered)
         return FrameSourceError(
-            f"{self.name} cannot be read after {delivered} frames: {reason_of(error)}",
+            f"{self.name} cannot be read after {counted(delivered, 'frame')}: {reason_of(error)}",
             expected="a whole video" if not self.live else "a camera that goes on",
             cause=cause_of(error),
         )
@@ -389,7 +392,7 @@ class _Ended(Exception):  # noqa: N818 - it carries an error, and is none
 
 
 def _frames(count: int) -> str:
-    return "1 frame was" if count == 1 else f"{count} frames were"
+    return counted(count, "frame was", "frames were")
 
 
 def _nanoseconds(pts: int | None, time_base: Fraction | None) -> int | None:

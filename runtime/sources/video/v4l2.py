@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from vitedge.counts import counted
 from vitedge.errors import Cause, FrameSourceError, UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.runtime.sources.options import CameraOptions
@@ -84,7 +85,10 @@ class CameraFrames(Decoded):
     def notices(self) -> tuple[str, ...]:
         """What the camera did not agree to, and frames that were damaged."""
         damaged = self._camera.damaged
-        said = f"{self.name}: {damaged} frames came damaged from the driver and were skipped"
+        frames = counted(
+            damaged, "frame came damaged from the driver and was", "frames came damaged from the driver and were"
+        )
+        said = f"{self.name}: {frames} skipped"
         return (*super().notices, said) if damaged else super().notices
 
     def close(self) -> None:
@@ -333,7 +337,7 @@ def _opening_error(error: BaseException, path: Path, name: str, options: CameraO
 
 def _reading_error(error: BaseException, path: Path, name: str, delivered: int, timeout: float) -> FrameSourceError:
     number = getattr(error, "errno", None)
-    after = f"after {delivered} frames"
+    after = f"after {counted(delivered, 'frame')}"
     if not path.exists() or number in (errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN):
         return _error(
             name,

@@ -222,7 +222,7 @@ def test_images_beside_the_folders_have_no_class(colours: Path) -> None:
     photos.write_photo(colours / "loose.png", "red")
     images = ImageFolder.open(colours)
     assert not images.is_labelled(photos.COLOURS)
-    with pytest.raises(CalibrationError, match=r"1 images of .* lie in no class's folder: 'loose.png'"):
+    with pytest.raises(CalibrationError, match=r"1 image of .* in no class's folder: 'loose.png'"):
         images.class_to_idx(photos.COLOURS)
 
 

@@ -90,7 +90,7 @@ def build(
     bundle: Bundle | str | Path,
     *,
     workspace_mb: int | None = None,
-    force: bool = False,
+    overwrite: bool = False,
     trust: Trust | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> BuildRecord:
@@ -100,7 +100,7 @@ def build(
         bundle: a bundle for a Jetson, nvidia-gpu or rtx, or its path.
         workspace_mb: scratch memory limit of a layer, in MiB; by default a quarter of the available memory, at most
             1024.
-        force: build even if there is an engine for this device.
+        overwrite: build even if there is an engine for this device.
         trust: public keys, one of which must have signed the bundle.
         progress: receives the steps.
 
@@ -114,14 +114,14 @@ def build(
         EngineError: no TensorRT, driver or GPU; too little memory; a build failed; or no engine passes its self-test.
             The previous engine stays in place.
         BundleIntegrityError: a graph differs from its hash in the manifest, or the existing engine was altered;
-            ``force`` builds it again.
+            ``overwrite`` builds it again.
     """
     opened = open_bundle(bundle, trust=trust)
     if workspace_mb is not None and workspace_mb < 1:
         raise UsageError(f"the workspace is {workspace_mb} MiB", expected="1 or more")
     device = open_device(tensorrt_of(opened).module)
     workspace = None if workspace_mb is None else workspace_mb * MEBIBYTE
-    return ensure_built(opened, device, workspace=workspace, force=force, progress=progress).record
+    return ensure_built(opened, device, workspace=workspace, overwrite=overwrite, progress=progress).record
 
 
 def ensure_built(
@@ -129,7 +129,7 @@ def ensure_built(
     device: Device,
     *,
     workspace: int | None = None,
-    force: bool = False,
+    overwrite: bool = False,
     progress: Progress = Silent(),  # noqa: B008
 ) -> StoredPlan:
     """Return the bundle's plan for a device and build it if there is none; ``workspace`` is in bytes."""
@@ -139,7 +139,7 @@ def ensure_built(
     try:
         with reporting(progress), build_lock(plan_dir, guarded) as work:
             found = find_plan(bundle, here)
-            if isinstance(found, StoredPlan) and not force:
+            if isinstance(found, StoredPlan) and not overwrite:
                 found.read()  # raises if the plan was altered
                 return found
             if isinstance(found, str) and found != NOTHING_YET:

@@ -192,7 +192,7 @@ def test_a_context_that_tensorrt_refuses(attribute: str, module: FakeTensorrt, t
 def test_a_plan_that_tensorrt_refuses_says_why(module: FakeTensorrt, tiny_bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="magic tag does not match") as caught:
         opened(module, tiny_bundle, plan=b"another plan")
-    assert "build it again with force" in caught.value.fix
+    assert "build it again with overwrite" in caught.value.fix
     assert (module.cuda.left, module.alive) == ([], [])
 
 

@@ -184,7 +184,7 @@ def test_it_is_built_once(bundle: Bundle, module: FakeTensorrt, builder: Builder
     first = build(bundle)
     assert build(bundle) == first
     assert len(builder.built) == 2
-    build(bundle, force=True)
+    build(bundle, overwrite=True)
     assert len(builder.built) == 4
     assert builder.known_timings == [b"", b"timed ", b"timed timed ", b"timed timed timed "]
 
@@ -222,9 +222,9 @@ def test_an_altered_plan_never_reaches_tensorrt(
     for attempt in (engine_module.open_engine, engine_module.open_workers, build):
         with pytest.raises(BundleIntegrityError, match=problem) as caught:
             attempt(bundle)
-        assert "with force" in caught.value.fix
+        assert "with overwrite" in caught.value.fix
     assert module.cuda.calls.count("deserialize") == loaded
-    build(bundle, force=True)
+    build(bundle, overwrite=True)
     engine_module.open_engine(bundle).close()
 
 
@@ -309,7 +309,7 @@ def test_what_a_stranger_timed_does_not_reach_tensorrt(
 ) -> None:
     build(bundle)
     (bundle.path / "tensorrt" / TIMING_CACHE).write_bytes(b"evil")
-    build(bundle, force=True)
+    build(bundle, overwrite=True)
     assert builder.known_timings[2] == b""
     elsewhere()
     build(bundle)
@@ -346,7 +346,7 @@ def test_the_graph_that_is_built_is_the_one_that_was_hashed(
     build(bundle)
     assert seen == true
     with pytest.raises(BundleIntegrityError, match="has 4 bytes"):
-        build(bundle, force=True)
+        build(bundle, overwrite=True)
 
 
 @pytest.mark.timeout(20)
@@ -363,7 +363,7 @@ def test_whatever_lies_in_the_folder_is_built_anew_or_one_clear_error(
     if name == MODEL_PLAN:
         with pytest.raises(BundleIntegrityError, match="cannot be read"):
             build(opened)
-    build(opened, force=True)
+    build(opened, overwrite=True)
     assert here(opened, module).read()
 
 
@@ -389,7 +389,7 @@ def test_an_interrupt_leaves_the_engine_that_was_there(
     with monkeypatch.context() as patched:
         interrupt(phase, builder, patched)
         with pytest.raises(KeyboardInterrupt):
-            build(bundle, force=True)
+            build(bundle, overwrite=True)
     assert here(bundle, module).record == before
     assert here(bundle, module).read() == f"plan of {before.kept}".encode()
     assert files(bundle.path) == {"tensorrt", "manifest.json", *bundle.manifest.files}
@@ -461,7 +461,7 @@ def test_a_bundle_that_cannot_be_written(
     assert len(builder.built) == 2
     monkeypatch.setattr(store.os, "access", lambda path, mode: False)
     with pytest.raises(EngineError, match="written nowhere"):
-        build(bundle, force=True)
+        build(bundle, overwrite=True)
 
 
 def test_an_engine_in_the_bundle_for_another_device_gives_way_to_that_in_the_cache(
