@@ -62,17 +62,22 @@ class Quantizer:
 
     def quantize(self, values: Floats) -> Levels:
         """Round float32 values of any shape to levels; values out of range saturate."""
-        levels = (values - np.float32(self.shift)) / np.float32(self.scale)
-        return self.grid.nearest(levels, self.zero_point).astype(self.grid.dtype)
+        return self._rounded(values).astype(self.grid.dtype)
 
     def dequantize(self, levels: Levels) -> Floats:
         """Give the float32 values that levels stand for."""
-        steps = levels.astype(np.float32) - self.zero_point
-        return np.asarray(steps * np.float32(self.scale) + np.float32(self.shift), dtype=np.float32)
+        return self._values(levels.astype(np.float32))
 
     def __call__(self, values: Floats) -> Floats:
         """Quantize and dequantize: the values as the quantized network sees them."""
-        return self.dequantize(self.quantize(values))
+        return self._values(self._rounded(values))
+
+    def _rounded(self, values: Floats) -> Floats:
+        return self.grid.nearest((values - np.float32(self.shift)) / np.float32(self.scale), self.zero_point)
+
+    def _values(self, levels: Floats) -> Floats:
+        steps = levels - self.zero_point
+        return np.asarray(steps * np.float32(self.scale) + np.float32(self.shift), dtype=np.float32)
 
 
 def activation_quantizer(low: float, high: float, scheme: Scheme) -> Quantizer:

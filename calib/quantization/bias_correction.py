@@ -53,6 +53,8 @@ def _insert_add(model: ir.Model, layer: Layer, bias: NDArray[np.float64]) -> Non
 def mean_output(model: ir.Model, layer: Layer, images: Sequence[Values], data: str) -> NDArray[np.float64]:
     """Average every output channel of a layer's operator over images, ``(out,)``.
 
+    A product of the mean input is the mean of the products; only convolutions run, because some of them pad.
+
     Args:
         model: the graph.
         layer: with the weights and the bias that it has now; the bias of an Add is left out.
@@ -62,6 +64,9 @@ def mean_output(model: ir.Model, layer: Layer, images: Sequence[Values], data: s
     Raises:
         ConversionError: ONNX Runtime refuses the layer.
     """
+    if layer.operator != "Conv":
+        own_bias = 0.0 if layer.add is not None else layer.bias
+        return layer.response(_mean_input(layer, images, data)) + own_bias
     read = str(layer.data.name)
     session = open_part(model, [layer.node], {read: images[0][data]}, [str(layer.node.outputs[0].name)], threads=1)
 
@@ -69,5 +74,15 @@ def mean_output(model: ir.Model, layer: Layer, images: Sequence[Values], data: s
         output = session.run(None, {read: values[data]})[0]
         axes = tuple(axis for axis in range(output.ndim) if axis != layer.channel_axis % output.ndim)
         return np.asarray(output.mean(axis=axes, dtype=np.float64))
+
+    return np.asarray(np.mean(list(parallel_map(mean, images)), axis=0))
+
+
+def _mean_input(layer: Layer, images: Sequence[Values], data: str) -> NDArray[np.float64]:
+    """Average every input channel of a product over images, ``(in,)``."""
+
+    def mean(values: Values) -> NDArray[np.float64]:
+        array = np.moveaxis(values[data], layer.channel_axis, -1)
+        return np.asarray(array.reshape(-1, array.shape[-1]).mean(axis=0, dtype=np.float64))
 
     return np.asarray(np.mean(list(parallel_map(mean, images)), axis=0))
