@@ -4,12 +4,17 @@
 layers that read the result undo it, also behind windows, shifts and other operators that only copy values (the
 recentring of Li et al., "RepQ-ViT", 2023, with a zero point of 0; the scales of Xiao et al., "SmoothQuant", 2022). How
 far the activations are equalized at the cost of the weights is tried out for each tensor.
+
+Channels of one range have no room left: before, only the largest channel was clipped when an image exceeded the range
+of calibration, now any channel is. So a choice is judged on rows of images that its ranges were not taken from, and the
+range may be wider than the range seen.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,7 @@ from vitedge.calib.quantization.affine import (
     round_weights,
     weight_scales,
 )
+from vitedge.calib.quantization.validation_rows import ValidationRows
 from vitedge.graph.channels import ZERO, Channels, Reading, input_columns, numbered, trace
 from vitedge.graph.edit import drop_input, set_constant
 from vitedge.graph.layers import Layer
@@ -36,6 +42,9 @@ Doubles = NDArray[np.float64]
 STRENGTHS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """SmoothQuant's alpha: 0 equalizes the weights, 1 the activations."""
 
+MARGINS = (1.0, 1.15, 1.3, 1.5)
+"""Ranges that are tried, in parts of the range seen: with room for larger values in other images."""
+
 LARGEST_RATIO = 1e6
 """Of the activations' and the weights' largest channel to any other, in the scales: a dead channel needs no scale."""
 
@@ -47,10 +56,12 @@ class Equalization:
     Attributes:
         shift: ``(channels,)``.
         scale: ``(channels,)``, above 0.
+        margin: the range of the equalized channels, in parts of the range seen.
     """
 
     shift: Doubles
     scale: Doubles
+    margin: float = 1.0
 
     def __call__(self, values: Floats) -> Floats:
         """Equalize values with the channels on the last axis."""
@@ -62,7 +73,7 @@ class Equalization:
 
     def of(self, columns: NDArray[np.intp]) -> Equalization:
         """Return the equalization of columns that hold copies of the channels, ``(columns,)``."""
-        return Equalization(self.shift[columns], self.scale[columns])
+        return replace(self, shift=self.shift[columns], scale=self.scale[columns])
 
     def of_copies(self, values: Floats, channels: Channels) -> Floats:
         """Equalize a value that holds copies of the channels, wherever they are; other values stay.
@@ -75,9 +86,9 @@ class Equalization:
         return np.where(copied, (values - self.shift[index]) / self.scale[index], values).astype(np.float32)
 
     def quantizer(self, low: Doubles, high: Doubles, scheme: Scheme) -> Quantizer:
-        """Give the quantizer for equalized channels, whose ranges were ``low`` to ``high`` before."""
+        """Give the quantizer for equalized channels, whose ranges were ``low`` to ``high`` before, with the margin."""
         lows, highs = (low - self.shift) / self.scale, (high - self.shift) / self.scale
-        return activation_quantizer(float(lows.min()), float(highs.max()), scheme)
+        return activation_quantizer(self.margin * float(lows.min()), self.margin * float(highs.max()), scheme)
 
 
 def equalizations(
@@ -102,8 +113,21 @@ def equalizations(
             yield Equalization(shift, scale / np.exp(np.log(scale).mean()))
 
 
+@dataclass(frozen=True)
+class ChosenEqualization:
+    """An equalization that was chosen.
+
+    Attributes:
+        equalization: of the ranges of all images.
+        judged: the same choice, of the ranges that it was judged with.
+    """
+
+    equalization: Equalization
+    judged: Equalization
+
+
 def best_equalization(
-    rows: Floats,
+    rows: ValidationRows,
     low: Doubles,
     high: Doubles,
     weight: Doubles,
@@ -112,12 +136,14 @@ def best_equalization(
     shifted: bool = True,
     centre: Doubles | None = None,
     groups: int = 1,
-) -> tuple[Equalization, Quantizer]:
+) -> ChosenEqualization:
     """Choose the equalization with the smallest squared error of the readers' outputs, inputs and weights quantized.
 
+    The errors of inputs and of weights are taken for independent.
+
     Args:
-        rows: some of the activations, ``(rows, channels)``.
-        low: smallest value of each channel, ``(channels,)``.
+        rows: some of the activations.
+        low: smallest value of each channel in all images, ``(channels,)``.
         high: largest.
         weight: of all readers, ``(out / groups, channels)``; those of a channel's own group.
         scheme: the kind of quantizer.
@@ -125,24 +151,70 @@ def best_equalization(
         centre: the shift, ``(channels,)``; by default the middle of each channel's range.
         groups: of channels; each output sums over the channels of one group.
     """
-    grid = scheme.weight_grid
-    columns = _by_group(weight, groups).transpose(0, 2, 1)
-    reference = _by_group(rows, groups) @ columns.astype(np.float32)
-    reference -= reference.mean(axis=1, keepdims=True)
+    errors = _OutputErrors.of(rows, weight, groups)
+    judged, found = (
+        list(equalizations(*ends, weight, shifted=shifted, centre=centre))
+        for ends in ((rows.low, rows.high), (low, high))
+    )
+    by_weights = [errors.of_weights(each.scale, scheme) for each in judged]
 
-    def error(candidate: Equalization) -> float:
-        scaled = _by_group(weight * candidate.scale, groups)
-        flat = scaled.reshape(-1, scaled.shape[-1])
+    def error(choice: tuple[int, float]) -> float:
+        position, margin = choice
+        return by_weights[position] + errors.of_inputs(replace(judged[position], margin=margin), scheme)
+
+    margins = MARGINS[:1] if scheme is Scheme.FLOAT8 else MARGINS  # float8 ranges have room anyway
+    position, margin = min(itertools.product(range(len(judged)), margins), key=error)
+    return ChosenEqualization(*(replace(each[position], margin=margin) for each in (found, judged)))
+
+
+@dataclass(frozen=True)
+class _OutputErrors:
+    """Squared errors of the outputs of layers, without their mean: the biases take that up.
+
+    Attributes:
+        rows: that the layers read.
+        weight: of all readers, ``(out / groups, channels)``.
+        groups: of channels.
+        gram: of the centred rows, ``(groups, channels / groups, channels / groups)``.
+        weight_gram: of the weights' columns, likewise.
+    """
+
+    rows: ValidationRows
+    weight: Doubles
+    groups: int
+    gram: Floats
+    weight_gram: Floats
+
+    @classmethod
+    def of(cls, rows: ValidationRows, weight: Doubles, groups: int) -> _OutputErrors:
+        centred = _by_group(_centred(rows.values, rows.shares) * np.sqrt(rows.shares), groups)
+        split = _by_group(weight, groups)
+        gram, weight_gram = (each.transpose(0, 2, 1) @ each for each in (centred, split))
+        return cls(rows, weight, groups, gram, weight_gram.astype(np.float32))
+
+    def of_inputs(self, equalization: Equalization, scheme: Scheme) -> float:
+        """Measure what the quantizer of the rows changes, judged with the range of other images."""
+        quantizer = equalization.quantizer(self.rows.low, self.rows.high, scheme)
+        read = equalization.undone(quantizer(equalization(self.rows.values)))
+        change = _centred(read - self.rows.values, self.rows.shares)
+        return _energy(_by_group(change * np.sqrt(self.rows.shares), self.groups), self.weight_gram)
+
+    def of_weights(self, scale: Doubles, scheme: Scheme) -> float:
+        """Measure what rounding the weights changes, behind channels that were divided by the scale."""
+        scaled = _by_group(self.weight * scale, self.groups)
+        flat, grid = scaled.reshape(-1, scaled.shape[-1]), scheme.weight_grid
         scales = weight_scales(flat, grid)
-        rounded = dequantized(round_weights(flat, scales, grid), scales).reshape(scaled.shape)
-        outputs = _by_group(candidate.quantizer(low, high, scheme)(candidate(rows)), groups) @ rounded.transpose(
-            0, 2, 1
-        )
-        outputs -= outputs.mean(axis=1, keepdims=True)  # the bias takes up the mean
-        return float(np.square(outputs - reference, dtype=np.float64).sum())
+        change = (dequantized(round_weights(flat, scales, grid), scales) - flat).reshape(scaled.shape)
+        return _energy(change / scale.reshape(self.groups, 1, -1), self.gram)
 
-    best = min(equalizations(low, high, weight, shifted=shifted, centre=centre), key=error)
-    return best, best.quantizer(low, high, scheme)
+
+def _centred(values: Floats, shares: Floats) -> Floats:
+    return np.asarray(values - (shares * values).sum(axis=0))
+
+
+def _energy(rows: NDArray[Any], gram: Floats) -> float:
+    """Sum up ``r G rᵀ`` over the rows of all groups, ``(groups, rows, channels)``."""
+    return float(((rows.astype(np.float32) @ gram) * rows).sum(dtype=np.float64))
 
 
 def _by_group(matrix: NDArray[Any], groups: int) -> NDArray[Any]:
@@ -216,24 +288,6 @@ def _reader(reading: Reading, layers: Collection[Layer]) -> tuple[Layer, NDArray
     if layer is None or layer not in layers or columns is None or (columns == ZERO).any():
         return None
     return layer, columns.astype(np.intp) - 1
-
-
-def by_channel(matrix: NDArray[Any], columns: NDArray[np.intp], channels: int) -> NDArray[Any] | None:
-    """Sort columns that hold copies of channels by their channel.
-
-    Args:
-        matrix: ``(rows, columns)``.
-        columns: channel of each column.
-        channels: number of channels.
-
-    Returns:
-        ``(copies · rows, channels)``; None unless every channel has as many copies.
-    """
-    copies = np.bincount(columns, minlength=channels)
-    if len(copies) > channels or (copies != copies[0]).any():
-        return None
-    order = np.argsort(columns, kind="stable").reshape(channels, -1)
-    return np.asarray(matrix[:, order].transpose(2, 0, 1).reshape(-1, channels))
 
 
 def fold_equalization(model: ir.Model, norm: ReadNorm, equalization: Equalization) -> None:

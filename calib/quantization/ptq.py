@@ -34,7 +34,6 @@ from vitedge.calib.quantization.layernorm_equalization import (
     Equalization,
     ReadNorm,
     best_equalization,
-    by_channel,
     fold_equalization,
     norm_behind,
     read_norm,
@@ -45,10 +44,12 @@ from vitedge.calib.quantization.observers import Observed
 from vitedge.calib.quantization.parallel import single_threaded_products
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
-from vitedge.calib.quantization.range_estimators import Histogram
-from vitedge.calib.quantization.range_search import best_by_outputs, best_quantizer
+from vitedge.calib.quantization.range_estimators import Histogram, Range
+from vitedge.calib.quantization.range_search import Unseen, best_by_outputs, best_quantizer
 from vitedge.calib.quantization.search_budget import SearchBudget, budget_for, multiply_accumulates
 from vitedge.calib.quantization.smoothquant import best_smoothing
+from vitedge.calib.quantization.validation_rows import ValidationRows, by_channel
+from vitedge.counts import counted
 from vitedge.errors import CalibrationError, ConversionError, UsageError, did_you_mean
 from vitedge.graph.edit import order_initializers
 from vitedge.graph.layers import Layer
@@ -61,8 +62,6 @@ Floats = NDArray[np.float32]
 
 LAYERWISE_IMAGES = 64
 """How many images run layer by layer; ranges are observed on all."""
-
-EQUALIZATION_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -158,6 +157,7 @@ class _Quantization:
         self._tensors = {layer: layer.data for layer in layers}  # layers will read quantized tensors instead
         self._factors: dict[ir.Value, NDArray[np.float32]] = {}
         self._centres: dict[ir.Value, NDArray[np.float32]] = {}
+        self._judged_factors: dict[ir.Value, NDArray[np.float32]] = {}
         self._layers = frozenset(layers)
         self._equalized: dict[ir.Node, tuple[ReadNorm, Equalization]] = {}
         self.data: dict[Layer, QuantizedData] = {}
@@ -174,7 +174,7 @@ class _Quantization:
 
     def recipe(self, images: int, first_convolution: bool) -> str:
         """Describe the steps that were taken."""
-        layers = f"{len(self.weights)} layers{' and the first convolution' if first_convolution else ''}"
+        layers = f"{counted(len(self.weights), 'layer')}{' and the first convolution' if first_convolution else ''}"
         float8 = self._scheme is Scheme.FLOAT8
         others = (
             f"{len(self._centres)} other tensors centred" if float8 else f"{len(self._factors)} other tensors scaled"
@@ -183,7 +183,7 @@ class _Quantization:
             f"vitedge: {layers} {self._scheme.value if float8 else 'int8'}, weights per channel, "
             f"activations {self._scheme.value}; {len(self._equalized)} LayerNormalizations equalized, "
             f"{others} by channel, their ranges by the outputs of "
-            f"{min(images, self._budget.images)} images; rounding and biases corrected on "
+            f"{counted(min(images, self._budget.images), 'image')}; rounding and biases corrected on "
             f"{min(images, LAYERWISE_IMAGES)}"
         )
 
@@ -233,14 +233,12 @@ class _Quantization:
         """Choose the equalization by the layers that read the normalization; None if a channel is read more often."""
         columns, seen = norm.columns_of(tensor), self._observed[str(tensor.name)].min_max
         axis = next(layer.channel_axis for layer, _ in norm.readers if layer.data is tensor)
-        rows, low, high = (
-            by_channel(each, columns, norm.channels)
-            for each in (self._some_rows(tensor, axis), seen.low[np.newaxis], seen.high[np.newaxis])
-        )
+        rows = self._validation_rows(tensor, axis).by_channel(columns, norm.channels)
+        low, high = (by_channel(each[np.newaxis], columns, norm.channels) for each in (seen.low, seen.high))
         if rows is None or low is None or high is None:
             return None
         weights = [by_channel(layer.weight_by_input(), each, norm.channels) for layer, each in norm.readers]
-        centres = [None, rows.mean(axis=0, dtype=np.float64)] if scheme is Scheme.FLOAT8 and norm.shiftable else [None]
+        centres = [None, rows.mean] if scheme is Scheme.FLOAT8 and norm.shiftable else [None]
         found = [
             best_equalization(
                 rows,
@@ -253,13 +251,18 @@ class _Quantization:
             )
             for centre in centres
         ]
-        return found[self._best_by_outputs(tensor, axis, columns, found) if len(found) > 1 else 0][0]
+        equalizations = [each.equalization for each in found]
+        if len(equalizations) == 1:
+            return equalizations[0]
+        changes = [
+            (each.of(columns), each.quantizer(low.min(axis=0), high.max(axis=0), scheme)) for each in equalizations
+        ]
+        return equalizations[self._best_by_outputs(tensor, axis, changes)]
 
     def _best_by_outputs(
         self,
         tensor: ir.Value,
         axis: int,
-        columns: NDArray[np.intp],
         found: Sequence[tuple[Equalization, Quantizer]],
     ) -> int:
         """Find the equalization that leaves the network's outputs closest, with the tensor quantized; its position."""
@@ -269,7 +272,7 @@ class _Quantization:
             moved = np.moveaxis(values, axis, -1)
             return np.moveaxis(equalization.undone(quantizer(equalization(moved))), -1, axis)
 
-        changes = [partial(change, equalization.of(columns), quantizer) for equalization, quantizer in found]
+        changes = [partial(change, equalization, quantizer) for equalization, quantizer in found]
         name, few = str(tensor.name), range(min(self._budget.first, images))
         return best_by_outputs(self._run, name, name, changes, few, range(images))
 
@@ -328,21 +331,38 @@ class _Quantization:
     def _equalize_convolutions(self, tensor: ir.Value, readers: Sequence[Layer]) -> None:
         """Bring the channels to one range, by factors of their own."""
         seen = self._observed[str(tensor.name)]
-        scale = best_channel_scale(
-            self._some_rows(tensor, 1),
+        best = best_channel_scale(
+            self._validation_rows(tensor, 1),
             seen.min_max.low.astype(np.float64),
             seen.min_max.high.astype(np.float64),
             np.concatenate([layer.weight_by_input() for layer in readers]),
             self._scheme_of(tensor, readers),
             groups=readers[0].groups,
         )
-        factors = (1 / scale).astype(np.float32).reshape(-1, *[1] * (len(seen.shape) - 2))
+        shape = (-1, *[1] * (len(seen.shape) - 2))
+        factors, judged = ((1 / each).astype(np.float32).reshape(shape) for each in (best.scale, best.judged))
         self._scale_channels(tensor, readers, factors)
+        self._judged_factors[tensor] = judged
 
     def _search_range(self, tensor: ir.Value, readers: Sequence[Layer]) -> Quantizer:
         """Choose the range by the network's outputs."""
         read, scheme = str(readers[0].data.name), self._scheme_of(tensor, readers)
-        return best_quantizer(self._run, self._source(tensor), read, self._histogram(tensor), self._budget, scheme)
+        return best_quantizer(
+            self._run,
+            self._source(tensor),
+            read,
+            self._histogram(tensor),
+            self._budget,
+            scheme,
+            None if scheme is Scheme.FLOAT8 or not self._tried else self._unseen(tensor),
+        )
+
+    def _unseen(self, tensor: ir.Value) -> Unseen:
+        """Give the images that a range is judged on, and the range of the others."""
+        others, ones = self._observed[str(tensor.name)].others, np.ones(1, np.float32)
+        factors, judged = (each.get(tensor, ones) for each in (self._factors, self._judged_factors))
+        low, high = (each * judged.ravel() for each in (others.low, others.high))
+        return Unseen(self._tried, Range(min(0.0, float(low.min())), max(0.0, float(high.max()))), judged / factors)
 
     def _scale_channels(self, tensor: ir.Value, readers: Sequence[Layer], factors: NDArray[np.float32]) -> None:
         """Multiply the channels; ``factors`` broadcast. The weights undo it."""
@@ -382,9 +402,9 @@ class _Quantization:
         histogram.add(np.concatenate(ends))
         return histogram
 
-    def _some_rows(self, tensor: ir.Value, axis: int) -> NDArray[np.float32]:
-        rows = self._run.rows(str(tensor.name), axis)
-        return rows[np.random.default_rng(0).choice(len(rows), min(EQUALIZATION_ROWS, len(rows)), replace=False)]
+    def _validation_rows(self, tensor: ir.Value, axis: int) -> ValidationRows:
+        images = [values[str(tensor.name)] for values in self._run.values[: self._tried or None]]
+        return ValidationRows.of(images, axis, self._observed[str(tensor.name)].others)
 
     # The weights
 

@@ -35,6 +35,10 @@ class Range:
         limit = fraction * max(-self.low, self.high)
         return Range(max(self.low, -limit), min(self.high, limit))
 
+    def widened(self, factor: float) -> Range:
+        """Widen the range by a factor."""
+        return Range(factor * self.low, factor * self.high)
+
 
 @dataclass
 class Histogram:

@@ -8,6 +8,8 @@ all layers before it quantized and those behind it in floating point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +26,50 @@ CLOSE = 4
 """How many of the candidates are tried on more images than the others."""
 
 SHARES = (0.9999, 0.99999)
+
+WIDER = (1.15, 1.3)
+"""Ranges with room for larger values in other images, in parts of the range seen."""
+
 CLIPS = 0.93 ** np.arange(1, 15)
 """Fractions of the largest magnitude that are tried, 0.93 to 0.36. The error is no smooth function of them: it matters
 which values near 0, where most of them lie, a level falls on."""
 
 FLOAT8_RANGES = 2.0 ** (-np.arange(1, 8) / 8)
 """Parts of the range with its headroom; behind one octave the levels repeat."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Images that candidates are judged on, with ranges that were taken from other images.
+
+    The range of all images clips nothing in any of them, and would judge a range too narrow.
+
+    Attributes:
+        images: number of them, the first of the run.
+        others: the range of the other images.
+        factors: of the channels, to broadcast: those of the other images, relative to those of all.
+    """
+
+    images: int
+    others: Range
+    factors: Floats
+
+    def judged(self, found: Range, whole: Range, scheme: Scheme) -> Callable[[Floats], Floats]:
+        """Give the quantizer that stands for a range: as large a part of the other images' range."""
+        low = self.others.low * _part(found.low, whole.low)
+        high = self.others.high * _part(found.high, whole.high)
+        return partial(self._scaled, activation_quantizer(low, high, scheme))
+
+    def furthest(self, images: Sequence[Floats]) -> list[float]:
+        """Measure the largest magnitude in each image."""
+        return [float(np.abs(values * self.factors).max()) for values in images[: self.images]]
+
+    def _scaled(self, quantizer: Quantizer, values: Floats) -> Floats:
+        return np.asarray(quantizer(values * self.factors) / self.factors)
+
+
+def _part(end: float, whole: float) -> float:
+    return end / whole if whole else 0.0
 
 
 def candidates(histogram: Histogram, scheme: Scheme) -> tuple[Range, ...]:
@@ -47,7 +87,13 @@ def candidates(histogram: Histogram, scheme: Scheme) -> tuple[Range, ...]:
 
 
 def best_quantizer(
-    run: LayerwiseRun, data: str, read: str, histogram: Histogram, budget: SearchBudget, scheme: Scheme
+    run: LayerwiseRun,
+    data: str,
+    read: str,
+    histogram: Histogram,
+    budget: SearchBudget,
+    scheme: Scheme,
+    unseen: Unseen | None = None,
 ) -> Quantizer:
     """Choose the quantizer with the smallest squared error of the network's outputs.
 
@@ -58,13 +104,34 @@ def best_quantizer(
         histogram: of the tensor, over all images.
         budget: on how many of the run's images.
         scheme: the kind of quantizer.
+        unseen: images to judge on, half of them those that reach furthest; None for the run's first, with the ranges
+            that they are in themselves.
     """
-    ranges = candidates(histogram, scheme)
-    quantizers = tuple(dict.fromkeys(activation_quantizer(each.low, each.high, scheme) for each in ranges))
+    whole = min_max(histogram)
+    tried = [*candidates(histogram, scheme), *(whole.widened(each) for each in WIDER if unseen is not None)]
+    ranges = {activation_quantizer(each.low, each.high, scheme): each for each in tried}
+    quantizers = tuple(ranges)
     if len(quantizers) == 1:
         return quantizers[0]
-    images = min(budget.images, len(run.values))
-    return quantizers[best_by_outputs(run, data, read, quantizers, range(min(budget.first, images)), range(images))]
+    if unseen is None:
+        images = range(min(budget.images, len(run.values)))
+        return quantizers[best_by_outputs(run, data, read, quantizers, images[: budget.first], images)]
+    judged = [unseen.judged(each, whole, scheme) for each in ranges.values()]
+    reach = unseen.furthest([values[data] for values in run.values])
+    few, many = (half_furthest(reach, count) for count in (budget.first, budget.images))
+    return quantizers[best_by_outputs(run, data, read, judged, few, many)]
+
+
+def half_furthest(beyond: Sequence[float], count: int) -> tuple[int, ...]:
+    """Choose some images: one half lies the furthest beyond, the other half are the first of the rest; their positions.
+
+    Args:
+        beyond: how far each is.
+        count: how many; all if there are fewer.
+    """
+    furthest = sorted(range(len(beyond)), key=lambda image: -beyond[image])[: count // 2]
+    rest = [image for image in range(len(beyond)) if image not in furthest]
+    return (*furthest, *rest[: count - len(furthest)])
 
 
 def best_by_outputs(

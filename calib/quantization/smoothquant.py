@@ -12,7 +12,6 @@ not taken from, among them those that lie furthest beyond it. Only then it is ap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observers import ChannelMinMax
-from vitedge.calib.quantization.range_search import best_by_outputs
+from vitedge.calib.quantization.range_search import best_by_outputs, half_furthest
 from vitedge.calib.quantization.search_budget import SearchBudget
 
 Floats = NDArray[np.float32]
@@ -94,18 +93,6 @@ def best_smoothing(
     beyond = [_beyond(run.values[image][data], others) for image in range(tried)]
     few, many = (half_furthest(beyond, count) for count in (budget.first, budget.images))
     return smoothings[best_by_outputs(run, data, read, quantizers, few, many)]
-
-
-def half_furthest(beyond: Sequence[float], count: int) -> tuple[int, ...]:
-    """Choose some images: one half lies the furthest beyond, the other half are the first of the rest; their positions.
-
-    Args:
-        beyond: how far each is.
-        count: how many; all if there are fewer.
-    """
-    furthest = sorted(range(len(beyond)), key=lambda image: -beyond[image])[: count // 2]
-    rest = [image for image in range(len(beyond)) if image not in furthest]
-    return (*furthest, *rest[: count - len(furthest)])
 
 
 def _beyond(values: Floats, others: ChannelMinMax) -> float:

@@ -17,17 +17,23 @@ from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.conv_equalization import LARGEST_FACTOR, best_channel_scale
 from vitedge.calib.quantization.layernorm_equalization import best_equalization
 from vitedge.calib.quantization.ptq import quantize
+from vitedge.calib.quantization.validation_rows import ValidationRows
 from vitedge.metrics import sqnr_db
 
 CHANNELS = 16
 SIZES = 10.0 ** np.linspace(-1, 0.5, CHANNELS)
 
 
+def seen(rows: np.ndarray) -> ValidationRows:
+    """Rows that no other image exceeds."""
+    return ValidationRows(rows, np.ones(len(rows)), rows.min(axis=0).astype(float), rows.max(axis=0).astype(float))
+
+
 def scale(sizes: np.ndarray, *, groups: int) -> np.ndarray:
     rows = (np.random.default_rng(0).standard_normal((300, CHANNELS)) * sizes).astype(np.float32)
     weight = np.random.default_rng(1).standard_normal((8, CHANNELS)) / np.maximum(sizes, 1e-3)
     low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
-    return best_channel_scale(rows, low, high, weight, Scheme.ASYMMETRIC, groups=groups)
+    return best_channel_scale(seen(rows), low, high, weight, Scheme.ASYMMETRIC, groups=groups).scale
 
 
 def test_depthwise_channels_come_to_exactly_one_range() -> None:
@@ -49,8 +55,8 @@ def test_a_grouped_convolution_is_equalized_like_its_groups_as_one_layer(groups:
     low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
     group = np.arange(CHANNELS) // (CHANNELS // groups)
     whole = np.concatenate([np.where(group == each, weight, 0.0) for each in range(groups)])
-    by_groups = best_channel_scale(rows, low, high, weight, Scheme.ASYMMETRIC, groups=groups)
-    as_one, _ = best_equalization(rows, low, high, whole, Scheme.ASYMMETRIC, shifted=False)
+    by_groups = best_channel_scale(seen(rows), low, high, weight, Scheme.ASYMMETRIC, groups=groups).scale
+    as_one = best_equalization(seen(rows), low, high, whole, Scheme.ASYMMETRIC, shifted=False).equalization
     assert by_groups / by_groups[0] == pytest.approx(as_one.scale / as_one.scale[0])
 
 

@@ -23,12 +23,12 @@ from vitedge.calib.quantization.layernorm_equalization import (
     Equalization,
     ReadNorm,
     best_equalization,
-    by_channel,
     equalizations,
     fold_equalization,
     norm_behind,
     read_norm,
 )
+from vitedge.calib.quantization.validation_rows import ValidationRows
 from vitedge.graph.layers import Layer
 from vitedge.metrics import sqnr_db
 
@@ -177,14 +177,6 @@ def test_the_copies_are_equalized_where_they_are(move: str) -> None:
         np.testing.assert_allclose(copies, after.reshape(channels.shape), atol=1e-4)
 
 
-def test_columns_are_sorted_by_their_channel() -> None:
-    matrix = np.array([[10, 20, 11, 21], [12, 22, 13, 23]])
-    sorted_columns = by_channel(matrix, np.array([0, 1, 0, 1]), 2)
-    assert sorted_columns is not None
-    assert sorted(map(tuple, sorted_columns)) == [(10, 20), (11, 21), (12, 22), (13, 23)]
-    assert by_channel(matrix, np.array([0, 1, 0, 0]), 2) is None
-
-
 def test_other_producers_are_left_alone() -> None:
     assert read(graphs.block(), "gelu0").norm() is None
     assert read(graphs.block(), "norm0").norm() is not None
@@ -196,7 +188,8 @@ def test_uneven_channels_are_equalized() -> None:
     rows = (generator.standard_normal((500, WIDTH)) * sizes + 3 * sizes).astype(np.float32)
     weight = generator.standard_normal((8, WIDTH)) / sizes
     low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
-    best, quantizer = best_equalization(rows, low, high, weight, Scheme.ASYMMETRIC)
+    seen = ValidationRows(rows, np.ones(len(rows)), low, high)
+    best = best_equalization(seen, low, high, weight, Scheme.ASYMMETRIC).equalization
     plain, *_ = equalizations(low, high, weight)
     exact = rows @ weight.T
 
@@ -204,7 +197,23 @@ def test_uneven_channels_are_equalized() -> None:
         outputs = by(each(rows)) @ (weight * each.scale).T + weight @ each.shift
         return float(np.square(outputs - exact).sum())
 
-    assert error(best, quantizer) < 0.05 * error(plain, plain.quantizer(low, high, Scheme.ASYMMETRIC))
+    assert error(best, best.quantizer(low, high, Scheme.ASYMMETRIC)) < 0.05 * error(
+        plain, plain.quantizer(low, high, Scheme.ASYMMETRIC)
+    )
+
+
+def test_the_range_has_room_where_other_images_exceed_it() -> None:
+    generator = np.random.default_rng(0)
+    rows, weight = generator.standard_normal((500, WIDTH)).astype(np.float32), generator.standard_normal((8, WIDTH))
+    low, high = rows.min(axis=0).astype(float), rows.max(axis=0).astype(float)
+    counts, scheme = np.ones(len(rows)), Scheme.ASYMMETRIC
+    seen, exceeded = (ValidationRows(rows, counts, part * low, part * high) for part in (1.0, 0.8))
+    assert best_equalization(seen, low, high, weight, scheme).equalization.margin == 1
+    best = best_equalization(exceeded, low, high, weight, scheme).equalization
+    assert 1.1 < best.margin < 1.4
+    narrow = replace(best, margin=1.0).quantizer(low, high, scheme).scale
+    assert best.quantizer(low, high, scheme).scale == pytest.approx(best.margin * narrow)
+    assert best.of(np.arange(3)).margin == best.margin
 
 
 def test_dead_channels_and_weights_do_no_harm() -> None:

@@ -18,8 +18,15 @@ from layers import WIDTH, weights
 
 from vitedge.calib.quantization.affine import Scheme, activation_quantizer
 from vitedge.calib.quantization.layerwise import LayerwiseRun
-from vitedge.calib.quantization.range_estimators import Histogram, min_max
-from vitedge.calib.quantization.range_search import CLOSE, best_by_outputs, best_quantizer, candidates
+from vitedge.calib.quantization.range_estimators import Histogram, Range, min_max
+from vitedge.calib.quantization.range_search import (
+    CLOSE,
+    Unseen,
+    best_by_outputs,
+    best_quantizer,
+    candidates,
+    half_furthest,
+)
 from vitedge.calib.quantization.search_budget import SearchBudget
 
 
@@ -116,3 +123,45 @@ def test_choices_that_overflow_are_never_best() -> None:
     errors[4] = 1e3
     choices = [lambda _, choice=choice: choice for choice in range(6)]  # type: ignore[misc]
     assert best_by_outputs(CountedRun(errors), "x", "x", choices, [0, 1], range(4)) == 4  # type: ignore[arg-type]
+
+
+def test_half_of_the_images_are_those_furthest_beyond() -> None:
+    assert half_furthest([1, 5, 2, 9, 3, 0], 4) == (3, 1, 0, 2)
+    assert half_furthest([1, 5, 2], 16) == (1, 2, 0)
+    assert half_furthest([1, 5], 1) == (0,)
+
+
+def test_a_range_is_judged_as_large_a_part_of_the_other_images_range() -> None:
+    whole, others = Range(-2.0, 8.0), Range(-1.0, 6.0)
+    unseen = Unseen(2, others, np.full((1, 1), 0.5, np.float32))
+    values = np.linspace(-4, 14, 7, dtype=np.float32)[np.newaxis]
+    for part in (1.0, 0.5, 1.3):
+        judged = unseen.judged(Range(-2.0 * part, 8.0 * part), whole, Scheme.ASYMMETRIC)
+        quantizer = activation_quantizer(-1.0 * part, 6.0 * part, Scheme.ASYMMETRIC)
+        np.testing.assert_array_equal(judged(values), quantizer(values * 0.5) * 2)
+    assert unseen.furthest([values, 2 * values, 3 * values]) == [7, 14]
+
+
+def test_a_range_is_widened_where_images_exceed_the_range_of_the_others() -> None:
+    """All images reach as far; the others would have reached less far than these."""
+    graph = graphs.model(
+        "wide = Mul(x, two) logits = MatMul(wide, head)", two=np.full(WIDTH, 2.0), head=weights(WIDTH, 5)
+    )
+    model = ir.from_proto(graph)
+    run, histogram = LayerwiseRun(model, graphs.frames(8)), Histogram()
+    reader = next(node for node in model.graph if node.inputs[-1].name == "head")
+    run.advance(reader)
+    for values in run.values:
+        histogram.add(values["wide"])
+    reader.replace_input_with(0, ir.val("wide_read"))
+    whole = min_max(histogram)
+    ones = np.ones(1, np.float32)
+    scales = [
+        best_quantizer(run, "wide", "wide_read", histogram, SearchBudget(2, 8), Scheme.ASYMMETRIC, unseen).scale
+        for unseen in (Unseen(8, whole.widened(0.8), ones), None)
+    ]
+    assert scales[0] > 1.1 * whole_scale(whole) >= 1.1 * scales[1]
+
+
+def whole_scale(whole: Range) -> float:
+    return activation_quantizer(whole.low, whole.high, Scheme.ASYMMETRIC).scale

@@ -20,7 +20,7 @@ from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observers import ChannelMinMax
 from vitedge.calib.quantization.search_budget import SearchBudget
-from vitedge.calib.quantization.smoothquant import MARGINS, RATIOS, Smoothing, best_smoothing, half_furthest
+from vitedge.calib.quantization.smoothquant import MARGINS, RATIOS, Smoothing, best_smoothing
 
 TENSORS = arrays.arrays(np.float32, (7, 5), elements=st.floats(-100, 100, width=32))
 
@@ -57,12 +57,6 @@ def test_the_margin_is_of_the_range() -> None:
     whole, half = (Smoothing(1.0, margin).quantizer(found_range, Scheme.ASYMMETRIC) for margin in (1.0, 0.5))
     assert half.quantizer.scale == pytest.approx(whole.quantizer.scale / 2)
     assert half(np.array([[0.0, 3.0]], np.float32))[0, 1] == pytest.approx(1.5, abs=half.quantizer.scale)
-
-
-def test_half_of_the_images_are_those_furthest_beyond() -> None:
-    assert half_furthest([1, 5, 2, 9, 3, 0], 4) == (3, 1, 0, 2)
-    assert half_furthest([1, 5, 2], 16) == (1, 2, 0)
-    assert half_furthest([1, 5], 1) == (0,)
 
 
 def choice(unseen: float) -> Smoothing:
