@@ -1,6 +1,6 @@
 """``Reader``: the threads that open a source, read it, notice that it stalls, and open it again.
 
-    vitedge-reader   opens one connection and delivers its frames; one thread a connection
+    vitedge-reader   opens one connection and delivers its frames; then the next, if no other thread does
     vitedge-watch    for live sources: starts connections, notices stalls, gives up what hangs
 
 While a lost source does not answer, one patient attempt to open it has the whole ``open_timeout``, for a server that is
@@ -25,6 +25,7 @@ from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import StateChange, StreamState
 from vitedge.runtime.stream.stats import ReaderStats
+from vitedge.runtime.stream.threads import LastingThreads
 from vitedge.runtime.system.owned import start_daemon
 from vitedge.safety.escape import terminal
 from vitedge.safety.redact import redact
@@ -58,13 +59,11 @@ class _Connection:
         online_at: when its first frame came; None until then.
         next_index: index of its next frame, if none is lost.
         wanted: whether its frames are.
-        over: whether its thread is at its end.
+        over: whether its thread has left it.
         error: what ended it.
-        thread: its thread.
     """
 
     def __init__(self, source: FrameSource | None, timeout: float) -> None:
-        self.thread: threading.Thread | None = None
         self.source = source
         self.timeout = timeout
         self.began = time.monotonic()
@@ -126,6 +125,7 @@ class Reader:
         self._opening: list[_Connection] = []
         self._given_up: list[_Connection] = []
         self._watcher: threading.Thread | None = None
+        self._reading = LastingThreads("vitedge-reader", self._run, self._changed, waits=self._is_between)
         self._epoch = -1
         self._next_index = self._first_index = 0
         self._corrupt = self._late = self._stalls = 0
@@ -155,7 +155,7 @@ class Reader:
                 late=self._late,
                 stalls=self._stalls,
                 reconnects=max(0, self._epoch),
-                left_behind=len(self._left_behind()),
+                left_behind=self._left_behind(),
             )
 
     @property
@@ -218,14 +218,17 @@ class Reader:
     def threads(self) -> list[threading.Thread]:
         """Return the threads that still run."""
         with self._changed:
-            connections = [*self._opening, *self._given_up, *([self._current] if self._current else [])]
-            threads = [self._watcher, *(each.thread for each in connections)]
-        return [thread for thread in threads if thread is not None and thread.is_alive()]
+            watching = [self._watcher] if self._watcher is not None and self._watcher.is_alive() else []
+            return [*watching, *self._reading.alive()]
 
-    def _left_behind(self) -> list[threading.Thread]:
+    def _left_behind(self) -> int:
         if self._stopped or self._ended:
-            return [thread for thread in self.threads() if thread is not threading.current_thread()]
-        return [each.thread for each in self._given_up if each.thread is not None and each.thread.is_alive()]
+            return sum(thread is not threading.current_thread() for thread in self.threads())
+        return sum(not each.over for each in self._given_up)
+
+    def _is_between(self) -> bool:
+        """Whether a live source may be opened again."""
+        return self.live and not (self._stopped or self._ended) and (self._current is None or self._current.over)
 
     # In the thread of a connection
 
@@ -234,7 +237,7 @@ class Reader:
             self._opening = [each for each in self._opening if not each.over]
             self._given_up = [each for each in self._given_up if not each.over]
             self._opening.append(connection)
-            connection.thread = start_daemon("vitedge-reader", self._run, connection)
+            self._reading.begin(connection)
         return connection
 
     def _run(self, connection: _Connection) -> None:
@@ -449,7 +452,7 @@ class Reader:
             BaseException: the error of the last attempt.
         """
         while self._wait(self._reconnect.delay(failures, random.random()) if self._reconnect else 0.0):
-            while len(self._left_behind()) >= MOST_LEFT_BEHIND:
+            while self._left_behind() >= MOST_LEFT_BEHIND:
                 if not self._wait(SHORT_ATTEMPT_SECONDS):
                     return None
             error = self._attempt()
@@ -525,6 +528,7 @@ class Reader:
                 return
             self._ended = True
             self._set_state("ended", error)
+            self._changed.notify_all()
         self._finish(error)
 
     def _set_state(self, state: StreamState, error: BaseException | None = None, *, attempt: int = 0) -> None:

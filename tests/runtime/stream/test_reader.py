@@ -337,6 +337,22 @@ class TestAttempts:
         assert all(source.closed for source in camera.sources)
         assert read.frames == []
 
+    def test_the_thread_of_a_lost_connection_opens_and_reads_the_next(self, camera: FakeCamera):
+        threads: list[threading.Thread] = []
+
+        def connect(*_: object) -> FrameSource:
+            threads.append(threading.current_thread())
+            return camera.open()
+
+        with Read(connect) as read:
+            for epoch in range(3):
+                assert until(lambda epoch=epoch: read.frames and read.frames[-1].epoch == epoch)
+                assert len(read.reader.threads()) == 2  # one reads, one watches
+                camera.fail("eof")
+                assert until(lambda: read.reader.state != "online")
+                camera.come_back()
+        assert len(set(threads)) == 1
+
 
 class TestLateFrames:
     def test_frames_that_come_in_a_burst_after_a_stall_are_counted(self):
