@@ -23,7 +23,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-lea
 OPTIONAL = (
     "torch", "torchvision", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "nncf", "openvino", "cv2", "PIL",
     "safetensors", "sklearn", "scipy", "transformers", "huggingface_hub", "tqdm", "distributed", "cuda", "cryptography",
-    "tensorrt", "tensorrt_rtx", "av",
+    "tensorrt", "tensorrt_rtx", "av", "threadpoolctl",
 )  # fmt: skip
 
 BLOCKER = f"""

@@ -75,8 +75,9 @@ class LayerwiseRun:
 
     def derive(self, new: str, old: str, change: Callable[[Floats], Floats]) -> None:
         """Keep under the name ``new`` what ``change`` makes of the value ``old``."""
-        for values in self.values:
-            values[new] = change(values[old])
+        changed = parallel_map(lambda values: change(values[old]), self.values)
+        for values, made in zip(self.values, changed, strict=True):
+            values[new] = made
 
     def drop_unread(self, name: str) -> None:
         """Drop a value that nothing reads any more: one copy of a large value for every image counts."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import INPUT_NAME
 from vitedge.calib.quantization.finite_check import not_finite
 from vitedge.calib.quantization.parallel import parallel_map
-from vitedge.calib.quantization.range_estimators import Histogram
+from vitedge.calib.quantization.range_estimators import Histogram, sampled
 from vitedge.graph.session import conversion_errors, open_session
 from vitedge.progress import Progress
 
@@ -77,14 +77,37 @@ class Observed:
         """Over all images."""
         return self.tried.merged(self.others)
 
-    def add(self, values: NDArray[np.float32], axis: int, *, tried: bool) -> None:
-        """Observe the tensor of one image."""
-        found = ChannelMinMax.of(values, axis)
+    def add(self, seen: _Seen, *, tried: bool) -> None:
+        """Take in the tensor of one image."""
         if tried:
-            self.tried = self.tried.merged(found)
+            self.tried = self.tried.merged(seen.min_max)
         else:
-            self.others = self.others.merged(found)
-        self.histogram.add(values)
+            self.others = self.others.merged(seen.min_max)
+        self.histogram.add_sample(seen.sample, float(seen.min_max.low.min()), float(seen.min_max.high.max()))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The tensor of one image, observed beside the other images.
+
+    Attributes:
+        shape: of the tensor.
+        min_max: by channel.
+        sample: the values that a histogram counts.
+    """
+
+    shape: tuple[int, ...]
+    min_max: ChannelMinMax
+    sample: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], axis: int) -> _Seen:
+        return cls(values.shape, ChannelMinMax.of(values, axis), sampled(values).copy())
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all values are: NaN and infinity become a minimum or a maximum."""
+        return bool(np.isfinite(self.min_max.low).all() and np.isfinite(self.min_max.high).all())
 
 
 def observe(
@@ -110,17 +133,23 @@ def observe(
         session = open_session(graph, also=names[len(outputs) :], threads=1)
     found = dict[str, Observed]()
 
-    def made(frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    def seen(frame: NDArray[np.uint8]) -> dict[str, _Seen] | None:
+        """Observe one image; None where something is not finite."""
         with conversion_errors():
-            return dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
+            values = dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
+        tensors = {name: _Seen.of(values[name], axis) for name, axis in channel_axes.items()}
+        finite = all(np.isfinite(values[name]).all() for name in outputs) and all(
+            each.is_finite for each in tensors.values()
+        )
+        return tensors if finite else None
 
     tracked = progress.track(frames, total=len(frames), unit="images")
-    for number, values in enumerate(parallel_map(made, tracked)):
-        if not all(np.isfinite(each).all() for each in values.values()):
+    for number, tensors in enumerate(parallel_map(seen, tracked)):
+        if tensors is None:
             raise not_finite(graph, frames[number], number)
-        for name, axis in channel_axes.items():
+        for name, each in tensors.items():
             if name not in found:
-                nothing = ChannelMinMax.empty(values[name].shape[axis])
-                found[name] = Observed(values[name].shape, nothing, nothing)
-            found[name].add(values[name], axis, tried=number < tried)
+                nothing = ChannelMinMax.empty(len(each.min_max.low))
+                found[name] = Observed(each.shape, nothing, nothing)
+            found[name].add(each, tried=number < tried)
     return found

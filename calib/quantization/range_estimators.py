@@ -58,9 +58,12 @@ class Histogram:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take in finite values of any shape: the smallest and largest of all, the counts of ``SAMPLED`` of them."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.add_sample(sampled(values), float(values.min()), float(values.max()))
+
+    def add_sample(self, counted: NDArray[np.float32], low: float, high: float) -> None:
+        """Take in the counts of some values ``(values,)``, and the smallest and the largest of all."""
+        self.low, self.high = min(self.low, low), max(self.high, high)
         peak = max(-self.low, self.high)
-        counted = values.ravel()[:: _stride(values.size)]
         if peak == 0.0:
             self.counts[BINS // 2] += counted.size
             return
@@ -83,9 +86,11 @@ class Histogram:
         self.width *= 2
 
 
-def _stride(size: int) -> int:
-    """Return the distance of sampled values: no common divisor with the size, so that every channel is sampled."""
-    return next(stride for stride in itertools.count(max(1, size // SAMPLED)) if math.gcd(stride, size) == 1)
+def sampled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take ``SAMPLED`` values; their distance and the size have no common divisor, so that every channel is sampled."""
+    size = values.size
+    stride = next(stride for stride in itertools.count(max(1, size // SAMPLED)) if math.gcd(stride, size) == 1)
+    return values.ravel()[::stride]
 
 
 def min_max(histogram: Histogram) -> Range:
