@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -87,6 +87,11 @@ class YuvPlanes:
         """How the values become colours: as swscale makes them of a picture of these sizes."""
         whole = self.chroma_steps[1] == 1 or (self.width % 2 == 1 and self.height % 2 == 1)
         return yuv_colours(self.matrix, full_range=self.full_range, rounds_down=ROUNDS_DOWN and not whole)
+
+    @property
+    def decoder_frame(self) -> Any:
+        """PyAV's ``VideoFrame`` that holds the planes; None where they do not come from a decoder."""
+        return None
 
     def bgr(self) -> Image:
         """Return the picture as a new ``H×W×3`` uint8 array; each chroma value colours the pixels that it covers."""

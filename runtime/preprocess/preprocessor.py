@@ -2,7 +2,8 @@
 
 ``Preprocessor`` resizes as Pillow does (``pillow_resample``), crops or pads as torchvision and timm do
 (``vitedge.bundle.preprocessing``) and puts the channels into the network's order. Mean and standard deviation are
-part of the graph. The planes of a decoder are resized before they become colours (``planar``) where that saves work.
+part of the graph. FFmpeg resizes the frames of its decoders (``swscale``) where its filters are Pillow's. Other planes
+are resized before they become colours (``planar``) where that saves work.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from vitedge.prediction import Image
 from vitedge.runtime.preprocess.pillow_resample import Resize, pillow_resize
 from vitedge.runtime.preprocess.planar import PlanarResampler
 from vitedge.runtime.preprocess.planes import ChromaStep, YuvPlanes
+from vitedge.runtime.preprocess.swscale import FrameKind, SwscaleResampler, frame_kind, resizes_as_pillow
 from vitedge.runtime.preprocess.taps import ResizeAxis
 from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
 
 KEPT_PLANS = 4
-"""Number of frame sizes whose plans and scratch buffers are kept; each takes 2 MB for 1080p frames, 6 MB for planes."""
+"""Number of frame sizes whose plans and scratch buffers are kept. For 1920x1080, one takes 2 MB for arrays, 6 MB for
+planes and 11 MB for a decoder's frames."""
 LEAST_SHRINKING = 2
 """How much both sides of planes must shrink, so that resizing them before they become colours takes less time."""
 
@@ -49,15 +52,18 @@ class Preprocessor:
         self.preprocessing = preprocessing
         self._shape = (*preprocessing.input_size, 3)
         self._plan = lru_cache(KEPT_PLANS)(partial(_make_plan, preprocessing))
+        self._decoder_plan = lru_cache(KEPT_PLANS)(partial(_make_decoder_plan, preprocessing))
         self._planar_plan = lru_cache(KEPT_PLANS)(partial(_make_planar_plan, preprocessing))
         self._lock = threading.Lock()
 
     def __call__(self, frame: Image | YuvPlanes, *, order: ChannelOrder = "BGR", out: Image | None = None) -> Image:
         """Resize, crop and order the channels of one frame.
 
-        Planes whose sides shrink by two or more are resized before they become colours. In photos the result is within
-        1 of the result for ``frame.bgr()`` on 99 % of the pixels; it differs by more only next to colours that are
-        clipped at black or white. Other planes, and frames of many such colours, give the result for ``frame.bgr()``.
+        FFmpeg resizes the frames of its decoders where both sides shrink by 1.5 or more and a crop cuts off the edges,
+        and planes that come from elsewhere are resized before they become colours where both sides shrink by two or
+        more. In photos the result is within 1 of the result for ``frame.bgr()`` on 99 % of the pixels; it differs by
+        more than 2 only next to colours that are clipped at black or white. All others give the result for
+        ``frame.bgr()``.
 
         Args:
             frame: ``H×W×3`` uint8 of any strides, or the planes of a decoder; it is only read.
@@ -87,12 +93,21 @@ class Preprocessor:
 
     def _from_planes(self, planes: YuvPlanes, out: Image | None) -> Image:
         target, reverse = self._target(out), self.preprocessing.channel_order == "RGB"
-        if planes.repeats_chroma:
-            with self._lock:
-                plan = self._planar_plan(planes.height, planes.width, planes.chroma_steps)
-                if plan is not None and plan.resize(planes, reverse, plan.window.padded(target)):
-                    return target
-        return self(planes.bgr(), out=target)
+        with self._lock:
+            resized = self._resize_planes(planes, reverse, target)
+        return target if resized else self(planes.bgr(), out=target)
+
+    def _resize_planes(self, planes: YuvPlanes, reverse: bool, target: Image) -> bool:
+        """Fill the input without making colours of the whole frame; return whether that was possible."""
+        if not planes.repeats_chroma:
+            return False
+        if planes.decoder_frame is not None:
+            decoded = self._decoder_plan(frame_kind(planes))
+            if decoded is not None:
+                decoded.resize(planes.decoder_frame, reverse, decoded.window.padded(target))
+            return decoded is not None
+        planar = self._planar_plan(planes.height, planes.width, planes.chroma_steps)
+        return planar is not None and planar.resize(planes, reverse, planar.window.padded(target))
 
     def _target(self, out: Image | None) -> Image:
         if out is None:
@@ -139,6 +154,14 @@ def _make_plan(preprocessing: Preprocessing, height: int, width: int, reverse: b
     window = _window(preprocessing, height, width)
     resize = pillow_resize(preprocessing.interpolation, window.rows, window.columns, reverse=reverse)
     return _ResizePlan(window, resize)
+
+
+def _make_decoder_plan(preprocessing: Preprocessing, kind: FrameKind) -> _ResizePlan[SwscaleResampler] | None:
+    """Return the plan for a decoder's frames of one kind; None where swscale does not resize them as Pillow does."""
+    window, interpolation = _window(preprocessing, kind.height, kind.width), preprocessing.interpolation
+    if not resizes_as_pillow(interpolation, window.rows, window.columns):
+        return None
+    return _ResizePlan(window, SwscaleResampler(interpolation, window.rows, window.columns, kind))
 
 
 def _make_planar_plan(

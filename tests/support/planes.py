@@ -49,12 +49,12 @@ def unclipped_bgr(planes: YuvPlanes, *, rounds_down: bool) -> Float:
     return np.stack([y + product(blue, u), y + green, y + product(red, v)], axis=-1)
 
 
-def h264(rgb: Image, pixel_format: str = "yuv420p") -> NDArray[np.void]:
-    """The decoded ``VideoFrame`` of a picture that was encoded with H.264."""
+def h264(rgb: Image, pixel_format: str = "yuv420p", **options: str) -> NDArray[np.void]:
+    """The decoded ``VideoFrame`` of a picture that was encoded with H.264, and with options of the encoder."""
     av = pytest.importorskip("av")
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", rate=5, options={"crf": "18", "preset": "ultrafast"})
+        stream = container.add_stream("libx264", rate=5, options={"crf": "18", "preset": "ultrafast", **options})
         stream.height, stream.width, stream.pix_fmt = rgb.shape[0], rgb.shape[1], pixel_format
         for frame in (av.VideoFrame.from_ndarray(rgb, format="rgb24"), None):
             container.mux(stream.encode(frame))

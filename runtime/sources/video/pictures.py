@@ -92,6 +92,11 @@ class DecodedPlanes(YuvPlanes):
     frame: Any = field(default=None, repr=False)
     converter: Converter | None = field(default=None, repr=False)
 
+    @property
+    def decoder_frame(self) -> Any:
+        """The decoder's frame."""
+        return self.frame
+
     def bgr(self) -> Image:
         """Return the picture as a new ``H×W×3`` uint8 array, as FFmpeg converts it."""
         assert self.converter is not None

@@ -1,0 +1,217 @@
+"""Frames of a decoder that FFmpeg resizes, against the whole picture that is resized as Pillow does."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axes import axes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from planes import h264
+
+from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
+from vitedge.runtime.preprocess import swscale
+from vitedge.runtime.preprocess.planes import YuvPlanes
+from vitedge.runtime.preprocess.preprocessor import Preprocessor
+from vitedge.runtime.preprocess.swscale import MOST_SHIFT, find_part
+from vitedge.runtime.preprocess.taps import ResizeAxis
+
+av = pytest.importorskip("av")
+pictures = pytest.importorskip("vitedge.runtime.sources.video.pictures")
+
+Image = NDArray[np.uint8]
+
+CAMERA = Preprocessing((224, 224), (256, 256))
+FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21")
+
+
+@cache
+def picture(height: int, width: int) -> Image:
+    """Waves and noise, of colours that no filter takes beyond black or white."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = 128 + 40 * np.sin(columns / 9) * np.cos(rows / 7)
+    colours = np.stack([waves, np.roll(waves, 5, axis=0), np.roll(waves, 9, axis=1)], axis=2)
+    noise = np.random.default_rng(0).normal(0, 6, colours.shape)
+    return np.asarray(np.clip(colours + noise, 0, 255), np.uint8)
+
+
+def decoded(height: int, width: int, pixel_format: str = "yuv420p") -> Any:
+    """A ``VideoFrame`` of the picture."""
+    return av.VideoFrame.from_ndarray(picture(height, width), format="rgb24").reformat(format=pixel_format)
+
+
+def planes_of(frame: Any) -> Any:
+    return pictures.planes_of(frame, pictures.Converter())
+
+
+def off(preprocessor: Preprocessor, planes: YuvPlanes) -> NDArray[np.int_]:
+    """How far each value is from the whole picture, resized."""
+    return np.asarray(preprocessor(planes).astype(int) - preprocessor(planes.bgr()))
+
+
+@pytest.fixture
+def unconverted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No frame may become a whole picture."""
+
+    def convert(*_: Any) -> Image:
+        raise AssertionError("the whole frame became colours")
+
+    monkeypatch.setattr(pictures.DecodedPlanes, "bgr", convert)
+
+
+def assert_near(values: NDArray[np.int_]) -> None:
+    assert np.abs(values).max() <= 2
+    assert np.mean(np.abs(values).max(axis=2) > 1) < 1e-3
+    assert np.mean(values**2) < 0.2
+    assert abs(np.mean(values)) < 0.015
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (720, 1280), (1280, 720), (480, 640)])
+def test_frames_of_cameras(size: tuple[int, int]) -> None:
+    assert_near(off(Preprocessor(CAMERA), planes_of(decoded(*size))))
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_orders_of_channels(order: ChannelOrder) -> None:
+    preprocessing = Preprocessing((224, 224), (256, 256), channel_order=order)
+    assert_near(off(Preprocessor(preprocessing), planes_of(decoded(480, 640))))
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing((128, 128), (146, 146), interpolation="bilinear"),
+        Preprocessing((64, 96), (72, 110), "squash"),
+        Preprocessing((256, 256), (269, 269)),
+    ],
+)
+def test_sizes_and_filters_of_models(preprocessing: Preprocessing) -> None:
+    assert_near(off(Preprocessor(preprocessing), planes_of(decoded(720, 1280))))
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_pixel_formats(pixel_format: str) -> None:
+    assert_near(off(Preprocessor(CAMERA), planes_of(decoded(720, 1280, pixel_format))))
+
+
+@pytest.mark.parametrize("colorspace", [1, 2, 5, 9])
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+def test_matrices_and_ranges(colorspace: int, color_range: int) -> None:
+    frame = decoded(540, 960)
+    frame.colorspace, frame.color_range = colorspace, color_range
+    assert_near(off(Preprocessor(Preprocessing((112, 112), (128, 128))), planes_of(frame)))
+
+
+def test_colours_that_change_in_mid_stream() -> None:
+    preprocessor = Preprocessor(Preprocessing((112, 112), (128, 128)))
+    for colorspace in (1, 9, 1, 2):
+        frame = decoded(540, 960)
+        frame.colorspace = colorspace
+        assert_near(off(preprocessor, planes_of(frame)))
+
+
+def test_pixels_that_are_not_square() -> None:
+    preprocessor = Preprocessor(CAMERA)
+    for aspect in ("4:3", "1:1", "16:11"):
+        assert_near(off(preprocessor, planes_of(h264(picture(576, 720), aspect=aspect))))
+
+
+@pytest.mark.usefixtures("unconverted")
+def test_the_whole_frame_does_not_become_colours() -> None:
+    for pixel_format in FORMATS:
+        Preprocessor(CAMERA)(planes_of(decoded(480, 640, pixel_format)))
+
+
+@pytest.mark.parametrize(
+    ("frame", "preprocessing"),
+    [
+        (decoded(481, 640), CAMERA),
+        (decoded(480, 641), CAMERA),
+        (decoded(480, 640, "yuv411p"), CAMERA),
+        (decoded(480, 640, "yuv440p"), CAMERA),
+        (decoded(380, 640), CAMERA),
+        (decoded(480, 640), Preprocessing((224, 224), (256, 256), interpolation="lanczos")),
+        (decoded(480, 640), Preprocessing((224, 224), (256, 256), interpolation="nearest")),
+        (decoded(480, 640), Preprocessing((224, 224), (224, 224))),
+        (decoded(480, 640), Preprocessing((224, 224), (226, 226))),
+        (decoded(480, 640), Preprocessing((224, 224), (224, 224), "squash")),
+        (decoded(480, 640), Preprocessing((224, 224), (224, 224), "border")),
+    ],
+)
+def test_where_swscale_differs_the_whole_frame_becomes_colours(frame: Any, preprocessing: Preprocessing) -> None:
+    assert not off(Preprocessor(preprocessing), planes_of(frame)).any()
+
+
+def test_a_copy_without_its_frame_is_resized_as_planes() -> None:
+    planes = planes_of(decoded(540, 960))
+    alone = YuvPlanes(planes.y, planes.u, planes.v, planes.matrix, planes.full_range)
+    preprocessor = Preprocessor(Preprocessing((112, 112), (128, 128)))
+    assert np.abs(preprocessor(alone).astype(int) - preprocessor(planes)).max() <= 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(axis=axes(), support=st.integers(1, 2))
+def test_a_part_holds_what_its_outputs_depend_on(axis: ResizeAxis, support: int) -> None:
+    part, scale = find_part(axis, support), axis.source / axis.resized
+    assert 0 <= part.source.start < part.source.stop <= axis.source
+    assert part.resized.start == 0 or part.resized.start <= axis.start - support
+    assert part.resized.stop == axis.resized or part.resized.stop >= axis.stop + support
+    for source, resized, edge in (
+        (part.source.start, part.resized.start, 0),
+        (part.source.stop, part.resized.stop, axis.source),
+    ):
+        assert source == edge or source % 2 == 0
+        assert abs(source / scale - resized) <= MOST_SHIFT + 1e-9
+
+
+def test_of_a_wide_frame_only_a_part_is_resized() -> None:
+    part = find_part(ResizeAxis(1920, 455, 116, 340), 2)
+    assert part.source.stop - part.source.start < 1920 * 0.6
+
+
+def test_a_shifted_part_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swscale, "MOST_SHIFT", 0.1)
+    values = off(Preprocessor(CAMERA), planes_of(decoded(480, 640)))
+    with pytest.raises(AssertionError):
+        assert_near(values)
+
+
+def test_the_result_is_written_where_the_engine_reads() -> None:
+    planes, preprocessor = planes_of(decoded(480, 640)), Preprocessor(CAMERA)
+    out = np.zeros((3, 224, 224), np.uint8).transpose(1, 2, 0)
+    assert preprocessor(planes, out=out) is out
+    np.testing.assert_array_equal(out, preprocessor(planes))
+
+
+def test_threads_share_a_preprocessor() -> None:
+    preprocessor = Preprocessor(CAMERA)
+    frames = [planes_of(decoded(*size)) for size in ((480, 640), (540, 960), (576, 720))]
+    expected = [preprocessor(frame) for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        for index, got in enumerate(pool.map(preprocessor, frames * 10)):
+            np.testing.assert_array_equal(got, expected[index % len(frames)])
+
+
+def test_filters_start_no_threads_and_end_with_their_preprocessor() -> None:
+    planes, before = planes_of(decoded(480, 640)), _threads()
+    preprocessor = Preprocessor(CAMERA)
+    preprocessor(planes)
+    if hasattr(av.filter.Graph, "threads"):
+        assert _threads() == before
+    del preprocessor
+    gc.collect()
+    assert _threads() <= before
+
+
+def _threads() -> int:
+    """Number of threads of this process, those of libraries too."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
