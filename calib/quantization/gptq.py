@@ -43,8 +43,9 @@ def round_layer(
     if layer.operator == "Conv" and not supports_im2col(layer.node, layer.weight_shape):
         return round_weights(weight, scales, grid)
     grams = _grams(layer, images)
-    groups = zip(np.split(weight, len(grams)), np.split(scales, len(grams)), grams, strict=True)
-    return np.concatenate([gptq_round(*group, grid) for group in groups])
+    groups = len(grams)
+    rounded = gptq_round(weight.reshape(groups, -1, weight.shape[1]), scales.reshape(groups, -1), grams, grid)
+    return rounded.reshape(weight.shape)
 
 
 def _grams(layer: Layer, images: Sequence[Values]) -> NDArray[np.float64]:
@@ -62,26 +63,29 @@ def _grams(layer: Layer, images: Sequence[Values]) -> NDArray[np.float64]:
 def gptq_round(
     weight: NDArray[np.float64], scales: NDArray[np.float32], gram: NDArray[np.float64], grid: Grid
 ) -> Levels:
-    """Round weights to levels ``(out, in)`` whose errors cancel in the layer's output.
+    """Round weights to levels ``(…, out, in)`` whose errors cancel in the layer's output.
 
     Input channel by input channel, the error of rounding is handed on to the channels not rounded yet, in the way that
     changes the output least (algorithm 1, with its lazy updates of blocks; channels in falling order of their energy).
 
     Args:
-        weight: ``(out, in)``.
-        scales: of the output channels, ``(out,)``.
-        gram: ``XᵀX`` of the layer's inputs, ``(in, in)``.
+        weight: ``(…, out, in)``; the groups of a convolution come first.
+        scales: of the output channels, ``(…, out)``.
+        gram: ``XᵀX`` of the layer's inputs, ``(…, in, in)``.
         grid: the levels.
     """
-    order = np.argsort(-np.diag(gram), kind="stable")
-    inverse = _inverse_factor(gram[np.ix_(order, order)])
-    left, steps = weight[:, order].T.copy(), scales.astype(np.float64)
-    levels = np.empty(left.shape, grid.dtype)
-    for begin in range(0, len(left), BLOCK):
-        block = slice(begin, begin + BLOCK)
-        levels[order[block]], errors = _round_block(left[block], inverse[block, block], steps, grid)
-        left[begin + BLOCK :] -= inverse[block, begin + BLOCK :].T @ errors
-    return np.ascontiguousarray(levels.T)
+    order = np.argsort(-_diagonal(gram), axis=-1, kind="stable")
+    rows, columns = order[..., :, np.newaxis], order[..., np.newaxis, :]
+    inverse = _inverse_factor(np.take_along_axis(np.take_along_axis(gram, rows, -2), columns, -1))
+    left = np.take_along_axis(weight, columns, -1).swapaxes(-1, -2).copy()
+    steps, levels = scales.astype(np.float64), np.empty_like(left)
+    for begin in range(0, left.shape[-2], BLOCK):
+        block, behind = slice(begin, begin + BLOCK), slice(begin + BLOCK, None)
+        levels[..., block, :], errors = _round_block(left[..., block, :], inverse[..., block, block], steps, grid)
+        left[..., behind, :] -= inverse[..., block, behind].swapaxes(-1, -2) @ errors
+    restored = np.empty(levels.shape, grid.dtype)
+    np.put_along_axis(restored, rows, levels.astype(grid.dtype), -2)
+    return np.ascontiguousarray(restored.swapaxes(-1, -2))
 
 
 def _round_block(
@@ -90,24 +94,30 @@ def _round_block(
     """Round some input channels; the errors for the channels behind them are collected, for one product of matrices.
 
     Args:
-        left: weights ``(channels, out)``; changed in place.
-        inverse: the part of the triangular factor between these channels.
-        steps: scales ``(out,)``.
+        left: weights ``(…, channels, out)``; changed in place.
+        inverse: the part of the triangular factor between these channels, ``(…, channels, channels)``.
+        steps: scales ``(…, out)``.
         grid: the levels.
 
     Returns:
-        Levels and errors, ``(channels, out)``.
+        Levels and errors, ``(…, channels, out)``.
     """
     levels, errors = np.empty_like(left), np.empty_like(left)
-    for channel, row in enumerate(inverse):
-        levels[channel] = grid.nearest(left[channel] / steps)
-        errors[channel] = (left[channel] - levels[channel] * steps) / row[channel]
-        left[channel + 1 :] -= np.outer(row[channel + 1 :], errors[channel])
+    for channel in range(left.shape[-2]):
+        row, weight = inverse[..., channel, :], left[..., channel, :]
+        level = grid.nearest(weight / steps)
+        error = (weight - level * steps) / row[..., channel, np.newaxis]
+        left[..., channel + 1 :, :] -= row[..., channel + 1 :, np.newaxis] * error[..., np.newaxis, :]
+        levels[..., channel, :], errors[..., channel, :] = level, error
     return levels, errors
 
 
 def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper triangular Cholesky factor of the damped inverse, ``(in, in)``."""
-    energy = float(np.diag(gram).mean())
-    damped = gram + (DAMPING * energy if energy > 0 else 1.0) * np.eye(len(gram))
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(damped)).T)
+    """The upper triangular Cholesky factor of the damped inverse, ``(…, in, in)``."""
+    energy = _diagonal(gram).mean(axis=-1)
+    damping = np.where(energy > 0, DAMPING * energy, 1.0)[..., np.newaxis, np.newaxis]
+    return np.linalg.cholesky(np.linalg.inv(gram + damping * np.eye(gram.shape[-1]))).swapaxes(-1, -2)
+
+
+def _diagonal(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.diagonal(gram, axis1=-2, axis2=-1)

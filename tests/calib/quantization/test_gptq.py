@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vitedge.calib.quantization import gptq
 from vitedge.calib.quantization.affine import dequantized, round_weights, weight_scales
 from vitedge.calib.quantization.gptq import gptq_round
 from vitedge.calib.quantization.grid import FLOAT8, INT8, Grid
@@ -68,3 +69,21 @@ def test_levels_rounded_on_the_grid_of_float8_beat_levels_of_int8_rounded_again(
         for levels in (gptq_round(weight, scales, gram, FLOAT8), round_weights(again, scales, FLOAT8))
     ]
     assert errors[0] < errors[1] / 10
+
+
+@pytest.mark.parametrize("grid", [INT8, FLOAT8])
+def test_groups_round_as_each_of_them_alone_and_blocks_as_single_channels(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(4)
+    weight, rows = (
+        random.standard_normal((3, 6, 20)),
+        random.standard_normal((3, 50, 20)) * np.exp(random.standard_normal(20)),
+    )
+    gram, scales = rows.transpose(0, 2, 1) @ rows, grid.scales(np.abs(weight).max(axis=-1))
+    monkeypatch.setattr(gptq, "BLOCK", 4)
+    levels = gptq_round(weight, scales, gram, grid)
+    monkeypatch.setattr(gptq, "BLOCK", 32)
+    for group in range(3):
+        np.testing.assert_array_equal(levels[group], gptq_round(weight[group], scales[group], gram[group], grid))
+    assert (levels != grid.nearest(weight / scales[..., None]).astype(grid.dtype)).any()
