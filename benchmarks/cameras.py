@@ -65,7 +65,7 @@ held = [load(path, threads=threads or None) for _ in range(count)]
 for classifier in held:
     classifier.infer(classifier.prepare(__import__("numpy").zeros((256, 256, 3), "uint8")))
 if not threads:
-    held[0].workers()
+    held[0].workers(batches=True)
 print(resident_bytes() - before)
 for classifier in held:
     classifier.close()
@@ -223,8 +223,8 @@ def measure(arguments: argparse.Namespace, classifier: Classifier) -> Iterator[R
     with open_source(arguments.clip, SourceOptions(planes=True)) as clip:
         images = [frame.pixels for frame in islice(clip, KEPT_FRAMES)]
     ir, seconds, cameras = arguments.bundle / OPENVINO_XML, arguments.seconds, arguments.cameras
-    classifier.workers()  # else they would open while the first round warms up
-    engines = open_workers(Bundle.open(arguments.bundle)) or [open_engine(Bundle.open(arguments.bundle))]
+    classifier.workers(batches=True)  # else they would open while the first round warms up
+    engines = open_workers(Bundle.open(arguments.bundle), batches=True) or [open_engine(Bundle.open(arguments.bundle))]
     for _ in range(arguments.rounds):
         preprocessing, inference = preprocessing_rate(classifier, images), inference_rate(engines, COUNTED)
         too_fast = OVERLOAD * inference.fps / cameras

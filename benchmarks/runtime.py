@@ -398,7 +398,7 @@ def own_python_ms(bundle: Path, frames: int) -> float:
         size, labels = classifier.preprocessing.input_size, classifier.labels
     engine, *others = [WaitingEngine(size, len(labels)) for _ in range(3)]
     picture = np.zeros((*size, 3), dtype=np.uint8)
-    with Classifier(engine, Preprocessing(size, size), labels, open_workers=lambda: others) as waiting:
+    with Classifier(engine, Preprocessing(size, size), labels, open_workers=lambda _: others) as waiting:
         begun = time.process_time()
         for _ in range(frames):
             engine.frame[...] = waiting.prepare(picture)

@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with load(arguments.bundle, threads=arguments.threads) as classifier:
-        engines = open_workers(Bundle.open(arguments.bundle), threads=arguments.threads)
+        engines = open_workers(Bundle.open(arguments.bundle), threads=arguments.threads, batches=True)
         rounds = measure(cases(classifier, engines, arguments.clip, arguments.frames), arguments.rounds)
         close_all(engine.close for engine in engines)
         info, workers = classifier.info, len(classifier.workers())

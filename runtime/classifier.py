@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.model_card import LABEL_THRESHOLD, Activation
 from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
+from vitedge.counts import counted
 from vitedge.errors import EngineError, UsageError
 from vitedge.metrics import reach, sigmoid
 from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
@@ -64,10 +66,11 @@ class Classifier(Owned):
         threshold: predictions with a lower score abstain, 0…1.
         activation: ``softmax`` for one class an image, ``sigmoid`` for any number of labels an image (multi-label).
         thresholds: with ``sigmoid``, the score that each label must reach, 0…1; by default 0.5 for every label.
-        open_workers: opens the engines of ``workers``, which the classifier owns as well; called at most once.
+        open_workers: opens the engines of ``workers``, which the classifier owns as well; its argument says whether
+            they may take batches; called at most once for each kind.
 
     Attributes:
-        batch: images that ``classify_batch`` takes at once; 1 for an engine that takes one, as all but workers do.
+        batch: images that ``classify_batch`` takes at once; 1 for an engine that takes one, as all but some workers do.
 
     Raises:
         UsageError: ``temperature`` or ``threshold`` is given with ``sigmoid``, or ``thresholds`` with ``softmax``; or
@@ -84,7 +87,7 @@ class Classifier(Owned):
         threshold: float = 0.0,
         activation: Activation = "softmax",
         thresholds: Sequence[float] | None = None,
-        open_workers: Callable[[], Sequence[Engine]] = tuple,
+        open_workers: Callable[[bool], Sequence[Engine]] = lambda _: (),
     ) -> None:
         self.preprocessing = preprocessing
         self.labels = tuple(labels)
@@ -100,8 +103,9 @@ class Classifier(Owned):
         self._preprocess_lock = threading.Lock()
         self._engine_lock = threading.Lock()
         self._open_workers = open_workers
-        self._workers: tuple[Classifier, ...] | None = None
+        self._workers: dict[bool, tuple[Classifier, ...]] = {}
         self._workers_lock = threading.Lock()
+        self._owner: Callable[[], Classifier | None] = lambda: None
         self._acquired("the classifier")
 
     def classify(self, image: AnyImage, *, topk: int = 5, order: ChannelOrder = "BGR") -> Prediction:
@@ -219,18 +223,25 @@ class Classifier(Owned):
             skip_corrupt=skip_corrupt,
         )
 
-    def workers(self) -> tuple[Classifier, ...]:
+    def workers(self, *, batches: bool = False) -> tuple[Classifier, ...]:
         """Return classifiers for one thread each, which together reach a higher throughput; often there are none.
 
         They give the same logits and share the processors, so that a single frame takes longer. The first call opens
         them, which compiles the graph once more and takes as long as ``load``; calls to this classifier go on
         meanwhile. They belong to this classifier, which closes them.
+
+        Args:
+            batches: whether several frames will wait at once. The workers then take them together, if the engine can
+                and gains by it, and leave a single frame to this classifier.
         """
         self._check_process()
         with self._workers_lock:
-            if self._workers is None:
-                self._workers = tuple(self._worker(engine) for engine in self._open_workers())
-            return self._workers
+            if batches not in self._workers:
+                opened = tuple(self._worker(engine) for engine in self._open_workers(batches))
+                if all(worker.batch == 1 for worker in opened):
+                    self._workers.setdefault(False, opened)
+                self._workers[batches] = opened
+            return self._workers[batches]
 
     def prepare(self, image: AnyImage, *, order: ChannelOrder = "BGR") -> NDArray[np.uint8]:
         """Preprocess an image into the engine's ``h×w×3`` uint8 input; safe in any thread.
@@ -271,6 +282,9 @@ class Classifier(Owned):
             EngineError: the engine failed, or is closed.
         """
         self._check_process()
+        owner = self._owner()
+        if owner is not None:
+            return owner.infer(prepared)
         with self._engine_lock:
             engine = self._opened()
             engine.frame[...] = prepared
@@ -285,9 +299,9 @@ class Classifier(Owned):
             UsageError: ``topk`` is less than 1.
             EngineError: the logits are not finite, or there is not one for each label.
         """
-        self._check_rankable(logits, topk)
+        peak = self._peak(logits, topk)
         best = _best(logits, min(topk, logits.size))
-        return self._scored(best, self._scores(logits)[best])
+        return self._scored(best, self._scores(logits, peak)[best])
 
     def accept(self, logits: NDArray[np.float32]) -> tuple[ClassScore, ...]:
         """Return the labels of ``(classes,)`` logits whose scores reach their thresholds, best first.
@@ -300,8 +314,7 @@ class Classifier(Owned):
             raise UsageError(
                 "this classifier gives one class an image", expected="a classifier with activation='sigmoid'"
             )
-        self._check_rankable(logits)
-        scores = self._scores(logits)
+        scores = self._scores(logits, self._peak(logits))
         reached = np.flatnonzero(reach(scores, self.thresholds))
         order = reached[np.argsort(-logits[reached], kind="stable")]
         return self._scored(order, scores[order])
@@ -312,17 +325,25 @@ class Classifier(Owned):
             for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
         )
 
-    def _scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the ``(classes,)`` float32 scores of finite logits."""
+    def _scores(self, logits: NDArray[np.float32], peak: np.float32) -> NDArray[np.float32]:
+        """Return the ``(classes,)`` float32 scores of finite logits, of which ``peak`` is the largest."""
         if self.activation == "sigmoid":
             return sigmoid(logits)
-        weights = np.exp((logits - logits.max()) / self.temperature)
+        weights = np.exp((logits - peak) / self.temperature)
         return np.asarray(weights / weights.sum())
 
-    def _check_rankable(self, logits: NDArray[np.float32], topk: int = 1) -> None:
-        peak, least = float(logits.max(initial=-math.inf)), float(logits.min(initial=math.inf))
-        if topk < 1 or not math.isfinite(peak - least) or logits.size != len(self.labels):
+    def _peak(self, logits: NDArray[np.float32], topk: int = 1) -> np.float32:
+        """Return the largest logit.
+
+        Raises:
+            UsageError: ``topk`` is less than 1.
+            EngineError: the logits are not finite, or there is not one for each label.
+        """
+        peak: np.float32 = logits.max(initial=-math.inf)
+        least = float(logits.min(initial=math.inf))
+        if topk < 1 or not math.isfinite(float(peak) - least) or logits.size != len(self.labels):
             raise self._unrankable(logits, topk)
+        return peak
 
     def close(self) -> None:
         """Free the engine and the workers, each once no call uses it; a second call does nothing.
@@ -333,7 +354,8 @@ class Classifier(Owned):
         self._check_process()
         self._released()
         with self._workers_lock:
-            workers, self._workers = self._workers or (), ()
+            workers = {worker for kind in self._workers.values() for worker in kind}
+            self._workers = {False: (), True: ()}
         with self._engine_lock:
             engine, self._engine, self._batch_engine = self._engine, None, None
         close_all([*(worker.close for worker in workers), *([] if engine is None else [engine.close])])
@@ -350,8 +372,8 @@ class Classifier(Owned):
         return isinstance(self._engine, Owned)  # an engine in a test of an application holds nothing
 
     def _worker(self, engine: Engine) -> Classifier:
-        """Make a classifier like this one on another engine."""
-        return Classifier(
+        """Make a classifier like this one on another engine; one for batches leaves single images to this one."""
+        worker = Classifier(
             engine,
             self.preprocessing,
             self.labels,
@@ -360,6 +382,9 @@ class Classifier(Owned):
             activation=self.activation,
             thresholds=self.thresholds,
         )
+        if worker.batch > 1:
+            worker._owner = weakref.ref(self)
+        return worker
 
     def _opened(self) -> Engine:
         if self._engine is None:
@@ -373,6 +398,9 @@ class Classifier(Owned):
         image is preprocessed meanwhile and copied into the input afterwards.
         """
         self._check_process()  # before a lock that a thread of the parent may have held
+        owner = self._owner()
+        if owner is not None:
+            return owner._infer(image, order)
         begun = time.perf_counter_ns()
         pixels, order = self._pixels(image, order)
         decode_ms = (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
@@ -442,7 +470,7 @@ class Classifier(Owned):
             return UsageError(f"topk is {topk}", expected="1 or more")
         if logits.size != len(self.labels):
             return EngineError(
-                f"the engine gave {logits.size} logits", expected=f"{len(self.labels)}, one for each label"
+                f"the engine gave {counted(logits.size, 'logit')}", expected=f"{len(self.labels)}, one for each label"
             )
         return EngineError(
             f"{self.info.name} gave logits that are not finite numbers",
@@ -466,7 +494,9 @@ def _label_thresholds(classifier: Classifier, thresholds: Sequence[float] | None
     if thresholds is None:
         return (LABEL_THRESHOLD,) * len(classifier.labels)
     if len(thresholds) != len(classifier.labels):
-        raise UsageError(f"{len(thresholds)} thresholds", expected=f"{len(classifier.labels)}, one for each label")
+        raise UsageError(
+            f"{counted(len(thresholds), 'threshold')}", expected=f"{len(classifier.labels)}, one for each label"
+        )
     return tuple(thresholds)
 
 
@@ -482,6 +512,6 @@ def _timed_run(engine: Engine, preprocess_ms: float, prepared: NDArray[np.uint8]
 def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     """Return the indices of the ``count`` largest logits in descending order, without sorting all of them."""
     threshold = np.partition(logits, logits.size - count)[logits.size - count]
-    candidates = np.flatnonzero(logits >= threshold)
-    order = np.argsort(-logits[candidates], kind="stable")
+    candidates: NDArray[np.intp] = (logits >= threshold).nonzero()[0]
+    order = (-logits[candidates]).argsort(kind="stable")
     return candidates[order[:count]]

@@ -97,12 +97,12 @@ def _checked_meanwhile(bundle: Bundle, names: Iterable[str]) -> Generator[None, 
             raise errors[0]
 
 
-def _tested_workers(bundle: Bundle, engine: str | None, threads: int | None) -> Sequence[Engine]:
+def _tested_workers(bundle: Bundle, engine: str | None, threads: int | None, batches: bool) -> Sequence[Engine]:
     """Open the workers and test them; empty if that fails, because the classifier works without them."""
     try:
         _check_unchanged(bundle)
         with ExitStack() as failed:
-            workers = open_workers(bundle, engine, threads=threads)
+            workers = open_workers(bundle, engine, threads=threads, batches=batches)
             for worker in workers:
                 failed.callback(worker.close)
             for worker in workers[:1]:  # the others are infer requests of the same compiled graph

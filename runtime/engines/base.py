@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.errors import EngineError
 
+BATCH_FRAMES = 4
+"""Frames of a batch, in engines that take several at once. More save little more, and each frame waits for all."""
+
 
 @dataclass(frozen=True)
 class EngineInfo:

@@ -121,7 +121,12 @@ def profiled_nodes(bundle: Bundle, *, threads: int | None = None, runs: int) -> 
     return _open(onnxruntime, bundle, threads, runs=runs)[3]
 
 
-def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OnnxruntimeEngine]:  # noqa: ARG001
+def open_workers(
+    bundle: Bundle,  # noqa: ARG001
+    *,
+    threads: int | None = None,  # noqa: ARG001
+    batches: bool = False,  # noqa: ARG001
+) -> Sequence[OnnxruntimeEngine]:
     """Return no workers: the reference has one configuration."""
     return ()
 

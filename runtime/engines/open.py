@@ -1,7 +1,7 @@
 """The table of engines, and how one is opened on a bundle.
 
 An engine is a module with two functions and a line in ``ENGINES``. ``open_engine(bundle, threads=, progress=)`` opens
-one for the lowest latency, and ``open_workers(bundle, threads=)`` opens several for the highest throughput.
+one for the lowest latency, and ``open_workers(bundle, threads=, batches=)`` several for the highest throughput.
 """
 
 from __future__ import annotations
@@ -66,16 +66,25 @@ def open_engine(
     return engine
 
 
-def open_workers(bundle: Bundle, name: str | None = None, *, threads: int | None = None) -> Sequence[Engine]:
+def open_workers(
+    bundle: Bundle, name: str | None = None, *, threads: int | None = None, batches: bool = False
+) -> Sequence[Engine]:
     """Open engines that together run a bundle for the highest throughput, each in a thread of its own.
 
     A single frame takes longer than in the engine of ``open_engine``, because the workers share the processors.
-    Arguments and errors are those of ``open_engine``.
+    Other arguments, and errors, are those of ``open_engine``.
+
+    Args:
+        bundle: as there.
+        name: as there.
+        threads: as there.
+        batches: whether several frames will wait at once. Where an engine takes them in less time together, the
+            workers are ``BatchEngine``, in which a single frame takes as long as several.
 
     Returns:
         Two or more engines; none if the library has no faster way than one engine.
     """
-    workers: Sequence[Engine] = _module(bundle, name, threads).open_workers(bundle, threads=threads)
+    workers: Sequence[Engine] = _module(bundle, name, threads).open_workers(bundle, threads=threads, batches=batches)
     return workers
 
 
@@ -97,8 +106,17 @@ def _module(bundle: Bundle, name: str | None, threads: int | None) -> Any:
             expected=f"one of {', '.join(ENGINES)}",
             fix=did_you_mean(chosen, ENGINES),
         )
+    check_threads(threads)
+    return importlib.import_module(ENGINES[chosen].module)
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that no engine takes.
+
+    Raises:
+        UsageError: it is not 1…``MOST_THREADS``, nor None.
+    """
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
         raise UsageError(
             f"threads is {threads!r}", expected=f"1 to {MOST_THREADS}", fix="leave it out to let the engine decide"
         )
-    return importlib.import_module(ENGINES[chosen].module)

@@ -60,6 +60,10 @@ class OpenvinoEngine(Owned):
         Raises:
             EngineError: OpenVINO failed, the engine is closed, or this process was forked after it was opened.
         """
+        self._infer()
+        return np.array(self._logits)
+
+    def _infer(self) -> None:
         self._check_process()
         if self._request is None:
             raise EngineError("this OpenVINO engine is closed", fix="open the bundle again")
@@ -68,7 +72,6 @@ class OpenvinoEngine(Owned):
             self._request.wait()
         except RuntimeError as error:
             raise failed("OpenVINO failed while it ran the bundle", error) from error
-        return np.array(self._logits)
 
     def close(self) -> None:
         """Free the compiled graph and its memory; a second call does nothing.
@@ -84,15 +87,15 @@ class OpenvinoEngine(Owned):
 
 
 class OpenvinoWorker(OpenvinoEngine):
-    """An infer request of one frame, and one of several frames, for a thread of its own.
+    """An infer request of several frames, for a thread of its own.
 
-    ``frames`` is the memory that the graph of several frames reads, ``B×H×W×3`` uint8.
+    ``frames`` is the memory that the graph reads, ``B×H×W×3`` uint8. ``frame`` is the first of them: ``run`` takes as
+    long for it as for all.
     """
 
-    def __init__(self, request: Any, batch_request: Any, info: EngineInfo) -> None:
-        self.frames: NDArray[np.uint8] = batch_request.get_input_tensor().data
-        self._batch_logits: NDArray[np.float32] = batch_request.get_output_tensor().data
-        self._batch_request: Any = batch_request
+    def __init__(self, request: Any, info: EngineInfo) -> None:
+        self.frames: NDArray[np.uint8] = request.get_input_tensor().data
+        self._batch_logits: NDArray[np.float32] = request.get_output_tensor().data
         super().__init__(request, info)
 
     def run_batch(self) -> NDArray[np.float32]:
@@ -101,30 +104,18 @@ class OpenvinoWorker(OpenvinoEngine):
         Raises:
             EngineError: as for ``run``.
         """
-        self._check_process()
-        if self._batch_request is None:
-            raise EngineError("this OpenVINO engine is closed", fix="open the bundle again")
-        _run(self._batch_request)
+        self._infer()
         return np.array(self._batch_logits)
 
     def close(self) -> None:
-        """Free both requests; a second call does nothing.
+        """Free the request; a second call does nothing.
 
         Raises:
             EngineError: this process was forked after the engine was opened.
         """
         super().close()
-        self._batch_request = None
         self.frames = np.empty((0, 0, 0, 3), dtype=np.uint8)
         self._batch_logits = np.empty((0, 0), dtype=np.float32)
-
-
-def _run(request: Any) -> None:
-    try:
-        request.start_async()
-        request.wait()
-    except RuntimeError as error:
-        raise failed("OpenVINO failed while it ran the bundle", error) from error
 
 
 def open_engine(
@@ -150,24 +141,30 @@ def open_engine(
     return engine
 
 
-def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[OpenvinoEngine]:
+def open_workers(bundle: Bundle, *, threads: int | None = None, batches: bool = False) -> Sequence[OpenvinoEngine]:
     """Compile the bundle's IR for throughput: engines that share the compiled graph.
 
-    They are as many as OpenVINO finds best, and one more. They take several frames at once, too, if that gives the
-    logits of the golden frames bit for bit, in less time.
+    They are as many as OpenVINO finds best, and one more.
 
-    Arguments and errors are those of ``open_engine``.
+    Args:
+        bundle: as for ``open_engine``.
+        threads: as for ``open_engine``.
+        batches: whether to compile the IR for several frames at once instead, if that gives the logits of the golden
+            frames bit for bit, in less time.
 
     Returns:
-        Two or more engines, ``OpenvinoWorker`` if batches pay; none if there is only one thread.
+        Two or more engines, ``OpenvinoWorker`` if they take several frames; none if there is only one thread.
+
+    Raises:
+        Exception: one of ``open_engine``.
     """
     if (threads or usable_cpus()) == 1:
         return ()
-    workers = _open(bundle, "THROUGHPUT", threads)
+    workers = _open(bundle, "THROUGHPUT", threads, batches=batches)
     return workers if len(workers) > 1 else ()
 
 
-def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngine]:
+def _open(bundle: Bundle, hint: Hint, threads: int | None, *, batches: bool = False) -> list[OpenvinoEngine]:
     openvino = require("openvino", extra="openvino", purpose="the openvino engine")
     path = bundle.file(OPENVINO_XML)
     try:
@@ -176,10 +173,11 @@ def _open(bundle: Bundle, hint: Hint, threads: int | None) -> list[OpenvinoEngin
         properties = configuration(core, bundle.manifest.precision.asked, hint, threads)
         compiled = core.compile_model(model, DEVICE, properties)
         workers = _requests_for_throughput(compiled) if hint == "THROUGHPUT" else 1
-        batch = compile_batch(core, model, compiled, properties, bundle.golden().frames) if workers > 1 else None
+        if batches and workers > 1:  # only one of both graphs is kept, because each takes as much memory as an engine
+            compiled = compile_batch(core, model, compiled, properties, bundle.golden().frames) or compiled
         del model
         info = _info(openvino, core, compiled, workers)
-        engines = [_engine(compiled, batch, info) for _ in range(workers)]
+        engines = [_engine(compiled, info) for _ in range(workers)]
     except (RuntimeError, ValueError) as error:
         raise failed(f"OpenVINO {openvino.__version__} cannot run {path}", error) from error
     try:
@@ -196,11 +194,10 @@ def _requests_for_throughput(compiled: Any) -> int:
     return running + 1 if running > 1 else 1
 
 
-def _engine(compiled: Any, batch: Any | None, info: EngineInfo) -> OpenvinoEngine:
+def _engine(compiled: Any, info: EngineInfo) -> OpenvinoEngine:
     request = compiled.create_infer_request()
-    if batch is None:
-        return OpenvinoEngine(request, info)
-    return OpenvinoWorker(request, batch.create_infer_request(), info)
+    takes_several = len(request.get_input_tensor().data) > 1
+    return OpenvinoWorker(request, info) if takes_several else OpenvinoEngine(request, info)
 
 
 def values_within(bundle: Bundle, names: Sequence[str], frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.extras import require
+from vitedge.runtime.engines.base import BATCH_FRAMES
 from vitedge.safety.limits import MODEL_ACTIVATION
 
 logger = logging.getLogger("vitedge")
 
-BATCH_FRAMES = 4
-"""Frames of a batch. More save little more, and each frame waits for all of them."""
 LEAST_TRIALS, MOST_TRIALS = 3, 9
 TRIAL_SECONDS = 2.0
 """How long batches are timed, if the least number of trials takes no longer: other programs may disturb some trials."""

@@ -512,7 +512,7 @@ class TestWorkers:
     def test_they_are_opened_at_the_first_call_and_once(self) -> None:
         opened: list[FakeEngine] = []
 
-        def open_workers() -> list[FakeEngine]:
+        def open_workers(_: bool) -> list[FakeEngine]:
             opened.extend(FakeEngine(lambda _: [0, 1, 2], input_size=(2, 2)) for _ in range(2))
             return opened
 
@@ -537,7 +537,7 @@ class TestWorkers:
     def test_the_classifier_answers_while_they_open(self) -> None:
         opening, answered = threading.Event(), threading.Event()
 
-        def open_workers() -> list[FakeEngine]:
+        def open_workers(_: bool) -> list[FakeEngine]:
             opening.set()
             assert answered.wait(10)
             return []

@@ -91,6 +91,47 @@ def test_an_engine_of_one_frame_takes_no_batch() -> None:
         classifier.classify_batch([(COLOURED["red"], "BGR")])
 
 
+class TestWorkers:
+    def test_leave_a_single_image_to_the_classifier_that_opened_them(self) -> None:
+        engine, batching = FakeEngine(means, input_size=(2, 2)), BatchOf3(means)
+        with Classifier(engine, SMALL, COLOURS, open_workers=lambda _: [batching]) as classifier:
+            (worker,) = classifier.workers(batches=True)
+            assert worker.classify(COLOURED["green"]).label == "green"
+            assert np.array_equal(worker.infer(COLOURED["blue"]), means(COLOURED["blue"]))
+            assert (len(engine.calls), len(batching.calls)) == (2, 0)
+            found = worker.classify_batch([(COLOURED[name], "BGR") for name in COLOURS])
+            assert [each.label for each in found if not isinstance(each, Exception)] == list(COLOURS)
+            assert len(engine.calls) == 2
+        with pytest.raises(EngineError, match="classifier is closed"):
+            worker.classify(COLOURED["red"])
+
+    def test_of_both_kinds_are_opened_once_and_closed(self) -> None:
+        kinds: dict[bool, FakeEngine] = {}
+
+        def open_workers(batches: bool) -> list[FakeEngine]:
+            assert batches not in kinds
+            kinds[batches] = BatchOf3(means) if batches else FakeEngine(means, input_size=(2, 2))
+            return [kinds[batches]]
+
+        with Classifier(FakeEngine(means, input_size=(2, 2)), SMALL, COLOURS, open_workers=open_workers) as classifier:
+            for batches, size in ((True, 3), (False, 1)):
+                (worker,) = classifier.workers(batches=batches)
+                assert worker.batch == size
+                assert classifier.workers(batches=batches) == (worker,)
+        assert [engine.closed for engine in kinds.values()] == [True, True]
+
+    def test_without_batches_serve_both_kinds(self) -> None:
+        opened: list[bool] = []
+
+        def open_workers(batches: bool) -> list[FakeEngine]:
+            opened.append(batches)
+            return [FakeEngine(means, input_size=(2, 2))]
+
+        with Classifier(FakeEngine(means, input_size=(2, 2)), SMALL, COLOURS, open_workers=open_workers) as classifier:
+            assert classifier.workers(batches=True) is classifier.workers()
+        assert opened == [True]
+
+
 def test_workers_of_a_bundle_give_the_predictions_of_the_classifier(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +139,7 @@ def test_workers_of_a_bundle_give_the_predictions_of_the_classifier(
     monkeypatch.setattr(openvino_batch, "_share_of_time", lambda *_: 0.5)
     images = list(np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8))
     with load(tiny_bundle, engine="openvino", threads=2) as classifier:
-        worker = classifier.workers()[0]
+        worker = classifier.workers(batches=True)[0]
         assert worker.batch == 4
         for image, each in zip(images, worker.classify_batch([(image, "BGR") for image in images]), strict=True):
             assert not isinstance(each, Exception)

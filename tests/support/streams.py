@@ -74,7 +74,7 @@ class NumberReader:
     def orientation_notice(self, count, subject):
         return f"{subject}: {count} turned"
 
-    def workers(self):
+    def workers(self, *, batches):
         if self.workers_error is not None:
             raise self.workers_error
         return self.own_workers

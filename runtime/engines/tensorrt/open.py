@@ -45,7 +45,12 @@ def open_engine(
     return engine
 
 
-def open_workers(bundle: Bundle, *, threads: int | None = None) -> Sequence[TensorrtEngine]:  # noqa: ARG001
+def open_workers(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,  # noqa: ARG001
+    batches: bool = False,  # noqa: ARG001
+) -> Sequence[TensorrtEngine]:
     """Two engines on one plan: one copies while the other computes. Arguments and errors as for ``open_engine``."""
     return _open(bundle, WORKERS, Silent())
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, MissingExtraError, UsageError, VitedgeError, did_you_mean
 from vitedge.prediction import Prediction
+from vitedge.runtime.engines.base import BATCH_FRAMES
 from vitedge.runtime.sources.base import FrameSource
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.stream_list import is_stream_list, read_streams
@@ -369,7 +370,8 @@ class _Pipeline(Pipeline):
         """Open the workers while the engine alone goes on; it compiles the graph once more."""
         workers: Sequence[FrameClassifier] = ()
         try:
-            workers = self._classifier.workers() or [self._classifier] * 2
+            fill_batches = len(self.cameras) >= BATCH_FRAMES  # one frame of each waits
+            workers = self._classifier.workers(batches=fill_batches) or [self._classifier] * 2
         except Exception:
             logger.warning("the cameras go on with one engine, more slowly", exc_info=True)
         with self._deciding:

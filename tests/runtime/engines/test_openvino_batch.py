@@ -123,10 +123,24 @@ def test_batches_that_save_no_time_are_not_used(monkeypatch: pytest.MonkeyPatch,
     assert (batched(with_class_token)[0] is not None) == used
 
 
+@pytest.mark.parametrize(("share", "wanted", "frames"), [(0.8, True, 4), (0.8, False, 1), (1.0, True, 1)])
+def test_workers_keep_one_graph(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, share: float, wanted: bool, frames: int
+) -> None:
+    monkeypatch.setattr(openvino_batch, "_share_of_time", lambda *_: share)
+    with ExitStack() as closing:
+        workers = open_workers(tiny_bundle, threads=2, batches=wanted)
+        for worker in workers:
+            closing.callback(worker.close)
+            compiled = worker._request.get_compiled_model()
+            assert compiled.inputs[0].shape[0] == frames
+            assert isinstance(worker, BatchEngine) == (frames > 1)
+
+
 @pytest.mark.usefixtures("pays")
 def test_workers_give_a_batch_the_logits_of_its_frames(tiny_bundle: Bundle) -> None:
     with ExitStack() as closing:
-        workers = open_workers(tiny_bundle, threads=2)
+        workers = open_workers(tiny_bundle, threads=2, batches=True)
         for worker in workers:
             closing.callback(worker.close)
             assert isinstance(worker, BatchEngine)

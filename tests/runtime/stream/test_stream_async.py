@@ -65,7 +65,7 @@ def test_the_loop_goes_on_while_frames_are_classified_and_workers_open(policy: s
             assert turns.acquire(timeout=PATIENCE)
             return super().classify(image, topk=topk, order=order)
 
-        def workers(self):
+        def workers(self, *, batches):
             assert turns.acquire(timeout=PATIENCE)
             return ()
 

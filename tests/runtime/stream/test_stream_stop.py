@@ -210,7 +210,7 @@ class TestEngine:
         entered, released = threading.Event(), threading.Event()
 
         class Opening(NumberReader):
-            def workers(self):
+            def workers(self, *, batches):
                 entered.set()
                 released.wait(PATIENCE)
                 return ()

@@ -54,7 +54,7 @@ class BurntNumberReader:
         """Describe turned images."""
         return f"{subject}: {count} turned"
 
-    def workers(self) -> Sequence[BurntNumberReader]:
+    def workers(self, *, batches: bool) -> Sequence[BurntNumberReader]:
         """Return none."""
         return ()
 

@@ -49,6 +49,7 @@ class Counting:
         self.errors: dict[int, BaseException] = {}
         self.classified = 0
         self._workers = workers
+        self.asked_for_batches: list[bool] = []
         self.workers_error: BaseException | None = None
 
     def classify(self, image, *, topk, order):
@@ -66,9 +67,10 @@ class Counting:
     def orientation_notice(self, count, subject):
         return f"{count} turned"
 
-    def workers(self):
+    def workers(self, *, batches):
         if self.workers_error is not None:
             raise self.workers_error
+        self.asked_for_batches.append(batches)
         return self._workers
 
 
@@ -519,6 +521,13 @@ class TestWorkers:
             classified = sum(each.classified for each in (alone, *workers))
             assert classified - streams.stats.total.predicted <= len(workers)
         check_counts(streams)
+
+    @pytest.mark.parametrize(("cameras", "batches"), [(3, False), (4, True)])
+    def test_are_for_batches_where_the_cameras_fill_one(self, cameras: int, batches: bool):
+        classifier = Counting(0.01, [Counting(0.01)] * 2)
+        with Streams(classifier, {str(number): camera() for number in range(cameras)}) as streams:
+            assert until(lambda: next(streams) and streams.workers == 2)
+        assert classifier.asked_for_batches == [batches]
 
     def test_leave_the_engine_alone_when_it_keeps_up(self):
         classifier = Counting(0.001, [Counting()])
