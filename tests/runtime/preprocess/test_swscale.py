@@ -131,23 +131,25 @@ def test_the_whole_frame_does_not_become_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "preprocessing"),
+    ("size", "pixel_format", "preprocessing"),
     [
-        (decoded(481, 640), CAMERA),
-        (decoded(480, 641), CAMERA),
-        (decoded(480, 640, "yuv411p"), CAMERA),
-        (decoded(480, 640, "yuv440p"), CAMERA),
-        (decoded(380, 640), CAMERA),
-        (decoded(480, 640), Preprocessing((224, 224), (256, 256), interpolation="lanczos")),
-        (decoded(480, 640), Preprocessing((224, 224), (256, 256), interpolation="nearest")),
-        (decoded(480, 640), Preprocessing((224, 224), (224, 224))),
-        (decoded(480, 640), Preprocessing((224, 224), (226, 226))),
-        (decoded(480, 640), Preprocessing((224, 224), (224, 224), "squash")),
-        (decoded(480, 640), Preprocessing((224, 224), (224, 224), "border")),
+        ((481, 640), "yuv420p", CAMERA),
+        ((480, 641), "yuv420p", CAMERA),
+        ((480, 640), "yuv411p", CAMERA),
+        ((480, 640), "yuv440p", CAMERA),
+        ((380, 640), "yuv420p", CAMERA),
+        ((480, 640), "yuv420p", Preprocessing((224, 224), (256, 256), interpolation="lanczos")),
+        ((480, 640), "yuv420p", Preprocessing((224, 224), (256, 256), interpolation="nearest")),
+        ((480, 640), "yuv420p", Preprocessing((224, 224), (224, 224))),
+        ((480, 640), "yuv420p", Preprocessing((224, 224), (226, 226))),
+        ((480, 640), "yuv420p", Preprocessing((224, 224), (224, 224), "squash")),
+        ((480, 640), "yuv420p", Preprocessing((224, 224), (224, 224), "border")),
     ],
 )
-def test_where_swscale_differs_the_whole_frame_becomes_colours(frame: Any, preprocessing: Preprocessing) -> None:
-    assert not off(Preprocessor(preprocessing), planes_of(frame)).any()
+def test_where_swscale_differs_the_whole_frame_becomes_colours(
+    size: tuple[int, int], pixel_format: str, preprocessing: Preprocessing
+) -> None:
+    assert not off(Preprocessor(preprocessing), planes_of(decoded(*size, pixel_format))).any()
 
 
 def test_a_copy_without_its_frame_is_resized_as_planes() -> None:
