@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from vitedge.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("vitedge", "calib", "converters", "runtime")
+BESIDE = (".ci", "benchmarks", "docs", "examples", "tests")
+"""Folders that are in the sdist, and not in the wheel."""
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
 
 
@@ -39,11 +42,14 @@ def source_files() -> set[str]:
 
 
 def copy_tree(destination: Path) -> Path:
-    """The parts of the tree that packages are built from; building in place would leave its outputs there."""
+    """The tree that packages are built from; building in place would leave its outputs there."""
     for room in ROOMS:
         shutil.copytree(ROOT / room, destination / room, ignore=NOT_SOURCE)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, destination / name)
+    for folder in BESIDE:
+        shutil.copytree(ROOT / folder, destination / folder, ignore=NOT_SOURCE)
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name not in (".git", ".coverage"):
+            shutil.copy(path, destination / path.name)
     return destination
 
 
@@ -116,6 +122,28 @@ def test_the_wheel_has_every_file_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == source_files()
+
+
+def test_the_sdist_is_the_repository(distributions: Path) -> None:
+    """Its documentation, examples, benchmarks and tests are there, and everything that ``make`` reads."""
+    (path,) = distributions.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    beside = {
+        found.relative_to(ROOT).as_posix()
+        for folder in BESIDE
+        for found in (ROOT / folder).rglob("*")
+        if found.is_file() and "__pycache__" not in found.parts
+    }
+    rooms = {
+        found.relative_to(ROOT).as_posix()
+        for room in ROOMS
+        for found in (ROOT / room).rglob("*")
+        if found.is_file() and "__pycache__" not in found.parts
+    }
+    roots = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "Makefile", "mkdocs.yml"}
+    assert beside | rooms | roots | {"pyproject.toml", "MANIFEST.in", ".pre-commit-config.yaml"} <= names
+    assert not {name for name in names if "__pycache__" in name}
 
 
 def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
@@ -199,7 +227,7 @@ def watch(bundle: Bundle, callback: vitedge.outputs.Callback) -> None:
 
 def mistakes(steps: Steps) -> None:
     vitedge.clasifier
-    vitedge.convert("deit_tiny_patch16_224", target=3, precision="int8")
+    vitedge.convert("deit_tiny_patch16_224", target="cpv", precision="int8")
     vitedge.convert("deit_tiny_patch16_224", target="cpu", precision="int8", progress=steps)
 """
 REVEALED = (
@@ -220,7 +248,7 @@ REVEALED = (
 )
 MISTAKES = (
     'Module has no attribute "clasifier"',
-    'Argument "target" to "convert" has incompatible type "int"; expected "str"',
+    """Argument "target" to "convert" has incompatible type "Literal['cpv']"; expected "Literal['cpu', """,
     'Argument "progress" to "convert" has incompatible type "Steps"; expected "Progress"',
 )
 
@@ -244,6 +272,29 @@ def test_mypy_checks_a_users_script_against_the_installed_wheel(wheel: Path, tmp
     assert len(errors) == len(MISTAKES), checked
     for error, expected in zip(errors, MISTAKES, strict=True):
         assert error.startswith(expected), checked
+
+
+def test_type_checkers_find_an_editable_install_in_strict_mode(tmp_path: Path) -> None:
+    """As CONTRIBUTING.md has it: they read no finder, which is what pip installs by default."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    copy_tree(tree)
+    build = (
+        f"import setuptools.build_meta as b; print(b.build_editable({str(tmp_path)!r}, {{'editable_mode': 'strict'}}))"
+    )
+    subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    venv.create(python.parent.parent, with_pip=False)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        archive.extractall(site)
+    rooms = "import vitedge.bundle.bundle, vitedge.calib, vitedge.converters.convert, vitedge.runtime.classifier"
+    (tmp_path / "script.py").write_text(rooms, encoding="utf-8")
+    checked = run_in(tmp_path, "mypy", "--follow-imports=skip", "--python-executable", str(python), "script.py")
+    assert checked.returncode == 0, checked.stdout
+    (tmp_path / "script.py").write_text("import vitedge.nosuch", encoding="utf-8")
+    checked = run_in(tmp_path, "mypy", "--follow-imports=skip", "--python-executable", str(python), "script.py")
+    assert "import-not-found" in checked.stdout
 
 
 def test_a_shadowing_wheel_is_refused(wheel: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_whole_bundle_and_nothing_else_on_the_terminal(folder: Path, tmp_path:
     lines = done.stdout.splitlines()
     assert lines[0].startswith("shapes_vit-int8.bundle  0.")
     watch = watch_command(Path("shapes_vit-int8.bundle"))
-    assert lines[-2:] == [f"  {watch}", "  vitedge bench shapes_vit-int8.bundle"]
+    assert lines[-3:-1] == [f"  {watch}", "  vitedge bench shapes_vit-int8.bundle"]
     assert "fp32 graph against the source: SQNR 1" in done.stdout
     assert Bundle.open("shapes_vit-int8.bundle").manifest.precision.asked == "int8"
     assert {path.name for path in here.iterdir()} == {"images", "shapes_vit-int8.bundle"}

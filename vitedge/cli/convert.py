@@ -18,7 +18,8 @@ from vitedge.cli.inspect import (
     format_thresholds,
 )
 from vitedge.converters.convert import convert
-from vitedge.progress import Terminal
+from vitedge.counts import counted
+from vitedge.report.next_steps import watch_command
 from vitedge.runtime.engines.tensorrt.build.trtexec import build_command
 from vitedge.safety.escape import shell, terminal_lines
 
@@ -48,7 +49,7 @@ Hugging Face hub, a folder with config.json and model.safetensors as timm or Tra
 --precision auto tries int8, int8 with the most harmful layers in 16 bits, fp16 and fp32 on this machine, and keeps the
 fastest that loses no more than --max-drop. If none does, it says by how much each fails.
 
-Nothing is overwritten; the bundle appears when it is whole and verified.
+The bundle appears when it is whole and verified. An existing one is kept, unless --overwrite replaces it then.
 """
 
 
@@ -103,6 +104,7 @@ FLAGS = {
         "height and width in pixels, or one number for both, if it differs from the training", "HxW", parse=input_size
     ),
     "output": Flag("default: NAME-PRECISION.bundle", "BUNDLE", ("-o", "--output")),
+    "overwrite": Flag("replace a bundle of that name, once the new one is verified"),
 }
 COSTLY = 0.02
 """Share of all time from which reference kernels, precision switches and layout changes are named."""
@@ -122,7 +124,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, and describe the bundle."""
-    output.tell(summary(call(convert, arguments, progress=Terminal())))
+    output.tell(summary(call(convert, arguments)))
     return 0
 
 
@@ -132,7 +134,8 @@ def summary(bundle: Bundle) -> str:
     on_device, verified = target_named(manifest.target).tensorrt is not None, manifest.verification
     lines = [
         f"{bundle.path}  {bundle.size_bytes / 1e6:.1f} MB",
-        f"  model      {manifest.model.name}, {manifest.model.num_classes} classes{_untrained(bundle)}",
+        f"  model      {manifest.model.name}, {counted(manifest.model.num_classes, 'class', 'classes')}"
+        f"{_untrained(bundle)}",
         f"  precision  {manifest.precision.asked}, which this machine {format_precision(manifest)}",
     ]
     if manifest.audit is not None:
@@ -151,7 +154,8 @@ def summary(bundle: Bundle) -> str:
         accuracy = manifest.accuracy
         forecast = ", forecast by ONNX Runtime" if on_device else ""
         lines.append(
-            f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {accuracy.images} images{forecast}"
+            f"  top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % on {counted(accuracy.images, 'image')}"
+            f"{forecast}"
         )
     if manifest.label_accuracy is not None:
         lines.append(f"  {format_label_accuracy(manifest.label_accuracy)}")
@@ -161,7 +165,8 @@ def summary(bundle: Bundle) -> str:
         lines.append(f"  {format_confidence(manifest.confidence)}")
     lines += _to_build(bundle) if on_device else ["try"]
     path = shell(str(bundle.path))
-    lines += [f"  vitedge run {path} --source 0 --show", f"  vitedge bench {path}"]
+    watch = f"vitedge run {path} --source 0" if on_device else watch_command(bundle.path)
+    lines += [f"  {watch}", f"  vitedge bench {path}"]
     if not on_device:
         lines.append(f"  vitedge export {path} --for device  # a bundle of half the size, to copy there")
     return terminal_lines(lines)

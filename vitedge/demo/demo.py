@@ -1,12 +1,14 @@
 """The demo: convert a checkpoint of the package to three bundles, stream a clip through them, and measure.
 
 held-out digits ─▶ clip, photos ──────────────────────┐
-training digits ─▶ calibration photos ─▶ three bundles ┴▶ accuracy, stream, latency ─▶ annotated video, table
+training digits ─▶ calibration photos ─▶ three bundles ┴▶ accuracy, stream, latency ─▶ annotated video, page, table
+timm's DeiT-Tiny with random weights ─▶ three bundles ──▶ latency ───────────────────┘
 """
 
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,17 +20,30 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision, target_named
 from vitedge.converters.convert import convert
-from vitedge.converters.publish import staged
+from vitedge.converters.publish import check_output, put_in_place, staged
 from vitedge.demo.annotate import write_annotated
 from vitedge.demo.clip import FRAMES_PER_DIGIT, choose, read_frames, write_clip
 from vitedge.demo.digits import Split, load_split
-from vitedge.demo.measure import Accuracy, ClassifyLatency, Streamed, accuracy_of, latencies_of, streamed
+from vitedge.demo.larger import LargerResult, measure_larger
+from vitedge.demo.measure import (
+    Accuracy,
+    ClassifyLatency,
+    Streamed,
+    accuracy_of,
+    latencies_of,
+    precision_in_use,
+    streamed,
+)
+from vitedge.demo.page import small_video, to_html
 from vitedge.demo.photos import sample, write_photos
 from vitedge.progress import Progress, reporting
 from vitedge.records import encode
+from vitedge.report.next_steps import watch_command
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
+from vitedge.runtime.sources.images.reading import list_images
 from vitedge.safety import escape
+from vitedge.safety.escape import shell
 
 CHECKPOINT = Path(__file__).with_name("digits_vit")
 TARGET = target_named("cpu")
@@ -39,6 +54,7 @@ ANNOTATED = "annotated.mp4"
 HELD_OUT = "held-out"
 CALIBRATION = "calibration"
 RESULT = "result.json"
+PAGE = "index.html"
 
 CALIBRATION_IMAGES = 300
 CALIBRATION_SEED = 2
@@ -77,26 +93,34 @@ class Result:
         digits: number of digits in the clip.
         device: name of the processor.
         rows: fp32, fp16, int8.
+        larger: latency of a larger model.
     """
 
     frames: int
     digits: int
     device: str
     rows: tuple[BundleResult, ...]
+    larger: LargerResult
 
 
-def run_demo(folder: Path, progress: Progress) -> Result:
+def run_demo(folder: Path, progress: Progress, *, overwrite: bool = False) -> Result:
     """Run the whole demo into a new folder, which appears when all is done.
+
+    Args:
+        folder: its path.
+        progress: receives the steps.
+        overwrite: replace the folder of an earlier demo; it must hold nothing else.
 
     Raises:
         UsageError: the folder exists or cannot be made.
         VitedgeError: a step failed; nothing is left.
     """
-    with reporting(progress), staged(folder) as partial:
+    with reporting(progress), staged(folder, overwrite=overwrite) as partial:
         result = _run(partial, progress)
+        _write_page(partial, result, next_steps(folder))
         (partial / RESULT).write_text(escape.json({"version": 1, **encode(result)}, indent=1) + "\n", encoding="utf-8")
-        partial.chmod(0o755)
-        partial.rename(folder)
+        check_output(folder, overwrite=overwrite, names={each.name for each in partial.iterdir()})
+        put_in_place(partial, folder)
     return result
 
 
@@ -106,6 +130,7 @@ def _run(folder: Path, progress: Progress) -> Result:
     digits = choose(split.held_out)
     truth = write_clip(folder / CLIP, digits, progress)
     write_all_photos(folder, split, progress)
+    frames = _every_digit_once(folder / CLIP)
     bundles = [_converted(folder, precision, progress) for precision in PRECISIONS]
     with ExitStack() as stack:
         classifiers = [stack.enter_context(load(bundle)) for bundle in bundles]
@@ -113,14 +138,16 @@ def _run(folder: Path, progress: Progress) -> Result:
         accuracies = accuracy_of(classifiers, folder / HELD_OUT, progress)
         streams = _streams(classifiers, folder / CLIP, truth, progress)
         progress.step("latency, the three bundles in turns")
-        latencies = latencies_of(classifiers, _every_digit_once(folder / CLIP), progress)
+        latencies = latencies_of(classifiers, frames, progress)
         measured = zip(PRECISIONS, bundles, classifiers, accuracies, streams, latencies, strict=True)
         rows = [_bundle_result(*each) for each in measured]
         device = classifiers[0].info.device
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        larger = measure_larger(Path(scratch), TARGET, list_images(folder / CALIBRATION), frames, progress)
     progress.step("drawing the annotated video")
     caption = f"digits ViT, {PRECISIONS[-1]}, {device}"
     write_annotated(folder / ANNOTATED, folder / CLIP, streams[-1], truth, caption, progress)
-    return Result(frames=len(truth), digits=len(digits), device=device, rows=tuple(rows))
+    return Result(frames=len(truth), digits=len(digits), device=device, rows=tuple(rows), larger=larger)
 
 
 def write_all_photos(folder: Path, split: Split, progress: Progress) -> None:
@@ -152,6 +179,33 @@ class _Substeps:
         self.track = progress.track
 
 
+def _write_page(folder: Path, result: Result, steps: Sequence[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        video = small_video(folder / ANNOTATED, Path(scratch) / ANNOTATED)
+    (folder / PAGE).write_text(to_html(result, video, steps), encoding="utf-8")
+
+
+def next_steps(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Tell what to do with the folder of a demo, and the commands that do it, which run as they are."""
+    int8, fp32 = folder / "int8.bundle", folder / "fp32.bundle"
+    held_out, calibration = folder / HELD_OUT, folder / CALIBRATION
+    return (
+        (
+            "write a digit with a thick pen and hold it before a camera; without one, the clip:",
+            watch_command(int8, folder / CLIP),
+        ),
+        (
+            "compare the bundles, image by image:",
+            f"vitedge eval {shell(str(int8))} --data {shell(str(held_out))} --against {shell(str(fp32))}",
+        ),
+        (
+            "convert another model, here with random weights; your own checkpoint takes its place:",
+            f"vitedge convert timm:vit_tiny_patch16_224 --random-weights --target cpu --precision int8 "
+            f"--calib {shell(str(calibration))}",
+        ),
+    )
+
+
 def _streams(classifiers: Sequence[Classifier], clip: Path, truth: Sequence[str], progress: Progress) -> list[Streamed]:
     streams = []
     for precision, classifier in zip(PRECISIONS, classifiers, strict=True):
@@ -173,11 +227,9 @@ def _bundle_result(
     stream: Streamed,
     latency: ClassifyLatency,
 ) -> BundleResult:
-    info = classifier.info
-    rest = "" if info.rest_precision == info.effective_precision else f" + {info.rest_precision}"
     return BundleResult(
         precision=precision,
-        runs_as=f"{info.effective_precision}{rest}",
+        runs_as=precision_in_use(classifier),
         accuracy=accuracy,
         clip_top1=stream.top1,
         clip_fps=stream.fps,

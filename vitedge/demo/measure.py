@@ -120,6 +120,13 @@ def latencies_of(
     return [_latency(concatenate(samples)) for samples in taken]
 
 
+def precision_in_use(classifier: Classifier) -> str:
+    """Return the precision that the engine computes in on this machine, such as ``int8 + bf16``."""
+    info = classifier.info
+    rest = "" if info.rest_precision == info.effective_precision else f" + {info.rest_precision}"
+    return f"{info.effective_precision}{rest}"
+
+
 def _call(classifier: Classifier, frames: Sequence[NDArray[np.uint8]]) -> TimedCall:
     endless = itertools.cycle(frames)
 

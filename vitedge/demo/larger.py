@@ -1,0 +1,111 @@
+"""A larger model, on which int8 pays visibly. Its weights are random: only its latency is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.bundle.targets import Precision, Target
+from vitedge.converters.convert import convert
+from vitedge.demo.measure import ClassifyLatency, latencies_of, precision_in_use
+from vitedge.progress import Item, Progress
+from vitedge.runtime.load import load
+
+MODEL = "deit_tiny_patch16_224"
+CALIBRATION_IMAGES = 8
+"""Few are enough, because ranges decide accuracy, not latency."""
+
+
+@dataclass(frozen=True)
+class LargerRow:
+    """The latency of one bundle with random weights.
+
+    Attributes:
+        precision: precision of the bundle.
+        runs_as: precision of the compiled engine on this machine.
+        latency: latency of ``classify``.
+        size_bytes: size of all files of the bundle.
+    """
+
+    precision: Precision
+    runs_as: str
+    latency: ClassifyLatency
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class LargerResult:
+    """The latency of the larger model.
+
+    Attributes:
+        model: its name in timm.
+        rows: fp32, fp16, int8.
+    """
+
+    model: str
+    rows: tuple[LargerRow, ...]
+
+    @property
+    def speedup(self) -> float:
+        """How many times longer fp32 takes than int8, by p50."""
+        return self.rows[0].latency.p50_ms / self.rows[-1].latency.p50_ms
+
+
+def measure_larger(
+    folder: Path, target: Target, photos: Sequence[Path], frames: Sequence[NDArray[np.uint8]], progress: Progress
+) -> LargerResult:
+    """Convert the model with random weights to each precision, and measure latency in turns.
+
+    Args:
+        folder: takes the bundles.
+        target: of the bundles.
+        photos: images to calibrate on.
+        frames: ``H×W×3`` uint8 BGR, to classify.
+        progress: receives the steps.
+
+    Raises:
+        VitedgeError: a step failed.
+    """
+    chosen = photos[:: max(1, len(photos) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    images = folder / "calibration.txt"
+    images.write_text("".join(f"{path}\n" for path in chosen), encoding="utf-8")
+    bundles = []
+    for precision in target.precisions:
+        progress.step(f"converting {MODEL} with random weights to {precision}")
+        bundles.append(
+            convert(
+                f"timm:{MODEL}",
+                target=target.name,
+                precision=precision,
+                random_weights=True,
+                calib=images,
+                output=folder / f"{precision}.bundle",
+                progress=_Counts(progress),
+            )
+        )
+    with ExitStack() as stack:
+        classifiers = [stack.enter_context(load(bundle)) for bundle in bundles]
+        progress.step(f"latency of {MODEL}, the three bundles in turns")
+        latencies = latencies_of(classifiers, frames, progress)
+        runs_as = [precision_in_use(each) for each in classifiers]
+    rows = zip(target.precisions, runs_as, latencies, (each.size_bytes for each in bundles), strict=True)
+    return LargerResult(MODEL, tuple(LargerRow(*row) for row in rows))
+
+
+class _Counts:
+    """Reports what a conversion counts, and leaves out its steps, which say nothing of random weights."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def step(self, text: str) -> None:
+        """Leave the step out."""
+
+    def track(self, items: Iterable[Item], *, total: int, unit: str) -> Iterator[Item]:
+        """Report the count."""
+        return self._progress.track(items, total=total, unit=unit)
