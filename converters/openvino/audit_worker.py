@@ -17,7 +17,7 @@ def serve(request: dict[str, Any], folder: Path) -> Any:  # noqa: ARG001
     """Compile a graph as the engine does with an int8 bundle, and audit it.
 
     Args:
-        request: ``path`` of the graph, and its ``name`` for errors.
+        request: ``path`` of the graph, its ``name`` for errors, and the number of CPU ``threads`` or None.
         folder: unused.
 
     Returns:
@@ -30,7 +30,7 @@ def serve(request: dict[str, Any], folder: Path) -> Any:  # noqa: ARG001
         core = openvino.Core()
         model = core.read_model(request["path"])
         _fix_batch(model)
-        audit = audit_model(openvino, core, model, configuration(core, "int8", "LATENCY", threads=None))
+        audit = audit_model(openvino, core, model, configuration(core, "int8", "LATENCY", threads=request["threads"]))
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise EngineError(

@@ -28,6 +28,9 @@ COPIED = {
 }
 """Pages that lie in the root of the repository, and their names on the site."""
 
+COMMANDS = "commands.md"
+"""The page that the help of each command is added to."""
+
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
@@ -35,7 +38,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     for source, name in COPIED.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text("utf-8")))
-    files.append(File.generated(config, "commands.md", content="\n".join(commands())))
     files.append(File.generated(config, "python.md", content="\n".join(python())))
     return files
 
@@ -52,7 +54,8 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
         shown = _title(path) if text == path else text
         return f"[{shown}]({COPIED.get(path, path.removeprefix('docs/'))}{anchor})"
 
-    return _LINK.sub(turned, markdown)
+    whole = markdown if page.file.src_uri != COMMANDS else "\n".join([markdown, *commands()])
+    return _LINK.sub(turned, whole)
 
 
 def _title(path: str) -> str:
@@ -60,10 +63,9 @@ def _title(path: str) -> str:
 
 
 def commands() -> Iterator[str]:
-    """Yield the lines of the page of commands."""
+    """Yield the help of each command."""
     parser, _ = build_parser()
     verbs = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction)).choices
-    yield "# Commands\n\nEach command prints this with `--help`.\n"
     for name in VERBS:
         yield f"## {name}\n\n```text\n{verbs[name].format_help()}```\n"
 

@@ -118,7 +118,7 @@ def test_the_program_that_reads_csi_cameras(diagnosis: Diagnosis) -> None:
 def test_windows_come_from_opencv(diagnosis: Diagnosis) -> None:
     lacking = replace(diagnosis.opencv, problem="asking OpenCV needs cv2, which is not installed")
     assert "windows        asking OpenCV needs cv2" in as_text(replace(diagnosis, opencv=lacking))
-    for gui, said in (("QT5", "OpenCV with QT5"), ("NONE", "this OpenCV was built without")):
+    for gui, said in (("QT5", "OpenCV with QT5"), ("NONE", "none: this OpenCV was built without them")):
         printed = as_text(replace(diagnosis, opencv=replace(lacking, gui=gui, problem="")))
         assert f"windows        {said}" in printed
 
@@ -173,7 +173,7 @@ def test_what_there_is_to_run_tensorrt_with() -> None:
     assert "Jetson Linux   36.4.3" in printed
     lacking = as_text(replace(found, nvidia=doctor.Nvidia((), "", "", None, ("no NVIDIA driver",))))
     assert "GPU            unavailable" in lacking
-    assert "lacking        no NVIDIA driver" in lacking
+    assert "problem        no NVIDIA driver" in lacking
     assert "this is no Jetson" in lacking
 
 

@@ -135,3 +135,15 @@ def test_a_graph_has_no_signature(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "model.xml").write_text("<net/>", encoding="utf-8")
     assert main(["inspect", str(tmp_path / "model.xml"), "--trust", "keys"]) == EXIT_USAGE
     assert "--trust is for bundles" in capsys.readouterr().err
+
+
+def test_threads_are_for_graphs(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "some.bundle", precision="int8")
+    assert main(["inspect", str(bundle.path), "--threads", "1"]) == EXIT_USAGE
+    assert "--threads is for graphs" in capsys.readouterr().err
+    assert main(["inspect", str(bundle.path / MODEL_ONNX), "--threads", "0"]) == EXIT_USAGE
+    assert "threads is 0" in capsys.readouterr().err
+    assert main(["inspect", str(bundle.path / MODEL_ONNX), "--threads", "1"]) == 0
+    assert "of 2 int8 layers" in capsys.readouterr().out

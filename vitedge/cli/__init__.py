@@ -55,6 +55,9 @@ examples:
 """
 
 
+UNRECOGNIZED = "unrecognized arguments: "
+MISSING = "the following arguments are required: "
+"""How two messages of argparse begin."""
 _INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 _CHOICE = re.compile(r"[\w-]+")
 
@@ -66,10 +69,12 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._given: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does, and take a name that begins with a dash as the value of the option before it."""
-        return super().parse_known_args(list(self._joined(sys.argv[1:] if args is None else args)), namespace)
+        self._given = list(self._joined(sys.argv[1:] if args is None else args))
+        return super().parse_known_args(self._given, namespace)
 
     def _joined(self, arguments: Sequence[str]) -> Iterator[str]:
         """Yield the arguments; an option and a name with a dash become one argument, such as ``--source=-a.mp4``."""
@@ -94,8 +99,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message with a suggestion, and exit with 2."""
+        unknown = self._unknown_options()
+        if message.startswith(MISSING) and unknown:  # a required option that is mistyped is not just missing
+            message = f"{UNRECOGNIZED}{' '.join(unknown)}"
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"error: {terminal(message)}\n{self._suggestion(message)}")
+
+    def _unknown_options(self) -> list[str]:
+        known = self._option_string_actions
+        return [each for each in self._given if each.startswith("--") and each.partition("=")[0] not in known]
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print help or usage; argparse itself drops what cannot be written."""
@@ -106,10 +118,9 @@ class Parser(argparse.ArgumentParser):
         if choice is not None:
             hint = did_you_mean(choice[1], _CHOICE.findall(choice[2]))
             return f"  fix: {hint}\n" if hint else ""
-        marker = "unrecognized arguments: "
-        if not message.startswith(marker):
+        if not message.startswith(UNRECOGNIZED):
             return ""
-        wrong = message[len(marker) :].split()[0].partition("=")[0]
+        wrong = message[len(UNRECOGNIZED) :].split()[0].partition("=")[0]
         options = [option for action in self._actions for option in action.option_strings]
         hint = did_you_mean(wrong, options)
         return f"  fix: {hint}\n" if hint else f"  fix: {self.prog} --help lists the options\n"
@@ -168,7 +179,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         parser, vocabulary = build_parser()
         namespace, rest = parser.parse_known_args(arguments)
         if rest:
-            namespace.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            namespace.parser.error(f"{UNRECOGNIZED}{' '.join(rest)}")
         with verbosity(namespace):
             return _run(namespace, vocabulary)
     except VitedgeError as error:

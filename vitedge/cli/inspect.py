@@ -46,6 +46,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "bundle", metavar="BUNDLE", help="folder that vitedge convert wrote; or a graph, an .xml or .onnx file"
     )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads for a graph (default: the engine decides)"
+    )
     add_json_flag(parser, "everything")
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -57,9 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     if Path(arguments.bundle).suffix.lower() in GRAPH_SUFFIXES and not Path(arguments.bundle).is_dir():
         if keys:
             raise UsageError(f"--trust is for bundles, and {arguments.bundle} is a graph", fix="leave --trust out")
-        graph = inspect_graph(arguments.bundle)
+        graph = inspect_graph(arguments.bundle, threads=arguments.threads)
         write_result(arguments.json, graph.to_json, lambda: graph_text(graph))
     else:
+        if arguments.threads is not None:
+            raise UsageError("--threads is for graphs: the inspection of a bundle runs nothing", fix="leave it out")
         inspection = inspect(arguments.bundle, trust=keys)
         write_result(arguments.json, inspection.to_json, lambda: as_text(inspection))
     return 0

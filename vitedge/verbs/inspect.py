@@ -84,16 +84,17 @@ def inspect(bundle: Bundle | str | Path, *, trust: Trust | None = None) -> Inspe
     return Inspection(opened, signers, _summary(opened), engine_state(opened))
 
 
-def inspect_graph(path: str | Path) -> GraphInspection:
+def inspect_graph(path: str | Path, *, threads: int | None = None) -> GraphInspection:
     """Compile a graph with OpenVINO for this machine, and find which of its int8 layers run in int8.
 
     The graph may come from anybody; it is compiled in a sandbox.
 
     Args:
         path: an OpenVINO IR, ``model.xml`` with ``model.bin`` beside it, or an ONNX file.
+        threads: number of CPU threads; by default OpenVINO decides.
 
     Raises:
-        UsageError: it is no file of these kinds.
+        UsageError: it is no file of these kinds, or ``threads`` is not 1…1024.
         MissingExtraError: OpenVINO is not installed.
         EngineError: OpenVINO cannot read, compile or run the graph.
         CheckpointError: it takes more memory or time than its size justifies.
@@ -101,7 +102,7 @@ def inspect_graph(path: str | Path) -> GraphInspection:
     from vitedge.converters.openvino.audit_file import audit_file
 
     given = expanded(path)
-    return GraphInspection(given, audit_file(given))
+    return GraphInspection(given, audit_file(given, threads=threads))
 
 
 def _summary(bundle: Bundle) -> GraphSummary | None:
