@@ -7,7 +7,7 @@ from vitedge.converters.rewrites import (
     gather_pixels,
     one_mask,
     padding_tokens,
-    split_layers,
+    split_convolution,
     token_rows,
     whole_pixels,
 )
@@ -16,7 +16,7 @@ from vitedge.converters.rewrites.apply import TIDY, Rewrite
 REWRITES = (
     Rewrite("padding tokens", padding_tokens.check, padding_tokens.rewrite),
     Rewrite("fuse GroupNorm", fuse_groupnorm.check, fuse_groupnorm.rewrite, requires=(TIDY,)),
-    Rewrite("split layers", split_layers.check, split_layers.rewrite, requires=(TIDY,)),
+    Rewrite("split convolutions", split_convolution.check, split_convolution.rewrite, requires=(TIDY,)),
     Rewrite("gather pixels", gather_pixels.check, gather_pixels.rewrite, requires=(TIDY,)),
     Rewrite("one mask", one_mask.check, one_mask.rewrite, requires=(TIDY,)),
     Rewrite("rows of tokens", token_rows.check, token_rows.rewrite, requires=(TIDY,)),

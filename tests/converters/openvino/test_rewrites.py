@@ -27,7 +27,7 @@ SWIN = ("swin_tiny_patch4_window7_224", 56, {"img_size": 56, "embed_dim": 24, "d
 MOBILEVITV2 = ("mobilevitv2_050", 64, {"exportable": True})
 EXPECTED = {
     SWIN[0]: {"gather pixels": 2, "one mask": 1, "rows of tokens": 7},
-    MOBILEVITV2[0]: {"fuse GroupNorm": 21, "split layers": 9, "gather pixels": 6},
+    MOBILEVITV2[0]: {"fuse GroupNorm": 21, "split convolutions": 9, "gather pixels": 6},
 }
 COPIES = ("Concatenation", "Split", "StridedSlice")
 
