@@ -40,7 +40,7 @@ def with_pixel_values(model: openvino.Model, preprocessing: Preprocessing, tempe
     frame = _frame_of(pixels, preprocessing)
     for use in list(_float_frames(model)):
         use.replace_source_output(frame)
-    return openvino.Model([_logits(model, temperature)], [pixels], model.get_friendly_name())
+    return openvino.Model([over_temperature(model, temperature)], [pixels], model.get_friendly_name())
 
 
 def _frame_of(pixels: openvino.Node, preprocessing: Preprocessing) -> openvino.Output:
@@ -73,7 +73,8 @@ def _float_frames(model: openvino.Model) -> Iterable[openvino.Input]:
         yield from cast.output(0).get_target_inputs()
 
 
-def _logits(model: openvino.Model, temperature: float) -> openvino.Node:
+def over_temperature(model: openvino.Model, temperature: float) -> openvino.Node:
+    """Return the result of a model with its ``logits`` divided by a temperature."""
     (result,) = model.get_results()
     if temperature == 1.0:
         return result

@@ -15,6 +15,7 @@ examples:
   vitedge export deit.bundle --for deepstream -o deit-deepstream
   vitedge export deit.bundle --for triton -o model-repository
   vitedge export deit.bundle --for optimum -o deit-optimum
+  vitedge export deit.bundle --for model-api --data photos/ -o deit-model-api
 """
 
 
@@ -22,16 +23,22 @@ def add_parser(verbs: Any) -> None:
     """Add the parser of the verb."""
     parser = verbs.add_parser(
         "export",
-        help="a slim bundle for the device, or a bundle for DeepStream, Triton or optimum-intel",
+        help="a slim bundle for the device, or a bundle for DeepStream, Triton, optimum-intel or Model API",
         description="Write a slim bundle for the device, which holds the network once, and no ONNX graph; or a bundle "
         "in the format of another tool: deepstream, a configuration of nvinfer with its "
         "graph and labels; triton, a model repository; optimum, a folder for optimum-intel's "
-        "OVModelForImageClassification and the pipelines of Transformers.",
+        "OVModelForImageClassification and the pipelines of Transformers; model-api, an OpenVINO IR that preprocesses "
+        "images of any size itself, as the bundle does.",
         epilog=EPILOG,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that vitedge convert wrote")
     parser.add_argument(
-        "--for", required=True, dest="tool", metavar="TOOL", help="device, deepstream, triton or optimum"
+        "--for", required=True, dest="tool", metavar="TOOL", help="device, deepstream, triton, optimum or model-api"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PHOTOS",
+        help="for model-api: compare its answers with the bundle's on these photos; a folder, a list (.txt) or a video",
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="default: BUNDLE-TOOL")
     parser.add_argument(

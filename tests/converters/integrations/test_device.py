@@ -104,7 +104,7 @@ def test_a_slim_bundle_gets_no_slimmer(slim: Bundle, tmp_path: Path) -> None:
 
 def test_a_bundle_with_one_copy_of_its_network(full: Bundle, tmp_path: Path) -> None:
     files = {name: record for name, record in full.manifest.files.items() if not name.startswith("openvino/")}
-    graphs = replace(full, manifest=replace(full.manifest, target="jetson-orin", files=files))
+    graphs = replace(full, manifest=replace(full.manifest, target="jetson-orin-nx", files=files))
     with pytest.raises(UsageError, match="holds its network once"):
         export(graphs, tool="device", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
