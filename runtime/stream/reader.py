@@ -15,13 +15,14 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import replace
 
 from vitedge.errors import Cause, FrameSourceError, VitedgeError
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.options import SourceOptions
+from vitedge.runtime.stream.arrivals import Arrivals, paced
 from vitedge.runtime.stream.reconnect import Reconnect
 from vitedge.runtime.stream.states import StateChange, StreamState
 from vitedge.runtime.stream.stats import ReaderStats
@@ -38,8 +39,6 @@ SHORT_ATTEMPT_SECONDS = 1.0
 """Least length of a short attempt. It is half as long again as the source takes to open, if that is more."""
 STEADY_SECONDS = 5.0
 """A connection that lasted so long was steady: when it breaks, the first attempt follows at once."""
-LATE_NS = 500_000_000
-"""A frame is late, after a stall, if it is so much older than frames were before."""
 MOST_LEFT_BEHIND = 8
 """Threads that hang; while there are so many, no other attempt begins."""
 MOST_NOTICES = 20
@@ -57,7 +56,6 @@ class _Connection:
         asked_at: since when the source owes an answer; None while a frame of it is being delivered.
         began: when it began to open.
         online_at: when its first frame came; None until then.
-        next_index: index of its next frame, if none is lost.
         wanted: whether its frames are.
         over: whether its thread has left it.
         error: what ended it.
@@ -69,7 +67,6 @@ class _Connection:
         self.began = time.monotonic()
         self.asked_at: float | None = self.began
         self.online_at: float | None = None
-        self.next_index = 0
         self.wanted = True
         self.over = False
         self.error: BaseException | None = None
@@ -126,11 +123,8 @@ class Reader:
         self._given_up: list[_Connection] = []
         self._watcher: threading.Thread | None = None
         self._reading = LastingThreads("vitedge-reader", self._run, self._changed, waits=self._is_between)
-        self._epoch = -1
-        self._next_index = self._first_index = 0
-        self._corrupt = self._late = self._stalls = 0
-        self._usual_age = 0
-        self._catching_up = False
+        self._arrivals = Arrivals()
+        self._stalls = 0
         self._oriented = 0
         self._notices: dict[str, None] = {}
         self._opened_in = opened_in
@@ -151,10 +145,10 @@ class Reader:
         """The counts at this moment."""
         with self._changed:
             return ReaderStats(
-                corrupt=self._corrupt,
-                late=self._late,
+                corrupt=self._arrivals.corrupt,
+                late=self._arrivals.late,
                 stalls=self._stalls,
-                reconnects=max(0, self._epoch),
+                reconnects=max(0, self._arrivals.epoch),
                 left_behind=self._left_behind(),
             )
 
@@ -170,8 +164,9 @@ class Reader:
         with self._changed:
             texts = dict(self._notices)
             texts.update(dict.fromkeys(self._source.notices if self._source is not None else ()))
-            again = f"{self.name} was lost and opened again{f', {self._epoch} times' if self._epoch > 1 else ''}"
-            return (*texts, again) if self._epoch > 0 else tuple(texts)
+            times = self._arrivals.epoch
+            again = f"{self.name} was lost and opened again{f', {times} times' if times > 1 else ''}"
+            return (*texts, again) if times > 0 else tuple(texts)
 
     def start(self) -> None:
         """Begin to read; a second call does nothing.
@@ -261,7 +256,7 @@ class Reader:
         source = connection.source
         if source is None or not self._admit(connection, source):
             return
-        frames = self._paced_frames(source) if self._paced else iter(source)
+        frames = paced(source, self._wait) if self._paced else iter(source)
         with closing(frames) if isinstance(frames, Generator) else nullcontext():
             for frame in frames:
                 if not self._take(connection, frame):
@@ -300,48 +295,14 @@ class Reader:
             connection.asked_at = None
             if connection.online_at is None:
                 connection.online_at = time.monotonic()
-                self._epoch += 1
-                self._first_index = self._next_index
-            frame = self._numbered(frame)
-            self._count(frame)
+                self._arrivals.connect()
+            frame = self._arrivals.take(frame, stalled=self._state.state == "stalled")
             if self._state.state != "online":
                 self._set_state("online")
                 self._changed.notify_all()  # who watches waits for the end of the stall
         kept = self._deliver(frame)
         connection.asked_at = time.monotonic()
         return kept
-
-    def _numbered(self, frame: Frame) -> Frame:
-        """Return a frame whose number goes on after the connections before its own."""
-        index = self._first_index + frame.index
-        self._next_index = index + 1
-        return replace(frame, index=index, epoch=self._epoch) if self._epoch else frame
-
-    def _count(self, frame: Frame) -> None:
-        age = time.monotonic_ns() - frame.captured_ns
-        self._catching_up |= self._state.state == "stalled"
-        self._catching_up &= age > self._usual_age + LATE_NS
-        self._late += self._catching_up
-        if not self._catching_up:
-            self._usual_age = age
-        self._corrupt += frame.corrupt
-
-    def _paced_frames(self, source: FrameSource) -> Iterator[Frame]:
-        """Yield each frame at its presentation time, or else when a camera of the frame rate would capture it.
-
-        A source that has neither is not paced.
-        """
-        begun, first = 0.0, 0.0
-        for count, frame in enumerate(source):
-            if not count:
-                begun, first = time.monotonic(), frame.pts or 0.0
-            if frame.pts is None and not source.fps:
-                yield frame
-                continue
-            elapsed = frame.pts - first if frame.pts is not None else count / (source.fps or 1.0)
-            if not self._wait(begun + elapsed - time.monotonic()):
-                return
-            yield replace(frame, captured_at=time.time(), captured_ns=time.monotonic_ns())
 
     def _close(self, source: FrameSource | None) -> None:
         """Close a source, if it is the reader's."""
@@ -393,7 +354,6 @@ class Reader:
     def _lost(self, connection: _Connection, error: BaseException) -> None:
         with self._changed:
             self._current = None
-            self._catching_up = False
             if connection.online_at is not None:
                 self._lost_by = error.cause if isinstance(error, FrameSourceError) else None
             self._set_state("reconnecting", error)
@@ -535,10 +495,10 @@ class Reader:
         cause = error.cause if isinstance(error, FrameSourceError) else None
         if self._state.state == "ended" or (state, cause) == (self._state.state, self._state.cause):
             return
-        self._state = StateChange(state, cause, words_of(error), epoch=self._epoch, attempt=attempt)
+        self._state = StateChange(state, cause, words_of(error), epoch=self._arrivals.epoch, attempt=attempt)
         if error is not None and state != "ended":
             logger.warning("%s is %s: %s", terminal(self.name), state, terminal(self._state.message))
-        elif state == "online" and self._epoch > 0:
+        elif state == "online" and self._arrivals.epoch > 0:
             logger.warning("%s is online again", terminal(self.name))
         self._on_state(self._state)
 
