@@ -36,6 +36,9 @@ from vitedge.progress import Progress, Silent
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.preprocess.orientation import is_turned, orientation_notice
 
+NEAR_TIE = 0.1
+"""Margin below which a flip is a near tie."""
+
 
 @dataclass(frozen=True)
 class Proportion:
@@ -126,12 +129,20 @@ class Flip:
         ours: best class of the first classifier.
         theirs: best class of the second classifier.
         divergence: Kullback-Leibler divergence of their probabilities, as in ``Predictions``.
+        margin: by how much the second classifier preferred its class to the first one's, as a difference of
+            probabilities, 0…1; at least, if the first one's is not among its best five.
     """
 
     file: ImageFile
     ours: ClassScore
     theirs: ClassScore
     divergence: float
+    margin: float
+
+    @property
+    def near_tie(self) -> bool:
+        """Whether the second classifier hardly preferred its class."""
+        return self.margin < NEAR_TIE
 
 
 @dataclass(frozen=True)
@@ -295,12 +306,16 @@ def compare(ours: Predictions, theirs: Predictions) -> Comparison:
     flipped = np.flatnonzero(ours.indices[:, 0] != theirs.indices[:, 0]).tolist()
     return Comparison(
         agreement=Proportion(len(ours) - len(flipped), len(ours)),
-        flips=tuple(
-            Flip(ours.files[at], ours[at].best, theirs[at].best, float(ours.divergences[at])) for at in flipped
-        ),
+        flips=tuple(_flip(ours, theirs, at) for at in flipped),
         kl_mean=float(ours.divergences.mean()) if finite else math.inf,
         kl_p99=float(np.percentile(ours.divergences, 99)) if finite else math.inf,
     )
+
+
+def _flip(ours: Predictions, theirs: Predictions, at: int) -> Flip:
+    chosen, preferred = ours[at].best, theirs[at].topk
+    score = next((each.score for each in preferred if each.index == chosen.index), preferred[-1].score)
+    return Flip(ours.files[at], chosen, preferred[0], float(ours.divergences[at]), margin=preferred[0].score - score)
 
 
 def check_same_labels(ours: Sequence[str], theirs: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import photos
 import pytest
+from browsers import check_layout
 from PIL import Image
 
 from vitedge.bundle.preprocessing import Preprocessing
@@ -52,7 +53,7 @@ def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageFolde
     report = report_on(images)
     assert report.comparison is not None
     sheet = contact_sheet(images, report.comparison.flips)
-    assert [each.flip.file for each in sheet] == [file for file in images.files if file.class_name == "red"]
+    assert {each.flip.file for each in sheet} == {file for file in images.files if file.class_name == "red"}
     text = to_html(report, sheet)
     shown = pictures_in(text)
     assert len(shown) == 3
@@ -60,7 +61,8 @@ def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageFolde
         assert max(picture.size) <= THUMBNAIL_PIXELS
         red, green, blue = np.asarray(picture).mean(axis=(0, 1))
         assert red > 2 * max(green, blue)
-    assert "<h2>Flips</h2><p>3, in the order of photos.</p>" in text
+    assert "<h2>Flips</h2><p>3, by margin, the clearest first. 0 of 3 flips are near ties.</p>" in text
+    assert "for <strong>40.00 % [11.76, 76.93]</strong> of them" in text
     assert "flip rate" in text
     assert "nats" in text
 
@@ -76,18 +78,21 @@ def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageFold
     assert not re.search(r"https?://|<script|<link|<i>|\x1b", text)
 
 
-def test_of_many_flips_those_that_differ_most_are_shown_in_order(
+def test_of_many_flips_those_that_matter_most_are_shown_the_clearest_first(
     images: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_page, "SHOWN_FLIPS", 2)
     best = ClassScore("red", 0, 0.5), ClassScore("blue", 2, 0.5)
-    flips = [Flip(file, *best, divergence=each) for file, each in zip(images.files, (1, 5, 0, 3, 2), strict=True)]
+    margins = (0.01, 0.3, 0.0, 0.5, 0.02)
+    flips = [Flip(file, *best, divergence=1.0, margin=each) for file, each in zip(images.files, margins, strict=True)]
     sheet = contact_sheet(images, flips)
-    assert [each.flip for each in sheet] == [flips[1], flips[3]]
+    assert [each.flip for each in sheet] == [flips[3], flips[1]]
     report = report_on(images)
     subjects = report.ours, report.theirs
     text = to_html(EvaluationReport("photos", *subjects, Comparison(Proportion(0, 5), tuple(flips), 2.2, 5.0)), sheet)
-    assert "The 2 of 5 that differ most" in text
+    assert "The 2 of 5 that matter most" in text
+    assert "3 of 5 flips are near ties." in text
+    assert re.findall(r"margin [\d.]+(?:, near tie)?", text) == ["margin 0.50", "margin 0.30"]
 
 
 def test_pages_without_flips_and_without_a_second_bundle(images: ImageFolder) -> None:
@@ -95,3 +100,12 @@ def test_pages_without_flips_and_without_a_second_bundle(images: ImageFolder) ->
     none = EvaluationReport("photos", report.ours, report.theirs, Comparison(Proportion(5, 5), (), 0.0, 0.0))
     assert "None: both choose the same class" in to_html(none)
     assert "Flips" not in to_html(EvaluationReport("photos", report.ours, None, None))
+
+
+@pytest.mark.timeout(200)
+def test_a_browser_shows_it_on_wide_and_narrow_windows(images: ImageFolder, tmp_path: Path) -> None:
+    report = report_on(images)
+    assert report.comparison is not None
+    page = tmp_path / "page.html"
+    page.write_text(to_html(report, contact_sheet(images, report.comparison.flips)), encoding="utf-8")
+    check_layout(page)

@@ -9,8 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from vitedge.calib.data.dataset import ImageDataset, Pixels
-from vitedge.calib.evaluation.accuracy import Comparison, Flip
-from vitedge.calib.evaluation.multilabel import LabelComparison, LabelFlip
+from vitedge.calib.evaluation.accuracy import Comparison, Evaluation, Flip
+from vitedge.calib.evaluation.multilabel import LabelComparison, LabelEvaluation, LabelFlip
 from vitedge.counts import counted
 from vitedge.extras import require
 from vitedge.prediction import ClassScore
@@ -18,12 +18,12 @@ from vitedge.report import sensitivity as sensitivity_report
 from vitedge.report.evaluation_text import (
     EvaluatedBundle,
     EvaluationReport,
-    accuracy_text,
     labels_text,
     share_text,
     to_text,
+    top1_drop,
 )
-from vitedge.report.page import page
+from vitedge.report.page import glossary, page, table, term, verdict
 from vitedge.report.plot import PLOT_STYLE
 from vitedge.safety.escape import html
 
@@ -53,22 +53,28 @@ class Thumbnail:
 
 
 def contact_sheet(images: ImageDataset, flips: Sequence[Flip | LabelFlip]) -> tuple[Thumbnail, ...]:
-    """Thumbnails of the flips with the largest divergence, at most 60, in the order of the images.
+    """Thumbnails of the flips that matter most, at most 60, the clearest first.
 
     The images are decoded again, because it is not known which images flip before all are classified.
 
     Raises:
         MissingExtraError: Pillow is not installed.
     """
-    chosen = sorted(flips, key=lambda flip: flip.divergence, reverse=True)[:SHOWN_FLIPS]
+    chosen = sorted(flips, key=_weight, reverse=True)[:SHOWN_FLIPS]
     by_name = {flip.file.name: flip for flip in chosen}
     files = [flip.file for flip in flips if flip.file.name in by_name]
     with closing(images.subset(files).decode()) as pictures:
-        return tuple(
+        shown = [
             Thumbnail(by_name[picture.file.name], _jpeg(picture.pixels))
             for picture in pictures
             if picture.pixels is not None
-        )
+        ]
+    return tuple(sorted(shown, key=lambda thumbnail: _weight(thumbnail.flip), reverse=True))
+
+
+def _weight(flip: Flip | LabelFlip) -> float:
+    """How much a flip matters: its margin, or the divergence of labels, which have no margin."""
+    return flip.margin if isinstance(flip, Flip) else flip.divergence
 
 
 def to_html(report: EvaluationReport, sheet: Sequence[Thumbnail] = ()) -> str:
@@ -80,46 +86,123 @@ def to_html(report: EvaluationReport, sheet: Sequence[Thumbnail] = ()) -> str:
     """
     comparison = report.comparison
     sections = [
-        _heading(report),
-        *([] if comparison is None else [_figures(comparison), _flips(report, comparison, sheet)]),
+        verdict(_verdict(report)),
+        _accuracy(report),
+        *([] if comparison is None else [_figures(comparison), _flips(comparison, sheet)]),
         *([] if report.layers is None else [sensitivity_report.section(report.layers)]),
         f"<h2>As text</h2><pre>{html(to_text(report))}</pre>",
+        glossary(*_terms(report)),
     ]
     return page(f"Accuracy on {report.data}", sections, style=STYLE + PLOT_STYLE)
 
 
-def _heading(report: EvaluationReport) -> str:
-    lines = [_subject(0, report.ours), *([] if report.theirs is None else [_subject(1, report.theirs)])]
-    return f"<p>{counted(len(report.ours.predictions), 'image')}; 95 % intervals in brackets.</p>" + "\n".join(lines)
+def _verdict(report: EvaluationReport) -> str:
+    """Render the accuracy, what it loses against the reference, and whether the flips matter."""
+    ours, comparison = report.ours, report.comparison
+    told = [f"<strong>{html(ours.bundle)}</strong>{_measure(ours)} on {counted(len(ours.predictions), 'image')}."]
+    if comparison is not None and report.theirs is not None:
+        drop = top1_drop(report)
+        lost = "" if drop is None else f", and loses {drop:.2f} points of top-1" if drop > 0 else ", and loses nothing"
+        same = "gives the same labels" if isinstance(comparison, LabelComparison) else "chooses the same class"
+        told.append(
+            f"It {same} as {html(report.theirs.bundle)} for <strong>{share_text(comparison.agreement)}</strong> of "
+            f"them{lost}. {_near_ties(comparison)}"
+        )
+    return " ".join(told)
 
 
-def _subject(number: int, subject: EvaluatedBundle) -> str:
-    key = f'<span class="key series{number}">■ {html(subject.bundle)}</span>'
-    return f"<p>{key} {html(accuracy_text(subject.evaluation))}</p>"
+def _measure(subject: EvaluatedBundle) -> str:
+    """Render the one figure that matters most, if there is any."""
+    if subject.evaluation is None:
+        return ""
+    if isinstance(subject.evaluation, LabelEvaluation):
+        return f": mAP <strong>{subject.evaluation.mean_average_precision:.2f} %</strong>"
+    return f": top-1 <strong>{subject.evaluation.top1:.2f} %</strong>"
+
+
+def _near_ties(comparison: Comparison | LabelComparison) -> str:
+    flips = [flip for flip in comparison.flips if isinstance(flip, Flip)]
+    if not flips:
+        return ""
+    near = sum(flip.near_tie for flip in flips)
+    verb = "is a near tie" if near == 1 else "are near ties"
+    return f"{near} of {counted(len(flips), 'flip')} {verb}."
+
+
+def _accuracy(report: EvaluationReport) -> str:
+    """Render a row for each bundle: its accuracy with 95 % intervals, and its agreement with the reference."""
+    rows = [_row(report.ours, report.comparison, "series0")]
+    rows += [_row(other.subject, other.comparison, "") for other in report.others]
+    rows += [] if report.theirs is None else [(*_row(report.theirs, None, "series1"), "")]
+    if isinstance(report.ours.evaluation, LabelEvaluation):
+        measures = ["mAP", "micro F1", "macro F1", "exact match"]
+    elif isinstance(report.ours.evaluation, Evaluation):
+        measures = [term("top-1"), f"top-{report.ours.evaluation.k}", term("calibration error")]
+    else:
+        measures = []
+    against = [] if report.theirs is None else [term("agreement")]
+    return f"<p>{term('95 % interval', '95 % intervals')} in brackets.</p>{table(['', *measures, *against], rows)}"
+
+
+def _row(subject: EvaluatedBundle, comparison: Comparison | LabelComparison | None, style: str) -> tuple[str, ...]:
+    evaluation = subject.evaluation
+    name = f'<span class="key {style}">{html(subject.bundle)}</span>'
+    agreement = () if comparison is None else (share_text(comparison.agreement),)
+    if isinstance(evaluation, LabelEvaluation):
+        micro = "unknown" if evaluation.micro_f1 is None else f"{evaluation.micro_f1:.2f} %"
+        measures: tuple[str, ...] = (
+            f"{evaluation.mean_average_precision:.2f} %",
+            micro,
+            f"{evaluation.macro_f1:.2f} %",
+            share_text(evaluation.exact_proportion),
+        )
+    elif evaluation is None:
+        measures = ()
+    else:
+        measures = (
+            share_text(evaluation.top1_proportion),
+            share_text(evaluation.topk_proportion),
+            f"{evaluation.ece:.2f} %",
+        )
+    return name, *measures, *agreement
+
+
+def _terms(report: EvaluationReport) -> tuple[str, ...]:
+    """Choose the terms that the page uses."""
+    terms = ["95 % interval"]
+    if isinstance(report.ours.evaluation, Evaluation):
+        terms = ["top-1", "calibration error", *terms]
+    if report.comparison is not None:
+        terms += ["agreement", "flip", "near tie", "KL divergence"]
+    if report.layers is not None:
+        terms += [name for name in sensitivity_report.TERMS if name not in terms]
+    return tuple(terms)
 
 
 def _figures(comparison: Comparison | LabelComparison) -> str:
-    if isinstance(comparison, LabelComparison):
-        flips, divergence = "flip rate: other labels", "KL divergence, summed over the labels"
-    else:
-        flips, divergence = "flip rate: another best class", "KL divergence of the softmax"
-    figures = {
-        flips: share_text(comparison.flipped),
-        f"{divergence}, mean": f"{comparison.kl_mean:.3g} nats",
-        f"{divergence}, p99": f"{comparison.kl_p99:.3g} nats",
-    }
-    rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in figures.items())
-    return f"<h2>The first against the second</h2><table>{rows}</table>"
+    labels = isinstance(comparison, LabelComparison)
+    divergence = f"{term('KL divergence')}{', summed over the labels' if labels else ' of the softmax'}"
+    rows = (
+        (
+            f"{term('flip', 'flip rate')}: {'other labels' if labels else 'another best class'}",
+            share_text(comparison.flipped),
+        ),
+        (f"{divergence}, mean", f"{comparison.kl_mean:.3g} nats"),
+        (f"{divergence}, p99", f"{comparison.kl_p99:.3g} nats"),
+    )
+    return f"<h2>The first against the last</h2>{table(('', ''), rows)}"
 
 
-def _flips(report: EvaluationReport, comparison: Comparison | LabelComparison, sheet: Sequence[Thumbnail]) -> str:
+def _flips(comparison: Comparison | LabelComparison, sheet: Sequence[Thumbnail]) -> str:
     count = len(comparison.flips)
+    labels = isinstance(comparison, LabelComparison)
     if not count:
-        same = "give the same labels to" if isinstance(comparison, LabelComparison) else "choose the same class for"
+        same = "give the same labels to" if labels else "choose the same class for"
         return f"<h2>Flips</h2><p>None: both {same} every image.</p>"
-    shown = f"{count}" if len(sheet) == count else f"The {len(sheet)} of {count} that differ most"
+    shown = f"{count}" if len(sheet) == count else f"The {len(sheet)} of {count} that matter most"
+    order = "by divergence" if labels else f"by margin, the clearest first. {_near_ties(comparison)}"
     figures = "".join(_figure(thumbnail) for thumbnail in sheet)
-    return f'<h2>Flips</h2><p>{shown}, in the order of {html(report.data)}.</p><div class="sheet">{figures}</div>'
+    return f'<h2>Flips</h2><p>{shown}, {order}</p><div class="sheet">{figures}</div>'
 
 
 def _figure(thumbnail: Thumbnail) -> str:
@@ -129,7 +212,9 @@ def _figure(thumbnail: Thumbnail) -> str:
         f'<span class="series{number}">{html(_said(each))}</span>'
         for number, each in enumerate((flip.ours, flip.theirs))
     )
-    name = f'<span class="file">{html(flip.file.name)}, KL {flip.divergence:.2g}</span>'
+    margin = f", margin {flip.margin:.2f}" if isinstance(flip, Flip) else ""
+    tie = ", near tie" if isinstance(flip, Flip) and flip.near_tie else ""
+    name = f'<span class="file">{html(flip.file.name)}, KL {flip.divergence:.2g}{margin}{tie}</span>'
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{said}{name}</figcaption></figure>'
 
 

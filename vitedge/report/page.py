@@ -45,8 +45,8 @@ dt { font-weight: 600; } dd { margin: 0 0 .4em; color: var(--faint); }
 dt:target, dt:target + dd { background: var(--raised); }
 footer { border-top: 1px solid var(--grid); color: var(--faint); font-size: 13px; margin: 2.5em 0 1em;
   padding-top: .6em; }
-@media (max-width: 600px) { th, td { padding: .25em .4em; font-size: 13.5px; } td:first-child { white-space: normal;
-  overflow-wrap: anywhere; min-width: 9.5em; } }
+@media (max-width: 600px) { th, td { padding: .25em .4em; font-size: 13.5px; white-space: normal; }
+  td:first-child { overflow-wrap: anywhere; min-width: 9.5em; } }
 """
 
 GLOSSARY = {

@@ -125,7 +125,7 @@ def test_nothing_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     (tmp_path / "red" / "0.png").write_bytes(b"no image")
     engine = FakeEngine({}, input_size=(8, 8))
-    with pytest.raises(CalibrationError, match="none of the 1 images"):
+    with pytest.raises(CalibrationError, match="none of the 1 image"):
         evaluate(Classifier(engine, SMALL, SEVEN[:1]), ImageFolder.open(tmp_path))
 
 
@@ -147,6 +147,28 @@ def test_agreement_and_flips(images: ImageFolder) -> None:
     assert (flip.file.name, flip.ours.label, flip.theirs.label) == ("green/0.png", "red", "green")
     expected = [float(softmax(np.array(row["green/0.png"], np.float32)).max()) for row in (other, RIGHT)]
     assert [flip.ours.score, flip.theirs.score] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("logits", "near"), [([8.9, 9, 0, 0, 0, 0, 0], True), ([7, 9, 0, 0, 0, 0, 0], False)])
+def test_the_margin_of_a_flip_is_how_much_the_second_one_preferred_its_class(
+    images: ImageFolder, logits: list[float], near: bool
+) -> None:
+    chooses_red = RIGHT | {"green/0.png": [9, 1, 0, 0, 0, 0, 0]}
+    reference = classifier(images, RIGHT | {"green/0.png": logits})
+    (flip,) = compare(*predict([classifier(images, chooses_red), reference], images)).flips
+    scores = softmax(np.array(logits, np.float32))
+    assert flip.margin == pytest.approx(scores[1] - scores[0], abs=1e-6)
+    assert flip.near_tie is near
+
+
+def test_the_margin_over_a_class_beyond_the_best_five_is_over_the_fifth(images: ImageFolder) -> None:
+    (flip,) = compare(
+        *predict(
+            [classifier(images, RIGHT | {"green/0.png": [9, 1, 0, 0, 0, 0, 0]}), classifier(images, RIGHT)], images
+        )
+    ).flips
+    scores = np.sort(softmax(np.array(RIGHT["green/0.png"], np.float32)))[::-1]
+    assert flip.margin == pytest.approx(scores[0] - scores[4], abs=1e-6)
 
 
 def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: ImageFolder) -> None:
