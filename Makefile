@@ -19,11 +19,11 @@ ALONE = $(shell grep -rl --include="test_*.py" "pytest.mark.alone" tests)
 .PHONY: help demo picture test references lint ruff types rooms docs bench clean
 
 help:
-	@echo "make demo     train nothing, download no model: digits before a synthetic camera, measured; result in demo-out/"
+	@echo "make demo     digits before a synthetic camera, and DeiT-Tiny, measured; no download; open demo-out/index.html"
 	@echo "make test     lint, types, import directions and all tests"
 	@echo "make lint     the same without the tests"
 	@echo "make docs     the documentation site, in build/site"
-	@echo "make bench    measure on this machine and write docs/benchmarks.md and docs/quantization.md; needs the data of the tests"
+	@echo "make bench    measure on this machine and write docs/benchmarks.md and docs/quantization.md; needs the tests' data"
 	@echo "make picture  draw docs/images/demo.png anew, from the demo"
 	@echo "make clean    remove environments, caches and build outputs"
 
@@ -67,6 +67,7 @@ docs: $(DEV_VENV)/.installed links
 bench: $(DEV_VENV)/.installed
 	$(DEV_VENV)/bin/python benchmarks/report.py $(BENCH_ARGS)
 	$(DEV_VENV)/bin/python benchmarks/quantization.py --page docs/quantization.md
+	$(DEV_VENV)/bin/python docs/draw_latency.py
 
 # Type checkers and import-linter do not follow the editable install: they read the package through these links.
 .PHONY: links
