@@ -1,6 +1,6 @@
-"""What one conversion costs: wall-clock seconds and peak resident memory of `vitedge convert` in a process of its own.
+"""What one conversion costs: seconds, processor time and peak resident memory of `vitedge convert` in its own process.
 
-python benchmarks/conversion.py SOURCE --calib DIR [--precision int8] [--runs 3] [--json FILE]
+python benchmarks/conversion.py SOURCE --calib DIR [--precision int8] [--runs 3] [--target SECONDS] [--json FILE]
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Cost:
 
     Attributes:
         seconds: wall clock, from process start to exit.
+        cpu_seconds: time of all processors, children included; work beside it changes it less than the wall clock.
         peak_gb: largest resident set, 10⁹ bytes.
         images: that ranges were taken from.
         bundle_mb: size of the result, 10⁶ bytes.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_gb: float
     images: int
     bundle_mb: float
@@ -62,6 +64,7 @@ def convert_once(options: list[str]) -> Cost:
         calibration = bundle.manifest.calibration
         return Cost(
             seconds=seconds,
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
             peak_gb=usage.ru_maxrss * 1024 / 1e9,
             images=calibration.images if calibration else 0,
             bundle_mb=bundle.size_bytes / 1e6,
@@ -75,6 +78,7 @@ def main() -> int:
     parser.add_argument("--calib", type=Path, required=True)
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--target", type=float, default=SECONDS_TARGET, help="seconds that it may take")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     options = [arguments.source, "--target", "cpu", "--precision", arguments.precision, "--calib", str(arguments.calib)]
@@ -82,10 +86,12 @@ def main() -> int:
     seconds = [cost.seconds for cost in costs]
     peak = max(cost.peak_gb for cost in costs)
     print(f"{Path(arguments.source).name}, {arguments.precision}, {processor_name()}, {machine_state().cpus} CPUs\n")
-    print("| images | seconds, median (range) | peak memory, GB | bundle, MB |\n|---|---|---|---|")
+    columns = ("images", "seconds, median (range)", "processor seconds, median", "peak memory, GB", "bundle, MB")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print(
         f"| {costs[0].images} | {statistics.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f}), "
-        f"target ≤ {SECONDS_TARGET:.0f} | {peak:.2f}, target ≤ {MEMORY_TARGET_GB:.0f} | {costs[0].bundle_mb:.1f} |"
+        f"target ≤ {arguments.target:.0f} | {statistics.median(cost.cpu_seconds for cost in costs):.1f} | "
+        f"{peak:.2f}, target ≤ {MEMORY_TARGET_GB:.0f} | {costs[0].bundle_mb:.1f} |"
     )
     if arguments.json is not None:
         report = {
@@ -96,7 +102,7 @@ def main() -> int:
             "runs": [asdict(cost) for cost in costs],
         }
         write_atomic(arguments.json, json.dumps(report, indent=2) + "\n")
-    return 0 if statistics.median(seconds) <= SECONDS_TARGET and peak <= MEMORY_TARGET_GB else 1
+    return 0 if statistics.median(seconds) <= arguments.target and peak <= MEMORY_TARGET_GB else 1
 
 
 if __name__ == "__main__":

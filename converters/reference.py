@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import onnx
 import torch
@@ -74,9 +77,20 @@ def module_logits(module: nn.Module, frames: Frames, preprocessing: Preprocessin
 
 def image_logits(module: nn.Module, images: NDArray[np.float32]) -> Logits:
     """Run a PyTorch classifier on normalized images ``(N,3,H,W)``; ``(N, classes)`` float32."""
-    with torch.no_grad():
+    with torch.no_grad(), _single_threaded():
         outputs = [module(torch.from_numpy(each[None])) for each in images]
     return np.concatenate([each.numpy() for each in outputs])
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Have PyTorch compute in one thread: on a few images, its others spend more time on waiting in busy loops."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def normalized(frames: Frames, preprocessing: Preprocessing) -> NDArray[np.float32]:

@@ -27,8 +27,9 @@ from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_sco
 from vitedge.converters.precision_gate import Comparison, Reference, judge, noisy_frames
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
-from vitedge.converters.verify import GOLDEN_FRAMES, Frames, Logits, check_explained, demanded_sqnr
+from vitedge.converters.verify import GOLDEN_FRAMES, ROUNDED_DB, Frames, Logits, check_explained, demanded_sqnr
 from vitedge.counts import counted
+from vitedge.metrics import parity
 from vitedge.progress import Progress
 from vitedge.runtime.classifier import Classifier
 
@@ -109,6 +110,8 @@ def _half_judged(draft: Draft, reference: Reference, progress: Progress) -> Comp
 
 def _check_explained(draft: Draft, golden: Golden, reached: Logits, rest: str) -> None:
     """Refuse an engine whose 16-bit numbers differ from the graph by more than their rounding explains."""
+    if parity(golden.logits, reached).sqnr_db >= ROUNDED_DB:
+        return
     rounded = draft.backend.rounded(draft.reduced.graph, rest)
     if rounded is not None:
         check_explained(golden.logits, reached, graph_logits(rounded, golden.frames, draft.card.preprocessing))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from torchvision.transforms import Compose, Normalize, ToTensor  # type: ignore[import-untyped]
 
@@ -28,6 +29,22 @@ def test_graph_and_module_agree(
     assert source.shape == graph.shape == (8, 5)
     assert source.dtype == graph.dtype == np.float32
     assert sqnr_db(source, graph) > 100
+
+
+def test_pytorch_keeps_its_threads_even_where_the_model_fails(
+    small_model: TorchModel, frames: NDArray[np.uint8]
+) -> None:
+    threads, used = torch.get_num_threads(), list[int]()
+
+    class Failing(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            used.append(torch.get_num_threads())
+            raise RuntimeError(f"no forward for {pixels.shape}")
+
+    with pytest.raises(RuntimeError, match="no forward"):
+        module_logits(Failing(), frames, small_model.card.preprocessing)
+    assert used == [1]
+    assert torch.get_num_threads() == threads
 
 
 def test_integer_kernels_are_not_used(small_model: TorchModel) -> None:

@@ -120,6 +120,7 @@ def _opened(graph: str | bytes, weights: Weights, threads: int | None, optimize:
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the processors
     if threads is not None:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
     if not optimize:
