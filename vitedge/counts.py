@@ -15,3 +15,13 @@ def counted(count: int, one: str, many: str = "") -> str:
     ('1 image', '2 images', '0 images are')
     """
     return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def dropped(points: float) -> str:
+    """Say how far a percentage has dropped; a gain is no negative drop.
+
+    >>> dropped(0.266), dropped(-0.266), dropped(0.001)
+    ('0.27 points lower', '0.27 points higher', 'unchanged')
+    """
+    size = f"{abs(points):.2f}"
+    return "unchanged" if float(size) == 0 else f"{size} points {'lower' if points > 0 else 'higher'}"

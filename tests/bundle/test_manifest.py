@@ -153,10 +153,10 @@ def test_valid_manifests_fit_both(document: dict[str, Any]) -> None:
 def test_what_was_chosen_is_told_in_a_phrase(document: dict[str, Any]) -> None:
     record = parse_manifest(json.dumps(document), where="it").auto
     assert record is not None
-    assert record.summary == "int8: drop in top-1 0.20 of 0.5 points on 10 images; p50 4.00 ms, p99 5.00 of 9 ms"
+    assert record.summary == "int8: top-1 0.20 points lower, 0.5 allowed, on 10 images; p50 4.00 ms, p99 5.00 of 9 ms"
     flips = replace(record.contract, loss="flip_rate", max_p99_ms=None, calibration_images=3)
     assert replace(record, contract=flips).summary == (
-        "int8: flip rate 0.20 of 0.5 % on 10 images, 3 of them used in calibration; p50 4.00 ms, p99 5.00 ms"
+        "int8: flip rate 0.20 %, 0.5 allowed, on 10 images, 3 of them used in calibration; p50 4.00 ms, p99 5.00 ms"
     )
     assert replace(record, chosen="gone").summary == "gone"
 
@@ -191,7 +191,7 @@ def test_thresholds_are_half_until_they_are_fitted(document: dict[str, Any]) -> 
     ("changes", "problem"),
     [
         ({"confidence": True}, r"^it\.confidence is for models of one class"),
-        ({"thresholds": [0.5]}, r"^it\.thresholds has 1 thresholds for 3 labels"),
+        ({"thresholds": [0.5]}, r"^it\.thresholds has 1 threshold for 3 labels"),
         ({"thresholds": [0.5, 0.5, 1.5]}, r"^it\.thresholds: a threshold is 1\.5"),
         ({"activation": "softmax"}, r"^it\.thresholds has 3 thresholds for 3 labels with the activation softmax"),
     ],

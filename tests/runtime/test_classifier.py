@@ -330,7 +330,7 @@ def test_a_prediction_of_one_class_has_one_label_or_none() -> None:
     [
         ({"activation": "relu"}, "the activation is 'relu'"),
         ({"thresholds": (0.5, 0.5, 0.5)}, "thresholds= is for activation='sigmoid'"),
-        ({"activation": "sigmoid", "thresholds": (0.5,)}, "1 thresholds"),
+        ({"activation": "sigmoid", "thresholds": (0.5,)}, "1 threshold"),
         ({"activation": "sigmoid", "temperature": 2.0}, "temperature= and threshold= are for activation='softmax'"),
         ({"activation": "sigmoid", "threshold": 0.2}, "temperature= and threshold= are for activation='softmax'"),
     ],

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from vitedge.audit import Audit
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.targets import Precision
-from vitedge.counts import counted
+from vitedge.counts import counted, dropped
 from vitedge.errors import BundleSchemaError, UsageError
 from vitedge.metrics import Parity
 from vitedge.records import decode, encode, json_schema
@@ -289,6 +289,10 @@ class ContractRecord:
         """The measure of the loss, in words."""
         return "drop in top-1" if self.loss == "top1_drop" else "flip rate"
 
+    def lost(self, loss: float) -> str:
+        """Describe a measured loss; top-1 may have risen."""
+        return f"top-1 {dropped(loss)}" if self.loss == "top1_drop" else f"flip rate {loss:.2f} %"
+
     @property
     def unit(self) -> str:
         """The unit of the loss."""
@@ -349,12 +353,12 @@ class AutoRecord:
         contract, chosen = self.contract, {each.name: each for each in self.candidates}.get(self.chosen)
         if chosen is None or chosen.loss is None:
             return self.chosen
-        bound = "" if not chosen.loss_bound else f" (at most {chosen.loss_bound:.2f} with 95 % confidence)"
+        bound = "" if not chosen.loss_bound else f" (at worst {contract.lost(chosen.loss_bound)}, with 95 % confidence)"
         p99 = "" if contract.max_p99_ms is None else f" of {contract.max_p99_ms:g}"
         shared = f", {contract.calibration_images} of them used in calibration" if contract.calibration_images else ""
         int8 = f"; {chosen.int8_counts} int8 layers run in int8" if chosen.int8_counts else ""
         return (
-            f"{chosen.name}: {contract.loss_name} {chosen.loss:.2f}{bound} of {contract.max_drop:g} {contract.unit} on "
+            f"{chosen.name}: {contract.lost(chosen.loss)}{bound}, {contract.max_drop:g} allowed, on "
             f"{counted(contract.images, 'image')}{shared}; p50 {chosen.p50_ms:.2f} ms, p99 {chosen.p99_ms:.2f}{p99} ms"
             f"{int8}"
         )

@@ -39,10 +39,13 @@ PACKAGES: dict[str, str] = {
     "onnxscript": "convert",
     "safetensors": "convert",
     "huggingface_hub": "convert",
+    "threadpoolctl": "convert",
+    "rich": "convert",
     "transformers": "transformers",
     "sklearn": "demo",
     "distributed": "cluster",
     "cryptography": "signing",
+    "shtab": "completion",
     "cuda.bindings": "jetson",
     "tensorrt_rtx": "rtx",
 }

@@ -166,7 +166,7 @@ def test_configuration_without_names(config: dict[str, object]) -> None:
         ({"0": "a", "1": "b", "3": "d"}, "has 3 labels, but none for index 2; it names 3 instead"),
         ({"1": "a", "2": "b", "3": "c"}, "has 3 labels, but none for index 0; it names 3 instead"),
         ({"0": "a", "00": "b"}, "has 2 labels, but none for index 1, because an index is written twice"),
-        ({"a": "b"}, "has 1 labels, but none for index 0; it names a instead"),
+        ({"a": "b"}, "has 1 label, but none for index 0; it names a instead"),
         ({"0": "a", "-1": "b"}, "none for index 1; it names -1 instead"),
         ({str(2 * index): "a" for index in range(20)}, "none for index 1, 3, 5, 7 and 6 more; it names 20, 22, 24, 26"),
     ],

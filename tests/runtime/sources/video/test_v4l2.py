@@ -406,7 +406,7 @@ class TestErrors:
         camera = attach(script=[1.0, *["wait"] * 10_000])
         with (
             open_camera(camera.path, CameraOptions(read_timeout=0.05)) as source,
-            pytest.raises(FrameSourceError, match=r"sent no frame for 0.05 s, after 1 frames") as raised,
+            pytest.raises(FrameSourceError, match=r"sent no frame for 0.05 s, after 1 frame") as raised,
         ):
             list(source)
         assert raised.value.cause == "timeout"
