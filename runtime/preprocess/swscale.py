@@ -50,8 +50,6 @@ class FrameKind:
         height: rows of the picture.
         width: columns of the picture.
         pixel_format: FFmpeg's name.
-        colorspace: FFmpeg's number.
-        color_range: FFmpeg's number.
         matrix: how colours were turned into luma and chroma.
         full_range: whether luma goes from 0 to 255.
     """
@@ -59,17 +57,14 @@ class FrameKind:
     height: int
     width: int
     pixel_format: str
-    colorspace: int
-    color_range: int
     matrix: Matrix
     full_range: bool
 
 
 def frame_kind(planes: YuvPlanes) -> FrameKind:
     """Return the kind of the decoder's frame that holds the planes."""
-    frame = planes.decoder_frame
-    colours = (int(frame.colorspace), int(frame.color_range))
-    return FrameKind(planes.height, planes.width, frame.format.name, *colours, planes.matrix, planes.full_range)
+    name = planes.decoder_frame.format.name
+    return FrameKind(planes.height, planes.width, name, planes.matrix, planes.full_range)
 
 
 def resizes_as_pillow(interpolation: Interpolation, rows: ResizeAxis, columns: ResizeAxis) -> bool:
@@ -170,8 +165,6 @@ class _FilterGraph:
             "buffer",
             video_size=f"{kind.width}x{kind.height}",
             pix_fmt=kind.pixel_format,
-            colorspace=str(kind.colorspace),
-            range=str(kind.color_range),
             time_base="1/1000",
             pixel_aspect="1/1",
         )

@@ -31,6 +31,8 @@ _CHROMA = {
 _INTERLEAVED = {"nv12": (0, 1), "nv21": (1, 0)}
 _MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}
 """FFmpeg's numbers of matrices; the others are near BT.601, which is also meant where none is stated."""
+_BT601 = (2, 5, 6)
+"""FFmpeg's numbers of matrices that it takes for BT.601; with others it cannot convert every pixel format."""
 _SWS_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 _NARROW_RANGE, _FULL_RANGE = 1, 2
 _BICUBIC = 4
@@ -67,7 +69,7 @@ class Converter:
 def _stated_colours(frame: Any) -> dict[str, int]:
     """Return the colours that a frame states for its conversion; nothing where FFmpeg assumes them anyway."""
     matrix, full = _MATRICES.get(frame.colorspace, "bt601"), _is_full_range(frame)
-    if matrix == "bt601" and not full:
+    if frame.colorspace in _BT601 and not full:
         return {}
     return {
         "src_colorspace": _SWS_MATRIX[matrix],
