@@ -1,8 +1,9 @@
-"""Maps become rows of tokens, and rows become maps, by moving whole pixels.
+"""Maps become rows of tokens by moving whole pixels.
 
-OpenVINO stores maps with their channels innermost, which is how rows of tokens lie. It drops a Transpose between the
-two if the Transpose has four axes and a Reshape alone reads it. Where pixels are joined to a row first, it copies the
-map to planes, and transposes those: the convolutions of TinyViT and PVT v2 between layers of tokens.
+OpenVINO stores maps with their channels innermost, which is how rows of tokens lie. It drops a Transpose from a map to
+rows if the Transpose has four axes and a Reshape alone reads it. Where pixels are joined to a row first, it copies the
+map to planes, and transposes those: behind the convolutions of TinyViT and PVT v2. From rows to a map it drops either
+form.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import onnx_ir as ir
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.merge_layout_operators import (
-    TO_CHANNELS_FIRST,
     TO_CHANNELS_LAST,
     MergedChain,
     Step,
@@ -56,14 +56,14 @@ class _SharedMap:
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Give the reason why the rewrite does not apply; empty if it applies.
 
-    It applies where one Transpose and Reshapes lead from a map to rows of tokens or back, and where a map with its
-    channels last is read as a row and as a map.
+    It applies where one Transpose and Reshapes lead from a map to rows of tokens, and where a map with its channels
+    last is read as a row and as a map.
     """
-    return refusal(_found(model.graph), nothing="no map becomes a row, and no row becomes a map")
+    return refusal(_found(model.graph), nothing="no map becomes a row by a copy")
 
 
 def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: ARG001
-    """Transpose maps before they become rows, and rows after they became maps."""
+    """Transpose maps before they become rows."""
     return apply_all(model, _found(model.graph))
 
 
@@ -79,15 +79,16 @@ def _found(graph: ir.Graph) -> Iterator[MergedChain | _SharedMap]:
 
 
 def _whole_pixels(chain: list[ir.Node]) -> MergedChain | None:
-    """Give the steps that move whole pixels of a map; None where the chain begins and ends with none, or does so."""
+    """Give the steps that move whole pixels of a map; None where the chain begins with none, or moves them already."""
     before, after = static_shape(chain[0].inputs[0]), static_shape(chain[-1].outputs[0])
     steps = steps_of(chain)
     factors = followed(before, steps)
     if factors is None:
         return None
     moved = _simplified(before, merged_steps(factors, before, after))
-    pays = moved and (moved[0] == TO_CHANNELS_LAST or moved[-1] == TO_CHANNELS_FIRST)
-    return MergedChain(tuple(chain), tuple(moved)) if pays and moved != _simplified(before, steps) else None
+    if moved[:1] != [TO_CHANNELS_LAST] or moved == _simplified(before, steps):
+        return None
+    return MergedChain(tuple(chain), tuple(moved))
 
 
 def _simplified(shape: tuple[int, ...], steps: Sequence[Step]) -> list[Step]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import graphs
 import numpy as np
 import pytest
 import timm
@@ -17,6 +18,7 @@ from vitedge.calib.quantization.ptq import quantize  # noqa: E402
 from vitedge.calib.quantization.search_budget import SearchBudget  # noqa: E402
 from vitedge.converters.onnx_export import export  # noqa: E402
 from vitedge.converters.openvino.rewrites import REWRITES as OPENVINO_REWRITES  # noqa: E402
+from vitedge.converters.rewrites import whole_pixels  # noqa: E402
 from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites  # noqa: E402
 from vitedge.metrics import sqnr_db  # noqa: E402
 from vitedge.runtime.engines.audit.openvino import Kernel, audit_model, kernels_of  # noqa: E402
@@ -74,6 +76,36 @@ def test_fewer_operators_run_and_compute_the_same(name: str, side: int, options:
     assert [each.name for each in ran if each.operator in COPIES and each.kernel.startswith("ref")] == []
     assert "RMS" not in {each.operator for each in ran}
     assert len(ran) < len(operators(compiled(before.graph, "f32")))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "joined = Reshape(c, planes) t = Transpose<perm = [0, 2, 1]>(joined) n = LayerNormalization(t, scale) "
+        "p = MatMul(n, square) y = Add(p, t)",
+        "t = Transpose<perm = [0, 2, 3, 1]>(c) r = Reshape(t, tokens) n = LayerNormalization(r, scale) "
+        "p = MatMul(n, square) q = Reshape(p, back) y = Add(q, t)",
+    ],
+    ids=["planes", "a map that is read twice"],
+)
+def test_a_map_becomes_rows_without_a_transpose(rows: str) -> None:
+    graph = graphs.model(
+        (1, 16, 8, 8),
+        f"c = Conv<pads = [1, 1, 1, 1]>(x, kernel) {rows}",
+        kernel=graphs.random(16, 16, 3, 3),
+        scale=graphs.random(16),
+        square=graphs.random(16, 16),
+        planes=np.asarray([1, 16, 64]),
+        tokens=np.asarray([1, 64, 16]),
+        back=np.asarray([1, 8, 8, 16]),
+    )
+
+    def transposes() -> int:
+        return sum(each.operator == "Transpose" for each in operators(compiled(graphs.ir.to_proto(graph), "f32")))
+
+    assert transposes() == 1
+    whole_pixels.rewrite(graph, graphs.PREPROCESSING)
+    assert transposes() == 0
 
 
 def test_projections_of_shifted_windows_run_in_int8() -> None:
