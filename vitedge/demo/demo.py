@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.targets import Precision, target_named
+from vitedge.bundle.targets import Precision, TargetName, target_named
 from vitedge.converters.convert import convert
 from vitedge.converters.publish import check_output, put_in_place, staged
 from vitedge.demo.annotate import write_annotated
@@ -46,8 +46,8 @@ from vitedge.safety import escape
 from vitedge.safety.escape import shell
 
 CHECKPOINT = Path(__file__).with_name("digits_vit")
-TARGET = target_named("cpu")
-PRECISIONS = TARGET.precisions
+TARGET: TargetName = "cpu"
+PRECISIONS = target_named(TARGET).precisions
 
 CLIP = "clip.mp4"
 ANNOTATED = "annotated.mp4"
@@ -162,7 +162,7 @@ def _converted(folder: Path, precision: Precision, progress: Progress) -> Bundle
     progress.step(f"converting the checkpoint to {precision}")
     return convert(
         CHECKPOINT,
-        target=TARGET.name,
+        target=TARGET,
         precision=precision,
         calib=folder / CALIBRATION,
         output=folder / f"{precision}.bundle",

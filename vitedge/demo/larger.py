@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.targets import Precision, Target
+from vitedge.bundle.targets import Precision, TargetName, target_named
 from vitedge.converters.convert import convert
 from vitedge.demo.measure import ClassifyLatency, latencies_of, precision_in_use
 from vitedge.progress import Item, Progress
@@ -57,7 +57,7 @@ class LargerResult:
 
 
 def measure_larger(
-    folder: Path, target: Target, photos: Sequence[Path], frames: Sequence[NDArray[np.uint8]], progress: Progress
+    folder: Path, target: TargetName, photos: Sequence[Path], frames: Sequence[NDArray[np.uint8]], progress: Progress
 ) -> LargerResult:
     """Convert the model with random weights to each precision, and measure latency in turns.
 
@@ -75,12 +75,13 @@ def measure_larger(
     images = folder / "calibration.txt"
     images.write_text("".join(f"{path}\n" for path in chosen), encoding="utf-8")
     bundles = []
-    for precision in target.precisions:
+    precisions = target_named(target).precisions
+    for precision in precisions:
         progress.step(f"converting {MODEL} with random weights to {precision}")
         bundles.append(
             convert(
                 f"timm:{MODEL}",
-                target=target.name,
+                target=target,
                 precision=precision,
                 random_weights=True,
                 calib=images,
@@ -93,7 +94,7 @@ def measure_larger(
         progress.step(f"latency of {MODEL}, the three bundles in turns")
         latencies = latencies_of(classifiers, frames, progress)
         runs_as = [precision_in_use(each) for each in classifiers]
-    rows = zip(target.precisions, runs_as, latencies, (each.size_bytes for each in bundles), strict=True)
+    rows = zip(precisions, runs_as, latencies, (each.size_bytes for each in bundles), strict=True)
     return LargerResult(MODEL, tuple(LargerRow(*row) for row in rows))
 
 
