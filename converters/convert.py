@@ -167,13 +167,18 @@ def convert(
         overwrite=overwrite,
     )
     _check(request)
-    _import_packages()
+    import_packages("vitedge convert")
     from vitedge.converters.pipeline import run
 
     return run(request, progress)
 
 
-def _import_packages() -> None:
+def import_packages(purpose: str) -> None:
+    """Import what reads checkpoints, with PyTorch's caches in folders of this user.
+
+    Raises:
+        MissingExtraError: a package is missing, which ``purpose`` needs.
+    """
     with contextlib.suppress(RuntimeError):  # no home folder
         # PyTorch makes this folder when it is imported; its own choice, in /tmp, has a name that others can take first.
         with contextlib.suppress(OSError):
@@ -181,7 +186,7 @@ def _import_packages() -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder().absolute() / COMPILED))
     with away_from_current_folder():
         for package in PACKAGES:
-            require(package, extra="convert", purpose="vitedge convert")
+            require(package, extra="convert", purpose=purpose)
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch knows the affinity, not the quota

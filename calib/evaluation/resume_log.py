@@ -13,9 +13,8 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
-from vitedge.bundle.bundle import Bundle
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.evaluation.predictions import BATCH_IMAGES, Batch, ImageResult, TopK
 from vitedge.errors import CalibrationError, UsageError
@@ -26,6 +25,18 @@ from vitedge.version import VERSION
 
 FORMAT = 1
 _DIGEST = re.compile("(?:[0-9a-f]{64})?")
+
+
+class Identified(Protocol):
+    """What identifies the predictions of a model: a bundle, or a checkpoint.
+
+    Attributes:
+        digest: hex SHA-256.
+    """
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of whatever decides its predictions."""
 
 
 class ResumeLog:
@@ -96,15 +107,15 @@ class ResumeLog:
         self.path.unlink(missing_ok=True)
 
 
-def resume_key(bundles: Iterable[Bundle], images: ImageDataset, engine: str | None) -> str:
-    """Return a hex SHA-256 over bundles, images (name, size, modification time), engine and version of vitedge.
+def resume_key(models: Iterable[Identified], images: ImageDataset, engine: str | None) -> str:
+    """Return a hex SHA-256 over models, images (name, size, modification time), engine and version of vitedge.
 
     Raises:
         CalibrationError: an image no longer exists.
     """
     digest = hashlib.sha256(f"{VERSION}\0{engine}\0{BATCH_IMAGES}\n".encode())
-    for bundle in bundles:
-        digest.update(bundle.digest.encode())
+    for model in models:
+        digest.update(model.digest.encode())
     facts: dict[Path, str] = {}
     for file in images.files:
         if file.frame is None or file.path not in facts:

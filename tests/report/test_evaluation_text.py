@@ -34,7 +34,7 @@ ALWAYS = {
 LABELLED = {"top1_ci95", "top5_ci95", "top5_k", "ece", "accepted_top1"}
 COMPARED = {
     *("agreement", "agreement_ci95", "flip_rate", "flip_rate_ci95", "kl_mean", "kl_p99"),
-    *("top1_drop", "flips", "against"),
+    *("top1_drop", "flips", "against", "others"),
 }
 
 
@@ -104,7 +104,15 @@ def test_keys_of_a_comparison() -> None:
     assert (document["kl_mean"], document["kl_p99"]) == (1.5, pytest.approx(2.97))
     assert document["top1_drop"] == 25.0
     assert document["flips"] == [
-        {"file": "cat/2.png", "label": "dog", "score": 0.75, "against_label": "cat", "against_score": 0.75, "kl": 2.0}
+        {
+            "file": "cat/2.png",
+            "label": "dog",
+            "score": 0.75,
+            "against_label": "cat",
+            "against_score": 0.75,
+            "margin": pytest.approx(0.7),
+            "kl": 2.0,
+        }
     ]
     assert set(document["against"]) == LABELLED | {"bundle", "top1", "top5", "accepted"}
     assert (document["against"]["bundle"], document["against"]["top1"]) == ("a-longer-name.bundle", 75.0)
@@ -134,12 +142,18 @@ def test_all_flips_are_in_the_json_and_the_first_in_the_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "drop"), [("ccdd", "cccd", 25.0), ("cccd", "ccdd", -25.0), ("dddd", "cccc", 100.0)]
+    ("ours", "theirs", "drop", "told"),
+    [
+        ("ccdd", "cccd", 25.0, "25.00 points lower"),
+        ("cccd", "ccdd", -25.0, "25.00 points higher"),
+        ("dddd", "cccc", 100.0, "100.00 points lower"),
+        ("cccc", "cccc", 0.0, "unchanged"),
+    ],
 )
-def test_the_drop_is_positive_where_ours_is_worse(ours: str, theirs: str, drop: float) -> None:
+def test_the_drop_is_positive_where_ours_is_worse(ours: str, theirs: str, drop: float, told: str) -> None:
     compared = report(ours, theirs)
     assert top1_drop(compared) == drop
-    assert f"top-1 drop {drop:+.2f} points" in to_text(compared)
+    assert f"top-1 {told}\n" in to_text(compared)
 
 
 def test_no_drop_without_a_second_bundle_or_labels() -> None:

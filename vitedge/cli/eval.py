@@ -1,4 +1,4 @@
-"""``vitedge eval``: accuracy of a bundle, and how it differs from another one."""
+"""``vitedge eval``: accuracy of a bundle or checkpoint, and how it differs from others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from vitedge.calib.data.dataset import ImageDataset
     from vitedge.report.evaluation_text import EvaluationReport
 
-DESCRIPTION = "Measure accuracy on a folder of images, and how far two bundles are apart on images or a video."
+DESCRIPTION = (
+    "Measure accuracy on a folder of images, and how far bundles and their checkpoint are apart on images or a video."
+)
 EPILOG = """\
 DATA holds one folder a class, named by its label; case, '_' and '-' do not matter. With --against, DATA may also be
 images without classes or a video: they show how often the two bundles choose different classes, and how far their
 probabilities are apart. For a multi-label bundle, DATA is a label file (.jsonl) with one object a line:
 {"file": "beach/1.jpg", "labels": ["sea", "person"]}
+
+A MODEL is a bundle; or a checkpoint as in vitedge convert (timm:NAME, hf:OWNER/NAME, a folder of timm or Transformers,
+package.module:factory), which PyTorch computes in fp32, with the preprocessing and labels that the checkpoint states.
 
 examples:
   vitedge eval deit-int8.bundle --data val/
@@ -33,6 +38,8 @@ examples:
   vitedge eval deit-int8.bundle --data clip.mp4 --against deit-fp32.bundle --limit 500
   vitedge eval deit-int8.bundle --data val/ --against deit-fp32.bundle --layers --html layers.html
   vitedge eval deit-int8.bundle --data mine/ --fit-confidence --abstain-error 0.05
+  vitedge eval timm:deit_tiny_patch16_224 --data val/
+  vitedge eval deit-int8.bundle --data val/ --against deit-fp16.bundle deit-fp32.bundle timm:deit_tiny_patch16_224
   vitedge eval tags.bundle --data photos.jsonl --fit-confidence
   vitedge eval deit-int8.bundle --data /mnt/imagenet/val --json eval.json --scheduler tcp://10.0.0.1:8786
 
@@ -44,7 +51,7 @@ interrupt, the same command continues from there.
 def add_parser(verbs: Any) -> None:
     """Add the parser of the verb."""
     parser = verbs.add_parser("eval", help="measure accuracy", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that vitedge convert wrote")
+    parser.add_argument("bundle", type=Path, metavar="MODEL", help="folder that vitedge convert wrote, or a checkpoint")
     parser.add_argument(
         "--data",
         type=Path,
@@ -52,7 +59,12 @@ def add_parser(verbs: Any) -> None:
         metavar="DATA",
         help="folder of images, one folder a class; a list of them (.txt); a label file (.jsonl); or a video",
     )
-    parser.add_argument("--against", type=Path, metavar="BUNDLE", help="compare with this bundle, image by image")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="MODEL",
+        help="compare with other bundles or the checkpoint, image by image; all are compared with the last one",
+    )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="use N images, spread evenly over the classes or over the video"
     )
@@ -112,15 +124,17 @@ def _resume_path(arguments: argparse.Namespace) -> Path | None:
     """Return the file that keeps the predictions until the report is written; None without a report, or for logits."""
     json = None if is_standard_output(arguments.json) else arguments.json
     report: Path | None = json or arguments.html
-    if report is None or arguments.fit_confidence or _is_multilabel(arguments.bundle):
+    if report is None or arguments.fit_confidence or _keeps_logits(arguments.bundle):
         return None
     return report.with_name(f"{report.name}.journal")
 
 
-def _is_multilabel(bundle: Path) -> bool:
+def _keeps_logits(model: Path) -> bool:
+    """Return whether a model is, or may be, a multi-label model, whose logits a resume log does not hold."""
     from vitedge.bundle.bundle import Bundle
+    from vitedge.verbs.evaluate import is_checkpoint
 
-    return Bundle.open(bundle, contents=False).manifest.model.is_multilabel
+    return is_checkpoint(model) or Bundle.open(model, contents=False).manifest.model.is_multilabel
 
 
 def _evaluated(arguments: argparse.Namespace, images: ImageDataset, resume: Path | None) -> EvaluationReport:

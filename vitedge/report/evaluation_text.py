@@ -17,7 +17,7 @@ from vitedge.calib.evaluation.accuracy import (
 from vitedge.calib.evaluation.multilabel import LabelComparison, LabelEvaluation, LabelFlip
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.result import Sensitivity
-from vitedge.counts import counted
+from vitedge.counts import counted, dropped
 from vitedge.metrics import Interval
 from vitedge.prediction import ClassScore
 from vitedge.records import encode
@@ -35,7 +35,7 @@ class EvaluatedBundle:
     """A bundle and its predictions.
 
     Attributes:
-        bundle: its path.
+        bundle: its path; for a checkpoint, its source as it was given.
         predictions: image by image.
         evaluation: its accuracy; None if the images have no classes.
     """
@@ -46,14 +46,28 @@ class EvaluatedBundle:
 
 
 @dataclass(frozen=True)
+class ComparedBundle:
+    """A bundle between the first and the reference.
+
+    Attributes:
+        subject: the bundle.
+        comparison: with the reference.
+    """
+
+    subject: EvaluatedBundle
+    comparison: Comparison | LabelComparison
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
-    """The accuracy of a bundle on a set of images, and its comparison with another bundle.
+    """The accuracy of a bundle on a set of images, and its comparison with a reference.
 
     Attributes:
         data: path of the folder, list or video.
-        ours: the bundle.
-        theirs: the other bundle; None if there is no other.
+        ours: the bundle, or the checkpoint.
+        theirs: the reference: another bundle, or the checkpoint; None if there is no other.
         comparison: of the two.
+        others: more bundles, compared with the reference.
         layers: the effect of each int8 layer; None unless it was measured.
         confidence: the temperature and threshold that were fitted; None unless they were.
         thresholds: the thresholds of a multi-label bundle that were fitted; None unless they were.
@@ -66,6 +80,7 @@ class EvaluationReport:
     layers: Sensitivity | None = None
     confidence: ConfidenceRecord | None = None
     thresholds: ThresholdsRecord | None = None
+    others: tuple[ComparedBundle, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``vitedge eval --json`` writes."""
@@ -103,6 +118,7 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
             document["decision_agreement"] = report.comparison.decisions.percent
             document["label_flips"] = report.comparison.label_flips
         document["against"] = _subject(report.theirs)
+        document["others"] = [_other(report.theirs, each) for each in report.others]
     if report.layers is not None:
         document["layers"] = sensitivity_report.to_json(report.layers)
     return document
@@ -110,10 +126,13 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
 
 def top1_drop(report: EvaluationReport) -> float | None:
     """Return the percentage points of top-1 that the bundle loses against the other one; None without labels."""
-    ours, theirs = report.ours.evaluation, None if report.theirs is None else report.theirs.evaluation
-    if not isinstance(ours, Evaluation) or not isinstance(theirs, Evaluation):
+    return None if report.theirs is None else _drop(report.ours, report.theirs)
+
+
+def _drop(ours: EvaluatedBundle, theirs: EvaluatedBundle) -> float | None:
+    if not isinstance(ours.evaluation, Evaluation) or not isinstance(theirs.evaluation, Evaluation):
         return None
-    return theirs.top1 - ours.top1
+    return theirs.evaluation.top1 - ours.evaluation.top1
 
 
 def to_text(report: EvaluationReport) -> str:
@@ -151,6 +170,17 @@ def _subject(subject: EvaluatedBundle) -> dict[str, Any]:
     }
 
 
+def _other(reference: EvaluatedBundle, other: ComparedBundle) -> dict[str, Any]:
+    return {
+        **_subject(other.subject),
+        "agreement": other.comparison.agreement.percent,
+        "agreement_ci95": _pair(other.comparison.agreement.ci95),
+        "kl_mean": other.comparison.kl_mean,
+        "kl_p99": other.comparison.kl_p99,
+        "top1_drop": _drop(other.subject, reference),
+    }
+
+
 def _flip(flip: Flip | LabelFlip) -> dict[str, Any]:
     if isinstance(flip, LabelFlip):
         return {
@@ -165,6 +195,7 @@ def _flip(flip: Flip | LabelFlip) -> dict[str, Any]:
         "score": flip.ours.score,
         "against_label": flip.theirs.label,
         "against_score": flip.theirs.score,
+        "margin": flip.margin,
         "kl": flip.divergence,
     }
 
@@ -174,7 +205,7 @@ def _pair(interval: Interval) -> list[float]:
 
 
 def _lines(report: EvaluationReport) -> Iterator[str]:
-    subjects = [report.ours, *([report.theirs] if report.theirs else [])]
+    subjects = [report.ours, *(each.subject for each in report.others), *([report.theirs] if report.theirs else [])]
     yield f"{counted(len(report.ours.predictions), 'image')} of {report.data}; 95 % intervals in brackets"
     skipped = report.ours.predictions.skipped
     if skipped:
@@ -185,12 +216,27 @@ def _lines(report: EvaluationReport) -> Iterator[str]:
         yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}"
         if subject.predictions.threshold:
             yield f"{'':<{width}}  {_acceptance(subject)}"
+    if report.theirs is not None:
+        for other in report.others:
+            yield f"{other.subject.bundle} against {report.theirs.bundle}: {_agreement(report.theirs, other)}"
     if isinstance(report.ours.evaluation, LabelEvaluation):
         yield from label_lines(report.ours.evaluation)
-    if report.comparison is not None:
+    if report.comparison is not None and report.theirs is not None:
+        if report.others:
+            yield f"{report.ours.bundle} against {report.theirs.bundle}:"
         yield from _comparison_lines(report, report.comparison)
     if report.layers is not None:
         yield from sensitivity_report.lines(report.layers)
+
+
+def _agreement(reference: EvaluatedBundle, other: ComparedBundle) -> str:
+    drop = _drop(other.subject, reference)
+    return f"agreement {share_text(other.comparison.agreement)}" + drop_text(drop)
+
+
+def drop_text(drop: float | None) -> str:
+    """Describe the points of top-1 that are lost, to be appended; empty without labels."""
+    return "" if drop is None else f"  top-1 {dropped(drop)}"
 
 
 def label_lines(evaluation: LabelEvaluation) -> Iterator[str]:
@@ -251,7 +297,7 @@ def _comparison_lines(report: EvaluationReport, comparison: Comparison | LabelCo
             yield "the bundles have different thresholds, which flips labels even where scores are equal"
         return
     drop = top1_drop(report)
-    yield f"agreement {share_text(comparison.agreement)}" + ("" if drop is None else f"  top-1 drop {drop:+.2f} points")
+    yield f"agreement {share_text(comparison.agreement)}{drop_text(drop)}"
     yield f"flip rate {share_text(comparison.flipped)}"
     yield f"KL divergence of the softmax: mean {comparison.kl_mean:.3g}, p99 {comparison.kl_p99:.3g} nats"
     if not comparison.flips:

@@ -1,7 +1,8 @@
-"""``vitedge.evaluate``: the accuracy of a bundle on images, and its comparison with another bundle."""
+"""``vitedge.evaluate``: the accuracy of a bundle or checkpoint on images, and its comparison with others."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vitedge.bundle.bundle import Bundle, open_bundle
+from vitedge.bundle.bundle import MANIFEST, Bundle, open_bundle
+from vitedge.bundle.model_card import ModelCard
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.open import open_dataset
@@ -42,21 +44,31 @@ from vitedge.calib.evaluation.score_calibration import (
 from vitedge.counts import counted
 from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Progress, Silent, reporting
-from vitedge.report.evaluation_text import EvaluatedBundle, EvaluationReport
+from vitedge.report.evaluation_text import ComparedBundle, EvaluatedBundle, EvaluationReport
+from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.engines.open import EngineName
 from vitedge.runtime.load import load
 
 if TYPE_CHECKING:
     from vitedge.calib.sensitivity.result import Sensitivity
+    from vitedge.converters.original import Original
 
+Given: TypeAlias = Bundle | str | Path
+"""A bundle, the path of one, or the source of a checkpoint."""
 Predict: TypeAlias = Callable[[Sequence[Any], ImageDataset, Progress], tuple[Predictions, ...]]
+
+CHECKPOINT_CONFIG = "config.json"
+"""Every folder of timm and of Transformers has it."""
+GRAPH_SUFFIXES = (".onnx", ".pt2")
+_SOURCE = re.compile(r"(timm|hf|[A-Za-z_][\w.]*):[^/\\]")
+"""A source with a scheme, or ``package.module:factory``."""
 
 
 def evaluate(
-    bundle: Bundle | str | Path,
+    bundle: Given,
     data: str | Path | ImageDataset,
     *,
-    against: Bundle | str | Path | None = None,
+    against: Given | Sequence[Given] | None = None,
     limit: int | None = None,
     layers: bool = False,
     fit_confidence: bool = False,
@@ -67,13 +79,15 @@ def evaluate(
     resume: str | Path | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> EvaluationReport:
-    """Measure the accuracy of a bundle, and compare it with another bundle, image by image.
+    """Measure the accuracy of a bundle, and compare it with other bundles or its checkpoint, image by image.
 
     Args:
-        bundle: a bundle, or the path of one.
+        bundle: a bundle, or the path of one; or a checkpoint as in ``vitedge.convert`` (``timm:NAME``,
+            ``hf:OWNER/NAME``, a folder of timm or Transformers, or ``package.module:factory``), which PyTorch computes
+            in fp32 with the preprocessing and labels that the checkpoint states.
         data: a folder of images, one folder a class; a text file that lists images; a label file (``.jsonl``), which
             multi-label bundles need; or a video. Without classes, ``against`` is needed.
-        against: another bundle of the same classes.
+        against: another bundle or checkpoint of the same classes, or several. All are compared with the last one.
         limit: greatest number of images, spread evenly over the classes or over the video.
         layers: with ``against`` an fp32 bundle, also measure the effect of each int8 layer.
         fit_confidence: fit the temperature of the scores on these images, and write it into the bundle; for a
@@ -89,7 +103,8 @@ def evaluate(
         progress: receives the steps; ``vitedge.Terminal()`` prints them.
 
     Raises:
-        UsageError: the arguments contradict each other, or the bundles have different classes.
+        UsageError: the arguments contradict each other, or the models have different classes.
+        CheckpointError: weights, configuration or labels of a checkpoint do not fit together.
         BundleError: a bundle cannot be read, or a file of it was altered.
         CalibrationError: a folder is not a label, an image cannot be read, or there are too few images to fit on.
         FrameSourceError: the video cannot be read.
@@ -99,20 +114,22 @@ def evaluate(
     _check(against, layers, fit_confidence, abstain_error, scheduler, resume)
     if scheduler is not None and threads is not None:
         raise UsageError("threads= is for engines on this machine", fix="leave out threads= or scheduler=")
+    given = [bundle, *_several(against)]
+    _check_kinds(given, layers=layers, fit_confidence=fit_confidence, scheduler=scheduler)
     images = open_dataset(data, limit=limit) if isinstance(data, (str, Path)) else data
     if fit_confidence:
         check_image_count(len(images))
-    bundles = [open_bundle(each) for each in (bundle, against) if each is not None]
+    subjects = [_opened(each, threads, progress) for each in given]
+    bundles = [each for each in subjects if isinstance(each, Bundle)]
     _check_multilabel(bundles, scheduler)
+    card = _card(subjects[0])
     if isinstance(images, ImageFolder):
-        images = images.by_label(bundles[0].manifest.model.labels, bundles[0].manifest.model.class_ids)
-    resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(bundles, images, engine))
-    sensitivity = _sensitivity(bundles[0], bundles[1], images, progress) if layers else None
+        images = images.by_label(card.labels, card.class_ids)
+    resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(subjects, images, engine))
+    sensitivity = _sensitivity(bundles[0], bundles[-1], images, progress) if layers else None
     with reporting(progress), ExitStack() as opened:
         if scheduler is None:
-            classifiers = [
-                opened.enter_context(load(each, engine=engine, threads=threads, progress=progress)) for each in bundles
-            ]
+            classifiers = [opened.enter_context(_classifier(each, engine, threads, progress)) for each in subjects]
             models: Sequence[ModelInfo] = classifiers
             predict: Predict = partial(accuracy.predict, keep_logits=fit_confidence, resume_log=resume_log)
         else:
@@ -120,10 +137,66 @@ def evaluate(
             predict = partial(_predict_remotely, scheduler, bundles, engine, resume_log)
         if fit_confidence:
             _check_labelled(images, models[0])
-        named = [(str(each.path), model) for each, model in zip(bundles, models, strict=True)]
-        report = measure(*named[0], images, progress, named[1] if against is not None else None, predict=predict)
+        first, *others = [(_name(each), model) for each, model in zip(subjects, models, strict=True)]
+        reference = others.pop() if others else None
+        report = measure(*first, images, progress, reference, others=others, predict=predict)
     report = replace(report, layers=sensitivity)
     return _fit(bundles[0], report, abstain_error, progress) if fit_confidence else report
+
+
+def is_checkpoint(given: Given) -> bool:
+    """Return whether text names a checkpoint, as for ``vitedge.convert``, and not the path of a bundle."""
+    if isinstance(given, Bundle):
+        return False
+    path = Path(given)
+    if path.is_dir():
+        return not (path / MANIFEST).exists() and (path / CHECKPOINT_CONFIG).exists()
+    return _SOURCE.match(str(given)) is not None or path.suffix in GRAPH_SUFFIXES
+
+
+def _several(against: Given | Sequence[Given] | None) -> list[Given]:
+    if against is None:
+        return []
+    return [against] if isinstance(against, (Bundle, str, Path)) else list(against)
+
+
+def _check_kinds(given: Sequence[Given], *, layers: bool, fit_confidence: bool, scheduler: str | None) -> None:
+    """Refuse checkpoints where only a bundle will do, before they are loaded."""
+    if not any(map(is_checkpoint, given)):
+        return
+    if scheduler is not None:
+        raise UsageError("scheduler= runs bundles, not checkpoints", fix="leave out scheduler=, or set a limit=")
+    if layers:
+        raise UsageError("layers= compares the graphs of two bundles", fix="convert the checkpoint in fp32")
+    if fit_confidence and is_checkpoint(given[0]):
+        raise UsageError("fit_confidence= writes into a bundle", fix="convert the checkpoint, and fit on the bundle")
+
+
+def _opened(given: Given, threads: int | None, progress: Progress) -> Bundle | Original:
+    if isinstance(given, Bundle) or not is_checkpoint(given):
+        return open_bundle(given)
+    from vitedge.converters.convert import import_packages  # a device needs none of them
+
+    import_packages("the evaluation of a checkpoint")
+    from vitedge.converters.original import load_original
+
+    return load_original(given, threads=threads, progress=progress)
+
+
+def _classifier(
+    subject: Bundle | Original, engine: EngineName | None, threads: int | None, progress: Progress
+) -> Classifier:
+    if isinstance(subject, Bundle):
+        return load(subject, engine=engine, threads=threads, progress=progress)
+    return subject.open()
+
+
+def _card(subject: Bundle | Original) -> ModelCard:
+    return subject.manifest.model if isinstance(subject, Bundle) else subject.card
+
+
+def _name(subject: Bundle | Original) -> str:
+    return str(subject.path) if isinstance(subject, Bundle) else subject.source
 
 
 def measure(
@@ -133,6 +206,7 @@ def measure(
     progress: Progress,
     against: tuple[str, ModelInfo] | None = None,
     *,
+    others: Sequence[tuple[str, ModelInfo]] = (),
     predict: Predict = accuracy.predict,
 ) -> EvaluationReport:
     """Evaluate a model, and compare it with another one if there is one.
@@ -143,6 +217,7 @@ def measure(
         images: with classes, or without if there is a model to compare with.
         progress: receives every image.
         against: path and model of the other bundle.
+        others: paths and models of more bundles, to compare with ``against`` too.
         predict: classifies the images with all models; by default in this process.
 
     Raises:
@@ -155,9 +230,9 @@ def measure(
         _check_labelled(images, model)
     else:
         progress.step(f"note: no accuracy, because {_unlabelled(images, model)}")
-    named = [(bundle, model), *([against] if against else [])]
-    if against is not None:
-        check_same_labels(model.labels, against[1].labels)
+    named = [(bundle, model), *others, *([against] if against else [])]
+    for _, other in named[1:]:
+        check_same_labels(model.labels, other.labels)
     for notice in images.notices:
         progress.step(f"note: {notice}")
     progress.step(f"classifying {counted(len(images), 'image')} of {images.path}")
@@ -166,9 +241,10 @@ def measure(
         EvaluatedBundle(name, each, _scored(each, images) if labelled else None)
         for (name, _), each in zip(named, predictions, strict=True)
     ]
-    theirs = evaluated[1] if against else None
-    comparison = _compared(predictions[0], predictions[1]) if against else None
-    return EvaluationReport(str(images.path), evaluated[0], theirs, comparison)
+    theirs = evaluated[-1] if against else None
+    comparison = _compared(predictions[0], predictions[-1]) if against else None
+    between = tuple(ComparedBundle(each, _compared(each.predictions, predictions[-1])) for each in evaluated[1:-1])
+    return EvaluationReport(str(images.path), evaluated[0], theirs, comparison, others=between)
 
 
 def _is_labelled(images: ImageDataset, model: ModelInfo) -> bool:
