@@ -7,6 +7,7 @@ from typing import Any
 
 from vitedge.cli import output
 from vitedge.cli.flags import call
+from vitedge.progress import reporting
 from vitedge.safety.escape import terminal_lines
 
 EPILOG = """\
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, and tell how to use the result."""
     from vitedge.converters.integrations.export import export
 
-    exported = call(export, arguments)
+    with reporting(arguments.progress, f"exporting {arguments.bundle}"):
+        exported = call(export, arguments)
     output.tell(terminal_lines([str(exported.path), *(f"  {note}" for note in exported.notes)]))
     return 0

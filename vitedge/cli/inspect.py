@@ -18,6 +18,7 @@ from vitedge.converters.openvino.audit_file import GRAPH_SUFFIXES
 from vitedge.counts import counted
 from vitedge.errors import UsageError
 from vitedge.metrics import Parity
+from vitedge.progress import reporting
 from vitedge.safety import escape
 from vitedge.verbs.engine_state import EngineState
 from vitedge.verbs.inspect import GraphInspection, Inspection, inspect, inspect_graph
@@ -60,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if Path(arguments.bundle).suffix.lower() in GRAPH_SUFFIXES and not Path(arguments.bundle).is_dir():
         if keys:
             raise UsageError(f"--trust is for bundles, and {arguments.bundle} is a graph", fix="leave --trust out")
-        graph = inspect_graph(arguments.bundle, threads=arguments.threads)
+        with reporting(arguments.progress, f"compiling {arguments.bundle}"):
+            graph = inspect_graph(arguments.bundle, threads=arguments.threads)
         write_result(arguments.json, graph.to_json, lambda: graph_text(graph))
     else:
         if arguments.threads is not None:
