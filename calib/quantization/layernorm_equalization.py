@@ -45,6 +45,10 @@ STRENGTHS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MARGINS = (1.0, 1.15, 1.3, 1.5)
 """Ranges that are tried, in parts of the range seen: with room for larger values in other images."""
 
+ROOM, LARGEST_ROOM = 2.0, 0.5
+"""Additional room in parts of the range, divided by the number of images, and the most: validation rows of a few images
+say little about the images that reach furthest."""
+
 LARGEST_RATIO = 1e6
 """Of the activations' and the weights' largest channel to any other, in the scales: a dead channel needs no scale."""
 
@@ -84,6 +88,10 @@ class Equalization:
         """
         copied, index = channels > ZERO, np.maximum(channels, 1) - 1
         return np.where(copied, (values - self.shift[index]) / self.scale[index], values).astype(np.float32)
+
+    def with_room(self, images: int) -> Equalization:
+        """Return the equalization with additional room, for ranges that were taken from so many images."""
+        return replace(self, margin=self.margin * (1 + min(LARGEST_ROOM, ROOM / images)))
 
     def quantizer(self, low: Doubles, high: Doubles, scheme: Scheme) -> Quantizer:
         """Give the quantizer for equalized channels, whose ranges were ``low`` to ``high`` before, with the margin."""

@@ -121,7 +121,9 @@ def quantize(
         progress.step(f"warning: {warning}")
     budget = budget or budget_for(multiply_accumulates(layers, shapes))
     run = LayerwiseRun(model, frames[:LAYERWISE_IMAGES])
-    quantization = _Quantization(model, run, layers, chosen, observed, scheme=scheme, budget=budget, tried=tried)
+    quantization = _Quantization(
+        model, run, layers, chosen, observed, scheme=scheme, budget=budget, images=len(frames), tried=tried
+    )
     with single_threaded_products():
         quantization.decide(progress)
         insert_qdq(model, quantization.data, quantization.weights)
@@ -149,10 +151,11 @@ class _Quantization:
         *,
         scheme: Scheme,
         budget: SearchBudget,
+        images: int,
         tried: int,
     ) -> None:
         self._model, self._run, self._chosen, self._observed = model, run, chosen, observed
-        self._scheme, self._budget, self._tried = scheme, budget, tried
+        self._scheme, self._budget, self._images, self._tried = scheme, budget, images, tried
         self._all_readers, self._int8_readers = readers_by_data(layers), readers_by_data(chosen)
         self._tensors = {layer: layer.data for layer in layers}  # layers will read quantized tensors instead
         self._factors: dict[ir.Value, NDArray[np.float32]] = {}
@@ -252,6 +255,8 @@ class _Quantization:
             for centre in centres
         ]
         equalizations = [each.equalization for each in found]
+        if scheme is not Scheme.FLOAT8:
+            return equalizations[0].with_room(self._images)
         if len(equalizations) == 1:
             return equalizations[0]
         changes = [

@@ -214,6 +214,8 @@ def test_the_range_has_room_where_other_images_exceed_it() -> None:
     narrow = replace(best, margin=1.0).quantizer(low, high, scheme).scale
     assert best.quantizer(low, high, scheme).scale == pytest.approx(best.margin * narrow)
     assert best.of(np.arange(3)).margin == best.margin
+    room = [best.with_room(images).margin / best.margin for images in (1, 8, 300)]
+    assert room == pytest.approx([1.5, 1.25, 1.0067], abs=1e-4)
 
 
 def test_dead_channels_and_weights_do_no_harm() -> None:
