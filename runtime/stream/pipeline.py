@@ -97,18 +97,18 @@ class Pipeline(ABC):
         """Whether everything was told to end."""
         return self._jobs.stopped
 
-    def stop(self, *, at_exit: bool = False) -> None:
-        """End everything, and return at once; ``at_exit`` is for ``Reader.stop``."""
+    def stop(self) -> None:
+        """End everything, and return at once."""
         for intake in self.intakes:
             intake.ledger.end()
         self._jobs.stop()
         for reader in self.readers:
-            reader.stop(at_exit=at_exit)
+            reader.stop()
 
     def park(self) -> None:
         """End everything at the exit of the interpreter, but hold daemon threads that consume: they run no further."""
         self._jobs.park()
-        self.stop(at_exit=True)
+        self.stop()
 
     def threads(self) -> list[threading.Thread]:
         """Return the threads that still run, except for the one that asks."""

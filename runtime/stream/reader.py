@@ -9,7 +9,6 @@ slow. Short ones run beside it, one after the other, for a server that returns a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import random
@@ -122,6 +121,7 @@ class Reader:
         self._opening: list[_Connection] = []
         self._given_up: list[_Connection] = []
         self._watcher: threading.Thread | None = None
+        self._closer: threading.Thread | None = None
         self._reading = LastingThreads("vitedge-reader", self._run, self._changed, waits=self._is_between)
         self._arrivals = Arrivals()
         self._stalls = 0
@@ -187,14 +187,11 @@ class Reader:
             self._close(self._first)
             raise
 
-    def stop(self, *, at_exit: bool = False) -> None:
+    def stop(self) -> None:
         """End the reader, and return at once; it is safe in any thread and signal handler.
 
         Its threads close what it opened and end as soon as the source answers. A source that was not read yet is closed
-        at once.
-
-        Args:
-            at_exit: whether the interpreter exits, which a source that hangs must not hold up.
+        in a thread of its own, because it may hang.
         """
         with self._changed:
             if self._stopped:
@@ -202,19 +199,18 @@ class Reader:
             self._stopped = True
             self._set_state("ended")
             self._changed.notify_all()
-        if self._started:
+        if self._started or self._first is None or self._connect is None:
             return
-        if at_exit:
-            with contextlib.suppress(RuntimeError):  # from Python 3.12 on, no thread starts any more
-                start_daemon("vitedge-closer", self._close, self._first)
-                return
-        self._close(self._first)
+        try:
+            self._closer = start_daemon("vitedge-closer", self._close, self._first)
+        except RuntimeError:  # no thread starts any more, as at the exit of the interpreter from Python 3.12 on
+            self._close(self._first)
 
     def threads(self) -> list[threading.Thread]:
         """Return the threads that still run."""
         with self._changed:
-            watching = [self._watcher] if self._watcher is not None and self._watcher.is_alive() else []
-            return [*watching, *self._reading.alive()]
+            own = [each for each in (self._watcher, self._closer) if each is not None and each.is_alive()]
+            return [*own, *self._reading.alive()]
 
     def _left_behind(self) -> int:
         if self._stopped or self._ended:

@@ -63,12 +63,12 @@ def in_a_system_call() -> Hanging:
     return Hanging(Blocked, lambda: (os.write(writing, b"x"), os.close(writing)))
 
 
-def in_its_close() -> Hanging:
+def in_its_close(*, is_live: bool = True) -> Hanging:
     released = threading.Event()
 
     class Blocked(FrameSource):
         name = "blocked"
-        live = True
+        live = is_live
 
         def __iter__(self) -> Iterator[Frame]:
             yield Frame(FRAME, 0)
@@ -164,6 +164,21 @@ class TestSources:
         stream.stop()
         assert consumer.ends()
         held.let_go()
+
+    @pytest.mark.parametrize("live", [True, False])
+    @pytest.mark.parametrize("act", [Stream.stop, Stream.close])
+    def test_that_hang_before_anybody_reads_them_hold_nobody(
+        self, reader: NumberReader, act: Callable[[Stream], None], live: bool
+    ):
+        held = in_its_close(is_live=live)
+        stream = Stream(reader, held.source)
+        ended = threading.Thread(target=act, args=(stream,), daemon=True)
+        ended.start()
+        ended.join(PATIENCE / 2)  # its close hangs for longer
+        assert not ended.is_alive()
+        assert stream.stats.left_behind > 0
+        held.let_go()
+        assert until(lambda: stream.stats.left_behind == 0)
 
     def test_that_hang_while_they_open_again(self, reader: NumberReader):
         camera = FakeCamera(lambda _: FRAME)
