@@ -25,8 +25,10 @@ from vitedge.bundle.model_card import Activation
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
 from vitedge.calib.quantization.layerwise import LayerwiseRun, Values
+from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, Part, pair_graphs
 from vitedge.calib.sensitivity.result import Effect, LayerNoise, LayerSensitivity, Sensitivity, relative_noise
+from vitedge.counts import counted
 from vitedge.errors import ConversionError, UsageError
 from vitedge.graph.files import bundle_graph
 from vitedge.graph.session import open_part
@@ -146,7 +148,9 @@ def bundle_sensitivity(bundle: Bundle, against: Bundle, images: ImageDataset, pr
     except ConversionError as error:
         raise UsageError(f"{bundle.path}, {against.path}: {error.problem}", expected=error.expected) from error
     frames = layer_frames(images, bundle.manifest.model.preprocessing)
-    progress.step(f"measuring what each of {len(pair.layers)} layers costs, on {len(frames)} images")
+    progress.step(
+        f"measuring what each of {counted(len(pair.layers), 'layer')} costs, on {counted(len(frames), 'image')}"
+    )
     activation, confidence = bundle.manifest.model.activation, bundle.manifest.confidence
     temperature = 1.0 if confidence is None else confidence.temperature
     return measure_sensitivity(pair, frames, progress, activation=activation, temperature=temperature)
