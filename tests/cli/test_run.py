@@ -105,6 +105,14 @@ def test_files_are_written(vitedge_run, clip: Path, tmp_path: Path):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 12
     assert len(clips.read_clip(tmp_path / "out.mp4")) == 12
     assert "12 predictions" in done.stderr
+    done = vitedge_run(
+        *("--source", clip, "--jsonl", tmp_path / "out.jsonl", "--save", tmp_path / "out.mp4"),
+        *("--policy", "every", "--max-frames", 3, "--engine", "onnxruntime", "--overwrite", "--quiet"),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+    assert len(clips.read_clip(tmp_path / "out.mp4")) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_clip_as_a_camera_keeps_its_length(vitedge_run, clip: Path, tmp_path: Path):
@@ -154,6 +162,7 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
     assert "error: " in done.stderr
     assert "photo.png" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "no predictions" not in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
 
