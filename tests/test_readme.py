@@ -81,6 +81,12 @@ def test_every_extra_that_a_page_names_exists(pyproject: dict[str, Any]) -> None
         assert {extra for each in named for extra in each.split(",")} <= extras | {"EXTRA"}, path
 
 
+def test_the_page_of_installation_lists_every_extra(pyproject: dict[str, Any]) -> None:
+    table = PAGES[ROOT / "docs" / "install.md"].split("| extra |")[1].split("\n\n")[0]
+    first_cells = "".join(re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", first_cells)) == set(pyproject["project"]["optional-dependencies"])
+
+
 def test_wheels_that_pages_name_have_this_version() -> None:
     for path, text in PAGES.items():
         assert set(re.findall(r"vitedge-([\d.]+)-py3-none-any\.whl", text)) <= {VERSION}, path
