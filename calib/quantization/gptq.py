@@ -116,7 +116,8 @@ def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """The upper triangular Cholesky factor of the damped inverse, ``(…, in, in)``."""
     energy = _diagonal(gram).mean(axis=-1)
     damping = np.where(energy > 0, DAMPING * energy, 1.0)[..., np.newaxis, np.newaxis]
-    return np.linalg.cholesky(np.linalg.inv(gram + damping * np.eye(gram.shape[-1]))).swapaxes(-1, -2)
+    inverse = np.linalg.inv(gram + damping * np.eye(gram.shape[-1]))
+    return np.asarray(np.linalg.cholesky(inverse).swapaxes(-1, -2))
 
 
 def _diagonal(gram: NDArray[np.float64]) -> NDArray[np.float64]:
