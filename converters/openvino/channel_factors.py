@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitedge.graph.edit import add_tensor, bypass, set_constant
 from vitedge.graph.values import constant_array, constant_shape, is_read_once, producer_of
@@ -58,8 +59,6 @@ class _Factors:
         model.graph.insert_before(self.convolution, weights)
         self.convolution.replace_input_with(WEIGHT, dequantized)
         bypass(model, self.multiply, self.relu.outputs[0])
-        if not self.weights.outputs[0].uses():
-            model.graph.remove(self.weights, safe=True)
         for value in (self.convolution.outputs[0], self.relu.outputs[0]):  # they mean something else now
             value.name = f"{value.name}_scaled"
 
@@ -79,6 +78,7 @@ def fold_channel_factors(graph: onnx.ModelProto) -> onnx.ModelProto:
     found = list(_found(model.graph))
     for each in found:
         each.apply(model)
+    RemoveUnusedNodesPass()(model)
     return ir.to_proto(model) if found else graph
 
 
@@ -93,7 +93,7 @@ def _factors(multiply: ir.Node) -> _Factors | None:
     relu = producer_of(multiply.inputs[0], "Relu")
     convolution = None if relu is None else producer_of(relu.inputs[0], "Conv")
     weights = None if convolution is None else producer_of(convolution.inputs[WEIGHT], "DequantizeLinear")
-    values = constant_array(multiply.inputs[1])
+    values = _stored(multiply.inputs[1])
     if relu is None or convolution is None or weights is None or values is None or (values <= 0).any():
         return None
     if not is_read_once(relu.outputs[0]) or not is_read_once(convolution.outputs[0]):
@@ -112,6 +112,12 @@ def _factors(multiply: ir.Node) -> _Factors | None:
 def _takes_newer_kernel(kernel: tuple[int, ...]) -> bool:
     """Decide by the shape of the weights, ``(out, in / groups, *kernel)``: pointwise or depthwise."""
     return len(kernel) > 2 and (kernel[1] == 1 or set(kernel[2:]) == {1})
+
+
+def _stored(value: ir.Value | None) -> NDArray[Any] | None:
+    """Read a constant, which a bundle may store in float16, with a Cast behind it."""
+    cast = producer_of(value, "Cast")
+    return constant_array(value if cast is None else cast.inputs[0])
 
 
 def _bias(convolution: ir.Node) -> NDArray[Any] | None:

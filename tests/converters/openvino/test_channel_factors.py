@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vitedge.converters.openvino.channel_factors import fold_channel_factors
+from vitedge.converters.precision import half_weights
 from vitedge.metrics import parity
 
 CHANNELS = 6
@@ -65,6 +66,14 @@ def test_a_pointwise_convolution_takes_them_up(shape: tuple[int, ...]) -> None:
     found = parity(run(graph), run(folded))
     assert found.sqnr_db > 120
     assert operators(graph).count("Mul") == 1  # the graph that was given keeps them
+
+
+def test_factors_that_a_bundle_stores_in_float16_are_taken_up() -> None:
+    graph = half_weights(model())
+    assert "Cast" in operators(graph)
+    folded = fold_channel_factors(graph)
+    assert sorted(operators(folded)) == ["Conv", "DequantizeLinear", "Identity", "Relu"]
+    assert parity(run(graph), run(folded)).sqnr_db > 120
 
 
 def test_a_depthwise_convolution_takes_them_up() -> None:
