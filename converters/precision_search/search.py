@@ -35,7 +35,7 @@ from vitedge.calib.sensitivity.sensitivity import measure_sensitivity
 from vitedge.converters.precision_search.loss import Loss, flip_loss, top1_loss
 from vitedge.converters.request import Contract
 from vitedge.counts import counted
-from vitedge.errors import CalibrationError, ConversionError, EngineError
+from vitedge.errors import ConversionError, EngineError
 from vitedge.prediction import StageTimes
 from vitedge.progress import Progress
 from vitedge.runtime.bench.measure import FRAME_SIZE, WARM_UP_FACTOR, random_frames
@@ -48,9 +48,6 @@ before it, 3 dB less."""
 
 LATENCY_SECONDS = 4.0
 """Duration of the counted calls of each candidate, over all rounds."""
-
-LEAST_JUDGED = 50
-"""Fewest images that may be held back from calibration to measure losses on: each counts 2 % then."""
 
 
 @dataclass(frozen=True)
@@ -236,33 +233,6 @@ def select(
     )
 
 
-def split(images: ImageDataset, most: int) -> tuple[ImageDataset, ImageDataset]:
-    """Split the calibration images: some to calibrate on, at least a quarter to measure losses on.
-
-    Both parts of a video reach over its whole length. Images of a folder take turns by class already.
-
-    Args:
-        images: the calibration images.
-        most: the largest number of images to calibrate on.
-
-    Raises:
-        CalibrationError: too few would be held back.
-    """
-    files = images.files
-    count = min(most, len(files) * 3 // 4)
-    if len(files) - count < LEAST_JUDGED:
-        raise CalibrationError(
-            f"{counted(len(files), 'image is too few', 'images are too few')} to calibrate on and to judge by others",
-            expected=f"{4 * LEAST_JUDGED} or more, of which a quarter is held back",
-            fix="eval_data=DIR, with images to judge by",
-        )
-    in_order_of_time = files[0].frame is not None
-    places = set((np.arange(count) * len(files) // count).tolist() if in_order_of_time else range(count))
-    calibration = [file for place, file in enumerate(files) if place in places]
-    selection = [file for place, file in enumerate(files) if place not in places]
-    return images.subset(calibration), images.subset(selection)
-
-
 def candidates(sensitivity: Sensitivity) -> tuple[PrecisionConfig, ...]:
     """List the candidates, each once; ``FP32`` is the last.
 
@@ -398,4 +368,5 @@ def _failures(trial: Trial, contract: ContractRecord) -> Iterator[str]:
         late = trial.latency.p99_ms - contract.max_p99_ms
         yield f"p99 is {trial.latency.p99_ms:.2f} ms, {late:.2f} ms too long"
     elif trial.loss is not None:
-        yield f"loses {trial.loss.measured:.2f} {contract.unit}, at most {trial.loss.bound:.2f} with 95 % confidence"
+        measured, worst = contract.lost(trial.loss.measured), contract.lost(trial.loss.bound)
+        yield f"{measured}, at worst {worst} with 95 % confidence"

@@ -13,11 +13,18 @@ from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.label_file import LABEL_FILE_SUFFIX, read_label_file
 from vitedge.calib.data.leakage import shared_images
 from vitedge.calib.data.open import open_dataset
-from vitedge.calib.data.splits import LEAST_HELD_OUT, LEAST_TO_SPLIT, MOST_HELD_OUT, hold_out, sample
+from vitedge.calib.data.splits import (
+    LEAST_HELD_OUT,
+    LEAST_JUDGED,
+    LEAST_TO_SPLIT,
+    MOST_HELD_OUT,
+    hold_out,
+    sample,
+    split_selection,
+)
 from vitedge.calib.evaluation.multilabel import label_targets
 from vitedge.calib.evaluation.score_calibration import check_image_count
 from vitedge.converters.precision_gate import GateFrames
-from vitedge.converters.precision_search.search import LEAST_JUDGED, split
 from vitedge.converters.request import Request
 from vitedge.converters.verify import Frames, golden_frames, synthetic_frames
 from vitedge.counts import counted
@@ -86,7 +93,7 @@ def find_datasets(request: Request) -> Datasets:
     """
     evaluation = None if request.eval_data is None else _evaluation_images(request.eval_data)
     if request.contract is not None and request.calib is not None and evaluation is None:
-        used, others = split(open_dataset(request.calib), CALIBRATION_IMAGES)
+        used, others = split_selection(open_dataset(request.calib), CALIBRATION_IMAGES)
         return Datasets(used, None, selection=others, held_out=sample(others, MOST_HELD_OUT))
     calibration, held_out = (None, None) if request.calib is None else _given_images(request, request.calib)
     selection = None

@@ -11,8 +11,9 @@ import pytest
 
 from vitedge.calib.data.dataset import ImageFile
 from vitedge.calib.data.image_folder import ImageFolder
-from vitedge.calib.data.splits import LEAST_TO_SPLIT, MOST_HELD_OUT, first_of, hold_out, sample
+from vitedge.calib.data.splits import LEAST_TO_SPLIT, MOST_HELD_OUT, first_of, hold_out, sample, split_selection
 from vitedge.calib.data.video import VideoFrames
+from vitedge.errors import CalibrationError
 
 PLACE = Path("images")
 
@@ -81,3 +82,25 @@ def test_samples_and_first_images() -> None:
     images = folder([3, 3])
     assert first_of(images, 4).files == images.files[:4]
     assert {file.class_name for file in sample(images, 2).files} == {"class 0", "class 1"}
+
+
+@pytest.mark.parametrize(("most", "calibration", "selection"), [(300, 150, 50), (100, 100, 100)])
+def test_a_quarter_or_more_chooses_and_no_image_is_left_over(most: int, calibration: int, selection: int) -> None:
+    images = folder([50] * 4)
+    used, selected = split_selection(images, most)
+    assert (len(used), len(selected)) == (calibration, selection)
+    assert {*used.files, *selected.files} == set(images.files)
+    by_class = Counter(file.class_name for file in selected.files)
+    assert [by_class[f"class {name}"] for name in range(4)] == pytest.approx([selection / 4] * 4, abs=0.5)
+
+
+def test_too_few_images_to_choose_by() -> None:
+    with pytest.raises(CalibrationError, match="196 images are too few"):
+        split_selection(folder([196]), 300)
+
+
+def test_both_parts_that_choose_reach_over_the_whole_length_of_a_video() -> None:
+    numbers = [[file.frame or 0 for file in part.files] for part in split_selection(video(1000), 300)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(1000))
+    for part in numbers:
+        assert max(after - before for before, after in itertools.pairwise([-1, *part, 1000])) <= 4
