@@ -24,6 +24,7 @@ from vitedge.calib.sensitivity.noise_limit import limit_noise
 from vitedge.converters.quiet import quiet
 from vitedge.converters.reference import Frames, Logits
 from vitedge.converters.rewrites.apply import Rewrite
+from vitedge.counts import counted
 from vitedge.errors import UsageError
 from vitedge.progress import Progress
 from vitedge.runtime.engines.base import Engine
@@ -161,7 +162,7 @@ def backend_of(target: Target) -> Backend:
 
 
 def quantized(material: Material, scheme: Scheme, progress: Progress) -> tuple[QuantizedGraph, CalibrationRecord]:
-    """Quantize the graph to int8, and record how.
+    """Quantize the graph to 8 bits, and record how.
 
     Raises:
         UsageError: there are no calibration images.
@@ -170,17 +171,17 @@ def quantized(material: Material, scheme: Scheme, progress: Progress) -> tuple[Q
     photos = material.photos
     if photos is None:
         raise UsageError("int8 needs images to calibrate with", fix="calib=IMAGES")
-    progress.step(f"calibrating on {len(photos)} images")
+    progress.step(f"calibrating on {counted(len(photos), 'image')}")
     with quiet():
         found = quantize(material.graph, photos.frames, scheme=scheme, progress=progress)
     record = CalibrationRecord(len(photos), photos.skipped, photos.sha256, found.recipe)
-    return (found, record) if scheme is Scheme.FLOAT8 else _limited(found, record, material, progress)
+    return _limited(found, record, material, progress)
 
 
 def _limited(
     found: QuantizedGraph, record: CalibrationRecord, material: Material, progress: Progress
 ) -> tuple[QuantizedGraph, CalibrationRecord]:
-    """Leave layers of an int8 graph in 16 bits that lose too much. Float8 has 3 bits, and loses more everywhere."""
+    """Leave layers of an 8-bit graph in 16 bits that lose too much."""
     full, frames = material.graph, material.compared
     with quiet():
         limited = limit_noise(full, found.graph, frames, progress, half_logits=material.half_logits)

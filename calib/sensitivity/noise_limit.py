@@ -1,13 +1,13 @@
-"""A limit for the noise of int8: layers that add too much of it to the logits stay in 16 bits.
+"""A limit for the noise of 8 bits: layers that add too much of it to the logits stay in 16 bits.
 
     FP32 graph ─▶ logits ─────────────┐
        └ in bfloat16 ─▶ logits ───────┼─▶ gap in dB ─▶ within the limit: the Q/DQ graph as it is
     Q/DQ graph ─▶ logits ─────────────┘             └▶ above it: noise of each layer alone ─▶ mixed graph
 
-The gap is the SQNR of 16 bits less the SQNR of int8. Networks amplify noise, whatever makes it: those with random
-weights a hundred times as much as trained ones. The gap cancels the amplification, so that it compares networks. It is
-measured against bfloat16 everywhere, although some engines compute in float16, which leaves 18 dB more: 8 bits cannot
-follow there. A healthy network pays for one pass over a few images, and for nothing else.
+The gap is the SQNR of 16 bits less the SQNR of int8 or fp8. Networks amplify noise, whatever makes it: those with
+random weights a hundred times as much as trained ones. The gap cancels the amplification, so that it compares networks.
+It is measured against bfloat16 everywhere, although some engines compute in float16, which leaves 18 dB more: 8 bits
+cannot follow there. A healthy network pays for one pass over a few images, and for nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, PairedLayer, mixed, pair_graphs
 from vitedge.calib.sensitivity.result import LayerNoise, by_noise_per_product, relative_noise
 from vitedge.calib.sensitivity.sensitivity import Floats, logits_of, measure_noise
+from vitedge.counts import counted
 from vitedge.graph.rounding import rounded
 from vitedge.graph.values import bodies
 from vitedge.metrics import sqnr_db
@@ -58,7 +59,7 @@ class LimitedNoise:
         gap_db: SQNR of the logits in bfloat16, less the SQNR of ``graph`` with the rest in bfloat16.
         float_layers: names of the layers that stay in 16 bits, those with most noise for each product first.
         share: of the multiply-accumulates of all quantized layers, 0…1, that are in 16 bits.
-        gap_before_db: the gap with all layers in int8.
+        gap_before_db: the gap with all layers in 8 bits.
     """
 
     graph: onnx.ModelProto
@@ -69,18 +70,18 @@ class LimitedNoise:
 
     @property
     def summary(self) -> tuple[str, ...]:
-        """Lines that say which layers stay in 16 bits, and whether a gap remains; none where int8 is healthy."""
+        """Lines that say which layers stay in 16 bits, and whether a gap remains; none where 8 bits are healthy."""
         lines = []
         if self.float_layers:
             lines.append(
-                f"in 16 bits stay {len(self.float_layers)} layers, with {100 * self.share:.0f} % of the products: "
-                f"{', '.join(self.float_layers)}. int8 is {self.gap_db:.1f} dB behind 16 bits, instead of "
+                f"in 16 bits stay {counted(len(self.float_layers), 'layer')}, with {100 * self.share:.0f} % of the "
+                f"products: {', '.join(self.float_layers)}. 8 bits are {self.gap_db:.1f} dB behind 16 bits, instead of "
                 f"{self.gap_before_db:.1f}"
             )
         if self.gap_db > WIDE_GAP_DB:
             lines.append(
-                f"warning: int8 is {self.gap_db:.1f} dB behind 16 bits. precision='auto' finds out whether it is good "
-                "enough, precision='fp16' loses less"
+                f"warning: 8 bits are {self.gap_db:.1f} dB behind 16 bits. precision='auto' finds out whether int8 is "
+                "good enough, precision='fp16' loses less"
             )
         return tuple(lines)
 
@@ -93,7 +94,7 @@ def limit_noise(
     *,
     half_logits: Floats | None = None,
 ) -> LimitedNoise:
-    """Leave layers in floating point until int8 is at most ``LARGEST_GAP_DB`` behind bfloat16.
+    """Leave layers in floating point until 8 bits are at most ``LARGEST_GAP_DB`` behind bfloat16.
 
     Args:
         full: FP32; uint8 ``frame`` in, ``logits`` out.
@@ -116,7 +117,8 @@ def limit_noise(
     if before <= LARGEST_GAP_DB:
         return LimitedNoise(quantized, before, (), 0.0, before)
     pair = pair_graphs(full, quantized)
-    progress.step(f"int8 is {before:.1f} dB behind 16 bits: measuring the noise of each of {len(pair.layers)} layers")
+    count = counted(len(pair.layers), "layer")
+    progress.step(f"8 bits are {before:.1f} dB behind 16 bits: measuring the noise of each of {count}")
     layers = by_noise_per_product(measure_noise(pair, frames[:MEASURED_FRAMES], progress))
     names, graph, after = _mix(pair, layers, meter, noise)
     share = _products([each for each in layers if each.name in names]) / _products(layers)

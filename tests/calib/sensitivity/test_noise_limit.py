@@ -99,7 +99,7 @@ def test_no_more_than_the_budget_stays_and_the_gap_that_remains_is_told(
     assert planted in limited.float_layers
     assert 0 < limited.share <= 0.25
     assert limited.gap_db > WIDE_GAP_DB
-    assert limited.summary[-1].startswith("warning: int8 is ")
+    assert limited.summary[-1].startswith("warning: 8 bits are ")
     monkeypatch.setattr(noise_limit, "MOST_PRODUCTS", 0.0)
     assert limit_noise(full, coarse, images, half_logits=half).float_layers == ()
 

@@ -84,6 +84,7 @@ def test_the_manifest_claims_what_the_host_did(bundles: dict[Precision, Bundle],
     assert manifest.verification.precision_against_fp32.images == 10
     has_twin = precision in EIGHTS
     assert (manifest.calibration is not None) == has_twin
+    assert (manifest.calibration is not None and manifest.calibration.gap_db is not None) == has_twin
     assert (manifest.verification.fp16_against_fp32 is not None) == has_twin
     assert (manifest.golden.fp16_min_sqnr_db is not None) == has_twin
 
