@@ -204,14 +204,14 @@ def _check_several(arguments: argparse.Namespace) -> None:
 
 def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | None) -> None:
     from vitedge.runtime.outputs.base import check_new_file, check_new_folder
-    from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS
+    from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS, format_of
 
     if arguments.jsonl not in (None, "-"):
         check_new_file(arguments.jsonl, overwrite=arguments.overwrite)
     if arguments.save is None:
         return
     if named is None:
-        check_new_file(arguments.save, overwrite=arguments.overwrite)
+        format_of(check_new_file(arguments.save, overwrite=arguments.overwrite))  # before a model is loaded
         return
     check_new_folder(arguments.save, overwrite=arguments.overwrite)
     if Path(arguments.save).suffix.lower() in VIDEO_FORMATS:
