@@ -231,6 +231,7 @@ def _contract(precision: str, target: Target, max_drop: float | None, max_p99_ms
     """Return the contract of the precision ``auto``; None for every other precision."""
     limits = {"max_drop=": max_drop, "max_p99_ms=": max_p99_ms}
     if precision != AUTO:
+        _precision(precision, target)  # before the limits, which are right beside a mistyped auto
         for name, value in limits.items():
             if value is not None:
                 raise UsageError(f"{name} is for precision='auto'", fix=f"precision='auto', or leave out {name}")

@@ -93,7 +93,7 @@ def test_against_another_bundle(
     assert all(flip["score"] > 0.9 and flip["against_score"] > 0.9 for flip in document["flips"])
     out = capsys.readouterr().out
     assert "agreement 33.33 %" in out
-    assert "top-1 drop +66.67 points" in out
+    assert "top-1 66.67 points lower" in out
     assert "8 images are classified otherwise:" in out
     assert "red/0.png: blue" in out
     assert document["flip_rate"] == pytest.approx(200 / 3)
