@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vitedge.metrics import Parity
@@ -59,5 +61,22 @@ def test_every_target_that_is_missed_is_noted(
 
 
 def test_the_demos_model_and_all_trained_ones_are_measured(quantization: Any) -> None:
-    assert set(quantization.TARGETS) == {"vit_flowers", "mobilevit_xxs_flowers", "deit_tiny_imagenet", "digits_vit"}
+    assert set(quantization.TARGETS) == {
+        "vit_flowers",
+        "mobilevit_xxs_flowers",
+        "deit_tiny_imagenet",
+        "swin_flowers",
+        "efficientvit_b0_flowers",
+        "mobilevitv2_050_flowers",
+        "digits_vit",
+    }
     assert quantization.TARGETS["deit_tiny_imagenet"] == quantization.Target(agreement=98.5, sqnr_db=29.0)
+
+
+def test_without_a_latency_its_columns_are_empty_and_its_target_is_not_missed(quantization: Any) -> None:
+    logits = np.eye(4, 5, dtype=np.float32)
+    measured = quantization.row(quantization.OURS, logits, logits, None, {})
+    assert (measured.p50_ms, measured.ratio) == (None, None)
+    assert measured.line().endswith("|  |  |")
+    unmeasured = [replace(each, p50_ms=None, ratio=None) for each in rows(quantization, theirs=0.5)]
+    assert not list(quantization.missed(unmeasured, quantization.Target()))
