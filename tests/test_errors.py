@@ -107,6 +107,17 @@ def test_a_missing_package_is_named_with_its_install_command() -> None:
     assert isinstance(caught.value, VitedgeError)
 
 
+def test_cuda_bindings_are_not_called_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA itself may well be installed."""
+
+    def missing(name: str) -> object:
+        raise ModuleNotFoundError("No module named 'cuda'", name="cuda")
+
+    monkeypatch.setattr("vitedge.extras.importlib.import_module", missing)
+    with pytest.raises(MissingExtraError, match=r"^this test needs cuda\.bindings, which is not installed"):
+        require("cuda.bindings", extra="jetson", purpose="this test")
+
+
 def test_an_installed_package_is_returned() -> None:
     assert require("json", extra="none", purpose="this test") is sys.modules["json"]
 

@@ -23,6 +23,8 @@ _SYSTEM_PACKAGES = {
     "libstdc++.so.6": "libstdc++6",
     "libusb-1.0.so.0": "libusb-1.0-0",
 }
+_FULL_NAMES = {"cuda": "cuda.bindings"}
+"""Packages of which a first name alone says something else: CUDA itself may well be installed."""
 _NUMPY_SIGNS = ("numpy", "_ARRAY_API", "multiarray", "binary incompatibility", "ABI version")
 
 
@@ -43,9 +45,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or module
-        if module.startswith(f"{missing}."):  # of a package whose name says less, as cuda of cuda.bindings
-            missing = module
-        raise MissingExtraError(missing, extra=extra, purpose=purpose) from error
+        raise MissingExtraError(_FULL_NAMES.get(missing, missing), extra=extra, purpose=purpose) from error
     except Exception as error:  # whatever its import raises: ImportError, AttributeError, ValueError, OSError, …
         reason = " ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__
         fix = import_fix(module, reason)
