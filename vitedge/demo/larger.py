@@ -73,7 +73,7 @@ def measure_larger(
     """
     chosen = photos[:: max(1, len(photos) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
     images = folder / "calibration.txt"
-    images.write_text("".join(f"{path}\n" for path in chosen), encoding="utf-8")
+    images.write_text("".join(f"{path.absolute()}\n" for path in chosen), encoding="utf-8", errors="surrogateescape")
     bundles = []
     precisions = target_named(target).precisions
     for precision in precisions:

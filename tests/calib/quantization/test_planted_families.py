@@ -100,8 +100,9 @@ def equalized(graph: Any, frames: Frames) -> Any:
         rows = np.concatenate([each.reshape(-1, norm.channels) for each in seen])
         weights = [by_channel(layer.weight_by_input(), columns, norm.channels) for layer, columns in norm.readers]
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+        some = np.random.default_rng(0).permutation(rows)[:ROWS]
         best = best_equalization(
-            ValidationRows(np.random.default_rng(0).permutation(rows)[:ROWS], np.ones(ROWS), low, high),
+            ValidationRows(some, np.ones(len(some)), low, high),
             low,
             high,
             np.concatenate([each for each in weights if each is not None]),
