@@ -603,10 +603,10 @@ def test_an_interrupt_while_publishing_leaves_nothing(
 
     original: Callable[..., Any] = getattr(publish, moment)
 
-    def end(*arguments: Any) -> Any:
+    def end(*arguments: Any, **options: Any) -> Any:
         if moment != "check_output" or any(tmp_path.iterdir()):
             raise KeyboardInterrupt
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(publish, moment, end)
     with pytest.raises(KeyboardInterrupt):
@@ -621,7 +621,7 @@ def test_pytorchs_folder_does_not_open_the_cache_to_others(tmp_path: Path, monke
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     before = os.umask(0o002)
     try:
-        convert_module._import_packages()
+        convert_module.import_packages()
     finally:
         os.umask(before)
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
