@@ -621,7 +621,7 @@ def test_pytorchs_folder_does_not_open_the_cache_to_others(tmp_path: Path, monke
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     before = os.umask(0o002)
     try:
-        convert_module.import_packages()
+        convert_module.import_packages("a test")
     finally:
         os.umask(before)
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])

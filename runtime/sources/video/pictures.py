@@ -37,17 +37,21 @@ _SWS_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 _NARROW_RANGE, _FULL_RANGE = 1, 2
 _BICUBIC = 4
 """OpenCV's choice, for pixel formats whose chroma is interpolated."""
+REFORMATS_IN_THREADS = 17
+"""PyAV's first version that converts in a thread a core, which wait for work beside the stream's own."""
 _DISPLAY_MATRIX = 36
 _SMALL = 16
 
 
 class Converter:
-    """FFmpeg's conversion to BGR, for one source; any thread may use it."""
+    """FFmpeg's conversion to BGR, for one source, on the calling thread; any thread may use it."""
 
     def __init__(self) -> None:
+        import av
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
+        self._threads = {"threads": 1} if int(av.__version__.partition(".")[0]) >= REFORMATS_IN_THREADS else {}
         self._lock = threading.Lock()
 
     def bgr(self, frame: Any) -> Image:
@@ -59,8 +63,9 @@ class Converter:
         states = {} if frame.format.is_rgb else _stated_colours(frame)
         with self._lock:
             if frame.format.name in _INTERLEAVED:
-                frame = self._reformatter.reformat(frame, format="yuv420p")
-            converted = self._reformatter.reformat(frame, format="bgr24", interpolation=_BICUBIC, **states)
+                frame = self._reformatter.reformat(frame, format="yuv420p", **self._threads)
+            options = {"interpolation": _BICUBIC, **states, **self._threads}
+            converted = self._reformatter.reformat(frame, format="bgr24", **options)
         plane: Any = converted.planes[0]
         rows = np.frombuffer(plane, dtype=np.uint8).reshape(frame.height, plane.line_size)
         return np.ascontiguousarray(rows[:, : 3 * frame.width]).reshape(frame.height, frame.width, 3)

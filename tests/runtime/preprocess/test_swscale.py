@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from axes import axes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_threads import native_threads
 from numpy.typing import NDArray
 from planes import h264
 
@@ -205,17 +204,11 @@ def test_threads_share_a_preprocessor() -> None:
 
 
 def test_filters_start_no_threads_and_end_with_their_preprocessor() -> None:
-    planes, before = planes_of(decoded(480, 640)), _threads()
+    planes, before = planes_of(decoded(480, 640)), native_threads()
     preprocessor = Preprocessor(CAMERA)
     preprocessor(planes)
     if hasattr(av.filter.Graph, "threads"):
-        assert _threads() == before
+        assert native_threads() == before
     del preprocessor
     gc.collect()
-    assert _threads() <= before
-
-
-def _threads() -> int:
-    """Number of threads of this process, those of libraries too."""
-    tasks = Path("/proc/self/task")
-    return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
+    assert native_threads() <= before

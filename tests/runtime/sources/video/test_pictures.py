@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from native_threads import native_threads
 
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.video.pictures import Converter, orientation_of, planes_of
@@ -79,6 +80,12 @@ def test_threads_convert_pictures_of_different_sizes_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         for got, right in zip(pool.map(converter.bgr, frames), expected, strict=True):
             np.testing.assert_array_equal(got, right)
+
+
+def test_a_conversion_starts_no_threads() -> None:
+    converter, before = Converter(), native_threads()
+    converter.bgr(coloured(640, 480))
+    assert native_threads() == before
 
 
 def test_a_picture_without_a_matrix_is_shown_as_it_is_stored() -> None:
