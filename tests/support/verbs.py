@@ -75,4 +75,5 @@ def arguments(inputs: Inputs) -> dict[str, list[str]]:
         "targets": [],
         "models": [],
         "demo": ["--help"],
+        "completion": ["bash"],
     }  # fmt: skip
