@@ -18,7 +18,7 @@ import vitedge
 from vitedge.bundle.bundle import MANIFEST, Bundle
 from vitedge.bundle.signatures import SIGNATURES, PublicKey, read_signatures, trusted_keys
 from vitedge.bundle.signing import new_key, public_path, sign
-from vitedge.errors import BundleIntegrityError, BundleSignatureError, UsageError
+from vitedge.errors import BundleIntegrityError, BundleSignatureError, OutputError, UsageError
 from vitedge.safety.limits import BUNDLE_SIGNATURES, SIGNATURES_BYTES, TRUSTED_KEYS
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
@@ -226,7 +226,7 @@ class TestSign:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "write_text", full)
-        with pytest.raises(UsageError, match="No space left"):
+        with pytest.raises(OutputError, match="No space left"):
             sign(signed, key=key)
         assert (signed / SIGNATURES).read_bytes() == before
 
@@ -352,7 +352,7 @@ class TestKeys:
             return opened(path, *arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(os, "open", open_)
-        with pytest.raises(UsageError, match="No space left"):
+        with pytest.raises(OutputError, match="No space left"):
             new_key(tmp_path / "fleet.pem")
         assert list(tmp_path.iterdir()) == []
 

@@ -246,7 +246,7 @@ def test_outliers_planted_into_a_trained_model_do_not_matter(
     np.testing.assert_allclose(same, full, atol=1e-3 * np.abs(full).max())
     naive = graph_logits(outliers.min_max_quantized(rough, calibration.frames), frames, preprocessing)
     assert sqnr_db(full, naive) < 12
-    int8 = (ptq.quantize(each, calibration.frames, budget=SMALLEST).graph for each in (graph, rough))
+    int8 = (ptq.quantize(each, calibration.frames).graph for each in (graph, rough))
     plain, reached = (sqnr_db(full, graph_logits(each, frames, preprocessing)) for each in int8)
-    assert reached > 34
-    assert abs(plain - reached) < 2
+    assert reached > 40
+    assert abs(plain - reached) < 1

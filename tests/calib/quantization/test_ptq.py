@@ -527,7 +527,7 @@ def test_a_tensor_that_is_the_same_in_every_image_costs_nothing(same: str, schem
 
 
 def test_a_search_budget_replaces_what_the_size_of_the_network_allows(graph: Any, frames: Frames) -> None:
-    assert "outputs of 1 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=1)).recipe
+    assert "outputs of 1 image" in quantize(graph, frames, budget=SearchBudget(first=1, images=1)).recipe
     assert "outputs of 8 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=9)).recipe
 
 
