@@ -18,6 +18,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -526,7 +527,7 @@ class TestTally:
 
     def test_a_rate_is_intervals_over_time(self, monkeypatch: pytest.MonkeyPatch):
         moments = iter((10.0, 10.5, 11.0))
-        monkeypatch.setattr("vitedge.cli.tally.time.monotonic", lambda: next(moments))
+        monkeypatch.setattr("vitedge.cli.tally.time", SimpleNamespace(monotonic=lambda: next(moments)))
         tally = Tally()
         for _ in range(3):
             tally.write(prediction())
