@@ -64,6 +64,7 @@ ALPHAS: Mapping[str, float | None] = {
     "NNCF, SmoothQuant 0.5": 0.5,
     "NNCF, SmoothQuant 0.95": 0.95,
 }
+COLUMNS = ("", "top-1 %", "agreement with fp32 % [95 %]", "logit SQNR dB", "p50 ms", "times vitedge int8")
 LARGEST_RATIO = 1.02
 CALLS = 20
 
@@ -143,15 +144,15 @@ class Row:
     p50_ms: float | None
     ratio: float | None
 
-    def line(self) -> str:
-        """A line of the table."""
+    def cells(self) -> list[str]:
+        """The cells of its line; the last two only where a latency was measured."""
         found = self.against_fp32
         interval = wilson_interval(round(found.agreement * found.images / 100), found.images)
         top1 = "" if self.top1 is None else f"{self.top1:.2f}"
         agreement = f"{found.agreement:.2f} [{interval.low:.1f}, {interval.high:.1f}]"
         sqnr = "" if self.name == FULL else f"{found.sqnr_db:.1f}"
-        latency, ratio = ("" if each is None else f"{each:.2f}" for each in (self.p50_ms, self.ratio))
-        return f"| {self.name} | {top1} | {agreement} | {sqnr} | {latency} | {ratio} |"
+        times = [f"{each:.2f}" for each in (self.p50_ms, self.ratio) if each is not None]
+        return [self.name, top1, agreement, sqnr, *times]
 
 
 def bundle_runner(bundle: Bundle, frames: Frames, opened: ExitStack) -> Runner:
@@ -292,15 +293,20 @@ def page_text(results: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str
     """The tables."""
     today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     state = machine_state()
-    columns = ("", "top-1 %", "agreement with fp32 % [95 %]", "logit SQNR dB", "p50 ms", "times vitedge int8")
-    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
-    tables = [f"### {model}\n\n{head}\n" + "\n".join(each.line() for each in found) for model, found in results.items()]
+    tables = [f"### {model}\n\n{table(found)}" for model, found in results.items()]
     intro = (
         f"Taken {today} on {processor_name()}, {state.cpus} CPUs; calibrated on {CALIBRATION_IMAGES} photos of "
         f"flowers/calib and measured on flowers/val, {DEMO} on the demo's training digits and its held-out ones."
     )
     closing = "\n".join(f"- Target missed: {note}" for note in notes) or "All targets met."
     return "\n\n".join([intro, *tables, closing])
+
+
+def table(found: Sequence[Row]) -> str:
+    """The table of a model, without columns of latency where none was measured."""
+    lines = [each.cells() for each in found]
+    head = list(COLUMNS[: len(lines[0])])
+    return "\n".join(f"| {' | '.join(each)} |" for each in (head, ["---"] * len(head), *lines))
 
 
 def main() -> int:
