@@ -135,7 +135,7 @@ class Row:
         top1: percent; None where the photos' classes are not the model's.
         against_fp32: agreement and SQNR.
         p50_ms: median of the rounds' medians; None where no latency was measured.
-        ratio: of its latency to that of vitedge's int8, the median of the rounds; None likewise.
+        ratio: of its latency to vitedge int8's, the median of the rounds; None likewise.
     """
 
     name: str

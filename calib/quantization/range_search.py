@@ -104,7 +104,7 @@ def best_quantizer(
         histogram: of the tensor, over all images.
         budget: on how many of the run's images.
         scheme: the kind of quantizer.
-        unseen: images to judge on, half of them those that reach furthest; None for the run's first, with the ranges
+        unseen: images to judge on, half of them with the largest values; None for the run's first, with the ranges
             that they are in themselves.
     """
     whole = min_max(histogram)
@@ -187,7 +187,7 @@ class _Errors:
         return max(sum(self._errors.get((position, image), 0.0) for image in images) for position in positions)
 
     def _compute(self, needed: Iterable[tuple[int, int]]) -> None:
-        """Compute the errors of pairs of a choice and an image, those that are not known yet."""
+        """Compute the errors of pairs of a choice and an image that are not known yet."""
         pairs = [pair for pair in dict.fromkeys(needed) if pair not in self._errors]
         images = [image for image in dict.fromkeys(image for _, image in pairs) if image not in self._reference]
         self._reference.update(zip(images, parallel_map(self._unchanged, images), strict=True))

@@ -84,7 +84,7 @@ def _resized(size: openvino.Node, preprocessing: Preprocessing) -> openvino.Node
 def _in_proportion(size: openvino.Node, target: NDArray[np.int64], *, fit_inside: bool) -> openvino.Node:
     """Scale both sides by one factor, rounded to whole pixels, at least 1; one side gets its target.
 
-    The factor is that of the side with the largest (``fit_inside``) or smallest size over target.
+    The side with the largest (``fit_inside``) or smallest size over target gives the factor.
     """
     crossed = operators.multiply(size, target[::-1].copy())  # height × target width, width × target height
     reduce = operators.reduce_max if fit_inside else operators.reduce_min
