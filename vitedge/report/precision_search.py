@@ -51,8 +51,8 @@ def to_html(model: str, record: AutoRecord, sensitivity: Sensitivity) -> str:
     """Render the page."""
     sections = [
         verdict(_verdict(record)),
-        "<h2>Latency and loss</h2><p>A dot is a candidate, with its number in the table; the line joins the candidates that no "
-        f"other one beats in both. Dashed: the largest loss that the contract allows.{_unknown_note(record)}</p>",
+        "<h2>Latency and loss</h2><p>A dot is a candidate, with its number in the table; the line joins the candidates "
+        f"that no other beats in both. Dashed: the largest loss that the contract allows.{_unknown_note(record)}</p>",
         _front(record),
         _table(record),
         sensitivity_report.section(sensitivity),
