@@ -458,7 +458,7 @@ class TestConvert:
         ({"precision": "auto", "max_drop": float("nan")}, "max_drop=nan"),
         ({"precision": "auto", "max_drop": 1.0, "max_p99_ms": -1.0}, "max_p99_ms=-1.0"),
         ({"precision": "auto", "max_drop": 1.0, "calib": None}, "auto needs images to calibrate with"),
-        ({"precision": "autoo", "max_drop": 1.0}, "max_drop= is for"),
+        ({"precision": "autoo", "max_drop": 1.0}, "has no precision 'autoo'"),
         ({"precision": "autoo"}, "has no precision 'autoo'"),
     ],
 )
