@@ -286,7 +286,7 @@ def test_a_graph_with_a_sigmoid_converts_to_a_multilabel_bundle(
     arguments += ["--preprocessing", str(tmp_path / "preprocessing.json"), "-o", str(tmp_path / "net.bundle")]
     assert main([*arguments, "--activation", "softmax"]) == 2
     assert "--activation softmax contradicts" in capsys.readouterr().err
-    assert main([*arguments, "--activation", "sigmod"]) == 1
+    assert main([*arguments, "--activation", "sigmod"]) == 2
     assert "expected: one of softmax, sigmoid" in capsys.readouterr().err
     assert main(arguments) == 0
     bundle = Bundle.open(tmp_path / "net.bundle")

@@ -61,7 +61,7 @@ FAKED = {
 
 @pytest.mark.parametrize("inputs", FAKED.values(), ids=FAKED)
 def test_an_operator_with_too_few_inputs_is_refused(ir: str, inputs: str) -> None:
-    with pytest.raises(ValueError, match=r"inputs|comment"):
+    with pytest.raises(ValueError, match=r"inputs?\b|comment"):
         check_ir(with_layer(ir, broadcast(inputs)))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.errors import UsageError
+from vitedge.errors import OutputError, UsageError
 from vitedge.prediction import ClassScore
 from vitedge.runtime.outputs.base import deliver
 from vitedge.runtime.outputs.jsonl import JsonLines
@@ -70,7 +70,7 @@ class TestJsonLines:
         path = tmp_path / "out.jsonl"
         output = JsonLines(path)
         path.write_text("kept")
-        with pytest.raises(UsageError, match="cannot write"):
+        with pytest.raises(UsageError, match="cannot be written"):
             output.write(prediction(0))
         assert path.read_text() == "kept"
 
@@ -82,7 +82,7 @@ class TestJsonLines:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
     def test_a_full_disk_is_an_error(self):
         with Path("/dev/full").open("w") as full:
-            with pytest.raises(UsageError, match="No space left"):
+            with pytest.raises(OutputError, match="No space left"):
                 JsonLines(full).write(prediction(0))
             os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
 
