@@ -70,7 +70,17 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> Iterator[None]:
+def postponed() -> Iterator[None]:
+    """Let a signal that arrives inside take effect at the end, such as between making a folder and noting it."""
+    arrived: list[int] = []
+    with _handlers(lambda number, _: arrived.append(number)):
+        yield
+    if arrived:
+        signal.raise_signal(arrived[-1])
+
+
+@contextlib.contextmanager
+def _handlers(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _DEFAULTS}
     ours = [number for number in before if _may_replace(before[number], number)]
     for number in ours:

@@ -27,7 +27,7 @@ from vitedge.bundle.bundle import (
 from vitedge.bundle.folder import BUILDING, TENSORRT
 from vitedge.bundle.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
 from vitedge.bundle.signatures import SIGNATURES
-from vitedge.converters.interrupts import undisturbed
+from vitedge.converters.interrupts import postponed, undisturbed
 from vitedge.errors import ConversionError, UsageError
 from vitedge.files import holding, is_partial, partial_prefix, remove_abandoned, replace_folder
 from vitedge.safety.escape import shell
@@ -115,14 +115,17 @@ def staged(output: Path, *, overwrite: bool = False, names: Collection[str] | No
 def _made_partial(output: Path, held: contextlib.ExitStack) -> Path:
     """Make a folder that other processes see to be in use until ``held`` closes, which also removes it."""
     while True:
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=partial_prefix(output), dir=output.parent))
-        except OSError as error:
-            raise UsageError(
-                f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with output="
-            ) from error
-        if held.enter_context(holding(folder)):
-            held.callback(_remove, folder)
+        with postponed():
+            try:
+                folder = Path(tempfile.mkdtemp(prefix=partial_prefix(output), dir=output.parent))
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write into {output.parent}: {error.strerror}", fix="choose another place with output="
+                ) from error
+            is_held = held.enter_context(holding(folder))
+            if is_held:
+                held.callback(_remove, folder)
+        if is_held:
             return folder
 
 

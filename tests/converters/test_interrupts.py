@@ -4,14 +4,17 @@ import contextlib
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vitedge.converters.interrupts import EXIT_TERMINATED, Interrupts, Watched, interruptible, undisturbed
+from vitedge.converters import publish
+from vitedge.converters.interrupts import EXIT_TERMINATED, Interrupts, Watched, interruptible, postponed, undisturbed
 from vitedge.errors import ConversionError
 from vitedge.progress import Silent
 
@@ -74,6 +77,28 @@ class TestSignals:
             with undisturbed():
                 assert signal.getsignal(number) == signal.SIG_IGN
         assert signal.getsignal(number) == before
+
+    def test_it_takes_effect_at_the_end_of_what_is_not_divided(self, number: signal.Signals) -> None:
+        done = []
+        with pytest.raises(EXCEPTIONS[number]), interruptible(), postponed():
+            signal.raise_signal(number)
+            done.append("the rest")
+        assert done == ["the rest"]
+
+    def test_a_folder_that_was_just_made_is_removed(
+        self, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = tempfile.mkdtemp
+
+        def interrupted(**options: Any) -> str:
+            folder = made(**options)
+            signal.raise_signal(number)
+            return folder
+
+        monkeypatch.setattr(publish.tempfile, "mkdtemp", interrupted)
+        with pytest.raises(EXCEPTIONS[number]), interruptible(), publish.staged(tmp_path / "net.bundle"):
+            raise AssertionError("the signal was lost")
+        assert not list(tmp_path.iterdir())
 
     def test_an_applications_own_handler_stays(self, number: signal.Signals) -> None:
         def own(number: int, frame: object) -> None:

@@ -62,7 +62,7 @@ def test_outputs_that_are_no_logits(outputs: Callable[[torch.Tensor], object]) -
         def forward(self, pixels: torch.Tensor) -> object:
             return outputs(torch.relu(pixels))
 
-    with pytest.raises(ConversionError, match="outputs?, of shape") as caught:
+    with pytest.raises(ConversionError, match=r"outputs?, of shape") as caught:
         export(Model(), (8, 8))
     assert "one output" in caught.value.expected
 
