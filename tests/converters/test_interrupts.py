@@ -80,9 +80,13 @@ class TestSignals:
 
     def test_it_takes_effect_at_the_end_of_what_is_not_divided(self, number: signal.Signals) -> None:
         done = []
-        with pytest.raises(EXCEPTIONS[number]), interruptible(), postponed():
+
+        def work() -> None:
             signal.raise_signal(number)
             done.append("the rest")
+
+        with pytest.raises(EXCEPTIONS[number]), interruptible(), postponed():
+            work()
         assert done == ["the rest"]
 
     def test_a_folder_that_was_just_made_is_removed(
