@@ -208,7 +208,7 @@ def test_filters_start_no_threads_and_end_with_their_preprocessor() -> None:
     preprocessor = Preprocessor(CAMERA)
     preprocessor(planes)
     if hasattr(av.filter.Graph, "threads"):
-        assert native_threads() == before
+        assert native_threads() <= before  # a thread that made the frame may end meanwhile
     del preprocessor
     gc.collect()
     assert native_threads() <= before

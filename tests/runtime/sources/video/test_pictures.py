@@ -83,9 +83,10 @@ def test_threads_convert_pictures_of_different_sizes_at_once() -> None:
 
 
 def test_a_conversion_starts_no_threads() -> None:
+    frame = coloured(640, 480)
     converter, before = Converter(), native_threads()
-    converter.bgr(coloured(640, 480))
-    assert native_threads() == before
+    converter.bgr(frame)
+    assert native_threads() <= before  # a thread that made the frame may end meanwhile
 
 
 def test_a_picture_without_a_matrix_is_shown_as_it_is_stored() -> None:
