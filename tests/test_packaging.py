@@ -275,7 +275,7 @@ def test_mypy_checks_a_users_script_against_the_installed_wheel(wheel: Path, tmp
 
 
 def test_type_checkers_find_an_editable_install_in_strict_mode(tmp_path: Path) -> None:
-    """As CONTRIBUTING.md has it: they read no finder, which is what pip installs by default."""
+    """As CONTRIBUTING.md has it: they read no finder, and pip installs one by default."""
     tree = tmp_path / "tree"
     tree.mkdir()
     copy_tree(tree)

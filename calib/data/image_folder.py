@@ -167,8 +167,9 @@ class ImageFolder:
         """
         loose = [file.name for file in self.files if not file.class_name]
         if loose:
+            lie = counted(len(loose), f"image of {self.path} lies", f"images of {self.path} lie")
             raise CalibrationError(
-                f"{counted(len(loose), 'image')} of {self.path} in no class's folder: {some_names(loose)}",
+                f"{lie} in no class's folder: {some_names(loose)}",
                 expected="one folder a class, named by its label",
             )
         matches_of = _matcher(labels)

@@ -21,7 +21,6 @@ from vitedge.graph.layers import Layer
 DAMPING = 0.01
 """Added to the diagonal, as a share of its mean: directions that the calibration images never excite count a little."""
 
-
 BLOCK = 64
 """Channels that are updated one by one; all behind them are updated at once."""
 

@@ -18,10 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from vitedge.converters.openvino.own_weights import WEIGHT, give_own_weights
 from vitedge.graph.edit import add_tensor, bypass, set_constant
 from vitedge.graph.values import constant_array, constant_shape, is_read_once, producer_of
 
-WEIGHT, BIAS, SCALE = 1, 2, 1
+BIAS, SCALE = 2, 1
 """Inputs of a Conv, and of the DequantizeLinear of its weights."""
 
 
@@ -51,13 +52,8 @@ class _Factors:
             raise ValueError(f"{self.convolution.name} was not checked")
         set_constant(model, self.convolution, BIAS, f"{name}_bias", bias * self.values)
         scaled = add_tensor(model.graph, f"{name}_weight_scale", scale * self.values)
-        dequantized = ir.val(f"{name}_weight")
         inputs = [self.weights.inputs[0], scaled, *self.weights.inputs[2:]]
-        weights = ir.node(
-            "DequantizeLinear", inputs, dict(self.weights.attributes), outputs=[dequantized], name=f"{name}_dequantize"
-        )
-        model.graph.insert_before(self.convolution, weights)
-        self.convolution.replace_input_with(WEIGHT, dequantized)
+        give_own_weights(model, self.convolution, self.weights, inputs, ir.val(f"{name}_weight"))
         bypass(model, self.multiply, self.relu.outputs[0])
         for value in (self.convolution.outputs[0], self.relu.outputs[0]):  # they mean something else now
             value.name = f"{value.name}_scaled"
@@ -78,8 +74,10 @@ def fold_channel_factors(graph: onnx.ModelProto) -> onnx.ModelProto:
     found = list(_found(model.graph))
     for each in found:
         each.apply(model)
+    if not found:
+        return graph
     RemoveUnusedNodesPass()(model)
-    return ir.to_proto(model) if found else graph
+    return ir.to_proto(model)
 
 
 def _found(graph: ir.Graph) -> Iterator[_Factors]:

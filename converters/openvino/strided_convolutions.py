@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from vitedge.converters.openvino.own_weights import give_own_weights
 from vitedge.graph.attributes import integers, spells_padding_out
 from vitedge.graph.edit import add_tensor, drop_unused
 from vitedge.graph.values import constant_array, present, producer_of
@@ -63,12 +64,8 @@ def _merges_columns(node: ir.Node, shape: tuple[int, ...]) -> bool:
 def _widen(model: ir.Model, node: ir.Node, weights: ir.Node, wide: NDArray[Any]) -> None:
     """Give a convolution wider weights, and the padding for them; other readers of the weights keep them."""
     levels, name = present(weights.inputs[0]), f"{node.outputs[0].name}_wide_weight"
-    inputs, output = [add_tensor(model.graph, name, wide), *weights.inputs[1:]], ir.val(f"{name}_values")
-    dequantized = ir.node(
-        weights.op_type, inputs, dict(weights.attributes), outputs=[output], name=f"{name}_dequantize"
-    )
-    model.graph.insert_before(node, dequantized)
-    node.replace_input_with(1, output)
+    inputs = [add_tensor(model.graph, name, wide), *weights.inputs[1:]]
+    give_own_weights(model, node, weights, inputs, ir.val(f"{name}_values"))
     *others, right = integers(node, "pads", 0, 4)
     node.attributes["pads"] = ir.AttrInt64s("pads", [*others, right + 1])
     node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", wide.shape[2:])

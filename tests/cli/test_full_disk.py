@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mount_namespaces import run_apart
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.cli import EXIT_ERROR
@@ -49,13 +49,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_full_disk_is_one_error(arguments: list[str], tiny_bundle: Bundle, photo: Path, tmp_path: Path) -> None:
     places = {"BUNDLE": str(tiny_bundle.path), "PHOTO": str(photo)}
     verb = [sys.executable, "-m", "vitedge", "--quiet", *(places.get(word, word) for word in arguments)]
-    command = ["unshare", "--mount", "bash", "-c", FILL, "bash", str(tmp_path), *verb]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    except FileNotFoundError as error:
-        pytest.skip(f"no mount namespace: {error}")
-    if done.returncode == 77 or done.stderr.startswith("unshare:"):
-        pytest.skip(f"not root with a mount namespace: {done.stderr.strip()}")
+    done = run_apart(FILL, tmp_path, *verb)
     assert done.returncode == EXIT_ERROR, done.stderr
     assert done.stderr.count("error: ") == 1, done.stderr
     assert "space" in done.stderr or "is full" in done.stderr, done.stderr

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mount_namespaces import run_apart
 
 from vitedge.bundle.bundle import Bundle
 
@@ -34,14 +35,7 @@ exec "$@"
 
 def run_read_only(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command where nothing can be written; other processes notice nothing of it."""
-    command = ["unshare", "--mount", "bash", "-c", READ_ONLY, "bash", str(folder), *map(str, arguments)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    except FileNotFoundError as error:
-        pytest.skip(f"not root with a mount namespace: {error}")
-    if done.returncode == 77 or done.stderr.startswith("unshare:"):
-        pytest.skip(f"not root with a mount namespace: {done.stderr.strip()}")
-    return done
+    return run_apart(READ_ONLY, folder, *arguments)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])

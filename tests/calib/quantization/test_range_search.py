@@ -30,6 +30,18 @@ from vitedge.calib.quantization.range_search import (
 from vitedge.calib.quantization.search_budget import SearchBudget
 
 
+def advanced(graph: Any) -> tuple[LayerwiseRun, Histogram]:
+    """A run that stands before the reader of ``wide``, and the histogram of that tensor."""
+    model = ir.from_proto(graph)
+    run, histogram = LayerwiseRun(model, graphs.frames(8)), Histogram()
+    reader = next(node for node in model.graph if node.inputs[-1].name == "head")
+    run.advance(reader)
+    for values in run.values:
+        histogram.add(values["wide"])
+    reader.replace_input_with(0, ir.val("wide_read"))
+    return run, histogram
+
+
 def searched(outlier_weight: float) -> tuple[float, float]:
     """Scales of the quantizer found, and of that of the whole range, for a tensor with one channel of outliers.
 
@@ -39,13 +51,7 @@ def searched(outlier_weight: float) -> tuple[float, float]:
     sizes, head = np.ones(WIDTH), weights(WIDTH, 5)
     sizes[3], head[3] = 40.0, outlier_weight
     graph = graphs.model("wide = Mul(x, sizes) logits = MatMul(wide, head)", sizes=sizes, head=head)
-    model = ir.from_proto(graph)
-    run, histogram = LayerwiseRun(model, graphs.frames(8)), Histogram()
-    reader = next(node for node in model.graph if node.inputs[-1].name == "head")
-    run.advance(reader)
-    for values in run.values:
-        histogram.add(values["wide"])
-    reader.replace_input_with(0, ir.val("wide_read"))
+    run, histogram = advanced(graph)
     found = best_quantizer(run, "wide", "wide_read", histogram, SearchBudget(2, 8), Scheme.ASYMMETRIC)
     whole = min_max(histogram)
     return found.scale, activation_quantizer(whole.low, whole.high, Scheme.ASYMMETRIC).scale
@@ -147,13 +153,7 @@ def test_a_range_is_widened_where_images_exceed_the_range_of_the_others() -> Non
     graph = graphs.model(
         "wide = Mul(x, two) logits = MatMul(wide, head)", two=np.full(WIDTH, 2.0), head=weights(WIDTH, 5)
     )
-    model = ir.from_proto(graph)
-    run, histogram = LayerwiseRun(model, graphs.frames(8)), Histogram()
-    reader = next(node for node in model.graph if node.inputs[-1].name == "head")
-    run.advance(reader)
-    for values in run.values:
-        histogram.add(values["wide"])
-    reader.replace_input_with(0, ir.val("wide_read"))
+    run, histogram = advanced(graph)
     whole = min_max(histogram)
     ones = np.ones(1, np.float32)
     scales = [

@@ -103,7 +103,7 @@ def test_pixel_formats(pixel_format: str) -> None:
 
 @pytest.mark.parametrize("color_range", [0, 1, 2])
 def test_matrices_and_ranges(color_range: int) -> None:
-    """Every number that FFmpeg has for a matrix: those that it cannot convert mean BT.601."""
+    """Every number that FFmpeg has for a matrix; matrices that it cannot convert mean BT.601."""
     preprocessor, frame = Preprocessor(Preprocessing((56, 56), (64, 64))), decoded(270, 480)
     frame.color_range = color_range
     for colorspace in (*range(18), 99):
