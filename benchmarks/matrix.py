@@ -1,11 +1,15 @@
 """Every family in every precision: converted, compared with its source, timed against ONNX Runtime, OpenVINO and NNCF.
 
     python benchmarks/matrix.py [--data ../shared/data] [--json benchmarks/matrix.json] [--only NAME ...] [--images 16]
+        [--work build/matrix]
+    python benchmarks/matrix.py --prepare  convert and compare logits, time nothing: other programs may run beside it
     python benchmarks/matrix.py --page     write docs/models.md and vitedge/models.json from the JSON, measure nothing
 
-A model runs in a process of its own, so that none takes others down; its row is written when it ends, and a second run
-goes on where the first was interrupted. A model that fails keeps its row, with the reason. One whose times are refused,
-because the machine was busy or the times contradict each other, is measured again by the next run.
+A model is first prepared: converted, compared, and kept in the folder --work; then it is timed, which wants a quiet
+machine, and removed from there. Each runs in a process of its own, so that none takes others down; a row is written
+when it ends, and a second run goes on where the first was interrupted. A model that fails keeps its row, with the
+reason. One whose times are refused, because the machine was busy or the times contradict each other, is timed again by
+the next run.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -28,7 +32,7 @@ from typing import Any
 from common.children import ChildFailedError, conversion_arguments, first_line, link_photos, run_in_child, versions
 from common.families import FAMILIES, Listed
 from common.peer_page import dots, geometric_means, picture, reason, table
-from common.peers import OPPONENTS, REFERENCE, Comparison, comparison, comparison_from
+from common.peers import OPPONENTS, REFERENCE, Comparison, compared_logits, comparison_from, timed
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
@@ -44,6 +48,8 @@ PICTURE = "images/models.svg"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 PACKAGES = ("vitedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
 ROUNDS = 8
+ROW = "row.json"
+"""What is known of a prepared model, in its folder."""
 HELD_OUT = 64
 """Number of photos that nothing was calibrated on, to compare the logits of ours and of the peers on."""
 SECONDS_A_MODEL = 3600
@@ -139,25 +145,21 @@ def taken_now() -> Taken:
     return Taken(today, processor_name(), machine_state().cpus, platform.python_version())
 
 
-def measure(listed: Listed, data: Path, images: int) -> Row:
-    """Convert a model to every precision and time what came out."""
-    with tempfile.TemporaryDirectory() as folder:
-        calib = link_photos(data / "flowers/calib", Path(folder) / "calib", images)
-        bundles: dict[str, Bundle] = {}
-        found: dict[str, Conversion] = {}
-        for precision in PRECISIONS:
-            sys.stderr.write(f"  {precision}\n")
-            found[precision] = converted(listed, precision, data, calib, Path(folder), bundles)
-        if "fp32" not in bundles:
-            return replace(failed_row(listed, ""), conversions=found)
-        preprocessing = bundles["fp32"].manifest.model.preprocessing
-        photos = (ImageFolder.open(calib), ImageFolder.open(data / "flowers/val", limit=HELD_OUT))
-        calibration, held_out = (each.load(preprocessing).frames for each in photos)
-        compared = comparison(listed, data, Path(folder), bundles, (calibration, held_out), ROUNDS)
-        for precision in bundles:
-            times = speed(compared.rounds(precision), compared.rounds(REFERENCE))
-            found[precision] = replace(found[precision], **times)
-        parameters, macs = counts(listed, data, preprocessing.input_size)
+def prepared(listed: Listed, data: Path, images: int, folder: Path) -> Row:
+    """Convert a model to every precision, and compare with its peers; what is to be timed stays in the folder."""
+    calib = link_photos(data / "flowers/calib", folder / "calib", images)
+    bundles: dict[str, Bundle] = {}
+    found: dict[str, Conversion] = {}
+    for precision in PRECISIONS:
+        sys.stderr.write(f"  {precision}\n")
+        found[precision] = converted(listed, precision, data, calib, folder, bundles)
+    if "fp32" not in bundles:
+        return replace(failed_row(listed, ""), conversions=found)
+    preprocessing = bundles["fp32"].manifest.model.preprocessing
+    photos = (ImageFolder.open(calib), ImageFolder.open(data / "flowers/val", limit=HELD_OUT))
+    calibration, held_out = (each.load(preprocessing).frames for each in photos)
+    compared = compared_logits(listed, data, folder, bundles, (calibration, held_out))
+    parameters, macs = counts(listed, data, preprocessing.input_size)
     return Row(
         listed.name,
         listed.family,
@@ -170,6 +172,20 @@ def measure(listed: Listed, data: Path, images: int) -> Row:
         compared,
         taken_now(),
     )
+
+
+def timed_row(row: Row, folder: Path) -> Row:
+    """Time what ``prepared`` left in the folder; a row without anything to time stays as it is."""
+    if row.comparison is None or row.comparison.refused:
+        return row
+    converts = [precision for precision in PRECISIONS if not row.conversions[precision].failed]
+    bundles = {precision: Bundle.open(folder / precision) for precision in converts}
+    compared = timed(row.comparison, bundles, folder, ROUNDS)
+    conversions = {
+        name: replace(each, **speed(compared.rounds(name), compared.rounds(REFERENCE)))
+        for name, each in row.conversions.items()
+    }
+    return replace(row, conversions=conversions, comparison=compared, taken=taken_now())
 
 
 def converted(
@@ -243,12 +259,39 @@ def speed(rounds: Sequence[float], reference: Sequence[float]) -> dict[str, Any]
     }
 
 
-def in_own_process(listed: Listed, data: Path, images: int) -> Row:
-    """Measure in a child; whatever ends it, there is a row."""
+def prepare(listed: Listed, data: Path, images: int, work: Path) -> Row:
+    """Prepare a model in a child, if it is not yet; whatever ends it, there is a row."""
+    folder = work / listed.name
+    if (folder / ROW).is_file():
+        return kept_row(folder)
+    sys.stderr.write(f"{listed.name}\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
-        return row_from(run_in_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
+        options = ("--prepare", "--work", str(work))
+        row = row_from(run_in_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL, options=options))
     except ChildFailedError as error:
-        return failed_row(listed, str(error))
+        row = failed_row(listed, str(error))
+    write_atomic(folder / ROW, json.dumps(asdict(row)))
+    return row
+
+
+def kept_row(folder: Path) -> Row:
+    """Read the row of a prepared model."""
+    return row_from(json.loads((folder / ROW).read_text(encoding="utf-8")))
+
+
+def timed_alone(row: Row, data: Path, images: int, work: Path) -> Row:
+    """Time a prepared model in a child, and remove it from the folder unless it must be timed again."""
+    sys.stderr.write(f"{row.name}: timing\n")
+    try:
+        options = ("--work", str(work))
+        found = row_from(run_in_child(__file__, row.name, data, images, seconds=SECONDS_A_MODEL, options=options))
+    except ChildFailedError as error:
+        return row if row.comparison is None else replace(row, comparison=replace(row.comparison, refused=str(error)))
+    if not _lacks_times(found):
+        shutil.rmtree(work / row.name)
+    return found
 
 
 def failed_row(listed: Listed, reason: str) -> Row:
@@ -565,19 +608,27 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/matrix.json"))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--images", type=int, default=16, help="to calibrate and compare on")
+    parser.add_argument("--work", type=Path, default=Path("build/matrix"), help="folder for prepared models")
+    parser.add_argument("--prepare", action="store_true", help="time nothing")
     parser.add_argument("--page", action="store_true", help="only write the pages")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     known = {each.name: each for each in FAMILIES}
+    data, images, work = arguments.data, arguments.images, arguments.work
     if arguments.child:
-        print(json.dumps(asdict(measure(known[arguments.child], arguments.data, arguments.images))))
+        folder, listed = work / arguments.child, known[arguments.child]
+        done = prepared(listed, data, images, folder) if arguments.prepare else timed_row(kept_row(folder), folder)
+        print(json.dumps(asdict(done)))
         return 0
     rows = read_rows(arguments.json)
     chosen = [known[name] for name in arguments.only] or list(FAMILIES)
     for listed in [] if arguments.page else remaining(chosen, rows, versions(PACKAGES)):
-        sys.stderr.write(f"{listed.name}\n")
-        rows = with_row(rows, in_own_process(listed, arguments.data, arguments.images))
-        write_rows(arguments.json, rows, arguments.images)
+        row = prepare(listed, data, images, work)
+        if not arguments.prepare:
+            rows = with_row(rows, timed_alone(row, data, images, work))
+            write_rows(arguments.json, rows, images)
+    if arguments.prepare:
+        return 0
     write_page(arguments.json)
     return 0
 

@@ -18,7 +18,7 @@ class ChildFailedError(Exception):
     """The process of a model failed; the text is the reason."""
 
 
-def run_in_child(script: str, model: str, data: Path, images: int, *, seconds: int) -> Any:
+def run_in_child(script: str, model: str, data: Path, images: int, *, seconds: int, options: Sequence[str] = ()) -> Any:
     """Run a script for one model in a process of its own, and parse the JSON that it prints.
 
     Args:
@@ -27,11 +27,12 @@ def run_in_child(script: str, model: str, data: Path, images: int, *, seconds: i
         data: folder with the photos.
         images: number of photos.
         seconds: time limit.
+        options: further arguments.
 
     Raises:
         ChildFailedError: the process took longer, or ended with an error.
     """
-    command = [sys.executable, script, "--data", str(data), "--images", str(images), "--child", model]
+    command = [sys.executable, script, "--data", str(data), "--images", str(images), "--child", model, *options]
     try:
         child = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.baselines import compiled, from_frame, nncf_quantized, own_ir
+from common.baselines import PURPOSE, compiled, from_frame, nncf_quantized, own_ir
 from common.children import conversion_arguments, first_line
 from common.families import Listed
 from common.timing import MOST_LOAD, BusyMachineError, Call, contradiction, in_quiet_turns, median_ms
@@ -41,6 +41,8 @@ OPPONENTS: Mapping[str, str] = {NNCF: "int8", NNCF_UNSMOOTHED: "int8", OPENVINO:
 """Each peer, and the precision of ours that it is compared with."""
 SMOOTHING: Mapping[str, float | None] = {NNCF: None, NNCF_UNSMOOTHED: -1.0}
 CALLS = 8
+FRAME = "frame.npy"
+"""The frame that is timed, in the folder of a model."""
 SAME_NETWORK_DB = 60.0
 """The fp32 bundle and the PyTorch module are the same network above this."""
 COLLAPSED_DB, BEHIND_DB = 15.0, 3.0
@@ -155,36 +157,59 @@ class Way:
     audit: Callable[[], Audit | None]
 
 
-def comparison(
-    listed: Listed, data: Path, folder: Path, bundles: Mapping[str, Bundle], photos: tuple[Frames, Frames], rounds: int
+def compared_logits(
+    listed: Listed, data: Path, folder: Path, bundles: Mapping[str, Bundle], photos: tuple[Frames, Frames]
 ) -> Comparison:
-    """Compare the bundles of a model with its peers.
+    """Compare the logits of a model's bundles and of its peers with PyTorch's, and keep what is needed to time them.
 
     Args:
         listed: the model.
         data: folder of the test data.
-        folder: folder that a checkpoint with random weights was written to.
+        folder: folder that a checkpoint with random weights was written to; the peers' IR and a frame go there.
         bundles: by precision; fp32 is one of them.
         photos: ``(N,H,W,3)`` frames to calibrate on, and others to compare on.
-        rounds: number of rounds.
 
     Returns:
-        The comparison; a refused one if the PyTorch module is not the network of the bundles.
+        The comparison without times; a refused one if the PyTorch module is not the network of the bundles.
     """
     calibration, held_out = photos
     model = loaded(listed, data, folder)
     reference = module_logits(model.module, held_out, model.card.preprocessing)
+    np.save(folder / FRAME, held_out[-1])
     with ExitStack() as opened:
         ways: dict[str, Way | str] = {name: of_bundle(bundle, opened) for name, bundle in bundles.items()}
-        ways |= peers(model, calibration)
+        ways |= peers(model, calibration, folder)
         found = {name: assessed(way, held_out, reference) for name, way in ways.items()}
-        if found["fp32"].sqnr_db < SAME_NETWORK_DB:
-            return Comparison({}, 0, refused=f"the fp32 bundle is {found['fp32'].sqnr_db:.0f} dB from PyTorch's module")
-        calls = {name: way.run for name, way in ways.items() if isinstance(way, Way) and not found[name].failed}
-        reference_way = of_bundle(bundles["fp32"], opened, "onnxruntime")
-        reference_way.infer(held_out[-1])
-        calls[REFERENCE] = reference_way.run
-        return timed(Comparison({**found, REFERENCE: Contender()}, len(held_out)), calls, rounds)
+    if found["fp32"].sqnr_db < SAME_NETWORK_DB:
+        return Comparison({}, 0, refused=f"the fp32 bundle is {found['fp32'].sqnr_db:.0f} dB from PyTorch's module")
+    return Comparison(found, len(held_out))
+
+
+def timed(found: Comparison, bundles: Mapping[str, Bundle], folder: Path, rounds: int) -> Comparison:
+    """Audit every contender that runs, and time all in the same rounds.
+
+    Args:
+        found: from ``compared_logits``.
+        bundles: by precision; fp32 is one of them.
+        folder: where ``compared_logits`` wrote the peers' IR.
+        rounds: number of rounds.
+
+    Returns:
+        The comparison; times of a busy machine, and times that contradict each other, are refused.
+    """
+    frame = np.load(folder / FRAME)
+    with ExitStack() as opened:
+        contenders, calls = dict(found.contenders), dict[str, Call]()
+        for name, contender in found.contenders.items():
+            if contender.failed:
+                continue
+            way = of_bundle(bundles[name], opened) if name in bundles else of_graph(read_graph(folder, name))
+            contenders[name], calls[name] = audited(contender, way), way.run
+            way.infer(frame)
+        reference = of_bundle(bundles["fp32"], opened, "onnxruntime")
+        reference.infer(frame)
+        calls[REFERENCE] = reference.run
+        return with_times(replace(found, contenders={**contenders, REFERENCE: Contender()}), calls, rounds)
 
 
 def loaded(listed: Listed, data: Path, folder: Path) -> TorchModel:
@@ -216,8 +241,8 @@ def of_bundle(bundle: Bundle, opened: ExitStack, name: str = "openvino") -> Way:
     return Way(infer, engine.run, partial(audit, bundle))
 
 
-def peers(model: TorchModel, calibration: Frames) -> dict[str, Way | str]:
-    """Make the peers from OpenVINO's own IR of a module; the text is the error of one that failed."""
+def peers(model: TorchModel, calibration: Frames, folder: Path) -> dict[str, Way | str]:
+    """Make the peers from OpenVINO's own IR of a module, as files; the text is the error of one that failed."""
     preprocessing = model.card.preprocessing
     try:
         graph = own_ir(model.module, preprocessing)
@@ -225,23 +250,36 @@ def peers(model: TorchModel, calibration: Frames) -> dict[str, Way | str]:
         traceback.print_exc()
         return dict.fromkeys(OPPONENTS, first_line(error))
     pixels = normalized(calibration, preprocessing)
-    return {name: peer(name, graph.clone(), pixels, preprocessing) for name in OPPONENTS}
+    return {name: peer(name, graph.clone(), pixels, preprocessing, folder) for name in OPPONENTS}
 
 
-def peer(name: str, graph: Any, pixels: NDArray[np.float32], preprocessing: Preprocessing) -> Way | str:
-    """Make one peer from an ``openvino.Model``, which is changed; the text is the error."""
+def peer(name: str, graph: Any, pixels: NDArray[np.float32], preprocessing: Preprocessing, folder: Path) -> Way | str:
+    """Make one peer from an ``openvino.Model``, which is changed, and write it; the text is the error."""
     sys.stderr.write(f"  {name}\n")
+    openvino = require("openvino", extra="openvino", purpose=PURPOSE)
     try:
         quantized = nncf_quantized(graph, pixels, SMOOTHING[name]) if name in SMOOTHING else graph
-        return of_graph(from_frame(quantized, preprocessing))
+        whole = from_frame(quantized, preprocessing)
+        openvino.save_model(whole, graph_file(folder, name), compress_to_fp16=False)
+        return of_graph(whole)
     except Exception as error:  # noqa: BLE001  # a library may raise anything; the others go on
         traceback.print_exc()
         return first_line(error)
 
 
+def graph_file(folder: Path, name: str) -> Path:
+    """Return where the IR of a peer is."""
+    return folder / f"{name}.xml"
+
+
+def read_graph(folder: Path, name: str) -> Any:
+    """Read the ``openvino.Model`` of a peer."""
+    return require("openvino", extra="openvino", purpose=PURPOSE).Core().read_model(graph_file(folder, name))
+
+
 def of_graph(graph: Any) -> Way:
     """Compile an ``openvino.Model`` that takes frames."""
-    openvino = require("openvino", extra="openvino", purpose="this benchmark")
+    openvino = require("openvino", extra="openvino", purpose=PURPOSE)
     core, request = openvino.Core(), compiled(graph)
 
     def infer(frame: Frames) -> Logits:
@@ -256,37 +294,38 @@ def of_graph(graph: Any) -> Way:
 
 
 def assessed(way: Way | str, frames: Frames, reference: Logits) -> Contender:
-    """Compare a way's logits with PyTorch's, and audit its engine."""
+    """Compare a way's logits with PyTorch's."""
     if isinstance(way, str):
         return Contender(failed=way)
     try:
         against = parity(reference, np.stack([way.infer(frame) for frame in frames]))
-        audited = way.audit()
     except Exception as error:  # noqa: BLE001  # a library may raise anything; the other ways go on
         traceback.print_exc()
         return Contender(failed=first_line(error))
-    return Contender(
-        sqnr_db=round(against.sqnr_db, 1),
-        agreement=round(against.agreement, 2),
-        kernels=None if audited is None else kernels(audited),
-    )
+    return Contender(sqnr_db=round(against.sqnr_db, 1), agreement=round(against.agreement, 2))
 
 
-def kernels(audited: Audit) -> Kernels:
+def audited(contender: Contender, way: Way) -> Contender:
+    """Add what the engine made of the graph."""
+    found = way.audit()
+    return contender if found is None else replace(contender, kernels=kernels(found))
+
+
+def kernels(found: Audit) -> Kernels:
     """Shorten an audit."""
     overheads: dict[str, float] = {}
-    for each in audited.overheads:
+    for each in found.overheads:
         overheads[each.kind] = round(overheads.get(each.kind, 0.0) + (each.microseconds or 0.0), 1)
     return Kernels(
-        quantized=len(audited.quantized),
-        executed=len(audited.executed),
-        fallbacks={each.name: each.reason for each in audited.fallbacks},
-        microseconds=None if audited.microseconds is None else round(audited.microseconds, 1),
+        quantized=len(found.quantized),
+        executed=len(found.executed),
+        fallbacks={each.name: each.reason for each in found.fallbacks},
+        microseconds=None if found.microseconds is None else round(found.microseconds, 1),
         overheads=overheads,
     )
 
 
-def timed(found: Comparison, calls: Mapping[str, Call], rounds: int) -> Comparison:
+def with_times(found: Comparison, calls: Mapping[str, Call], rounds: int) -> Comparison:
     """Time all in the same rounds; times of a busy machine, and times that contradict each other, are refused."""
     most = MOST_LOAD * usable_cpus()
     try:

@@ -177,11 +177,44 @@ def test_the_gap_is_a_column_and_layers_in_16_bits_are_named(matrix: Any, row: A
     assert matrix.kept_layers([row]) == []
 
 
-def test_a_process_that_dies_leaves_a_row(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_leaves_a_row(matrix: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = matrix.FAMILIES[0]
     monkeypatch.setattr(matrix, "__file__", "/nowhere.py")
-    found = matrix.in_own_process(listed, Path(), 1)
+    found = matrix.prepare(listed, Path(), 1, tmp_path)
     assert {each.failed for each in found.conversions.values()} == {"the process ended with 2"}
+    assert matrix.timed_alone(found, Path(), 1, tmp_path) == found
+
+
+def test_a_prepared_model_is_not_prepared_again(
+    matrix: Any, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def child(*_: Any, **given: Any) -> Any:
+        calls.append(given["options"])
+        return json.loads(json.dumps(matrix.asdict(row)))
+
+    monkeypatch.setattr(matrix, "run_in_child", child)
+    listed = next(each for each in matrix.FAMILIES if each.name == row.name)
+    assert matrix.prepare(listed, Path(), 1, tmp_path) == matrix.prepare(listed, Path(), 1, tmp_path) == row
+    assert calls == [("--prepare", "--work", str(tmp_path))]
+
+
+def test_a_model_stays_prepared_until_its_times_count(
+    matrix: Any, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / row.name
+    kept.mkdir()
+    refused = replace(row, comparison=replace(row.comparison, refused="9 rounds had a load above 3.0"))
+    for found, stays in ((refused, True), (row, False)):
+        monkeypatch.setattr(matrix, "run_in_child", lambda *_, found=found, **__: matrix.asdict(found))
+        assert matrix.timed_alone(row, Path(), 1, tmp_path) == found
+        assert kept.is_dir() is stays
+
+
+def test_a_row_with_nothing_to_time_stays_as_it_is(matrix: Any, row: Any, tmp_path: Path) -> None:
+    for found in (replace(row, comparison=None), replace(row, comparison=replace(row.comparison, refused="why"))):
+        assert matrix.timed_row(found, tmp_path) is found
 
 
 def test_the_packaged_data_is_that_of_the_page(matrix: Any, row: Any, tmp_path: Path) -> None:

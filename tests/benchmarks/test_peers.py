@@ -213,7 +213,7 @@ def test_times_that_contradict_each_other_are_refused(
 
     def taken(found: dict[str, list[float]]) -> Any:
         monkeypatch.setattr(peers, "in_quiet_turns", lambda *_, **__: timing.QuietTurns(found, 1))
-        return peers.timed(blank, {}, 3)
+        return peers.with_times(blank, {}, 3)
 
     assert taken(times).ratios(peers.NNCF) == [1.0, 1.0, 1.0]
     refused = taken({**times, "int8": [1.0, 5.0, 9.0], peers.NNCF: [1.0, 8.0, 4.0]})
@@ -222,7 +222,7 @@ def test_times_that_contradict_each_other_are_refused(
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of OpenVINO's own converter
-def test_peers_take_frames_and_give_the_modules_logits(peers: Any) -> None:
+def test_peers_take_frames_and_give_the_modules_logits(peers: Any, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("nncf")
     torch.manual_seed(0)
@@ -233,18 +233,23 @@ def test_peers_take_frames_and_give_the_modules_logits(peers: Any) -> None:
     model = SimpleNamespace(module=module, card=SimpleNamespace(preprocessing=preprocessing))
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     reference = peers.module_logits(module, frames, preprocessing)
-    found = {name: peers.assessed(way, frames, reference) for name, way in peers.peers(model, frames).items()}
+    found = {name: peers.assessed(way, frames, reference) for name, way in peers.peers(model, frames, tmp_path).items()}
     assert list(found) == list(peers.OPPONENTS)
     assert all(each.sqnr_db > 15.0 and not each.failed for each in found.values())
-    assert found[peers.NNCF].kernels.quantized == 2
-    assert found[peers.OPENVINO].kernels.quantized == 0
+    kept = {name: peers.of_graph(peers.read_graph(tmp_path, name)) for name in found}
+    assert {name: peers.assessed(way, frames, reference) for name, way in kept.items()} == found
+    kernels = {name: peers.audited(found[name], way).kernels for name, way in kept.items()}
+    assert kernels[peers.NNCF].quantized == 2
+    assert kernels[peers.OPENVINO].quantized == 0
 
 
-def test_a_module_that_openvino_cannot_convert_leaves_the_reason(peers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_openvino_cannot_convert_leaves_the_reason(
+    peers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise RuntimeError("no operator for this\nmore")
 
     monkeypatch.setattr(peers, "own_ir", refuse)
     model = SimpleNamespace(module=None, card=SimpleNamespace(preprocessing=None))
-    found = {name: peers.assessed(way, None, None) for name, way in peers.peers(model, None).items()}
+    found = {name: peers.assessed(way, None, None) for name, way in peers.peers(model, None, tmp_path).items()}
     assert {each.failed for each in found.values()} == {"no operator for this"}
