@@ -70,7 +70,7 @@ def test_the_demos_model_and_all_trained_ones_are_measured(quantization: Any) ->
         "mobilevitv2_050_flowers",
         "digits_vit",
     }
-    assert quantization.TARGETS["deit_tiny_imagenet"] == quantization.Target(agreement=98.5, sqnr_db=29.0)
+    assert quantization.TARGETS["deit_tiny_imagenet"] == quantization.Target(agreement=96.5, sqnr_db=31.8)
 
 
 def test_without_a_latency_its_columns_are_left_out_and_its_target_is_not_missed(quantization: Any) -> None:
@@ -83,3 +83,48 @@ def test_without_a_latency_its_columns_are_left_out_and_its_target_is_not_missed
     assert len({line.count("|") for line in without.splitlines()}) == 1
     unmeasured = [replace(each, p50_ms=None, ratio=None) for each in rows(quantization, theirs=0.5)]
     assert not list(quantization.missed(unmeasured, quantization.Target()))
+
+
+def result(module: Any, **changes: Any) -> Any:
+    taken = {"date": "2026-01-02", "processor": "some", "cpus": 2, "versions": module.versions(module.PACKAGES)}
+    return module.Result(**{**taken, "rounds": 10, "rows": tuple(rows(module)), **changes})
+
+
+def test_results_come_back_from_json_as_they_were(quantization: Any, tmp_path: Path) -> None:
+    results = {"vit_flowers": result(quantization), "swin_flowers": result(quantization, rounds=0)}
+    quantization.write_results(tmp_path / "found.json", results)
+    assert quantization.read_results(tmp_path / "found.json") == results
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"), [({}, []), ({"rounds": 0}, ["vit_flowers"]), ({"versions": {}}, ["vit_flowers"])]
+)
+def test_a_model_with_the_same_versions_and_rounds_is_not_measured_again(
+    quantization: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], again: list[str]
+) -> None:
+    file = tmp_path / "found.json"
+    quantization.write_results(file, {"vit_flowers": result(quantization, **changes)})
+    calls = []
+
+    def measured(model: str, *_: Any) -> Any:
+        calls.append(model)
+        return result(quantization)
+
+    monkeypatch.setattr(quantization, "measured", measured)
+    monkeypatch.setattr("sys.argv", ["quantization.py", "--model", "vit_flowers", "--json", str(file)])
+    assert quantization.main() == 0
+    assert calls == again
+    assert quantization.read_results(file) == {"vit_flowers": result(quantization)}
+
+
+def test_the_page_says_when_and_where_each_model_was_measured(quantization: Any) -> None:
+    results = {
+        "vit_flowers": result(quantization),
+        "swin_flowers": result(quantization, date="2026-01-03"),
+        "digits_vit": result(quantization, rows=tuple(rows(quantization, agreement=97.0))),
+    }
+    text = quantization.page_text(results)
+    assert "- Taken 2026-01-02 on some, 2 CPUs; vitedge" in text
+    assert text.count("- Taken ") == 2
+    assert "- Target missed: digits_vit: agreement 97.00 %" in text
+    assert text.count("Target missed") == 1
