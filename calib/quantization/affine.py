@@ -73,11 +73,15 @@ class Quantizer:
         return self._values(self._rounded(values))
 
     def _rounded(self, values: Floats) -> Floats:
-        return self.grid.nearest((values - np.float32(self.shift)) / np.float32(self.scale), self.zero_point)
+        steps = values - np.float32(self.shift)
+        steps /= np.float32(self.scale)
+        return self.grid.nearest(steps, self.zero_point)
 
     def _values(self, levels: Floats) -> Floats:
         steps = levels - self.zero_point
-        return np.asarray(steps * np.float32(self.scale) + np.float32(self.shift), dtype=np.float32)
+        steps *= np.float32(self.scale)
+        steps += np.float32(self.shift)
+        return np.asarray(steps, dtype=np.float32)
 
 
 def activation_quantizer(low: float, high: float, scheme: Scheme) -> Quantizer:

@@ -51,12 +51,16 @@ def _grams(layer: Layer, images: Sequence[Values]) -> NDArray[np.float64]:
     """``XᵀX`` of the inputs of each group of weights, ``(groups, in, in)``."""
     shape, read = layer.weight_shape, str(layer.data.name)
 
-    def gram(values: Values) -> NDArray[np.float64]:
+    def gram(values: Values) -> NDArray[np.float32]:
         data = values[read]
         rows = im2col(layer.node, shape, data) if layer.operator == "Conv" else data.reshape(1, -1, data.shape[-1])
-        return np.asarray(rows.transpose(0, 2, 1) @ rows, dtype=np.float64)
+        return np.asarray(rows.transpose(0, 2, 1) @ rows)
 
-    return sum(parallel_map(gram, images), start=np.zeros(()))
+    grams = parallel_map(gram, images)
+    total = next(grams).astype(np.float64)
+    for each in grams:
+        total += each
+    return total
 
 
 def gptq_round(

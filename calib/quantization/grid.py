@@ -50,8 +50,9 @@ class Grid(ABC):
         Returns:
             Levels, in the type of the argument.
         """
-        nearest: NDArray[Floating] = np.clip(self.rounded(levels) + zero_point, self.lowest, self.highest)
-        return nearest
+        nearest = self.rounded(levels)
+        nearest += zero_point
+        return np.clip(nearest, self.lowest, self.highest, out=nearest)
 
     def scales(self, peaks: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the scales that bring magnitudes to the largest level; 1 for a magnitude of 0."""

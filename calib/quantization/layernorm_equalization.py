@@ -13,7 +13,7 @@ range may be wider than the range seen.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from vitedge.calib.quantization.affine import (
     round_weights,
     weight_scales,
 )
+from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.calib.quantization.validation_rows import ValidationRows
 from vitedge.graph.channels import ZERO, Channels, Reading, input_columns, numbered, trace
 from vitedge.graph.edit import drop_input, set_constant
@@ -69,11 +70,15 @@ class Equalization:
 
     def __call__(self, values: Floats) -> Floats:
         """Equalize values with the channels on the last axis."""
-        return np.asarray((values - self.shift) / self.scale, dtype=np.float32)
+        changed = values - self.shift
+        changed /= self.scale
+        return np.asarray(changed, dtype=np.float32)
 
     def undone(self, values: Floats) -> Floats:
         """Give the values that were equalized, with the channels on the last axis."""
-        return np.asarray(values * self.scale + self.shift, dtype=np.float32)
+        changed = values * self.scale
+        changed += self.shift
+        return np.asarray(changed, dtype=np.float32)
 
     def of(self, columns: NDArray[np.intp]) -> Equalization:
         """Return the equalization of columns that hold copies of the channels, ``(columns,)``."""
@@ -164,14 +169,15 @@ def best_equalization(
         list(equalizations(*ends, weight, shifted=shifted, centre=centre))
         for ends in ((rows.low, rows.high), (low, high))
     )
-    by_weights = [errors.of_weights(each.scale, scheme) for each in judged]
-
-    def error(choice: tuple[int, float]) -> float:
-        position, margin = choice
-        return by_weights[position] + errors.of_inputs(replace(judged[position], margin=margin), scheme)
-
     margins = MARGINS[:1] if scheme is Scheme.FLOAT8 else MARGINS  # float8 ranges have room anyway
-    position, margin = min(itertools.product(range(len(judged)), margins), key=error)
+
+    def by_margin(equalization: Equalization) -> list[float]:
+        by_weights = errors.of_weights(equalization.scale, scheme)
+        return [by_weights + each for each in errors.of_inputs(equalization, margins, scheme)]
+
+    choices = itertools.product(range(len(judged)), margins)
+    sizes = dict(zip(choices, itertools.chain.from_iterable(parallel_map(by_margin, judged)), strict=True))
+    position, margin = min(sizes, key=sizes.__getitem__)
     return ChosenEqualization(*(replace(each[position], margin=margin) for each in (found, judged)))
 
 
@@ -200,12 +206,16 @@ class _OutputErrors:
         gram, weight_gram = (each.transpose(0, 2, 1) @ each for each in (centred, split))
         return cls(rows, weight, groups, gram, weight_gram.astype(np.float32))
 
-    def of_inputs(self, equalization: Equalization, scheme: Scheme) -> float:
-        """Measure what the quantizer of the rows changes, judged with the range of other images."""
-        quantizer = equalization.quantizer(self.rows.low, self.rows.high, scheme)
-        read = equalization.undone(quantizer(equalization(self.rows.values)))
-        change = _centred(read - self.rows.values, self.rows.shares)
-        return _energy(_by_group(change * np.sqrt(self.rows.shares), self.groups), self.weight_gram)
+    def of_inputs(self, equalization: Equalization, margins: Sequence[float], scheme: Scheme) -> Iterator[float]:
+        """Measure what the quantizer of the rows changes for each margin, judged with the range of other images."""
+        equalized, spread = equalization(self.rows.values), np.sqrt(self.rows.shares)
+        for margin in margins:
+            quantizer = replace(equalization, margin=margin).quantizer(self.rows.low, self.rows.high, scheme)
+            change = equalization.undone(quantizer(equalized))
+            change -= self.rows.values
+            centred = _centred(change, self.rows.shares)
+            centred *= spread
+            yield _energy(_by_group(centred, self.groups), self.weight_gram)
 
     def of_weights(self, scale: Doubles, scheme: Scheme) -> float:
         """Measure what rounding the weights changes, behind channels that were divided by the scale."""
@@ -222,7 +232,7 @@ def _centred(values: Floats, shares: Floats) -> Floats:
 
 def _energy(rows: NDArray[Any], gram: Floats) -> float:
     """Sum up ``r G rᵀ`` over the rows of all groups, ``(groups, rows, channels)``."""
-    return float(((rows.astype(np.float32) @ gram) * rows).sum(dtype=np.float64))
+    return float(((rows.astype(np.float32, copy=False) @ gram) * rows).sum(dtype=np.float64))
 
 
 def _by_group(matrix: NDArray[Any], groups: int) -> NDArray[Any]:

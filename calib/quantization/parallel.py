@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Give the results for all items in their order; a few more than those taken are computed ahead, never all."""
-    threads = min(MOST_THREADS, usable_cpus())
+    threads = thread_count()
     with ThreadPoolExecutor(threads, thread_name_prefix="vitedge-calib") as pool:
         pending: deque[Future[Result]] = deque()
         try:
@@ -33,6 +33,11 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> I
         finally:
             for each in pending:
                 each.cancel()
+
+
+def thread_count() -> int:
+    """Count the threads that ``parallel_map`` computes in."""
+    return min(MOST_THREADS, usable_cpus())
 
 
 def single_threaded_products() -> AbstractContextManager[object]:

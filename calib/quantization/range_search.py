@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer
 from vitedge.calib.quantization.layerwise import LayerwiseRun
-from vitedge.calib.quantization.parallel import parallel_map
+from vitedge.calib.quantization.parallel import parallel_map, thread_count
 from vitedge.calib.quantization.range_estimators import Histogram, Range, entropy, min_max, mse, percentile
 from vitedge.calib.quantization.search_budget import SearchBudget
 
@@ -167,30 +168,31 @@ class _Errors:
     def closest(self, positions: Sequence[int], images: Sequence[int], count: int) -> list[int]:
         """Sort choices by their error on some images, and return the positions of the closest.
 
-        A choice is given up as soon as its error on some of the images exceeds the error of ``count`` others on all.
+        The search is best-first: always the choices with the smallest error so far are tried on one image more, until
+        ``count`` of them were tried on all. Each other choice exceeds their errors on fewer images already.
         """
+        self._refer(images)
         self._compute((position, images[0]) for position in positions)
-        leaders = self._sorted(positions, images)[:count]
-        self._compute((position, image) for position in leaders for image in images)
-        bound = self._error(leaders, images)
-        left = list(positions)
-        for image in images:
-            left = [position for position in left if self._error([position], images) <= bound]
-            self._compute((position, image) for position in left)
-        return self._sorted(left, images)[:count]
+        while True:
+            leaders = sorted(positions, key=lambda position: self._error(position, images))[:count]
+            missing = [[(each, image) for image in images if (each, image) not in self._errors] for each in leaders]
+            in_turn = [pair for turn in zip_longest(*missing) for pair in turn if pair is not None]
+            if not in_turn:
+                return leaders
+            self._compute(in_turn[: thread_count()])
 
-    def _sorted(self, positions: Sequence[int], images: Sequence[int]) -> list[int]:
-        return sorted(positions, key=lambda position: self._error([position], images))
+    def _error(self, position: int, images: Sequence[int]) -> float:
+        """Sum up what is known of a choice's error on images."""
+        return sum(self._errors.get((position, image), 0.0) for image in images)
 
-    def _error(self, positions: Sequence[int], images: Sequence[int]) -> float:
-        """Sum up what is known of a choice's error on images; the largest sum of several choices."""
-        return max(sum(self._errors.get((position, image), 0.0) for image in images) for position in positions)
+    def _refer(self, images: Iterable[int]) -> None:
+        """Compute the outputs for the unchanged tensor of images."""
+        new = [image for image in images if image not in self._reference]
+        self._reference.update(zip(new, parallel_map(self._unchanged, new), strict=True))
 
     def _compute(self, needed: Iterable[tuple[int, int]]) -> None:
         """Compute the errors of pairs of a choice and an image that are not known yet."""
-        pairs = [pair for pair in dict.fromkeys(needed) if pair not in self._errors]
-        images = [image for image in dict.fromkeys(image for _, image in pairs) if image not in self._reference]
-        self._reference.update(zip(images, parallel_map(self._unchanged, images), strict=True))
+        pairs = [pair for pair in needed if pair not in self._errors]
         self._errors.update(zip(pairs, parallel_map(self._squared, pairs), strict=True))
 
     def _unchanged(self, image: int) -> Floats:

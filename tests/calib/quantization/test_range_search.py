@@ -124,6 +124,21 @@ def test_choices_are_given_up_only_when_they_cannot_win(seed: int, spread: float
     assert spread < 1 or len(run.tried) < 24 * len(few)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_choice_that_lost_is_not_tried_on_another_image(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it led on the first image."""
+    monkeypatch.setattr("vitedge.calib.quantization.range_search.thread_count", lambda: 1)
+    sizes, images = np.exp(np.random.default_rng(seed).standard_normal((24, 8))), [5, 2, 7, 0]
+    run = CountedRun(sizes)
+    choices = [lambda _, choice=choice: choice for choice in range(24)]  # type: ignore[misc]
+    best = best_by_outputs(run, "x", "x", choices, images, images)  # type: ignore[arg-type]
+    bound = np.sort(np.square(sizes)[:, images].sum(axis=1))[CLOSE - 1]
+    assert np.square(sizes)[best, images].sum() <= bound
+    for choice in range(24):
+        tried = [image for tried, image in run.tried if tried == choice]
+        assert np.square(sizes)[choice, tried[:-1]].sum() <= bound
+
+
 def test_choices_that_overflow_are_never_best() -> None:
     errors = np.full((6, 4), np.inf)
     errors[4] = 1e3
