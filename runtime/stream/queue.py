@@ -35,10 +35,14 @@ class Job:
     outcome: Prediction | BaseException | None = None
 
 
-BATCHED_BYTES = 64 << 20
-"""Frames that are queued only to fill batches take at most so much memory."""
+AHEAD_BYTES = 64 << 20
+"""Frames that are queued only to save processor time take at most so much memory."""
 REFILLED_FRAMES = 2
-"""Room for which a reader is woken whose source can wait: to wake it costs as much as the rest of Python's work."""
+"""Least room for which a reader is woken whose source can wait: to wake it costs as much as all other Python."""
+TOGETHER_FRAMES = 4
+"""Jobs for which the consumer is woken once, while the reader is ahead."""
+TOGETHER_SECONDS = 0.02
+"""Longest time for which the consumer does not see the first of them."""
 SIGNAL_SECONDS = 0.1
 """Longest wait of the main thread at a time. It misses a ``stop`` that a signal handler calls just before it waits."""
 
@@ -56,10 +60,17 @@ class JobQueue:
             only when the consumer waits for one.
         live: whether jobs also give way until a worker takes the first one, and the reader goes on as soon as it can.
         on_drop: called for each job that gives way.
+        ahead: further jobs that may wait, to save time, while all frames take at most ``AHEAD_BYTES``: the reader is
+            woken once for all of them, and the consumer, while they wait, once for several outcomes. Outcomes are then
+            up to ``TOGETHER_SECONDS`` late, so this is for a source whose frames are there already.
     """
 
-    def __init__(self, capacity: int, *, newest_only: bool, live: bool, on_drop: Callable[[], None]) -> None:
+    def __init__(
+        self, capacity: int, *, newest_only: bool, live: bool, on_drop: Callable[[], None], ahead: int = 0
+    ) -> None:
         self._capacity = self._batched_capacity = capacity
+        self._ahead = ahead
+        self._unseen = 0
         self._newest_only = newest_only
         self._refilled = 1 if live else REFILLED_FRAMES
         self._on_drop = on_drop
@@ -116,7 +127,7 @@ class JobQueue:
 
         Args:
             capacity: as for the queue.
-            batched_capacity: a larger one, in force while the frames take at most ``BATCHED_BYTES``.
+            batched_capacity: a larger one, in force while the frames take at most ``AHEAD_BYTES``.
         """
         with self._room:
             self._capacity, self._batched_capacity = capacity, batched_capacity
@@ -159,11 +170,12 @@ class JobQueue:
             return [self._waiting.popleft() for _ in range(count)]
 
     def done(self, *outcomes: tuple[Job, Prediction | BaseException]) -> None:
-        """Hand in jobs as a worker, each with its outcome; the consumer wakes once for all of them."""
+        """Hand in jobs as a worker, each with its outcome; the consumer wakes once for all of them, at most."""
         with self._lock:
             for job, outcome in outcomes:
                 job.outcome = outcome
-            if self._ordered and self._ordered[0].outcome is not None:
+                self._unseen += 1
+            if self._ordered and self._ordered[0].outcome is not None and not self._more_follow():
                 self._wake_consumer()
 
     def discard(self, job: Job) -> None:
@@ -184,7 +196,7 @@ class JobQueue:
         """
         with self._lock:
             self._want()
-            while not self._ready.wait_for(self._has_answer, _longest_wait()):
+            while not self._ready.wait_for(self._has_answer, self._longest_wait()):
                 pass
             return self._answer()
 
@@ -210,11 +222,31 @@ class JobQueue:
             self._wakes = [each for each in self._wakes if each is not wake]
             return True, self._answer()
 
-    def _has_room(self, more: int = 1) -> bool:
-        jobs = len(self._ordered) + more
-        if jobs <= self._capacity or jobs > self._batched_capacity or not self._ordered:
-            return jobs <= self._capacity
-        return jobs * _bytes_of(self._ordered[-1].frame) <= BATCHED_BYTES
+    def _has_room(self) -> bool:
+        return len(self._ordered) < self._limit()
+
+    def _needs_refill(self) -> bool:
+        """Whether so few jobs are left that a reader who waits should go on."""
+        limit = self._limit()
+        refilled = self._refilled if limit > self._refilled else 1
+        return len(self._ordered) <= min(self._batched_capacity, limit - refilled)
+
+    def _limit(self) -> int:
+        """Return how many jobs may be there: more than the capacity if their frames are small."""
+        if not self._ordered:
+            return self._capacity
+        fitting = AHEAD_BYTES // max(1, _bytes_of(self._ordered[-1].frame))
+        return max(self._capacity, min(self._batched_capacity + self._ahead, fitting))
+
+    def _more_follow(self) -> bool:
+        """Whether the consumer need not see an outcome yet, because the workers have enough to do without it."""
+        has_time = self._ahead > 0 and not self._wakes and len(self._waiting) > self._refilled
+        return has_time and self._unseen < TOGETHER_FRAMES
+
+    def _longest_wait(self) -> float | None:
+        if self._ahead > 0:
+            return TOGETHER_SECONDS
+        return SIGNAL_SECONDS if threading.current_thread() is threading.main_thread() else None
 
     def _gives_way(self) -> bool:
         return self._newest_only or not self._workers_run
@@ -239,7 +271,7 @@ class JobQueue:
     def _answer(self) -> Job | None:
         if self._ordered and not (self._stopped or self._failed):
             job = self._ordered.popleft()
-            if self._has_room(self._refilled if self._capacity > self._refilled else 1):
+            if self._needs_refill():
                 self._room.notify()
             return job
         error, self._error = self._error, None
@@ -248,6 +280,7 @@ class JobQueue:
         return None
 
     def _wake_consumer(self) -> None:
+        self._unseen = 0
         self._ready.notify_all()
         wakes, self._wakes = self._wakes, []
         for wake in wakes:
@@ -261,8 +294,6 @@ class JobQueue:
 
 def _bytes_of(frame: Frame) -> int:
     pixels = frame.pixels
-    return pixels.y.nbytes + pixels.u.nbytes + pixels.v.nbytes if isinstance(pixels, YuvPlanes) else pixels.nbytes
-
-
-def _longest_wait() -> float | None:
-    return SIGNAL_SECONDS if threading.current_thread() is threading.main_thread() else None
+    if isinstance(pixels, YuvPlanes):
+        return pixels.y.nbytes + pixels.u.nbytes + pixels.v.nbytes
+    return int(getattr(pixels, "nbytes", 0))  # the classifier refuses what is no picture

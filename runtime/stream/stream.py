@@ -38,6 +38,8 @@ Policy = Literal["latest", "every"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 QUEUED_FRAMES = 3
 """Frames that wait under ``every``, besides the one in each worker."""
+FRAMES_AHEAD = 8
+"""Further frames of a file or list that wait if they are small: its reader is woken for so many at once."""
 
 
 class Stream(PredictionStream):
@@ -201,6 +203,7 @@ class _Pipeline(Pipeline):
             newest_only=newest_only,
             live=first is None or first.live,
             on_drop=lambda: self.intake.ledger.drop("newer"),
+            ahead=0 if newest_only or not _has_all_frames(first) else FRAMES_AHEAD,
         )
         super().__init__(jobs, max_frames=max_frames, calls=calls)
         self.intake = Intake(None, jobs.put, max_age_ms=max_age_ms, skip_corrupt=skip_corrupt)
@@ -254,6 +257,11 @@ class _Pipeline(Pipeline):
         super()._report(change)
         if change.state == "ended" and self._calls is not None:
             self._calls.end()
+
+
+def _has_all_frames(source: FrameSource | None) -> bool:
+    """Return whether a source is a file or list, whose frames are there already; a generator may wait for its own."""
+    return source is not None and not source.live and source.length is not None
 
 
 def _check_policy(policy: Policy | None) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.sources.base import Frame
+from vitedge.runtime.stream import queue as module
 from vitedge.runtime.stream.intake import Intake
-from vitedge.runtime.stream.queue import Job, JobQueue
+from vitedge.runtime.stream.queue import TOGETHER_FRAMES, Job, JobQueue
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -26,9 +27,9 @@ OUTCOME = Prediction((ClassScore("0", 0, 1.0),), 0, 0.0, 0.0, StageTimes(0.0, 0.
 class Queue(JobQueue):
     """A queue that counts what gives way."""
 
-    def __init__(self, capacity: int = 2, *, newest_only: bool = False, live: bool = False) -> None:
+    def __init__(self, capacity: int = 2, *, newest_only: bool = False, live: bool = False, ahead: int = 0) -> None:
         self.dropped = 0
-        super().__init__(capacity, newest_only=newest_only, live=live, on_drop=self._drop)
+        super().__init__(capacity, newest_only=newest_only, live=live, on_drop=self._drop, ahead=ahead)
         self.intake = Intake(None, self.put, max_age_ms=None, skip_corrupt=True)
 
     def _drop(self) -> None:
@@ -138,6 +139,52 @@ class TestEvery:
         queue.finish()
         assert queue.rest() == [1, 2, 3]
 
+    def test_a_reader_that_is_ahead_is_woken_when_that_is_used_up(self):
+        queue = Queue(3, ahead=4)
+        queue.widen(3, 5)
+        queue.add(*range(1, 10))
+        reader = started(queue.add, *range(10, 14))
+        for _ in range(4):
+            assert is_waiting(reader)
+            queue.done((queue.take(), OUTCOME))
+            queue.get()
+        assert ended(reader)
+        assert queue.waiting == 9
+
+    def test_a_consumer_is_woken_once_for_several_outcomes_while_the_reader_is_ahead(self, monkeypatch):
+        monkeypatch.setattr(module, "TOGETHER_SECONDS", PATIENCE)
+        queue = Queue(3, ahead=8)
+        queue.add(*range(1, 12))
+        consumer = started(queue.get)
+        for _ in range(TOGETHER_FRAMES):
+            assert is_waiting(consumer)
+            queue.done((queue.take(), OUTCOME))
+        assert ended(consumer)
+
+    def test_a_consumer_is_woken_when_few_frames_wait_for_the_workers(self, monkeypatch):
+        monkeypatch.setattr(module, "TOGETHER_SECONDS", PATIENCE)
+        queue = Queue(3, ahead=8)
+        queue.add(1, 2, 3)
+        consumer = started(queue.get)
+        assert is_waiting(consumer)
+        queue.done((queue.take(), OUTCOME))
+        assert ended(consumer)
+
+    def test_no_outcome_waits_for_long(self):
+        queue = Queue(3, ahead=8)
+        queue.add(*range(1, 12))
+        consumer = started(queue.get)
+        queue.done((queue.take(), OUTCOME))
+        assert ended(consumer)
+
+    def test_an_event_loop_is_woken_for_each_outcome(self):
+        queue = Queue(3, ahead=8)
+        queue.add(*range(1, 12))
+        woken = threading.Event()
+        assert queue.poll(woken.set, again=False) == (False, None)
+        queue.done((queue.take(), OUTCOME))
+        assert woken.is_set()
+
     def test_more_capacity_lets_it_go_on(self):
         queue = Queue(1)
         queue.add(1)
@@ -159,6 +206,12 @@ class TestEvery:
         assert queue.take_more(1) == ()
         queue.stop()
         assert ended(reader)
+
+    def test_what_is_no_picture_is_left_to_the_classifier(self):
+        queue = Queue(2, ahead=8)
+        assert queue.put(Job(Frame(None, 0), 1, queue.intake))
+        assert queue.put(Job(Frame(np.zeros((0, 0, 3), np.uint8), 1), 2, queue.intake))
+        assert queue.waiting == 2
 
     def test_more_are_taken_only_if_enough_wait(self):
         queue = Queue(9)

@@ -58,6 +58,23 @@ class TestEvery:
                 time.sleep(0.002)
                 assert len(taken) <= consumed + in_flight
 
+    def test_frames_that_exist_already_are_read_further_ahead(self, reader: NumberReader):
+        class Counted(list):
+            taken = 0
+
+            def __iter__(self) -> Iterator[np.ndarray]:
+                for frame in super().__iter__():
+                    self.taken += 1
+                    yield frame
+
+        frames = Counted(numbered(60))
+        with Stream(reader, frames, policy="every") as predictions:
+            next(predictions)
+            until = time.monotonic() + PATIENCE
+            while frames.taken <= WORKERS + QUEUED_FRAMES + 3:
+                assert time.monotonic() < until
+            assert numbers(predictions) == list(range(1, 60))
+
     def test_a_whole_clip(self, reader: NumberReader, tmp_path: Path):
         clip = clips.write_clip(tmp_path / "clip.avi", 80)
         assert numbers(Stream(reader, clip)) == list(range(80))
