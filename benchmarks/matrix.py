@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import statistics
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -66,7 +66,7 @@ class Conversion:
 
     Attributes:
         failed: first line of the error; empty if it converted.
-        seconds: of the conversion, without the imports.
+        cpu_seconds: of the conversion and its child processes, without the imports.
         megabytes: size of the bundle, 10⁶ bytes.
         ran_in: what the matrix products are computed in.
         source_sqnr_db: the FP32 graph against PyTorch.
@@ -80,7 +80,7 @@ class Conversion:
     """
 
     failed: str = ""
-    seconds: float = 0.0
+    cpu_seconds: float = 0.0
     megabytes: float = 0.0
     ran_in: str = ""
     source_sqnr_db: float = 0.0
@@ -192,7 +192,7 @@ def converted(
     listed: Listed, precision: Precision, data: Path, calib: Path, folder: Path, bundles: dict[str, Bundle]
 ) -> Conversion:
     """Convert; the bundle goes into ``bundles`` if there is one."""
-    begun = time.monotonic()
+    begun = cpu_seconds()
     try:
         bundle = vitedge.convert(
             **conversion_arguments(listed, data, folder),
@@ -204,12 +204,12 @@ def converted(
     except Exception as error:  # noqa: BLE001  # a library may raise anything; the other precisions go on
         traceback.print_exc()
         return Conversion(failed=first_line(error))
-    seconds = time.monotonic() - begun
+    spent = cpu_seconds() - begun
     bundles[precision] = bundle
     verified, ran, calibration = bundle.manifest.verification, bundle.manifest.precision, bundle.manifest.calibration
     assert verified.fp32_against_source is not None
     return Conversion(
-        seconds=round(seconds, 1),
+        cpu_seconds=round(spent, 1),
         megabytes=round(bundle.size_bytes / 1e6, 2),
         ran_in=ran.effective if ran.effective == ran.rest else f"{ran.effective}, rest {ran.rest}",
         quantizer="" if calibration is None else calibration.recipe.split(":")[0],
@@ -218,6 +218,12 @@ def converted(
         sqnr_db=round(verified.precision_against_fp32.sqnr_db, 1),
         agreement=round(verified.precision_against_fp32.agreement, 2),
     )
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of the children that ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def counts(listed: Listed, data: Path, size: tuple[int, int]) -> tuple[int, int]:
@@ -399,7 +405,7 @@ def cells(row: Row) -> list[str]:
         str(len(quantized.float_layers) or ""),
         *(faster(each) for each in (full, half, quantized)),
         *("" if each.failed else f"{each.megabytes:.1f}" for each in (full, quantized)),
-        "" if quantized.failed else f"{quantized.seconds:.0f}",
+        f"{quantized.cpu_seconds:.0f}" if quantized.cpu_seconds else "",
         "; ".join(f"{precision}: {reason}" for reason, precision in reasons.items()).replace("|", "\\|"),
     ]
 
@@ -450,7 +456,7 @@ HEADINGS = (
     "int8 speed-up",
     "fp32 MB",
     "int8 MB",
-    "int8 s",
+    "int8 CPU s",
     "what failed",
 )
 
@@ -510,7 +516,7 @@ def page(report: Mapping[str, Any]) -> str:
         "leaves in 16 bits because they would widen it (`docs/quantization.md`).",
         "- *speed-up*: how many times faster than ONNX Runtime in fp32 on the same rewritten graph; median of "
         f"{ROUNDS} rounds in turns (smallest-largest).",
-        "- *int8 s*: seconds that the conversion took.",
+        "- *int8 CPU s*: CPU seconds that the conversion took; other programs on the machine do not change them.",
         "",
         "Only the models under *trained* have weights from training. The others have random weights, whose SQNR and "
         "agreement alone say nothing about accuracy: networks with BatchNorm and random weights amplify any noise. The "
