@@ -7,3 +7,10 @@ describes the machine.
 
 if not __name__.startswith("vitedge."):
     raise ImportError("import vitedge.runtime: this folder is installed as a part of the vitedge package")
+
+__all__: list[str] = []
+"""The public names are in ``vitedge`` itself; the modules of this package are internal."""
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -84,6 +84,13 @@ def test_modules_show_public_names_alone(name: str) -> None:
     assert all(hasattr(module, each) for each in module.__all__)
 
 
+def test_the_runtime_shows_none_of_its_modules() -> None:
+    """All of its public names are in ``vitedge`` itself."""
+    runtime = importlib.import_module("vitedge.runtime")
+    importlib.import_module("vitedge.runtime.load")
+    assert dir(runtime) == runtime.__all__ == []
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_show_documented_names_alone(name: str) -> None:
     """Completion in an editor lists them."""

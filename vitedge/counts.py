@@ -17,6 +17,17 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
+def share_of(part: int, count: int, one: str, many: str = "") -> str:
+    """Write a part of some things: ``none of the 3 images``, ``1 of 3 images``; ``no image`` and ``the image`` of one.
+
+    >>> share_of(0, 3, "image"), share_of(1, 3, "image"), share_of(0, 1, "image"), share_of(1, 1, "image")
+    ('none of the 3 images', '1 of the 3 images', 'no image', 'the image')
+    """
+    if count == 1:
+        return f"{'the' if part else 'no'} {one}"
+    return f"{part or 'none'} of the {counted(count, one, many)}"
+
+
 def dropped(points: float) -> str:
     """Say how far a percentage has dropped; a gain is no negative drop.
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.counts import counted
+from vitedge.counts import counted, share_of
 from vitedge.errors import CalibrationError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.preprocess.orientation import AS_STORED, is_turned, orientation_notice, oriented
@@ -178,7 +178,7 @@ class DatasetDigest:
         """
         if not self.files:
             raise CalibrationError(
-                f"none of the {counted(len(self.skipped), 'image')} can be read: {some_names(self.skipped)}",
+                f"{share_of(0, len(self.skipped), 'image')} can be read: {some_names(self.skipped)}",
                 expected="whole image files",
                 fix="check that they were copied completely",
             )

@@ -25,13 +25,14 @@ from vitedge.calib.data.dataset import (
     shuffled,
     some_names,
 )
-from vitedge.counts import counted
+from vitedge.counts import counted, share_of
 from vitedge.errors import CalibrationError, FrameSourceError, near_spellings
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.images.reading import find_images, open_image
 from vitedge.runtime.system.machine import usable_cpus
 from vitedge.safety.files import is_file, is_folder, read_lines
 from vitedge.safety.limits import IMAGE_PIXELS, LISTED_IMAGES, TEXT_BYTES
+from vitedge.threads import allowed_threads
 
 MOST_WORKERS = 4
 PREFETCH = 4
@@ -195,7 +196,7 @@ class ImageFolder:
         Raises:
             MissingExtraError: Pillow is not installed.
         """
-        workers = min(MOST_WORKERS, usable_cpus())
+        workers = min(MOST_WORKERS, allowed_threads() or usable_cpus())
         with ThreadPoolExecutor(workers, thread_name_prefix="vitedge-images") as pool:
             pending: deque[tuple[ImageFile, Future[DecodedImage | None]]] = deque()
             try:
@@ -218,8 +219,8 @@ class ImageFolder:
         close = [near_spellings(_plain(name), known, limit=1) for name in named]
         hints = [f"{name!r} is close to {known[best[0]]!r}" for name, best in zip(named, close, strict=True) if best]
         return CalibrationError(
-            f"{len(unknown)} of the {len(self.class_names)} folders in {self.path} are no labels of the model: "
-            f"{some_names(unknown)}",
+            f"{share_of(len(unknown), len(self.class_names), 'folder')} in {self.path} "
+            f"{'is no label' if len(unknown) == 1 else 'are no labels'} of the model: {some_names(unknown)}",
             expected=f"folders named by labels: {some_names(labels)}",
             fix="; ".join(hints) or "give the folder right above the classes, or rename the folders",
         )

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from vitedge.extras import require
 from vitedge.runtime.system.machine import usable_cpus
+from vitedge.threads import allowed_threads
 
 MOST_THREADS = 8
 """As many images are held at once, whatever their number."""
@@ -37,7 +38,7 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> I
 
 def thread_count() -> int:
     """Count the threads that ``parallel_map`` computes in."""
-    return min(MOST_THREADS, usable_cpus())
+    return min(MOST_THREADS, allowed_threads() or usable_cpus())
 
 
 def single_threaded_products() -> AbstractContextManager[object]:

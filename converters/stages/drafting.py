@@ -30,7 +30,7 @@ from vitedge.converters.stages.datasets import (
 from vitedge.converters.stages.exporting import FullGraph, full_graph
 from vitedge.converters.stages.loading import load_model
 from vitedge.converters.stages.memory import check_files, check_model
-from vitedge.counts import counted
+from vitedge.counts import share_of
 from vitedge.progress import Progress
 
 
@@ -131,7 +131,7 @@ def count_shared(draft: Draft, images: ImageDataset, progress: Progress) -> int:
     shared = count_shared_images(draft.calibration, images.files)
     if shared:
         progress.step(
-            f"warning: {shared} of the {counted(len(images), 'image')} to measure on served calibration too: what is "
+            f"warning: {share_of(shared, len(images), 'image')} to measure on served calibration too: what is "
             "measured on them flatters"
         )
     return shared

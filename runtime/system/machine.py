@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.runtime.system.cgroups import ROOT, cpu_limit, memory_limit
+from vitedge.threads import allowed_threads
 
 UNAVAILABLE = "unavailable"
 
@@ -93,6 +94,7 @@ def threads_for_engine(asked: int | None) -> int | None:
     Returns:
         None if this process may use the whole machine: the library then decides. No library reads quotas.
     """
+    asked = allowed_threads() if asked is None else asked
     usable = usable_cpus()
     if asked is not None or usable >= (os.cpu_count() or 1):
         return asked

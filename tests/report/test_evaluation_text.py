@@ -17,6 +17,7 @@ from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.metrics import wilson_interval
 from vitedge.report.evaluation_text import (
     FLIPS_SHOWN,
+    ComparedBundle,
     EvaluatedBundle,
     EvaluationReport,
     to_json,
@@ -154,6 +155,18 @@ def test_the_drop_is_positive_where_ours_is_worse(ours: str, theirs: str, drop: 
     compared = report(ours, theirs)
     assert top1_drop(compared) == drop
     assert f"top-1 {told}\n" in to_text(compared)
+
+
+def test_each_row_but_the_reference_tells_its_drop() -> None:
+    compared = report("ccdd", "cccd")
+    assert compared.theirs is not None
+    assert compared.comparison is not None
+    other = dataclasses.replace(compared.ours, bundle="fp16.bundle")
+    text = to_text(dataclasses.replace(compared, others=(ComparedBundle(other, compared.comparison),)))
+    told = [line.rpartition("  ")[2] for line in text.splitlines()[1:4]]
+    assert told[:2] == ["top-1 25.00 points lower"] * 2
+    assert told[2].startswith("calibration error")
+    assert text.count("points lower") == 2
 
 
 def test_no_drop_without_a_second_bundle_or_labels() -> None:

@@ -20,6 +20,7 @@ from vitedge.errors import ConversionError
 from vitedge.extras import require
 from vitedge.graph.values import values_read
 from vitedge.graph.weights import Weights, add_initializer, split_weights
+from vitedge.threads import allowed_threads
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +54,8 @@ def open_session(
     Args:
         graph: the graph, or its file, which may have its weights in other files.
         also: names of values to make outputs, where the graph is not a file.
-        threads: within an operator and between operators; ONNX Runtime decides by default.
+        threads: within an operator and between operators; by default what the caller of the verb allows, or else ONNX
+            Runtime decides.
         optimize: let ONNX Runtime optimize the graph.
 
     Returns:
@@ -121,6 +123,7 @@ def _opened(graph: str | bytes, weights: Weights, threads: int | None, optimize:
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the processors
+    threads = allowed_threads() if threads is None else threads
     if threads is not None:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
     if not optimize:

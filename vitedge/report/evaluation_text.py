@@ -213,12 +213,14 @@ def _lines(report: EvaluationReport) -> Iterator[str]:
         yield f"skipped, cannot be read: {', '.join(skipped[:NAMES_SHOWN])}{more}"
     width = max(len(subject.bundle) for subject in subjects)
     for subject in subjects:
-        yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}"
+        drop = None if report.theirs is None or subject is report.theirs else _drop(subject, report.theirs)
+        yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}{drop_text(drop)}"
         if subject.predictions.threshold:
             yield f"{'':<{width}}  {_acceptance(subject)}"
     if report.theirs is not None:
         for other in report.others:
-            yield f"{other.subject.bundle} against {report.theirs.bundle}: {_agreement(report.theirs, other)}"
+            agreement = share_text(other.comparison.agreement)
+            yield f"{other.subject.bundle} against {report.theirs.bundle}: agreement {agreement}"
     if isinstance(report.ours.evaluation, LabelEvaluation):
         yield from label_lines(report.ours.evaluation)
     if report.comparison is not None and report.theirs is not None:
@@ -227,11 +229,6 @@ def _lines(report: EvaluationReport) -> Iterator[str]:
         yield from _comparison_lines(report, report.comparison)
     if report.layers is not None:
         yield from sensitivity_report.lines(report.layers)
-
-
-def _agreement(reference: EvaluatedBundle, other: ComparedBundle) -> str:
-    drop = _drop(other.subject, reference)
-    return f"agreement {share_text(other.comparison.agreement)}" + drop_text(drop)
 
 
 def drop_text(drop: float | None) -> str:
@@ -296,8 +293,7 @@ def _comparison_lines(report: EvaluationReport, comparison: Comparison | LabelCo
         if report.theirs is not None and report.theirs.predictions.thresholds != report.ours.predictions.thresholds:
             yield "the bundles have different thresholds, which flips labels even where scores are equal"
         return
-    drop = top1_drop(report)
-    yield f"agreement {share_text(comparison.agreement)}{drop_text(drop)}"
+    yield f"agreement {share_text(comparison.agreement)}"
     yield f"flip rate {share_text(comparison.flipped)}"
     yield f"KL divergence of the softmax: mean {comparison.kl_mean:.3g}, p99 {comparison.kl_p99:.3g} nats"
     if not comparison.flips:

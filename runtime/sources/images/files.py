@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitedge.counts import counted
+from vitedge.counts import share_of
 from vitedge.errors import FrameSourceError
 from vitedge.runtime.preprocess.orientation import is_turned
 from vitedge.runtime.sources.base import Frame, FrameSource
@@ -72,7 +72,7 @@ class ImageFiles(FrameSource):
         logger.warning("skipped: %s", error.problem)
         if len(self._skipped) == len(self._paths):
             raise FrameSourceError(
-                f"none of the {counted(len(self._paths), 'image')} of {self.name} can be read; the last: "
+                f"{share_of(0, len(self._paths), 'image')} of {self.name} can be read; the last: "
                 f"{error.problem}",
                 expected=error.expected or "whole image files",
                 fix=error.fix,
