@@ -167,7 +167,7 @@ def test_a_folder_for_two_labels_that_were_told_apart(tmp_path: Path, folder: st
 
 def test_what_is_in_parentheses_is_left_out_only_where_labels_share_the_rest(tmp_path: Path) -> None:
     photos.write_photo(tmp_path / "kite" / "0.png", "red")
-    with pytest.raises(CalibrationError, match="the folder in .* is no label of the model: 'kite'"):
+    with pytest.raises(CalibrationError, match=r"the folder in .* is no label of the model: 'kite'"):
         ImageFolder.open(tmp_path).class_to_idx(("crane", "kite (bird)"))
 
 
