@@ -116,11 +116,29 @@ def _round_block(
 
 
 def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper triangular Cholesky factor of the damped inverse, ``(…, in, in)``."""
+    """The upper triangular Cholesky factor of the damped inverse, ``(…, in, in)``.
+
+    It is the inverse of the lower factor of the matrix itself, with all rows and columns in the opposite order.
+    """
     energy = _diagonal(gram).mean(axis=-1)
     damping = np.where(energy > 0, DAMPING * energy, 1.0)[..., np.newaxis, np.newaxis]
-    inverse = np.linalg.inv(gram + damping * np.eye(gram.shape[-1]))
-    return np.asarray(np.linalg.cholesky(inverse).swapaxes(-1, -2))
+    damped = gram + damping * np.eye(gram.shape[-1])
+    return _lower_inverse(np.linalg.cholesky(damped[..., ::-1, ::-1]))[..., ::-1, ::-1]
+
+
+def _lower_inverse(lower: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Invert lower triangular matrices ``(…, in, in)``, a half at a time: NumPy has no triangular solver."""
+    half = lower.shape[-1] // 2
+    if half < BLOCK:
+        return np.tril(np.linalg.inv(lower))
+    inverse = np.zeros_like(lower)
+    first, second = slice(None, half), slice(half, None)
+    for part in (first, second):
+        inverse[..., part, part] = _lower_inverse(lower[..., part, part])
+    inverse[..., second, first] = -inverse[..., second, second] @ (
+        lower[..., second, first] @ inverse[..., first, first]
+    )
+    return inverse
 
 
 def _diagonal(gram: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -58,6 +58,15 @@ def test_inputs_that_never_vary() -> None:
     )
 
 
+@pytest.mark.parametrize("channels", [5, 300])
+def test_the_triangular_factor_is_the_one_of_the_damped_inverse(channels: int) -> None:
+    grams = np.stack([rows.T @ rows for rows in (correlated_rows(seed, channels, rank=3) for seed in range(2))])
+    energy = np.diagonal(grams, axis1=-2, axis2=-1).mean(axis=-1)[:, np.newaxis, np.newaxis]
+    damped = grams + gptq.DAMPING * energy * np.eye(channels)
+    expected = np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(-1, -2)
+    np.testing.assert_allclose(gptq._inverse_factor(grams), expected, rtol=1e-9, atol=1e-9 * expected.max())
+
+
 def test_levels_rounded_on_the_grid_of_float8_beat_levels_of_int8_rounded_again() -> None:
     """Planted: inputs that are nearly equal, so that the errors of weights can cancel, on the grid that stores them."""
     rows = correlated_rows(0, channels=24, rank=2)
