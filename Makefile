@@ -16,12 +16,13 @@ REFERENCE_PACKAGES := tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.
 
 ALONE = $(shell grep -rl --include="test_*.py" "pytest.mark.alone" tests)
 
-.PHONY: help demo picture test references lint ruff types rooms docs bench clean
+.PHONY: help demo picture test test-long references lint ruff types rooms docs bench clean
 
 help:
 	@echo "make demo     digits before a synthetic camera, and DeiT-Tiny, measured; no download; open demo-out/index.html"
-	@echo "make test     lint, types, import directions and all tests"
+	@echo "make test     lint, types, import directions and the tests"
 	@echo "make lint     the same without the tests"
+	@echo "make test-long  the matrices of which 'make test' runs one case of each kind"
 	@echo "make docs     the documentation site, in build/site"
 	@echo "make bench    measure on this machine and write docs/benchmarks.md and docs/quantization.md; needs the tests' data"
 	@echo "make picture  draw docs/images/demo.png anew, from the demo"
@@ -40,11 +41,17 @@ picture: demo
 # A test that native code holds beyond every limit ends its worker, with the stacks of its threads; a worker that ends
 # so, or crashes, ends the run, because pytest-xdist can wait for ever for the rest of its files.
 # What sends signals to its own process runs by itself.
-test: export PYTHONDONTWRITEBYTECODE =
+WITH_WORKERS := OMP_NUM_THREADS=1 $(DEV_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder \
+	--max-worker-restart 0 -o faulthandler_timeout=1260 -o faulthandler_exit_on_timeout=true
+
+test test-long: export PYTHONDONTWRITEBYTECODE =
 test: lint references
-	OMP_NUM_THREADS=1 $(DEV_VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		--max-worker-restart 0 -o faulthandler_timeout=1260 -o faulthandler_exit_on_timeout=true -m "not alone" $(PYTEST_ARGS)
+	$(WITH_WORKERS) --dist loadfile -m "not alone and not long" $(PYTEST_ARGS)
 	$(DEV_VENV)/bin/python -m pytest -m alone $(or $(PYTEST_ARGS),$(ALONE)) || [ $$? = 5 ] # 5: none of these was chosen
+
+# Only a few files have such tests, so that whole files would leave workers idle.
+test-long: $(DEV_VENV)/.installed references
+	$(WITH_WORKERS) --dist worksteal -m long $(PYTEST_ARGS)
 
 references: $(REFERENCES)/.installed
 

@@ -1,6 +1,7 @@
 """Each family, small: exported, rewritten, still what PyTorch computes.
 
-Others, with the places of each rule: ``rewrites/test_families.py``. Full sizes: ``benchmarks/matrix.py``.
+One network of each special operator is in the default suite, the others are ``long``. Others, with the places of each
+rule: ``rewrites/test_families.py``. Full sizes: ``benchmarks/matrix.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vitedge.converters.verify import check_source, synthetic_frames
 
 CLASSES = 7
 VIT = {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3}
+LONG = pytest.mark.long
 pytestmark = pytest.mark.slow
 
 
@@ -29,22 +31,22 @@ pytestmark = pytest.mark.slow
         ("vit_small_patch14_dinov2", 56, {**VIT, "img_size": 56}),
         ("vit_small_patch16_dinov3", 64, {**VIT, "embed_dim": 96}),
         ("vit_base_patch32_clip_224", 64, VIT),
-        ("crossvit_9_240", 240, {"depth": ((1, 1, 0),)}),
-        ("twins_svt_small", 64, {"img_size": 64, "depths": (1, 1, 1, 1)}),
+        pytest.param("crossvit_9_240", 240, {"depth": ((1, 1, 0),)}, marks=LONG),
+        pytest.param("twins_svt_small", 64, {"img_size": 64, "depths": (1, 1, 1, 1)}, marks=LONG),
         ("coat_lite_tiny", 64, {"img_size": 64, "serial_depths": (1, 1, 1, 1)}),
-        ("visformer_tiny", 64, {"img_size": 64, "depth": (1, 1, 1)}),
-        ("mobilevit_xxs", 64, {}),
-        ("mobilevitv2_050", 64, {}),
+        pytest.param("visformer_tiny", 64, {"img_size": 64, "depth": (1, 1, 1)}, marks=LONG),
+        pytest.param("mobilevit_xxs", 64, {}, marks=LONG),
+        pytest.param("mobilevitv2_050", 64, {}, marks=LONG),
         ("edgenext_xx_small", 64, {"depths": (1, 2, 2, 2)}),
-        ("efficientformerv2_s0", 64, {"img_size": 64, "depths": (1, 1, 2, 2), "num_vit": 1}),
+        pytest.param("efficientformerv2_s0", 64, {"img_size": 64, "depths": (1, 1, 2, 2), "num_vit": 1}, marks=LONG),
         ("efficientvit_b0", 64, {"depths": (1, 1, 1, 1, 1)}),
-        ("efficientvit_m0", 64, {"img_size": 64, "depth": (1, 1, 1)}),
+        pytest.param("efficientvit_m0", 64, {"img_size": 64, "depth": (1, 1, 1)}, marks=LONG),
         ("fastvit_t8", 64, {"layers": (1, 1, 1, 1)}),
-        ("tiny_vit_5m_224", 64, {"depths": (1, 1, 1, 1)}),
-        ("repvit_m0_9", 64, {"depth": (1, 1, 2, 1)}),
-        ("shvit_s1", 64, {"depth": (1, 1, 1)}),
+        pytest.param("tiny_vit_5m_224", 64, {"depths": (1, 1, 1, 1)}, marks=LONG),
+        pytest.param("repvit_m0_9", 64, {"depth": (1, 1, 2, 1)}, marks=LONG),
+        pytest.param("shvit_s1", 64, {"depth": (1, 1, 1)}, marks=LONG),
         ("resnet18", 64, {}),
-        ("mobilenetv4_conv_small", 64, {}),
+        pytest.param("mobilenetv4_conv_small", 64, {}, marks=LONG),
     ],
 )
 def test_the_rewritten_graph_is_the_module(name: str, side: int, options: dict[str, Any]) -> None:

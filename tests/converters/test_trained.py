@@ -1,4 +1,7 @@
-"""Trained checkpoints become bundles that keep what they know, and that other tools open without help."""
+"""Trained checkpoints become bundles that keep what they know, and that other tools open without help.
+
+The default suite converts one of them, with the smallest search; ``long`` are the others, and the full search.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,14 @@ from vitedge.runtime.sources.images.reading import read_image
 
 CALIBRATION_IMAGES = 16
 PHOTOS = 60
-MODELS = ("mobilevit_xxs_flowers", "vit_flowers", "deit_tiny_imagenet")
+FIRST = "mobilevit_xxs_flowers"
+LONG = pytest.mark.long
+MODELS = (FIRST, pytest.param("vit_flowers", marks=LONG), pytest.param("deit_tiny_imagenet", marks=LONG))
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 SEARCHED_FULLY = "vit_flowers"
 """The other models are searched as large networks are, which takes a quarter of the time."""
 
-Bundles: TypeAlias = dict[tuple[str, Precision], Bundle]
+Bundles: TypeAlias = Callable[[str, Precision], Bundle]
 Logits: TypeAlias = NDArray[np.float32]
 
 pytestmark = pytest.mark.slow
@@ -67,23 +72,28 @@ def photos(shared_data: Path) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="module")
 def bundles(shared_data: Path, calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    """Every model in every precision; each is exported and rewritten once."""
-    root, found = tmp_path_factory.mktemp("bundles"), {}
-    for name in MODELS:
-        full_graph = once(drafting.full_graph)
-        for precision in PRECISIONS:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(drafting, "full_graph", full_graph)
-                if name != SEARCHED_FULLY:
-                    patch.setattr(ptq, "budget_for", lambda _: SMALLEST)
-                found[name, precision] = vitedge.convert(
-                    shared_data / "models" / name,
-                    target="cpu",
-                    precision=precision,
-                    calib=calibration,
-                    output=root / f"{name}-{precision}.bundle",
-                )
-    return found
+    """``bundles(name, precision)``, converted when first asked for; each model is exported and rewritten once."""
+    root = tmp_path_factory.mktemp("bundles")
+
+    @cache
+    def full_graph(name: str) -> Callable[..., Any]:
+        return once(drafting.full_graph)
+
+    @cache
+    def converted(name: str, precision: Precision) -> Bundle:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(drafting, "full_graph", full_graph(name))
+            if name != SEARCHED_FULLY:
+                patch.setattr(ptq, "budget_for", lambda _: SMALLEST)
+            return vitedge.convert(
+                shared_data / "models" / name,
+                target="cpu",
+                precision=precision,
+                calib=calibration,
+                output=root / f"{name}-{precision}.bundle",
+            )
+
+    return converted
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +114,7 @@ def logits(bundles: Bundles, photos: tuple[Path, ...]) -> Callable[[str, Precisi
 
     @cache
     def computed(name: str, precision: Precision) -> Logits:
-        return logits_of(bundles[name, precision], photos)
+        return logits_of(bundles(name, precision), photos)
 
     return computed
 
@@ -154,9 +164,9 @@ def test_precision_keeps_the_answers(
 @pytest.mark.parametrize("name", MODELS)
 def test_swapped_channels_and_a_forgotten_mean_are_refused(bundles: Bundles, name: str) -> None:
     """In every precision, if an engine computed them."""
-    preprocessing = bundles[name, "fp32"].manifest.model.preprocessing
+    preprocessing = bundles(name, "fp32").manifest.model.preprocessing
     frames = synthetic_frames(preprocessing.input_size)
-    graph = onnx.load(bundles[name, "fp32"].file("model.onnx"))
+    graph = onnx.load(bundles(name, "fp32").file("model.onnx"))
     golden = graph_logits(graph, frames, preprocessing)
     for wrong in (frames[..., ::-1], frames // 2 + 64):
         logits = graph_logits(graph, wrong, preprocessing)
@@ -167,13 +177,17 @@ def test_swapped_channels_and_a_forgotten_mean_are_refused(bundles: Bundles, nam
 
 @pytest.mark.parametrize("name", MODELS)
 def test_int8_is_smaller_than_fp16(bundles: Bundles, name: str) -> None:
-    sizes = [bundles[name, precision].manifest.files["openvino/model.bin"].bytes for precision in PRECISIONS]
+    sizes = [bundles(name, precision).manifest.files["openvino/model.bin"].bytes for precision in PRECISIONS]
     assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize(
     ("name", "least_top1", "least_top5"),
-    [("mobilevit_xxs_flowers", 0.9, 1.0), ("vit_flowers", 0.8, 1.0), ("deit_tiny_imagenet", 0.65, 0.85)],
+    [
+        (FIRST, 0.9, 1.0),
+        pytest.param("vit_flowers", 0.8, 1.0, marks=LONG),
+        pytest.param("deit_tiny_imagenet", 0.65, 0.85, marks=LONG),
+    ],
 )
 def test_openvino_model_api_classifies_without_help(
     bundles: Bundles,
@@ -185,8 +199,8 @@ def test_openvino_model_api_classifies_without_help(
 ) -> None:
     """It resizes without antialiasing and crops no share, so its answers are often ours, not always."""
     models = pytest.importorskip("model_api.models", reason="pip install openvino-model-api")
-    model = models.ClassificationModel.create_model(str(bundles[name, "int8"].file(OPENVINO_XML)), device="CPU")
-    labels = bundles[name, "int8"].manifest.model.labels
+    model = models.ClassificationModel.create_model(str(bundles(name, "int8").file(OPENVINO_XML)), device="CPU")
+    labels = bundles(name, "int8").manifest.model.labels
     first = among = 0
     for path, ours in zip(photos, logits(name, "int8"), strict=True):
         top = model(np.ascontiguousarray(read_image(path)[..., ::-1])).top_labels
@@ -204,12 +218,12 @@ def test_the_export_for_optimum_answers_as_the_bundle(
 ) -> None:
     """In OpenVINO, on the pixels of the image processor that Transformers makes of the folder."""
     transformers = pytest.importorskip("transformers")
-    folder = vitedge.export(bundles["vit_flowers", "int8"], tool="optimum", output=tmp_path / "out").path
+    folder = vitedge.export(bundles(FIRST, "int8"), tool="optimum", output=tmp_path / "out").path
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     model = openvino.Core().compile_model(folder / "openvino_model.xml", "CPU")
     pixels = (processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"] for path in photos)
     theirs = np.concatenate([model({"pixel_values": each.numpy()})["logits"] for each in pixels])
-    ours = logits("vit_flowers", "int8")
+    ours = logits(FIRST, "int8")
     assert sqnr_db(ours, theirs) > 35
     assert (theirs.argmax(axis=1) != ours.argmax(axis=1)).sum() <= 1  # a near tie in 16 bits; 99 % of many photos agree
 
@@ -217,7 +231,7 @@ def test_the_export_for_optimum_answers_as_the_bundle(
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_benchmark_app_runs(bundles: Bundles, precision: Precision, tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "benchmark_app"
-    model = bundles["mobilevit_xxs_flowers", precision].file(OPENVINO_XML)
+    model = bundles(FIRST, precision).file(OPENVINO_XML)
     done = subprocess.run(
         [str(program), "-m", str(model), "-niter", "5", "-report_type", "no_counters", "-json_stats"],
         capture_output=True,
@@ -230,11 +244,12 @@ def test_benchmark_app_runs(bundles: Bundles, precision: Precision, tmp_path: Pa
     assert "Throughput" in done.stdout or json.loads((tmp_path / "benchmark_report.json").read_text())
 
 
+@pytest.mark.long
 def test_outliers_planted_into_a_trained_model_do_not_matter(
     bundles: Bundles, shared_data: Path, photos: tuple[Path, ...]
 ) -> None:
     """The largest channels of LayerNormalizations a hundred times larger: naive rounding is lost, this is not."""
-    bundle = bundles["vit_flowers", "fp32"]
+    bundle = bundles(SEARCHED_FULLY, "fp32")
     graph = onnx.load(bundle.file("model.onnx"))
     rough, changed = outliers.planted(graph)
     assert changed >= 15

@@ -123,6 +123,7 @@ def test_outliers_do_not_matter_to_a_family(family: str) -> None:
     assert planted.sqnr_db(quantize(rough, planted.calibration, budget=SMALLEST).graph) > 25
 
 
+@pytest.mark.long
 def test_outliers_do_not_matter_to_a_trained_swin(shared_data: Path) -> None:
     model = load_timm_folder(HubFolder(shared_data / "models" / "swin_flowers"), labels=None)
     preprocessing = model.card.preprocessing

@@ -1,10 +1,14 @@
-"""How often each rule finds its place in the families' graphs: a change of timm or of an exporter shows here."""
+"""How often each rule finds its place in the families' graphs: a change of timm or of an exporter shows here.
+
+The default suite has a network for each rule; families whose rules have a place in one of these are ``long``.
+"""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ BLOCKS = {"fold attention scale": 2, "fold LayerNorm affine": 5}
 WINDOWS = {"fold attention scale": 4, "fold LayerNorm affine": 8}
 """Places in four stages of a block each."""
 LEVIT = {"img_size": 64, "embed_dim": (32, 48, 64), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (1, 1, 1)}
+LONG = pytest.mark.long
 pytestmark = pytest.mark.slow
 
 
@@ -49,6 +54,18 @@ def as_if_trained(network: nn.Module) -> nn.Module:
 def named(name: str, options: Mapping[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     return as_if_trained(timm.create_model(name, num_classes=5, **options))
+
+
+def exported(name: str, side: int, options: Mapping[str, Any]) -> tuple[nn.Module, onnx.ModelProto]:
+    """The network and a graph of its own, exported once for equal arguments."""
+    network, graph = _exported(name, side, tuple(options.items()))
+    return network, onnx.load_from_string(graph)
+
+
+@cache
+def _exported(name: str, side: int, options: tuple[tuple[str, Any], ...]) -> tuple[nn.Module, bytes]:
+    network = named(name, dict(options))
+    return network, export(network, (side, side)).SerializeToString()
 
 
 def rewritten(
@@ -70,50 +87,54 @@ def places(result: Rewritten) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("name", "side", "options", "expected"),
     [
-        ("vit_tiny_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}),
-        ("deit3_small_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}),
+        pytest.param("vit_tiny_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}, marks=LONG),
+        pytest.param("deit3_small_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}, marks=LONG),
         ("deit_tiny_distilled_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6, "one head": 1}),
         ("beit_base_patch16_224", 64, VIT, {**BLOCKS, "drop mask guards": 2}),
         ("cait_xxs24_224", 64, {**VIT, "depth_token_only": 1},
          {"fold attention scale": 3, "fold LayerNorm affine": 7, "merge layout operators": 1}),
-        ("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2},
-         {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6, "merge layout operators": 1}),
-        ("levit_128s", 64, LEVIT,
-         {"drop mask guards": 5, "one head": 1, "fold attention scale": 5}),
+        pytest.param("tnt_s_patch16_224", 64, {"img_size": 64, "depth": 2},
+         {"class token only": 6, "fold attention scale": 4, "fold LayerNorm affine": 6, "merge layout operators": 1},
+         marks=LONG),
+        pytest.param("levit_128s", 64, LEVIT,
+         {"drop mask guards": 5, "one head": 1, "fold attention scale": 5}, marks=LONG),
         ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS),
-        ("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {}),
-        ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11}),
+        pytest.param("swinv2_tiny_window8_256", 64, {"img_size": 64, "embed_dim": 24, "depths": (1, 1)}, {},
+         marks=LONG),
+        pytest.param("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}, {**WINDOWS, "fold LayerNorm affine": 11}, marks=LONG),
         ("convnext_atto", 64, {"depths": (1, 1, 1, 1)}, {"fold LayerNorm affine": 8}),
     ],
 )  # fmt: skip
 def test_families(name: str, side: int, options: dict[str, Any], expected: dict[str, int]) -> None:
-    network = named(name, options)
-    assert places(rewritten(network, export(network, (side, side)), side)) == expected
+    network, graph = exported(name, side, options)
+    assert places(rewritten(network, graph, side)) == expected
 
 
 @pytest.mark.parametrize(
     ("name", "side", "options", "expected"),
     [
         ("vit_tiny_patch16_224", 160, VIT, 1),
-        ("deit3_small_patch16_224", 160, VIT, 1),
-        ("deit_tiny_distilled_patch16_224", 160, VIT, 1),
-        ("beit_base_patch16_224", 160, VIT, 1),
-        ("tnt_s_patch16_224", 160, {"depth": 3}, 2),
-        ("crossvit_9_240", 240, {"depth": ((1, 2, 0),), "num_heads": (2, 2), "embed_dim": (16, 32)}, 2),
-        ("cait_xxs24_224", 160, {**VIT, "depth_token_only": 1}, 0),
+        pytest.param("deit3_small_patch16_224", 160, VIT, 1, marks=LONG),
+        pytest.param("deit_tiny_distilled_patch16_224", 160, VIT, 1, marks=LONG),
+        pytest.param("beit_base_patch16_224", 160, VIT, 1, marks=LONG),
+        pytest.param("tnt_s_patch16_224", 160, {"depth": 3}, 2, marks=LONG),
+        pytest.param("crossvit_9_240", 240, {"depth": ((1, 2, 0),), "num_heads": (2, 2), "embed_dim": (16, 32)}, 2,
+         marks=LONG),
+        pytest.param("cait_xxs24_224", 160, {**VIT, "depth_token_only": 1}, 0, marks=LONG),
         ("swin_tiny_patch4_window7_224", 56, SWIN, 0),
     ],
 )  # fmt: skip
 def test_padding_tokens(name: str, side: int, options: dict[str, Any], expected: int) -> None:
-    network = named(name, {**options, "img_size": side})
-    result = rewritten(network, export(network, (side, side)), side, rewrites=(*REWRITES, *openvino.REWRITES))
+    network, graph = exported(name, side, {**options, "img_size": side})
+    result = rewritten(network, graph, side, rewrites=(*REWRITES, *openvino.REWRITES))
     assert places(result).get("padding tokens", 0) == expected
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6}),
+        pytest.param("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6},
+         marks=LONG),
         ("levit distilled",
          {"fold BatchNorm": 24, "one head": 1, "fold attention scale": 5}),
     ],
@@ -131,7 +152,7 @@ def test_transformers(name: str, expected: dict[str, int], tmp_path: Path) -> No
     ("name", "side", "options", "expected", "norms", "gelus"),
     [
         ("vit_tiny_patch16_224", 64, VIT, {**BLOCKS, "class token only": 6}, 5, 2),
-        ("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS, 13, 4),
+        pytest.param("swin_tiny_patch4_window7_224", 56, SWIN, WINDOWS, 13, 4, marks=LONG),
     ],
 )
 @pytest.mark.parametrize("opset", [14, 17])
