@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -36,11 +38,13 @@ from vitedge.converters.sources.parse import (
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
+from vitedge.runtime.engines.open import check_threads
 from vitedge.runtime.system.cache import cache_folder, make_private
 from vitedge.runtime.system.machine import usable_cpus
 from vitedge.safety.files import expanded
 from vitedge.safety.limits import INPUT_SIDE, LABELS
 from vitedge.safety.loading import away_from_current_folder
+from vitedge.threads import allowing
 
 AUTO = "auto"
 COMPILED = "torchinductor"
@@ -95,6 +99,7 @@ def convert(
     input_size: int | tuple[int, int] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    threads: int | None = None,
     progress: Progress = Silent(),  # noqa: B008
 ) -> Bundle:
     """Convert a checkpoint into a bundle for a target.
@@ -131,6 +136,7 @@ def convert(
             relative-position tables are interpolated.
         output: path of the new bundle; by default ``NAME-PRECISION.bundle`` in the current folder.
         overwrite: replace a bundle of that name, in one step and once the new one is verified.
+        threads: number of CPU threads, 1…1024; by default the engine decides. Graphs do not depend on it.
         progress: receives the steps; ``vitedge.Terminal()`` prints them.
 
     Returns:
@@ -167,10 +173,12 @@ def convert(
         overwrite=overwrite,
     )
     _check(request)
+    check_threads(threads)
     import_packages("vitedge convert")
     from vitedge.converters.pipeline import run
 
-    return run(request, progress)
+    with _computing_in(threads):
+        return run(request, progress)
 
 
 def import_packages(purpose: str) -> None:
@@ -190,6 +198,24 @@ def import_packages(purpose: str) -> None:
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch knows the affinity, not the quota
+
+
+@contextmanager
+def _computing_in(threads: int | None) -> Iterator[None]:
+    """Have engines, workers, NumPy and PyTorch compute in so many threads within the context; None changes nothing."""
+    if threads is None:
+        yield
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with allowing(threads), threadpool_limits(limits=threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _path(value: str | Path | None) -> Path | None:

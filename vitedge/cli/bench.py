@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.cli import output
-from vitedge.cli.flags import call
+from vitedge.cli.flags import THREADS_HELP, call
 from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
 from vitedge.files import write_report
 from vitedge.runtime.engines.open import ENGINES
@@ -49,7 +49,7 @@ def add_parser(verbs: Any) -> None:
         help="size of the camera frames (1280x720)",
     )
     parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; by default the engine decides")
+    parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     add_json_flag(parser, "the figures")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots of every call")
     parser.set_defaults(run=run, parser=parser)

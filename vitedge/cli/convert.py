@@ -9,7 +9,7 @@ from typing import Any
 from vitedge.bundle.bundle import MODEL_ONNX, REPORT_HTML, Bundle
 from vitedge.bundle.targets import TARGETS, target_named
 from vitedge.cli import output
-from vitedge.cli.flags import Flag, add_flags, call
+from vitedge.cli.flags import THREADS_HELP, Flag, add_flags, call
 from vitedge.cli.inspect import (
     format_confidence,
     format_gate,
@@ -105,6 +105,7 @@ FLAGS = {
     ),
     "output": Flag("default: NAME-PRECISION.bundle", "BUNDLE", ("-o", "--output")),
     "overwrite": Flag("replace a bundle of that name, once the new one is verified"),
+    "threads": Flag(THREADS_HELP, "N"),
 }
 COSTLY = 0.02
 """Share of all time from which reference kernels, precision switches and layout changes are named."""

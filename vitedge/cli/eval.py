@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.cli import output
-from vitedge.cli.flags import call
+from vitedge.cli.flags import THREADS_HELP, call
 from vitedge.cli.inspect import format_confidence, format_thresholds
 from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
 from vitedge.files import write_report
@@ -87,7 +87,7 @@ def add_parser(verbs: Any) -> None:
         help="with --against an fp32 bundle: measure the effect of each int8 layer, alone and with all others in int8",
     )
     parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; by default the engine decides")
+    parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitedge.cli import EXIT_ERROR, output
+from vitedge.cli.flags import THREADS_HELP
 from vitedge.cli.signals import Stop, stoppable
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.errors import EngineError, UsageError, VitedgeError
@@ -97,7 +98,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the engine of the bundle's target")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the engine decides)")
+    parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
