@@ -70,6 +70,8 @@ def walked(tool: Tool, work: Path, data: Path, *, keep: bool) -> Walked:
     lay_out(folder, data)
     outcomes: list[Outcome] = []
     for step in tool.steps:
+        if not tool.can_go_on(step.name, {each.step for each in outcomes if each.exit_code}):
+            continue
         sys.stderr.write(f"{tool.name}: {step.commands[-1]}\n")
         outcomes.append(taken(step, tool, folder))
         sys.stderr.write(f"  {outcomes[-1].exit_code}, {outcomes[-1].seconds} s {outcomes[-1].error}\n")

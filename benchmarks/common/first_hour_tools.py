@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from common.walkthrough import Step
@@ -35,6 +35,10 @@ class Tool:
     def steps_to(self, goal: str) -> tuple[str, ...]:
         """Return the names of the steps to a goal; none if the tool does not have it."""
         return self.leads_to.get(goal, ())
+
+    def can_go_on(self, step: str, failed: Set[str]) -> bool:
+        """Tell whether a step still leads to a goal after some steps failed."""
+        return any(step in steps and not failed & set(steps) for steps in self.leads_to.values())
 
 
 VITEDGE = Tool(

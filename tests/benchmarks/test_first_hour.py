@@ -86,6 +86,13 @@ class TestTools:
             for text in (text for step in tool.steps for text in step.files.values()):
                 compile(text, tool.name, "exec")
 
+    def test_a_failure_ends_the_ways_that_need_its_step(self, script: Any) -> None:
+        tool = script.TOOLS[0]
+        assert tool.can_go_on("int8", {"demo"})
+        assert not tool.can_go_on("int8", {"install"})
+        assert not tool.can_go_on("int8", {"int8"})
+        assert tool.can_go_on("demo", {"install"})
+
     def test_resumed_results_make_the_same_page(self, script: Any, walk: Any) -> None:
         import dataclasses
 
