@@ -27,7 +27,7 @@ class AuditedLayer:
             engine does not tell it.
         kernel: the engine's name of the code that computes it; empty if the engine does not tell it.
         reason: why a quantized layer is not computed in int8, as far as the engine tells; empty for other layers.
-        microseconds: least time of its kernel over the profiled runs, with everything that is fused into it; None
+        microseconds: mean time of its kernel over the profiled runs, with everything that is fused into it; None
             without a profile.
     """
 
@@ -51,7 +51,7 @@ class Overhead:
         kernel: the engine's name of the code that computes them.
         change: precisions before and after, such as ``bf16 → int8``; one precision if it stays.
         names: of the operators, in the order of execution.
-        microseconds: least times over the profiled runs, added up; None without a profile.
+        microseconds: mean times over the profiled runs, added up; None without a profile.
     """
 
     kind: OverheadKind
@@ -71,8 +71,8 @@ class Audit:
         device: name of the processor; empty likewise.
         layers: in the order of the graph.
         overheads: the most expensive first.
-        microseconds: least times of all operators, added up; None without a profile.
-        runs: number of profiled runs.
+        microseconds: mean times of all operators, added up; None without a profile.
+        runs: number of profiled runs, without those that warm the engine.
         asked: type of 8 bits that the graph quantizes to.
     """
 
@@ -140,7 +140,7 @@ class Audit:
             if each.microseconds is None or not each.microseconds < least_share * (self.microseconds or 0.0)
         ]
         if self.microseconds is not None:
-            lines.append(f"all operators {self.microseconds:.0f} µs, each the least of {self.runs} runs")
+            lines.append(f"all operators {self.microseconds:.0f} µs, each the mean of {self.runs} runs")
         return lines
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.onnxruntime import product_precision, profiled_nodes
 
 RUNS = 10
+"""Of which the first warms the session."""
 
 _KERNEL_TIME = "_kernel_time"
 _FUSED = ("/", "_nhwc", "_quant")
@@ -32,7 +34,7 @@ class _Node:
         reads: precision of its first input.
         writes: precision of its first output.
         product: precision of a matrix product or convolution; None for any other node.
-        microseconds: least time over the runs.
+        microseconds: mean time over the runs after the first, or of a single run.
     """
 
     name: str
@@ -62,27 +64,29 @@ def audit(bundle: Bundle, layers: Iterable[AuditedLayer], info: EngineInfo, *, t
         layers=tuple(_audited(layer, _node_of(layer, nodes)) for layer in layers),
         overheads=tuple(_overheads(nodes)),
         microseconds=sum(node.microseconds for node in nodes) if nodes else None,
-        runs=RUNS if nodes else 0,
+        runs=RUNS - 1 if nodes else 0,
     )
 
 
 def _nodes(events: Iterable[Mapping[str, Any]]) -> list[_Node]:
-    nodes: dict[str, _Node] = {}
+    runs: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
-        name, args, time = str(event.get("name", "")), event["args"], float(event.get("dur", 0))
-        if not name.endswith(_KERNEL_TIME):
-            continue
-        name = name.removesuffix(_KERNEL_TIME)
-        least = min(time, nodes[name].microseconds) if name in nodes else time
-        nodes[name] = _Node(
-            name,
-            str(args.get("op_name", "")),
-            _type(args.get("input_type_shape")),
-            _type(args.get("output_type_shape")),
-            product_precision(args),
-            least,
-        )
-    return list(nodes.values())
+        name = str(event.get("name", ""))
+        if name.endswith(_KERNEL_TIME):
+            runs.setdefault(name.removesuffix(_KERNEL_TIME), []).append(event)
+    return [_node(name, each) for name, each in runs.items()]
+
+
+def _node(name: str, runs: Sequence[Mapping[str, Any]]) -> _Node:
+    args, times = runs[0]["args"], [float(event.get("dur", 0)) for event in runs]
+    return _Node(
+        name,
+        str(args.get("op_name", "")),
+        _type(args.get("input_type_shape")),
+        _type(args.get("output_type_shape")),
+        product_precision(args),
+        statistics.fmean(times[1:] or times),
+    )
 
 
 def _type(tensors: Any) -> str:
