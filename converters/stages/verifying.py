@@ -83,8 +83,8 @@ def _verification(draft: Draft, reduced: Logits, progress: Progress) -> Verifica
 
 def _reference(draft: Draft) -> Reference:
     graph, frames, preprocessing = draft.full.graph, draft.gate.frames, draft.card.preprocessing
-    logits, noisy = (graph_logits(graph, each, preprocessing) for each in (frames, noisy_frames(frames)))
-    return Reference(logits, noisy, draft.card.activation)
+    both = graph_logits(graph, np.concatenate([frames, noisy_frames(frames)]), preprocessing)
+    return Reference(both[: len(frames)], both[len(frames) :], draft.card.activation)
 
 
 def _judged(
