@@ -145,6 +145,12 @@ class Backend(Protocol):
     def audit(self, bundle: Bundle) -> Audit | None:
         """Find the layers of the graph in the compiled engine; None where this host cannot compile for the target."""
 
+    def open_fp16_engine(self, graph: onnx.ModelProto) -> Engine | None:
+        """Open on this host what ``fp16`` would make of the FP32 graph, to time int8 against it; raises EngineError.
+
+        None where this host does not stand for the device: it compiles for another one, or has no fast int8.
+        """
+
     def open_host_engine(self, bundle: Bundle) -> Engine:
         """Open the engine that verifies and evaluates the bundle on this host."""
 

@@ -37,6 +37,7 @@ from vitedge.progress import Progress
 from vitedge.runtime.engines.audit.openvino import audit as audit_openvino
 from vitedge.runtime.engines.base import Engine
 from vitedge.runtime.engines.open import open_engine
+from vitedge.runtime.engines.openvino import open_model
 from vitedge.runtime.system.capabilities import read_features, recommend_precision
 from vitedge.safety.escape import terminal
 
@@ -138,6 +139,19 @@ def record_stages(bundle: Bundle, graph: onnx.ModelProto, frame: NDArray[np.uint
 def audit(bundle: Bundle) -> Audit | None:
     """Compile the IR as a device would, with a profile, and find its layers."""
     return audit_openvino(bundle)
+
+
+def open_fp16_engine(graph: onnx.ModelProto) -> Engine | None:
+    """Compile the FP32 graph as an fp16 bundle is compiled; None on a processor without fast int8, which is known then.
+
+    Raises:
+        EngineError: OpenVINO cannot compile the graph.
+    """
+    recommended = recommend_precision(read_features(), platform.machine())
+    if recommended is not None and recommended.precision != "int8":
+        return None
+    with quiet():
+        return open_model(read_model(half_weights(graph)), "fp16")
 
 
 def open_host_engine(bundle: Bundle) -> Engine:

@@ -20,6 +20,7 @@ def audited(bundle: Bundle, draft: Draft, progress: Progress) -> Manifest:
     """
     if draft.precision not in ("int8", "fp8"):
         return bundle.manifest
+    progress.step(f"looking up how the engine runs the {draft.precision} layers")
     try:
         found = draft.backend.audit(bundle)
     except EngineError as error:

@@ -27,6 +27,7 @@ from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_sco
 from vitedge.converters.precision_gate import Comparison, Reference, judge, noisy_frames
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
+from vitedge.converters.stages.timing import against_fp16
 from vitedge.converters.verify import GOLDEN_FRAMES, ROUNDED_DB, Frames, Logits, check_explained, demanded_sqnr
 from vitedge.counts import counted
 from vitedge.metrics import parity
@@ -52,7 +53,9 @@ def verified(
         reached, info = _logits(classifier, golden.frames), classifier.info
         demanded = _demanded(draft, golden, manifest.golden, reached)
         _check_explained(draft, golden, reached, info.rest_precision)
-        verification = _verification(draft, _logits(classifier, draft.gate.frames), progress)
+        logits, reference = _logits(classifier, draft.gate.frames), _reference(draft)
+        verification = _verification(draft, reference, logits, progress)
+        timed = against_fp16(engine, logits, reference.logits, draft, progress)
         evaluation = _evaluation(classifier, evaluation_images, progress)
     return replace(
         manifest,
@@ -60,6 +63,7 @@ def verified(
         stages=draft.backend.record_stages(bundle, draft.reduced.graph, golden.frames[0]),
         golden=demanded,
         verification=verification,
+        against_fp16=timed,
         **_measured(evaluation, evaluation_images, draft, progress),
     )
 
@@ -68,9 +72,8 @@ def _logits(classifier: Classifier, frames: Frames) -> Logits:
     return np.stack([classifier.infer(frame) for frame in frames])
 
 
-def _verification(draft: Draft, reduced: Logits, progress: Progress) -> VerificationRecord:
+def _verification(draft: Draft, reference: Reference, reduced: Logits, progress: Progress) -> VerificationRecord:
     """Compare the engine and the fp16 graph with fp32, on the frames of the gate."""
-    reference = _reference(draft)
     found = _judged(draft, reference, reduced, draft.precision, progress)
     half = _half_judged(draft, reference, progress)
     return VerificationRecord(

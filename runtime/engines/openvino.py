@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import OPENVINO_BIN, OPENVINO_XML, Bundle
+from vitedge.bundle.targets import Precision
 from vitedge.errors import EngineError
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -162,6 +163,26 @@ def open_workers(bundle: Bundle, *, threads: int | None = None, batches: bool = 
         return ()
     workers = _open(bundle, "THROUGHPUT", threads, batches=batches)
     return workers if len(workers) > 1 else ()
+
+
+def open_model(model: Any, precision: Precision) -> OpenvinoEngine:
+    """Compile an ``openvino.Model`` for the CPU of this machine as a bundle of a precision is compiled.
+
+    Args:
+        model: one uint8 ``frame`` in, ``logits`` out.
+        precision: of the bundle.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        EngineError: OpenVINO cannot compile the model.
+    """
+    openvino = require("openvino", extra="openvino", purpose="the openvino engine")
+    try:
+        core = openvino.Core()
+        compiled = core.compile_model(model, DEVICE, configuration(core, precision, "LATENCY", threads=None))
+        return _engine(compiled, _info(openvino, core, compiled, workers=1))
+    except RuntimeError as error:
+        raise failed(f"OpenVINO {openvino.__version__} cannot compile {precision}", error) from error
 
 
 def _open(bundle: Bundle, hint: Hint, threads: int | None, *, batches: bool = False) -> list[OpenvinoEngine]:

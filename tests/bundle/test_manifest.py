@@ -21,7 +21,7 @@ from vitedge.errors import BundleSchemaError
 
 PUBLISHED = Path(vitedge.__file__).with_name("bundle") / "manifest.schema.json"
 
-SEMANTIC = ("input_size", "resize_size", "mean", "std", "temperature", "threshold")
+SEMANTIC = ("input_size", "resize_size", "mean", "std", "temperature", "threshold", "time_ratio", "low", "high")
 """Keys whose values the records themselves check, beyond what the schema says."""
 
 junk = st.one_of(
@@ -72,6 +72,15 @@ def document(tiny_bundle: Bundle) -> dict[str, Any]:
         "images": 120,
         "sha256": "0" * 64,
         "calibration_images": 0,
+    }
+    value["against_fp16"] = {
+        "time_ratio": 1.28,
+        "low": 1.25,
+        "high": 1.31,
+        "turns": 25,
+        "sqnr_db": 32.0,
+        "fp16_sqnr_db": 38.5,
+        "images": 8,
     }
     value["verification"]["fp32_against_source"] = value["verification"]["precision_against_fp32"]
     return value
@@ -164,10 +173,11 @@ def test_what_was_chosen_is_told_in_a_phrase(document: dict[str, Any]) -> None:
 def test_a_manifest_from_before_a_key_was_added_is_read(document: dict[str, Any]) -> None:
     older = copy.deepcopy(document)
     del older["model"]["revision"], older["model"]["preprocessing"]["crop_rounding"]
-    del older["model"]["activation"], older["label_accuracy"], older["thresholds"]
+    del older["model"]["activation"], older["label_accuracy"], older["thresholds"], older["against_fp16"]
     manifest = parse_manifest(json.dumps(older), where="it")
     assert (manifest.model.revision, manifest.model.preprocessing.crop_rounding) == ("", "half_even")
     assert (manifest.model.activation, manifest.label_thresholds) == ("softmax", None)
+    assert manifest.against_fp16 is None
     assert fits_schema(older)
 
 
@@ -222,6 +232,14 @@ def test_confidence_that_cannot_be_is_a_schema_error(document: dict[str, Any], k
     changed = copy.deepcopy(document)
     changed["confidence"][key] = value
     with pytest.raises(BundleSchemaError, match=r"^it\.confidence: "):
+        parse_manifest(json.dumps(changed), where="it")
+
+
+@pytest.mark.parametrize(("key", "value"), [("time_ratio", 0.0), ("time_ratio", 1.4), ("low", 1.3), ("low", -1.0)])
+def test_a_time_ratio_outside_its_interval_is_a_schema_error(document: dict[str, Any], key: str, value: float) -> None:
+    changed = copy.deepcopy(document)
+    changed["against_fp16"][key] = value
+    with pytest.raises(BundleSchemaError, match=r"^it\.against_fp16: the time ratio is "):
         parse_manifest(json.dumps(changed), where="it")
 
 

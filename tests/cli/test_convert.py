@@ -17,6 +17,7 @@ from PIL import Image
 
 from vitedge.audit import Audit, AuditedLayer, Overhead
 from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.manifest import AgainstFp16Record
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 from vitedge.cli.convert import input_size, summary
 from vitedge.report.next_steps import watch_command
@@ -75,6 +76,18 @@ def test_layers_that_fall_back_and_what_costs_time_are_named(tiny_bundle: Bundle
     assert "reference kernel: 1 Split" in text
     assert "layout change" not in text
     assert "int8 layer" not in summary(tiny_bundle)
+
+
+def test_whether_int8_pays(tiny_bundle: Bundle) -> None:
+    slower = AgainstFp16Record(1.28, 1.25, 1.31, turns=25, sqnr_db=32.0, fp16_sqnr_db=38.5, images=8)
+    faster = replace(slower, time_ratio=0.7, low=0.69)
+    texts = [
+        summary(replace(tiny_bundle, manifest=replace(tiny_bundle.manifest, against_fp16=each)))
+        for each in (slower, faster)
+    ]
+    assert "  warning: int8 does not pay on this machine: it takes 1.28 times as long as fp16 (95 %" in texts[0]
+    assert "\n  int8 on this machine takes 0.70 times as long as fp16 (95 %" in texts[1]
+    assert "fp16" not in summary(tiny_bundle)
 
 
 def test_ctrl_c_leaves_nothing(folder: Path, here: Path) -> None:

@@ -11,7 +11,7 @@ from bundles import file_records, rewrite_manifest
 
 from vitedge.audit import Audit, AuditedLayer
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
-from vitedge.bundle.manifest import ConfidenceRecord
+from vitedge.bundle.manifest import AgainstFp16Record, ConfidenceRecord
 from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 from vitedge.records import encode
 
@@ -114,9 +114,22 @@ def test_what_runs_in_which_precision(
     rewrite_manifest(bundle.path, replace(bundle.manifest, audit=audit))
     text = inspected(bundle, capsys)
     assert "ran          on that host, openvino 2026.4: 0 of 1 int8 layer runs in int8; 1 fell back to bf16" in text
-    assert "all operators 12 µs, each the least of 5 runs" in text
+    assert "all operators 12 µs, each the mean of 5 runs" in text
     document = json.loads(inspected(bundle, capsys, "--json"))
     assert document["manifest"]["audit"]["layers"][0]["reason"] == "of a roll"
+
+
+def test_whether_int8_paid(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "some.bundle")
+    assert "against fp16" not in inspected(bundle, capsys)
+    record = AgainstFp16Record(1.28, 1.25, 1.31, turns=25, sqnr_db=32.0, fp16_sqnr_db=38.5, images=8)
+    rewrite_manifest(bundle.path, replace(bundle.manifest, against_fp16=record))
+    assert "\nagainst fp16 int8 does not pay on that host: it takes 1.28 times as long as fp16 (95 %" in inspected(
+        bundle, capsys
+    )
+    assert json.loads(inspected(bundle, capsys, "--json"))["manifest"]["against_fp16"]["time_ratio"] == 1.28
 
 
 def test_a_graph_of_somebody_else(

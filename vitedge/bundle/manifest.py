@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.targets import Precision
 from vitedge.counts import counted, dropped
 from vitedge.errors import BundleSchemaError, UsageError
-from vitedge.metrics import Parity
+from vitedge.metrics import SQNR_CAP_DB, Parity
 from vitedge.records import decode, encode, json_schema
 from vitedge.safety import escape
 from vitedge.safety.files import parse_json
@@ -30,6 +31,12 @@ LEAST_SQNR_DB = 5.0
 TEMPERATURES = (1e-3, 1e3)
 """Outside this range, logits divided by the temperature are 0 or infinite in float32."""
 CONVERT_AGAIN = "convert the model again"
+
+PAYS_BELOW = 0.85
+"""Share of fp16's time below which int8 pays. Int8 costs accuracy and a calibration, and fp16 costs neither; a gain of
+less than a sixth also shrinks beside preprocessing and the camera."""
+WORSE_DB = 3.0
+"""Fp16 is no alternative where its logits are less accurate than int8's by more than this: twice the noise."""
 
 GateInputs: TypeAlias = Literal["held_out", "calibration", "synthetic"]
 GATE_INPUTS: Mapping[GateInputs, str] = {
@@ -427,6 +434,60 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class AgainstFp16Record:
+    """The int8 engine against an fp16 engine of the same FP32 graph, both on the converting host.
+
+    Attributes:
+        time_ratio: time of an inference in int8 over its time in fp16; median over turns of both engines.
+        low: lower bound of the confidence interval of ``time_ratio``.
+        high: upper bound of this interval.
+        turns: number of turns.
+        sqnr_db: SQNR of the int8 engine's logits against the FP32 graph, in dB.
+        fp16_sqnr_db: SQNR of the fp16 engine's logits on the same images, in dB; −200 if they are not finite.
+        images: number of these images, the first that the bundle was compared with fp32 on.
+    """
+
+    time_ratio: float
+    low: float
+    high: float
+    turns: int
+    sqnr_db: float
+    fp16_sqnr_db: float
+    images: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.time_ratio <= self.high < math.inf:
+            raise UsageError(
+                f"the time ratio is {self.time_ratio}, between {self.low} and {self.high}",
+                expected="a positive ratio within its interval",
+            )
+
+    @property
+    def pays(self) -> bool:
+        """Whether int8 may be worth its price: False if fp16 is an alternative, and int8 surely gains too little."""
+        return self.low <= PAYS_BELOW or self.fp16_sqnr_db < self.sqnr_db - WORSE_DB
+
+    def verdict(self, machine: str) -> str:
+        """Say what int8 gains and loses against fp16.
+
+        Args:
+            machine: words for the converting host, such as ``this machine``.
+        """
+        found = (
+            f"takes {self.time_ratio:.2f} times as long as fp16 (95 % interval {self.low:.2f} to {self.high:.2f}), and "
+            f"{self._accuracy}"
+        )
+        return f"int8 on {machine} {found}" if self.pays else f"int8 does not pay on {machine}: it {found}"
+
+    @property
+    def _accuracy(self) -> str:
+        if self.fp16_sqnr_db <= -SQNR_CAP_DB:
+            return "the logits of fp16 are not finite"
+        less = self.fp16_sqnr_db - self.sqnr_db
+        return f"its logits are {abs(less):.1f} dB {'less' if less >= 0 else 'more'} accurate"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole manifest.
 
@@ -452,6 +513,8 @@ class Manifest:
         stages: values within the network, in order; none where this host cannot run the engine.
         audit: the layers of the graph as the engine of the converting host ran them; where the device compiles the
             graph, its layers alone. None in bundles of older versions, and of other precisions than 8 bits.
+        against_fp16: time and accuracy of an int8 bundle against fp16; None in bundles of older versions, with ``auto``
+            (which times fp16 itself), and where the converting host has no fast int8 or compiles for another device.
         slim_of: hex SHA-256 of the manifest of the full bundle that a slim bundle was made from; None in a full bundle.
     """
 
@@ -475,6 +538,7 @@ class Manifest:
     workarounds: tuple[WorkaroundRecord, ...] = ()
     stages: tuple[StageRecord, ...] = ()
     audit: Audit | None = None
+    against_fp16: AgainstFp16Record | None = None
     slim_of: str | None = None
 
     @property

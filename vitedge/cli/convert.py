@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.bundle.bundle import MODEL_ONNX, REPORT_HTML, Bundle
+from vitedge.bundle.manifest import Manifest
 from vitedge.bundle.targets import TARGETS, target_named
 from vitedge.cli import output
 from vitedge.cli.flags import THREADS_HELP, Flag, add_flags, call
@@ -139,9 +140,7 @@ def summary(bundle: Bundle) -> str:
         f"{_untrained(bundle)}",
         f"  precision  {manifest.precision.asked}, which this machine {format_precision(manifest)}",
     ]
-    if manifest.audit is not None:
-        first, *others = manifest.audit.lines(least_share=COSTLY)
-        lines += [f"  {'warning: ' if manifest.audit.fallbacks else ''}{first}", *(f"    {line}" for line in others)]
+    lines += _ran(manifest)
     if manifest.auto is not None:
         lines.append(f"  chosen     {manifest.auto.summary}; {REPORT_HTML} shows what else was tried")
     if verified.fp32_against_source is not None:
@@ -171,6 +170,17 @@ def summary(bundle: Bundle) -> str:
     if not on_device:
         lines.append(f"  vitedge export {path} --for device  # a bundle of half the size, to copy there")
     return terminal_lines(lines)
+
+
+def _ran(manifest: Manifest) -> list[str]:
+    """Tell what the engine makes of int8: the layers that fell back, and whether it pays."""
+    audit, against_fp16, lines = manifest.audit, manifest.against_fp16, list[str]()
+    if audit is not None:
+        first, *others = audit.lines(least_share=COSTLY)
+        lines += [f"  {'warning: ' if audit.fallbacks else ''}{first}", *(f"    {line}" for line in others)]
+    if against_fp16 is not None:
+        lines.append(f"  {'' if against_fp16.pays else 'warning: '}{against_fp16.verdict('this machine')}")
+    return lines
 
 
 def _to_build(bundle: Bundle) -> list[str]:

@@ -91,6 +91,7 @@ def as_text(inspection: Inspection) -> str:
         "input": _input(manifest.model.preprocessing),
         "target": f"{manifest.target}, converted on {manifest.host}",
         "precision": f"{manifest.precision.asked}, which that host {format_precision(manifest)}",
+        **({} if manifest.against_fp16 is None else {"against fp16": manifest.against_fp16.verdict("that host")}),
         **({} if manifest.auto is None else {"chosen": manifest.auto.summary}),
         "calibration": _calibration(manifest),
         "fp32 graph": _against_source(manifest.verification.fp32_against_source),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -205,6 +206,29 @@ def test_a_processor_without_vnni_is_told_before_the_calibration(
     with pytest.raises(CalibrationError, match=f"{int(warned)} warnings"):
         backend.reduce(cast(Material, None), "int8", Steps())
     assert all(each.startswith("warning: this processor has no VNNI or AMX") for each in said)
+
+
+@pytest.mark.parametrize("features", [None, ("AVX2", "AVX-VNNI")])
+def test_the_fp16_engine_computes_the_graph(
+    features: tuple[str, ...] | None, small_graph: Rewritten, frames: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "read_features", lambda: features)
+    monkeypatch.setattr(backend.platform, "machine", lambda: "x86_64")
+    engine = backend.open_fp16_engine(small_graph.graph)
+    assert engine is not None
+    with closing(engine):
+        engine.frame[...] = frames[0]
+        logits = engine.run()
+        assert engine.info.effective_precision == engine.info.rest_precision != "int8"
+    assert 20 < sqnr_db(small_graph.logits[0], logits) < 150
+
+
+def test_without_fast_int8_nothing_is_opened_to_compare_it_with(
+    small_graph: Rewritten, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "read_features", lambda: ("AVX2",))
+    monkeypatch.setattr(backend.platform, "machine", lambda: "x86_64")
+    assert backend.open_fp16_engine(small_graph.graph) is None
 
 
 def test_the_weights_that_int8_leaves_in_floating_point_take_half_the_room(

@@ -29,6 +29,9 @@ class Steps(Silent):
         self.said.append(message)
 
 
+LOOKED_UP = "looking up how the engine runs the int8 layers"
+
+
 def draft(found: Audit | None, precision: Precision = "int8") -> Any:
     backend = SimpleNamespace(audit=lambda _: found)
     reduced = SimpleNamespace(graph=graphs.chain("blocks.0.fc", "head"))
@@ -38,19 +41,21 @@ def draft(found: Audit | None, precision: Precision = "int8") -> Any:
 def test_a_fallback_is_a_warning_that_names_it(tiny_bundle: Bundle) -> None:
     steps, audit = Steps(), Audit("openvino 2026.4", "some CPU", (RAN, FELL))
     assert audited(tiny_bundle, draft(audit), steps).audit == audit
-    assert steps.said == ["warning: 1 of 2 int8 layers runs in int8; 1 fell back to bf16: attn.qkv, because of a roll"]
+    assert steps.said[1:] == [
+        "warning: 1 of 2 int8 layers runs in int8; 1 fell back to bf16: attn.qkv, because of a roll"
+    ]
 
 
 def test_what_the_engine_does_not_tell_is_a_warning(tiny_bundle: Bundle) -> None:
     steps, untold = Steps(), AuditedLayer("fc2", "MatMul", True, "unavailable")
     audited(tiny_bundle, draft(Audit("openvino 2026.4", "some CPU", (RAN, untold))), steps)
-    assert steps.said[0].startswith("warning: ")
+    assert steps.said[1].startswith("warning: ")
 
 
 def test_no_fallback_is_no_warning(tiny_bundle: Bundle) -> None:
     steps = Steps()
     audited(tiny_bundle, draft(Audit("openvino 2026.4", "some CPU", (RAN,))), steps)
-    assert steps.said == ["1 of 1 int8 layer runs in int8"]
+    assert steps.said == [LOOKED_UP, "1 of 1 int8 layer runs in int8"]
 
 
 def test_where_the_device_compiles_its_layers_are_recorded_for_it(tiny_bundle: Bundle) -> None:
@@ -61,7 +66,7 @@ def test_where_the_device_compiles_its_layers_are_recorded_for_it(tiny_bundle: B
         AuditedLayer("blocks.0.fc", "MatMul", True, "unavailable"),
         AuditedLayer("head", "MatMul", False, "unavailable"),
     )
-    assert steps.said == ["1 int8 layer, which the device compiles"]
+    assert steps.said[1:] == ["1 int8 layer, which the device compiles"]
 
 
 def test_other_precisions_have_nothing_to_find(tiny_bundle: Bundle) -> None:
@@ -77,4 +82,4 @@ def test_an_engine_that_cannot_be_profiled_is_a_warning(tiny_bundle: Bundle) -> 
     steps, failing = Steps(), draft(None)
     failing.backend.audit = fail
     assert audited(tiny_bundle, failing, steps) == tiny_bundle.manifest
-    assert steps.said == ["warning: the layers are not found: no memory left"]
+    assert steps.said[1:] == ["warning: the layers are not found: no memory left"]
