@@ -154,6 +154,18 @@ def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
         assert "Requires-Python: >=3.10" in archive.read(f"{metadata}/METADATA").decode()
 
 
+def test_pip_tells_an_older_python_what_is_wanted(wheel: Path, tmp_path: Path) -> None:
+    """As docs/install.md prints it."""
+    command = ["download", "--no-index", "--no-deps", "--only-binary", ":all:", "--python-version", "3.9.18"]
+    refused = subprocess.run(
+        [sys.executable, "-m", "pip", *command, "--dest", str(tmp_path), str(wheel)], capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    told = "requires a different Python: 3.9.18 not in '>=3.10'"
+    assert f"ERROR: Package 'vitedge' {told}" in refused.stderr
+    assert f"`{told}`" in (ROOT / "docs" / "install.md").read_text("utf-8")
+
+
 def test_the_wheel_runs_without_the_tree(wheel: Path, tmp_path: Path) -> None:
     """In a Python that has numpy and the wheel, and nothing else."""
     site = tmp_path / "site"

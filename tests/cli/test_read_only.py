@@ -11,6 +11,7 @@ import pytest
 from mount_namespaces import run_apart
 
 from vitedge.bundle.bundle import Bundle
+from vitedge.cli import EXIT_USAGE
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -59,6 +60,20 @@ def test_other_verbs_work(tiny_bundle: Bundle, tmp_path: Path, verb: str) -> Non
     done = run_read_only(tmp_path, sys.executable, "-m", "vitedge", verb, *arguments)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["targets", "--json", "FOLDER/targets.json"], ["sign", "--new-key", "FOLDER/fleet.pem"]],
+    ids=lambda arguments: str(arguments[0]),
+)
+def test_a_result_that_cannot_be_written_is_one_error(arguments: list[str], tmp_path: Path) -> None:
+    given = [each.replace("FOLDER", str(tmp_path)) for each in arguments]
+    done = run_read_only(tmp_path, sys.executable, "-m", "vitedge", *given)
+    assert done.returncode == EXIT_USAGE, done.stderr
+    assert f"error: {tmp_path} cannot be written to\n  expected: a folder that you may write to" in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_tensorrt_engine_says_where_it_could_be_written(tmp_path: Path) -> None:
