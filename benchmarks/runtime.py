@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from vitedge.testing import FAKE_INFO
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from camera_servers.encoded_clip import EncodedClip, open_clip  # noqa: E402
+from camera_servers.encoded_clip import EncodedClip, open_clip, write_clip  # noqa: E402
 from camera_servers.encoding import encode, moving_pictures, transport_stream  # noqa: E402
 from camera_servers.servers import RtspServer, missing_packages, rtsp_server  # noqa: E402
 from common.stream_child import Costs, Task  # noqa: E402
@@ -53,6 +53,8 @@ CHILD = Path(__file__).resolve().parent / "common" / "stream_child.py"
 CHILD_SECONDS = 90
 WIDTH, HEIGHT = 1280, 720
 CLIP_FRAMES = 300
+FILE_FRAMES = 1200
+"""Least frames of the file: vitedge opens workers for 500 and more."""
 NAMES = {
     "vitedge": "vitedge",
     "loop": "20-line loop (OpenCV, Pillow, OpenVINO)",
@@ -269,9 +271,12 @@ class Benchmark:
             return self._in_turns(tasks)
 
     def _file(self) -> Rounds:
-        """Every way reads the same file to its end in every round."""
-        path = transport_stream(self._encoded(30, "h264"), self._folder / "clip.ts").path
-        return self._in_turns({way: Task(way, str(path), str(model)) for way, model in self._models.items()})
+        """Every way reads the same file for some seconds in every round."""
+        clip = repeated(self._encoded(30, "h264"), FILE_FRAMES, self._folder / "repeated")
+        path = str(transport_stream(clip, self._folder / "clip.ts").path)
+        return self._in_turns(
+            {way: Task(way, path, str(model), seconds=self._seconds) for way, model in self._models.items()}
+        )
 
     def _in_turns(self, tasks: Mapping[str, Task]) -> Rounds:
         found: dict[str, list[Costs]] = {way: [] for way in tasks}
@@ -351,6 +356,14 @@ def stopped_within(stream: Stream, server: RtspServer) -> float:
         return time.monotonic() - begun
     finally:
         server.resume()
+
+
+def repeated(clip: EncodedClip, frames: int, path: Path) -> EncodedClip:
+    """Write a clip over and over into a new one, until it has as many frames."""
+    pictures = clip.pictures()
+    times = range(-(-frames // clip.frames))
+    numbered = (replace(each, number=each.number + time * clip.frames) for time in times for each in pictures)
+    return write_clip(path, clip.codec, clip.fps, numbered)
 
 
 def filmed_pictures(path: Path) -> Iterator[NDArray[np.uint8]]:

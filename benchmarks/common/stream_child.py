@@ -36,8 +36,8 @@ class Task:
         times: table of send times; empty for a file.
         fps: frames per second of the camera.
         frames: frames of its clip.
-        seconds: how long to measure a camera; a file is read to its end.
-        warm_up: seconds before that.
+        seconds: how long to measure, unless a file ends before.
+        warm_up: seconds before that, of a camera.
         cpus: processors to run on; empty for all.
     """
 
@@ -211,8 +211,8 @@ def measure(task: Task) -> Costs:
         costs.predictions, until = costs.predictions + 1, seen.at_ns
         if sent is not None:
             note_age(costs, seen, sent)
-            if until - begun > task.seconds * 1e9:
-                break
+        if until - begun > task.seconds * 1e9:
+            break
     costs.cpu_seconds, costs.seconds = time.process_time() - worked, (until - begun) / 1e9
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     costs.megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -144,15 +144,16 @@ class TestEvery:
         queue.widen(3, 5)
         queue.add(*range(1, 10))
         reader = started(queue.add, *range(10, 14))
-        for _ in range(4):
+        for left in (8, 7, 6, 5):
             assert is_waiting(reader)
             queue.done((queue.take(), OUTCOME))
+            assert queue.waiting == left
             queue.get()
         assert ended(reader)
         assert queue.waiting == 9
 
     def test_a_consumer_is_woken_once_for_several_outcomes_while_the_reader_is_ahead(self, monkeypatch):
-        monkeypatch.setattr(module, "TOGETHER_SECONDS", PATIENCE)
+        monkeypatch.setattr(module, "TOGETHER_SECONDS", 3 * PATIENCE)
         queue = Queue(3, ahead=8)
         queue.add(*range(1, 12))
         consumer = started(queue.get)
@@ -162,7 +163,7 @@ class TestEvery:
         assert ended(consumer)
 
     def test_a_consumer_is_woken_when_few_frames_wait_for_the_workers(self, monkeypatch):
-        monkeypatch.setattr(module, "TOGETHER_SECONDS", PATIENCE)
+        monkeypatch.setattr(module, "TOGETHER_SECONDS", 3 * PATIENCE)
         queue = Queue(3, ahead=8)
         queue.add(1, 2, 3)
         consumer = started(queue.get)
