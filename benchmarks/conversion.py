@@ -1,6 +1,7 @@
 """What one conversion costs: seconds, processor time and peak resident memory of `vitedge convert` in its own process.
 
-python benchmarks/conversion.py SOURCE --calib DIR [--precision int8] [--runs 3] [--target SECONDS] [--json FILE]
+python benchmarks/conversion.py SOURCE --calib DIR [--precision int8] [--random-weights] [--runs 3] [--target SECONDS]
+    [--json FILE]
 """
 
 from __future__ import annotations
@@ -77,11 +78,13 @@ def main() -> int:
     parser.add_argument("source")
     parser.add_argument("--calib", type=Path, required=True)
     parser.add_argument("--precision", default="int8")
+    parser.add_argument("--random-weights", action="store_true", help="as of vitedge convert")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--target", type=float, default=SECONDS_TARGET, help="seconds that it may take")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     options = [arguments.source, "--target", "cpu", "--precision", arguments.precision, "--calib", str(arguments.calib)]
+    options += ["--random-weights"] * arguments.random_weights
     costs = [convert_once(options) for _ in range(arguments.runs)]
     seconds = [cost.seconds for cost in costs]
     peak = max(cost.peak_gb for cost in costs)
