@@ -123,7 +123,8 @@ def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     energy = _diagonal(gram).mean(axis=-1)
     damping = np.where(energy > 0, DAMPING * energy, 1.0)[..., np.newaxis, np.newaxis]
     damped = gram + damping * np.eye(gram.shape[-1])
-    return _lower_inverse(np.linalg.cholesky(damped[..., ::-1, ::-1]))[..., ::-1, ::-1]
+    lower = np.asarray(np.linalg.cholesky(damped[..., ::-1, ::-1]), dtype=np.float64)
+    return _lower_inverse(lower)[..., ::-1, ::-1]
 
 
 def _lower_inverse(lower: NDArray[np.float64]) -> NDArray[np.float64]:
