@@ -112,7 +112,12 @@ def shell(script: str, folder: Path, *, until: str, limit: float) -> tuple[int, 
         start_new_session=True,
     )
     late = threading.Event()
-    timer = threading.Timer(limit, lambda: (late.set(), _signal(child, signal.SIGKILL)))
+
+    def expire() -> None:
+        late.set()
+        _signal(child, signal.SIGKILL)
+
+    timer = threading.Timer(limit, expire)
     timer.start()
     try:
         output, reached = _read(child, until)
@@ -172,7 +177,7 @@ def environment(folder: Path) -> dict[str, str]:
 def replaced(text: str, names: Mapping[str, str]) -> str:
     """Put values in the place of upper-case words."""
     for name, value in names.items():
-        text = re.sub(rf"\b{name}\b", lambda _, value=value: value, text)
+        text = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), text)
     return text
 
 
