@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from timm.models.mobilevit import MobileVitBlock
+from torch import nn
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.onnx_export import export
@@ -150,6 +152,15 @@ def test_a_value_that_others_read_ends_the_chain() -> None:
     assert merge_moves.check(model, PIXELS) == "no chain has several Transposes"
 
 
+def test_a_block_of_mobilevit_unfolds_and_folds() -> None:
+    block = MobileVitBlock(16, transformer_dim=24, transformer_depth=1, num_heads=2)
+    module = nn.Sequential(nn.Conv2d(3, 16, 1), block, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = ir.from_proto(export(module.eval(), (16, 16)))
+    assert merge_moves.check(model, PIXELS) == ""
+    assert merge_moves.rewrite(model, PIXELS).changed == 2
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "places"), [("mobilevit_xxs", 6), ("resnet10t", 0)])
 def test_places_of_a_network(name: str, places: int) -> None:
     model = ir.from_proto(export(timm.create_model(name).eval(), (64, 64)))
