@@ -84,7 +84,7 @@ def table(compared: Mapping[str, Comparison | None], picture: str) -> list[str]:
         "photos that nothing was calibrated on. As above, only trained models tell accuracy.",
         f"- *collapsed*: below {COLLAPSED_DB:.0f} dB, and more than {BEHIND_DB:.0f} dB below our int8.",
         "- *faster peer*: one that did not collapse and whose time is below ours, with what the audit of both engines "
-        "shows; the times of their operators are the least of some runs.",
+        "shows; the times of their operators are means of warm runs.",
         f"- {faster_rows(measured)}",
         f"- {discarded(measured)}",
         *refusals(measured),

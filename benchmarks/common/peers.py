@@ -60,7 +60,7 @@ class Kernels:
         quantized: number of layers that the graph makes int8.
         executed: number of layers among them that the engine computes in int8.
         fallbacks: reasons for the layers that it computes in floating point, by the name of the layer.
-        microseconds: least times of all operators, added up; None without a profile.
+        microseconds: mean times of all operators in warm runs, added up; None without a profile.
         overheads: microseconds of operators that take time only because of how the engine runs the graph, by kind.
     """
 
