@@ -207,12 +207,12 @@ def _computing_in(threads: int | None) -> Iterator[None]:
         yield
         return
     import torch
-    from threadpoolctl import threadpool_limits
 
+    threadpoolctl = require("threadpoolctl", extra="convert", purpose="conversion")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with allowing(threads), threadpool_limits(limits=threads, user_api="blas"):
+        with allowing(threads), threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)

@@ -72,8 +72,7 @@ class ImageFiles(FrameSource):
         logger.warning("skipped: %s", error.problem)
         if len(self._skipped) == len(self._paths):
             raise FrameSourceError(
-                f"{share_of(0, len(self._paths), 'image')} of {self.name} can be read; the last: "
-                f"{error.problem}",
+                f"{share_of(0, len(self._paths), 'image')} of {self.name} can be read; the last: {error.problem}",
                 expected=error.expected or "whole image files",
                 fix=error.fix,
             ) from error
