@@ -20,6 +20,7 @@ from onnx_ir.passes.common import NameFixPass
 from vitedge.bundle.bundle import Bundle
 from vitedge.converters.reference import graph_logits, normalized
 from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
+from vitedge.converters.sources.onnx import worker
 from vitedge.converters.sources.onnx.models import OnnxModel, load_onnx
 from vitedge.converters.sources.parse import OnnxFile
 from vitedge.converters.sources.torch_model import TorchModel
@@ -29,6 +30,18 @@ from vitedge.progress import Terminal
 from vitedge.safety.limits import MANIFEST_BYTES
 
 Frames = NDArray[np.uint8]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare graphs in this process, without limits, where a test is about their meaning: a child takes a second."""
+
+    def serve(module: str, request: dict[str, Any], folder: Path, *_: Any, **__: Any) -> Any:
+        assert module == worker.__name__
+        return json.loads(json.dumps(worker.serve(json.loads(json.dumps(request)), folder)))
+
+    monkeypatch.setattr(worker, "_limit_time", lambda file: None)
+    monkeypatch.setattr("vitedge.converters.sources.onnx.models.run_sandboxed", serve)
 
 
 def copy_of(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -117,6 +130,7 @@ def test_the_graph_of_a_bundle_is_described_by_its_manifest(tmp_path: Path, tiny
     assert card.labels == ("red", "green", "blue")
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("kinds", "activation"),
     [
@@ -181,6 +195,7 @@ def test_nothing_says_how_images_are_prepared(tmp_path: Path, small_export: onnx
     assert set(example) == {"input_size", "mean", "std", "interpolation", "crop_pct"}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_labels_that_do_not_match(tmp_path: Path, small_export: onnx.ModelProto) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json has 2 labels, the network has 5 logits"):
         load(tmp_path, small_export, label_names=["a", "b"])
@@ -270,6 +285,7 @@ def logits_of(model: OnnxModel, frames: Frames) -> NDArray[np.float32]:
     return logits
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("shape", [[1, 32, 32, 3], ["N", "H", "W", 3], ["N", "H", "W", "C"], ["?", 32, 32, "C"]])
 def test_float_images_with_channels_last(
     tmp_path: Path, small_export: onnx.ModelProto, small_graph: Rewritten, frames: Frames, shape: list[int | str]
@@ -279,6 +295,7 @@ def test_float_images_with_channels_last(
     assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("shape", [["N", "C", "H", "W"], ["N", 3, "H", "W"], [1, "C", 32, 32]])
 def test_float_images_with_channels_first(
     tmp_path: Path, small_export: onnx.ModelProto, small_graph: Rewritten, frames: Frames, shape: list[int | str]
@@ -288,6 +305,7 @@ def test_float_images_with_channels_first(
     assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("shape", "order"),
     [
@@ -313,6 +331,7 @@ def test_bytes_are_normalized_by_the_graph_alone(
     assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("highest", [1.0, 255.0])
 @pytest.mark.parametrize("last", [False, True])
 def test_planes_are_not_normalized_twice(
@@ -334,6 +353,7 @@ def test_planes_are_not_normalized_twice(
     assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_graph_that_divides_bytes_is_not_fed_normalized_images(tmp_path: Path, small_export: onnx.ModelProto) -> None:
     graph = copy_of(small_export)
     graph.graph.initializer.append(numpy_helper.from_array(np.float32(255), "range"))
@@ -373,6 +393,7 @@ FORMS = {
 """Normalization by mean and std 0.5, and by (0.5, 0.4, 0.3) and (0.5, 0.6, 0.7) in the order BGR."""
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_normalization_in_another_form_is_not_done_twice(
     tmp_path: Path, small_export: onnx.ModelProto, form: str
@@ -400,6 +421,7 @@ def test_a_graph_that_subtracts_a_mean_of_bytes_is_not_fed_normalized_images(
         load_onnx(write(tmp_path, graph), labels=None)
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 def test_a_graph_that_runs_in_both_layouts_is_refused(tmp_path: Path, kind: str) -> None:
     graph = onnx.parser.parse_model(
@@ -410,6 +432,7 @@ def test_a_graph_that_runs_in_both_layouts_is_refused(tmp_path: Path, kind: str)
         load(tmp_path, graph)
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
 @pytest.mark.parametrize("whole", [True, False])
 def test_sixteen_bits_become_float32(
@@ -440,6 +463,7 @@ def test_sixteen_bits_become_float32(
     assert sqnr_db(small_graph.logits, logits_of(model, frames)) > least
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("shape", [[1, 1, -1], [1, -1, 1, 1], [-1], [1, 1, 1, -1], [-1, 1]])
 def test_logits_of_other_shapes_are_flattened(
     tmp_path: Path, small_export: onnx.ModelProto, small_graph: Rewritten, frames: Frames, shape: list[int]
@@ -459,6 +483,7 @@ def with_features(graph: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
+@pytest.mark.usefixtures("in_process")
 def test_one_of_several_outputs_is_chosen_by_name(
     tmp_path: Path, small_export: onnx.ModelProto, small_graph: Rewritten, frames: Frames
 ) -> None:
@@ -512,6 +537,7 @@ def test_initializers_that_are_inputs_too(tmp_path: Path) -> None:
     assert load(tmp_path, graph).card.num_classes == 5
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("opset", [9, 11, 12])
 def test_an_old_opset_is_kept_as_the_reference_and_upgraded_later_with_a_notice(tmp_path: Path, opset: int) -> None:
     graph = onnx.parser.parse_model(
@@ -536,6 +562,7 @@ def test_an_old_opset_is_kept_as_the_reference_and_upgraded_later_with_a_notice(
     )
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("opset", [7, 8])
 def test_a_graph_of_the_first_format_whose_weights_are_inputs_is_upgraded(tmp_path: Path, opset: int) -> None:
     """Files of IR version 3 have each initializer among the inputs; onnx's converter demands it of them."""
@@ -691,6 +718,7 @@ def test_graphs_that_are_refused_once_they_were_tried(tmp_path: Path, body: str,
         load_onnx(written(tmp_path, body), labels=None)
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("branch", [0, 1])
 def test_branches_that_a_constant_decides(tmp_path: Path, branch: int) -> None:
