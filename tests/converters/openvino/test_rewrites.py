@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import graphs
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -35,15 +37,21 @@ COPIES = ("Concatenation", "Split", "StridedSlice")
 
 
 def network(name: str, side: int, options: Mapping[str, Any]) -> tuple[Any, Any, Preprocessing]:
-    """Export a network with random weights; give two frames and their preprocessing with it."""
+    """Export a network with random weights, once; give two frames and their preprocessing with it."""
+    graph = onnx.load_from_string(_exported(name, side, tuple(options.items())))
+    frames = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    return graph, frames, Preprocessing(input_size=(side, side), resize_size=(side, side))
+
+
+@cache
+def _exported(name: str, side: int, options: tuple[tuple[str, Any], ...]) -> bytes:
     torch.manual_seed(0)
-    module = timm.create_model(name, num_classes=5, **options).eval()
+    module = timm.create_model(name, num_classes=5, **dict(options)).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    frames = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
-    return export(module, (side, side)), frames, Preprocessing(input_size=(side, side), resize_size=(side, side))
+    return export(module, (side, side)).SerializeToString()
 
 
 def rewritten(graph: Any, frames: Any, preprocessing: Preprocessing, own: Sequence[Rewrite]) -> Rewritten:
