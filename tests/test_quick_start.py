@@ -1,4 +1,4 @@
-"""``docs/quick-start.md`` runs as it is printed, with a smaller model."""
+"""``docs/quick-start.md`` runs as it is printed, with a smaller model and a shorter search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ pytest.importorskip("openvino")
 
 import photos
 
+from vitedge.calib.quantization import ptq
+from vitedge.calib.quantization.search_budget import SMALLEST
 from vitedge.cli import main
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "quick-start.md").read_text("utf-8")
@@ -24,6 +26,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ptq, "budget_for", lambda _: SMALLEST)
     for number, label in enumerate(("daisy", "rose", "tulip")):
         for part in ("calib", "val"):
             folder = tmp_path / "photos" / part / label
