@@ -28,10 +28,12 @@ from vitedge.runtime.preprocess.taps import FILTERS, ResizeAxis
 
 FLAGS = {"bicubic": "bicubic+accurate_rnd:param0=0:param1=0.5", "bilinear": "bilinear+accurate_rnd"}
 """swscale's filters that are Pillow's."""
-MOST_SHIFT = 1 / 100
+MOST_SHIFT = 1 / 95
 """How far an end of a part may lie from a whole pixel of the frame, in pixels of the resized frame."""
 LEAST_SHRINKING = 1.5
 """How much both sides must shrink. Below, results that Pillow clips between its passes are up to 5 off."""
+CONVERTED_ROWS = 2
+"""Two rows may share a row of chroma."""
 CONVERTED_COLUMNS = 16
 """On Arm64, swscale rounds otherwise where the width is no multiple of it (libswscale/aarch64/swscale_unscaled.c)."""
 _INTERLEAVED = ("nv12", "nv21")
@@ -129,8 +131,6 @@ class Part:
 def find_part(axis: ResizeAxis, support: int) -> Part:
     """Return the least part of an axis that gives the pixels from ``axis.start`` to ``axis.stop``.
 
-    The part begins and ends at the frame's edges or at even pixels, because two pixels may share a chroma value.
-
     Args:
         axis: the resize.
         support: pixels of the resized axis on either side of an output that it depends on.
@@ -141,9 +141,9 @@ def find_part(axis: ResizeAxis, support: int) -> Part:
 
 
 def _nearest(axis: ResizeAxis, places: Iterable[int]) -> tuple[int, int] | None:
-    """Return the first place of the resized axis that lies near an even pixel of the frame, after that pixel."""
+    """Return the first place of the resized axis that lies near a pixel of the frame, after that pixel."""
     scale = axis.source / axis.resized
-    pixels = ((2 * round(place * scale / 2), place) for place in places)
+    pixels = ((round(place * scale), place) for place in places)
     return next((each for each in pixels if abs(each[0] / scale - each[1]) <= MOST_SHIFT), None)
 
 
@@ -181,23 +181,27 @@ class _FilterGraph:
 def _filters(interpolation: Interpolation, rows: Part, columns: Part, kind: FrameKind) -> list[_Filter]:
     colours = f"in_color_matrix={kind.matrix}:in_range={'full' if kind.full_range else 'limited'}"
     planar = [_scale(), ("format", "yuv420p")] if kind.pixel_format in _INTERLEAVED else []
-    converted = _aligned(columns.source, kind.width)
-    inside = slice(columns.source.start - converted.start, columns.source.stop - converted.start)
+    down = _aligned(rows.source, CONVERTED_ROWS, kind.height)
+    across = _aligned(columns.source, CONVERTED_COLUMNS, kind.width)
     return [
-        _crop(rows.source, converted),
+        _crop(down, across),
         *planar,
         _scale(f"flags=bicubic:{colours}"),
         ("format", "gbrp"),
-        _crop(slice(0, _length(rows.source)), inside),
+        _crop(_inside(rows.source, down), _inside(columns.source, across)),
         ("mergeplanes", _BGR_AS_YUV),
         _scale(f"{_length(columns.resized)}:{_length(rows.resized)}:flags={FLAGS[interpolation]}"),
     ]
 
 
-def _aligned(columns: slice, width: int) -> slice:
-    """Widen a part of a frame until swscale converts it as it converts the whole frame."""
-    begin, end = columns.start // CONVERTED_COLUMNS, -(-columns.stop // CONVERTED_COLUMNS)
-    return slice(begin * CONVERTED_COLUMNS, min(end * CONVERTED_COLUMNS, width))
+def _aligned(pixels: slice, multiple: int, length: int) -> slice:
+    """Widen a part of an axis until swscale converts it as it converts the whole frame."""
+    begin, end = pixels.start // multiple, -(-pixels.stop // multiple)
+    return slice(begin * multiple, min(end * multiple, length))
+
+
+def _inside(pixels: slice, whole: slice) -> slice:
+    return slice(pixels.start - whole.start, pixels.stop - whole.start)
 
 
 def _crop(rows: slice, columns: slice) -> _Filter:

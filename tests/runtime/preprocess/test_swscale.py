@@ -20,7 +20,7 @@ from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
 from vitedge.runtime.preprocess import swscale
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.preprocess.swscale import MOST_SHIFT, find_part
+from vitedge.runtime.preprocess.swscale import MOST_SHIFT, Part, SwscaleResampler, find_part, frame_kind
 from vitedge.runtime.preprocess.taps import ResizeAxis
 
 av = pytest.importorskip("av")
@@ -167,12 +167,20 @@ def test_a_part_holds_what_its_outputs_depend_on(axis: ResizeAxis, support: int)
     assert 0 <= part.source.start < part.source.stop <= axis.source
     assert part.resized.start == 0 or part.resized.start <= axis.start - support
     assert part.resized.stop == axis.resized or part.resized.stop >= axis.stop + support
-    for source, resized, edge in (
-        (part.source.start, part.resized.start, 0),
-        (part.source.stop, part.resized.stop, axis.source),
-    ):
-        assert source == edge or source % 2 == 0
+    for source, resized in ((part.source.start, part.resized.start), (part.source.stop, part.resized.stop)):
         assert abs(source / scale - resized) <= MOST_SHIFT + 1e-9
+
+
+@pytest.mark.parametrize(("row", "column"), [(10, 20), (11, 20), (10, 21), (11, 21)])
+def test_a_part_at_odd_pixels_has_the_colours_of_the_whole_frame(
+    row: int, column: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swscale, "find_part", lambda axis, _: Part(*(slice(axis.start, axis.stop),) * 2))
+    planes = planes_of(decoded(96, 128))
+    axes = ResizeAxis(96, 96, row, 95), ResizeAxis(128, 128, column, 127)
+    found = np.zeros((95 - row, 127 - column, 3), np.uint8)
+    SwscaleResampler("bicubic", *axes, frame_kind(planes))(planes.decoder_frame, False, found)
+    assert np.array_equal(found, planes.bgr()[row:95, column:127])
 
 
 def test_of_a_wide_frame_only_a_part_is_resized() -> None:
