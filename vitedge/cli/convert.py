@@ -174,7 +174,8 @@ def summary(bundle: Bundle) -> str:
 
 def _ran(manifest: Manifest) -> list[str]:
     """Tell what the engine makes of int8: the layers that fell back, and whether it pays."""
-    audit, against_fp16, lines = manifest.audit, manifest.against_fp16, list[str]()
+    audit, against_fp16 = manifest.audit, manifest.against_fp16
+    lines: list[str] = []
     if audit is not None:
         first, *others = audit.lines(least_share=COSTLY)
         lines += [f"  {'warning: ' if audit.fallbacks else ''}{first}", *(f"    {line}" for line in others)]

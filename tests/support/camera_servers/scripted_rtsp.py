@@ -122,10 +122,10 @@ class ScriptedRtsp:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        _close(self._listener)
+        self._threads[0].join(10)  # no connection is accepted any more
+        for each in self._sockets:
+            _close(each)
         for thread in self._threads:
             thread.join(10)
 
@@ -276,3 +276,9 @@ def endless(units: Sequence[bytes], packetizer: Packetizer) -> Iterator[bytes | 
             yield from packetizer.packets(unit, timestamp)
             yield None
             timestamp += TICKS
+
+
+def _close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
