@@ -50,8 +50,8 @@ def to_html(result: Result, video: bytes, steps: Sequence[tuple[str, str]]) -> s
         _accuracy(result),
         _bars([(row.precision, row.latency) for row in result.rows]),
         f"<h2>{html(result.larger.model)}: a larger network</h2><p>With {term('random weights')}, on the same frames. "
-        "The digits' network is so small that preprocessing takes most of the time. In int8, inference of this one takes "
-        f"{result.larger.int8_over_fp16:.2f} times as long as in fp16; that depends on the processor.</p>",
+        "The digits' network is so small that preprocessing takes most of the time. In int8, inference of this one "
+        f"takes {result.larger.int8_over_fp16:.2f} times as long as in fp16; that depends on the processor.</p>",
         _bars([(row.precision, row.latency) for row in result.larger.rows]),
         _larger(result),
         "<h2>Go on</h2>",
