@@ -48,9 +48,9 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten an error for a table."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    """Shorten an error for a table, without the places in OpenVINO's source that its errors begin with."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return (lines or [type(error).__name__])[0].strip()[:300]
 
 
 def link_photos(source: Path, folder: Path, images: int) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from common.peers import BEHIND_DB, COLLAPSED_DB, NNCF, NNCF_UNSMOOTHED, OPENVINO, OPPONENTS, SMOOTHING, Comparison
 from common.timing import LARGEST_CONTRADICTION, MOST_LOAD
+from vitedge.bundle.manifest import PAYS_BELOW
 from vitedge.report.plot import Axis
 from vitedge.safety.escape import html
 
@@ -51,8 +52,10 @@ SERIES = (
     Series(NNCF_UNSMOOTHED, NNCF_UNSMOOTHED, "peer", "hollow"),
     Series(OPENVINO, OPENVINO, "plain", "hollow"),
 )
+OWN_RATIO = "int8 ÷ fp16"
 HEADINGS = (
     "model",
+    OWN_RATIO,
     *(f"{ours} ÷ {peer}" for peer, ours in OPPONENTS.items()),
     *("int8", *SMOOTHING, "fp16", OPENVINO),
     "faster peer, and why",
@@ -85,6 +88,7 @@ def table(compared: Mapping[str, Comparison | None], picture: str) -> list[str]:
         f"- *collapsed*: below {COLLAPSED_DB:.0f} dB, and more than {BEHIND_DB:.0f} dB below our int8.",
         "- *faster peer*: one that did not collapse and whose time is below ours, with what the audit of both engines "
         "shows; the times of their operators are means of warm runs.",
+        f"- *{OWN_RATIO}*: our own two bundles. {paying_rows(measured)}",
         f"- {faster_rows(measured)}",
         f"- {discarded(measured)}",
         *refusals(measured),
@@ -111,6 +115,14 @@ def faster_rows(measured: Mapping[str, Comparison]) -> str:
     return f"A peer that did not collapse is faster for {faster} of {len(timed)} models."
 
 
+def paying_rows(measured: Mapping[str, Comparison]) -> str:
+    """Count the models for which int8 pays."""
+    ratios = [each.between("int8", "fp16") for each in measured.values()]
+    found = [statistics.median(each) for each in ratios if each is not None]
+    pays = sum(each <= PAYS_BELOW for each in found)
+    return f"Int8 [pays](quantization.md#when-int8-pays), at {PAYS_BELOW} or less, for {pays} of {len(found)} models."
+
+
 def discarded(measured: Mapping[str, Comparison]) -> str:
     """Say how many rounds were thrown away, and which figures are refused."""
     count = sum(each.discarded for each in measured.values())
@@ -132,6 +144,7 @@ def cells(name: str, compared: Comparison) -> list[str]:
     """Return what a line of the table shows."""
     return [
         f"`{name}`",
+        ratio(compared.between("int8", "fp16")),
         *(ratio(compared.ratios(peer)) for peer in OPPONENTS),
         *(fidelity(compared, way) for way in ("int8", *SMOOTHING, "fp16", OPENVINO)),
         "; ".join(f"**{peer}**: {reason(compared, peer)}" for peer in compared.faster_peers()).replace("|", "\\|"),
@@ -178,11 +191,12 @@ def geometric_means(compared: Mapping[str, Comparison | None]) -> list[str]:
     measured = [each for each in compared.values() if each is not None]
     rows = {f"{ours} ÷ {peer}": medians(measured, [peer] * len(measured)) for peer, ours in OPPONENTS.items()}
     fastest = medians(measured, [each.fastest_int8() for each in measured])
-    rows = {"int8 ÷ the fastest NNCF that did not collapse": fastest, **rows}
+    own = [statistics.median(ratios) for each in measured if (ratios := each.between("int8", "fp16")) is not None]
+    rows = {"int8 ÷ the fastest NNCF that did not collapse": fastest, **rows, OWN_RATIO: own}
     if not any(rows.values()):
         return []
     return [
-        "## Geometric means of our time over the peers'",
+        "## Geometric means of the ratios",
         "",
         "The ratio of a model is the median of its rounds. The rows of a single peer include models that it collapses "
         "on.",

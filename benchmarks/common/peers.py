@@ -112,8 +112,12 @@ class Comparison:
 
     def ratios(self, peer: str) -> list[float] | None:
         """Return the time of ours over the peer's, of each round; None if one of them has no times."""
-        ours, theirs = self.rounds(OPPONENTS[peer]), self.rounds(peer)
-        return [mine / other for mine, other in zip(ours, theirs, strict=True)] if ours and theirs else None
+        return self.between(OPPONENTS[peer], peer)
+
+    def between(self, name: str, other: str) -> list[float] | None:
+        """Return the time of one contender over another's, of each round; None if one of them has no times."""
+        times, others = self.rounds(name), self.rounds(other)
+        return [mine / theirs for mine, theirs in zip(times, others, strict=True)] if times and others else None
 
     def collapsed(self, peer: str) -> bool:
         """Return whether a peer in int8 has lost the answers that ours keeps."""

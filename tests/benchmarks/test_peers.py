@@ -139,6 +139,8 @@ def test_the_table_marks_faster_peers_and_names_what_is_missing(peers: Any, peer
     assert set(lines) == {"one", "two"}
     columns = dict(zip(peer_page.HEADINGS, (each.strip() for each in lines["one"].strip("|").split("|")), strict=True))
     assert columns["int8 ÷ NNCF default"] == "0.50 (0.50-1.00)"
+    assert columns["int8 ÷ fp16"] == "0.91 (0.45-1.82)"
+    assert "at 0.85 or less, for 0 of 1 models" in text
     assert columns["NNCF default"] == "7.3 dB, 98 %, collapsed"
     assert columns["int8"] == "33.0 dB, 98 %"
     assert columns["faster peer, and why"].startswith("**NNCF, SmoothQuant off**: 2 of 48 int8 layers fall back")
@@ -253,3 +255,10 @@ def test_a_module_that_openvino_cannot_convert_leaves_the_reason(
     model = SimpleNamespace(module=None, card=SimpleNamespace(preprocessing=None))
     found = {name: peers.assessed(way, None, None) for name, way in peers.peers(model, None, tmp_path).items()}
     assert {each.failed for each in found.values()} == {"no operator for this"}
+
+
+def test_an_error_of_openvino_is_shortened_to_what_is_wrong() -> None:
+    children = next(imported("common.children"))
+    text = "Exception from src/inference/src/cpp/core.cpp:117:\nException from src/plugin.cpp:54:\nno kernel\n\n"
+    assert children.first_line(RuntimeError(text)) == "no kernel"
+    assert children.first_line(RuntimeError("")) == "RuntimeError"
