@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.image_folder import ImageFolder
-from vitedge.calib.evaluation.accuracy import Comparison, Flip, Proportion, compare, predict
+from vitedge.calib.evaluation.accuracy import Comparison, Flip, Proportion, compare, predict, score
 from vitedge.prediction import ClassScore
 from vitedge.report import evaluation as report_page
 from vitedge.report.evaluation import THUMBNAIL_PIXELS, contact_sheet, to_html
@@ -65,6 +66,20 @@ def test_the_sheet_shows_the_images_that_flipped_and_no_other(images: ImageFolde
     assert "for <strong>40.00 % [11.76, 76.93]</strong> of them" in text
     assert "flip rate" in text
     assert "nats" in text
+
+
+def test_each_row_tells_its_drop_against_the_reference(images: ImageFolder) -> None:
+    report = report_on(images)
+    ours, theirs = (
+        replace(each, evaluation=score(each.predictions, images)) for each in (report.ours, report.theirs) if each
+    )
+    rows = [
+        re.findall(r"<t[hd]>.*?</t[hd]>", row)
+        for row in to_html(replace(report, ours=ours, theirs=theirs), ()).split("<tr>")[1:4]
+    ]
+    assert [row[-1] for row in rows] == ["<th>top-1 drop</th>", "<td>60.00 points lower</td>", "<td></td>"]
+    assert len({len(row) for row in rows}) == 1
+    assert "top-1 drop" not in to_html(report, ())
 
 
 def test_nothing_is_taken_from_elsewhere_and_names_are_escaped(images: ImageFolder) -> None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from vitedge.calib.data.dataset import ImageDataset, Pixels
 from vitedge.calib.evaluation.accuracy import Comparison, Evaluation, Flip
 from vitedge.calib.evaluation.multilabel import LabelComparison, LabelEvaluation, LabelFlip
-from vitedge.counts import counted
+from vitedge.counts import counted, dropped
 from vitedge.extras import require
 from vitedge.prediction import ClassScore
 from vitedge.report import sensitivity as sensitivity_report
 from vitedge.report.evaluation_text import (
     EvaluatedBundle,
     EvaluationReport,
+    drop_against,
     labels_text,
     share_text,
     to_text,
@@ -130,10 +131,13 @@ def _near_ties(comparison: Comparison | LabelComparison) -> str:
 
 
 def _accuracy(report: EvaluationReport) -> str:
-    """Render a row for each bundle: its accuracy with 95 % intervals, and its agreement with the reference."""
-    rows = [_row(report.ours, report.comparison, "series0")]
-    rows += [_row(other.subject, other.comparison, "") for other in report.others]
-    rows += [] if report.theirs is None else [(*_row(report.theirs, None, "series1"), "")]
+    """Render a row for each bundle: its accuracy with 95 % intervals, its drop and agreement against the reference."""
+    rows = [_row(report.ours, report.comparison, "series0") + _against(report.ours, report.theirs)]
+    rows += [
+        _row(other.subject, other.comparison, "") + _against(other.subject, report.theirs) for other in report.others
+    ]
+    if report.theirs is not None:
+        rows.append((*_row(report.theirs, None, "series1"), "", *("" for _ in _against(report.ours, report.theirs))))
     if isinstance(report.ours.evaluation, LabelEvaluation):
         measures = ["mAP", "micro F1", "macro F1", "exact match"]
     elif isinstance(report.ours.evaluation, Evaluation):
@@ -141,7 +145,14 @@ def _accuracy(report: EvaluationReport) -> str:
     else:
         measures = []
     against = [] if report.theirs is None else [term("agreement")]
+    against += ["top-1 drop" for _ in _against(report.ours, report.theirs)]
     return f"<p>{term('95 % interval', '95 % intervals')} in brackets.</p>{table(['', *measures, *against], rows)}"
+
+
+def _against(subject: EvaluatedBundle, reference: EvaluatedBundle | None) -> tuple[str, ...]:
+    """Render the top-1 that a bundle loses against the reference; nothing without a reference or labels."""
+    drop = None if reference is None else drop_against(subject, reference)
+    return () if drop is None else (dropped(drop),)
 
 
 def _row(subject: EvaluatedBundle, comparison: Comparison | LabelComparison | None, style: str) -> tuple[str, ...]:

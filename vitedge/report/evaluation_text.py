@@ -126,10 +126,11 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
 
 def top1_drop(report: EvaluationReport) -> float | None:
     """Return the percentage points of top-1 that the bundle loses against the other one; None without labels."""
-    return None if report.theirs is None else _drop(report.ours, report.theirs)
+    return None if report.theirs is None else drop_against(report.ours, report.theirs)
 
 
-def _drop(ours: EvaluatedBundle, theirs: EvaluatedBundle) -> float | None:
+def drop_against(ours: EvaluatedBundle, theirs: EvaluatedBundle) -> float | None:
+    """Return the percentage points of top-1 that one bundle loses against another; None without labels."""
     if not isinstance(ours.evaluation, Evaluation) or not isinstance(theirs.evaluation, Evaluation):
         return None
     return theirs.evaluation.top1 - ours.evaluation.top1
@@ -177,7 +178,7 @@ def _other(reference: EvaluatedBundle, other: ComparedBundle) -> dict[str, Any]:
         "agreement_ci95": _pair(other.comparison.agreement.ci95),
         "kl_mean": other.comparison.kl_mean,
         "kl_p99": other.comparison.kl_p99,
-        "top1_drop": _drop(other.subject, reference),
+        "top1_drop": drop_against(other.subject, reference),
     }
 
 
@@ -213,7 +214,7 @@ def _lines(report: EvaluationReport) -> Iterator[str]:
         yield f"skipped, cannot be read: {', '.join(skipped[:NAMES_SHOWN])}{more}"
     width = max(len(subject.bundle) for subject in subjects)
     for subject in subjects:
-        drop = None if report.theirs is None or subject is report.theirs else _drop(subject, report.theirs)
+        drop = None if report.theirs is None or subject is report.theirs else drop_against(subject, report.theirs)
         yield f"{subject.bundle:<{width}}  {accuracy_text(subject.evaluation)}{drop_text(drop)}"
         if subject.predictions.threshold:
             yield f"{'':<{width}}  {_acceptance(subject)}"
