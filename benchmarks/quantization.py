@@ -1,12 +1,12 @@
 """Int8 on trained models: vitedge's quantizer against NNCF's recipes, ONNX Runtime's static quantization and 16 bits.
 
-All start from the same FP32 graph, that of vitedge's FP32 bundle, are calibrated on the same photos, run on OpenVINO
-with the same hints, and are compared with that bundle on photos that calibration has not seen. NNCF's best recipe runs
-on OpenVINO's own IR of the model as well, which is what it has without vitedge. Agreement is the share of equal top-1,
-SQNR is that of the logits; latencies are taken in turns, and their ratio within each round. The demo's model is
-measured on the demo's digits, the others on photos of flowers. The table goes between the page's markers. With
---no-latency accuracy alone is measured, which other work on the machine does not change. A model that --json holds with
-these versions and as many rounds is not measured again, so an interrupted run goes on where it ended.
+All start from the graph of vitedge's FP32 bundle, are calibrated on the same photos, run on OpenVINO with the same hints,
+and are compared with that bundle on photos that calibration has not seen. NNCF's best recipe runs on OpenVINO's own IR
+of the model as well, which is what it has without vitedge. Agreement is the share of equal top-1, SQNR is of the
+logits; latencies are taken in turns, and their ratio within each round. The demo's model is measured on the demo's
+digits, the others on photos of flowers. The table goes between the page's markers. With --no-latency accuracy alone is
+measured, which other work on the machine does not change. A model that --json holds with these versions and as many
+rounds is not measured again, so an interrupted run goes on where it ended.
 
     python benchmarks/quantization.py [--data ../shared/data] [--model NAME …] [--rounds 10 | --no-latency]
         [--json FILE] [--page PAGE]
@@ -281,10 +281,10 @@ def missed(found: Sequence[Row], target: Target) -> Iterator[str]:
     best = by_name[best_of({each.name: each.against_fp32 for each in theirs})]
     agreement, sqnr = ours.against_fp32.agreement, ours.against_fp32.sqnr_db
     if agreement < max(best.against_fp32.agreement, target.agreement):
-        yield f"agreement {agreement:.2f} %, below {target.agreement} % or that of {best.name}"
+        yield f"agreement {agreement:.2f} %, below {target.agreement} % or {best.name}'s"
     quietest = max(each.against_fp32.sqnr_db for each in found if each.name.startswith("NNCF"))
     if sqnr <= max(target.sqnr_db, quietest):
-        yield f"logit SQNR {sqnr:.1f} dB, below {target.sqnr_db} dB or that of a recipe of NNCF's"
+        yield f"logit SQNR {sqnr:.1f} dB, below {target.sqnr_db} dB or the best of NNCF's recipes"
     if full.top1 is not None and ours.top1 is not None and full.top1 - ours.top1 > target.drop:
         yield f"top-1 falls by {full.top1 - ours.top1:.2f} points, more than {target.drop}"
     if best.ratio is not None and best.ratio * LARGEST_RATIO < 1:
