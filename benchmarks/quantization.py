@@ -1,9 +1,9 @@
 """Int8 on trained models: vitedge's quantizer against NNCF's recipes, ONNX Runtime's static quantization and 16 bits.
 
-All start from the graph of vitedge's FP32 bundle, are calibrated on the same photos, run on OpenVINO with the same hints,
-and are compared with that bundle on photos that calibration has not seen. NNCF's best recipe runs on OpenVINO's own IR
-of the model as well, which is what it has without vitedge. Agreement is the share of equal top-1, SQNR is of the
-logits; latencies are taken in turns, and their ratio within each round. The demo's model is measured on the demo's
+All start from the graph of vitedge's FP32 bundle, are calibrated on the same photos, run on OpenVINO with the same
+hints, and are compared with that bundle on photos that calibration has not seen. NNCF's best recipe runs on OpenVINO's
+own IR of the model as well, which is what it has without vitedge. Agreement is the share of equal top-1, SQNR is of
+the logits; latencies are taken in turns, and their ratio within each round. The demo's model is measured on the demo's
 digits, the others on photos of flowers. The table goes between the page's markers. With --no-latency accuracy alone is
 measured, which other work on the machine does not change. A model that --json holds with these versions and as many
 rounds is not measured again, so an interrupted run goes on where it ended.
