@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -24,9 +25,9 @@ import numpy as np
 import pytest
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
+from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main, tally
 from vitedge.cli.signals import SAME_SECONDS, Stop, stoppable
-from vitedge.cli.tally import NOTES_A_MINUTE, StateNotes, StatusLine, Tally
+from vitedge.cli.tally import NOTES_A_MINUTE, StateNotes, StatusLine, StatusLog, Tally
 from vitedge.prediction import ClassScore, Prediction, StageTimes
 from vitedge.runtime.stream.states import StateChange
 from vitedge.runtime.stream.stats import StreamStats
@@ -623,3 +624,40 @@ class TestStatusLine:
         assert len(lines) < 20
         assert lines[1].startswith("frame 0  red 50.0 %  -  age 1 ms  dropped 1")
         assert lines[-1] == ""
+
+
+class TestStatusLog:
+    def test_tells_the_first_prediction_and_one_every_half_a_minute(self, monkeypatch: pytest.MonkeyPatch):
+        now = [1000.0]
+        monkeypatch.setattr(tally.time, "monotonic", lambda: now[0])
+        log = io.StringIO()
+        status = StatusLog(log)
+        for _ in range(61):
+            status.write(prediction(dropped=1))
+            now[0] += 1.0
+        status.close()
+        told = log.getvalue().splitlines()
+        assert [line.rsplit(" ", 1)[1] for line in told] == ["1", "26", "51"]
+        assert told[0].startswith("frame 0  red 50.0 %")
+
+    @pytest.mark.parametrize(
+        ("source", "options", "told"),
+        [
+            ("test://?fps=30", [], True),
+            ("test://?fps=30", ["--quiet"], False),
+            ("test://?fps=30", ["--jsonl", "-"], False),
+            ("clip", [], False),
+        ],
+    )
+    def test_is_for_cameras_without_a_terminal_and_without_lines(
+        self,
+        source: str,
+        options: list[str],
+        told: bool,
+        tiny_bundle: Bundle,
+        clip: Path,
+        capsys: pytest.CaptureFixture[str],
+    ):
+        address = str(clip) if source == "clip" else source
+        assert main(["run", str(tiny_bundle.path), "--source", address, "--max-frames", "3", *options]) == 0
+        assert bool(re.search(r"^frame \d+  ", capsys.readouterr().err, re.MULTILINE)) is told

@@ -223,13 +223,15 @@ def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | Non
 
 
 def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop) -> int:
-    from vitedge.cli.tally import StatusLine, Tally
+    from vitedge.cli.tally import StatusLine, StatusLog, Tally
     from vitedge.runtime.outputs import deliver
 
     tally = Tally()
     outputs = [*_outputs(arguments, stream), tally]
     if _has_status_line(arguments):
         outputs.append(StatusLine(sys.stderr))
+    elif arguments.jsonl != "-" and not arguments.quiet and _goes_on(stream):
+        outputs.append(StatusLog(sys.stderr))
     exit_code = 0
     try:
         with stop.ends(stream.stop):
@@ -248,6 +250,13 @@ def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop
         raise
     output.inform(_summary(tally, stream))
     return exit_code
+
+
+def _goes_on(stream: Stream | Streams) -> bool:
+    """Whether no end is in sight, so that a summary at the end is not enough."""
+    from vitedge.runtime.stream.cameras.streams import Streams
+
+    return isinstance(stream, Streams) or stream.source.live
 
 
 def _summary(tally: Tally, stream: Stream | Streams) -> str:

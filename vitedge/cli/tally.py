@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections import Counter, deque
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from vitedge.cli import output
 from vitedge.counts import counted
 from vitedge.prediction import AgeBasis, Prediction
+from vitedge.progress import REPORT_SECONDS
 from vitedge.progress_bars import CLEAR_LINE
 from vitedge.runtime.outputs.overlay import RateMeter
 from vitedge.runtime.stream.states import StateChange, StreamState
@@ -28,39 +30,71 @@ DROPS: dict[DropCause, str] = {"too_old": "too old", "at_end": "at the end"}
 NOTES_A_MINUTE = 10
 
 
-class StatusLine:
-    """The last prediction on one line of a terminal, redrawn in place."""
+class _Status:
+    """Tells the last prediction from time to time.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: what is told is written there; if that fails, the stream of predictions goes on.
+        seconds: least time between two.
+    """
+
+    def __init__(self, stream: TextIO, seconds: float) -> None:
         self._stream = stream
+        self._seconds = seconds
         self._rate = RateMeter()
-        self._drawn = -REDRAW_SECONDS
+        self._told = -math.inf
         self._dropped = 0
 
     def write(self, prediction: Prediction) -> None:
-        """Redraw the line, unless it was redrawn just before."""
+        """Tell the prediction, unless another was told just before."""
         rate = self._rate.tick()
         self._dropped += prediction.dropped
         now = time.monotonic()
-        if now - self._drawn < REDRAW_SECONDS:
+        if now - self._told < self._seconds:
             return
-        self._drawn = now
+        self._told = now
         fps = f"{rate:.1f} fps" if rate else "-"
         source = "" if prediction.source is None else f"{prediction.source}  "
         text = terminal(
             f"{source}frame {prediction.frame}  {_named(prediction)} {100 * prediction.score:.1f} %  {fps}  "
             f"age {prediction.age_ms:.0f} ms  dropped {self._dropped}"
         )
-        self._redraw(text[: shutil.get_terminal_size().columns - 1])
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        raise NotImplementedError
+
+    def _put(self, text: str) -> None:
+        with suppress(OSError):  # a terminal or log that has gone ends no stream
+            self._stream.write(text)
+            self._stream.flush()
+
+
+class StatusLine(_Status):
+    """The last prediction on one line of a terminal, redrawn in place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream, REDRAW_SECONDS)
 
     def close(self) -> None:
         """Clear the line."""
-        self._redraw("")
+        self._tell("")
 
-    def _redraw(self, text: str) -> None:
-        with suppress(OSError):  # a terminal that has gone ends no stream
-            self._stream.write(f"{CLEAR_LINE}{text}")
-            self._stream.flush()
+    def _tell(self, text: str) -> None:
+        self._put(f"{CLEAR_LINE}{text[: shutil.get_terminal_size().columns - 1]}")
+
+
+class StatusLog(_Status):
+    """The first prediction, and then one every ``REPORT_SECONDS``, each on a line of its own, as in a service's log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream, REPORT_SECONDS)
+
+    def close(self) -> None:
+        """Leave the lines."""
+
+    def _tell(self, text: str) -> None:
+        self._put(f"{text}\n")
 
 
 def _named(prediction: Prediction) -> str:
