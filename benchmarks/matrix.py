@@ -33,6 +33,7 @@ from common.children import ChildFailedError, conversion_arguments, first_line, 
 from common.families import FAMILIES, Listed
 from common.peer_page import dots, geometric_means, picture, reason, table
 from common.peers import OPPONENTS, REFERENCE, Comparison, compared_logits, comparison_from, timed
+from common.taken import Taken, taken_now
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
@@ -94,23 +95,6 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """When and where a row was measured.
-
-    Attributes:
-        date: ``YYYY-MM-DD``.
-        processor: its name.
-        cpus: number of processors that the benchmark could use.
-        python: version of Python.
-    """
-
-    date: str
-    processor: str
-    cpus: int
-    python: str
-
-
-@dataclass(frozen=True)
 class Row:
     """One model.
 
@@ -137,12 +121,6 @@ class Row:
     versions: Mapping[str, str]
     comparison: Comparison | None = None
     taken: Taken | None = None
-
-
-def taken_now() -> Taken:
-    """Describe a measurement on this machine, today."""
-    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
-    return Taken(today, processor_name(), machine_state().cpus, platform.python_version())
 
 
 def prepared(listed: Listed, data: Path, images: int, folder: Path) -> Row:

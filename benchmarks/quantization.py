@@ -2,7 +2,7 @@
 
 All start from the graph of vitedge's FP32 bundle, are calibrated on the same photos, run on OpenVINO with the same
 hints, and are compared with that bundle on photos that calibration has not seen. NNCF's best recipe runs on OpenVINO's
-own IR of the model as well, which is what it has without vitedge. Agreement is the share of equal top-1, SQNR is of
+own IR of the model as well: that is all it has without vitedge. Agreement is the share of equal top-1, SQNR is of
 the logits; latencies are taken in turns, and their ratio within each round. The demo's model is measured on the demo's
 digits, the others on photos of flowers. The table goes between the page's markers. With --no-latency accuracy alone is
 measured, which other work on the machine does not change. A model that --json holds with these versions and as many
@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import onnx
 from common.baselines import compiled, from_frame, nncf_quantized, onnxruntime_quantized, own_ir
 from common.children import versions
 from common.pages import write_between
+from common.taken import Taken, taken_now
 from common.timing import Call, in_turns, median_ms
 from numpy.typing import NDArray
 
@@ -53,7 +53,6 @@ from vitedge.files import write_atomic
 from vitedge.metrics import Parity, parity, wilson_interval
 from vitedge.progress import Silent
 from vitedge.runtime.engines.open import open_engine
-from vitedge.runtime.system.machine import machine_state, processor_name
 
 DEMO = "digits_vit"
 OURS, FULL, HALF, STATIC = "vitedge int8", "vitedge fp32", "vitedge fp16", "ONNX Runtime static QDQ"
@@ -296,17 +295,13 @@ class Result:
     """What was measured on one model.
 
     Attributes:
-        date: ``YYYY-MM-DD``.
-        processor: its name.
-        cpus: number of processors that the benchmark could use.
+        taken: when and where.
         versions: of the packages that took part.
         rounds: number of rounds of the latencies; 0 where none was measured.
         rows: how every way did.
     """
 
-    date: str
-    processor: str
-    cpus: int
+    taken: Taken
     versions: Mapping[str, str]
     rounds: int
     rows: tuple[Row, ...]
@@ -314,13 +309,13 @@ class Result:
     def circumstances(self) -> str:
         """Say when, where and with which packages it was measured."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"{self.date} on {self.processor}, {self.cpus} CPUs; {packages}"
+        return f"{self.taken.date} on {self.taken.processor}, {self.taken.cpus} CPUs; {packages}"
 
 
 def result_from(value: Mapping[str, Any]) -> Result:
     """Read a result as JSON holds it."""
     found = [Row(**{**each, "against_fp32": Parity(**each["against_fp32"])}) for each in value["rows"]]
-    return Result(**{**value, "rows": tuple(found)})
+    return Result(**{**value, "taken": Taken(**value["taken"]), "rows": tuple(found)})
 
 
 def read_results(path: Path | None) -> dict[str, Result]:
@@ -342,8 +337,7 @@ def measured(model: str, data: Path, rounds: int) -> Result:
     sys.stderr.write(f"{model}\n")
     with tempfile.TemporaryDirectory() as folder:
         found = rows(case_of(model, data, Path(folder)), rounds, Path(folder))
-    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
-    return Result(today, processor_name(), machine_state().cpus, versions(PACKAGES), rounds, tuple(found))
+    return Result(taken_now(), versions(PACKAGES), rounds, tuple(found))
 
 
 def page_text(results: Mapping[str, Result]) -> str:

@@ -72,7 +72,7 @@ class Audit:
         layers: in the order of the graph.
         overheads: the most expensive first.
         microseconds: mean times of all operators, added up; None without a profile.
-        runs: number of profiled runs, without those that warm the engine.
+        runs: number of profiled runs, without the runs that warm the engine.
         asked: type of 8 bits that the graph quantizes to.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.peers import BEHIND_DB, COLLAPSED_DB, NNCF, NNCF_UNSMOOTHED, OPENVINO, OPPONENTS, SMOOTHING, Comparison
@@ -117,10 +117,15 @@ def faster_rows(measured: Mapping[str, Comparison]) -> str:
 
 def paying_rows(measured: Mapping[str, Comparison]) -> str:
     """Count the models for which int8 pays."""
-    ratios = [each.between("int8", "fp16") for each in measured.values()]
-    found = [statistics.median(each) for each in ratios if each is not None]
+    found = own_medians(measured.values())
     pays = sum(each <= PAYS_BELOW for each in found)
     return f"Int8 [pays](quantization.md#when-int8-pays), at {PAYS_BELOW} or less, for {pays} of {len(found)} models."
+
+
+def own_medians(measured: Iterable[Comparison]) -> list[float]:
+    """Return the median time of int8 over fp16 of each model that has times."""
+    ratios = [each.between("int8", "fp16") for each in measured]
+    return [statistics.median(each) for each in ratios if each is not None]
 
 
 def discarded(measured: Mapping[str, Comparison]) -> str:
@@ -191,8 +196,7 @@ def geometric_means(compared: Mapping[str, Comparison | None]) -> list[str]:
     measured = [each for each in compared.values() if each is not None]
     rows = {f"{ours} ÷ {peer}": medians(measured, [peer] * len(measured)) for peer, ours in OPPONENTS.items()}
     fastest = medians(measured, [each.fastest_int8() for each in measured])
-    own = [statistics.median(ratios) for each in measured if (ratios := each.between("int8", "fp16")) is not None]
-    rows = {"int8 ÷ the fastest NNCF that did not collapse": fastest, **rows, OWN_RATIO: own}
+    rows = {"int8 ÷ the fastest NNCF that did not collapse": fastest, **rows, OWN_RATIO: own_medians(measured)}
     if not any(rows.values()):
         return []
     return [

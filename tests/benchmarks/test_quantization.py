@@ -86,8 +86,9 @@ def test_without_a_latency_its_columns_are_left_out_and_its_target_is_not_missed
 
 
 def result(module: Any, **changes: Any) -> Any:
-    taken = {"date": "2026-01-02", "processor": "some", "cpus": 2, "versions": module.versions(module.PACKAGES)}
-    return module.Result(**{**taken, "rounds": 10, "rows": tuple(rows(module)), **changes})
+    taken = module.Taken(changes.pop("date", "2026-01-02"), "some", 2, "3.11.7")
+    given = {"versions": module.versions(module.PACKAGES), "rounds": 10, "rows": tuple(rows(module)), **changes}
+    return module.Result(taken=taken, **given)
 
 
 def test_results_come_back_from_json_as_they_were(quantization: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -30,7 +31,7 @@ DROPS: dict[DropCause, str] = {"too_old": "too old", "at_end": "at the end"}
 NOTES_A_MINUTE = 10
 
 
-class _Status:
+class _Status(ABC):
     """Tells the last prediction from time to time.
 
     Args:
@@ -61,8 +62,9 @@ class _Status:
         )
         self._tell(text)
 
+    @abstractmethod
     def _tell(self, text: str) -> None:
-        raise NotImplementedError
+        """Show the text."""
 
     def _put(self, text: str) -> None:
         with suppress(OSError):  # a terminal or log that has gone ends no stream
