@@ -16,7 +16,8 @@ class CameraQueue(JobQueue):
 
     One job of each camera waits. The camera that has waited longest since its last turn is next. There are two kinds of
     workers, of which one at a time takes jobs: one alone, who begins when the consumer waits, so that predictions are
-    fresh; or several together, who also work ahead, so that none is idle.
+    fresh; or several together, who also work ahead, so that the processors are never idle. One of these waits for a full
+    batch while all others compute.
 
     Args:
         max_fps: most jobs a second of each camera, by name; None for no limit.
@@ -31,6 +32,7 @@ class CameraQueue(JobQueue):
         self._together = False
         self._ahead = 0
         self._batch = 1
+        self._idle = 0
         self._work_together = threading.Condition(self._lock)
         self._rooms = {name: threading.Condition(self._lock) for name in max_fps}
 
@@ -91,16 +93,20 @@ class CameraQueue(JobQueue):
         """Wait for the next job as a worker of one kind; None at the end. Jobs that are too old are dropped."""
         condition = self._work_together if together else self._work
         with condition:
-            while True:
-                condition.wait_for(lambda: self._ends() or (self._together == together and self._has_turn()))
-                if self._ends():
-                    return None
-                job = self._next()
-                self._finish_if_over()
-                if job is not None:
-                    self._wanted -= 1
-                    self._ordered.append(job)
-                    return job
+            self._idle += together
+            try:
+                while True:
+                    condition.wait_for(lambda: self._ends() or (self._together == together and self._has_turn()))
+                    if self._ends():
+                        return None
+                    job = self._next()
+                    self._finish_if_over()
+                    if job is not None:
+                        self._wanted -= 1
+                        self._ordered.append(job)
+                        return job
+            finally:
+                self._idle -= together
 
     def take_more(self, count: int) -> Sequence[Job]:
         """Take the jobs of the next turns, too, without waiting; none if fewer than ``count`` wait.
@@ -138,8 +144,14 @@ class CameraQueue(JobQueue):
         return self._stopped or self._failed or self._finished
 
     def _has_turn(self) -> bool:
-        ahead = self._ahead if self._is_behind() else self._ahead * self._batch
-        return self._wanted + ahead > 0 and len(self._turns) > 0
+        is_behind = self._is_behind()
+        ahead = self._ahead if is_behind else self._ahead * self._batch
+        least = 1 if is_behind or not self._others_compute() else self._batch
+        return self._wanted + ahead > 0 and len(self._turns) >= least
+
+    def _others_compute(self) -> bool:
+        """Whether a worker can wait for a full batch, because all others keep the processors busy."""
+        return self._together and self._ahead - self._idle >= max(1, self._ahead - 1)
 
     def _is_behind(self) -> bool:
         """Whether the consumer has not fetched a prediction that is ready."""

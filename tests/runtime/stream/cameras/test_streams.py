@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,18 @@ class TestPredictions:
         assert all(each.label == colours[str(each.source)] for each in predictions)
 
 
+def working_together(names: Sequence[str]) -> CameraQueue:
+    """A queue for two workers who take a frame of each camera at once."""
+    jobs = CameraQueue(dict.fromkeys(names), lambda: None)
+    jobs.activate(together=True, ahead=2, batch=len(names))
+    return jobs
+
+
+def offer(jobs: CameraQueue, name: str) -> None:
+    intake = Intake(name, lambda _: True, max_age_ms=None, skip_corrupt=True)
+    jobs.offer(name, Job(Frame(picture(0), 0), intake.ledger.capture(), intake))
+
+
 class TestFairness:
     def test_an_overloaded_engine_is_shared_evenly(self):
         cameras = {name: camera(fps) for name, fps in (("fast", 1000.0), ("usual", 200.0), ("also", 150.0))}
@@ -245,6 +258,27 @@ class TestFairness:
                 for seen in turns.values():
                     seen.append(job.intake.name)
                     assert len(seen) == len(set(seen))
+
+    def test_a_worker_waits_for_a_full_batch_while_the_other_computes(self):
+        jobs = working_together(("door", "yard", "gate"))
+        with ThreadPoolExecutor() as pool:
+            worker = pool.submit(jobs.take_turn, together=True)
+            offer(jobs, "door")
+            offer(jobs, "yard")
+            with pytest.raises(TimeoutError):
+                worker.result(0.1)
+            offer(jobs, "gate")
+            first = worker.result(PATIENCE)
+        assert [each.intake.name for each in (first, *jobs.take_more(2))] == ["door", "yard", "gate"]
+
+    def test_two_idle_workers_do_not_wait_for_a_full_batch(self):
+        jobs = working_together(("door", "yard", "gate"))
+        with ThreadPoolExecutor() as pool:
+            workers = [pool.submit(jobs.take_turn, together=True) for _ in range(2)]
+            offer(jobs, "door")
+            done, _ = wait(workers, PATIENCE, FIRST_COMPLETED)
+            assert [each.result().intake.name for each in done] == ["door"]
+            jobs.stop()
 
     def test_a_hundred_cameras_all_get_their_turns(self):
         cameras = {f"camera {number}": camera(20.0) for number in range(100)}
