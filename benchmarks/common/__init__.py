@@ -1,6 +1,6 @@
 """Helpers that the benchmarks share; no benchmark imports another one.
 
 ``timing`` times calls, ``rates`` streams; ``children`` runs a model in its own process, ``stream_child`` a stream;
-``families`` lists the models of the matrices, ``baselines`` holds the quantizers of others, ``peers`` compares a model
-with them, ``peer_page`` shows that; ``untrained`` makes networks for latency, ``pages`` writes into pages.
+``families`` lists the models of the matrices, ``baselines`` holds the quantizers of others, ``matrix`` compares each
+model with them; ``untrained`` makes networks for latency, ``pages`` writes into pages.
 """

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ import pytest
 
 from vitedge.metrics import Parity
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def quantization() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        yield importlib.import_module("quantization")
+def quantization(benchmark_module: Callable[[str], Any]) -> Any:
+    return benchmark_module("quantization")
 
 
 def rows(module: Any, *, top1: float = 77.0, agreement: float = 99.0, sqnr: float = 30.0, theirs: float = 1.0) -> Any:

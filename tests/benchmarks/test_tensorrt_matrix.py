@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ import pytest
 
 from vitedge.converters.tensorrt.casts import Counts
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def matrix() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        yield importlib.import_module("tensorrt_matrix")
+def matrix(benchmark_module: Callable[[str], Any]) -> Any:
+    return benchmark_module("tensorrt_matrix")
 
 
 @pytest.fixture
