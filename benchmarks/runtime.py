@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,24 +21,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from common.own_python import own_python_ms
 from common.pages import write_between
+from common.runtime_page import CameraRound, Measured, Rounds, page_text
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import OPENVINO_XML
-from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.video.file import open_video
 from vitedge.runtime.stream.stream import Stream
 from vitedge.runtime.system.machine import machine_state, processor_name
-from vitedge.testing import FAKE_INFO
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -55,16 +53,8 @@ WIDTH, HEIGHT = 1280, 720
 CLIP_FRAMES = 300
 FILE_FRAMES = 1200
 """Least frames of the file: vitedge opens workers for 500 and more."""
-NAMES = {
-    "vitedge": "vitedge",
-    "loop": "20-line loop (OpenCV, Pillow, OpenVINO)",
-    "resize": "`cv2.resize`, OpenVINO",
-    "ultralytics": "Ultralytics, yolo11s-cls",
-    "optimum": "optimum-intel pipeline, ViT-Tiny",
-}
 PEERS = ("ultralytics", "optimum")
 OWN_FRAMES = 3000
-OWN_INFERENCE_SECONDS = 0.002
 MAKE_PEERS = """
 import sys
 from ultralytics import YOLO
@@ -77,49 +67,6 @@ OVModelForImageClassification.from_pretrained("vit", export=True).save_pretraine
 ViTImageProcessor().save_pretrained("optimum")
 """
 """Models of similar cost, with random weights: nothing is downloaded."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the runtime is to reach.
-
-    Attributes:
-        name: what is measured.
-        limit: the target, in words.
-        measured: the figure, in words; empty if it was not measured.
-        is_met: whether the target is met.
-    """
-
-    name: str
-    limit: str
-    measured: str
-    is_met: bool
-
-    def row(self) -> str:
-        """Return a line of the table."""
-        return f"| {self.name} | {self.limit} | {self.measured} | {'yes' if self.is_met else '**no**'} |"
-
-
-@dataclass(frozen=True)
-class CameraRound:
-    """Four cameras, saturated, in one round.
-
-    Attributes:
-        cameras: predictions a second.
-        benchmark_app: frames a second of benchmark_app.
-        allowed: frames a second if the processors did nothing but preprocess and infer.
-        preprocess_ms: core-ms of preprocessing a frame.
-        infer_ms: core-ms of inferring a frame, at its cheapest.
-    """
-
-    cameras: float
-    benchmark_app: float
-    allowed: float
-    preprocess_ms: float
-    infer_ms: float
-
-
-Rounds = Mapping[str, Sequence[Costs]]
 
 
 def main() -> int:
@@ -192,37 +139,26 @@ class Benchmark:
 
     def report(self) -> tuple[str, bool]:
         """Measure everything; return the page's text, and whether a target is missed."""
-        spare = self._camera(fps=30)
-        b_frames = self._camera(fps=30, kind="h264b", ways=("vitedge",))
-        one_core = self._camera(fps=60, cpus=(max(os.sched_getaffinity(0)),))
-        file = self._file()
-        stops = self._stops(3 if self._quick else 20)
-        own = [own_python_ms(self._bundle, OWN_FRAMES // (10 if self._quick else 1)) for _ in range(self._rounds)]
-        cameras = self._cameras()
-        targets = [
-            *ages(spare["vitedge"]),
-            planes_target(self._planes(5 if self._quick else 40)),
-            cameras_target(cameras),
-            stop_target(stops),
-            own_target(own),
-        ]
+        measured = self._measured()
         state = machine_state()
-        parts = (
+        where = (
             f"{processor_name()}, {state.cpus} CPUs, load {state.load_average:.1f}, {self._rounds} rounds of "
-            f"{self._seconds:g} s, {WIDTH}x{HEIGHT}, H.264.",
-            targets_table(targets),
-            cameras_bound(cameras),
-            "Cores to spare, 30 frames/s:",
-            ages_table(spare),
-            "The same camera with B-frames, which it sends in another order than it takes them:",
-            ages_table(b_frames),
-            "One core, 60 frames/s; the camera has a core of its own:",
-            ages_table(one_core),
-            "A file, as fast as possible:",
-            speed_table(file),
-            *(f"{NAMES[name]}: not measured, {why}." for name, why in self._missing.items()),
+            f"{self._seconds:g} s, {WIDTH}x{HEIGHT}, H.264."
         )
-        return "\n\n".join(parts), not all(each.is_met for each in targets)
+        return page_text(measured, where), not all(each.is_met for each in measured.targets())
+
+    def _measured(self) -> Measured:
+        return Measured(
+            spare=self._camera(fps=30),
+            b_frames=self._camera(fps=30, kind="h264b", ways=("vitedge",)),
+            one_core=self._camera(fps=60, cpus=(max(os.sched_getaffinity(0)),)),
+            file=self._file(),
+            stops=self._stops(3 if self._quick else 20),
+            own_ms=[own_python_ms(self._bundle, OWN_FRAMES // (10 if self._quick else 1)) for _ in range(self._rounds)],
+            cameras=self._cameras(),
+            planes=self._planes(5 if self._quick else 40),
+            missing=self._missing,
+        )
 
     def _encoded(self, fps: int, kind: str) -> EncodedClip:
         path = self._folder / f"{kind}-{fps}"
@@ -381,157 +317,6 @@ def cpu_seconds(call: Callable[[YuvPlanes], object], planes: Sequence[YuvPlanes]
     for each in planes:
         call(each)
     return time.process_time() - begun
-
-
-class WaitingEngine:
-    """An engine that gives the same logits after a while, in which it leaves the processors to others."""
-
-    info = FAKE_INFO
-
-    def __init__(self, input_size: tuple[int, int], classes: int) -> None:
-        self.frame = np.zeros((*input_size, 3), dtype=np.uint8)
-        self._logits = np.arange(classes, dtype=np.float32)
-
-    def run(self) -> NDArray[np.float32]:
-        """Return the logits."""
-        time.sleep(OWN_INFERENCE_SECONDS)
-        return self._logits
-
-    def close(self) -> None:
-        """Hold nothing."""
-
-
-def own_python_ms(bundle: Path, frames: int) -> float:
-    """Return the processor time of a prediction in a stream, of all threads, without preprocessing and inference.
-
-    What remains is the queue, the threads that wake each other, the ranking of the classes, and the prediction. As with
-    OpenVINO, each worker has an engine of its own, and Python runs in other threads while an engine computes.
-    """
-    with load(bundle) as classifier:
-        size, labels = classifier.preprocessing.input_size, classifier.labels
-    engine, *others = [WaitingEngine(size, len(labels)) for _ in range(3)]
-    picture = np.zeros((*size, 3), dtype=np.uint8)
-    with Classifier(engine, Preprocessing(size, size), labels, open_workers=lambda _: others) as waiting:
-        begun = time.process_time()
-        for _ in range(frames):
-            engine.frame[...] = waiting.prepare(picture)
-            engine.run()
-        streamed = time.process_time()
-        with waiting.stream([picture] * frames) as stream:
-            for _ in stream:
-                pass
-        return (time.process_time() - streamed - (streamed - begun)) * 1e3 / frames
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return a percentile; NaN of no values."""
-    return float(np.percentile(values, percent)) if values else float("nan")
-
-
-def over_rounds(values: Iterable[float], digits: int = 0) -> str:
-    """Return the median of a figure over the rounds, and its range."""
-    found = list(values)
-    return f"{statistics.median(found):.{digits}f} ({min(found):.{digits}f}-{max(found):.{digits}f})"
-
-
-def ages(rounds: Sequence[Costs]) -> list[Target]:
-    """Return the targets for ages, each by the median of the rounds."""
-    p50 = statistics.median(percentile(each.ages_ms, 50) for each in rounds)
-    p99 = statistics.median(percentile(each.ages_ms, 99) for each in rounds)
-    hidden = statistics.median(percentile([abs(one) for one in each.hidden_ms], 99) for each in rounds)
-    return [
-        Target("difference of `age_ms` and true age, p99", "≤ 15 ms", f"{hidden:.1f} ms", hidden <= 15),
-        Target("true age at 30 frames/s without B-frames, p50", "≤ 45 ms", f"{p50:.1f} ms", p50 <= 45),
-        Target("true age at 30 frames/s without B-frames, p99", "≤ 60 ms", f"{p99:.1f} ms", p99 <= 60),
-    ]
-
-
-def planes_target(ratios: Sequence[float]) -> Target:
-    """Return the target for pictures of 1920x1080."""
-    ratio = statistics.median(ratios)
-    name = "CPU from planes of 1920x1080 to the input, over BGR conversion and preprocessing"
-    return Target(name, "≤ 0.5 x", f"{over_rounds(ratios, 2)} x", ratio <= 0.5)
-
-
-def cameras_target(rounds: Sequence[CameraRound]) -> Target:
-    """Return the target for four cameras."""
-    ratios = [each.cameras / each.benchmark_app for each in rounds]
-    ratio = statistics.median(ratios)
-    name = "four cameras, saturated, over `benchmark_app -hint throughput`"
-    return Target(name, "≥ 0.95 x", f"{over_rounds(ratios, 2)} x", ratio >= 0.95)
-
-
-def cameras_bound(rounds: Sequence[CameraRound]) -> str:
-    """Say what the processors allow to four cameras, and how much of that they reach."""
-    preprocessing = over_rounds((each.preprocess_ms for each in rounds), 2)
-    inference = over_rounds((each.infer_ms for each in rounds), 2)
-    bound = over_rounds((each.allowed / each.benchmark_app for each in rounds), 2)
-    reached = over_rounds((each.cameras / each.allowed for each in rounds), 2)
-    return (
-        "benchmark_app infers frames that are in its input already, one at a time, and neither decodes nor resizes. "
-        f"The frames of the cameras, decoded before, take {preprocessing} core-ms of preprocessing and {inference} of "
-        f"inference in the workers. If the processors did nothing else, the cameras would reach {bound} x "
-        f"benchmark_app. They reach {reached} of that."
-    )
-
-
-def stop_target(seconds: Sequence[float]) -> Target:
-    """Return the target for ``stop``."""
-    worst = max(seconds)
-    return Target(
-        f"`stop` while the camera hangs, longest of {len(seconds)}", "≤ 0.3 s", f"{worst:.3f} s", worst <= 0.3
-    )
-
-
-def own_target(milliseconds: Sequence[float]) -> Target:
-    """Return the target for vitedge's own Python."""
-    return Target(
-        "CPU of a prediction beside preprocessing and inference",
-        "≤ 0.2 ms",
-        f"{over_rounds(milliseconds, 3)} ms",
-        statistics.median(milliseconds) <= 0.2,
-    )
-
-
-def targets_table(targets: Sequence[Target]) -> str:
-    """Return the table of targets."""
-    return "\n".join(("| what | target | measured | met |\n|---|---|---|---|", *(each.row() for each in targets)))
-
-
-def ages_table(rounds: Rounds) -> str:
-    """Return the table of a camera."""
-    head = "| way | true age p50, ms | p99, ms | hidden age p99, ms | predictions/s | CPU ms a prediction | RSS, MB |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
-    for way, costs in rounds.items():
-        hidden = [percentile([abs(one) for one in each.hidden_ms], 99) for each in costs if each.hidden_ms]
-        cells = (
-            NAMES[way],
-            over_rounds(percentile(each.ages_ms, 50) for each in costs),
-            over_rounds(percentile(each.ages_ms, 99) for each in costs),
-            over_rounds(hidden, 1) if hidden else "states no age",
-            over_rounds((each.predictions / each.seconds for each in costs), 1),
-            over_rounds((each.cpu_seconds * 1e3 / each.predictions for each in costs), 1),
-            over_rounds(each.megabytes for each in costs),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def speed_table(rounds: Rounds) -> str:
-    """Return the table of a file; ratios are taken within each round."""
-    lines = ["| way | frames/s | vitedge is faster | CPU ms a prediction | RSS, MB |", "|---|---|---|---|---|"]
-    speeds = {way: [each.predictions / each.seconds for each in costs] for way, costs in rounds.items()}
-    for way, costs in rounds.items():
-        ratios = [ours / theirs for ours, theirs in zip(speeds["vitedge"], speeds[way], strict=True)]
-        cells = (
-            NAMES[way],
-            over_rounds(speeds[way], 1),
-            "" if way == "vitedge" else f"{over_rounds(ratios, 2)} x",
-            over_rounds((each.cpu_seconds * 1e3 / each.predictions for each in costs), 1),
-            over_rounds(each.megabytes for each in costs),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
