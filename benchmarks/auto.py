@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import AutoRecord, CandidateRecord, Manifest
+from vitedge.bundle.manifest import Manifest
+from vitedge.bundle.precision_records import AutoRecord, CandidateRecord
 
 
 def convert(options: list[str]) -> Manifest:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import CalibrationRecord, StageRecord, WorkaroundRecord
 from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.precision_records import CalibrationRecord
 from vitedge.bundle.targets import Precision, Target
+from vitedge.bundle.verification_records import StageRecord, WorkaroundRecord
 from vitedge.calib.data.dataset import CalibrationImages
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.ptq import LAYERWISE_IMAGES, QuantizedGraph, quantize

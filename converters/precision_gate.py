@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.manifest import GATE_INPUTS, GateInputs
 from vitedge.bundle.model_card import Activation
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import GATE_INPUTS, GateInputs
 from vitedge.converters.reference import Frames, Logits, check_reference
 from vitedge.errors import ConversionError
 from vitedge.metrics import Parity, parity, wilson_interval

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.manifest import LEAST_SQNR_DB
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import LEAST_SQNR_DB
 from vitedge.converters.reference import check_reference
 from vitedge.converters.rewrites.apply import check_export
 from vitedge.errors import ConversionError

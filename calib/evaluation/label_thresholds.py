@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.bundle.accuracy_records import ThresholdsRecord
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ThresholdsRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.calib.evaluation.multilabel import LabelEvaluation, score_labels
 from vitedge.calib.evaluation.score_calibration import (

@@ -15,8 +15,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import MANIFEST, Bundle
-from vitedge.bundle.manifest import SCHEMA_VERSION, ConfidenceRecord, Manifest, dump_manifest
+from vitedge.bundle.manifest import SCHEMA_VERSION, Manifest, dump_manifest
 from vitedge.calib.evaluation.accuracy import Evaluation
 from vitedge.counts import counted
 from vitedge.errors import CalibrationError, UsageError

@@ -16,10 +16,10 @@ from openvino.frontend import FrontEndManager
 
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
-from vitedge.bundle.manifest import StageRecord
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
 from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import StageRecord
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.openvino import stages

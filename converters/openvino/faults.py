@@ -17,20 +17,12 @@ import onnx_ir as ir
 import openvino
 from onnx_ir.passes.common import NameFixPass
 
-from vitedge.bundle.manifest import WorkaroundRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import WorkaroundRecord
 from vitedge.converters.backends import Mended
 from vitedge.converters.openvino.forms import FORMS, Form, Shapes, signature
-from vitedge.converters.openvino.parts import (
-    Array,
-    Cut,
-    cuts_of,
-    engine_outputs,
-    part_of,
-    place_of,
-    values_at,
-)
+from vitedge.converters.openvino.parts import Array, Cut, cuts_of, engine_outputs, part_of, place_of, values_at
 from vitedge.converters.reference import Frames, graph_logits
 from vitedge.converters.rewrites.apply import check_export
 from vitedge.converters.verify import ROUNDED_DB, UNEXPLAINED_DB

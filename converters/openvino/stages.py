@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import StageRecord
+from vitedge.bundle.verification_records import StageRecord
 from vitedge.converters.openvino.parts import cuts_of, place_of, values_at
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.engines.openvino import values_within

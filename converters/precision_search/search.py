@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.model_card import Activation
+from vitedge.bundle.precision_records import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.evaluation.accuracy import Proportion, compare, predict, score

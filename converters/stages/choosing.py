@@ -11,7 +11,7 @@ import onnx
 
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import AutoRecord, CalibrationRecord, CandidateRecord
+from vitedge.bundle.precision_records import AutoRecord, CalibrationRecord, CandidateRecord
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import ImageDataset
 from vitedge.calib.sensitivity.paired_graphs import pair_graphs

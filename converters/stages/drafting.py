@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vitedge.bundle.manifest import WorkaroundRecord
 from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import WorkaroundRecord
 from vitedge.calib.data.dataset import ImageDataset, ImageFile, some_names
 from vitedge.calib.data.leakage import count_shared_images
 from vitedge.converters.backends import Backend, Material, Reduced, backend_of

@@ -8,7 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vitedge.bundle.bundle import Golden
-from vitedge.bundle.manifest import SCHEMA_VERSION, GoldenRecord, Manifest, PrecisionRecord, VerificationRecord
+from vitedge.bundle.manifest import SCHEMA_VERSION, Manifest
+from vitedge.bundle.precision_records import PrecisionRecord
+from vitedge.bundle.verification_records import GoldenRecord, VerificationRecord
 from vitedge.converters.publish import file_records
 from vitedge.converters.stages.drafting import Draft
 from vitedge.metrics import parity

@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.manifest import AgainstFp16Record
+from vitedge.bundle.precision_records import AgainstFp16Record
 from vitedge.converters.reference import Logits
 from vitedge.converters.stages.drafting import Draft
 from vitedge.errors import EngineError

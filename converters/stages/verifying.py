@@ -7,18 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from vitedge.bundle.accuracy_records import AccuracyRecord, ConfidenceRecord, LabelAccuracyRecord
 from vitedge.bundle.bundle import Bundle, Golden
-from vitedge.bundle.manifest import (
-    AccuracyRecord,
-    ConfidenceRecord,
-    GateRecord,
-    GoldenRecord,
-    LabelAccuracyRecord,
-    Manifest,
-    PrecisionRecord,
-    VerificationRecord,
-)
+from vitedge.bundle.manifest import Manifest
+from vitedge.bundle.precision_records import PrecisionRecord
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import GateRecord, GoldenRecord, VerificationRecord
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.evaluation.accuracy import Evaluation, evaluate, predict
 from vitedge.calib.evaluation.label_thresholds import fit_label_thresholds

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
-from vitedge.bundle.manifest import CalibrationRecord, StageRecord
 from vitedge.bundle.model_card import ModelCard
+from vitedge.bundle.precision_records import CalibrationRecord
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import StageRecord
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.converters.backends import Material, Mended, Reduced, quantized
 from vitedge.converters.reference import graph_logits

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import StageRecord
+from vitedge.bundle.verification_records import StageRecord
 from vitedge.errors import VitedgeError
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.engines import openvino

@@ -15,7 +15,8 @@ import pytest
 
 import vitedge
 from vitedge.bundle.bundle import GOLDEN, LABELS, MANIFEST, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle, sha256_of
-from vitedge.bundle.manifest import LEAST_SQNR_DB, dump_manifest, parse_manifest
+from vitedge.bundle.manifest import dump_manifest, parse_manifest
+from vitedge.bundle.verification_records import LEAST_SQNR_DB
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
 from vitedge.safety.limits import MANIFEST_BYTES
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vitedge.audit import Audit, AuditedLayer, Overhead
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import AgainstFp16Record
+from vitedge.bundle.precision_records import AgainstFp16Record
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 from vitedge.cli.convert import input_size, summary
 from vitedge.report.next_steps import watch_command

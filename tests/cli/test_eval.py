@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from vitedge import cli
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import MANIFEST, Bundle
-from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.signing import new_key, sign
 from vitedge.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main

@@ -10,8 +10,9 @@ import pytest
 from bundles import file_records, rewrite_manifest
 
 from vitedge.audit import Audit, AuditedLayer
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import MODEL_ONNX, Bundle
-from vitedge.bundle.manifest import AgainstFp16Record, ConfidenceRecord
+from vitedge.bundle.precision_records import AgainstFp16Record
 from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 from vitedge.records import encode
 

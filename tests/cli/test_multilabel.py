@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vitedge import cli
+from vitedge.bundle.accuracy_records import ThresholdsRecord
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ThresholdsRecord
 from vitedge.cli import EXIT_ERROR, EXIT_USAGE, main
 from vitedge.metrics import sigmoid
 from vitedge.runtime.load import load

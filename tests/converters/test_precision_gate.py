@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.bundle.manifest import GateInputs
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import GateInputs
 from vitedge.converters.precision_gate import (
     HOPELESS_DB,
     LEAST_SQNR_DB,

@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.bundle.manifest import LEAST_SQNR_DB
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import LEAST_SQNR_DB
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
-from vitedge.converters.verify import (
-    ENGINE_GATES,
-    check_source,
-    demanded_sqnr,
-    golden_frames,
-    synthetic_frames,
-)
+from vitedge.converters.verify import ENGINE_GATES, check_source, demanded_sqnr, golden_frames, synthetic_frames
 from vitedge.errors import ConversionError
 from vitedge.metrics import sqnr_db
 from vitedge.safety.limits import GOLDEN_BYTES

@@ -21,8 +21,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitedge.bundle.accuracy_records import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.errors import EngineError, FrameSourceError, UsageError
 from vitedge.metrics import sigmoid, softmax

@@ -13,6 +13,7 @@ import openvino
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vitedge.bundle.accuracy_records import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.bundle import (
     GOLDEN,
     INPUT_NAME,
@@ -24,20 +25,12 @@ from vitedge.bundle.bundle import (
     Bundle,
     sha256_of,
 )
-from vitedge.bundle.manifest import (
-    SCHEMA_VERSION,
-    ConfidenceRecord,
-    FileRecord,
-    GoldenRecord,
-    Manifest,
-    PrecisionRecord,
-    ThresholdsRecord,
-    VerificationRecord,
-    dump_manifest,
-)
+from vitedge.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest, dump_manifest
 from vitedge.bundle.model_card import Activation, ModelCard
+from vitedge.bundle.precision_records import PrecisionRecord
 from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
 from vitedge.bundle.targets import Precision
+from vitedge.bundle.verification_records import GoldenRecord, VerificationRecord
 from vitedge.metrics import parity
 from vitedge.version import VERSION
 

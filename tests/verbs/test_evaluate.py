@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import vitedge
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import ImageFile
 from vitedge.calib.data.image_folder import ImageFolder

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitedge.audit import Audit
-from vitedge.bundle.manifest import GATE_INPUTS, ConfidenceRecord, LabelAccuracyRecord, Manifest, ThresholdsRecord
+from vitedge.bundle.accuracy_records import ConfidenceRecord, LabelAccuracyRecord, ThresholdsRecord
+from vitedge.bundle.manifest import Manifest
 from vitedge.bundle.model_card import LABEL_THRESHOLD
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import target_named
+from vitedge.bundle.verification_records import GATE_INPUTS
 from vitedge.cli.build import record_lines
 from vitedge.cli.reports import add_json_flag, write_result
 from vitedge.cli.trust import add_trust_options, trusted

@@ -6,14 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitedge.bundle.manifest import ConfidenceRecord, ThresholdsRecord
+from vitedge.bundle.accuracy_records import ConfidenceRecord, ThresholdsRecord
 from vitedge.calib.data.dataset import NAMES_SHOWN
-from vitedge.calib.evaluation.accuracy import (
-    Comparison,
-    Evaluation,
-    Flip,
-    Proportion,
-)
+from vitedge.calib.evaluation.accuracy import Comparison, Evaluation, Flip, Proportion
 from vitedge.calib.evaluation.multilabel import LabelComparison, LabelEvaluation, LabelFlip
 from vitedge.calib.evaluation.predictions import Predictions
 from vitedge.calib.sensitivity.result import Sensitivity

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.bundle.bundle import REPORT_HTML, REPORT_JSON
-from vitedge.bundle.manifest import AutoRecord, CandidateRecord
+from vitedge.bundle.precision_records import AutoRecord, CandidateRecord
 from vitedge.calib.sensitivity.result import Sensitivity
 from vitedge.records import encode
 from vitedge.report import sensitivity as sensitivity_report

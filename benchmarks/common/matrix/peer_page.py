@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from common.matrix.comparison import BEHIND_DB, COLLAPSED_DB, OPENVINO, OPPONENTS, SMOOTHING, Comparison
 from common.timing import LARGEST_CONTRADICTION, MOST_LOAD
-from vitedge.bundle.manifest import PAYS_BELOW
+from vitedge.bundle.precision_records import PAYS_BELOW
 
 SHOWN_SHARE = 0.02
 """Share of the time of our operators that a kind of overhead must take beyond the peer's to be a reason."""

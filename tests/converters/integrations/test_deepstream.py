@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import MODEL_FP16_ONNX, Bundle
-from vitedge.bundle.manifest import ConfidenceRecord, FileRecord, Manifest
+from vitedge.bundle.manifest import FileRecord, Manifest
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.integrations.deepstream import configuration, window
 from vitedge.converters.integrations.export import export

@@ -13,8 +13,8 @@ from bundles import COLOURS, colour_frame
 from PIL import Image
 
 import vitedge
+from vitedge.bundle.accuracy_records import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ConfidenceRecord, ThresholdsRecord
 from vitedge.converters.integrations.export import export
 from vitedge.errors import CalibrationError, UsageError
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vitedge
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import ConfidenceRecord
 
 pytest.importorskip("onnxruntime")
 import bundles

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vitedge
+from vitedge.bundle.accuracy_records import ConfidenceRecord
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
-from vitedge.bundle.manifest import ConfidenceRecord
 from vitedge.converters.integrations.export import export
 from vitedge.converters.integrations.optimum import pixel_values
 from vitedge.errors import ConversionError, UsageError

@@ -10,7 +10,8 @@ import pytest
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import StageRecord, dump_manifest
+from vitedge.bundle.manifest import dump_manifest
+from vitedge.bundle.verification_records import StageRecord
 from vitedge.errors import EngineError
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.engines import stages

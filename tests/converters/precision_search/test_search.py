@@ -26,7 +26,7 @@ from PIL import Image
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
+from vitedge.bundle.precision_records import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitedge.audit import Audit, AuditedLayer
-from vitedge.bundle.manifest import AutoRecord, CandidateRecord, ContractRecord
+from vitedge.bundle.precision_records import AutoRecord, CandidateRecord, ContractRecord
 from vitedge.converters.stages.choosing import _counted
 
 RAN = AuditedLayer("fc1", "MatMul", True, "int8", "brgemm_I8")
