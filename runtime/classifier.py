@@ -1,6 +1,6 @@
-"""The classifier: preprocessing, an engine and labels.
+"""The classifier: preprocessing, an engine and postprocessing.
 
-    classify: preprocess ─▶ engine ─▶ rank ─▶ Prediction
+    classify: preprocess ─▶ engine ─▶ postprocess ─▶ Prediction
 
 ``Stream`` calls ``classify`` for every frame, in the classifier or in its ``workers``. ``vitedge.runtime.load`` opens a
 classifier on a bundle.
@@ -8,7 +8,6 @@ classifier on a bundle.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import weakref
@@ -21,13 +20,12 @@ from typing import cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.model_card import LABEL_THRESHOLD, Activation
+from vitedge.bundle.model_card import Activation
 from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
-from vitedge.counts import counted
-from vitedge.errors import EngineError, UsageError
-from vitedge.metrics import reach, sigmoid
+from vitedge.errors import EngineError
 from vitedge.prediction import ClassScore, Image, Prediction, StageTimes
 from vitedge.runtime.engines.base import BatchEngine, Engine, EngineInfo
+from vitedge.runtime.postprocess import Postprocessor
 from vitedge.runtime.preprocess.orientation import is_turned, orientation_notice, oriented, turned
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
@@ -90,13 +88,16 @@ class Classifier(Owned):
         open_workers: Callable[[bool], Sequence[Engine]] = lambda _: (),
     ) -> None:
         self.preprocessing = preprocessing
-        self.labels = tuple(labels)
-        self.temperature = temperature
-        self.threshold = threshold
-        self.activation: Activation = activation
-        self.thresholds = _label_thresholds(self, thresholds)
         self.info: EngineInfo = engine.info
         self._preprocess = Preprocessor(preprocessing)
+        self._postprocess = Postprocessor(
+            self.info,
+            labels,
+            temperature=temperature,
+            threshold=threshold,
+            activation=activation,
+            thresholds=thresholds,
+        )
         self._engine: Engine | None = engine
         self._batch_engine = engine if isinstance(engine, BatchEngine) else None
         self.batch = 1 if self._batch_engine is None else len(self._batch_engine.frames)
@@ -107,6 +108,31 @@ class Classifier(Owned):
         self._workers_lock = threading.Lock()
         self._owner: Callable[[], Classifier | None] = lambda: None
         self._acquired("the classifier")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One for each logit."""
+        return self._postprocess.labels
+
+    @property
+    def activation(self) -> Activation:
+        """``softmax`` for one class an image, ``sigmoid`` for any number of labels an image."""
+        return self._postprocess.activation
+
+    @property
+    def temperature(self) -> float:
+        """The logits are divided by it before the softmax."""
+        return self._postprocess.temperature
+
+    @property
+    def threshold(self) -> float:
+        """Predictions with a lower score abstain."""
+        return self._postprocess.threshold
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The score that each label must reach; None for one class an image."""
+        return self._postprocess.thresholds
 
     def classify(self, image: AnyImage, *, topk: int = 5, order: ChannelOrder = "BGR") -> Prediction:
         """Classify one image.
@@ -299,9 +325,7 @@ class Classifier(Owned):
             UsageError: ``topk`` is less than 1.
             EngineError: the logits are not finite, or there is not one for each label.
         """
-        peak = self._peak(logits, topk)
-        best = _best(logits, min(topk, logits.size))
-        return self._scored(best, self._scores(logits, peak)[best])
+        return self._postprocess.rank(logits, topk)
 
     def accept(self, logits: NDArray[np.float32]) -> tuple[ClassScore, ...]:
         """Return the labels of ``(classes,)`` logits whose scores reach their thresholds, best first.
@@ -310,40 +334,7 @@ class Classifier(Owned):
             UsageError: the classifier gives one class an image.
             EngineError: the logits are not finite, or there is not one for each label.
         """
-        if self.thresholds is None:
-            raise UsageError(
-                "this classifier gives one class an image", expected="a classifier with activation='sigmoid'"
-            )
-        scores = self._scores(logits, self._peak(logits))
-        reached = np.flatnonzero(reach(scores, self.thresholds))
-        order = reached[np.argsort(-logits[reached], kind="stable")]
-        return self._scored(order, scores[order])
-
-    def _scored(self, indices: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[ClassScore, ...]:
-        return tuple(
-            ClassScore(self.labels[index], index, score)
-            for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
-        )
-
-    def _scores(self, logits: NDArray[np.float32], peak: np.float32) -> NDArray[np.float32]:
-        """Return the ``(classes,)`` float32 scores of finite logits, of which ``peak`` is the largest."""
-        if self.activation == "sigmoid":
-            return sigmoid(logits)
-        weights = np.exp((logits - peak) / self.temperature)
-        return np.asarray(weights / weights.sum())
-
-    def _peak(self, logits: NDArray[np.float32], topk: int = 1) -> np.float32:
-        """Return the largest logit.
-
-        Raises:
-            UsageError: ``topk`` is less than 1.
-            EngineError: the logits are not finite, or there is not one for each label.
-        """
-        peak: np.float32 = logits.max(initial=-math.inf)
-        least = float(logits.min(initial=math.inf))
-        if topk < 1 or not math.isfinite(float(peak) - least) or logits.size != len(self.labels):
-            raise self._unrankable(logits, topk)
-        return peak
+        return self._postprocess.accept(logits)
 
     def close(self) -> None:
         """Free the engine and the workers, each once no call uses it; a second call does nothing.
@@ -436,19 +427,17 @@ class Classifier(Owned):
     def _ranked(self, inference: _Inference, topk: int, captured_at: float, captured_ns: int) -> Prediction:
         """Return the prediction for the logits of an image that was captured at a time."""
         begun = time.perf_counter_ns()
-        best = self.rank(inference.logits, topk)
-        accepted = None if self.thresholds is None else self.accept(inference.logits)
-        abstained = best[0].score < self.threshold if accepted is None else not accepted
+        decided = self._postprocess(inference.logits, topk)
         postprocess_ms = (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS
         return Prediction(
-            topk=best,
+            topk=decided.topk,
             frame=0,
             captured_at=captured_at,
             captured_ns=captured_ns,
             age_ms=(time.monotonic_ns() - captured_ns) / NANOSECONDS_PER_MS,
             stages_ms=StageTimes(inference.preprocess_ms, inference.infer_ms, postprocess_ms),
-            abstained=abstained,
-            accepted=accepted,
+            abstained=decided.abstained,
+            accepted=decided.accepted,
         )
 
     def _fill(self, prepared: NDArray[np.uint8], pixels: Image | YuvPlanes, order: ChannelOrder) -> float:
@@ -465,40 +454,6 @@ class Classifier(Owned):
             return cast("Image | YuvPlanes", image), order
         return self.oriented(stored.pixels, stored.orientation), "RGB"
 
-    def _unrankable(self, logits: NDArray[np.float32], topk: int) -> UsageError | EngineError:
-        if topk < 1:
-            return UsageError(f"topk is {topk}", expected="1 or more")
-        if logits.size != len(self.labels):
-            return EngineError(
-                f"the engine gave {counted(logits.size, 'logit')}", expected=f"{len(self.labels)}, one for each label"
-            )
-        return EngineError(
-            f"{self.info.name} gave logits that are not finite numbers",
-            expected="finite logits",
-            fix=f"{self.info.effective_precision} overflows on this machine: convert with another precision",
-        )
-
-
-def _label_thresholds(classifier: Classifier, thresholds: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Return one threshold for each label of a multi-label classifier; None for one class an image."""
-    if classifier.activation == "softmax":
-        if thresholds is not None:
-            raise UsageError("thresholds= is for activation='sigmoid'", fix="threshold=, one score for all classes")
-        return None
-    if classifier.activation != "sigmoid":
-        raise UsageError(f"the activation is {classifier.activation!r}", expected="softmax or sigmoid")
-    if classifier.temperature != 1.0 or classifier.threshold != 0.0:
-        raise UsageError(
-            "temperature= and threshold= are for activation='softmax'", fix="thresholds=, one score for each label"
-        )
-    if thresholds is None:
-        return (LABEL_THRESHOLD,) * len(classifier.labels)
-    if len(thresholds) != len(classifier.labels):
-        raise UsageError(
-            f"{counted(len(thresholds), 'threshold')}", expected=f"{len(classifier.labels)}, one for each label"
-        )
-    return tuple(thresholds)
-
 
 def _timed_run(engine: Engine, preprocess_ms: float, prepared: NDArray[np.uint8] | None = None) -> _Inference:
     """Run an engine on its input, or on ``prepared``, which is copied into it."""
@@ -507,11 +462,3 @@ def _timed_run(engine: Engine, preprocess_ms: float, prepared: NDArray[np.uint8]
         engine.frame[...] = prepared
     logits = engine.run()
     return _Inference(logits, preprocess_ms, (time.perf_counter_ns() - begun) / NANOSECONDS_PER_MS)
-
-
-def _best(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Return the indices of the ``count`` largest logits in descending order, without sorting all of them."""
-    threshold = np.partition(logits, logits.size - count)[logits.size - count]
-    candidates: NDArray[np.intp] = (logits >= threshold).nonzero()[0]
-    order = (-logits[candidates]).argsort(kind="stable")
-    return candidates[order[:count]]

@@ -42,12 +42,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     return ImageFolder.open(photos.write_photos(tmp_path_factory.mktemp("photos") / "two", ("red", "green")))
 
 
-def classifier(images: ImageFolder, logits: Logits, labels: Sequence[str] = SEVEN) -> Classifier:
+def classifier(
+    images: ImageFolder, logits: Logits, labels: Sequence[str] = SEVEN, temperature: float = 1.0
+) -> Classifier:
     """Return a classifier that gives these logits for the image of each name."""
     preprocess = Preprocessor(SMALL)
     table = {preprocess(read_image(images.folder / name), order="RGB").tobytes(): row for name, row in logits.items()}
     assert len(table) == len(logits)
-    return Classifier(FakeEngine(table, input_size=SMALL.input_size), SMALL, labels)
+    return Classifier(FakeEngine(table, input_size=SMALL.input_size), SMALL, labels, temperature=temperature)
 
 
 def test_all_right(images: ImageFolder) -> None:
@@ -186,8 +188,7 @@ def test_divergences_are_those_of_the_whole_softmax_from_the_last_one(images: Im
 
 
 def test_divergences_are_those_of_the_scores_that_each_bundle_gives(images: ImageFolder) -> None:
-    warm, cold = classifier(images, RIGHT), classifier(images, RIGHT)
-    warm.temperature = 2.0
+    warm, cold = classifier(images, RIGHT, temperature=2.0), classifier(images, RIGHT)
     ours, _ = predict([warm, cold], images)
     rows = np.stack([np.array(RIGHT[file.name], np.float32) for file in images.files])
     assert ours.divergences == pytest.approx(kl_divergence(rows, rows / 2))
