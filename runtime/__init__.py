@@ -1,8 +1,8 @@
 """The runtime: what a device needs to classify images and streams with a bundle. It needs numpy and one engine library.
 
 Everything above the vocabulary may import it. Start with ``load``, which opens a bundle as a ``classifier``. A frame
-goes through ``sources``, ``stream``, ``preprocess``, ``engines`` and ``outputs``; ``bench`` measures, ``system``
-describes the machine.
+goes through ``sources``, ``stream``, ``preprocess``, ``engines``, ``postprocess`` and ``outputs``; ``bench`` measures,
+``system`` describes the machine.
 """
 
 if not __name__.startswith("vitedge."):
