@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -33,6 +34,11 @@ def numbered_frame(number: int, *, height: int = 96, width: int = 128) -> NDArra
     for bit in range(BITS):
         frame[height // 2 :, bit * block : (bit + 1) * block] = 255 if number >> bit & 1 else 0
     return frame
+
+
+def numbered_frames(count: int, *, height: int = 96, width: int = 128) -> list[NDArray[np.uint8]]:
+    """The first ``count`` numbered frames."""
+    return [numbered_frame(number, height=height, width=width) for number in range(count)]
 
 
 def number_of(image: NDArray[np.uint8]) -> int:
@@ -112,4 +118,36 @@ def with_durations(path: Path, seconds: Sequence[float]) -> Path:
         changed[at : at + 4] = (int.from_bytes(changed[at : at + 4], "big") + grown).to_bytes(4, "big")
     changed[place + 4 : place + 4 + len(times) - grown] = times
     path.write_bytes(changed)
+    return path
+
+
+def encode(
+    path: Path,
+    pictures: Iterable[Any],
+    codec: str,
+    pix_fmt: str,
+    *,
+    size: tuple[int, int] = (128, 96),
+    rate: int = 25,
+    tags: dict[str, int] | None = None,
+    options: dict[str, str] | None = None,
+    audio_seconds: float = 0,
+) -> Path:
+    """Write ``H×W×3`` BGR pictures, or ``VideoFrame``s, as a video; with silence if it is asked for."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        for name, value in (tags or {}).items():
+            setattr(stream.codec_context, name, value)
+        sound = container.add_stream("aac", rate=8000) if audio_seconds else None
+        for picture in pictures:
+            frame = picture if isinstance(picture, av.VideoFrame) else av.VideoFrame.from_ndarray(picture, "bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        for at in range(0, int(audio_seconds * 8000), 1024):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts = 8000, at
+            container.mux(sound.encode(silence))
+        if sound is not None:
+            container.mux(sound.encode(None))
     return path
