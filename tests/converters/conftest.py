@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from torch.onnx._internal.exporter import _registration
 
 from vitedge.converters.onnx_export import export
@@ -19,6 +20,7 @@ from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
 from vitedge.converters.sources.parse import HubFolder
 from vitedge.converters.sources.timm.models import load_timm_folder
 from vitedge.converters.sources.torch_model import TorchModel
+from vitedge.converters.stages import exporting
 from vitedge.converters.verify import synthetic_frames
 
 
@@ -74,3 +76,22 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     return tried
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty images in five folders, each of another size; do not write into it."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(4)
+    for number in range(20):
+        folder = root / checkpoints.CLASSES[number % 5]
+        folder.mkdir(exist_ok=True)
+        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((40 + number, 50), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> None:
+    """Spare the exporter, which takes seconds, where it is not what is tested."""
+    monkeypatch.setattr(exporting, "export", lambda module, input_size: small_export)

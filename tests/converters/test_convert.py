@@ -1,8 +1,7 @@
-"""The whole road: what a bundle holds, and that nothing is left wherever the road ends early."""
+"""The whole road: what a bundle holds, and what the options change."""
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -10,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import checkpoints
 import numpy as np
@@ -23,42 +21,19 @@ import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.calib.evaluation import score_calibration as confidence
-from vitedge.cli.convert import summary
-from vitedge.cli.inspect import as_text
-from vitedge.converters import backends, precision_gate
 from vitedge.converters import convert as convert_module
 from vitedge.converters.graph_summary import summarize
-from vitedge.converters.openvino import backend as openvino
 from vitedge.converters.sources.torch_model import TorchModel
-from vitedge.converters.stages import drafting, exporting, verifying
-from vitedge.errors import CalibrationError, CheckpointError, ConversionError, FrameSourceError, UsageError
+from vitedge.converters.stages import exporting, verifying
+from vitedge.errors import CalibrationError
 from vitedge.metrics import sqnr_db
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import open_engine
 from vitedge.runtime.engines.self_test import self_test
-from vitedge.verbs.inspect import inspect
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty images in five folders, each of another size."""
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(4)
-    for number in range(20):
-        folder = root / checkpoints.CLASSES[number % 5]
-        folder.mkdir(exist_ok=True)
-        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((40 + number, 50), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return root
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> None:
-    """Spare the exporter, which takes seconds, where it is not what is tested."""
-    monkeypatch.setattr(exporting, "export", lambda module, input_size: small_export)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +62,6 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundl
         return vitedge.convert("test_vit", target=target, precision="fp32", random_weights=True, output=output)
 
     return converted
-
-
-def write_noise(folder: Path, count: int) -> Path:
-    """A folder of so many different images."""
-    folder.mkdir()
-    generator = np.random.default_rng(5)
-    for number in range(count):
-        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
 
 
 def logits_of(bundle: Bundle, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -339,279 +304,6 @@ class TestOptions:
         assert accuracy is not None
         assert (calibration.images, accuracy.calibration_images) == (12, 12)
         assert f"warning: 12 of the {accuracy.images} images to measure on served calibration too" in stream.getvalue()
-
-
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("options", "problem"),
-        [
-            ({"precision": "int9"}, "no precision 'int9'"),
-            ({"target": "gpu"}, "unknown target 'gpu'"),
-            ({"precision": "int8"}, "int8 needs images"),
-            ({"weights": "some.pth"}, "weights= is not for this source: shapes_vit has its own weights"),
-            ({"random_weights": True}, "random_weights= is not for this source"),
-            ({"num_classes": 3}, "num_classes= is not for this source: shapes_vit has its own number of classes"),
-            ({"input_size": (0, 32)}, r"the input size is \(0, 32\)"),
-            ({"abstain_error": 0.05}, "abstain_error= needs images with classes"),
-            ({"abstain_error": 5.0, "eval_data": "val"}, "the share of wrong predictions is 5"),
-        ],
-    )
-    def test_requests(self, small_folder: Path, tmp_path: Path, options: dict[str, Any], problem: str) -> None:
-        whole = {"target": "cpu", "precision": "fp32", "output": tmp_path / "b", **options}
-        with pytest.raises(UsageError, match=problem):
-            vitedge.convert(small_folder, **whole)
-        assert not list(tmp_path.iterdir())
-
-    @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-    def test_the_size_of_an_exported_graph_is_fixed(self, tmp_path: Path, suffix: str) -> None:
-        (tmp_path / f"net{suffix}").touch()
-        with pytest.raises(UsageError, match="export it again"):
-            vitedge.convert(
-                tmp_path / f"net{suffix}", target="cpu", precision="fp32", input_size=64, output=tmp_path / "b"
-            )
-
-    def test_a_number_of_classes_below_one(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="the number of classes is -1"):
-            vitedge.convert("test_vit", target="cpu", precision="fp32", num_classes=-1, output=tmp_path / "b")
-
-    def test_weights_and_random_weights(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="at most one"):
-            vitedge.convert(
-                "test_vit",
-                target="cpu",
-                precision="fp32",
-                weights="w.pth",
-                random_weights=True,
-                output=tmp_path / "b",
-            )
-
-    @pytest.mark.parametrize("option", ["calib", "eval_data"])
-    @pytest.mark.parametrize("kind", ["missing", "empty", "unreadable", "a file"])
-    def test_folders_without_usable_images(
-        self, quick: None, small_folder: Path, tmp_path: Path, option: str, kind: str
-    ) -> None:
-        images, place = tmp_path / "images", tmp_path / "place"
-        place.mkdir()
-        if kind == "a file":
-            images.touch()
-        elif kind != "missing":
-            (images / "star").mkdir(parents=True)
-        if kind == "unreadable":
-            (images / "star" / "0.png").write_bytes(b"no image")
-        with pytest.raises((CalibrationError, FrameSourceError)):
-            vitedge.convert(small_folder, target="cpu", precision="fp32", output=place / "b", **{option: str(images)})
-        assert not list(place.iterdir())
-
-    def test_too_few_images_to_abstain_are_known_before_the_work(
-        self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(drafting, "load_model", lambda *_: pytest.fail("too late"))
-        options = {"eval_data": photos, "abstain_error": 0.05, "output": tmp_path / "b"}
-        with pytest.raises(CalibrationError, match="20 images are too few"):
-            vitedge.convert(small_folder, target="cpu", precision="fp32", **options)
-
-    def test_evaluation_folders_that_are_no_labels_are_known_before_the_work(
-        self, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        shutil.copytree(photos / "star", tmp_path / "images" / "stars")
-        monkeypatch.setattr(exporting, "export", lambda module, size: pytest.fail("too late"))
-        with pytest.raises(CalibrationError, match="stars"):
-            vitedge.convert(
-                small_folder,
-                target="cpu",
-                precision="fp32",
-                eval_data=tmp_path / "images",
-                output=tmp_path / "b",
-            )
-
-    def test_labels_that_do_not_match(self, small_folder: Path, tmp_path: Path) -> None:
-        (tmp_path / "labels.txt").write_text("a\nb\n", encoding="utf-8")
-        with pytest.raises(CheckpointError, match="2 labels, the network has 5 logits"):
-            vitedge.convert(
-                small_folder,
-                target="cpu",
-                precision="fp32",
-                labels=tmp_path / "labels.txt",
-                output=tmp_path / "b",
-            )
-
-    def test_an_operator_that_openvino_lacks_is_named_before_calibration(
-        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        graph = onnx.parser.parse_model(
-            """
-            <ir_version: 10, opset_import: ["" : 20]>
-            g (float[1,3,32,32] x) => (float[1,3] y)
-            {
-                pooled, places = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)
-                spread = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(pooled, places)
-                mean = GlobalAveragePool(spread)
-                y = Flatten(mean)
-            }
-            """
-        )
-        graph.graph.node[1].name = "decoder/unpool"
-        source, place = tmp_path / "net", tmp_path / "place"
-        for folder in (source, place):
-            folder.mkdir()
-        onnx.save(graph, source / "net.onnx")
-        described = {**checkpoints.PRETRAINED_CFG, "label_names": ["a", "b", "c"]}
-        (source / "config.json").write_text(json.dumps(described), encoding="utf-8")
-        monkeypatch.setattr(backends, "quantize", lambda *arguments, **options: pytest.fail("too late"))
-        with pytest.raises(ConversionError, match="the operator MaxUnpool, layer 'decoder/unpool'"):
-            vitedge.convert(source / "net.onnx", target="cpu", precision="int8", calib=photos, output=place / "b")
-        assert not list(place.iterdir())
-
-    def test_an_engine_that_computes_something_else_is_not_published(
-        self, quick: None, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        class Swapped:
-            def __init__(self, bundle: Bundle) -> None:
-                self.engine = open_engine(bundle)
-                self.info = self.engine.info
-                self.frame = np.empty_like(self.engine.frame)
-                self.close = self.engine.close
-
-            def run(self) -> NDArray[np.float32]:
-                self.engine.frame[...] = self.frame[..., ::-1]
-                return self.engine.run()
-
-        monkeypatch.setattr(openvino, "open_engine", Swapped)
-        with pytest.raises(ConversionError, match="engine differs from its graph"):
-            vitedge.convert(small_folder, target="cpu", precision="fp32", output=tmp_path / "b")
-        assert not list(tmp_path.iterdir())
-
-
-class TestGate:
-    def test_a_bundle_is_compared_with_fp32_on_images_that_calibration_has_not_used(
-        self, quick: None, small_folder: Path, tmp_path: Path
-    ) -> None:
-        images = write_noise(tmp_path / "images", 72)
-        bundle = vitedge.convert(small_folder, target="cpu", precision="int8", calib=images, output=tmp_path / "b")
-        manifest = Bundle.open(bundle.path).manifest
-        verified, gate, calibration = manifest.verification, manifest.verification.gate, manifest.calibration
-        assert gate is not None
-        assert calibration is not None
-        assert (gate.inputs, verified.precision_against_fp32.images, calibration.images) == ("held_out", 9, 63)
-        assert verified.precision_against_fp32.sqnr_db > gate.noise_sqnr_db - 20
-        assert "on 100.0 % of 9 images that calibration has not used" in summary(bundle)
-
-    def test_a_broken_layer_is_not_published(
-        self, quick: None, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        original = openvino.quantized
-
-        def broken(*arguments: Any) -> Any:
-            found, record = original(*arguments)
-            weights = [each for each in found.graph.graph.initializer if each.data_type == onnx.TensorProto.INT8]
-            largest = max(weights, key=lambda each: len(each.raw_data))
-            largest.raw_data = bytes(len(largest.raw_data))
-            return found, record
-
-        monkeypatch.setattr(openvino, "quantized", broken)
-        with pytest.raises(ConversionError, match="int8 differs from the fp32 graph: SQNR") as caught:
-            vitedge.convert(small_folder, target="cpu", precision="int8", calib=photos, output=tmp_path / "b")
-        assert "precision='fp16'" in caught.value.fix
-        assert not list(tmp_path.iterdir())
-
-    def test_what_the_noise_explains_is_a_warning(
-        self, quick: None, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(precision_gate, "LEAST_SQNR_DB", 150.0)
-        monkeypatch.setattr(precision_gate, "EXPLAINED_DB", 150.0)
-        stream = io.StringIO()
-        vitedge.convert(
-            small_folder,
-            target="cpu",
-            precision="fp16",
-            calib=photos,
-            output=tmp_path / "b",
-            progress=Terminal(stream),
-        )
-        assert "warning: fp16 differs from the fp32 graph: SQNR" in stream.getvalue()
-
-    def test_synthetic_frames_say_nothing_about_the_best_class(
-        self, quick: None, small_folder: Path, tmp_path: Path
-    ) -> None:
-        bundle = vitedge.convert(small_folder, target="cpu", precision="fp16", output=tmp_path / "b")
-        gate = bundle.manifest.verification.gate
-        assert gate is not None
-        assert gate.inputs == "synthetic"
-        for text in (summary(bundle), as_text(inspect(bundle.path))):
-            assert "dB on 8 synthetic frames, whose best class means nothing" in text
-            assert "the same best class" not in text
-
-
-STAGES = (
-    "stages.loading.load_timm_folder",
-    "stages.datasets.ImageFolder.load",
-    "stages.exporting.export",
-    "stages.exporting.apply_rewrites",
-    "stages.exporting.module_logits",
-    "openvino.backend.check_operators",
-    "backends.quantize",
-    "openvino.backend.write_ir",
-    "stages.writing.graph_logits",
-    "stages.writing.Golden.write",
-    "openvino.backend.open_engine",
-    "stages.verifying.judge",
-    "stages.verifying.evaluate",
-    "pipeline.publish",
-)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [
-        (KeyboardInterrupt(), KeyboardInterrupt),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ConversionError),
-    ],
-    ids=["ctrl-c", "full disk"],
-)
-def test_a_road_that_ends_early_leaves_nothing(
-    stage: str,
-    error: BaseException,
-    raised: type[BaseException],
-    quick: None,
-    small_folder: Path,
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reached = []
-
-    def end(*arguments: object, **options: object) -> None:
-        reached.append(stage)
-        raise error
-
-    monkeypatch.setattr(f"vitedge.converters.{stage}", end)
-    precision = "int8" if stage == "backends.quantize" else "fp32"
-    with pytest.raises(raised):
-        vitedge.convert(
-            small_folder, target="cpu", precision=precision, calib=photos, eval_data=photos, output=tmp_path / "b"
-        )
-    assert reached == [stage]
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("moment", ["dump_manifest", "_flush", "check_output"])
-def test_an_interrupt_while_publishing_leaves_nothing(
-    moment: str, quick: None, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vitedge.converters import publish
-
-    original: Callable[..., Any] = getattr(publish, moment)
-
-    def end(*arguments: Any, **options: Any) -> Any:
-        if moment != "check_output" or any(tmp_path.iterdir()):
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(publish, moment, end)
-    with pytest.raises(KeyboardInterrupt):
-        vitedge.convert(small_folder, target="cpu", precision="fp32", output=tmp_path / "b")
-    assert not list(tmp_path.iterdir())
 
 
 def test_pytorchs_folder_does_not_open_the_cache_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
