@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from photos import write_smooth
 from torch.onnx._internal.exporter import _registration
 
 from vitedge.converters.onnx_export import export
@@ -81,14 +81,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty images in five folders, each of another size; do not write into it."""
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(4)
-    for number in range(20):
-        folder = root / checkpoints.CLASSES[number % 5]
-        folder.mkdir(exist_ok=True)
-        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((40 + number, 50), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return root
+    sizes = [(40 + number, 50) for number in range(20)]
+    return write_smooth(tmp_path_factory.mktemp("photos"), sizes, checkpoints.CLASSES)
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from PIL import Image
+from photos import write_smooth
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
@@ -22,21 +21,11 @@ from vitedge.progress import Terminal
 from vitedge.verbs.inspect import inspect
 
 
-def write_noise(folder: Path, count: int) -> Path:
-    """A folder of so many different images."""
-    folder.mkdir()
-    generator = np.random.default_rng(5)
-    for number in range(count):
-        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
-
-
 class TestGate:
     def test_a_bundle_is_compared_with_fp32_on_images_that_calibration_has_not_used(
         self, quick: None, small_folder: Path, tmp_path: Path
     ) -> None:
-        images = write_noise(tmp_path / "images", 72)
+        images = write_smooth(tmp_path / "images", [(40, 40)] * 72)
         bundle = vitedge.convert(small_folder, target="cpu", precision="int8", calib=images, output=tmp_path / "b")
         manifest = Bundle.open(bundle.path).manifest
         verified, gate, calibration = manifest.verification, manifest.verification.gate, manifest.calibration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,4 +32,15 @@ def write_photos(folder: Path, colours: Iterable[str] = COLOURS, *, each: int = 
     for number, colour in enumerate(colours):
         for index in range(each):
             write_photo(folder / colour / f"{index}.png", colour, seed=100 * number + index)
+    return folder
+
+
+def write_smooth(folder: Path, sizes: Iterable[tuple[int, int]], classes: Sequence[str] = (".",)) -> Path:
+    """Write different smooth images of these widths and heights, in turn into a folder of each class."""
+    generator = np.random.default_rng(4)
+    for number, size in enumerate(sizes):
+        path = folder / classes[number % len(classes)] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
     return folder

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import layers as graphs
 import numpy as np
 import onnx
@@ -21,7 +20,6 @@ import pytest
 from browsers import check_layout
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 import vitedge
@@ -48,7 +46,6 @@ from vitedge.converters.precision_search.search import (
     select,
 )
 from vitedge.converters.request import Contract
-from vitedge.converters.stages import exporting
 from vitedge.converters.stages.choosing import missed_losses
 from vitedge.errors import CalibrationError, ConversionError, EngineError, UsageError
 from vitedge.progress import Silent, Terminal
@@ -349,24 +346,11 @@ class TestSelect:
         assert meter.loss(Classifier(failing, TINY, LABELS), Silent()) == Loss(100.0, 100.0)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty images in folders by class."""
-    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(4)
-    for number in range(20):
-        folder = root / checkpoints.CLASSES[number % 5]
-        folder.mkdir(exist_ok=True)
-        coarse: NDArray[np.uint8] = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((40, 50), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return root
-
-
 class TestConvert:
     """The whole road, on a small checkpoint."""
 
     @pytest.fixture(autouse=True)
-    def quick(self, monkeypatch: pytest.MonkeyPatch, small_export: onnx.ModelProto) -> None:
-        monkeypatch.setattr(exporting, "export", lambda module, input_size: small_export)
+    def timed_by_size(self, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auto, "measured_latencies", by_size)
 
     def test_the_bundle_holds_what_was_chosen_and_what_was_tried(

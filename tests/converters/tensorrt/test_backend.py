@@ -9,7 +9,7 @@ import checkpoints
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
+from photos import write_smooth
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
@@ -34,14 +34,7 @@ TARGET = "jetson-thor"
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten images in five folders."""
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(4)
-    for number in range(10):
-        folder = root / checkpoints.CLASSES[number % 5]
-        folder.mkdir(exist_ok=True)
-        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((50, 50), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return root
+    return write_smooth(tmp_path_factory.mktemp("photos"), [(50, 50)] * 10, checkpoints.CLASSES)
 
 
 @pytest.fixture(scope="module")
