@@ -11,6 +11,7 @@ import tarfile
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_git_has_every_package() -> None:
 def test_git_ignores_no_source() -> None:
     ignored = git_files("--others", "--ignored", "--exclude-standard")
     assert {path for path in ignored if "__pycache__" not in path.parts} == set()
+
+
+def test_pytest_enters_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    patterns = pytestconfig.getini("norecursedirs")
+    assert {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)} == set()
 
 
 def test_one_version(pyproject: dict[str, Any]) -> None:
