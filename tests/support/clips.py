@@ -151,3 +151,8 @@ def encode(
         if sound is not None:
             container.mux(sound.encode(None))
     return path
+
+
+def playlist(entry: str) -> bytes:
+    """A playlist of HLS that names one file or address."""
+    return f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{entry}\n#EXT-X-ENDLIST\n".encode()

@@ -50,16 +50,6 @@ def canary() -> Iterator[Canary]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def segment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A transport stream, which playlists and scripts can name."""
-    return clips.write_clip(tmp_path_factory.mktemp("segment") / "segment.ts", 20, codec="MPG2")
-
-
-def playlist(entry: str) -> bytes:
-    return f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{entry}\n#EXT-X-ENDLIST\n".encode()
-
-
 def session(port: int) -> bytes:
     return f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 33\n".encode()
 
@@ -76,10 +66,10 @@ POINTING = {
     "concat": lambda path, _: f"ffconcat version 1.0\nfile {path.name}\n".encode(),
     "concat of another folder": lambda path, _: f"ffconcat version 1.0\nfile {path}\n".encode(),
     "concat of an address": lambda _, port: f"ffconcat version 1.0\nfile http://127.0.0.1:{port}/a.ts\n".encode(),
-    "playlist": lambda path, _: playlist(path.name),
-    "playlist of another folder": lambda path, _: playlist(f"file://{path}"),
-    "playlist of an address": lambda _, port: playlist(f"http://127.0.0.1:{port}/a.ts"),
-    "playlist of a protocol": lambda path, _: playlist(f"concat:{path}|{path}"),
+    "playlist": lambda path, _: clips.playlist(path.name),
+    "playlist of another folder": lambda path, _: clips.playlist(f"file://{path}"),
+    "playlist of an address": lambda _, port: clips.playlist(f"http://127.0.0.1:{port}/a.ts"),
+    "playlist of a protocol": lambda path, _: clips.playlist(f"concat:{path}|{path}"),
     "session": lambda _, port: session(port),
     "dash": lambda _, port: dash(f"http://127.0.0.1:{port}/a.mp4"),
     "video before a session": lambda _, port: b"\x1a\x45\xdf\xa3\n" + session(port),
