@@ -38,6 +38,8 @@ def rows(module: Any, *, top1: float = 77.0, agreement: float = 99.0, sqnr: floa
         ({"top1": 76.65}, {"drop": 0.4}, []),
         ({"agreement": 98.4}, {}, ["agreement 98.40 %"]),
         ({"agreement": 98.5}, {}, []),
+        ({"agreement": 98.2}, {"agreement": 90.0}, []),
+        ({"agreement": 98.1}, {"agreement": 90.0}, ["agreement 98.10 %"]),
         ({}, {"agreement": 99.5}, ["agreement 99.00 %"]),
         ({"sqnr": 26.0}, {}, ["logit SQNR 26.0 dB"]),
         ({}, {"sqnr_db": 31.0}, ["logit SQNR 30.0 dB"]),
@@ -78,6 +80,23 @@ def test_without_a_latency_its_columns_are_left_out_and_its_target_is_not_missed
     assert len({line.count("|") for line in without.splitlines()}) == 1
     unmeasured = [replace(each, p50_ms=None, ratio=None) for each in rows(quantization, theirs=0.5)]
     assert not list(quantization.missed(unmeasured, quantization.Target()))
+
+
+def test_a_way_that_fails_has_a_row_and_decides_nothing(quantization: Any, tmp_path: Path) -> None:
+    broken = quantization.attempted("NNCF default", broken_way, "no kernel | for it")
+    assert broken == "no kernel | for it"
+    failed = quantization.Row("NNCF default", None, None, None, None, failed=broken)
+    found = [*(each for each in rows(quantization) if each.name != failed.name), failed]
+    assert not list(quantization.missed(found, quantization.Target()))
+    *_, line = quantization.table(found).splitlines()
+    assert line == "| NNCF default |  | failed: no kernel \\| for it |  |  |  |"
+    results = {"vit_flowers": result(quantization, rows=tuple(found))}
+    quantization.write_results(tmp_path / "found.json", results)
+    assert quantization.read_results(tmp_path / "found.json") == results
+
+
+def broken_way(reason: str) -> None:
+    raise ValueError(reason)
 
 
 def result(module: Any, **changes: Any) -> Any:
