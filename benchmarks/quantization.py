@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from common.baselines import compiled, from_frame, nncf_quantized, onnxruntime_quantized, own_ir
+from common.baselines import check_compiles, compiled, from_frame, nncf_quantized, onnxruntime_quantized, own_ir
 from common.children import first_line, versions
 from common.pages import write_between
 from common.taken import Taken, taken_now
@@ -227,7 +227,9 @@ def static_runner(model: TorchModel, calibration: Frames, frames: Frames) -> Run
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         onnx.save(portable_graph(model, calibration), plain)
-        return model_runner(onnxruntime_quantized(plain, calibration, Path(folder) / "static.onnx"), frames)
+        static = onnxruntime_quantized(plain, calibration, Path(folder) / "static.onnx")
+        check_compiles(static)
+        return model_runner(static, frames)
 
 
 def portable_graph(model: TorchModel, calibration: Frames) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -89,6 +90,19 @@ def onnxruntime_quantized(source: Path, frames: NDArray[np.uint8], destination: 
         weight_type=QuantType.QInt8,
     )
     return destination
+
+
+def check_compiles(file: Path) -> None:
+    """Compile a file in a process of its own first, because OpenVINO crashes on some that others wrote.
+
+    Raises:
+        RuntimeError: OpenVINO cannot compile it.
+    """
+    program = "import openvino, sys; openvino.Core().compile_model(sys.argv[1], 'CPU')"
+    status = subprocess.run([sys.executable, "-c", program, str(file)], stderr=subprocess.DEVNULL).returncode
+    if status != 0:
+        how = f"signal {-status}" if status < 0 else f"exit code {status}"
+        raise RuntimeError(f"OpenVINO cannot compile it: its process ended with {how}")
 
 
 def compiled(model: Any) -> Any:

@@ -95,6 +95,13 @@ def test_a_way_that_fails_has_a_row_and_decides_nothing(quantization: Any, tmp_p
     assert quantization.read_results(tmp_path / "found.json") == results
 
 
+def test_a_file_that_openvino_cannot_compile_is_noticed_in_another_process(quantization: Any, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "torn.onnx").write_bytes(b"no graph")
+    with pytest.raises(RuntimeError, match="OpenVINO cannot compile it: its process ended with exit code 1"):
+        quantization.check_compiles(tmp_path / "torn.onnx")
+
+
 def broken_way(reason: str) -> None:
     raise ValueError(reason)
 

@@ -16,8 +16,8 @@ class CameraQueue(JobQueue):
 
     One job of each camera waits. The camera that has waited longest since its last turn is next. There are two kinds of
     workers, of which one at a time takes jobs: one alone, who begins when the consumer waits, so that predictions are
-    fresh; or several together, who also work ahead, so that the processors are never idle. One of these waits for a full
-    batch while all others compute.
+    fresh; or several together, who also work ahead, so that the processors are never idle. One of several waits for a
+    full batch while all others compute.
 
     Args:
         max_fps: most jobs a second of each camera, by name; None for no limit.
