@@ -36,7 +36,7 @@ LINE_COST = 2
 """Cost of starting a group of windows, in inputs of a window."""
 ROW_BLOCKS = (4, 8, 12, 16)
 """Candidates for the number of output rows in a block of a ``ColumnFilter``."""
-STRIP_BYTES = 512 * 1024
+STRIP_BYTES = 1024 * 1024
 """Size of the lines that are filtered at a time, so that they stay in the cache."""
 EVEN_LINES = 12
 """OpenBLAS's kernels take this many lines at a time, or a divisor of it."""

@@ -28,7 +28,7 @@ from vitedge.runtime.preprocess.taps import ResizeAxis
 from vitedge.safety.limits import IMAGE_SIDE, RESIZED_SIDE
 
 KEPT_PLANS = 4
-"""Number of frame sizes whose plans and scratch buffers are kept. For 1920x1080, one takes 2 MB for arrays, 6 MB for
+"""Number of frame sizes whose plans and scratch buffers are kept. For 1920x1080, one takes 3 MB for arrays, 8 MB for
 planes and 11 MB for a decoder's frames."""
 LEAST_SHRINKING = 2
 """How much both sides of planes must shrink, so that resizing them before they become colours takes less time."""
