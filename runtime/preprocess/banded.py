@@ -90,8 +90,9 @@ class _Cut:
 def cut_into_bands(taps: Taps, kind: FloatKind, size: int) -> Bands:
     """Cut taps into blocks of ``size`` outputs, in float32 or float64, whose windows are as narrow as can be."""
     spans, count = taps.spans(), -(-len(taps.first) // size)
-    distance = size * max(taps.first[-1] - taps.first[0], 0) / max(len(taps.first) - 1, 1)
-    cuts = (_cut(spans, size, -(-count // blocks), blocks, steps) for blocks, steps in _layouts(count, distance))
+    spacing = max(taps.first[-1] - taps.first[0], 0) / max(len(taps.first) - 1, 1)
+    layouts = _layouts(count, spacing * size, spacing * (size - size % taps.stride))
+    cuts = (_cut(spans, size, -(-count // blocks), blocks, steps) for blocks, steps in layouts)
     cut = min(cuts, key=lambda each: each.cost)
     matrices = np.zeros((cut.groups * cut.blocks, cut.window, size), kind)
     begins = cut.begin + _starts(np.arange(count), cut.blocks, cut.steps)
@@ -101,13 +102,21 @@ def cut_into_bands(taps: Taps, kind: FloatKind, size: int) -> Bands:
     return Bands(cut.begin, cut.steps, matrices.reshape(cut.groups, cut.blocks, cut.window, size))
 
 
-def _layouts(count: int, distance: float) -> list[tuple[int, tuple[int, int]]]:
-    """Return numbers of blocks in a group, and whole distances of groups and of blocks, next to the real ones."""
+def _layouts(count: int, distance: float, pixels: float) -> list[tuple[int, tuple[int, int]]]:
+    """Return numbers of blocks in a group, and whole distances of groups and of blocks, next to the real ones.
+
+    Blocks of 16 values of pixels begin 5, 5 and 6 pixels apart.
+
+    Args:
+        count: number of blocks.
+        distance: mean distance of blocks.
+        pixels: distance of blocks of as many whole pixels as fit into one.
+    """
     return [
         (blocks, (outer, inner))
         for blocks in range(1, min(count, MOST_BLOCKS) + 1)
         for outer in {math.floor(distance * blocks), math.ceil(distance * blocks)}
-        for inner in {math.floor(distance), math.ceil(distance)}
+        for inner in {math.floor(distance), math.ceil(distance), math.floor(pixels), math.ceil(pixels)}
     ]
 
 

@@ -49,12 +49,12 @@ def test_bands_are_the_taps(axis: ResizeAxis, name: Interpolation, channels: int
 
 def test_windows_are_hardly_wider_than_their_taps() -> None:
     """Windows of one distance would drift away from the taps, by a fraction of a pixel each."""
-    for source, size in ((1920, 15), (1280, 15), (3840, 15)):
+    for source, size, wider in ((1920, 15, 9), (1280, 15, 9), (3840, 15, 9), (1280, 16, 1)):
         taps = taps_of("bicubic", ResizeAxis(source, 455, 115, 339), 3)
         begins, ends = taps.spans()
         starts = np.arange(0, len(begins), size)
         widest = (np.maximum.reduceat(ends, starts) - np.minimum.reduceat(begins, starts)).max()
-        assert cut_into_bands(taps, np.float32, size).matrices.shape[2] <= widest + 9
+        assert cut_into_bands(taps, np.float32, size).matrices.shape[2] <= widest + wider
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pillow_rounding import Mask, filters_columns_first, may_differ
 
 from vitedge.bundle.preprocessing import INTERPOLATIONS, Interpolation
-from vitedge.runtime.preprocess import banded
+from vitedge.runtime.preprocess import banded, pillow_resample
 from vitedge.runtime.preprocess.pillow_resample import pillow_resize
 from vitedge.runtime.preprocess.taps import FILTERS, ResizeAxis
 
@@ -71,6 +71,25 @@ def assert_as_pillow(got: Image, expected: Image, allowed: Mask) -> None:
     off = np.abs(got.astype(int) - expected)
     assert off.max() <= 1
     assert not np.any((off > 0) & ~allowed)
+
+
+@pytest.mark.parametrize("floats", [1, 8, 15, 16])
+def test_blocks_of_any_width_give_the_same(floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pillow_resample, "_block_floats", lambda: floats)
+    frame = np.random.default_rng(0).integers(0, 256, (1000, 900, 3), dtype=np.uint8)
+    rows, columns = ResizeAxis(1000, 41, 2, 39), ResizeAxis(900, 53, 5, 48)
+    got, expected = (resize(frame, "bicubic", rows, columns) for resize in (resized, resized_by_pillow))
+    assert_as_pillow(got, expected, may_differ(frame, "bicubic", rows, columns))
+
+
+@pytest.mark.parametrize(
+    ("features", "floats"), [(("AVX2", "AVX-512"), 15), (("AVX2",), 16), (("NEON",), 16), (None, 16)]
+)
+def test_blocks_are_as_wide_as_suits_the_processor(
+    features: tuple[str, ...] | None, floats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pillow_resample, "read_features", lambda: features)
+    assert pillow_resample._block_floats.__wrapped__() == floats
 
 
 def test_a_value_that_rounds_otherwise_is_noticed_unless_it_is_next_to_a_half() -> None:
