@@ -20,6 +20,7 @@ import json
 import statistics
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -48,6 +49,7 @@ from vitedge.converters.sources.parse import HubFolder
 from vitedge.converters.sources.timm.models import load_timm_folder
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.verify import GOLDEN_FRAMES
+from vitedge.counts import counted
 from vitedge.demo.demo import CALIBRATION, CHECKPOINT, HELD_OUT, write_all_photos
 from vitedge.demo.digits import load_split
 from vitedge.extras import require
@@ -72,6 +74,8 @@ LARGEST_RATIO = 1.02
 ONE_PHOTO = 1.001
 """A photo by which agreement may be behind NNCF's, with room for rounding."""
 CALLS = 20
+REASON_LENGTH = 100
+"""Characters of a reason in a table."""
 
 Frames = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -155,7 +159,8 @@ class Row:
         """The cells of its line; the last two only where a latency was measured."""
         found = self.against_fp32
         if found is None:
-            return [self.name, "", f"failed: {self.failed}".replace("|", "\\|"), ""]
+            reason = textwrap.shorten(self.failed, REASON_LENGTH, placeholder=" …").replace("|", "\\|")
+            return [self.name, "", f"failed: {reason}", ""]
         interval = wilson_interval(round(found.agreement * found.images / 100), found.images)
         top1 = "" if self.top1 is None else f"{self.top1:.2f}"
         agreement = f"{found.agreement:.2f} [{interval.low:.1f}, {interval.high:.1f}]"
@@ -342,7 +347,7 @@ class Result:
     def circumstances(self) -> str:
         """Say when, where and with which packages it was measured."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        return f"{self.taken.date} on {self.taken.processor}, {self.taken.cpus} CPUs; {packages}"
+        return f"{self.taken.date} on {self.taken.processor}, {counted(self.taken.cpus, 'CPU')}; {packages}"
 
 
 def result_from(value: Mapping[str, Any]) -> Result:
