@@ -145,7 +145,7 @@ def reason(compared: Comparison, peer: str) -> str:
     for kind, microseconds in ours.overheads.items():
         others = theirs.overheads.get(kind, 0.0)
         if ours.microseconds and microseconds - others > SHOWN_SHARE * ours.microseconds:
-            found.append(f"{kind}s {microseconds:.0f} µs, the peer {others:.0f} µs")
+            found.append(f"{kind} {microseconds:.0f} µs, the peer {others:.0f} µs")
     total = "no profile" if ours.microseconds is None else f"all operators {ours.microseconds:.0f} µs"
     beside = "" if theirs.microseconds is None else f", the peer {theirs.microseconds:.0f} µs"
     return "; ".join([*(found or ["the audit shows no cause"]), f"{total}{beside}"])

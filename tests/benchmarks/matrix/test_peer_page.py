@@ -17,7 +17,7 @@ def peer_page(benchmark_module: Callable[[str], Any]) -> Any:
 def test_the_reason_names_what_the_peer_does_not_pay(comparison: Any, peer_page: Any, compared: Any) -> None:
     assert peer_page.reason(compared, comparison.NNCF_UNSMOOTHED) == (
         "2 of 48 int8 layers fall back (a, b: why); 46 layers in int8, the peer 48; "
-        "reference kernels 200 µs, the peer 10 µs; all operators 1000 µs, the peer 700 µs"
+        "reference kernel 200 µs, the peer 10 µs; all operators 1000 µs, the peer 700 µs"
     )
     assert peer_page.reason(compared, comparison.OPENVINO) == "not audited"
 
