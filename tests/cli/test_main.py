@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,24 @@ def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixt
     printed = printed_by([verb, "--help"], capsys, code=0)
     assert "examples:" in printed
     assert f"  vitedge {verb}" in printed
+
+
+@pytest.mark.parametrize("verb", ["--help", *VERBS])
+def test_help_fits_a_terminal_but_for_commands(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = printed_by([verb, "--help"], capsys, code=0).splitlines()
+    assert [line for line in lines if len(line) > 80 and not line.startswith("  vitedge ")] == []
+
+
+def test_help_fills_its_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    printed = printed_by(["convert", "--help"], capsys, code=0)
+    assert "this machine, and keeps the fastest" in printed
+    monkeypatch.setenv("COLUMNS", "60")
+    words = " ".join(printed_by(["convert", "--help"], capsys, code=0).split())
+    assert not re.search(r" --[a-z]+- ", words), "an option is broken"
 
 
 @pytest.mark.parametrize("verb", VERBS)

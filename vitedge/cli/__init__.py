@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vitedge.cli import output
 from vitedge.cli.flags import Vocabulary
+from vitedge.cli.help_format import HelpFormatter
 from vitedge.cli.verbosity import add_verbosity_flags, timed, verbosity
 from vitedge.errors import UsageError, VitedgeError, did_you_mean
 from vitedge.runtime.system.owned import join_daemons
@@ -46,7 +47,13 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+DESCRIPTION = """\
+Turn a checkpoint of a Vision Transformer into a bundle, a folder with all that an edge device needs to run and to check
+the model; stream cameras through the bundle, and measure it.
+"""
 EPILOG = """\
+vitedge help VERB explains a verb and its options.
+
 examples:
   vitedge demo
   vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
@@ -67,7 +74,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", HelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._given: list[str] = []
 
@@ -128,7 +135,7 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> tuple[argparse.ArgumentParser, Vocabulary]:
     """Build the parser of the whole command line, and the vocabulary of its flags."""
-    parser = Parser(prog="vitedge", description="Vision Transformers on edge devices.", epilog=EPILOG)
+    parser = Parser(prog="vitedge", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"vitedge {VERSION}")
     add_verbosity_flags(parser, default=False)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)

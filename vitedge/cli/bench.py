@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.cli import output
-from vitedge.cli.flags import THREADS_HELP, call
+from vitedge.cli.flags import ENGINE_HELP, THREADS_HELP, call
 from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
 from vitedge.files import write_report
 from vitedge.runtime.engines.open import ENGINES
@@ -32,23 +32,26 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("bench", help="measure latency", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that vitedge convert wrote")
     parser.add_argument(
-        "--against", type=Path, metavar="BUNDLE", help="measure this bundle too, in turns, and print the ratio"
+        "--against",
+        type=Path,
+        metavar="BUNDLE",
+        help="measure this bundle too, in turns, and print the ratio of the latencies",
     )
     parser.add_argument(
         "--seconds",
         type=_seconds,
         default=10.0,
         metavar="S",
-        help="time for the counted calls of each bundle (%(default)g)",
+        help="how long the counted calls of each bundle take (default: %(default)g)",
     )
     parser.add_argument(
         "--frame-size",
         type=_frame_size,
         default=(720, 1280),
         metavar="WxH",
-        help="size of the camera frames (1280x720)",
+        help="size of the camera frames (default: 1280x720)",
     )
-    parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
+    parser.add_argument("--engine", choices=list(ENGINES), help=ENGINE_HELP)
     parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     add_json_flag(parser, "the figures")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots of every call")

@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
         "--workspace-mb",
         type=int,
         metavar="N",
-        help="most scratch memory of a layer; by default a quarter of what is available, up to 1024",
+        help="most scratch memory of a layer (default: a quarter of what is available, up to 1024)",
     )
     parser.add_argument("--overwrite", action="store_true", help="build again, and replace the engine for this device")
     add_trust_options(parser)

@@ -27,6 +27,15 @@ from vitedge.safety.escape import shell, terminal_lines
 MOST_DIGITS = 9
 
 EPILOG = """\
+SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), hf:OWNER/NAME[@REVISION] of the
+Hugging Face hub, a folder with config.json and model.safetensors as timm or Transformers save them, an ONNX file, a
+.pt2 file of torch.export, or package.module:factory.
+
+--precision auto tries int8, int8 with the most harmful layers in 16 bits, fp16 and fp32 on this machine, and keeps the
+fastest that loses no more than --max-drop. If none does, it says by how much each fails.
+
+The bundle appears when it is whole and verified. An existing one is kept, unless --overwrite replaces it then.
+
 examples:
   vitedge convert timm:deit_tiny_patch16_224 --target cpu --precision int8 --calib images/ -o deit.bundle
   vitedge convert deit_tiny_patch16_224 --target cpu --precision auto --calib images/ --eval val/ --max-drop 0.5
@@ -42,15 +51,6 @@ examples:
   vitedge convert net.pt2 --preprocessing timm:deit_tiny_patch16_224 --target cpu --precision fp16
   vitedge convert my_models.net:build --preprocessing preprocessing.json --target cpu --precision fp16
   vitedge convert tags.onnx --activation sigmoid --target cpu --precision fp16
-
-SOURCE is timm:NAME (a bare name means timm, or a CSWin or PVT that vitedge has), hf:OWNER/NAME[@REVISION] of the
-Hugging Face hub, a folder with config.json and model.safetensors as timm or Transformers save them, an ONNX file, a
-.pt2 file of torch.export, or package.module:factory.
-
---precision auto tries int8, int8 with the most harmful layers in 16 bits, fp16 and fp32 on this machine, and keeps the
-fastest that loses no more than --max-drop. If none does, it says by how much each fails.
-
-The bundle appears when it is whole and verified. An existing one is kept, unless --overwrite replaces it then.
 """
 
 
@@ -66,18 +66,21 @@ def input_size(text: str) -> tuple[int, int]:
     return (int(sides[0]), int(sides[-1]))
 
 
-PRECISIONS = sorted({precision for target in TARGETS for precision in target.precisions})
+DEVICES = [target.name for target in TARGETS if target.precisions]
+PRECISIONS = list(dict.fromkeys(precision for target in TARGETS for precision in target.precisions))
 FLAGS = {
-    "source": Flag("a name, a folder, a .onnx or .pt2 file, or module:factory", "SOURCE"),
-    "target": Flag("as in vitedge targets", "NAME"),
-    "precision": Flag(f"{', '.join(PRECISIONS)}, or auto", "NAME"),
-    "weights": Flag(".safetensors or .pth file for a name or factory", "FILE"),
-    "random_weights": Flag("no weights: enough to measure latency"),
+    "source": Flag("checkpoint: a name, a folder, a .onnx or .pt2 file, or module:factory, see below", "SOURCE"),
+    "target": Flag(f"{', '.join(DEVICES)}; vitedge targets describes them", "NAME"),
+    "precision": Flag(f"{', '.join(PRECISIONS)}; or auto, which tries them, see below", "NAME"),
+    "weights": Flag(".safetensors or .pth file with the weights, if SOURCE is a name or a factory", "FILE"),
+    "random_weights": Flag("random weights, for a name or a factory: enough to measure latency"),
     "calib": Flag(
-        "images like those the camera will see; int8 needs about 300: a folder, a list (.txt), or a video", "IMAGES"
+        "images like those the camera will see: a folder, a list (.txt), or a video; int8 needs about 300", "IMAGES"
     ),
     "eval_data": Flag(
-        "measure accuracy and calibrate scores; one folder a label, or a label file (.jsonl)", "DIR", ("--eval",)
+        "measure accuracy and calibrate scores on these images: one folder a label, or a label file (.jsonl)",
+        "DIR",
+        ("--eval",),
     ),
     "abstain_error": Flag(
         "with --eval: abstain from low scores, so that at most this share of the other predictions is wrong, such as "
@@ -85,26 +88,29 @@ FLAGS = {
         "SHARE",
     ),
     "max_drop": Flag(
-        "with --precision auto: what may be lost against fp32, in points of top-1 on --eval; or in percent of images "
-        "with another best class, if they have no classes. Without --eval, a quarter of --calib is held back for this",
+        "required with --precision auto: what may be lost against fp32, in points of top-1 on --eval; or in percent of "
+        "images with another best class, if they have no classes. Without --eval, a quarter of --calib is held back "
+        "for this",
         "LOSS",
     ),
     "max_p99_ms": Flag(
         "with --precision auto: the longest p99, in milliseconds, as vitedge bench measures it", "MS", ("--max-p99",)
     ),
-    "activation": Flag("if the source does not say it: softmax for one class an image, sigmoid for labels", "NAME"),
-    "labels": Flag("one label a line, instead of the checkpoint's", "FILE"),
-    "logits": Flag("of an ONNX file with several outputs: the one with the logits", "NAME"),
+    "activation": Flag(
+        "if the source does not say it: softmax for one class an image, sigmoid for any number of labels", "NAME"
+    ),
+    "labels": Flag("text file with one label a line, instead of the checkpoint's labels", "FILE"),
+    "logits": Flag("output with the logits, if an ONNX file has several outputs", "NAME"),
     "preprocessing": Flag(
         "if the source does not say it: a JSON file with timm's keys, a preprocessor_config.json, a bundle's "
         "manifest.json, or timm:NAME",
         "SPEC",
     ),
-    "num_classes": Flag("logits of a named model that was fine-tuned", "N"),
+    "num_classes": Flag("number of classes of a named model, if it differs from the pretraining", "N"),
     "input_size": Flag(
         "height and width in pixels, or one number for both, if it differs from the training", "HxW", parse=input_size
     ),
-    "output": Flag("default: NAME-PRECISION.bundle", "BUNDLE", ("-o", "--output")),
+    "output": Flag("folder to write (default: NAME-PRECISION.bundle)", "BUNDLE", ("-o", "--output")),
     "overwrite": Flag("replace a bundle of that name, once the new one is verified"),
     "threads": Flag(THREADS_HELP, "N"),
 }

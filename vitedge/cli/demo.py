@@ -43,7 +43,7 @@ def add_parser(verbs: Any) -> None:
         type=Path,
         metavar="DIR",
         default=Path(DEFAULT_FOLDER),
-        help=f"folder to write, ./{DEFAULT_FOLDER} by default",
+        help=f"folder to write (default: ./{DEFAULT_FOLDER})",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder of an earlier demo; it must hold nothing else"

@@ -28,7 +28,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "doctor",
         help="what this machine has, and which precision to begin with",
-        description="Show packages, processor, memory and cameras of this machine. What cannot be read is unavailable.",
+        description="Show packages, processor, memory and cameras of this machine, with 'unavailable' for the unknown.",
         epilog=EPILOG,
     )
     add_json_flag(parser, "everything")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.cli import output
-from vitedge.cli.flags import THREADS_HELP, call
+from vitedge.cli.flags import ENGINE_HELP, THREADS_HELP, call
 from vitedge.cli.inspect import format_confidence, format_thresholds
 from vitedge.cli.reports import add_json_flag, check_report_paths, is_standard_output, write_json
 from vitedge.files import write_report
@@ -26,10 +26,13 @@ EPILOG = """\
 DATA holds one folder a class, named by its label; case, '_' and '-' do not matter. With --against, DATA may also be
 images without classes or a video: they show how often the two bundles choose different classes, and how far their
 probabilities are apart. For a multi-label bundle, DATA is a label file (.jsonl) with one object a line:
-{"file": "beach/1.jpg", "labels": ["sea", "person"]}
+  {"file": "beach/1.jpg", "labels": ["sea", "person"]}
 
 A MODEL is a bundle; or a checkpoint as in vitedge convert (timm:NAME, hf:OWNER/NAME, a folder of timm or Transformers,
 package.module:factory), which PyTorch computes in fp32, with the preprocessing and labels that the checkpoint states.
+
+While the evaluation runs, a file beside the report, whose name ends in .journal, keeps the predictions so far. After an
+interrupt, the same command continues from there.
 
 examples:
   vitedge eval deit-int8.bundle --data val/
@@ -42,31 +45,33 @@ examples:
   vitedge eval deit-int8.bundle --data val/ --against deit-fp16.bundle deit-fp32.bundle timm:deit_tiny_patch16_224
   vitedge eval tags.bundle --data photos.jsonl --fit-confidence
   vitedge eval deit-int8.bundle --data /mnt/imagenet/val --json eval.json --scheduler tcp://10.0.0.1:8786
-
-While the evaluation runs, a file beside the report, whose name ends in .journal, keeps the predictions so far. After an
-interrupt, the same command continues from there.
 """
 
 
 def add_parser(verbs: Any) -> None:
     """Add the parser of the verb."""
     parser = verbs.add_parser("eval", help="measure accuracy", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("bundle", type=Path, metavar="MODEL", help="folder that vitedge convert wrote, or a checkpoint")
+    parser.add_argument(
+        "bundle", type=Path, metavar="MODEL", help="folder that vitedge convert wrote, or a checkpoint, see below"
+    )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="DATA",
-        help="folder of images, one folder a class; a list of them (.txt); a label file (.jsonl); or a video",
+        help="folder of images, one folder a class; a list of images (.txt); a label file (.jsonl); or a video",
     )
     parser.add_argument(
         "--against",
         nargs="+",
         metavar="MODEL",
-        help="compare with other bundles or the checkpoint, image by image; all are compared with the last one",
+        help="compare with other bundles or the checkpoint, image by image; the last one is the reference",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="use N images, spread evenly over the classes or over the video"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="use N images, spread evenly over the classes or over the video (default: all)",
     )
     parser.add_argument(
         "--fit-confidence",
@@ -86,15 +91,15 @@ def add_parser(verbs: Any) -> None:
         action="store_true",
         help="with --against an fp32 bundle: measure the effect of each int8 layer, alone and with all others in int8",
     )
-    parser.add_argument("--engine", choices=list(ENGINES), help="default: the engine of the bundle's target")
+    parser.add_argument("--engine", choices=list(ENGINES), help=ENGINE_HELP)
     parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
         help="spread over the workers of this Dask scheduler, which find DATA and the bundles at the same paths",
     )
-    add_json_flag(parser, "the figures and all flips")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the images that flipped")
+    add_json_flag(parser, "the figures and all flips, the images whose best class changed,")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the flips")
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 Result = TypeVar("Result")
 
 THREADS_HELP = "CPU threads (default: the engine decides)"
+ENGINE_HELP = "what computes the model (default: the engine of the bundle's target)"
 COMMANDS = {"evaluate": "eval", "new_key": "sign --new-key"}
 """Functions of ``vitedge`` whose command is not their name."""
 

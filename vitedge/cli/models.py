@@ -31,7 +31,9 @@ def add_parser(verbs: Any) -> None:
         description="List the models that were converted and measured, by family.",
         epilog=EPILOG,
     )
-    parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="part of a name or of a family")
+    parser.add_argument(
+        "filter", nargs="?", default="", metavar="FILTER", help="part of a name or of a family (default: list all)"
+    )
     add_json_flag(parser, "the models")
     parser.set_defaults(run=run, parser=parser)
 

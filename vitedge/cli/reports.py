@@ -27,7 +27,7 @@ def add_json_flag(parser: argparse.ArgumentParser, content: str) -> None:
         const=STANDARD_OUTPUT,
         type=_json_file,
         metavar="FILE",
-        help=f"{content}, as JSON: in FILE.json, or on standard output without FILE or with -",
+        help=f"write {content} as JSON: to FILE.json, or to standard output without FILE or with -",
     )
 
 

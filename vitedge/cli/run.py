@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitedge.cli import EXIT_ERROR, output
-from vitedge.cli.flags import THREADS_HELP
+from vitedge.cli.flags import ENGINE_HELP, THREADS_HELP
 from vitedge.cli.signals import Stop, stoppable
 from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.errors import EngineError, UsageError, VitedgeError
@@ -31,19 +31,22 @@ if TYPE_CHECKING:
 DESCRIPTION = "Classify what cameras, a video or a folder of images show."
 EPILOG = """\
 sources:
-  0, 1, ...             camera number; /dev/v4l/by-id/NAME stays the same camera when others are plugged in
+  0, 1, ...             camera by its number, which may change when others come
+  /dev/v4l/by-id/NAME   camera by its name, which stays
   v4l2:///dev/video0    camera with options: ?size=1280x720&fps=30&fourcc=MJPG
   rtsp://, http://      network camera; ?transport=udp or tcp
-  csi://0, gst:PIPELINE camera of a Jetson or a Raspberry Pi; pipeline of GStreamer
+  csi://0               camera of a Jetson or a Raspberry Pi
+  gst:PIPELINE          pipeline of GStreamer
   clip.mp4              video file
-  photos/               folder of images, photo.jpg one image, 'photos/*.jpg' some
+  photo.jpg             image; photos/ is a folder, 'photos/*.jpg' some of it
   cameras.streams       list of sources, NAME = URI on each line
   test://               moving test picture
-  docs/cameras.md describes all of them. With several sources, each line of JSON names its source.
+
+docs/cameras.md describes all of them. With several sources, each line of JSON names its source.
 
 policies:
-  latest  classify the newest frame, and count the dropped frames; the default for cameras and streams
-  every   classify every frame, and let the source wait; the default for files
+  latest   classify the newest frame, and count the dropped ones: for cameras
+  every    classify every frame, and let the source wait: for files
 
 A camera that was online is connected again whenever it is lost. --reconnect also goes on trying when the first
 connection fails; --no-reconnect ends with the error. Standard error gets a line when a camera is lost and when it is
@@ -75,7 +78,7 @@ def add_parser(verbs: Any) -> None:
         required=True,
         action="append",
         metavar="[NAME=]URI",
-        help="where frames come from; several times for several cameras",
+        help="where frames come from, see below; several times for several cameras",
     )
     parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON per prediction; - for standard output")
     parser.add_argument(
@@ -84,11 +87,20 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the files of --jsonl and --save when the first frame comes"
     )
-    parser.add_argument("--show", action="store_true", help="show them in a window; q or Esc ends")
-    parser.add_argument("--policy", choices=("latest", "every"), help="which frames to classify")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="end after N predictions")
+    parser.add_argument("--show", action="store_true", help="show the annotated frames in a window; q or Esc ends")
     parser.add_argument(
-        "--max-age", type=float, metavar="MS", help="drop frames that are older than so many milliseconds"
+        "--policy",
+        choices=("latest", "every"),
+        help="which frames to classify, see below (default: by the kind of source)",
+    )
+    parser.add_argument(
+        "--max-frames", type=int, metavar="N", help="end after N predictions (default: with the source)"
+    )
+    parser.add_argument(
+        "--max-age",
+        type=float,
+        metavar="MS",
+        help="drop frames that are older than so many milliseconds (default: none)",
     )
     parser.add_argument(
         "--reconnect",
@@ -97,7 +109,7 @@ def add_parser(verbs: Any) -> None:
         "(default: connect a camera again that was online)",
     )
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per prediction (default: 5)")
-    parser.add_argument("--engine", choices=tuple(ENGINES), help="default: the engine of the bundle's target")
+    parser.add_argument("--engine", choices=tuple(ENGINES), help=ENGINE_HELP)
     parser.add_argument("--threads", type=int, metavar="N", help=THREADS_HELP)
     add_trust_options(parser)
     parser.set_defaults(run=run, parser=parser)

@@ -13,12 +13,13 @@ def add_trust_options(parser: argparse.ArgumentParser) -> None:
         "--trust",
         action="append",
         metavar="KEYS",
-        help="ask for a signature by one of these public keys, a PEM file or a folder of .pem files; may be repeated",
+        help="load the bundle only if one of these public keys has signed it: a PEM file or a folder of .pem files; "
+        "may be repeated; vitedge sign makes signatures",
     )
     parser.add_argument(
         "--require-signature",
         action="store_true",
-        help="fail without --trust, so that a command that lost its --trust loads no unsigned bundle",
+        help="fail if --trust is missing, so that a command that lost it loads no unsigned bundle",
     )
 
 
