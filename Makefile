@@ -31,7 +31,6 @@ help:
 demo: $(DEMO_VENV)/.installed
 	rm -rf demo-out
 	$(DEMO_VENV)/bin/vitedge demo -o demo-out
-	@echo "vitedge is in $(DEMO_VENV)/bin: . $(DEMO_VENV)/bin/activate"
 
 picture: demo
 	$(DEMO_VENV)/bin/python docs/draw_demo.py demo-out

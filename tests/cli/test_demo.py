@@ -96,7 +96,7 @@ def test_a_browser_shows_the_page_and_plays_its_video(tmp_path: Path) -> None:
     assert clips.read_clip(tmp_path / "small.mp4")[0].shape == (320, 656, 3)
     assert "<strong>98.2 %</strong> of 450 photos" in text
     assert "fp32 <strong>2.2 times</strong> as long" in text
-    assert "go &lt;on&gt;<code>vitedge run &#x27;a &amp; b&#x27;</code>" in text
+    assert "go &lt;on&gt;<code><span>vitedge</span> <span>run</span> <span>&#x27;a</span> <span>&amp;</span>" in text
     assert "&lt;deit&gt;" in text
     assert not re.search(r"https?://|<script|<link|<deit>", text)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from vitedge.bundle.bundle import Bundle
 from vitedge.cli import main
 from vitedge.errors import VitedgeError
 from vitedge.report import next_steps
-from vitedge.report.next_steps import watch_command
+from vitedge.report.next_steps import activate_command, watch_command
 from vitedge.runtime.system.cameras import Camera
 
 CAMERAS = (Camera("/dev/video0", "metadata", False, "captures no video"), Camera("/dev/video2", "webcam", True, ""))
@@ -57,3 +59,19 @@ def test_without_a_camera_the_command_runs_on_a_recording_or_a_test_picture(
     program, *arguments = shlex.split(watch_command(tiny_bundle.path))
     assert (program, main(arguments)) == ("vitedge", 0)
     assert capsys.readouterr().err.startswith("100 predictions")
+
+
+def test_a_shell_that_does_not_find_vitedge_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "activate").write_text(f"PATH={shlex.quote(str(folder))}:$PATH")
+    (folder / "vitedge").write_text("#!/bin/sh\necho found")
+    (folder / "vitedge").chmod(0o755)
+    monkeypatch.setattr(sys, "prefix", str(folder.parent))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    assert activate_command() == ". 'a venv/bin/activate'"
+    said = subprocess.run(["sh", "-c", f"{activate_command()} && vitedge"], capture_output=True, check=True).stdout
+    assert said == b"found\n"
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin")
+    assert activate_command() == ""

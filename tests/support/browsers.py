@@ -1,7 +1,8 @@
 """Chromium, which says what it makes of a video or of a page.
 
 Of a video: its size, its duration, and the colour of a place in it at a time. Of a page: what is wider than its window,
-which labels of a plot cover each other or are cut off, and whether its video can be played.
+which labels of a plot cover each other or are cut off, which words of a table are broken, and whether its video can be
+played.
 """
 
 from __future__ import annotations
@@ -69,6 +70,19 @@ const cut = (svg) => {
       || box.bottom > frame.bottom + 1;
   }).map((each) => each.textContent);
 };
+const broken = (document) => [...document.querySelectorAll("td, th")].flatMap((cell) => {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    for (const word of node.data.matchAll(/[^\\s-]+/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map((box) => box.top));
+      if (lines.size > 1 && word[0].length <= 12) found.push(word[0]);
+    }
+  }
+  return found;
+});
 const looked = async (width) => {
   const frame = document.createElement("iframe");
   Object.assign(frame.style, {width: `${width}px`, height: "900px", border: "0"});
@@ -81,7 +95,7 @@ const looked = async (width) => {
   const text = [...inner.querySelectorAll("svg text")].map((each) => parseFloat(getComputedStyle(each).fontSize)
     * each.ownerSVGElement.getBoundingClientRect().width / each.ownerSVGElement.viewBox.baseVal.width);
   return {
-    width, content: inner.documentElement.scrollWidth, collisions: plots.flatMap(collisions),
+    width, content: inner.documentElement.scrollWidth, collisions: plots.flatMap(collisions), broken: broken(inner),
     cut: plots.flatMap(cut), letters: text.length ? Math.min(...text) : null,
     seconds: video && video.readyState >= 2 ? video.duration : null,
   };
@@ -119,6 +133,7 @@ class Layout:
         width: of the window.
         content: width of the page, which is larger if something sticks out.
         collisions: labels of plots that cover each other.
+        broken: words of tables that go on in the next line.
         cut: labels of plots that are not wholly within their plot.
         letters: height of the smallest letters of plots; None without plots.
         seconds: duration of the page's video; None if there is none that plays.
@@ -127,6 +142,7 @@ class Layout:
     width: int
     content: int
     collisions: list[str]
+    broken: list[str]
     cut: list[str]
     letters: float | None
     seconds: float | None
@@ -150,7 +166,7 @@ def check_layout(path: Path) -> list[Layout]:
     layouts = laid_out_by_chromium(path)
     for layout in layouts:
         assert layout.content <= layout.width, layout
-        assert (layout.collisions, layout.cut) == ([], []), layout
+        assert (layout.collisions, layout.broken, layout.cut) == ([], [], []), layout
         assert layout.letters is None or layout.letters >= 9.5, layout
     return layouts
 

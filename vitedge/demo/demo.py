@@ -38,7 +38,7 @@ from vitedge.demo.page import small_video, to_html
 from vitedge.demo.photos import sample, write_photos
 from vitedge.progress import Progress, reporting
 from vitedge.records import encode
-from vitedge.report.next_steps import watch_command
+from vitedge.report.next_steps import activate_command, watch_command
 from vitedge.runtime.classifier import Classifier
 from vitedge.runtime.load import load
 from vitedge.runtime.sources.images.reading import list_images
@@ -189,7 +189,9 @@ def next_steps(folder: Path) -> tuple[tuple[str, str], ...]:
     """Tell what to do with the folder of a demo, and the commands that do it, which run as they are."""
     int8, fp32 = folder / "int8.bundle", folder / "fp32.bundle"
     held_out, calibration = folder / HELD_OUT, folder / CALIBRATION
+    activate = activate_command()
     return (
+        *((("put vitedge on the path of your shell:", activate),) if activate else ()),
         (
             "write a digit with a thick pen and hold it before a camera; without one, the clip:",
             watch_command(int8, folder / CLIP),

@@ -30,8 +30,10 @@ video { width: 100%; height: auto; display: block; border-radius: 6px; backgroun
 .bars div { display: flex; align-items: center; gap: .6em; }
 .bars i { display: block; height: 1.1em; border-radius: 2px; background: var(--series0); flex: none; }
 .bars .best i { background: var(--series1); }
-td:first-child { min-width: 0 !important; }
-code { font-size: 13px; overflow-wrap: anywhere; } li { margin: .4em 0; } li code { display: block; }
+td:first-child { min-width: 0 !important; white-space: nowrap; overflow-wrap: normal; }
+@media (max-width: 600px) { th, td { padding: .25em .2em; } th:last-child, td:last-child { padding-right: 0; } }
+code { font-size: 13px; } li { margin: .4em 0; } li code { display: block; }
+code span { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 """
 
 
@@ -55,7 +57,7 @@ def to_html(result: Result, video: bytes, steps: Sequence[tuple[str, str]]) -> s
         _bars([(row.precision, row.latency) for row in result.larger.rows]),
         _larger(result),
         "<h2>Go on</h2>",
-        f"<ul>{''.join(f'<li>{html(what)}<code>{html(command)}</code></li>' for what, command in steps)}</ul>",
+        f"<ul>{''.join(f'<li>{html(what)}{_command(command)}</li>' for what, command in steps)}</ul>",
         glossary("top-1", "agreement", "p50", "p99", "random weights"),
     ]
     return page(TITLE, sections, style=STYLE)
@@ -103,6 +105,11 @@ def _video(video: bytes, result: Result) -> str:
     )
 
 
+def _command(text: str) -> str:
+    """Render a command that breaks between its words, and not at their hyphens."""
+    return f"<code>{' '.join(f'<span>{html(word)}</span>' for word in text.split(' '))}</code>"
+
+
 def _accuracy(result: Result) -> str:
     headings = (
         "",
@@ -118,12 +125,12 @@ def _accuracy(result: Result) -> str:
         (
             row.precision,
             html(row.runs_as),
-            f"{row.accuracy.top1:.2f}",
-            f"{row.accuracy.agreement:.2f}",
+            f"{row.accuracy.top1:.1f}",
+            f"{row.accuracy.agreement:.1f}",
             f"{row.latency.p50_ms:.2f}",
             f"{row.latency.p99_ms:.2f}",
             f"{row.latency.infer_p50_ms:.2f}",
-            f"{row.size_bytes / 1e6:.2f}",
+            f"{row.size_bytes / 1e6:.1f}",
         )
         for row in result.rows
     )

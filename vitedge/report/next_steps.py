@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 from vitedge.errors import VitedgeError
@@ -24,6 +26,14 @@ def watch_command(bundle: Path, recorded: str | Path = TEST_PICTURE) -> str:
     camera = next((each.path for each in list_cameras() if each.usable), None)
     command = f"vitedge run {shell(str(bundle))} --source {shell(str(recorded if camera is None else camera))}"
     return f"{command} --show" if camera is not None and _opens_windows() else command
+
+
+def activate_command() -> str:
+    """Return the command after which a shell finds ``vitedge``; empty if it does already, or if nothing helps."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("vitedge") is not None or not script.is_file():
+        return ""
+    return f". {shell(os.path.relpath(script))}"
 
 
 def _opens_windows() -> bool:
