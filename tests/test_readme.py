@@ -47,8 +47,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_its_commands_run(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    installing, *commands = block("sh").splitlines()
-    assert installing == 'pip install ".[convert,camera]"'
+    environment, installing, *commands = block("sh").splitlines()
+    assert environment == "python3 -m venv .venv && . .venv/bin/activate"
+    assert installing == 'pip install -e ".[convert,camera]"', "the code below runs in the clone too"
     assert [shlex.split(command)[1] for command in commands] == ["convert", "run", "bench"]
     for command in commands:
         program, *arguments = shlex.split(command.replace(MODEL, "checkpoint"))

@@ -27,7 +27,8 @@ def check_installed(folder: str) -> None:
     if importlib.util.find_spec(MAPPED_ROOM) is None:
         raise ImportError(
             f"vitedge is imported from its source folder {folder}, which is not installed\n"
-            f"  fix: {sys.executable} -m pip install -e {shlex.quote(folder)}"
+            f"  fix: {sys.executable} -m pip install -e {shlex.quote(folder)}; or start Python in another folder, if "
+            "vitedge is installed without -e"
         )
 
 

@@ -54,7 +54,7 @@ VITEDGE = Tool(
                 "cd vitedge",
                 "python3 -m venv .venv",
                 ". .venv/bin/activate",
-                'pip install ".[transformers,camera]"',
+                'pip install -e ".[transformers,camera]"',
             ),
         ),
         Step(
