@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from vitedge.errors import OutputError, UsageError
+from vitedge.errors import OutputError, UsageError, did_you_mean
 from vitedge.safety.escape import shell
 
 PARTIAL = ".partial-"
@@ -220,6 +220,14 @@ def check_report_path(path: Path) -> None:
             pass
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def did_you_mean_beside(path: Path) -> str:
+    """Suggest what lies beside a path that does not exist, as ``did_you_mean`` does."""
+    try:
+        return did_you_mean(path.name, (each.name for each in path.parent.iterdir()))
+    except (OSError, ValueError):
+        return ""
 
 
 def unwritable(path: Path, error: OSError, *, expected: str = "another name or folder") -> UsageError | OutputError:

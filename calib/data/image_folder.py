@@ -27,6 +27,7 @@ from vitedge.calib.data.dataset import (
 )
 from vitedge.counts import counted, share_of
 from vitedge.errors import CalibrationError, FrameSourceError, near_spellings
+from vitedge.files import did_you_mean_beside
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.images.reading import find_images, open_image
 from vitedge.runtime.system.machine import usable_cpus
@@ -74,9 +75,11 @@ class ImageFolder:
         root = Path(folder)
         _check_limit(limit)
         if not is_folder(root):
+            exists = os.path.lexists(root)
             raise CalibrationError(
-                f"{root} is not a folder" if os.path.lexists(root) else f"there is no folder {root}",
+                f"{root} is not a folder" if exists else f"there is no folder {root}",
                 expected="a folder of images",
+                fix="" if exists else did_you_mean_beside(root),
             )
         try:
             found = find_images(root)

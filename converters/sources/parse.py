@@ -10,6 +10,7 @@ from pathlib import Path
 from vitedge.bundle.bundle import MANIFEST, MODEL_ONNX, OPENVINO_XML
 from vitedge.converters.sources.cswin_pvt.variants import VARIANTS
 from vitedge.errors import UsageError, did_you_mean
+from vitedge.files import did_you_mean_beside
 from vitedge.safety.escape import shell
 from vitedge.safety.files import expanded, is_file, is_folder
 
@@ -146,7 +147,9 @@ def parse_source(text: str) -> Source:
     if path.suffix in _FILES or is_file(path):
         return _file(path)
     if not text or any(mark in text for mark in "/\\~"):
-        raise UsageError(f"no file or folder at {text!r}", expected=EXPECTED, fix="check the path")
+        raise UsageError(
+            f"no file or folder at {text!r}", expected=EXPECTED, fix=did_you_mean_beside(path) or "check the path"
+        )
     return CswinPvtName(text) if text in VARIANTS else TimmName(text)
 
 

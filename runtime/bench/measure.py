@@ -130,9 +130,10 @@ def bench(
         raise UsageError(f"seconds is {seconds}", expected="a positive number")
     machine = machine_state()
     frames = random_frames(*frame_size)
-    paths = [Path(bundle)] if against is None else [Path(bundle), Path(against)]
+    paths = [bundle] if against is None else [bundle, against]
+    bundles = [Bundle.open(path, contents=False) for path in paths]
     with reporting(progress), ExitStack() as stack:
-        opened = [stack.enter_context(_opened(path, frames, engine, threads, progress)) for path in paths]
+        opened = [stack.enter_context(_opened(each, frames, engine, threads, progress)) for each in bundles]
         warm_ups = [_warmed(each, seconds * WARM_UP_FACTOR, progress) for each in opened]
         progress.step(f"measuring {seconds:g} s{' of each, in turns' if against else ''}")
         rounds = take_turns([each.call for each in opened], seconds, progress)
@@ -176,10 +177,10 @@ class _BundleUnderTest:
 
 @contextmanager
 def _opened(
-    path: Path, frames: Sequence[Image], engine: EngineName | None, threads: int | None, progress: Progress
+    bundle: Bundle, frames: Sequence[Image], engine: EngineName | None, threads: int | None, progress: Progress
 ) -> Iterator[_BundleUnderTest]:
+    path = bundle.path
     progress.step(f"opening {path}")
-    bundle = Bundle.open(path, contents=False)
     with load(path, engine=engine, threads=threads, progress=progress) as classifier:
         progress.step(f"cold start of {path} in a fresh process")
         cold = cold_start(path, frames[0].shape[:2], engine=engine, threads=threads)

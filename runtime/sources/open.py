@@ -16,6 +16,7 @@ import numpy as np
 
 from vitedge.counts import counted
 from vitedge.errors import FrameSourceError, UsageError, did_you_mean
+from vitedge.files import did_you_mean_beside
 from vitedge.prediction import Image
 from vitedge.runtime.sources.base import Frame, FrameSource
 from vitedge.runtime.sources.gstreamer.source import open_csi, open_pipeline
@@ -213,14 +214,10 @@ def _is_camera(path: Path) -> bool:
 
 
 def _missing(path: Path) -> FrameSourceError:
-    try:
-        siblings = [each.name for each in path.parent.iterdir()]
-    except (OSError, ValueError):
-        siblings = []
     is_address = ":/" in str(path) and not path.is_absolute()  # Path takes a slash of an address away
     return FrameSourceError(
         f"there is no source {redact_address(str(path))}",
         expected=ACCEPTED,
-        fix="give an address as text, not as a Path" if is_address else did_you_mean(path.name, siblings),
+        fix="give an address as text, not as a Path" if is_address else did_you_mean_beside(path),
         cause="not_found",
     )

@@ -163,6 +163,12 @@ def test_what_is_not_a_bundle_says_how_to_make_one(tmp_path: Path, make: Callabl
     assert "vitedge.convert(" in caught.value.fix
 
 
+def test_a_mistyped_bundle_is_suggested(copied: Path) -> None:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(copied.with_name(f"{copied.name}s"))
+    assert caught.value.fix.startswith(f"did you mean {copied.name}? vitedge.convert(")
+
+
 def test_a_bundle_that_the_system_will_not_read_is_one_clear_error(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

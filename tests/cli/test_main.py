@@ -63,6 +63,7 @@ def test_an_unknown_option_is_named_with_what_to_do(verb: str, capsys: pytest.Ca
 def test_a_mistyped_option_is_suggested_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean --json?" in printed_by(["doctor", "--jsn"], capsys, code=EXIT_USAGE)
     assert "did you mean --json?" in printed_by(["doctor", "--js"], capsys, code=EXIT_USAGE)
+    assert "did you mean --calib?" in printed_by(["convert", "--calibration", "a"], capsys, code=EXIT_USAGE)
 
 
 def test_a_mistyped_verb_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:

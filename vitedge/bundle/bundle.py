@@ -33,6 +33,7 @@ from vitedge.bundle.signatures import Trust, trusted_keys, verify
 from vitedge.bundle.targets import TARGETS
 from vitedge.counts import counted
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
+from vitedge.files import did_you_mean_beside
 from vitedge.safety.files import open_regular, read_bytes
 from vitedge.safety.limits import CHECKPOINT_BYTES, GOLDEN_BYTES, GRAPH_BYTES, MANIFEST_BYTES
 from vitedge.safety.npz import read_npz
@@ -374,11 +375,13 @@ def _read_manifest(folder: Path) -> bytes:
     try:
         return read_bytes(folder / MANIFEST, limit=MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
-        lacks = f"it has no {MANIFEST}" if os.path.lexists(folder) else "there is no such folder"
+        exists = os.path.lexists(folder)
+        near = "" if exists else did_you_mean_beside(folder)
         raise BundleError(
-            f"{folder} is not a bundle: {lacks}",
+            f"{folder} is not a bundle: {f'it has no {MANIFEST}' if exists else 'there is no such folder'}",
             expected="a folder that vitedge convert wrote",
-            fix="check the path; vitedge.convert(model, target='cpu', precision='int8', calib=IMAGES) makes one",
+            fix=f"{near or 'check the path;'} vitedge.convert(model, target='cpu', precision='int8', calib=IMAGES) "
+            "makes one",
         ) from error
 
 

@@ -129,8 +129,13 @@ class Parser(argparse.ArgumentParser):
             return ""
         wrong = message[len(UNRECOGNIZED) :].split()[0].partition("=")[0]
         options = [option for action in self._actions for option in action.option_strings]
-        hint = did_you_mean(wrong, options)
+        hint = did_you_mean(wrong, options) or did_you_mean(_beginning(wrong, options), options, limit=1)
         return f"  fix: {hint}\n" if hint else f"  fix: {self.prog} --help lists the options\n"
+
+
+def _beginning(option: str, options: Sequence[str]) -> str:
+    """Return the longest option with which a wrong one begins, as ``--calib`` for ``--calibration``; "" without any."""
+    return max((each for each in options if len(each) > 4 and option.startswith(each)), key=len, default="")
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, Vocabulary]:

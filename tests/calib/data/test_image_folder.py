@@ -348,8 +348,13 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="there is no folder"):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(CalibrationError, match="there is no folder") as caught:
         ImageFolder.open(tmp_path / "missing")
+    assert caught.value.fix == ""
+    with pytest.raises(CalibrationError) as caught:
+        ImageFolder.open(tmp_path / "photo")
+    assert caught.value.fix == "did you mean photos?"
     photos.write_photo(tmp_path / "0.png", "red")
     with pytest.raises(CalibrationError, match=r"0\.png is not a folder"):
         ImageFolder.open(tmp_path / "0.png")

@@ -386,7 +386,10 @@ class TestBench:
         with pytest.raises(UsageError, match="seconds is"):
             bench(tiny_bundle.path, seconds=seconds)
 
-    def test_a_missing_second_bundle_is_an_error(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    def test_a_missing_second_bundle_is_an_error_before_the_first_one_loads(
+        self, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bench_module, "load", lambda *_, **__: pytest.fail("it loaded"))
         with pytest.raises(BundleError, match="is not a bundle"):
             bench(tiny_bundle.path, against=tmp_path / "none", seconds=0.01)
 
