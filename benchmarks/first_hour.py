@@ -9,8 +9,8 @@ machine), and to a latency. No model is downloaded: vitedge and Optimum Intel ge
 Transformers' layout, Ultralytics builds yolov8n-cls from its YAML; all have random weights. pip takes its index from
 the environment, the same for all.
 
-The whole run needs 8 GB of disk at a time and about 15 minutes on a quiet machine, without other load. Results are kept
-in WORK/first-hour.json after each tool; `--only` measures one tool again, and keeps the others.
+The whole run needs 14 GB of disk at a time, where TMPDIR is, and most of an hour. WORK/first-hour.json has the results
+after each tool, and WORK/TOOL-STEP.log what each step printed; `--only` measures one tool again, and keeps the others.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from common.first_hour_tools import GOALS, LABELS, TOOLS, Tool
 from common.pages import write_between
+from common.taken import taken_now
 from common.walkthrough import Outcome, Step, walk
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,9 +38,9 @@ from camera_servers.encoding import encode, moving_pictures  # noqa: E402
 from camera_servers.servers import missing_packages, rtsp_server  # noqa: E402
 
 from vitedge.files import write_atomic  # noqa: E402
-from vitedge.runtime.system.machine import machine_state, processor_name  # noqa: E402
+from vitedge.runtime.system.machine import machine_state  # noqa: E402
 
-LIMIT_SECONDS = 900.0
+LIMIT_SECONDS = 3600.0
 CAMERA = "CAMERA"
 
 
@@ -49,7 +50,7 @@ class Walked:
 
     Attributes:
         taken: when, UTC.
-        machine: processor, CPUs and versions.
+        machine: processor, CPUs, Python, and how busy it was before.
         outcomes: of its steps, in their order.
     """
 
@@ -63,33 +64,38 @@ class Walked:
 
 
 def walked(tool: Tool, work: Path, data: Path, *, keep: bool) -> Walked:
-    """Follow a tool's documentation in a new folder, which is removed again unless it is kept."""
-    folder = work / tool.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Follow a tool's documentation in a new folder outside every checkout, which is removed unless it is kept."""
+    now, load = taken_now(), machine_state().load_average
+    folder = Path(tempfile.mkdtemp(prefix=f"first-hour-{tool.name}-"))
+    work.mkdir(parents=True, exist_ok=True)
     lay_out(folder, data)
     outcomes: list[Outcome] = []
     for step in tool.steps:
         if not tool.can_go_on(step.name, {each.step for each in outcomes if each.exit_code}):
             continue
         sys.stderr.write(f"{tool.name}: {step.commands[-1]}\n")
-        outcomes.append(taken(step, tool, folder))
+        outcomes.append(taken(step, tool, folder, work))
         sys.stderr.write(f"  {outcomes[-1].exit_code}, {outcomes[-1].seconds} s {outcomes[-1].error}\n")
-    if not keep:
+    if keep:
+        sys.stderr.write(f"{tool.name}: kept in {folder}\n")
+    else:
         shutil.rmtree(folder)
-    state = machine_state()
-    machine = f"{processor_name()}, {state.cpus} CPUs, Python {sys.version.split()[0]}"
-    return Walked(f"{datetime.now(timezone.utc):%Y-%m-%d}", machine, tuple(outcomes))
+    machine = f"{now.processor}, {now.cpus} CPUs, Python {now.python}; load average before: {load}"
+    return Walked(now.date, machine, tuple(outcomes))
 
 
-def taken(step: Step, tool: Tool, folder: Path) -> Outcome:
+def taken(step: Step, tool: Tool, folder: Path, work: Path) -> Outcome:
     """Take a step, with a camera if it wants one."""
-    names = {"ADDRESS": str(ROOT)}
     texts = [*step.commands, *step.files.values()]
-    if not any(CAMERA in text for text in texts):
-        return walk(step, folder, activate=tool.activate, names=names, limit=LIMIT_SECONDS)
-    with camera(folder.parent) as address:
-        return walk(step, folder, activate=tool.activate, names={**names, CAMERA: address}, limit=LIMIT_SECONDS)
+    with camera(work) if any(CAMERA in text for text in texts) else nullcontext("") as address:
+        return walk(
+            step,
+            folder,
+            activate=tool.activate,
+            names={"ADDRESS": str(ROOT), CAMERA: address},
+            limit=LIMIT_SECONDS,
+            log=work / f"{tool.name}-{step.name}.log",
+        )
 
 
 @contextmanager
@@ -113,9 +119,11 @@ def write_checkpoint(folder: Path) -> None:
     """Write a ViT with the sizes of DeiT-Tiny and random weights, as ``save_pretrained`` does."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+    from transformers.utils import logging as transformers_logging
 
     names = dict(enumerate(LABELS))
     config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, id2label=names)
+    transformers_logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         ViTForImageClassification(config).save_pretrained(folder)

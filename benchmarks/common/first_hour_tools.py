@@ -79,13 +79,20 @@ ULTRALYTICS = Tool(
     (
         Step("install", ("python3 -m venv .venv", ". .venv/bin/activate", "pip install ultralytics")),
         Step("demo", ("yolo classify predict model=yolov8n-cls.yaml",)),
-        Step("int8", ("yolo export model=yolov8n-cls.yaml format=openvino int8=True data=photos imgsz=224",)),
+        # yolo itself installs this extra, unless it takes the machine for offline.
+        Step(
+            "int8",
+            (
+                'pip install "ultralytics[export-openvino]"',
+                "yolo export model=yolov8n-cls.yaml format=openvino quantize=8 data=photos imgsz=224",
+            ),
+        ),
         Step(
             "camera",
             ("yolo predict task=classify model=yolov8n-cls_int8_openvino_model/ imgsz=224 source=CAMERA",),
             until=r"224x224 .*\dms",
         ),
-        Step("latency", ("yolo benchmark model=yolov8n-cls.yaml data=photos imgsz=224 format=openvino",)),
+        Step("latency", ("yolo benchmark model=yolov8n-cls.yaml data=photos imgsz=224 format=openvino quantize=8",)),
     ),
     {
         DEMO: ("install", "demo"),
@@ -138,11 +145,16 @@ OPTIMUM = Tool(
     "Optimum Intel",
     ".venv/bin/activate",
     (
+        # Installed afterwards, datasets brings a huggingface-hub that Transformers refuses.
         Step(
             "install",
-            ("python3 -m venv .venv", ". .venv/bin/activate", 'python -m pip install -U "optimum-intel[openvino]"'),
+            (
+                "python3 -m venv .venv",
+                ". .venv/bin/activate",
+                'python -m pip install -U "optimum-intel[openvino]" datasets',
+            ),
         ),
-        Step("int8", ("pip install datasets", "python quantize.py"), {"quantize.py": QUANTIZE}),
+        Step("int8", ("python quantize.py",), {"quantize.py": QUANTIZE}),
         Step(
             "camera",
             ("pip install opencv-python-headless", "python watch.py"),

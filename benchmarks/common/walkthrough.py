@@ -66,7 +66,7 @@ class Outcome:
     error: str
 
 
-def walk(step: Step, folder: Path, *, activate: str, names: Mapping[str, str], limit: float) -> Outcome:
+def walk(step: Step, folder: Path, *, activate: str, names: Mapping[str, str], limit: float, log: Path) -> Outcome:
     """Run a step in the folder.
 
     Args:
@@ -75,12 +75,14 @@ def walk(step: Step, folder: Path, *, activate: str, names: Mapping[str, str], l
         activate: script of a virtual environment that is sourced if it is there, relative to the folder.
         names: what stands for an upper-case word of the commands and files.
         limit: seconds after which the step is ended.
+        log: file for what its commands print.
     """
     for name, text in step.files.items():
         (folder / name).write_text(replaced(text, names), encoding="utf-8")
     size, packages = megabytes(folder), installed(folder)
     script = "\n".join(["set -e", f"[ ! -e {activate} ] || . {activate}", *step.commands])
     exit_code, seconds, output = shell(replaced(script, names), folder, until=step.until, limit=limit)
+    log.write_text("".join(f"{line}\n" for line in output), encoding="utf-8")
     return Outcome(
         step=step.name,
         commands=step.commands,

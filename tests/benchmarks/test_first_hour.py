@@ -22,7 +22,14 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def taken(walk: Any, folder: Path, *commands: str, limit: float = 60.0, **options: Any) -> Any:
     step = walk.Step("step", commands, **options)
-    return walk.walk(step, folder, activate=".venv/bin/activate", names={"CAMERA": "rtsp://here"}, limit=limit)
+    return walk.walk(
+        step,
+        folder,
+        activate=".venv/bin/activate",
+        names={"CAMERA": "rtsp://here"},
+        limit=limit,
+        log=folder / "step.log",
+    )
 
 
 def test_what_a_step_costs(walk: Any, tmp_path: Path) -> None:
@@ -42,6 +49,7 @@ def test_the_virtual_environment_of_an_earlier_step_is_used(walk: Any, tmp_path:
 def test_the_first_error_is_told_and_ends_the_step(walk: Any, tmp_path: Path) -> None:
     found = taken(walk, tmp_path, "echo before", "echo 'ValueError: no images'", "false", "touch never")
     assert (found.exit_code, found.error) == (1, "ValueError: no images")
+    assert (tmp_path / "step.log").read_text() == "before\nValueError: no images\n"
     assert not (tmp_path / "never").exists()
 
 
@@ -108,7 +116,7 @@ class TestTools:
         page = script.page(measured)
         assert "| the demo | vitedge | 3 | 20 | 200 | 6 | 0 |" in page
         assert "| the demo | Optimum Intel | none: its examples load models from a hub |" in page
-        assert "| an int8 model | Optimum Intel | 5 | 20 | 200 | 6 | 16 |" in page
+        assert "| an int8 model | Optimum Intel | 4 | 20 | 200 | 6 | 16 |" in page
 
     def test_a_failed_step_is_told(self, script: Any, walk: Any) -> None:
         tool = script.TOOLS[1]
