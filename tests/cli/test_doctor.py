@@ -43,7 +43,7 @@ def test_text_has_a_line_for_every_package(capsys: pytest.CaptureFixture[str]) -
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for name in doctor.PACKAGES:
-        assert re.search(rf"^  {name} +\S", printed, re.MULTILINE)
+        assert re.search(rf"^  {name:<15} \S", printed, re.MULTILINE)
 
 
 def test_table_names_every_optional_package_of_pyproject(pyproject: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatc
     lacking = doctor.doctor()
     packages = {each.name: each for each in lacking.packages}
     assert packages["timm"].version is None
-    assert 'timm           not installed: pip install "vitedge[convert]"' in as_text(lacking)
+    assert 'timm            not installed: pip install "vitedge[convert]"' in as_text(lacking)
     assert packages["onnx"].version is not None
 
 

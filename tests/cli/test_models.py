@@ -22,6 +22,7 @@ def test_a_line_for_each_under_its_family(capsys: pytest.CaptureFixture[str]) ->
         position = next(number for number, line in enumerate(lines) if line.split()[:1] == [model.name])
         headings = [line for line in lines[:position] if line and not line.startswith(" ")]
         assert headings[-1] == model.family
+    assert len({line.index(" M ") for line in lines if " M " in line}) == 1, "columns are aligned"
 
 
 def test_models_that_people_ask_for_are_there() -> None:

@@ -61,7 +61,8 @@ def as_text(diagnosis: Diagnosis) -> str:
 
 
 def _section(title: str, rows: list[tuple[str, str]]) -> list[str]:
-    return [title, *(f"  {name:<14} {text}" for name, text in rows), ""]
+    width = max(14, *(len(name) for name, _ in rows))
+    return [title, *(f"  {name:<{width}} {text}" for name, text in rows), ""]
 
 
 def _about(diagnosis: Diagnosis) -> list[tuple[str, str]]:

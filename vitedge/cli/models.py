@@ -18,7 +18,7 @@ examples:
   vitedge models swin --json
 """
 HEADING = (
-    f"{'name':<33} {'input':>7} {'parameters':>11} {'GMACs':>6}  {'int8 MB':>7}  {'fp16':>6} {'int8':>6}  "
+    f"{'name':<34} {'input':>7} {'parameters':>11} {'GMACs':>6}  {'int8 MB':>7}  {'fp16':>6} {'int8':>6}  "
     f"{'/ NNCF':>7} {'dB':>6} {'NNCF':>5}"
 )
 
@@ -85,13 +85,13 @@ def _as_table(models: Sequence[KnownModel]) -> str:
 
 def _line(model: KnownModel) -> str:
     if not model.speedups and not model.failed:
-        return f"  {model.name:<31} not measured yet"
+        return f"  {model.name:<32} not measured yet"
     size = "x".join(map(str, model.input_size)) if model.input_size[0] else ""
     megabytes = f"{model.megabytes['int8']:.1f}" if "int8" in model.megabytes else ""
     speeds = [_speed(model, name) for name in ("fp16", "int8")]
     ratio, ours, theirs = _beside_nncf(model)
     return (
-        f"  {model.name:<31} {size:>7} {model.parameters / 1e6:>9.2f} M {model.macs / 1e9:>6.2f}  {megabytes:>7}  "
+        f"  {model.name:<32} {size:>7} {model.parameters / 1e6:>9.2f} M {model.macs / 1e9:>6.2f}  {megabytes:>7}  "
         f"{speeds[0]:>6} {speeds[1]:>6}  {ratio:>7} {ours:>6} {theirs:>5}"
     )
 
