@@ -31,8 +31,9 @@ MACHINE_MAY_REFUSE = (
     "not root with a mount namespace",
     "needs two processors",
     "no v4l2loopback device of this kernel",
+    "this CPU ",
 )
-"""What the reason of a skip names where a container or an ordinary user may not do what the test needs."""
+"""What the reason of a skip names where a processor, a container or an ordinary user cannot do what the test needs."""
 OTHER_ENVIRONMENT = ("optimum-intel",)
 """What the reason of a skip names where a package demands another version of Transformers than the project's."""
 sys.path.insert(0, str(ROOT / "tests" / "support"))
