@@ -29,8 +29,7 @@ class CameraQueue(JobQueue):
         self._turns: Turns[Job] = Turns(max_fps)
         self._unfinished = set(max_fps)
         self._final_error = final_error
-        self._together = False
-        self._ahead = 0
+        self._workers = 0
         self._batch = 1
         self._idle = 0
         self._work_together = threading.Condition(self._lock)
@@ -76,17 +75,18 @@ class CameraQueue(JobQueue):
             self._unfinished.discard(name)
             self._rooms[name].notify()
             self._finish_if_over()
+            self._wake_worker()
 
-    def activate(self, *, together: bool, ahead: int, batch: int) -> None:
+    def activate(self, *, workers: int, batch: int) -> None:
         """Let the other kind of workers take the jobs from now on.
 
         Args:
-            together: whether those who work together do.
-            ahead: turns that they may take before the consumer waits for them.
+            workers: number of those who work together, and of the turns that they may take before the consumer waits
+                for them; 0 for the one who works alone.
             batch: jobs that they may take in one turn, while the consumer keeps up.
         """
         with self._room:
-            self._together, self._ahead, self._batch = together, ahead, batch
+            self._workers, self._batch = workers, batch
             self._active.notify_all()
 
     def take_turn(self, *, together: bool) -> Job | None:
@@ -96,7 +96,7 @@ class CameraQueue(JobQueue):
             self._idle += together
             try:
                 while True:
-                    condition.wait_for(lambda: self._ends() or (self._together == together and self._has_turn()))
+                    condition.wait_for(lambda: self._ends() or (self._are_together() == together and self._has_turn()))
                     if self._ends():
                         return None
                     job = self._next()
@@ -131,7 +131,7 @@ class CameraQueue(JobQueue):
 
     @property
     def _active(self) -> threading.Condition:
-        return self._work_together if self._together else self._work
+        return self._work_together if self._are_together() else self._work
 
     def _add(self, name: str, job: Job, now: float) -> None:
         self._turns.put(name, job, now)
@@ -143,15 +143,19 @@ class CameraQueue(JobQueue):
     def _ends(self) -> bool:
         return self._stopped or self._failed or self._finished
 
+    def _are_together(self) -> bool:
+        return self._workers > 0
+
     def _has_turn(self) -> bool:
         is_behind = self._is_behind()
-        ahead = self._ahead if is_behind else self._ahead * self._batch
-        least = 1 if is_behind or not self._others_compute() else self._batch
+        ahead = self._workers if is_behind else self._workers * self._batch
+        least = self._batch if not is_behind and self._can_wait() else 1
         return self._wanted + ahead > 0 and len(self._turns) >= least
 
-    def _others_compute(self) -> bool:
-        """Whether a worker can wait for a full batch, because all others keep the processors busy."""
-        return self._together and self._ahead - self._idle >= max(1, self._ahead - 1)
+    def _can_wait(self) -> bool:
+        """Whether a worker can wait for a full batch: enough cameras go on, and all other workers compute meanwhile."""
+        computing = self._workers - self._idle
+        return computing >= max(1, self._workers - 1) and len(self._unfinished) >= self._batch
 
     def _is_behind(self) -> bool:
         """Whether the consumer has not fetched a prediction that is ready."""

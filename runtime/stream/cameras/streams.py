@@ -386,7 +386,7 @@ class _Pipeline(Pipeline):
         workers = (self._opened or ()) if self._saturation.saturated else ()
         self.working = len(workers) or 1
         batch = max(map(batch_of, workers), default=1)
-        self._jobs.activate(together=len(workers) > 0, ahead=len(workers), batch=batch)
+        self._jobs.activate(workers=len(workers), batch=batch)
 
     # In the thread of the consumer
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_surviv
 def working_together(names: Sequence[str]) -> CameraQueue:
     """A queue for two workers who take a frame of each camera at once."""
     jobs = CameraQueue(dict.fromkeys(names), lambda: None)
-    jobs.activate(together=True, ahead=2, batch=len(names))
+    jobs.activate(workers=2, batch=len(names))
     return jobs
 
 
@@ -53,7 +53,7 @@ class TestFairness:
     def test_no_waiting_frame_sees_two_turns_of_another_camera(self, events: list[str]):
         names = ("door", "yard", "gate")
         jobs = CameraQueue(dict.fromkeys(names), lambda: None)
-        jobs.activate(together=False, ahead=10**6, batch=1)
+        jobs.activate(workers=10**6, batch=1)
         intakes = {name: Intake(name, lambda _: True, max_age_ms=None, skip_corrupt=True) for name in names}
         turns: dict[str, list[str | None]] = {}
         for event in events:
@@ -61,7 +61,7 @@ class TestFairness:
                 jobs.offer(event, Job(Frame(picture(0), 0), intakes[event].ledger.capture(), intakes[event]))
                 turns.setdefault(event, [])
             elif turns:
-                job = jobs.take_turn(together=False)
+                job = jobs.take_turn(together=True)
                 assert job is not None
                 del turns[str(job.intake.name)]
                 for seen in turns.values():
@@ -79,6 +79,35 @@ class TestFairness:
             offer(jobs, "gate")
             first = worker.result(PATIENCE)
         assert [each.intake.name for each in (first, *jobs.take_more(2))] == ["door", "yard", "gate"]
+
+    def test_a_worker_does_not_wait_for_a_batch_that_the_cameras_left_cannot_fill(self):
+        jobs = working_together(("door", "yard", "gate"))
+        with ThreadPoolExecutor() as pool:
+            worker = pool.submit(jobs.take_turn, together=True)
+            offer(jobs, "door")
+            offer(jobs, "yard")
+            jobs.finish_camera("gate")
+            assert worker.result(PATIENCE).intake.name == "door"
+
+    def test_a_worker_does_not_wait_for_a_batch_when_the_consumer_is_behind(self):
+        jobs = working_together(("door", "yard", "gate"))
+        for name in ("door", "yard", "gate"):
+            offer(jobs, name)
+        done = jobs.take_turn(together=True)
+        assert done is not None
+        jobs.done((done, RuntimeError("its outcome")))
+        following = jobs.take_turn(together=True)
+        assert following is not None
+        assert following.intake.name == "yard"
+        assert jobs.take_more(1) == ()
+
+    def test_a_worker_that_waits_for_a_full_batch_ends_with_the_stream(self):
+        jobs = working_together(("door", "yard", "gate"))
+        with ThreadPoolExecutor() as pool:
+            worker = pool.submit(jobs.take_turn, together=True)
+            offer(jobs, "door")
+            jobs.stop()
+            assert worker.result(PATIENCE) is None
 
     def test_two_idle_workers_do_not_wait_for_a_full_batch(self):
         jobs = working_together(("door", "yard", "gate"))
