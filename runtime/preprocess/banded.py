@@ -102,21 +102,22 @@ def cut_into_bands(taps: Taps, kind: FloatKind, size: int) -> Bands:
     return Bands(cut.begin, cut.steps, matrices.reshape(cut.groups, cut.blocks, cut.window, size))
 
 
-def _layouts(count: int, distance: float, pixels: float) -> list[tuple[int, tuple[int, int]]]:
+def _layouts(count: int, distance: float, whole: float) -> list[tuple[int, tuple[int, int]]]:
     """Return numbers of blocks in a group, and whole distances of groups and of blocks, next to the real ones.
 
-    Blocks of 16 values of pixels begin 5, 5 and 6 pixels apart.
+    A block of 16 values may begin in the middle of a pixel of three. Windows are narrower if they begin at whole
+    pixels, so the distance of blocks of 15 values is tried too.
 
     Args:
         count: number of blocks.
         distance: mean distance of blocks.
-        pixels: distance of blocks of as many whole pixels as fit into one.
+        whole: what the distance would be if a block held whole pixels alone.
     """
     return [
         (blocks, (outer, inner))
         for blocks in range(1, min(count, MOST_BLOCKS) + 1)
         for outer in {math.floor(distance * blocks), math.ceil(distance * blocks)}
-        for inner in {math.floor(distance), math.ceil(distance), math.floor(pixels), math.ceil(pixels)}
+        for inner in {math.floor(distance), math.ceil(distance), math.floor(whole), math.ceil(whole)}
     ]
 
 

@@ -38,7 +38,7 @@ SMALL_FRAME = 640 * 480
 """Number of pixels up to which the first pass is exact wherever halves are frequent, which costs little there. In
 larger drawings of flat colours, bicubic makes up to 3 values in 10^5 2 off."""
 BLOCK_DOUBLES = 8
-"""Number of doubles in a block of the first pass."""
+"""Number of doubles in a block of the first pass: as many as a register of AVX-512 holds, or two of AVX2."""
 
 
 def pillow_resize(interpolation: Interpolation, rows: ResizeAxis, columns: ResizeAxis, *, reverse: bool) -> Resize:
@@ -138,7 +138,7 @@ class Resampler:
         self._across = LineFilter(taps, kind, _block_floats() if kind is np.float32 else BLOCK_DOUBLES, count)
         self._pixels = self._across.values.reshape(count, width, 3)
         self._sums = None if kind is np.float32 else np.empty((count, self._across.outputs), kind)
-        self._whole = np.empty((count, self._across.outputs), np.int32)
+        self._whole = np.empty((0 if kind is np.float32 else count, self._across.outputs), np.int32)
         self._resized: Values = np.empty((len(vertical.first), self._across.outputs), np.float32)
         self._down = ColumnFilter(vertical, self._resized, count)
         self._result = self._resized[:, : len(taps.first)].reshape(len(vertical.first), -1, 3)

@@ -88,6 +88,8 @@ def test_a_way_that_fails_has_a_row_and_decides_nothing(quantization: Any, tmp_p
     failed = quantization.Row("NNCF default", None, None, None, None, failed=broken)
     found = [*(each for each in rows(quantization) if each.name != failed.name), failed]
     assert not list(quantization.missed(found, quantization.Target()))
+    alone = [each for each in found if each.name in (quantization.FULL, quantization.OURS)]
+    assert not list(quantization.missed(alone, quantization.Target()))
     *_, line = quantization.table(found).splitlines()
     assert line == "| NNCF default |  | failed: no kernel \\| for it |  |  |  |"
     results = {"vit_flowers": result(quantization, rows=tuple(found))}

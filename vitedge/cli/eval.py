@@ -98,8 +98,10 @@ def add_parser(verbs: Any) -> None:
         metavar="ADDRESS",
         help="spread over the workers of this Dask scheduler, which find DATA and the bundles at the same paths",
     )
-    add_json_flag(parser, "the figures and all flips, the images whose best class changed,")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the flips")
+    add_json_flag(parser, "the figures and all flips")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page that shows the flips: images whose best class changed"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 

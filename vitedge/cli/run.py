@@ -32,7 +32,7 @@ DESCRIPTION = "Classify what cameras, a video or a folder of images show."
 EPILOG = """\
 sources:
   0, 1, ...             camera by its number, which may change when others come
-  /dev/v4l/by-id/NAME   camera by its name, which stays
+  /dev/v4l/by-id/NAME   camera by its name, which does not change
   v4l2:///dev/video0    camera with options: ?size=1280x720&fps=30&fourcc=MJPG
   rtsp://, http://      network camera; ?transport=udp or tcp
   csi://0               camera of a Jetson or a Raspberry Pi
@@ -45,8 +45,8 @@ sources:
 docs/cameras.md describes all of them. With several sources, each line of JSON names its source.
 
 policies:
-  latest   classify the newest frame, and count the dropped ones: for cameras
-  every    classify every frame, and let the source wait: for files
+  latest   classify the newest frame, and count the dropped ones (default for cameras)
+  every    classify every frame, and let the source wait (default for files)
 
 A camera that was online is connected again whenever it is lost. --reconnect also goes on trying when the first
 connection fails; --no-reconnect ends with the error. Standard error gets a line when a camera is lost and when it is
