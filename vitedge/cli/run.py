@@ -45,8 +45,8 @@ sources:
 docs/cameras.md describes all of them. With several sources, each line of JSON names its source.
 
 policies:
-  latest   newest frame; older ones are dropped, and counted (default for cameras)
-  every    every frame; the source waits for its turn (default for files)
+  latest   the newest frame; others are dropped and counted; default for cameras
+  every    every frame; the source waits; default for files
 
 A camera that was online is connected again whenever it is lost. --reconnect also goes on trying when the first
 connection fails; --no-reconnect ends with the error. Standard error gets a line when a camera is lost and when it is
