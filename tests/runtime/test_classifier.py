@@ -20,7 +20,7 @@ from PIL import Image
 from vitedge.bundle.accuracy_records import ConfidenceRecord, ThresholdsRecord
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.errors import EngineError, FrameSourceError
+from vitedge.errors import EngineError, FrameSourceError, UsageError
 from vitedge.metrics import sigmoid, softmax
 from vitedge.runtime import classifier as classifier_module
 from vitedge.runtime.classifier import Classifier
@@ -294,6 +294,21 @@ def test_a_bundle_brings_its_temperature_and_threshold(
             assert prediction.abstained
         assert [each.abstained for each in classifier.stream([frame] * 2)] == [True, True]
         assert len(classifier.workers()) == 3
+
+
+@pytest.mark.parametrize(
+    ("logits", "topk", "error", "reason"),
+    [
+        ([1.0, 2.0, 3.0], 0, UsageError, "topk is 0"),
+        ([1.0, float("nan"), 3.0], 1, EngineError, "not finite"),
+        ([1.0, 2.0], 1, EngineError, "2 logits"),
+    ],
+)
+def test_classify_refuses_logits_that_give_no_ranking(
+    logits: list[float], topk: int, error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        answering(logits).classify(np.zeros((4, 4, 3), np.uint8), topk=topk)
 
 
 def test_all_scores_sum_to_one_and_are_plain_numbers() -> None:
