@@ -66,6 +66,7 @@ class Walked:
 def walked(tool: Tool, work: Path, data: Path, *, keep: bool) -> Walked:
     """Follow a tool's documentation in a new folder outside every checkout, which is removed unless it is kept."""
     now, load = taken_now(), machine_state().load_average
+    load = load if isinstance(load, str) else round(load, 1)
     folder = Path(tempfile.mkdtemp(prefix=f"first-hour-{tool.name}-"))
     work.mkdir(parents=True, exist_ok=True)
     lay_out(folder, data)
