@@ -6,8 +6,7 @@ own IR of the model as well: that is all it has without vitedge. Agreement is th
 the logits; latencies are taken in turns, and their ratio within each round. The demo's model is measured on the demo's
 digits, the others on photos of flowers. The table goes between the page's markers. With --no-latency accuracy alone is
 measured, which other work on the machine does not change. A way that fails has a row that says why. A model that --json
-holds with these versions and as many
-rounds is not measured again, so an interrupted run goes on where it ended.
+holds with these versions and as many rounds is not measured again, so an interrupted run goes on where it ended.
 
     python benchmarks/quantization.py [--data ../shared/data] [--model NAME …] [--rounds 10 | --no-latency]
         [--json FILE] [--page PAGE]
@@ -321,7 +320,8 @@ def missed(found: Sequence[Row], target: Target) -> Iterator[str]:
     agreement, sqnr = against[OURS].agreement, against[OURS].sqnr_db
     theirs = 0.0 if best is None else against[best].agreement
     if agreement < max(theirs - ONE_PHOTO * 100 / against[OURS].images, target.agreement):
-        yield f"agreement {agreement:.2f} %, below {target.agreement} % or more than a photo below {best}'s"
+        beside = "" if best is None else f" or more than a photo below {best}'s"
+        yield f"agreement {agreement:.2f} %, below {target.agreement} %{beside}"
     quietest = max((each.sqnr_db for name, each in against.items() if name.startswith("NNCF")), default=0.0)
     if sqnr <= max(target.sqnr_db, quietest):
         yield f"logit SQNR {sqnr:.1f} dB, below {target.sqnr_db} dB or the best of NNCF's recipes"

@@ -443,6 +443,13 @@ def test_a_skip_fails_where_every_test_is_required(required: str, failed: int, t
     assert result.returncode == failed
 
 
+def test_a_skip_for_what_the_processor_lacks_does_not_fail(tmp_path: Path) -> None:
+    module = 'import pytest\n\ndef test_skips():\n    pytest.skip("this CPU has no AMX")\n'
+    result = run_beside_conftest(tmp_path, module, "1")
+    assert "1 skipped" in result.stdout.splitlines()[-1], result.stdout
+    assert result.returncode == 0
+
+
 def test_a_module_that_skips_itself_fails_too(tmp_path: Path) -> None:
     module = 'import pytest\npytest.importorskip("no_such_package")\n\ndef test_never():\n    pass\n'
     assert run_beside_conftest(tmp_path, module, "0").returncode == 5  # nothing was collected

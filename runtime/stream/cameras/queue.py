@@ -96,7 +96,7 @@ class CameraQueue(JobQueue):
             self._idle += together
             try:
                 while True:
-                    condition.wait_for(lambda: self._ends() or (self._are_together() == together and self._has_turn()))
+                    condition.wait_for(lambda: self._ends() or (self._are_together == together and self._has_turn()))
                     if self._ends():
                         return None
                     job = self._next()
@@ -131,7 +131,7 @@ class CameraQueue(JobQueue):
 
     @property
     def _active(self) -> threading.Condition:
-        return self._work_together if self._are_together() else self._work
+        return self._work_together if self._are_together else self._work
 
     def _add(self, name: str, job: Job, now: float) -> None:
         self._turns.put(name, job, now)
@@ -143,6 +143,7 @@ class CameraQueue(JobQueue):
     def _ends(self) -> bool:
         return self._stopped or self._failed or self._finished
 
+    @property
     def _are_together(self) -> bool:
         return self._workers > 0
 
