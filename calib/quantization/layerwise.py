@@ -43,6 +43,9 @@ class LayerwiseRun:
         self._positions = {node: position for position, node in enumerate(self._nodes)}
         self._position = 0
         self.values: list[Values] = [{INPUT_NAME: frame[np.newaxis]} for frame in frames]
+        self._frames: list[Values] = [dict(values) for values in self.values]
+        self._float = self._session(self._nodes, self._outputs, self.values[0])  # before constants change
+        self._float_outputs: dict[int, Floats] = {}
 
     @property
     def _outputs(self) -> list[str]:
@@ -101,16 +104,29 @@ class LayerwiseRun:
             A function of the change and of the position of an image, for any thread; it gives the values of all
             outputs, ``(values,)``.
         """
-        outputs = self._outputs
         example = {**self.values[0], read: self.values[0][source]}
-        run = self._session(self._nodes[self._position :], outputs, example)
+        run = self._session(self._nodes[self._position :], self._outputs, example)
 
         def outputs_with(change: Callable[[Floats], Floats], image: int) -> Floats:
             values = self.values[image]
-            made = run({**values, read: change(values[source])})
-            return np.concatenate([made[output].ravel() for output in outputs])
+            return self._joined(run({**values, read: change(values[source])}))
 
         return outputs_with
+
+    def float_outputs(self, images: Collection[int]) -> list[Floats]:
+        """Give the values of all outputs, ``(values,)``, as the graph made them before anything was changed.
+
+        Args:
+            images: positions; each is computed once.
+        """
+        new = [image for image in images if image not in self._float_outputs]
+        made = parallel_map(lambda image: self._joined(self._float(self._frames[image])), new)
+        self._float_outputs.update(zip(new, made, strict=True))
+        return [self._float_outputs[image] for image in images]
+
+    def _joined(self, values: Values) -> Floats:
+        """The values of all outputs, ``(values,)``."""
+        return np.concatenate([values[output].ravel() for output in self._outputs])
 
     def _read_later(self) -> set[str]:
         return {str(value.name) for node in self._nodes[self._position :] for value in values_read(node)}

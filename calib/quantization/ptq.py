@@ -45,7 +45,7 @@ from vitedge.calib.quantization.parallel import single_threaded_products
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
 from vitedge.calib.quantization.range_estimators import Histogram, Range
-from vitedge.calib.quantization.range_search import Unseen, best_by_outputs, best_quantizer
+from vitedge.calib.quantization.range_search import NEGLIGIBLE, Unseen, best_by_outputs, best_quantizer
 from vitedge.calib.quantization.search_budget import SearchBudget, budget_for, multiply_accumulates
 from vitedge.calib.quantization.smoothquant import best_smoothing
 from vitedge.calib.quantization.validation_rows import ValidationRows, by_channel
@@ -157,6 +157,8 @@ class _Quantization:
         self._model, self._run, self._chosen, self._observed = model, run, chosen, observed
         self._scheme, self._budget, self._images, self._tried = scheme, budget, images, tried
         self._all_readers, self._int8_readers = readers_by_data(layers), readers_by_data(chosen)
+        searched = [tensor for tensor in self._int8_readers if norm_behind(tensor) is None]
+        self._negligible = NEGLIGIBLE / max(1, len(searched))
         self._tensors = {layer: layer.data for layer in layers}  # layers will read quantized tensors instead
         self._factors: dict[ir.Value, NDArray[np.float32]] = {}
         self._centres: dict[ir.Value, NDArray[np.float32]] = {}
@@ -307,6 +309,7 @@ class _Quantization:
             self._tried,
             self._budget,
             scheme,
+            self._negligible,
         )
         best = smoothing.quantizer(seen.min_max, scheme)
         if (best.factors != 1).any():
@@ -360,6 +363,7 @@ class _Quantization:
             self._budget,
             scheme,
             None if scheme is Scheme.FLOAT8 or not self._tried else self._unseen(tensor),
+            self._negligible,
         )
 
     def _unseen(self, tensor: ir.Value) -> Unseen:

@@ -35,6 +35,9 @@ CLIPS = 0.93 ** np.arange(1, 15)
 """Fractions of the largest magnitude that are tried, 0.93 to 0.36. The error is no smooth function of them: it matters
 which values near 0, where most of them lie, a level falls on."""
 
+NEGLIGIBLE = 0.2
+"""How much of the noise of all decisions before it the tensors of a network together may add unsearched."""
+
 FLOAT8_RANGES = 2.0 ** (-np.arange(1, 8) / 8)
 """Parts of the range with its headroom; behind one octave the levels repeat."""
 
@@ -95,6 +98,7 @@ def best_quantizer(
     budget: SearchBudget,
     scheme: Scheme,
     unseen: Unseen | None = None,
+    negligible: float = 0.0,
 ) -> Quantizer:
     """Choose the quantizer with the smallest squared error of the network's outputs.
 
@@ -107,6 +111,7 @@ def best_quantizer(
         scheme: the kind of quantizer.
         unseen: images to judge on, half of them with the largest values; None for the run's first, with the ranges
             that they are in themselves.
+        negligible: as in ``best_by_outputs``, for the range of all values.
     """
     whole = min_max(histogram)
     tried = [*candidates(histogram, scheme), *(whole.widened(each) for each in WIDER if unseen is not None)]
@@ -116,11 +121,11 @@ def best_quantizer(
         return quantizers[0]
     if unseen is None:
         images = range(min(budget.images, len(run.values)))
-        return quantizers[best_by_outputs(run, data, read, quantizers, images[: budget.first], images)]
+        return quantizers[best_by_outputs(run, data, read, quantizers, images[: budget.first], images, negligible)]
     judged = [unseen.judged(each, whole, scheme) for each in ranges.values()]
     reach = unseen.furthest([values[data] for values in run.values])
     few, many = (half_furthest(reach, count) for count in (budget.first, budget.images))
-    return quantizers[best_by_outputs(run, data, read, judged, few, many)]
+    return quantizers[best_by_outputs(run, data, read, judged, few, many, negligible)]
 
 
 def half_furthest(beyond: Sequence[float], count: int) -> tuple[int, ...]:
@@ -142,8 +147,12 @@ def best_by_outputs(
     choices: Sequence[Callable[[Floats], Floats]],
     few: Sequence[int],
     many: Sequence[int],
+    negligible: float = 0.0,
 ) -> int:
     """Find the choice that leaves the network's outputs with the smallest squared error; returns its position.
+
+    The search ends early where the first choice, or the closest after ``few`` images, adds next to nothing to the noise
+    that the decisions before it left in the outputs.
 
     Args:
         run: at the first reader.
@@ -152,16 +161,22 @@ def best_by_outputs(
         choices: changes of the tensor.
         few: positions of the images that all are tried on.
         many: positions of the images that the closest choices are tried on.
+        negligible: how much that is, as a share of that noise.
     """
     errors = _Errors(run, data, read, choices)
-    return errors.closest(errors.closest(range(len(choices)), few, CLOSE), many, 1)[0]
+    if errors.is_negligible(0, few, negligible):
+        return 0
+    close = errors.closest(range(len(choices)), few, CLOSE)
+    if errors.is_negligible(close[0], few, negligible):
+        return close[0]
+    return errors.closest(close, many, 1)[0]
 
 
 class _Errors:
     """Squared errors of the network's outputs, of each choice on each image; each is computed once, when needed."""
 
     def __init__(self, run: LayerwiseRun, data: str, read: str, choices: Sequence[Callable[[Floats], Floats]]) -> None:
-        self._outputs_with, self._choices = run.rest(data, read), choices
+        self._run, self._outputs_with, self._choices = run, run.rest(data, read), choices
         self._reference: dict[int, Floats] = {}
         self._errors: dict[tuple[int, int], float] = {}
 
@@ -180,6 +195,16 @@ class _Errors:
             if not in_turn:
                 return leaders
             self._compute(in_turn[: thread_count()])
+
+    def is_negligible(self, position: int, images: Sequence[int], share: float) -> bool:
+        """Decide whether a choice adds no more than a share of the noise that is in the outputs of some images."""
+        if not share:
+            return False
+        self._refer(images)
+        self._compute((position, image) for image in images)
+        exact = self._run.float_outputs(images)
+        there = sum(_energy(self._reference[image] - each) for image, each in zip(images, exact, strict=True))
+        return self._error(position, images) <= share * there
 
     def _error(self, position: int, images: Sequence[int]) -> float:
         """Sum up what is known of a choice's error on images."""
@@ -201,9 +226,13 @@ class _Errors:
     def _squared(self, pair: tuple[int, int]) -> float:
         position, image = pair
         difference = self._outputs_with(self._choices[position], image) - self._reference[image]
-        found = float(np.square(difference, dtype=np.float64).sum())
+        found = _energy(difference)
         return found if np.isfinite(found) else np.inf
 
 
 def _unchanged(values: Floats) -> Floats:
     return values
+
+
+def _energy(values: Floats) -> float:
+    return float(np.square(values, dtype=np.float64).sum())

@@ -75,7 +75,14 @@ class Smoothing:
 
 
 def best_smoothing(
-    run: LayerwiseRun, data: str, read: str, others: ChannelMinMax, tried: int, budget: SearchBudget, scheme: Scheme
+    run: LayerwiseRun,
+    data: str,
+    read: str,
+    others: ChannelMinMax,
+    tried: int,
+    budget: SearchBudget,
+    scheme: Scheme,
+    negligible: float = 0.0,
 ) -> Smoothing:
     """Choose the smoothing with the smallest squared error of the network's outputs.
 
@@ -87,12 +94,13 @@ def best_smoothing(
         tried: how many of the run's first images choices may be tried on.
         budget: on how many of them choices are tried.
         scheme: the kind of quantizer.
+        negligible: as in ``best_by_outputs``, for channels and a range as they are.
     """
     smoothings = [Smoothing(*each) for each in product(RATIOS, MARGINS)]
     quantizers = [each.quantizer(others, scheme) for each in smoothings]
     beyond = [_beyond(run.values[image][data], others) for image in range(tried)]
     few, many = (half_furthest(beyond, count) for count in (budget.first, budget.images))
-    return smoothings[best_by_outputs(run, data, read, quantizers, few, many)]
+    return smoothings[best_by_outputs(run, data, read, quantizers, few, many, negligible)]
 
 
 def _beyond(values: Floats, others: ChannelMinMax) -> float:

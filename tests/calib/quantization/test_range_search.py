@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -94,10 +94,16 @@ def test_float8_clips_nothing_and_tries_one_octave() -> None:
 
 
 class CountedRun:
-    """A run whose outputs are made up: choice ``c`` changes the outputs of image ``i`` by ``errors[c, i]``."""
+    """A run whose outputs are made up: choice ``c`` changes the outputs of image ``i`` by ``errors[c, i]``.
 
-    def __init__(self, errors: NDArray[np.float64]) -> None:
-        self.errors, self.tried = errors, list[tuple[int, int]]()
+    The decisions before changed the outputs of each image by ``noise``.
+    """
+
+    def __init__(self, errors: NDArray[np.float64], noise: float = 0.0) -> None:
+        self.errors, self.noise, self.tried = errors, noise, list[tuple[int, int]]()
+
+    def float_outputs(self, images: Collection[int]) -> list[NDArray[np.float64]]:
+        return [np.array([self.noise])] * len(images)
 
     def rest(self, source: str, read: str) -> Callable[[Callable[[Any], Any], int], NDArray[np.float64]]:
         def outputs(change: Callable[[Any], Any], image: int) -> NDArray[np.float64]:
@@ -144,6 +150,31 @@ def test_choices_that_overflow_are_never_best() -> None:
     errors[4] = 1e3
     choices = [lambda _, choice=choice: choice for choice in range(6)]  # type: ignore[misc]
     assert best_by_outputs(CountedRun(errors), "x", "x", choices, [0, 1], range(4)) == 4  # type: ignore[arg-type]
+
+
+def tried_with(sizes: NDArray[np.float64], negligible: float) -> tuple[int, set[tuple[int, int]]]:
+    """The choice for a noise of 100 in each of two images, with what was tried."""
+    run = CountedRun(np.sqrt(sizes), noise=10.0)
+    choices = [lambda _, choice=choice: choice for choice in range(len(sizes))]  # type: ignore[misc]
+    found = best_by_outputs(run, "x", "x", choices, [0, 1], range(4), negligible)  # type: ignore[arg-type]
+    return found, set(run.tried)
+
+
+def test_nothing_is_searched_where_the_first_choice_adds_next_to_nothing_to_the_noise() -> None:
+    sizes = np.full((6, 4), 5.0)
+    sizes[3] = 1.0
+    assert tried_with(sizes, 0.06) == (0, {(0, 0), (0, 1)})
+    assert tried_with(sizes, 0.04)[0] == tried_with(sizes, 0.0)[0] == 3
+
+
+def test_the_closest_choice_is_taken_without_more_images_where_it_adds_next_to_nothing() -> None:
+    sizes = np.full((6, 4), 50.0)
+    sizes[3], sizes[4, 2:] = 1.0, 0.0
+    sizes[4, :2] = 1.1
+    found, tried = tried_with(sizes, 0.02)
+    assert found == 3
+    assert {image for _, image in tried} == {0, 1}
+    assert tried_with(sizes, 0.009)[0] == 4
 
 
 def test_half_of_the_images_are_those_furthest_beyond() -> None:
