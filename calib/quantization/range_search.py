@@ -35,7 +35,7 @@ CLIPS = 0.93 ** np.arange(1, 15)
 """Fractions of the largest magnitude that are tried, 0.93 to 0.36. The error is no smooth function of them: it matters
 which values near 0, where most of them lie, a level falls on."""
 
-NEGLIGIBLE = 0.2
+NEGLIGIBLE = 0.5
 """How much of the noise of all decisions before it the tensors of a network together may add unsearched."""
 
 FLOAT8_RANGES = 2.0 ** (-np.arange(1, 8) / 8)
