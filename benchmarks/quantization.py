@@ -10,6 +10,7 @@ holds with these versions and as many rounds is not measured again, so an interr
 
     python benchmarks/quantization.py [--data ../shared/data] [--model NAME …] [--rounds 10 | --no-latency]
         [--json FILE] [--page PAGE]
+    python benchmarks/quantization.py --no-latency --ours --json FILE  measure vitedge again, keep the others' rows
 """
 
 from __future__ import annotations
@@ -196,20 +197,24 @@ def model_runner(model: Any, frames: Frames) -> Runner:
     return Runner(np.stack([answer(frame) for frame in frames]), run)
 
 
-def runners(
-    source: Path, bundles: Mapping[str, Bundle], calibration: Frames, frames: Frames, opened: ExitStack
-) -> dict[str, Runner | str]:
-    """Make every way to run one model; the text is the error of one that failed."""
-    ours = {name: bundle_runner(bundle, frames, opened) for name, bundle in bundles.items()}
-    graph = bundles[FULL].path / MODEL_ONNX
+def peers(source: Path, graph: Path, full: Logits, calibration: Frames, frames: Frames) -> dict[str, Runner | str]:
+    """Make every other way to run one model; the text is the error of one that failed.
+
+    Args:
+        source: the checkpoint.
+        graph: of the FP32 bundle.
+        full: what that bundle answers.
+        calibration: frames to calibrate on.
+        frames: to measure on.
+    """
     recipes = {name: attempted(name, nncf_runner, graph, calibration, frames, alpha) for name, alpha in ALPHAS.items()}
     run = {name: each for name, each in recipes.items() if isinstance(each, Runner)}
-    best = best_of({name: parity(ours[FULL].logits, each.logits) for name, each in run.items()})
+    best = best_of({name: parity(full, each.logits) for name, each in run.items()})
     model = load_timm_folder(HubFolder(source), labels=None)
     name, own = f"{best}{ON_OWN_IR}", dict[str, Runner | str]()
     if best is not None:
         own[name] = attempted(name, runner_on_own_ir, model, calibration, frames, ALPHAS[best])
-    return {**ours, **recipes, **own, STATIC: attempted(STATIC, static_runner, model, calibration, frames)}
+    return {**recipes, **own, STATIC: attempted(STATIC, static_runner, model, calibration, frames)}
 
 
 def attempted(name: str, make: Callable[..., Runner], *arguments: Any) -> Runner | str:
@@ -265,8 +270,15 @@ def case_of(model: str, data: Path, folder: Path) -> Case:
     return Case(CHECKPOINT, folder / CALIBRATION, folder / HELD_OUT)
 
 
-def rows(case: Case, rounds: int, folder: Path) -> list[Row]:
-    """How every way does on one model; 0 rounds measure no latency."""
+def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Row] = ()) -> list[Row]:
+    """How every way does on one model.
+
+    Args:
+        case: the model.
+        rounds: of latency; 0 measure none.
+        folder: for bundles.
+        kept: rows of the others, instead of measuring them.
+    """
     kinds = {FULL: "fp32", OURS: "int8", HALF: "fp16"}
     bundles = {
         name: vitedge.convert(
@@ -287,17 +299,23 @@ def rows(case: Case, rounds: int, folder: Path) -> list[Row]:
         targets = validation.class_to_idx(model.labels)
         truth = np.array([targets[file.class_name] for file in photos.files])
     with ExitStack() as opened:
-        made = runners(case.source, bundles, calibration.frames, photos.frames, opened)
+        made: dict[str, Runner | str] = {}
+        ours = {name: bundle_runner(bundle, photos.frames, opened) for name, bundle in bundles.items()}
+        reference = ours[FULL].logits
+        made.update(ours)
+        if not kept:
+            graph = bundles[FULL].path / MODEL_ONNX
+            made.update(peers(case.source, graph, reference, calibration.frames, photos.frames))
         run = {name: each for name, each in made.items() if isinstance(each, Runner)}
         calls = {name: each.call for name, each in run.items()}
         times = in_turns(calls, partial(median_ms, calls=CALLS), rounds=rounds) if rounds else {}
-    reference = run[FULL].logits
-    return [
+    measured_now = [
         Row(name, None, None, None, None, failed=each)
         if isinstance(each, str)
         else row(name, each.logits, reference, truth, times)
         for name, each in made.items()
     ]
+    return [*measured_now, *kept]
 
 
 def row(
@@ -377,11 +395,11 @@ def write_results(path: Path, results: Mapping[str, Result]) -> None:
     write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
-def measured(model: str, data: Path, rounds: int) -> Result:
-    """Measure one model."""
+def measured(model: str, data: Path, rounds: int, kept: Sequence[Row] = ()) -> Result:
+    """Measure one model; the rows of the others may be kept from an earlier run."""
     sys.stderr.write(f"{model}\n")
     with tempfile.TemporaryDirectory() as folder:
-        found = rows(case_of(model, data, Path(folder)), rounds, Path(folder))
+        found = rows(case_of(model, data, Path(folder)), rounds, Path(folder), kept)
     return Result(taken_now(), versions(PACKAGES), rounds, tuple(found))
 
 
@@ -439,12 +457,19 @@ def main() -> int:
     rounds.add_argument("--no-latency", dest="rounds", action="store_const", const=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--ours", action="store_true", help="measure vitedge again, keep the others' rows of --json")
     arguments = parser.parse_args()
+    if arguments.ours and arguments.rounds:
+        parser.error("--ours wants --no-latency: latencies of all ways are taken in the same rounds")
     results = read_results(arguments.json)
     for model in arguments.model:
         kept = results.get(model)
-        if kept is None or (kept.versions, kept.rounds) != (versions(PACKAGES), arguments.rounds):
+        known = kept is not None and (kept.versions, kept.rounds) == (versions(PACKAGES), arguments.rounds)
+        if kept is None or not known:
             results[model] = measured(model, arguments.data, arguments.rounds)
+        elif arguments.ours:
+            others = [each for each in kept.rows if each.name not in (FULL, OURS, HALF)]
+            results[model] = measured(model, arguments.data, arguments.rounds, others)
         if arguments.json is not None:
             write_results(arguments.json, results)
     text = page_text({model: results[model] for model in TARGETS if model in results})
