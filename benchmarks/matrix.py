@@ -24,8 +24,8 @@ from pathlib import Path
 from common.children import ChildFailedError, run_in_child, versions
 from common.families import FAMILIES, Listed
 from common.matrix.measurement import prepared, timed_row
-from common.matrix.packaged import packaged
-from common.matrix.page import PICTURE, drawn, page
+from common.matrix.packaged import packaged_models
+from common.matrix.page import PICTURE, drawn, page_text
 from common.matrix.rows import (
     PACKAGES,
     Row,
@@ -88,8 +88,8 @@ def write_page(path: Path) -> None:
     report = json.loads(path.read_text(encoding="utf-8"))
     if image := drawn(rows_of(report)):
         write_atomic(PAGE.parent / PICTURE, image)
-    write_atomic(PAGE, page(report))
-    write_atomic(DATA, json.dumps(packaged(report), indent=1) + "\n")
+    write_atomic(PAGE, page_text(report))
+    write_atomic(DATA, json.dumps(packaged_models(report), indent=1) + "\n")
 
 
 def main() -> int:

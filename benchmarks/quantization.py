@@ -83,7 +83,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Target:
+class AccuracyTarget:
     """What vitedge's int8 must reach on a model, beside being better than NNCF's best recipe at no more latency.
 
     Attributes:
@@ -97,14 +97,14 @@ class Target:
     sqnr_db: float = 0.0
 
 
-TARGETS: Mapping[str, Target] = {
-    "vit_flowers": Target(),
-    "mobilevit_xxs_flowers": Target(),
-    "deit_tiny_imagenet": Target(agreement=96.5, sqnr_db=31.8),
-    "swin_flowers": Target(),
-    "efficientvit_b0_flowers": Target(),
-    "mobilevitv2_050_flowers": Target(),
-    DEMO: Target(),
+TARGETS: Mapping[str, AccuracyTarget] = {
+    "vit_flowers": AccuracyTarget(),
+    "mobilevit_xxs_flowers": AccuracyTarget(),
+    "deit_tiny_imagenet": AccuracyTarget(agreement=96.5, sqnr_db=31.8),
+    "swin_flowers": AccuracyTarget(),
+    "efficientvit_b0_flowers": AccuracyTarget(),
+    "mobilevitv2_050_flowers": AccuracyTarget(),
+    DEMO: AccuracyTarget(),
 }
 
 
@@ -137,7 +137,7 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class Row:
+class Outcome:
     """How one way did.
 
     Attributes:
@@ -270,7 +270,7 @@ def case_of(model: str, data: Path, folder: Path) -> Case:
     return Case(CHECKPOINT, folder / CALIBRATION, folder / HELD_OUT)
 
 
-def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Row] = ()) -> list[Row]:
+def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Outcome] = ()) -> list[Outcome]:
     """How every way does on one model.
 
     Args:
@@ -310,7 +310,7 @@ def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Row] = ()) -> lis
         calls = {name: each.call for name, each in run.items()}
         times = in_turns(calls, partial(median_ms, calls=CALLS), rounds=rounds) if rounds else {}
     measured_now = [
-        Row(name, None, None, None, None, failed=each)
+        Outcome(name, None, None, None, None, failed=each)
         if isinstance(each, str)
         else row(name, each.logits, reference, truth, times)
         for name, each in made.items()
@@ -320,16 +320,16 @@ def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Row] = ()) -> lis
 
 def row(
     name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, times: Mapping[str, Sequence[float]]
-) -> Row:
+) -> Outcome:
     """Accuracy and latency of one way; no latency without times."""
     top1 = None if truth is None else 100.0 * float(np.mean(logits.argmax(axis=1) == truth))
     if not times:
-        return Row(name, top1, parity(reference, logits), None, None)
+        return Outcome(name, top1, parity(reference, logits), None, None)
     ratios = [mine / ours for mine, ours in zip(times[name], times[OURS], strict=True)]
-    return Row(name, top1, parity(reference, logits), statistics.median(times[name]), statistics.median(ratios))
+    return Outcome(name, top1, parity(reference, logits), statistics.median(times[name]), statistics.median(ratios))
 
 
-def missed(found: Sequence[Row], target: Target) -> Iterator[str]:
+def missed(found: Sequence[Outcome], target: AccuracyTarget) -> Iterator[str]:
     """Which targets a model misses."""
     by_name = {each.name: each for each in found}
     against = {each.name: each.against_fp32 for each in found if each.against_fp32 is not None}
@@ -364,7 +364,7 @@ class Result:
     taken: Taken
     versions: Mapping[str, str]
     rounds: int
-    rows: tuple[Row, ...]
+    rows: tuple[Outcome, ...]
 
     def circumstances(self) -> str:
         """Say when, where and with which packages it was measured."""
@@ -375,7 +375,7 @@ class Result:
 def result_from(value: Mapping[str, Any]) -> Result:
     """Read a result as JSON holds it."""
     found = [
-        Row(**{**each, "against_fp32": Parity(**each["against_fp32"]) if each["against_fp32"] else None})
+        Outcome(**{**each, "against_fp32": Parity(**each["against_fp32"]) if each["against_fp32"] else None})
         for each in value["rows"]
     ]
     return Result(**{**value, "taken": Taken(**value["taken"]), "rows": tuple(found)})
@@ -395,7 +395,7 @@ def write_results(path: Path, results: Mapping[str, Result]) -> None:
     write_atomic(path, json.dumps(report, indent=1) + "\n")
 
 
-def measured(model: str, data: Path, rounds: int, kept: Sequence[Row] = ()) -> Result:
+def measured(model: str, data: Path, rounds: int, kept: Sequence[Outcome] = ()) -> Result:
     """Measure one model; the rows of the others may be kept from an earlier run."""
     sys.stderr.write(f"{model}\n")
     with tempfile.TemporaryDirectory() as folder:
@@ -419,9 +419,9 @@ def page_text(results: Mapping[str, Result]) -> str:
     return "\n\n".join([intro, "\n".join(lines), stated(TARGETS), *tables, "\n".join(notes) or met])
 
 
-def stated(targets: Mapping[str, Target]) -> str:
+def stated(targets: Mapping[str, AccuracyTarget]) -> str:
     """Say what int8 must reach."""
-    usual = Target()
+    usual = AccuracyTarget()
     others = [
         f"; {model} at least {each.agreement:g} % and {each.sqnr_db:g} dB"
         for model, each in targets.items()
@@ -439,7 +439,7 @@ def notes_of(model: str, result: Result) -> list[str]:
     return list(missed(result.rows, TARGETS[model]))
 
 
-def table(found: Sequence[Row]) -> str:
+def table(found: Sequence[Outcome]) -> str:
     """The table of a model, without columns of latency where none was measured."""
     lines = [each.cells() for each in found]
     head = list(COLUMNS[: len(lines[0])])

@@ -57,7 +57,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """How one graph did.
 
     Attributes:
@@ -140,7 +140,7 @@ def modelopt_graph(python: str, graph: onnx.ModelProto, frames: Frames, folder: 
     return onnx.load(folder / "modelopt.onnx")
 
 
-def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[Row]:
+def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[AccuracyRow]:
     """How every graph of a model does."""
     made, bundle = graphs(source, data, folder)
     model = bundle.manifest.model
@@ -158,13 +158,13 @@ def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[Row
     return [row(name, logits[name], logits[FULL], truth, counts(each)) for name, each in made.items()]
 
 
-def row(name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, found: Counts) -> Row:
+def row(name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, found: Counts) -> AccuracyRow:
     """Accuracy of one graph."""
     top1 = None if truth is None else 100.0 * float(np.mean(logits.argmax(axis=1) == truth))
-    return Row(name, top1, parity(reference, logits), found)
+    return AccuracyRow(name, top1, parity(reference, logits), found)
 
 
-def missed(found: Sequence[Row]) -> Iterator[str]:
+def missed(found: Sequence[AccuracyRow]) -> Iterator[str]:
     """Which targets a model misses."""
     by_name = {each.name: each for each in found}
     full = by_name[FULL].top1
@@ -207,9 +207,9 @@ def page_text(report: Mapping[str, Any]) -> str:
     return "\n\n".join([intro, *tables, closing])
 
 
-def row_from(value: Mapping[str, Any]) -> Row:
+def row_from(value: Mapping[str, Any]) -> AccuracyRow:
     """A row as JSON holds it."""
-    return Row(value["name"], value["top1"], Parity(**value["against_fp32"]), Counts(**value["counts"]))
+    return AccuracyRow(value["name"], value["top1"], Parity(**value["against_fp32"]), Counts(**value["counts"]))
 
 
 def tools(python: str | None) -> dict[str, str]:
@@ -222,13 +222,13 @@ def tools(python: str | None) -> dict[str, str]:
     return found
 
 
-def read_models(path: Path) -> dict[str, list[Row]]:
+def read_models(path: Path) -> dict[str, list[AccuracyRow]]:
     """What earlier runs measured, by model."""
     found = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
     return {model: [row_from(each) for each in listed] for model, listed in found.items()}
 
 
-def write_report(path: Path, results: Mapping[str, Sequence[Row]], python: str | None) -> None:
+def write_report(path: Path, results: Mapping[str, Sequence[AccuracyRow]], python: str | None) -> None:
     """All that was measured, as JSON, in the order of ``MODELS``."""
     ordered = {model: results[model] for model in MODELS if model in results}
     report = {

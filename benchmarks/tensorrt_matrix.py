@@ -72,7 +72,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Row:
+class EngineRow:
     """One model.
 
     Attributes:
@@ -96,7 +96,7 @@ def chosen(everything: bool) -> list[Listed]:
     return [each for each in FAMILIES if everything or each.trained or first[each.family] is each]
 
 
-def measure(listed: Listed, data: Path, images: int) -> Row:
+def measure(listed: Listed, data: Path, images: int) -> EngineRow:
     """Convert a model to int8, whose bundle has both graphs, and build both."""
     with tempfile.TemporaryDirectory() as folder:
         calib = link_photos(data / "flowers/calib", Path(folder) / "calib", images)
@@ -112,7 +112,7 @@ def measure(listed: Listed, data: Path, images: int) -> Row:
             traceback.print_exc()
             return failed_row(listed, first_line(error))
         builds = {precision: build(bundle, precision) for precision in GRAPHS}
-    return Row(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
+    return EngineRow(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
 
 
 def build(bundle: Bundle, precision: str) -> Build:
@@ -142,13 +142,13 @@ def build(bundle: Bundle, precision: str) -> Build:
     )
 
 
-def failed_row(listed: Listed, reason: str) -> Row:
+def failed_row(listed: Listed, reason: str) -> EngineRow:
     """A row of a model of which nothing came."""
     builds = {precision: Build(failed=reason) for precision in GRAPHS}
-    return Row(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
+    return EngineRow(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
 
 
-def in_own_process(listed: Listed, data: Path, images: int) -> Row:
+def in_own_process(listed: Listed, data: Path, images: int) -> EngineRow:
     """Measure in a child; whatever ends it, there is a row."""
     try:
         return row_from(run_in_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL))
@@ -156,10 +156,10 @@ def in_own_process(listed: Listed, data: Path, images: int) -> Row:
         return failed_row(listed, str(error))
 
 
-def row_from(value: Mapping[str, Any]) -> Row:
+def row_from(value: Mapping[str, Any]) -> EngineRow:
     """A row as JSON holds it."""
     builds = {name: Build(**{**each, "counts": Counts(**each["counts"])}) for name, each in value["builds"].items()}
-    return Row(**{**value, "builds": builds})
+    return EngineRow(**{**value, "builds": builds})
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def read_report(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_rows(path: Path, rows: Sequence[Row], images: int) -> None:
+def write_rows(path: Path, rows: Sequence[EngineRow], images: int) -> None:
     """All rows, as JSON; what else the file holds stays."""
     order = [each.name for each in FAMILIES]
     report = read_report(path) | {
@@ -186,12 +186,12 @@ HEADINGS = ("family", "model", "", "products in", "SQNR dB", "Q/DQ a block", "ca
 SIZES = ("ONNX MB", "plan MB", "build s", "what failed")
 
 
-def lines(row: Row) -> list[str]:
+def lines(row: EngineRow) -> list[str]:
     """A line of the table for each precision."""
     return [f"| {' | '.join(cells(row, precision, each))} |" for precision, each in row.builds.items()]
 
 
-def cells(row: Row, precision: str, made: Build) -> list[str]:
+def cells(row: EngineRow, precision: str, made: Build) -> list[str]:
     """What a line shows."""
     name = [row.family, f"`{row.name}`", precision]
     if made.failed:

@@ -22,7 +22,7 @@ def rows(module: Any, *, top1: float = 77.0, agreement: float = 99.0, sqnr: floa
     """Ours with these figures; fp32 at 77 %, NNCF's recipes at 98 % and 25 dB, one of them better and slower."""
 
     def row(name: str, top1: float, agreement: float, sqnr: float, ratio: float) -> Any:
-        return module.Row(name, top1, Parity(0.1, 0.1, sqnr, agreement, 300), 5.0, ratio)
+        return module.Outcome(name, top1, Parity(0.1, 0.1, sqnr, agreement, 300), 5.0, ratio)
 
     others = [row(name, 76.0, 98.0, 25.0, 0.5) for name in module.ALPHAS]
     others[2] = row(others[2].name, 76.0, 98.5, 26.0, theirs)
@@ -51,7 +51,7 @@ def rows(module: Any, *, top1: float = 77.0, agreement: float = 99.0, sqnr: floa
 def test_every_target_that_is_missed_is_noted(
     quantization: Any, changes: dict[str, float], target: dict[str, float], noted: list[str]
 ) -> None:
-    found = list(quantization.missed(rows(quantization, **changes), quantization.Target(**target)))
+    found = list(quantization.missed(rows(quantization, **changes), quantization.AccuracyTarget(**target)))
     assert len(found) == len(noted), found
     for note, beginning in zip(found, noted, strict=True):
         assert note.startswith(beginning)
@@ -67,7 +67,7 @@ def test_the_demos_model_and_all_trained_ones_are_measured(quantization: Any) ->
         "mobilevitv2_050_flowers",
         "digits_vit",
     }
-    assert quantization.TARGETS["deit_tiny_imagenet"] == quantization.Target(agreement=96.5, sqnr_db=31.8)
+    assert quantization.TARGETS["deit_tiny_imagenet"] == quantization.AccuracyTarget(agreement=96.5, sqnr_db=31.8)
 
 
 def test_without_a_latency_its_columns_are_left_out_and_its_target_is_not_missed(quantization: Any) -> None:
@@ -79,17 +79,17 @@ def test_without_a_latency_its_columns_are_left_out_and_its_target_is_not_missed
     assert len({line.count("|") for line in with_latency.splitlines()}) == 1
     assert len({line.count("|") for line in without.splitlines()}) == 1
     unmeasured = [replace(each, p50_ms=None, ratio=None) for each in rows(quantization, theirs=0.5)]
-    assert not list(quantization.missed(unmeasured, quantization.Target()))
+    assert not list(quantization.missed(unmeasured, quantization.AccuracyTarget()))
 
 
 def test_a_way_that_fails_has_a_row_and_decides_nothing(quantization: Any, tmp_path: Path) -> None:
     broken = quantization.attempted("NNCF default", broken_way, "no kernel | for it")
     assert broken == "no kernel | for it"
-    failed = quantization.Row("NNCF default", None, None, None, None, failed=broken)
+    failed = quantization.Outcome("NNCF default", None, None, None, None, failed=broken)
     found = [*(each for each in rows(quantization) if each.name != failed.name), failed]
-    assert not list(quantization.missed(found, quantization.Target()))
+    assert not list(quantization.missed(found, quantization.AccuracyTarget()))
     alone = [each for each in found if each.name in (quantization.FULL, quantization.OURS)]
-    assert not list(quantization.missed(alone, quantization.Target()))
+    assert not list(quantization.missed(alone, quantization.AccuracyTarget()))
     *_, line = quantization.table(found).splitlines()
     assert line == "| NNCF default |  | failed: no kernel \\| for it |  |  |  |"
     results = {"vit_flowers": result(quantization, rows=tuple(found))}

@@ -23,7 +23,7 @@ def row(matrix: Any) -> Any:
     """A model whose int8 graph did not build."""
     made = matrix.Build("", Counts(12, 73, 48, 49, 1), 27.5, 5.9, 8.6, 1.5, "int8", 12, 12)
     builds = {"fp16": made, "int8": matrix.Build(failed="no | kernel")}
-    return matrix.Row("vit_tiny_patch16_224", "ViT", False, builds, {"onnx": "1"})
+    return matrix.EngineRow("vit_tiny_patch16_224", "ViT", False, builds, {"onnx": "1"})
 
 
 def test_one_model_of_each_family_and_every_trained_one(matrix: Any) -> None:

@@ -12,7 +12,7 @@ from common.matrix.peer_page import reason
 from common.matrix.rows import PRECISIONS, blank_row, by_family, rows_of
 
 
-def packaged(report: Mapping[str, Any]) -> dict[str, Any]:
+def packaged_models(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of ``vitedge/models.json``."""
     rows = rows_of(report)
     waiting = [blank_row(each) for each in FAMILIES if each.name not in {row.name for row in rows}]

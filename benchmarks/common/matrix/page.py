@@ -7,7 +7,7 @@ from typing import Any
 
 from common.families import FAMILIES
 from common.matrix.peer_page import geometric_means, table
-from common.matrix.picture import dots, picture
+from common.matrix.picture import dots, picture_of
 from common.matrix.rows import PRECISIONS, ROUNDS, Conversion, Row, by_family, has_other_quantizer, rows_of
 
 PICTURE = "images/models.svg"
@@ -34,7 +34,7 @@ HEADINGS = (
 )
 
 
-def page(report: Mapping[str, Any]) -> str:
+def page_text(report: Mapping[str, Any]) -> str:
     """Write the text of ``docs/models.md``."""
     rows = rows_of(report)
     worked = sum(not each.failed for row in rows for each in row.conversions.values())
@@ -162,4 +162,4 @@ def drawn(rows: Sequence[Row]) -> str:
     """Draw time against SQNR of ours and of the peers; empty where nothing was timed."""
     trained = frozenset(row.name for row in rows if row.trained)
     found = list(dots({row.name: row.comparison for row in rows}, trained))
-    return picture(found) if found else ""
+    return picture_of(found) if found else ""

@@ -80,7 +80,7 @@ def dots(compared: Mapping[str, Comparison | None], trained: frozenset[str]) -> 
                 yield Dot(series, name, name in trained, statistics.median(shares), sqnr_db)
 
 
-def picture(drawn: Sequence[Dot]) -> str:
+def picture_of(drawn: Sequence[Dot]) -> str:
     """Draw time against SQNR as an SVG of its own, in the colours of a light or a dark page.
 
     Raises:

@@ -22,7 +22,7 @@ def test_the_packaged_data_is_that_of_the_page(
 ) -> None:
     trained = replace(row, name="vit_flowers", family="trained", trained=True)
     rows.write_rows(tmp_path / "matrix.json", [trained, row], 16)
-    found = packaged.packaged(json.loads((tmp_path / "matrix.json").read_text()))
+    found = packaged.packaged_models(json.loads((tmp_path / "matrix.json").read_text()))
     by_name = {each["name"]: each for each in found["models"]}
     assert set(by_name) == {each.name for each in every_model if not each.trained}
     assert by_name["deit_tiny_patch16_224"]["precisions"]["int8"]["failed"] == "a | b cannot be quantized"
@@ -38,7 +38,7 @@ def test_the_command_reads_what_the_matrix_packages(
 ) -> None:
     refused = replace(row.conversions["fp16"], p50_ms=0.0, speedup=0.0)
     rows.write_rows(tmp_path / "matrix.json", [replace(row, conversions={**row.conversions, "fp16": refused})], 16)
-    packaged = packaged.packaged(json.loads((tmp_path / "matrix.json").read_text()))
+    packaged = packaged.packaged_models(json.loads((tmp_path / "matrix.json").read_text()))
     (tmp_path / "models.json").write_text(json.dumps(packaged), encoding="utf-8")
     reader = importlib.import_module("vitedge.verbs.models")
     monkeypatch.setattr(reader, "files", lambda _: tmp_path)

@@ -34,12 +34,12 @@ def test_a_row_keeps_when_and_where_it_was_measured(
     report = json.loads(path.read_text())
     report |= {"date": "2025-12-31", "processor": "Old CPU", "python": "3.10.0"}
     del report["rows"][0]["comparison"], report["rows"][0]["taken"]  # as earlier versions wrote it
-    text = page.page(report)
+    text = page.page_text(report)
     assert "\n2026-01-02 · Some CPU, 2 CPUs · Python 3.11.7, torch 2\n" in text
     (old,) = [line for line in text.splitlines() if line.startswith("2025-12-31 · Old CPU")]
     assert old.endswith(" · `vit_flowers`")
     assert "- Not measured yet: `vit_flowers`." in text
-    assert {each["processor"] for each in packaged.packaged(report)["models"]} == {"Some CPU", ""}
+    assert {each["processor"] for each in packaged.packaged_models(report)["models"]} == {"Some CPU", ""}
 
 
 def test_a_row_of_another_quantizer_is_named_and_done_again(every_model: Any, rows: Any, page: Any, row: Any) -> None:
@@ -54,7 +54,7 @@ def test_a_row_of_another_quantizer_is_named_and_done_again(every_model: Any, ro
 
 def test_a_model_that_fails_keeps_its_row_with_the_reason(rows: Any, page: Any, row: Any, tmp_path: Path) -> None:
     rows.write_rows(tmp_path / "matrix.json", [row], 16)
-    text = page.page(json.loads((tmp_path / "matrix.json").read_text()))
+    text = page.page_text(json.loads((tmp_path / "matrix.json").read_text()))
     (line,) = [each for each in without_peers(text).splitlines() if "deit_tiny_patch16_224" in each]
     columns = [each.strip() for each in line.replace("\\|", "/").strip("|").split("|")]
     assert len(columns) == len(page.HEADINGS)
@@ -68,7 +68,7 @@ def test_the_gap_is_a_column_and_layers_in_16_bits_are_named(rows: Any, page: An
     quantized = replace(row, conversions={**row.conversions, "int8": behind})
     rows.write_rows(tmp_path / "matrix.json", [quantized], 16)
     assert rows.read_rows(tmp_path / "matrix.json") == [quantized]
-    text = page.page(json.loads((tmp_path / "matrix.json").read_text()))
+    text = page.page_text(json.loads((tmp_path / "matrix.json").read_text()))
     (line,) = [each for each in without_peers(text).splitlines() if each.startswith(f"| `{row.name}`")]
     columns = dict(zip(page.HEADINGS, (each.strip() for each in line.strip("|").split("|")), strict=True))
     assert columns["gap, dB"] == "10.3"

@@ -18,7 +18,7 @@ def picture(benchmark_module: Callable[[str], Any]) -> Any:
 
 def test_the_picture_has_a_dot_for_each_way_and_fits_a_telephone(picture: Any, compared: Any) -> None:
     drawn = list(picture.dots({"one": compared, "two": compared, "three": None}, frozenset({"two"})))
-    root = ElementTree.fromstring(picture.picture(drawn))
+    root = ElementTree.fromstring(picture.picture_of(drawn))
     circles = root.findall(f"{SVG}circle")
     assert len(drawn) == 2 * len(picture.SERIES)
     assert len(circles) == len(drawn) + len(picture.SERIES)  # and the legend
