@@ -105,9 +105,12 @@ def _found(graph: ir.Graph) -> Iterator[_Gathered | str]:
 
 
 def _source(node: ir.Node) -> ir.Value | None:
-    """The value of which operators that move lead to a node; None where it is constant or has no known shape."""
+    """The value from which operators that only move lead to a node; None where it is constant or has no known shape.
+
+    It is the nearest that something else reads as well: SwinV2's residual sum, say, with its layout already changed.
+    """
     value = node.inputs[0]
-    while value is not None and (before := value.producer()) is not None and _moves(before):
+    while value is not None and not _ends(value) and (before := value.producer()) is not None and _moves(before):
         value = before.inputs[0]
     computed = value is not None and value.const_value is None
     return value if value is not None and computed and shape_of(value) is not None else None

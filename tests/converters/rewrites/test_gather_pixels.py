@@ -87,6 +87,14 @@ def test_the_source_may_be_read_elsewhere() -> None:
     assert changed(graph).count("Gather") == 1
 
 
+def test_the_source_may_be_a_changed_layout_that_is_read_elsewhere() -> None:
+    """SwinV2's residual sum, which is added to what attention makes of its windows."""
+    body = f"""t0 = Relu(x) r = Reshape(t0, map) {ROLL.format("r", "r")} {PARTITION} z = Sigmoid(moved)
+        k = Sigmoid(r) l = Reshape(k, windows) y = Add(l, z)"""
+    operators = changed(graphs.model((1, 24, 4), body, **SIZES))
+    assert (operators.count("Gather"), operators.count("Concat")) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("graph", "reason"),
     [
