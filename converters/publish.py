@@ -24,7 +24,7 @@ from vitedge.bundle.bundle import (
     data_of,
     sha256_of,
 )
-from vitedge.bundle.folder import BUILDING, TENSORRT
+from vitedge.bundle.folder import BUILDING, TENSORRT, refuse_inside_bundle
 from vitedge.bundle.manifest import FileRecord, Manifest, dump_manifest, parse_manifest
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.converters.interrupts import postponed, undisturbed
@@ -75,6 +75,7 @@ def check_output(output: Path, *, overwrite: bool = False, names: Collection[str
         _check_replaceable(output, names)
     if not is_folder(output.parent):
         raise UsageError(f"the folder {output.parent} does not exist", fix=f"mkdir -p {shell(str(output.parent))}")
+    refuse_inside_bundle(output)
 
 
 def _check_replaceable(output: Path, names: Collection[str] | None) -> None:

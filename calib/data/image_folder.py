@@ -99,7 +99,8 @@ class ImageFolder:
     def from_list(cls, path: str | Path, *, limit: int | None = None) -> ImageFolder:
         """Take the images that a text file names, one path a line, relative to the file's own folder.
 
-        Blank lines are skipped. The class of an image is the folder that it lies in, if its line names one.
+        Blank lines and repetitions are skipped. The class of an image is the folder that it lies in, if its line names
+        one.
 
         Args:
             path: path of the file, UTF-8.
@@ -118,7 +119,8 @@ class ImageFolder:
             raise CalibrationError(
                 f"{listing} cannot be read: {error}", expected="a text file in UTF-8 that names images, one a line"
             ) from error
-        files = [_listed_file(listing, number, line) for number, line in enumerate(lines, 1) if line]
+        listed = [_listed_file(listing, number, line) for number, line in enumerate(lines, 1) if line]
+        files = list({file.path: file for file in reversed(listed)}.values())[::-1]
         if not files:
             raise CalibrationError(f"{listing} names no images", expected="the path of an image on every line")
         return cls(listing.parent, _take_turns(files)[:limit], listing=listing)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ EXAMPLE = '{"file": "beach/1.jpg", "labels": ["sea", "person"]}'
 def read_label_file(path: str | Path, *, limit: int | None = None) -> ImageFolder:
     """Read a text file with one JSON object a line: the path of an image relative to the file, and its labels.
 
-    Blank lines are skipped. The class of an image with exactly one label is that label.
+    Blank lines and repetitions are skipped. The class of an image with exactly one label is that label.
 
     Args:
         path: path of the file, UTF-8.
@@ -30,7 +31,7 @@ def read_label_file(path: str | Path, *, limit: int | None = None) -> ImageFolde
 
     Raises:
         CalibrationError: the file cannot be read, exceeds a limit or names no image; or a line, which the error tells,
-            has another form or names no regular file.
+            has another form, names no regular file, or gives an image other labels than a line before it.
     """
     listing = Path(path)
     if limit is not None and limit < 1:
@@ -41,10 +42,27 @@ def read_label_file(path: str | Path, *, limit: int | None = None) -> ImageFolde
         raise CalibrationError(
             f"{listing} cannot be read: {error}", expected=f"a text file in UTF-8 with lines such as {EXAMPLE}"
         ) from error
-    files = [_labelled_file(listing, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    files = list(_labelled_files(listing, lines))
     if not files:
         raise CalibrationError(f"{listing} names no images", expected=f"lines such as {EXAMPLE}")
     return ImageFolder(listing.parent, tuple(shuffled(files)[:limit]), listing=listing)
+
+
+def _labelled_files(listing: Path, lines: Sequence[str]) -> Iterator[ImageFile]:
+    """Read each image once, however many lines name it."""
+    seen = dict[Path, ImageFile]()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        file = _labelled_file(listing, number, line)
+        before = seen.setdefault(file.path, file)
+        if before is file:
+            yield file
+        elif before.labels != file.labels:
+            raise CalibrationError(
+                f"line {number} of {listing} gives {file.name} other labels than a line before it",
+                expected="all labels of an image on one line",
+            )
 
 
 def _labelled_file(listing: Path, number: int, line: str) -> ImageFile:

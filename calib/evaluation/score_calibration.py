@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.bundle.accuracy_records import ConfidenceRecord
+from vitedge.bundle.accuracy_records import TEMPERATURES, ConfidenceRecord
 from vitedge.bundle.bundle import MANIFEST, Bundle
 from vitedge.bundle.manifest import SCHEMA_VERSION, Manifest, dump_manifest
 from vitedge.calib.evaluation.accuracy import Evaluation
@@ -27,7 +27,6 @@ from vitedge.metrics import expected_calibration_error, log_softmax, softmax
 MIN_IMAGES = 100
 """With fewer images, a few wrong predictions decide temperature and threshold."""
 
-TEMPERATURES = (1 / 64, 64.0)
 LOG_TOLERANCE = 1e-5
 BLOCK = 1024
 """Number of images whose logits are converted to float64 at a time."""
@@ -109,6 +108,7 @@ def fit_temperature(logits: Logits, targets: NDArray[np.intp]) -> float:
         that the lowest temperature fits best, or the logits say nothing about the classes, so that the highest does.
 
     Raises:
+        CalibrationError: a temperature below all that a bundle may have would fit better.
         ValueError: there are no images, a logit is not finite, or a target is no class.
     """
     _check_fittable(logits, targets)
@@ -116,6 +116,11 @@ def fit_temperature(logits: Logits, targets: NDArray[np.intp]) -> float:
         return 1.0
     low, high = (math.log(bound) for bound in TEMPERATURES)
     found = _golden_section(lambda log: negative_log_likelihood(logits, targets, math.exp(log)), low, high)
+    if found < low + 10 * LOG_TOLERANCE:
+        raise CalibrationError(
+            f"the logits are so small that their best temperature lies below {TEMPERATURES[0]:g}",
+            expected="logits with the scale that the model was trained with",
+        )
     return 1.0 if found > high - 10 * LOG_TOLERANCE else math.exp(found)
 
 
@@ -202,11 +207,13 @@ def write_manifest(bundle: Bundle, changed: Manifest) -> Bundle:
     """Write a changed manifest into a bundle on disk, in the current schema version.
 
     Raises:
+        BundleError: the manifest on disk is not the one that ``bundle`` was opened with.
         UsageError: the manifest cannot be written; the file stays unchanged.
         OutputError: the disk is full; the file stays unchanged.
     """
     manifest = replace(changed, schema_version=SCHEMA_VERSION)
     text = dump_manifest(manifest)
+    bundle.unchanged_manifest()
     write_report(bundle.path / MANIFEST, text)
     return replace(bundle, manifest=manifest, manifest_sha256=hashlib.sha256(text.encode()).hexdigest())
 

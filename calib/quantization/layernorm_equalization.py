@@ -282,6 +282,8 @@ def norm_behind(value: ir.Value) -> ir.Node | None:
 def read_norm(graph: ir.Graph, norm: ir.Node, layers: Collection[Layer]) -> ReadNorm | None:
     """Find all readers of a LayerNormalization; None unless they are layers that can undo an equalization.
 
+    None as well where a copy of its channels has no reader any more: a layer behind it was quantized already.
+
     Args:
         graph: in topological order.
         norm: the normalization.
@@ -292,6 +294,8 @@ def read_norm(graph: ir.Graph, norm: ir.Node, layers: Collection[Layer]) -> Read
     if numbers is None or not all(shape is not None and len(shape) == 1 for shape in shapes):
         return None
     found = trace(graph, norm.outputs[0], numbers)
+    if any(not value.uses() and not value.is_graph_output() for value in found.values):
+        return None  # a layer read it, and reads its quantized copy by now
     readers = [_reader(reading, layers) for reading in found.readings]
     if not readers or any(each is None for each in readers):
         return None

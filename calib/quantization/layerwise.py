@@ -102,14 +102,16 @@ class LayerwiseRun:
 
         Returns:
             A function of the change and of the position of an image, for any thread; it gives the values of all
-            outputs, ``(values,)``.
+            outputs, ``(values,)``. Outputs of earlier nodes stay as they are.
         """
         example = {**self.values[0], read: self.values[0][source]}
-        run = self._session(self._nodes[self._position :], self._outputs, example)
+        rest = self._nodes[self._position :]
+        made_later = {str(value.name) for node in rest for value in node.outputs}
+        run = self._session(rest, [name for name in self._outputs if name in made_later], example)
 
         def outputs_with(change: Callable[[Floats], Floats], image: int) -> Floats:
             values = self.values[image]
-            return self._joined(run({**values, read: change(values[source])}))
+            return self._joined({**values, **run({**values, read: change(values[source])})})
 
         return outputs_with
 

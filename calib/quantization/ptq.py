@@ -53,6 +53,7 @@ from vitedge.counts import counted
 from vitedge.errors import CalibrationError, ConversionError, UsageError, did_you_mean
 from vitedge.graph.edit import order_initializers
 from vitedge.graph.layers import Layer
+from vitedge.graph.values import shape_of
 from vitedge.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def quantize(
     if not len(frames):
         raise CalibrationError("there are no calibration images", expected="some hundred like those of the camera")
     model = ir.from_proto(graph)
+    _check_frames(model.graph, frames)
+    _name_nodes(model.graph)
     _refuse_quantized(model.graph)
     check_weights(model.graph)
     layers = add_missing_biases(model)
@@ -164,6 +167,7 @@ class _Quantization:
         self._centres: dict[ir.Value, NDArray[np.float32]] = {}
         self._judged_factors: dict[ir.Value, NDArray[np.float32]] = {}
         self._layers = frozenset(layers)
+        self._judged_norms: set[ir.Node] = set()  # only once: later, readers of a norm read its quantized copy instead
         self._equalized: dict[ir.Node, tuple[ReadNorm, Equalization]] = {}
         self.data: dict[Layer, QuantizedData] = {}
         self.weights: dict[Layer, QuantizedWeight] = {}
@@ -223,12 +227,14 @@ class _Quantization:
         node = norm_behind(tensor)
         if node is None:
             return None
-        if node not in self._equalized:
+        if node not in self._judged_norms:
+            self._judged_norms.add(node)
             norm = read_norm(self._model.graph, node, self._layers)
             found = None if norm is None else self._best_equalization(tensor, norm, self._scheme_of(tensor, readers))
-            if norm is None or found is None:
-                return None
-            self._fold(norm, found)
+            if norm is not None and found is not None:
+                self._fold(norm, found)
+        if node not in self._equalized:
+            return None
         norm, equalization = self._equalized[node]
         seen = self._observed[str(tensor.name)].min_max
         low, high = seen.low.astype(np.float64), seen.high.astype(np.float64)
@@ -429,6 +435,21 @@ class _Quantization:
         after = mean_output(self._model, layer, images, str(layer.data.name))
         layer.replace_bias(self._model, layer.bias + before - after)
         self.weights[layer] = rounded
+
+
+def _check_frames(graph: ir.Graph, frames: NDArray[np.uint8]) -> None:
+    wanted = shape_of(graph.inputs[0])
+    if frames.dtype != np.uint8 or (wanted is not None and frames.shape[1:] != wanted[1:]):
+        raise ConversionError(
+            f"the frames are {frames.dtype} of shape {frames.shape}",
+            expected="uint8" if wanted is None else f"uint8 of shape {('N', *wanted[1:])}".replace("'", ""),
+        )
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Name nodes without a name after their output, which is the name of their layer: outputs are renamed later."""
+    for node in graph:
+        node.name = node.name or node.outputs[0].name
 
 
 def _refuse_quantized(graph: ir.Graph) -> None:

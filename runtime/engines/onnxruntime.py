@@ -22,6 +22,8 @@ from vitedge.runtime.system.machine import UNAVAILABLE, processor_name, threads_
 from vitedge.runtime.system.owned import Owned
 
 PROVIDERS = ["CPUExecutionProvider"]
+WRONG_OPTIMIZERS = ["ReluQuantRewrite"]
+"""Optimizers that change results: this one drops a Relu before a float8 quantizer, which clips no negative values."""
 ERRORS_ONLY = 3
 
 _INT8_PRODUCTS = {
@@ -170,7 +172,9 @@ def _open_profiled(
         if folder is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(folder / "profile")
-        session = onnxruntime.InferenceSession(graph, options, providers=PROVIDERS)
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=PROVIDERS, disabled_optimizers=WRONG_OPTIMIZERS
+        )
         for _ in range(runs):
             logits = _infer(session, frame)
         events = [] if folder is None else _profile(session)

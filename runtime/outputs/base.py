@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vitedge.bundle.folder import refuse_inside_bundle
 from vitedge.errors import UsageError
 from vitedge.files import check_report_path
 from vitedge.prediction import Prediction
@@ -64,6 +65,7 @@ def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
         fix = "replace it with overwrite=True, or choose another name" if chosen.is_file() else ""
         raise UsageError(f"{chosen} exists already", expected="the name of a new file", fix=fix)
     check_report_path(chosen)
+    refuse_inside_bundle(chosen)
     return chosen
 
 
@@ -91,4 +93,5 @@ def check_new_folder(path: str | Path, *, overwrite: bool = False) -> Path:
         raise UsageError(f"{chosen} is a file", expected="the name of a new folder, for several videos")
     else:
         check_report_path(chosen)
+    refuse_inside_bundle(chosen / "video")
     return chosen

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from vitedge.bundle.bundle import GOLDEN, LABELS, MANIFEST, MODEL_ONNX, OPENVINO_XML, Bundle, sha256_of
-from vitedge.bundle.folder import check_folder, check_listed
+from vitedge.bundle.folder import check_folder, check_listed, refuse_inside_bundle
 from vitedge.bundle.manifest import FileRecord
-from vitedge.errors import BundleIntegrityError
+from vitedge.errors import BundleIntegrityError, UsageError
 from vitedge.files import write_atomic
 from vitedge.safety.limits import BUNDLE_FILES
 
@@ -204,3 +204,20 @@ def test_a_size_that_no_file_has(copied: Path, size: int) -> None:
     listing(copied, LABELS, bytes=size)
     with pytest.raises(BundleIntegrityError, match="has 15 bytes"):
         Bundle.open(copied)
+
+
+@pytest.mark.parametrize("name", ["key.pem", "openvino/key.pem", "new/deep/key.pem", MANIFEST])
+def test_nothing_is_written_into_a_bundle(copied: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"lies in the bundle copy\.bundle"):
+        refuse_inside_bundle(copied / name)
+    link = tmp_path / "link"
+    link.symlink_to(copied)
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        refuse_inside_bundle(link / name)
+
+
+def test_beside_a_bundle_and_beside_another_manifest_is_fine(copied: Path, tmp_path: Path) -> None:
+    refuse_inside_bundle(copied)
+    refuse_inside_bundle(tmp_path / "key.pem")
+    (tmp_path / MANIFEST).write_text('{"name": "a web page", "icons": []}')
+    refuse_inside_bundle(tmp_path / "key.pem")

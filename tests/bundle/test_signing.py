@@ -236,7 +236,7 @@ class TestSign:
         opened = Bundle.open(bundle)
         (bundle / MANIFEST).write_text((bundle / MANIFEST).read_text().replace("dominant_colour", "replaced"))
         monkeypatch.setattr(Bundle, "open", lambda *_, **__: opened)
-        with pytest.raises(BundleIntegrityError, match="changed while it was signed"):
+        with pytest.raises(BundleIntegrityError, match="has changed since"):
             sign(bundle, key=key)
 
     def test_a_bundle_that_is_full_of_signatures_takes_no_other(self, signed: Path, key: Path, tmp_path: Path) -> None:
@@ -427,3 +427,9 @@ def test_a_bundle_that_is_open_is_read_again_for_its_signature(signed: Path, key
     (signed / SIGNATURES).unlink()
     with pytest.raises(BundleSignatureError):
         vitedge.load(opened, trust=public_path(key))
+
+
+def test_no_key_is_made_in_a_bundle(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        new_key(tiny_bundle.path / "key.pem")
+    Bundle.open(tiny_bundle.path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vitedge.bundle.bundle import MANIFEST, Bundle
 from vitedge.cli import EXIT_USAGE, main
 
 LISTING = ("doctor", "targets", "models")
@@ -61,3 +62,29 @@ def test_no_device_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_folder_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["targets", "--json", str(tmp_path / "none" / "a.json")]) == EXIT_USAGE
     assert "mkdir -p" in capsys.readouterr().err
+
+
+def test_two_reports_do_not_replace_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.json"
+    arguments = ["bench", str(tmp_path / "any.bundle"), "--json", str(file), "--html", f"{tmp_path}/./a.json"]
+    assert main(arguments) == EXIT_USAGE
+    assert "--json and --html name the same file" in capsys.readouterr().err
+    assert not file.exists()
+
+
+def test_a_report_does_not_replace_what_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("{}\n")
+    arguments = ["eval", str(tmp_path / "any.bundle"), "--data", str(labels), "--html", str(labels)]
+    assert main(arguments) == EXIT_USAGE
+    assert "--html would replace what is read" in capsys.readouterr().err
+    assert labels.read_text() == "{}\n"
+
+
+def test_no_report_goes_into_a_bundle(tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = (tiny_bundle.path / MANIFEST).read_bytes()
+    for name in (MANIFEST, "new.json"):
+        assert main(["inspect", str(tiny_bundle.path), "--json", str(tiny_bundle.path / name)]) == EXIT_USAGE
+        assert "lies in the bundle" in capsys.readouterr().err
+    assert (tiny_bundle.path / MANIFEST).read_bytes() == manifest
+    assert not (tiny_bundle.path / "new.json").exists()

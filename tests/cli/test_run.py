@@ -82,6 +82,31 @@ def test_files_are_written(vitedge_run, clip: Path, tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("option", ["--save", "--jsonl"])
+def test_what_is_read_is_never_replaced(option: str, vitedge_run, clip: Path, tmp_path: Path):
+    own = tmp_path / "own.mp4"
+    own.write_bytes(clip.read_bytes())
+    done = vitedge_run("--source", own, option, f"{tmp_path}/./own.mp4", "--overwrite")
+    assert done.returncode == EXIT_USAGE
+    assert f"{option} would replace what is read" in done.stderr
+    assert own.read_bytes() == clip.read_bytes()
+
+
+def test_a_video_of_a_named_source_does_not_replace_it(vitedge_run, clip: Path, tmp_path: Path):
+    own = tmp_path / "gate.mp4"
+    own.write_bytes(clip.read_bytes())
+    done = vitedge_run("--source", f"gate={own}", "--source", f"yard={clip}", "--save", tmp_path, "--overwrite")
+    assert done.returncode == EXIT_USAGE
+    assert "--save, for gate would replace what is read" in done.stderr
+
+
+def test_two_outputs_of_one_name_are_refused(vitedge_run, clip: Path, tmp_path: Path):
+    done = vitedge_run("--source", clip, "--save", tmp_path / "a.mp4", "--jsonl", tmp_path / "a.mp4", "--overwrite")
+    assert done.returncode == EXIT_USAGE
+    assert "--jsonl and --save name the same file" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_clip_as_a_camera_keeps_its_length(vitedge_run, clip: Path, tmp_path: Path):
     saved = tmp_path / "out.mp4"
     done = vitedge_run("--source", clip, "--policy", "latest", "--jsonl", "-", "--save", saved)

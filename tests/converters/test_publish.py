@@ -312,3 +312,8 @@ class TestOverwrite:
         make(tmp_path / "old.bundle")
         with pytest.raises(UsageError, match="is no folder"):
             check_output(tmp_path / "old.bundle", overwrite=True)
+
+
+def test_nothing_is_published_into_a_bundle(tiny_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        check_output(tiny_bundle.path / "inner.bundle")

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from vitedge.errors import ConversionError
 from vitedge.graph import weights
@@ -102,3 +103,23 @@ def test_refusals_are_conversion_errors_in_one_line() -> None:
     model = ir.from_proto(broken)
     with pytest.raises(ConversionError, match="Nonsense"):
         open_part(model, list(model.graph), {"x": X}, ["y"])
+
+
+@pytest.mark.parametrize("zero_point", [TensorProto.FLOAT8E4M3FN, TensorProto.UINT8, TensorProto.INT8])
+def test_a_relu_before_a_quantizer_is_computed(zero_point: int) -> None:
+    """ONNX Runtime's optimizer drops it before float8, which has no zero point that clips negative values."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["positive"]),
+        helper.make_node("QuantizeLinear", ["positive", "scale", "zero"], ["levels"]),
+        helper.make_node("DequantizeLinear", ["levels", "scale", "zero"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.25]),
+        helper.make_tensor("zero", zero_point, [], [0]),
+    ]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [4])] for name in ("x", "y")]
+    graph = helper.make_model(
+        helper.make_graph(nodes, "g", *ends, constants), opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+    )
+    (found,) = open_session(graph).run(None, {"x": np.array([-2, -0.5, 0.5, 2], np.float32)})
+    np.testing.assert_array_equal(found, [0, 0, 0.5, 2])

@@ -169,6 +169,25 @@ class Bundle:
         """Hex SHA-256 of the manifest. It identifies the whole bundle, because the manifest holds each file's hash."""
         return self.manifest_sha256 or hashlib.sha256(dump_manifest(self.manifest).encode()).hexdigest()
 
+    def unchanged_manifest(self) -> bytes:
+        """Read the manifest again, byte by byte as it was when the bundle was opened.
+
+        Raises:
+            BundleError: it cannot be read.
+            BundleIntegrityError: it has changed: another program wrote into the bundle, or replaced it.
+        """
+        where = self.path / MANIFEST
+        try:
+            content = read_bytes(where, limit=MANIFEST_BYTES)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{where} cannot be read: {error}") from error
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise BundleIntegrityError(
+                f"{where} has changed since the bundle was opened",
+                fix="run it again while no other program writes there",
+            )
+        return content
+
     @property
     def size_bytes(self) -> int:
         """Size of all files without the manifest, in bytes."""

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from vitedge.bundle.manifest import FileRecord
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.counts import counted
-from vitedge.errors import BundleIntegrityError
+from vitedge.errors import BundleIntegrityError, UsageError
 from vitedge.files import is_partial
 from vitedge.safety.escape import shell
-from vitedge.safety.files import kind_of
-from vitedge.safety.limits import BUNDLE_FILES
+from vitedge.safety.files import kind_of, read_bytes
+from vitedge.safety.limits import BUNDLE_FILES, MANIFEST_BYTES
 
 MANIFEST = "manifest.json"
 UNLISTED = (MANIFEST, SIGNATURES)
@@ -25,6 +25,28 @@ BUILDING = ".tensorrt-"
 """Prefix of the folders in which ``tensorrt`` is built, and from which it is restored after a killed build."""
 
 DISTRUST = "copy the bundle again from a source that you trust"
+
+
+def refuse_inside_bundle(path: Path) -> None:
+    """Refuse to write at a path inside a bundle: with a file that its manifest does not list, no bundle can be opened.
+
+    Raises:
+        UsageError: a folder on the way to the path is a bundle.
+    """
+    for folder in Path(os.path.realpath(path)).parents:
+        if _is_bundle(folder):
+            raise UsageError(
+                f"{path} lies in the bundle {folder.name}, which could not be opened any more",
+                expected="a path outside of bundles",
+            )
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a manifest of vitedge; other programs have files of that name as well."""
+    try:
+        return b'"schema_version"' in read_bytes(folder / MANIFEST, limit=MANIFEST_BYTES)
+    except OSError:
+        return False
 
 
 def check_listed(where: Path, files: Mapping[str, FileRecord]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
-from vitedge.bundle.bundle import MANIFEST, Bundle
+from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.folder import refuse_inside_bundle
 from vitedge.bundle.signatures import (
     SIGNATURES,
     VERSION,
@@ -20,13 +20,13 @@ from vitedge.bundle.signatures import (
     read_signatures,
 )
 from vitedge.counts import counted
-from vitedge.errors import BundleError, BundleIntegrityError, UsageError
+from vitedge.errors import UsageError
 from vitedge.extras import require
 from vitedge.files import check_report_path, unwritable, write_report
 from vitedge.records import encode
 from vitedge.safety import escape
 from vitedge.safety.files import read_bytes
-from vitedge.safety.limits import BUNDLE_SIGNATURES, KEY_BYTES, MANIFEST_BYTES
+from vitedge.safety.limits import BUNDLE_SIGNATURES, KEY_BYTES
 
 PRIVATE_MODE = 0o600
 EXPECTED_KEY = "an Ed25519 private key in PEM (PKCS 8), as vitedge.new_key or openssl genpkey writes it"
@@ -57,6 +57,7 @@ def new_key(path: str | Path) -> PublicKey:
         if os.path.lexists(file):
             raise UsageError(f"{file} exists; vitedge never overwrites a key", expected="a name that is free")
         check_report_path(file)
+        refuse_inside_bundle(file)
     serialization = _cryptography("serialization")
     private = _cryptography("asymmetric.ed25519").Ed25519PrivateKey.generate()
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -116,7 +117,7 @@ def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None
     private = _private_key(key, passphrase)
     public = _public(private.public_key())
     opened = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
-    manifest = _manifest(opened)
+    manifest = opened.unchanged_manifest()
     others = tuple(each for each in read_signatures(opened.path) if each.key != public.id)
     if len(others) >= BUNDLE_SIGNATURES:
         raise UsageError(
@@ -127,24 +128,6 @@ def sign(bundle: Bundle | str | Path, *, key: Key, passphrase: str | None = None
     document = Signatures(VERSION, "ed25519", (*others, signature))
     write_report(opened.path / SIGNATURES, escape.json(encode(document), indent=1) + "\n")
     return public
-
-
-def _manifest(bundle: Bundle) -> bytes:
-    """Return the bytes of the manifest that was checked.
-
-    Raises:
-        BundleError: the manifest cannot be read, or changed since the check.
-    """
-    path = bundle.path / MANIFEST
-    try:
-        content = read_bytes(path, limit=MANIFEST_BYTES)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
-    if hashlib.sha256(content).hexdigest() != bundle.digest:
-        raise BundleIntegrityError(
-            f"{path} changed while it was signed", fix="sign it while no other program writes it"
-        )
-    return content
 
 
 def _private_key(key: Key, passphrase: str | None) -> Any:

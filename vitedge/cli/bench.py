@@ -60,7 +60,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the reports, print the table."""
-    check_report_paths(arguments.json, arguments.html)
+    check_report_paths({"--json": arguments.json, "--html": arguments.html})
     from vitedge.report.bench import to_html
     from vitedge.runtime.bench.measure import bench
     from vitedge.runtime.bench.text import to_json, to_text

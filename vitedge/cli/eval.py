@@ -107,7 +107,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the reports, print the table."""
-    check_report_paths(arguments.json, arguments.html)
+    check_report_paths({"--json": arguments.json, "--html": arguments.html}, read=[arguments.data])
     from vitedge.calib.data.open import open_dataset
 
     images = open_dataset(arguments.data, limit=arguments.limit)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vitedge.bundle.folder import refuse_inside_bundle
 from vitedge.cli import output
+from vitedge.errors import UsageError
 from vitedge.files import check_report_path, write_report
 from vitedge.safety import escape
 
@@ -46,15 +49,45 @@ def is_standard_output(path: Path | None) -> bool:
     return path == STANDARD_OUTPUT
 
 
-def check_report_paths(*paths: Path | None) -> None:
-    """Refuse a path that no report can be written to, before the work begins.
+def check_report_paths(written: Mapping[str, Path | None], read: Iterable[str | Path] = ()) -> None:
+    """Refuse paths that no report can be written to, before the work begins.
+
+    Args:
+        written: the paths, by the options that name them; None for an option that was not given.
+        read: paths that the verb reads.
 
     Raises:
-        UsageError, OutputError: as of ``check_report_path``.
+        UsageError: as of ``check_report_path``, ``refuse_inside_bundle`` and ``check_written``.
+        OutputError: as of ``check_report_path``.
     """
-    for path in paths:
+    for path in written.values():
         if path is not None and path != STANDARD_OUTPUT:
             check_report_path(path)
+            refuse_inside_bundle(path)
+    check_written(written, read)
+
+
+def check_written(written: Mapping[str, str | Path | None], read: Iterable[str | Path] = ()) -> None:
+    """Refuse files that replace each other, or something that the verb reads.
+
+    Args:
+        written: the files, by the options that name them; None for an option that was not given.
+        read: paths that the verb reads; those that do not exist count for nothing.
+
+    Raises:
+        UsageError: the message names both.
+    """
+    inputs = {os.path.realpath(path): path for path in read if os.path.lexists(path)}
+    seen = dict[str, str]()
+    for option, path in written.items():
+        if path is None or Path(path) == STANDARD_OUTPUT:
+            continue
+        real = os.path.realpath(path)
+        if real in inputs:
+            raise UsageError(f"{option} would replace what is read: {path}", expected="another name")
+        if real in seen:
+            raise UsageError(f"{seen[real]} and {option} name the same file: {path}", expected="two names")
+        seen[real] = option
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,5 +119,5 @@ def write_result(path: Path | None, value: Callable[[], Any], text: Callable[[],
     if path is None:
         output.write(text())
         return
-    check_report_paths(path)
+    check_report_paths({"--json": path})
     write_json(path, value())

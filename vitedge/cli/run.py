@@ -216,9 +216,11 @@ def _check_several(arguments: argparse.Namespace) -> None:
 
 
 def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | None) -> None:
+    from vitedge.cli.reports import check_written
     from vitedge.runtime.outputs.base import check_new_file, check_new_folder
     from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS, format_of
 
+    check_written(_written(arguments, named), read=named.values() if named is not None else arguments.source)
     if arguments.jsonl not in (None, "-"):
         check_new_file(arguments.jsonl, overwrite=arguments.overwrite)
     if arguments.save is None:
@@ -232,6 +234,14 @@ def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | Non
             f"{Path(arguments.save).name} is the name of one video, and there are named sources",
             expected="a folder, which gets a video for each source: --save FOLDER",
         )
+
+
+def _written(arguments: argparse.Namespace, named: Mapping[str, str] | None) -> dict[str, str | Path | None]:
+    """Return the files that are written, by the options that ask for them."""
+    if arguments.save is None or named is None:
+        return {"--jsonl": arguments.jsonl, "--save": arguments.save}
+    videos = {f"--save, for {name}": Path(arguments.save) / f"{name}.mp4" for name in named}
+    return {"--jsonl": arguments.jsonl, **videos}
 
 
 def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop) -> int:

@@ -8,6 +8,7 @@ onnx nor onnx_ir.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,16 @@ from vitedge.errors import ConversionError
 from vitedge.extras import require
 from vitedge.graph.values import values_read
 from vitedge.graph.weights import Weights, add_initializer, split_weights
+from vitedge.runtime.engines.onnxruntime import PROVIDERS, WRONG_OPTIMIZERS
 from vitedge.threads import allowed_threads
 
 if TYPE_CHECKING:
     import onnx
 
 PURPOSE = "running graphs"
+ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+SAID_LINES = 4
+"""As much of a message as tells the fact; ONNX Runtime begins with a code, and names the place in a line of its own."""
 
 
 @contextmanager
@@ -38,7 +43,8 @@ def conversion_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's errors have no other base
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        lines = ORT_PREFIX.sub("", str(error)).split("\n")[:SAID_LINES]
+        said = " ".join(line.strip() for line in lines).strip() or type(error).__name__
         raise ConversionError(f"ONNX Runtime cannot run the graph: {said}") from error
 
 
@@ -130,6 +136,6 @@ def _opened(graph: str | bytes, weights: Weights, threads: int | None, optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     handed = [runtime.OrtValue.ortvalue_from_numpy(values) for values in weights.values()]
     options.add_external_initializers(list(weights), handed)
-    session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(graph, options, providers=PROVIDERS, disabled_optimizers=WRONG_OPTIMIZERS)
     session.handed_weights = handed  # ONNX Runtime reads them where they lie
     return session

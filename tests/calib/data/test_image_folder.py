@@ -454,6 +454,15 @@ def test_a_list_names_images_relative_to_its_own_folder(colours: Path, tmp_path:
         assert np.array_equal(frame, Preprocessor(SMALL)(read_image(tmp_path / file.name), order="RGB"))
 
 
+def test_a_list_that_repeats_an_image_has_it_once(colours: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("colours/red/0.png\ncolours/green/1.png\n./colours/red/0.png\n" * 40, encoding="utf-8")
+    assert sorted(file.name for file in ImageFolder.from_list(listing).files) == [
+        "colours/green/1.png",
+        "colours/red/0.png",
+    ]
+
+
 def test_a_list_is_used_as_evenly_as_a_folder(colours: Path, tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     listing.write_text("\n".join(str(path) for path in sorted(colours.rglob("*.png"))), encoding="utf-8")

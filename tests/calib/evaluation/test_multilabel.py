@@ -201,6 +201,16 @@ def test_a_line_of_another_form_is_named(tmp_path: Path, line: str, problem: str
         read_label_file(path)
 
 
+def test_an_image_that_a_label_file_repeats_is_read_once_and_must_have_the_same_labels(tmp_path: Path) -> None:
+    path = label_file(tmp_path, [("sea",), ("dog",)])
+    lines = path.read_text(encoding="utf-8")
+    path.write_text(lines * 3, encoding="utf-8")
+    assert len(read_label_file(path)) == 2
+    path.write_text(lines + lines.replace("sea", "cat"), encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"line 3 of .* gives 0\.png other labels than a line before it"):
+        read_label_file(path)
+
+
 def test_a_label_file_without_images_and_a_wrong_limit(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match="names no images"):

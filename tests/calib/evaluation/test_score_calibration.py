@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from vitedge.bundle.bundle import Bundle
+from vitedge.bundle.bundle import MANIFEST, Bundle
 from vitedge.calib.data.dataset import ImageFile
 from vitedge.calib.evaluation.accuracy import Evaluation, Proportion
 from vitedge.calib.evaluation.predictions import Predictions
@@ -26,8 +26,9 @@ from vitedge.calib.evaluation.score_calibration import (
     fit_threshold,
     negative_log_likelihood,
     write_confidence,
+    write_manifest,
 )
-from vitedge.errors import CalibrationError, UsageError
+from vitedge.errors import BundleIntegrityError, CalibrationError, UsageError
 from vitedge.metrics import softmax
 from vitedge.runtime.load import load
 
@@ -217,3 +218,19 @@ def test_a_manifest_that_cannot_be_written_stays(tiny_bundle: Bundle, monkeypatc
     with pytest.raises(UsageError, match="disk full"):
         write_confidence(tiny_bundle, calibrate_scores(evaluation_of(*drawn(300, 2.0))))
     assert Bundle.open(tiny_bundle.path) == tiny_bundle
+
+
+def test_a_temperature_below_all_allowed_is_an_error() -> None:
+    logits, targets = drawn(2000, 1.0)
+    assert fit_temperature(logits / 100, targets) == pytest.approx(0.01, rel=0.1)
+    with pytest.raises(CalibrationError, match=r"below 0\.001"):
+        fit_temperature(logits / 10_000, targets)
+
+
+def test_a_bundle_that_was_replaced_meanwhile_keeps_its_own_manifest(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = Bundle.open(Path(shutil.copytree(tiny_bundle.path, tmp_path / "a.bundle")))
+    other = (bundle.path / MANIFEST).read_text().replace('"vitedge_version": "', '"vitedge_version": "9')
+    (bundle.path / MANIFEST).write_text(other)
+    with pytest.raises(BundleIntegrityError, match="has changed since the bundle was opened"):
+        write_manifest(bundle, bundle.manifest)
+    assert (bundle.path / MANIFEST).read_text() == other

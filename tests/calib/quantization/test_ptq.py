@@ -234,6 +234,39 @@ def min_max_answers(graph: Any, images: Frames) -> NDArray[np.float32]:
     return graphs.answers(copy, images)[0]
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "few = Slice(norm, first, last, axis) a = MatMul(few, half)",
+        "both = Concat<axis=-1>(norm, x) a = MatMul(both, twice)",
+        "both = Concat<axis=-1>(x, norm) a = MatMul(both, twice)",
+    ],
+)
+def test_a_layernorm_is_not_equalized_behind_the_back_of_a_layer_that_cannot_undo_it(part: str) -> None:
+    width = graphs.WIDTH
+    constants = {
+        "gamma": np.geomspace(0.05, 20, width), "beta": np.linspace(-0.3, 0.3, width),
+        "first": np.array([0]), "last": np.array([6]), "axis": np.array([2]),
+        "half": graphs.weights(6, width), "twice": graphs.weights(2 * width, width, seed=1),
+        "full": graphs.weights(width, width, seed=2), "hidden_weight": graphs.weights(width, width),
+        "head": graphs.weights(width, 5),
+    }  # fmt: skip
+    body = f"""norm = LayerNormalization<axis=-1>(x, gamma, beta) {part} b = MatMul(norm, full) c = Add(a, b)
+        hidden = MatMul(c, hidden_weight) logits = MatMul(hidden, head)"""
+    graph, images = graphs.model(body, **constants), graphs.frames(16)
+    (exact,) = graphs.answers(graph, images)
+    (found,) = graphs.answers(quantize(graph, images).graph, images)
+    assert sqnr_db(exact, found) > MIN_SQNR_DB
+
+
+def test_an_output_that_a_layer_reads_is_allowed() -> None:
+    graph = graphs.block()
+    graph.graph.output.add().CopyFrom(next(each for each in graph.graph.value_info if each.name == "norm1"))
+    images = graphs.frames(16)
+    exact, found = (graphs.answers(each, images)[0] for each in (graph, quantize(graph, images).graph))
+    assert sqnr_db(exact, found) > MIN_SQNR_DB
+
+
 def test_a_single_image_is_enough_to_run(graph: Any, frames: Frames) -> None:
     result = quantize(graph, frames[:1]).graph
     assert sqnr_db(run_onnxruntime(graph, frames[:1]), run_onnxruntime(result, frames[:1])) > MIN_SQNR_DB
