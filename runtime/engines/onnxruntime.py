@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from vitedge.bundle.bundle import INPUT_NAME, MODEL_ONNX, OUTPUT_NAME, Bundle, data_of
 from vitedge.errors import EngineError
 from vitedge.extras import require
+from vitedge.onnxruntime_faults import WRONG_OPTIMIZERS
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.base import EngineInfo, check_contract
 from vitedge.runtime.system.machine import UNAVAILABLE, processor_name, threads_for_engine
 from vitedge.runtime.system.owned import Owned
 
 PROVIDERS = ["CPUExecutionProvider"]
-WRONG_OPTIMIZERS = ["ReluQuantRewrite"]
-"""Optimizers that change results: this one drops a Relu before a float8 quantizer, which clips no negative values."""
 ERRORS_ONLY = 3
 
 _INT8_PRODUCTS = {
@@ -173,7 +172,7 @@ def _open_profiled(
             options.enable_profiling = True
             options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(
-            graph, options, providers=PROVIDERS, disabled_optimizers=WRONG_OPTIMIZERS
+            graph, options, providers=PROVIDERS, disabled_optimizers=[*WRONG_OPTIMIZERS]
         )
         for _ in range(runs):
             logits = _infer(session, frame)

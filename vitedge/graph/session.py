@@ -21,7 +21,7 @@ from vitedge.errors import ConversionError
 from vitedge.extras import require
 from vitedge.graph.values import values_read
 from vitedge.graph.weights import Weights, add_initializer, split_weights
-from vitedge.runtime.engines.onnxruntime import PROVIDERS, WRONG_OPTIMIZERS
+from vitedge.onnxruntime_faults import WRONG_OPTIMIZERS
 from vitedge.threads import allowed_threads
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def _opened(graph: str | bytes, weights: Weights, threads: int | None, optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     handed = [runtime.OrtValue.ortvalue_from_numpy(values) for values in weights.values()]
     options.add_external_initializers(list(weights), handed)
-    session = runtime.InferenceSession(graph, options, providers=PROVIDERS, disabled_optimizers=WRONG_OPTIMIZERS)
+    session = runtime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=[*WRONG_OPTIMIZERS]
+    )
     session.handed_weights = handed  # ONNX Runtime reads them where they lie
     return session

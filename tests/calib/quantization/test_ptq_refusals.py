@@ -47,9 +47,8 @@ def test_nothing_to_quantize(frames: Frames) -> None:
 
 
 def test_frames_of_another_size(graph: Any) -> None:
-    with pytest.raises(
-        ConversionError, match=r"uint8 of shape \(2, 16, 16, 3\)\n  expected: uint8 of shape \(N, 32, 32, 3\)"
-    ):
+    problem = r"uint8 of shape \(2, 16, 16, 3\)\n  expected: uint8 of shape \(N, 32, 32, 3\)"
+    with pytest.raises(ConversionError, match=problem):
         quantize(graph, np.zeros((2, 16, 16, 3), np.uint8))
 
 
