@@ -26,7 +26,7 @@ from vitedge.calib.data.dataset import (
     some_names,
 )
 from vitedge.counts import counted, share_of
-from vitedge.errors import CalibrationError, FrameSourceError, near_spellings
+from vitedge.errors import CalibrationError, FrameSourceError, UsageError, near_spellings
 from vitedge.files import did_you_mean_beside
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.images.reading import find_images, open_image
@@ -233,7 +233,7 @@ class ImageFolder:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise CalibrationError(f"{limit} images were asked for", expected="1 or more")
+        raise UsageError(f"{limit} images were asked for", expected="1 or more")
 
 
 def _listed_file(listing: Path, number: int, line: str) -> ImageFile:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vitedge.calib.data.dataset import ImageFile, shuffled
 from vitedge.calib.data.image_folder import ImageFolder
-from vitedge.errors import CalibrationError
+from vitedge.errors import CalibrationError, UsageError
 from vitedge.safety.files import is_file, parse_json, read_lines
 from vitedge.safety.limits import LISTED_IMAGES, TEXT_BYTES
 
@@ -35,7 +35,7 @@ def read_label_file(path: str | Path, *, limit: int | None = None) -> ImageFolde
     """
     listing = Path(path)
     if limit is not None and limit < 1:
-        raise CalibrationError(f"{limit} images were asked for", expected="1 or more")
+        raise UsageError(f"{limit} images were asked for", expected="1 or more")
     try:
         lines = read_lines(listing, limit=TEXT_BYTES, lines=LISTED_IMAGES)
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import CalibrationImages, DecodedImage, ImageFile, load_calibration_images, shuffled
-from vitedge.errors import CalibrationError
+from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.sources.options import SourceOptions
 from vitedge.runtime.sources.video.file import open_video
@@ -41,12 +41,12 @@ class VideoFrames:
             limit: greatest number of frames, spread evenly from the first to the last.
 
         Raises:
-            CalibrationError: ``limit`` is below 1.
+            UsageError: ``limit`` is below 1.
             FrameSourceError: FFmpeg cannot read the video, or it holds no frame.
             MissingExtraError: PyAV is not installed.
         """
         if limit is not None and limit < 1:
-            raise CalibrationError(f"{limit} frames were asked for", expected="1 or more")
+            raise UsageError(f"{limit} frames were asked for", expected="1 or more")
         video = Path(path)
         with open_video(video, _LAZY) as source:
             intact = [frame.index for frame in source if not frame.corrupt]

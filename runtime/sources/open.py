@@ -214,10 +214,11 @@ def _is_camera(path: Path) -> bool:
 
 
 def _missing(path: Path) -> FrameSourceError:
-    is_address = ":/" in str(path) and not path.is_absolute()  # Path takes a slash of an address away
+    is_address = ":/" in str(path) and not path.is_absolute()
+    address = redact_address(str(path).replace(":/", "://", 1))  # a Path takes a slash away
     return FrameSourceError(
         f"there is no source {redact_address(str(path))}",
         expected=ACCEPTED,
-        fix="give an address as text, not as a Path" if is_address else did_you_mean_beside(path),
+        fix=f"an address is a text with two slashes: {address}" if is_address else did_you_mean_beside(path),
         cause="not_found",
     )

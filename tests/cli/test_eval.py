@@ -346,7 +346,7 @@ def test_no_images_no_folder_no_bundle(tiny_bundle: Bundle, tmp_path: Path, caps
 def test_a_limit_that_leaves_nothing(
     tiny_bundle: Bundle, colours: Path, capsys: pytest.CaptureFixture[str], limit: str
 ) -> None:
-    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--limit", limit]) == EXIT_ERROR
+    assert main(["eval", str(tiny_bundle.path), "--data", str(colours), "--limit", limit]) == EXIT_USAGE
     assert f"{limit} images were asked for" in capsys.readouterr().err
 
 

@@ -165,7 +165,7 @@ def target_named(name: str) -> Target:
     for target in TARGETS:
         if target.name == name:
             return target
-    names = [target.name for target in TARGETS]
+    names = [target.name for target in TARGETS if not target.refusal]
     if "dla" in name.lower():
         raise UsageError(
             f"{name!r} asks for a deep-learning accelerator (DLA), which runs no Vision Transformer: the matrix "

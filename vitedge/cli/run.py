@@ -207,10 +207,12 @@ def _has_status_line(arguments: argparse.Namespace) -> bool:
 
 def _check_several(arguments: argparse.Namespace) -> None:
     if arguments.show:
-        raise UsageError("a window shows one source", expected="--show with one --source", fix="--save FOLDER")
+        raise UsageError(
+            "a window shows one source", expected="--show with one --source, without a name", fix="--save FOLDER"
+        )
     if arguments.policy is not None:
         raise UsageError(
-            f"--policy {arguments.policy} is for one source",
+            f"--policy {arguments.policy} is for one source without a name",
             expected="several sources without it: the newest frame of each camera, in turn, and every frame of files",
         )
 

@@ -23,7 +23,7 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data import image_folder
 from vitedge.calib.data.dataset import CalibrationImages, ImageFile
 from vitedge.calib.data.image_folder import ImageFolder, _take_turns
-from vitedge.errors import CalibrationError
+from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Silent
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images.reading import read_image
@@ -120,7 +120,7 @@ def test_a_limit_is_the_beginning_and_even(colours: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_that_leaves_nothing(colours: Path, limit: int) -> None:
-    with pytest.raises(CalibrationError, match=f"{limit} images were asked for"):
+    with pytest.raises(UsageError, match=f"{limit} images were asked for"):
         ImageFolder.open(colours, limit=limit)
 
 
@@ -469,7 +469,7 @@ def test_a_list_is_used_as_evenly_as_a_folder(colours: Path, tmp_path: Path) -> 
     part = ImageFolder.from_list(listing, limit=6)
     assert Counter(file.class_name for file in part.files) == {"red": 2, "green": 2, "blue": 2}
     assert part.files == ImageFolder.from_list(listing).files[:6]
-    with pytest.raises(CalibrationError, match="0 images were asked for"):
+    with pytest.raises(UsageError, match="0 images were asked for"):
         ImageFolder.from_list(listing, limit=0)
 
 

@@ -18,7 +18,7 @@ from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.image_folder import ImageFolder
 from vitedge.calib.data.open import open_dataset
 from vitedge.calib.data.video import VideoFrames
-from vitedge.errors import CalibrationError, FrameSourceError, MissingExtraError
+from vitedge.errors import CalibrationError, FrameSourceError, MissingExtraError, UsageError
 
 FRAMES = 20
 
@@ -121,7 +121,7 @@ def test_a_folder_a_list_a_video_and_nothing(clip: Path, tmp_path: Path) -> None
         open_dataset(tmp_path / "missing")
     with pytest.raises(CalibrationError, match="single image"):
         open_dataset(folder / "red" / "0.png")
-    with pytest.raises(CalibrationError, match="0 frames were asked for"):
+    with pytest.raises(UsageError, match="0 frames were asked for"):
         open_dataset(clip, limit=0)
 
 

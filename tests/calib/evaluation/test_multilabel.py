@@ -215,7 +215,7 @@ def test_a_label_file_without_images_and_a_wrong_limit(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n", encoding="utf-8")
     with pytest.raises(CalibrationError, match="names no images"):
         read_label_file(tmp_path / "empty.jsonl")
-    with pytest.raises(CalibrationError, match="0 images were asked for"):
+    with pytest.raises(UsageError, match="0 images were asked for"):
         read_label_file(label_file(tmp_path, [("sea",)]), limit=0)
     with pytest.raises(CalibrationError, match="cannot be read"):
         read_label_file(tmp_path / "gone.jsonl")
