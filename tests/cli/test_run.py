@@ -163,8 +163,8 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
     [
         (("--source", "nowhere.mp4"), EXIT_ERROR, "there is no source nowhere.mp4"),
         (("--source", "63"), EXIT_ERROR, "there is no camera 63"),
-        (("--source", "{clip}", "--jsonl", "{clip}"), EXIT_USAGE, "exists"),
-        (("--source", "{clip}", "--save", "{clip}"), EXIT_USAGE, "exists"),
+        (("--source", "{clip}", "--jsonl", "{clip}"), EXIT_USAGE, "would replace what is read"),
+        (("--source", "{clip}", "--save", "{clip}"), EXIT_USAGE, "would replace what is read"),
         (("--source", "{clip}", "--save", "{folder}/out.gif"), EXIT_USAGE, "cannot save a video"),
         (("--source", "{clip}", "--save", "{folder}/no/out.mp4"), EXIT_USAGE, "is not a folder"),
         (("--source", "{clip}", "--max-frames", "0"), EXIT_USAGE, "max_frames is 0"),
