@@ -20,11 +20,11 @@ from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import GATE_INPUTS, GateInputs
 from vitedge.converters.reference import Frames, Logits, check_reference
 from vitedge.errors import ConversionError
-from vitedge.metrics import Parity, parity, wilson_interval
+from vitedge.metrics import ONE_SIDED_Z_95, Parity, parity, wilson_interval
 
 LEAST_AGREEMENT = 90.0
 """Percent of images with fp32's answer. Below it, the gate warns, or refuses what fp32's noise does not explain."""
-LEAST_SQNR_DB = 20.0
+LEAST_AGREEING_DB = 20.0
 """The same for the SQNR against fp32, in dB: errors of a tenth of the logits."""
 EXPLAINED_DB = 20.0
 """The noise explains an SQNR that is lower than its own by at most this: errors ten times larger. Trained models lie 0
@@ -33,8 +33,6 @@ HOPELESS_DB = 5.0
 """Nothing explains a lower SQNR: zeros reach 0 dB."""
 NEAR_TIE = 3.0
 """The noise explains another answer where fp32 prefers its own by at most so many standard deviations of the noise."""
-CONFIDENCE_Z = 1.6448536269514722
-"""95th percentile of the normal distribution. Few images that disagree by chance are no reason to refuse a bundle."""
 NOISE_SEED = 2026
 
 
@@ -102,14 +100,17 @@ class Comparison:
 
     @property
     def explained_agreement(self) -> float:
-        """Upper bound, with 95 % confidence, of the percent of images with an answer that the noise explains."""
+        """Upper bound, with 95 % confidence, of the percent of images with an answer that the noise explains.
+
+        Few images that disagree by chance are no reason to refuse a bundle.
+        """
         images = self.parity.images
-        return wilson_interval(images - self.unexplained_flips, images, z=CONFIDENCE_Z).high
+        return wilson_interval(images - self.unexplained_flips, images, z=ONE_SIDED_Z_95).high
 
     @property
     def explained_sqnr_db(self) -> float:
         """Lowest SQNR that the noise explains, in dB."""
-        return max(HOPELESS_DB, min(LEAST_SQNR_DB, self.noise_sqnr_db - EXPLAINED_DB))
+        return max(HOPELESS_DB, min(LEAST_AGREEING_DB, self.noise_sqnr_db - EXPLAINED_DB))
 
 
 def noisy_frames(frames: Frames) -> Frames:
@@ -194,7 +195,7 @@ def judge(
             f"the same answer on {LEAST_AGREEMENT:.0f} % of the images on which fp32 decides clearly: {_noise(found)}",
             precision,
         )
-    low = found.parity.sqnr_db < LEAST_SQNR_DB or (by_answers and found.agreement < LEAST_AGREEMENT)
+    low = found.parity.sqnr_db < LEAST_AGREEING_DB or (by_answers and found.agreement < LEAST_AGREEMENT)
     return found, f"warning: {measured}; but {_noise(found)}" if low else None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.bundle.targets import Precision
-from vitedge.bundle.verification_records import LEAST_SQNR_DB
+from vitedge.bundle.verification_records import LEAST_DEMANDED_DB
 from vitedge.converters.reference import check_reference
 from vitedge.converters.rewrites.apply import check_export
 from vitedge.errors import ConversionError
@@ -46,9 +46,9 @@ class EngineGate:
 
 ENGINE_GATES: Mapping[Precision, EngineGate] = {
     "fp32": EngineGate(floor=50.0, cap=60.0, random_floor=50.0),
-    "fp16": EngineGate(floor=20.0, cap=25.0, random_floor=LEAST_SQNR_DB),
-    "int8": EngineGate(floor=18.0, cap=20.0, random_floor=LEAST_SQNR_DB),
-    "fp8": EngineGate(floor=18.0, cap=20.0, random_floor=LEAST_SQNR_DB),
+    "fp16": EngineGate(floor=20.0, cap=25.0, random_floor=LEAST_DEMANDED_DB),
+    "int8": EngineGate(floor=18.0, cap=20.0, random_floor=LEAST_DEMANDED_DB),
+    "fp8": EngineGate(floor=18.0, cap=20.0, random_floor=LEAST_DEMANDED_DB),
 }
 MARGIN_DB = 6.0
 

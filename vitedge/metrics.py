@@ -19,6 +19,8 @@ Doubles = NDArray[np.float64]
 
 SQNR_CAP_DB = 200.0
 Z_95 = 1.959963984540054
+ONE_SIDED_Z_95 = 1.6448536269514722
+"""95th percentile of the normal distribution, for a bound on one side."""
 ECE_BINS = 15
 
 _REAL = "fiu"

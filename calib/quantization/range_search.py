@@ -31,7 +31,7 @@ SHARES = (0.9999, 0.99999)
 WIDER = (1.15, 1.3)
 """Ranges with room for larger values in other images, in parts of the range seen."""
 
-CLIPS = 0.93 ** np.arange(1, 15)
+NARROWER = 0.93 ** np.arange(1, 15)
 """Fractions of the largest magnitude that are tried, 0.93 to 0.36. The error is no smooth function of them: it matters
 which values near 0, where most of them lie, a level falls on."""
 
@@ -86,7 +86,7 @@ def candidates(histogram: Histogram, scheme: Scheme) -> tuple[Range, ...]:
     if scheme is Scheme.FLOAT8:
         return (whole, *(whole.clipped(float(each)) for each in FLOAT8_RANGES if whole.high > whole.low))
     suggested = [percentile(histogram, share) for share in SHARES]
-    suggested += [mse(histogram), entropy(histogram), *(whole.clipped(float(clip)) for clip in CLIPS)]
+    suggested += [mse(histogram), entropy(histogram), *(whole.clipped(float(clip)) for clip in NARROWER)]
     return tuple(dict.fromkeys([whole, *(each for each in suggested if each.high > each.low)]))
 
 

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from vitedge.calib.evaluation.accuracy import Proportion
 from vitedge.counts import counted
 from vitedge.errors import CalibrationError
-from vitedge.metrics import wilson_interval
+from vitedge.metrics import ONE_SIDED_Z_95, wilson_interval
 
-Z = 1.6448536269514722
-"""95th percentile of the normal distribution: bounds are one-sided."""
 BISECTIONS = 50
 
 
@@ -33,7 +31,7 @@ class Loss:
 
 def flip_loss(flipped: Proportion) -> Loss:
     """Return the percent of images with another answer, with Wilson's bound."""
-    return Loss(flipped.percent, wilson_interval(flipped.hits, flipped.images, z=Z).high)
+    return Loss(flipped.percent, wilson_interval(flipped.hits, flipped.images, z=ONE_SIDED_Z_95).high)
 
 
 def top1_loss(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Loss:
@@ -52,7 +50,7 @@ def top1_loss(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Los
     low, high = drop, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _score(middle, lost, gained, images) > -Z else (low, middle)
+        low, high = (middle, high) if _score(middle, lost, gained, images) > -ONE_SIDED_Z_95 else (low, middle)
     return Loss(100.0 * drop, 100.0 * high)
 
 
@@ -81,7 +79,9 @@ def check_decidable(images: int, max_drop: float, *, labelled: bool) -> None:
         return
     unit = "points" if labelled else "%"
     share = max_drop / 100.0
-    enough = f"at least {math.ceil(Z**2 * (1 - share) / share)} images to measure losses on" if share else ""
+    enough = (
+        f"at least {math.ceil(ONE_SIDED_Z_95**2 * (1 - share) / share)} images to measure losses on" if share else ""
+    )
     raise CalibrationError(
         f"{counted(images, 'image')} cannot decide whether a loss is at most {max_drop:g} {unit}: if no answer changes "
         "on them, "

@@ -16,7 +16,7 @@ import pytest
 import vitedge
 from vitedge.bundle.bundle import GOLDEN, LABELS, MANIFEST, MODEL_ONNX, OPENVINO_BIN, OPENVINO_XML, Bundle, sha256_of
 from vitedge.bundle.manifest import dump_manifest, parse_manifest
-from vitedge.bundle.verification_records import LEAST_SQNR_DB
+from vitedge.bundle.verification_records import LEAST_DEMANDED_DB
 from vitedge.errors import BundleError, BundleIntegrityError, BundleSchemaError
 from vitedge.safety.limits import MANIFEST_BYTES
 
@@ -332,8 +332,8 @@ def test_a_demand_that_every_engine_meets_is_refused(copied: Path, key: str, dem
 
 
 def test_the_least_demand_is_met(copied: Path) -> None:
-    edit_manifest(copied, lambda document: document["golden"].update(min_sqnr_db=LEAST_SQNR_DB))
-    assert Bundle.open(copied).manifest.golden.min_sqnr_db == LEAST_SQNR_DB
+    edit_manifest(copied, lambda document: document["golden"].update(min_sqnr_db=LEAST_DEMANDED_DB))
+    assert Bundle.open(copied).manifest.golden.min_sqnr_db == LEAST_DEMANDED_DB
 
 
 def test_a_target_of_a_newer_vitedge_says_upgrade(copied: Path) -> None:

@@ -56,7 +56,7 @@ class TestGate:
     def test_what_the_noise_explains_is_a_warning(
         self, quick: None, small_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(precision_gate, "LEAST_SQNR_DB", 150.0)
+        monkeypatch.setattr(precision_gate, "LEAST_AGREEING_DB", 150.0)
         monkeypatch.setattr(precision_gate, "EXPLAINED_DB", 150.0)
         stream = io.StringIO()
         vitedge.convert(

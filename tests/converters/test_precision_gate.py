@@ -12,7 +12,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import GateInputs
 from vitedge.converters.precision_gate import (
     HOPELESS_DB,
-    LEAST_SQNR_DB,
+    LEAST_AGREEING_DB,
     Comparison,
     Reference,
     compare,
@@ -199,4 +199,4 @@ def test_the_noise_never_asks_for_more_than_the_warning_does() -> None:
     logits = clear()
     for noise_db in (-20, 5, 20, 33, 41, 80):
         explained = compare(reference(logits, noise_db), logits).explained_sqnr_db
-        assert HOPELESS_DB <= explained <= LEAST_SQNR_DB
+        assert HOPELESS_DB <= explained <= LEAST_AGREEING_DB

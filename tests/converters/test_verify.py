@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vitedge.bundle.targets import Precision
-from vitedge.bundle.verification_records import LEAST_SQNR_DB
+from vitedge.bundle.verification_records import LEAST_DEMANDED_DB
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
@@ -145,12 +145,12 @@ def test_references_that_any_or_no_engine_would_pass_are_refused(change: Callabl
 
 
 def test_no_bundle_demands_less_than_random_weights_do() -> None:
-    assert min(each for gate in ENGINE_GATES.values() for each in (gate.floor, gate.random_floor)) == LEAST_SQNR_DB
+    assert min(each for gate in ENGINE_GATES.values() for each in (gate.floor, gate.random_floor)) == LEAST_DEMANDED_DB
     golden = logits_of()
     demanded = [
         demanded_sqnr(golden, with_sqnr(golden, 50.5), precision, random_weights=True) for precision in ENGINE_GATES
     ]
-    assert min(demanded) >= LEAST_SQNR_DB
+    assert min(demanded) >= LEAST_DEMANDED_DB
 
 
 def test_golden_frames_fit_into_what_is_read_of_them() -> None:

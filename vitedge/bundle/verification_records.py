@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from vitedge.errors import BundleSchemaError
 from vitedge.metrics import Parity
 
-LEAST_SQNR_DB = 5.0
+LEAST_DEMANDED_DB = 5.0
 """Lowest SQNR that a bundle may demand of an engine. Zeros reach 0 dB; a bundle with random weights demands 5 dB."""
 GateInputs: TypeAlias = Literal["held_out", "calibration", "synthetic"]
 GATE_INPUTS: Mapping[GateInputs, str] = {
@@ -45,7 +45,7 @@ class GoldenRecord:
             where: path of the manifest, for errors.
 
         Raises:
-            BundleSchemaError: there are no vectors, or the demand is below ``LEAST_SQNR_DB``.
+            BundleSchemaError: there are no vectors, or the demand is below ``LEAST_DEMANDED_DB``.
         """
         if self.count < 1:
             raise BundleSchemaError(
@@ -53,10 +53,10 @@ class GoldenRecord:
             )
         for name in ("min_sqnr_db", "fp16_min_sqnr_db"):
             demanded = getattr(self, name)
-            if demanded is not None and not demanded >= LEAST_SQNR_DB:
+            if demanded is not None and not demanded >= LEAST_DEMANDED_DB:
                 raise BundleSchemaError(
                     f"{where}: golden.{name} is {demanded}: an engine that computes something else would pass",
-                    expected=f"{LEAST_SQNR_DB:g} or more, as vitedge convert writes even for random weights",
+                    expected=f"{LEAST_DEMANDED_DB:g} or more, as vitedge convert writes even for random weights",
                     fix="convert the model again",
                 )
 
