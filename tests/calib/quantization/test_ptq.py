@@ -24,6 +24,7 @@ from timm.models.mobilevit import MobileVitBlock  # noqa: E402 - needs timm
 from torch import nn  # noqa: E402
 
 from vitedge.bundle.preprocessing import Preprocessing  # noqa: E402
+from vitedge.calib.quantization import ptq, range_search  # noqa: E402
 from vitedge.calib.quantization.affine import Scheme  # noqa: E402
 from vitedge.calib.quantization.ptq import QuantizedGraph, quantize  # noqa: E402
 from vitedge.calib.quantization.search_budget import SearchBudget  # noqa: E402
@@ -321,6 +322,23 @@ def test_a_tensor_that_is_the_same_in_every_image_costs_nothing(same: str, schem
 def test_a_search_budget_replaces_what_the_size_of_the_network_allows(graph: Any, frames: Frames) -> None:
     assert "outputs of 1 image" in quantize(graph, frames, budget=SearchBudget(first=1, images=1)).recipe
     assert "outputs of 8 images" in quantize(graph, frames, budget=SearchBudget(first=1, images=9)).recipe
+
+
+@pytest.mark.parametrize(("share", "searched"), [(1e9, 0), (0.0, 2)])
+def test_tensors_are_searched_unless_their_noise_is_negligible(
+    share: float, searched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = []
+    closest = range_search._Errors.closest
+
+    def counted(self: Any, *arguments: Any) -> list[int]:
+        searches.append(self)
+        return closest(self, *arguments)
+
+    monkeypatch.setattr(range_search._Errors, "closest", counted)
+    monkeypatch.setattr(ptq, "NEGLIGIBLE", share)
+    quantize(graphs.block(), graphs.frames(8))
+    assert len(set(searches)) == searched
 
 
 def test_progress_is_told_of_every_image(graph: Any, frames: Frames) -> None:
