@@ -98,15 +98,15 @@ class ImageDataset(Protocol):
 
     @property
     def path(self) -> Path:
-        """The folder, the video, the list or the label file."""
+        """Return the folder, the video, the list or the label file."""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What showed when the images were found, such as files that are no images."""
+        """Return remarks from the search for images, such as how many files are no images."""
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
-        """The images, in order."""
+        """Return the images, in order."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -130,7 +130,7 @@ class ImageDataset(Protocol):
     def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> CalibrationImages:  # noqa: B008
         """Read the images as network inputs, in an order whose first images are as varied as the whole dataset.
 
-        Arguments and errors are those of ``load_calibration_images``.
+        Arguments and errors are as for ``load_calibration_images``.
         """
 
 
@@ -185,7 +185,7 @@ class DatasetDigest:
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 of the names and contents of the images that were read, in order."""
+        """Return the hex SHA-256 of the names and contents of the images that were read, in order."""
         return self._digest.hexdigest()
 
 

@@ -130,7 +130,7 @@ class ImageFolder:
 
     @property
     def path(self) -> Path:
-        """The list or the label file if there is one, else the folder."""
+        """Return the list or the label file if there is one, else the folder."""
         return self.listing or self.folder
 
     def subset(self, files: Sequence[ImageFile]) -> ImageFolder:
@@ -139,7 +139,7 @@ class ImageFolder:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Classes of the images, sorted; the empty name stands for the dataset's own folder."""
+        """Return the classes of the images, sorted; the empty name stands for the dataset's own folder."""
         return tuple(sorted({file.class_name for file in self.files}))
 
     def by_label(self, labels: Sequence[str], class_ids: Sequence[str]) -> ImageFolder:

@@ -22,7 +22,7 @@ _LAZY = SourceOptions(planes=True)
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """Frames of a video file, in its order, without those that its decoder calls damaged.
+    """Frames of a video file, in its order, without the frames that its decoder calls damaged.
 
     Attributes:
         path: the video.
@@ -60,7 +60,7 @@ class VideoFrames:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Nothing: a video lies in one file."""
+        """Return no notices: a video lies in one file."""
         return ()
 
     def is_labelled(self, labels: Sequence[str]) -> bool:  # noqa: ARG002
@@ -106,7 +106,7 @@ class VideoFrames:
     def load(self, preprocessing: Preprocessing, progress: Progress = Silent()) -> CalibrationImages:  # noqa: B008
         """Read the frames in order, then shuffle them, because neighbours in a video are much alike.
 
-        Arguments and errors are those of ``load_calibration_images``.
+        Arguments and errors are as for ``load_calibration_images``.
         """
         images = load_calibration_images(self, preprocessing, progress)
         places = {file: place for place, file in enumerate(images.files)}

@@ -61,12 +61,12 @@ class Proportion:
 
     @property
     def percent(self) -> float:
-        """The proportion, in percent."""
+        """Return the proportion, in percent."""
         return 100.0 * self.hits / self.images
 
     @property
     def ci95(self) -> Interval:
-        """Wilson's 95 % interval of the proportion, in percent."""
+        """Return Wilson's 95 % interval of the proportion, in percent."""
         return wilson_interval(self.hits, self.images)
 
 
@@ -90,32 +90,32 @@ class Evaluation:
 
     @property
     def top1(self) -> float:
-        """Top-1 accuracy, in percent."""
+        """Return the top-1 accuracy, in percent."""
         return self.top1_proportion.percent
 
     @property
     def top5(self) -> float:
-        """Top-``k`` accuracy, in percent."""
+        """Return the top-``k`` accuracy, in percent."""
         return self.topk_proportion.percent
 
     @property
     def images(self) -> int:
-        """Number of images that were evaluated."""
+        """Return the number of images that were evaluated."""
         return len(self.predictions)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """``(images,)`` bool, whether the best class is correct."""
+        """Return ``(images,)`` bool, whether the best class is correct."""
         return np.asarray(self.predictions.indices[:, 0] == self.targets)
 
     @property
     def ece(self) -> float:
-        """Expected calibration error of the scores, in percent."""
+        """Return the expected calibration error of the scores, in percent."""
         return expected_calibration_error(self.predictions.scores[:, 0], self.correct)
 
     @property
     def accepted_top1(self) -> Proportion | None:
-        """Proportion of the accepted images whose best class is correct; None if no image is accepted."""
+        """Return the proportion of accepted images whose best class is correct; None if no image is accepted."""
         accepted = self.correct[self.predictions.accepted]
         return Proportion(int(accepted.sum()), len(accepted)) if len(accepted) else None
 
@@ -141,7 +141,7 @@ class Flip:
 
     @property
     def near_tie(self) -> bool:
-        """Whether the second classifier hardly preferred its class."""
+        """Return whether the second classifier hardly preferred its class."""
         return self.margin < NEAR_TIE
 
 
@@ -164,7 +164,7 @@ class Comparison:
 
     @property
     def flipped(self) -> Proportion:
-        """Images with different best classes."""
+        """Return the proportion of images with different best classes."""
         return Proportion(len(self.flips), self.agreement.images)
 
 
@@ -275,7 +275,7 @@ def score(predictions: Predictions, images: ImageDataset) -> Evaluation:
     """Compare predictions with the classes of the images' folders.
 
     Raises:
-        UsageError: the predictions are those of a multi-label model.
+        UsageError: a multi-label model made the predictions.
         CalibrationError: a folder is no label of the model.
     """
     if predictions.thresholds is not None:

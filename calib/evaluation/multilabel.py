@@ -69,27 +69,27 @@ class LabelEvaluation:
 
     @property
     def images(self) -> int:
-        """Number of images that were evaluated."""
+        """Return the number of images that were evaluated."""
         return len(self.predictions)
 
     @property
     def known_labels(self) -> tuple[LabelScore, ...]:
-        """The labels that an image has; means over labels are over these."""
+        """Return the labels that at least one image has; means over labels use only these."""
         return tuple(each for each in self.labels if each.images)
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean of the average precision of ``known_labels`` (mAP), in percent."""
+        """Return the mean of the average precision of ``known_labels`` (mAP), in percent."""
         return float(np.mean([each.average_precision for each in self.known_labels]))
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 of ``known_labels``, in percent."""
+        """Return the mean F1 of ``known_labels``, in percent."""
         return float(np.mean([each.f1 for each in self.known_labels]))
 
     @property
     def exact_match(self) -> float:
-        """Percent of the images whose labels are all right."""
+        """Return the percentage of images whose labels are all right."""
         return self.exact_proportion.percent
 
 
@@ -134,7 +134,7 @@ class LabelComparison:
 
     @property
     def flipped(self) -> Proportion:
-        """Images that get different labels."""
+        """Return the proportion of images that get different labels."""
         return Proportion(len(self.flips), self.agreement.images)
 
 
@@ -174,7 +174,7 @@ def score_labels(predictions: Predictions) -> LabelEvaluation:
 
     Raises:
         CalibrationError: the images come from no label file, a label is unknown, or no image has a label.
-        ValueError: the predictions hold no logits, or are those of a model of one class an image.
+        ValueError: the predictions hold no logits, or the model gives one class an image.
     """
     targets, decisions, scores = (
         label_targets(predictions.files, predictions.labels),
@@ -215,7 +215,7 @@ def compare_labels(ours: Predictions, theirs: Predictions) -> LabelComparison:
 
     Raises:
         UsageError: the models have different labels, or classified different images.
-        ValueError: the predictions hold no logits, or are those of a model of one class an image.
+        ValueError: the predictions hold no logits, or the model gives one class an image.
     """
     check_same_labels(ours.labels, theirs.labels)
     if ours.sha256 != theirs.sha256:

@@ -35,19 +35,19 @@ class ModelInfo(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How an image becomes the engine's input."""
+        """Return the steps that turn an image into the engine's input."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One a logit."""
+        """Return one label for each logit."""
 
     @property
     def threshold(self) -> float:
-        """Lowest score that the classifier accepts."""
+        """Return the lowest score that the classifier accepts."""
 
     @property
     def thresholds(self) -> tuple[float, ...] | None:
-        """Scores from which an image gets a label."""
+        """Return the score that each label must reach; None for one class an image."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ImagePrediction:
 
     @property
     def best(self) -> ClassScore:
-        """The best class."""
+        """Return the best class."""
         return self.topk[0]
 
 
@@ -152,14 +152,14 @@ class Predictions:
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
-        """``(images,)`` bool, whether the score reaches the threshold; for a multi-label model, whether any does."""
+        """Return ``(images,)`` bool, whether the score, or any label's score, reaches its threshold."""
         if self.thresholds is not None:
             return np.asarray(self.decisions.any(axis=1))
         return np.asarray(self.scores[:, 0] >= self.threshold)
 
     @property
     def label_scores(self) -> NDArray[np.float32]:
-        """``(images, labels)`` float32 scores of a multi-label model.
+        """Return the ``(images, labels)`` float32 scores of a multi-label model.
 
         Raises:
             ValueError: the logits were not kept.
@@ -170,7 +170,7 @@ class Predictions:
 
     @property
     def decisions(self) -> NDArray[np.bool_]:
-        """``(images, labels)`` bool, whether an image gets a label of a multi-label model.
+        """Return ``(images, labels)`` bool, whether an image gets a label of a multi-label model.
 
         Raises:
             ValueError: the logits were not kept, or the model gives one class an image.

@@ -36,7 +36,7 @@ class Identified(Protocol):
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of whatever decides its predictions."""
+        """Return the hex SHA-256 of whatever decides its predictions."""
 
 
 class ResumeLog:

@@ -40,7 +40,7 @@ class Scheme(Enum):
 
     @property
     def weight_grid(self) -> Grid:
-        """The grid of the weights that are multiplied with such activations; it is symmetric."""
+        """Return the symmetric grid of the weights that are multiplied with such activations."""
         return FLOAT8 if self is Scheme.FLOAT8 else INT8
 
 
@@ -120,5 +120,5 @@ def dequantized(levels: Levels, scales: NDArray[np.float32]) -> Floats:
 
 
 def _scale(peak: float, grid: Grid) -> float:
-    """The scale that brings a magnitude to the largest level; 1 for a tensor that is always 0."""
+    """Return the scale that maps a magnitude to the largest level; 1 for a tensor that is always 0."""
     return float(grid.scales(np.array([peak]))[0])

@@ -52,7 +52,7 @@ def best_channel_scale(
         rows: some of the activations.
         low: smallest value of each channel in all images, ``(channels,)``.
         high: largest.
-        weight: of all readers, by input channel, ``(·, channels)``; those of its own group.
+        weight: of all readers, by input channel, ``(·, channels)``; only the weights of its own group.
         scheme: the kind of quantizer.
         groups: of the readers.
     """

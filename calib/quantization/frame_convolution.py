@@ -97,7 +97,7 @@ def _frame_mean(node: ir.Node) -> NDArray[np.float64] | None:
 def _int8_weight(
     graph: ir.Graph, conv: ir.Node, frames: NDArray[np.uint8], mean: NDArray[np.float64]
 ) -> tuple[list[ir.Value], NDArray[np.float32]]:
-    """The int8 weights, their scales and zero points; and what rounding took from the weights."""
+    """Add the int8 weights, scales and zero points; return them and the rounding errors of the weights."""
     weight = _array(conv.inputs[1])
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     scales = weight_scales(flat, INT8)

@@ -48,7 +48,7 @@ def round_layer(
 
 
 def _grams(layer: Layer, images: Sequence[Values]) -> NDArray[np.float64]:
-    """``XᵀX`` of the inputs of each group of weights, ``(groups, in, in)``."""
+    """Compute ``XᵀX`` of the inputs of each group of weights, ``(groups, in, in)``."""
     shape, read = layer.weight_shape, str(layer.data.name)
 
     def gram(values: Values) -> NDArray[np.float32]:
@@ -116,7 +116,7 @@ def _round_block(
 
 
 def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper triangular Cholesky factor of the damped inverse, ``(…, in, in)``.
+    """Compute the upper triangular Cholesky factor of the damped inverse, ``(…, in, in)``.
 
     It is the inverse of the lower factor of the matrix itself, with all rows and columns in the opposite order.
     """

@@ -54,7 +54,7 @@ def _hoist(graph: ir.Graph, quantize: ir.Node) -> bool:
 
 
 def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
-    """The layout operators whose results the quantizer alone reads, the nearest first."""
+    """Return the layout operators whose results only the quantizer reads, the nearest first."""
     chain: list[ir.Node] = []
     value = quantize.inputs[0]
     while value is not None and is_read_once(value):

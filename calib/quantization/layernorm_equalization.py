@@ -158,7 +158,7 @@ def best_equalization(
         rows: some of the activations.
         low: smallest value of each channel in all images, ``(channels,)``.
         high: largest.
-        weight: of all readers, ``(out / groups, channels)``; those of a channel's own group.
+        weight: of all readers, ``(out / groups, channels)``; only the weights of a channel's own group.
         scheme: the kind of quantizer.
         shifted: try a shift of the channels, too.
         centre: the shift, ``(channels,)``; by default the middle of each channel's range.
@@ -258,7 +258,7 @@ class ReadNorm:
 
     @property
     def channels(self) -> int:
-        """Number of channels."""
+        """Return the number of channels."""
         shape = constant_shape(self.node.inputs[1])
         assert shape is not None
         return shape[0]

@@ -28,7 +28,7 @@ class LayerwiseRun:
     """The values that some images have at one position of a graph.
 
     Attributes:
-        values: of each image: those that nodes from the position on read.
+        values: of each image, the values that nodes from the position on read.
     """
 
     def __init__(self, model: ir.Model, frames: NDArray[np.uint8]) -> None:
@@ -127,7 +127,7 @@ class LayerwiseRun:
         return [self._float_outputs[image] for image in images]
 
     def _joined(self, values: Values) -> Floats:
-        """The values of all outputs, ``(values,)``."""
+        """Concatenate the values of all outputs, ``(values,)``."""
         return np.concatenate([values[output].ravel() for output in self._outputs])
 
     def _read_later(self) -> set[str]:

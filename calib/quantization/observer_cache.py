@@ -76,12 +76,12 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
 
 
 def _min_max_to_json(found: ChannelMinMax) -> list[list[float]] | None:
-    """None for those over no image, which are infinite."""
+    """Return minima and maxima as lists; None where they are infinite, because no image was observed."""
     return [found.low.tolist(), found.high.tolist()] if np.isfinite(found.low).all() else None
 
 
 def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int]) -> dict[str, Observed] | None:
-    """The observations asked for; None where one is missing or damaged."""
+    """Read the requested observations; return None if one is missing or damaged."""
     try:
         return None if value is None else {name: _observed(value[name], axis) for name, axis in channel_axes.items()}
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):

@@ -48,7 +48,7 @@ class ChannelMinMax:
 
     @property
     def largest(self) -> NDArray[np.float32]:
-        """Largest magnitude, ``(channels,)``."""
+        """Return the largest magnitude of each channel, ``(channels,)``."""
         return np.asarray(np.maximum(-self.low, self.high))
 
     def merged(self, other: ChannelMinMax) -> ChannelMinMax:
@@ -74,7 +74,7 @@ class Observed:
 
     @property
     def min_max(self) -> ChannelMinMax:
-        """Over all images."""
+        """Return the minima and maxima over all images."""
         return self.tried.merged(self.others)
 
     def add(self, seen: _Seen, *, tried: bool) -> None:
@@ -106,7 +106,7 @@ class _Seen:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all values are: NaN and infinity become a minimum or a maximum."""
+        """Return whether all values are finite: NaN and infinity would be a minimum or a maximum."""
         return bool(np.isfinite(self.min_max.low).all() and np.isfinite(self.min_max.high).all())
 
 

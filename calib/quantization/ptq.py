@@ -395,13 +395,13 @@ class _Quantization:
         return Scheme.SHIFTED if is_activation(tensor) and not padded else Scheme.SYMMETRIC
 
     def _source(self, tensor: ir.Value) -> str:
-        """The name of a tensor as it is before its quantizer."""
+        """Return the name of the tensor that the quantizer of a tensor reads."""
         if tensor in self._centres:
             return f"{tensor.name}_centred"
         return f"{tensor.name}_scaled" if tensor in self._factors else str(tensor.name)
 
     def _histogram(self, tensor: ir.Value) -> Histogram:
-        """The histogram over all images; of changed channels, over the images that run layer by layer."""
+        """Return the histogram over all images; for changed channels, over the images that run layer by layer."""
         seen = self._observed[str(tensor.name)]
         if tensor in self._centres:
             centre = self._centres[tensor].ravel()
@@ -481,7 +481,7 @@ def _warnings(layers: Iterable[Layer], observed: Mapping[str, Observed]) -> Iter
 
 
 def _without_inferred_types(model: ir.Model) -> onnx.ModelProto:
-    """The model without types of inner values: those of the inserted quantizers are not among them."""
+    """Drop the types of inner values, because the inserted quantizers have none."""
     proto: onnx.ModelProto = ir.to_proto(model)
     del proto.graph.value_info[:]
     return proto

@@ -28,7 +28,7 @@ class QuantizedWeight:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """The dequantized weights, of the shape of the levels."""
+        """Return the dequantized weights, in the shape of the levels."""
         return dequantized(self.levels, self.scales).astype(np.float64)
 
 

@@ -76,7 +76,7 @@ class Histogram:
 
     @property
     def centers(self) -> NDArray[np.float64]:
-        """Middle of each bin, ``(BINS,)``."""
+        """Return the middle of each bin, ``(BINS,)``."""
         return np.asarray((np.arange(BINS) - BINS // 2 + 0.5) * self.width, dtype=np.float64)
 
     def _double(self) -> None:
@@ -131,7 +131,10 @@ def _squared_error(histogram: Histogram, limits: Range) -> float:
 
 
 def _divergence(histogram: Histogram, limits: Range) -> float:
-    """Of the clipped distribution from its quantized self, in nats; clipped mass counts at the ends of the range."""
+    """Compute the divergence of the clipped distribution from its quantized form, in nats.
+
+    Clipped mass counts at the ends of the range.
+    """
     inside = (histogram.centers >= limits.low) & (histogram.centers <= limits.high)
     counts = histogram.counts[inside].astype(np.float64)
     if counts.size <= LEVELS:

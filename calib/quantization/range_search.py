@@ -51,7 +51,7 @@ class Unseen:
     Attributes:
         images: number of them, the first of the run.
         others: the range of the other images.
-        factors: of the channels, to broadcast: those of the other images, relative to those of all.
+        factors: of the channels, to broadcast: factors from the other images over factors from all images.
     """
 
     images: int

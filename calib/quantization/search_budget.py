@@ -51,7 +51,7 @@ def multiply_accumulates(layers: Iterable[Layer], shapes: Mapping[str, tuple[int
 
 
 def _places(layer: Layer, shape: tuple[int, ...]) -> int:
-    """How often a layer's weights are applied."""
+    """Return how often a layer applies its weights to one image."""
     if layer.operator != "Conv":
         return math.prod(shape[:-1])
     spatial = shape[2:]

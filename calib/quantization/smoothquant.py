@@ -7,7 +7,7 @@ together, by the outputs of the network.
 
 Small channels are the ones that calibration knows least: of a channel that hardly ever fires, the next image may hold
 ten times as much, which a factor turns into a clipped outlier. So a choice is judged on images that its range was
-not taken from, among them those that lie furthest beyond it. Only then it is applied to the range of all.
+not taken from, among them the images that lie furthest beyond it. Only then it is applied to the range of all.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def best_smoothing(
 
 
 def _beyond(values: Floats, others: ChannelMinMax) -> float:
-    """The largest value of any channel, in parts of what the channel held in other images."""
+    """Return the largest ratio of a channel's magnitude to its magnitude in other images."""
     reach = ChannelMinMax.of(values, -1).largest
     return float((reach / np.maximum(_floored(others.largest, RATIOS[-1]), np.finfo(np.float32).tiny)).max())
 
 
 def _floored(reach: Floats, ratio: float) -> Floats:
-    """Without channels that are more than ``ratio`` times smaller than the largest."""
+    """Raise magnitudes that are more than ``ratio`` times smaller than the largest."""
     return np.asarray(np.maximum(reach, reach.max() / np.float32(ratio)))

@@ -59,7 +59,7 @@ class ValidationRows:
 
     @property
     def shares(self) -> Floats:
-        """The counts as parts of 1, ``(rows, 1)``."""
+        """Return the counts divided by their sum, ``(rows, 1)``."""
         return np.asarray(self.counts / self.counts.sum(), dtype=np.float32)[:, np.newaxis]
 
     @property

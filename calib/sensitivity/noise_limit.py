@@ -4,8 +4,9 @@
        └ in bfloat16 ─▶ logits ───────┼─▶ gap in dB ─▶ within the limit: the Q/DQ graph as it is
     Q/DQ graph ─▶ logits ─────────────┘             └▶ above it: noise of each layer alone ─▶ mixed graph
 
-The gap is the SQNR of 16 bits less the SQNR of int8 or fp8. Networks amplify noise, whatever makes it: those with
-random weights a hundred times as much as trained ones. The gap cancels the amplification, so that it compares networks.
+The gap is the SQNR of 16 bits less the SQNR of int8 or fp8. Networks amplify noise, whatever produces it:
+networks with random weights amplify it a hundred times as much as trained networks. The gap cancels the amplification,
+so that it compares networks.
 It is measured against bfloat16 everywhere, although some engines compute in float16, which leaves 18 dB more: 8 bits
 cannot follow there. A healthy network pays for one pass over a few images, and for nothing else.
 """
@@ -70,7 +71,7 @@ class LimitedNoise:
 
     @property
     def summary(self) -> tuple[str, ...]:
-        """Lines that say which layers stay in 16 bits, and whether a gap remains; none where 8 bits are healthy."""
+        """Say which layers stay in 16 bits, and whether a gap remains; no lines if 8 bits lose little."""
         lines = []
         if self.float_layers:
             lines.append(
@@ -148,7 +149,7 @@ class _Meter:
 
     @property
     def allowed(self) -> float:
-        """The noise of quantizers that leaves a gap of ``LARGEST_GAP_DB``."""
+        """Return the noise of quantizers that leaves a gap of ``LARGEST_GAP_DB``."""
         return self.half * (relative_noise(-LARGEST_GAP_DB) - 1)
 
     def noise(self, graph: onnx.ModelProto) -> float:

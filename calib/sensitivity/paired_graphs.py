@@ -162,7 +162,7 @@ class _Exchange:
         return proto
 
     def _copy(self, node: ir.Node, layer: PairedLayer) -> ir.Node:
-        """A node of the FP32 graph for the other; the layer's own keeps its name, by which it is known."""
+        """Copy a node of the FP32 graph for the other graph; only the layer's own node keeps its name."""
         if any(bodies(node)):
             raise ConversionError(
                 f"the layer {layer.name!r} reads what {node.name!r} computes, a branch or loop ({node.op_type})",
@@ -188,7 +188,7 @@ class _Exchange:
 
 
 def _renamed(value: ir.Value, name: str) -> ir.TensorProtocol:
-    """The tensor of a constant under another name; the tensor of the FP32 graph keeps its own."""
+    """Return the tensor of a constant under another name; the tensor of the FP32 graph keeps its own."""
     if value.const_value is None:
         raise ValueError(f"{value.name} is not constant")
     return ir.tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=name)
@@ -199,13 +199,13 @@ def _names(values: Iterable[ir.Value]) -> Iterator[str]:
 
 
 def _computed(graph: ir.Graph) -> dict[str, ir.Value]:
-    """The inputs of a graph and the values that its nodes produce, by name."""
+    """Return the inputs of a graph and the values that its nodes produce, by name."""
     produced = (value for node in graph for value in node.outputs)
     return {str(value.name): value for value in (*graph.inputs, *produced) if value.name}
 
 
 def _part(result: ir.Value, shared: Collection[str]) -> Part:
-    """The nodes that compute a value from shared values."""
+    """Return the nodes that compute a value from shared values."""
     nodes, inputs, pending = set[ir.Node](), dict[str, None](), [result]
     while pending:
         value = pending.pop()
@@ -230,7 +230,7 @@ def _paired(layer: Layer, full: Part, quantized: Part) -> PairedLayer:
 
 
 def _shared(ours: ir.Graph, theirs: dict[str, ir.Value], results: Iterable[str]) -> frozenset[str]:
-    """Values that mean the same in both graphs: results of layers, and what equal nodes compute from shared values."""
+    """Find values equal in both graphs: results of layers, and what equal nodes compute from shared values."""
     shared = {str(value.name) for value in ours.inputs if value.name in theirs}
     shared.update(results)
     for node in ours:
@@ -249,7 +249,7 @@ def _alike(node: ir.Node, other: ir.Node, shared: Collection[str]) -> bool:
 
 
 def _inputs(node: ir.Node) -> list[ir.Value | None]:
-    """The inputs of a node, absent ones as None, and what its bodies capture."""
+    """Return the inputs of a node, absent ones as None, and the values that its bodies capture."""
     present = sum(value is not None for value in node.inputs)
     return [*node.inputs, *list(values_read(node))[present:]]
 
@@ -265,7 +265,7 @@ def _same_value(one: ir.Value | None, two: ir.Value | None, shared: Collection[s
 
 
 def _halved(tensor: ir.TensorProtocol) -> bytes:
-    """The bytes of a constant as a bundle stores it that keeps its floating-point weights in float16."""
+    """Return the bytes of a constant, with float32 stored as float16, as in a bundle with float16 weights."""
     if tensor.dtype != ir.DataType.FLOAT:
         return tensor.tobytes()
     with np.errstate(over="ignore"):
@@ -291,7 +291,7 @@ def _attributes(node: ir.Node) -> list[bytes]:
 
 
 def _free_suffix(graph: ir.Graph) -> str:
-    """The end of the names that come from the other graph; no name of this one ends so."""
+    """Return the suffix for names from the other graph; no name of this graph ends with it."""
     names = {*graph.initializers, *_computed(graph), *(str(node.name) for node in graph)}
     suffix = "_float"
     while any(name.endswith(suffix) for name in names):

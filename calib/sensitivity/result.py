@@ -12,11 +12,11 @@ class Noisy(Protocol):
 
     @property
     def multiplications(self) -> int:
-        """Products for one image."""
+        """Return the number of products for one image."""
 
     @property
     def noise(self) -> float:
-        """Energy of the noise that the layer alone adds to the logits, relative to the energy of the logits."""
+        """Return the energy of the noise that the layer alone adds to the logits, relative to the logits' energy."""
 
 
 def relative_noise(sqnr_db: float) -> float:
@@ -47,7 +47,7 @@ class LayerNoise:
 
 @dataclass(frozen=True)
 class Effect:
-    """The difference of logits from those of the FP32 graph.
+    """The difference of logits from the FP32 graph's logits.
 
     Attributes:
         sqnr_db: of the logits.
@@ -83,7 +83,7 @@ class LayerSensitivity:
 
     @property
     def noise(self) -> float:
-        """Energy of the noise that the layer alone adds to the logits, relative to the energy of the logits."""
+        """Return the energy of the noise that the layer alone adds to the logits, relative to the logits' energy."""
         return relative_noise(self.only.sqnr_db)
 
 

@@ -176,7 +176,7 @@ class _Exchange:
     Attributes:
         result: its name.
         size: numbers in it.
-        output_sqnr_db: of the exchanged result, against that of this graph.
+        output_sqnr_db: of the exchanged result, against this graph's result.
         logits: ``(N, classes)``.
     """
 
