@@ -89,7 +89,7 @@ class Material:
 
     @property
     def compared(self) -> Frames:
-        """The frames that an engine, and int8, are compared with the FP32 graph on.
+        """Return the frames on which an engine, and the int8 graph, are compared with the FP32 graph.
 
         They are spread evenly over the photos; where there are enough, over those not run layer by layer.
         """

@@ -114,12 +114,12 @@ def convert(
         weights: ``.safetensors`` or ``.pth`` file for a name, instead of timm's download, or for the module of a
             factory.
         random_weights: give a name random weights, which is enough to measure latency.
-        calib: images like those that the camera will see: a folder, a text file that lists one image a line, or a
+        calib: images like the frames that the camera will see: a folder, a text file that lists one image a line, or a
             video. ``int8``, ``fp8`` and ``auto`` need it; other precisions take their golden vectors from it.
         eval_data: folder of images, one folder a label, to measure accuracy on. With 100 images or more, the
             temperature of the softmax is fitted on them.
-        abstain_error: largest share of wrong predictions, 0…1, among those that reach the score threshold. The smallest
-            such threshold is fitted on ``eval_data``; ``Prediction.abstained`` marks the predictions below it.
+        abstain_error: largest share of wrong predictions, 0…1, among predictions that reach the score threshold. The
+            smallest such threshold is fitted on ``eval_data``; ``Prediction.abstained`` marks the predictions below it.
         max_drop: with ``auto``, the largest loss against fp32: points of top-1 on ``eval_data``, or percent of images
             with another best class if the images have no classes. Without ``eval_data``, a quarter of ``calib`` is
             held back to measure it on.

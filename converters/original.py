@@ -82,7 +82,7 @@ class Original:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the weights, which identifies the predictions."""
+        """Return the hex SHA-256 of the weights, which identifies the predictions."""
         return self.card.weights_sha256
 
     def open(self) -> Classifier:

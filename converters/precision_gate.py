@@ -73,7 +73,7 @@ class Reference:
 
     @property
     def sqnr_db(self) -> float:
-        """SQNR of the noisy logits, in dB."""
+        """Return the SQNR of the noisy logits, in dB."""
         return parity(self.logits, self.noisy).sqnr_db
 
 
@@ -95,12 +95,12 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """Percent of images with the same answer."""
+        """Return the percentage of images with the same answer."""
         return 100.0 * (1 - self.flips / self.parity.images)
 
     @property
     def explained_agreement(self) -> float:
-        """Upper bound, with 95 % confidence, of the percent of images with an answer that the noise explains.
+        """Return the upper bound, with 95 % confidence, of the percentage of answers that the noise explains.
 
         Few images that disagree by chance are no reason to refuse a bundle.
         """
@@ -109,7 +109,7 @@ class Comparison:
 
     @property
     def explained_sqnr_db(self) -> float:
-        """Lowest SQNR that the noise explains, in dB."""
+        """Return the lowest SQNR that the noise explains, in dB."""
         return max(HOPELESS_DB, min(LEAST_AGREEING_DB, self.noise_sqnr_db - EXPLAINED_DB))
 
 

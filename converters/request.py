@@ -56,7 +56,7 @@ class Request:
         contract: chooses the precision; None where the user named one.
         model: how to load the source.
         activation: makes scores of the logits; None for the checkpoint's own.
-        calib: folder, list or video of images like those that the camera will see.
+        calib: folder, list or video of images like the frames that the camera will see.
         eval_data: folder of labelled images to measure accuracy on.
         abstain_error: share of wrong predictions, 0…1, to fit the threshold for abstaining to; None to fit none.
         output: path of the new bundle.

@@ -55,7 +55,7 @@ class Agreement:
 
     @property
     def summary(self) -> str:
-        """The agreement, as a phrase."""
+        """Describe the agreement in a phrase."""
         interval = wilson_interval(self.same, self.images)
         percent = f"{100 * self.same / self.images:.1f} %, 95 % interval {interval.low:.1f} to {interval.high:.1f} %"
         return (

@@ -1,7 +1,7 @@
 """Export for optimum-intel: OpenVINO IR for ``OVModelForImageClassification``, and the configuration of Transformers.
 
 The pipeline of Transformers preprocesses as ``preprocessor_config.json`` says, and takes the softmax of the logits, or
-the sigmoid of a multi-label model. Logits are divided by the bundle's temperature, so its scores are those of vitedge.
+the sigmoid of a multi-label model. Logits are divided by the bundle's temperature, so it gives vitedge's scores.
 """
 
 from __future__ import annotations

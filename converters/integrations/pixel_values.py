@@ -46,7 +46,7 @@ def with_pixel_values(model: openvino.Model, preprocessing: Preprocessing, tempe
 def _frame_of(pixels: openvino.Node, preprocessing: Preprocessing) -> openvino.Output:
     """Undo the normalization: float32 ``(1,H,W,3)``, 0…255, in the channel order of the network.
 
-    The reshape keeps the sizes behind it constant if a reader, as optimum does, makes those of the input dynamic.
+    The reshape keeps the sizes behind it constant if a reader, as optimum does, makes the sizes of the input dynamic.
     """
     height, width = preprocessing.input_size
     sized = operators.reshape(pixels, np.array([1, 3, height, width], np.int64), special_zero=False)

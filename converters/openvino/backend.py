@@ -69,7 +69,7 @@ def check_operators(graph: onnx.ModelProto) -> None:
 
 
 def _unconverted(graph: onnx.ModelProto) -> str:
-    """Operators, each with its first layer; those of branches and loops are not among them."""
+    """List the unconverted operators, each with its first layer; operators of branches and loops are left out."""
     if is_beyond_protobuf(graph):
         return ""
     reader = FrontEndManager().load_by_framework("onnx")
@@ -87,7 +87,7 @@ def _unconverted(graph: onnx.ModelProto) -> str:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What OpenVINO says, without the places in its own code."""
+    """Return OpenVINO's message without the positions in its own code."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check 'false'")))
 
@@ -220,7 +220,7 @@ def model_info(card: ModelCard) -> dict[str, str]:
 
 
 def _resize_type(preprocessing: Preprocessing) -> str:
-    """Model API's name for the resize; its ``crop`` is right for square inputs only."""
+    """Return Model API's name for the resize; its ``crop`` is right for square inputs only."""
     height, width = preprocessing.input_size
     if preprocessing.resize_mode == "shortest" and height != width:
         return "standard"

@@ -129,7 +129,7 @@ def apply_rewrites(
         frames: ``(N,H,W,3)`` uint8 to prove them on.
         preprocessing: mean and std to fold in.
         rewrites: which, in which order.
-        reference: ``(N, classes)`` logits of the framework; by default those of ``graph`` in ONNX Runtime.
+        reference: ``(N, classes)`` logits of the framework; by default, ``graph`` in ONNX Runtime gives them.
 
     Raises:
         ConversionError: the logits are not finite or all equal, the graph differs from the reference, or a rewrite that

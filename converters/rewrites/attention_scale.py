@@ -44,7 +44,7 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
 
 
 def _scales(graph: ir.Graph) -> Iterator[tuple[ir.Node, Multiplier]]:
-    """Products of two computed matrices, with each multiplier of the product or of one of the two."""
+    """Find products of two computed matrices, with each multiplier of the product or of one of the two."""
     seen = set[ir.Node]()
     for node in graph:
         if node.op_type != "MatMul" or any(constant(value) is not None for value in node.inputs):

@@ -66,7 +66,7 @@ def required_pieces(graph: ir.Graph) -> Pieces:
 
 
 def _pieces_of(node: ir.Node, read: dict[ir.Value, list[Region]]) -> Pieces:
-    """An operator that makes an output of the graph, or has no rule for the regions, computes all that it can."""
+    """Choose the regions to compute: everything for an output of the graph, or without a rule for a region."""
     live = [output for output in node.outputs if output in read or output.is_graph_output()]
     pieces = {output: worth_computing(read[output], static_shape(output)) for output in live}
     if any(
@@ -125,7 +125,7 @@ class _Narrowing:
             self._computed[output, region] = value
 
     def _compute(self, node: ir.Node, output: ir.Value, region: Region) -> ir.Value:
-        """A region of an operator's output, from regions of its inputs."""
+        """Compute a region of an operator's output from regions of its inputs."""
         parts = {index: self._read(node, index, needed) for index, needed in _needs_of(node, output, region).items()}
         if node.op_type in RESHAPES | SELECTIONS:
             return self._reshape(node, parts[0], output, region)
@@ -141,14 +141,14 @@ class _Narrowing:
         return f"{node.name}_{self._copies[node] - 1}" if node.name and self._copies[node] > 1 else node.name
 
     def _reshape(self, node: ir.Node, source: ir.Value, output: ir.Value, region: Region) -> ir.Value:
-        """A selection has been made where its input was computed; what is left of it is the shape."""
+        """Reshape a source to a region's extent; a selection was already made where its input was computed."""
         if static_shape(source) == extent(region):
             return source
         shape = add_tensor(self._graph, f"{output.name}_shape", np.array(extent(region), np.int64))
         return self._add(node, ir.node("Reshape", [source, shape]), output, region)
 
     def _read(self, node: ir.Node, index: int, region: Region) -> ir.Value:
-        """A region of an input, cut from the piece that contains it."""
+        """Cut a region of an input from the piece that contains it."""
         value = _input(node, index)
         if value.const_value is not None:
             return self._constant_part(value, value.const_value.numpy(), region)

@@ -1,7 +1,7 @@
 """The mean of several linear heads as one linear head.
 
 ``(W₁·a + b₁ + W₂·b + b₂) / 2`` is ``[W₁/2 W₂/2] · concat(a, b) + (b₁ + b₂)/2``, and heads that read the same features
-only add up. Models distilled through a token (DeiT) or a second head (LeViT, EfficientFormer) and those of several
+only add up. Models distilled through a token (DeiT) or a second head (LeViT, EfficientFormer) and models of several
 branches (CrossViT) end so.
 """
 
@@ -62,7 +62,7 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
 
 
 def _concatenated(model: ir.Model, logits: ir.Value, features: list[ir.Value]) -> ir.Value:
-    """The features one after the other: by one Slice where they are neighbours in one value, as tokens are."""
+    """Concatenate the features: with one Slice if they are neighbours in one value, as tokens are."""
     if len(features) == 1:
         return features[0]
     shape = [1, sum((shape_of(each) or (0,))[-1] for each in features)]
@@ -77,14 +77,14 @@ def _concatenated(model: ir.Model, logits: ir.Value, features: list[ir.Value]) -
 
 
 def _neighbours(features: list[ir.Value]) -> tuple[ir.Value, Region] | None:
-    """The one value that all are selected from, and the region that they make up in this order."""
+    """Return the one value that all features are selected from, and the region that they form in this order."""
     (source, *others), regions = zip(*map(selected, features), strict=True)
     region = joined(regions, [stop for _, stop in everything(source)]) if len({source, *others}) == 1 else None
     return None if region is None else (source, region)
 
 
 def _add(model: ir.Model, logits: ir.Value, node: ir.Node, name: str, shape: Sequence[int]) -> ir.Value:
-    """Insert a node of one float32 output before the one that makes the logits; its output."""
+    """Insert a node of one float32 output before the producer of the logits; return the output."""
     (output,) = node.outputs
     node.name = output.name = name
     output.type, output.shape = logits.type, ir.Shape(shape)
@@ -96,7 +96,7 @@ def _add(model: ir.Model, logits: ir.Value, node: ir.Node, name: str, shape: Seq
 
 
 def _heads(value: ir.Value | None, factor: float) -> list[_Head] | None:
-    """The heads that a value is the sum of; None if it is anything else."""
+    """Return the heads whose sum a value is; None if it is anything else."""
     layer = layer_behind(value)
     if value is None or layer is not None:
         return [_Head(layer, factor)] if layer is not None and _is_head(layer) else None
@@ -121,7 +121,7 @@ def _is_head(layer: Layer) -> bool:
 
 
 def _scaled(value: ir.Value) -> tuple[ir.Value, float] | None:
-    """A value and the number that it is multiplied by or divided by."""
+    """Return a factor of a value and the number by which it is multiplied; a divisor is inverted."""
     node = producer_of(value, "Mul", "Div")
     if node is None:
         return None
@@ -135,7 +135,7 @@ def _scaled(value: ir.Value) -> tuple[ir.Value, float] | None:
 
 
 def _stacked(value: ir.Value) -> list[ir.Value]:
-    """The values that are stacked along a new first axis, and averaged over it."""
+    """Return the values that are stacked along a new first axis, and averaged over it."""
     mean = producer_of(value, "ReduceMean")
     axes = None if mean is None or len(mean.inputs) < 2 else constant(mean.inputs[1])
     if mean is None or axes is None or axes.tolist() != [0] or mean.attributes.get_int("keepdims", 1):

@@ -1,7 +1,7 @@
 """BatchNormalization into the weights of the layer before it, or of the layers after it.
 
-``γ·(x − μ)/√(σ² + ε) + β`` is a factor and an offset for each channel. The layer that makes ``x`` takes both; else all
-layers that read the result do, if none of them pads; a mean over pixels may lie in between.
+``γ·(x − μ)/√(σ² + ε) + β`` is a factor and an offset for each channel. The layer that produces ``x`` takes both; else
+all layers that read the result do, if none of them pads; a mean over pixels may lie in between.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_LAYER = "no layer beside a BatchNormalization can take it in"
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Give the reason why the rewrite does not apply; empty if it applies.
 
-    It applies where a layer makes what a BatchNormalization reads, or only layers read what it makes.
+    It applies where a layer produces the input of a BatchNormalization, or only layers read its output.
     """
     return refusal(_folds(model.graph), nothing="there is no BatchNormalization")
 
@@ -51,7 +51,7 @@ class _Affine:
 
 @dataclass(frozen=True)
 class _IntoMaker:
-    """Done by the layer that makes what is normalized."""
+    """Folded into the layer that produces the input of the normalization."""
 
     node: ir.Node
     layer: Layer
@@ -65,7 +65,7 @@ class _IntoMaker:
 
 @dataclass(frozen=True)
 class _IntoReaders:
-    """Done by all layers that read what is normalized, each for the channels of its inputs."""
+    """Folded into all layers that read the normalized value, each for the channels of its inputs."""
 
     node: ir.Node
     layers: Sequence[tuple[Layer, _Affine]]
@@ -133,7 +133,7 @@ def _into_readers(graph: ir.Graph, node: ir.Node, affine: _Affine) -> _IntoReade
 
 
 def _averaged(value: ir.Value) -> ir.Value:
-    """The mean over pixels, where nothing else reads a value: it commutes with a normalization of channels."""
+    """Return the mean over pixels if it is a value's only reader, because BatchNormalization commutes with it."""
     readers = value.consumers()
     if len(readers) != 1 or value.is_graph_output():
         return value

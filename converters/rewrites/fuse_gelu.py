@@ -28,8 +28,8 @@ class _Gelu:
     """A spelled-out GELU.
 
     Attributes:
-        source: what it reads.
-        result: what it makes.
+        source: the value that it reads.
+        result: the value that it produces.
         approximate: as in the operator's attribute.
     """
 
@@ -57,7 +57,7 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
 
 
 def _found(model: ir.Model) -> Iterator[_Gelu | str]:
-    """For each Erf and Tanh; looked for once those before it are fused, since one may read another."""
+    """Find the GELU of each Erf and Tanh lazily: one may read another, which must be fused first."""
     return (_gelu_of(node) or NO_GELU for node in list(model.graph) if node.op_type in ("Erf", "Tanh"))
 
 
@@ -72,7 +72,7 @@ def _gelu_of(node: ir.Node) -> _Gelu | None:
 
 
 def _sources(node: ir.Node) -> Iterator[ir.Value]:
-    """The ``x`` for which the argument of Erf or Tanh is that of a GELU; none if there is no such ``x``."""
+    """Find each ``x`` that makes the argument of Erf or Tanh a GELU's."""
     argument = node.inputs[0]
     if node.op_type == "Erf":
         scaling = producer_of(argument, "Mul", "Div")
@@ -85,7 +85,7 @@ def _sources(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _cubic_sources(factors: tuple[ir.Value, ...]) -> Iterator[ir.Value]:
-    """``x`` of ``x + c·x³``, or of ``x · (1 + c·x²)``."""
+    """Find each ``x`` of ``x + c·x³``, or of ``x · (1 + c·x²)``."""
     for index, total in enumerate(factors):
         add, rest = producer_of(total, "Add"), (*factors[:index], *factors[index + 1 :])
         if add is None:
@@ -106,7 +106,7 @@ def _plus_one(value: ir.Value) -> Iterator[ir.Value]:
 
 
 def _products_of(value: ir.Value, levels: int) -> Iterator[ir.Value]:
-    """Products that a value is a factor of, nearest first."""
+    """Yield the products that a value is a factor of, nearest first."""
     for node in value.consumers():
         if levels and node.op_type in ("Mul", "Div"):
             yield node.outputs[0]

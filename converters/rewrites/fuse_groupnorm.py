@@ -30,8 +30,8 @@ class _GroupNorm:
     """A normalization of all channels and pixels of an image.
 
     Attributes:
-        source: what it reads, ``(N, C, …)``.
-        result: what it makes, of the same shape.
+        source: the value that it reads, ``(N, C, …)``.
+        result: the value that it produces, of the same shape.
         scale, shift: of the whole group.
         epsilon: added to the variance.
     """
@@ -88,6 +88,6 @@ def _norm_of(node: ir.Node) -> _GroupNorm | str:
 
 
 def _reshaped(value: ir.Value) -> ir.Value | None:
-    """What the Reshape that alone reads a value makes."""
+    """Return the output of the Reshape that is a value's only reader."""
     reader = value.consumers()[0] if is_read_once(value) else None
     return reader.outputs[0] if reader is not None and reader.op_type == "Reshape" else None

@@ -27,12 +27,12 @@ class _LayerNorm:
     """A spelled-out normalization.
 
     Attributes:
-        source: what it reads.
+        source: the value that it reads.
         axes: that it is over.
         epsilon: added to the variance.
         scale: ``(C,)``.
         bias: ``(C,)``; None if there is none.
-        result: what it makes.
+        result: the value that it produces.
     """
 
     source: ir.Value
@@ -71,13 +71,13 @@ def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:  # noqa: A
 
 
 def _found(model: ir.Model) -> Iterator[_LayerNorm | str]:
-    """Each is looked for once those before it are fused, since it may read one of them."""
+    """Find the normalizations lazily: one may read another, which must be fused first."""
     norms = (_norm_of(node) for node in list(model.graph))
     return (norm if norm.is_over_last_axis else OTHER_AXES for norm in norms if norm is not None)
 
 
 def _norm_of(node: ir.Node) -> _LayerNorm | None:
-    """The normalization whose quotient a node makes."""
+    """Return the normalization whose quotient a node produces."""
     if node.op_type not in ("Div", "Mul"):
         return None
     centered, variance = producer_of(node.inputs[0], "Sub"), _variance_under_root(node)
@@ -96,7 +96,7 @@ def _norm_of(node: ir.Node) -> _LayerNorm | None:
 
 
 def _variance_under_root(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """``v`` and ``ε`` of ``d / sqrt(v + ε)``."""
+    """Return ``v`` and ``ε`` of ``d / sqrt(v + ε)``."""
     divisor, power = node.inputs[1], 0.5
     if node.op_type == "Mul":
         inverse = producer_of(divisor, "Reciprocal", "Div")
@@ -114,7 +114,7 @@ def _variance_under_root(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def _mean(value: ir.Value | None) -> tuple[ir.Value | None, tuple[int, ...]]:
-    """What a ReduceMean that keeps its axes reads, and the axes."""
+    """Return the input and the axes of a ReduceMean that keeps its axes."""
     node = producer_of(value, "ReduceMean")
     axes = None if node is None or len(node.inputs) < 2 else constant(node.inputs[1])
     if node is None or axes is None or node.attributes.get_int("keepdims", 1) != 1:
@@ -130,7 +130,7 @@ def _is_square(value: ir.Value | None, base: ir.Value) -> bool:
 
 
 def _affine(value: ir.Value, op_type: str, width: int) -> tuple[Array | None, ir.Value]:
-    """The constant ``(C,)`` that the only reader multiplies by or adds, and what that makes."""
+    """Return the constant ``(C,)`` that the only reader multiplies by or adds, and the reader's output."""
     readers = value.consumers()
     if len(readers) != 1 or readers[0].op_type != op_type or value.is_graph_output():
         return None, value

@@ -39,9 +39,9 @@ class _Gathered:
     """A chain of operators that only move pixels.
 
     Attributes:
-        source: what it reads.
-        result: what it makes.
-        pixels: of each pixel of the result, its position among those of the source.
+        source: the value that it reads.
+        result: the value that it produces.
+        pixels: of each pixel of the result, its position among the pixels of the source.
         channel_axis: of both; 1 or the last.
     """
 
@@ -64,7 +64,7 @@ class _Gathered:
         ir.convenience.replace_all_uses_with(self.result, value, replace_graph_outputs=True)
 
     def _inserted(self, model: ir.Model, value: ir.Value, op_type: str, shape: Any) -> ir.Value:
-        """One operator more before the last of the chain."""
+        """Insert one more operator before the last of the chain."""
         last = self.result.producer()
         if last is None:
             raise ValueError(f"no node produces {self.result.name}")
@@ -105,7 +105,7 @@ def _found(graph: ir.Graph) -> Iterator[_Gathered | str]:
 
 
 def _source(node: ir.Node) -> ir.Value | None:
-    """The value from which operators that only move lead to a node; None where it is constant or has no known shape.
+    """Return the value that only layout operators separate from a node; None if it is constant or of unknown shape.
 
     It is the nearest that something else reads as well: SwinV2's residual sum, say, with its layout already changed.
     """
@@ -135,18 +135,18 @@ def _chains(graph: ir.Graph, source: ir.Value) -> Iterator[_Gathered | str]:
 
 
 def _pays(between: tuple[ir.Node, ...]) -> bool:
-    """Whether operators copy what one Gather can move; a Gather alone is one."""
+    """Return whether operators copy what one Gather can move; a Gather alone is one."""
     copies = [node.op_type for node in between if node.op_type in COPIES]
     return copies not in ([], ["Gather"])
 
 
 def _ends(value: ir.Value) -> bool:
-    """Whether operators that compute read a value, or it is an output."""
+    """Return whether an operator that computes reads a value, or the value is an output."""
     return value.is_graph_output() or not all(_moves(use.node) for use in value.uses())
 
 
 def _between(source: ir.Value, result: ir.Value) -> tuple[ir.Node, ...]:
-    """The operators that lead from one value to another."""
+    """Return the operators that lead from one value to another."""
     found, pending = dict[ir.Node, None](), [result]
     while pending:
         value = pending.pop()
@@ -177,7 +177,7 @@ def _gathered(source: ir.Value, result: ir.Value, elements: NDArray[Any], moved:
 
 
 def _positions(before: NDArray[Any], after: NDArray[Any]) -> Pixels | None:
-    """The row of ``before`` that each row of ``after`` is; None where they are not the same rows in another order."""
+    """Return the row of ``before`` that equals each row of ``after``; None unless they are a permutation."""
     order = np.argsort(before[:, 0], kind="stable")
     if len(before) != len(after):
         return None

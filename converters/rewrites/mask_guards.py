@@ -1,4 +1,4 @@
-"""What PyTorch's attention does for the sake of a mask, where there is no mask.
+"""Remove the guards that PyTorch adds for a mask where there is no mask.
 
 ``scaled_dot_product_attention`` adds a mask of zeros to the scores, and guards the softmax against rows that a mask
 hides as a whole: ``Where(IsNaN(a), 0, a)``. A softmax of finite scores is never NaN. Backends fuse attention only where
@@ -60,7 +60,7 @@ def _found(graph: ir.Graph) -> Iterator[_Bypass | str]:
 
 
 def _guarded(node: ir.Node) -> ir.Node | None:
-    """The softmax that a Where guards."""
+    """Return the softmax that a Where guards."""
     test = producer_of(node.inputs[0], "IsNaN") if node.op_type == "Where" and not node.domain else None
     softmax = None if test is None else producer_of(test.inputs[0], "Softmax")
     guards = softmax is not None and node.inputs[2] is softmax.outputs[0] and scalar(node.inputs[1]) == 0
@@ -68,7 +68,7 @@ def _guarded(node: ir.Node) -> ir.Node | None:
 
 
 def _is_finite(scores: ir.Value | None) -> bool:
-    """Whether scores are a product of two matrices, with finite constants added or multiplied only."""
+    """Return whether scores are a product of two matrices, with finite constants added or multiplied only."""
     product = producer_of(scores, "MatMul")
     if product is not None:
         return True
@@ -84,7 +84,7 @@ def _is_finite(scores: ir.Value | None) -> bool:
 
 
 def _zero_mask(add: ir.Node | None) -> Iterator[_Bypass]:
-    """An Add of zeros, and what it leaves as it is."""
+    """Yield a bypass of an Add of zeros, to the value that it leaves unchanged."""
     if add is None:
         return
     for value, other in (add.inputs, reversed(add.inputs)):
@@ -94,5 +94,5 @@ def _zero_mask(add: ir.Node | None) -> Iterator[_Bypass]:
 
 
 def _keeps(add: ir.Node, value: ir.Value) -> bool:
-    """Whether nothing is widened."""
+    """Return whether an Add keeps the shape of a value."""
     return shape_of(value) is not None and shape_of(value) == shape_of(add.outputs[0])

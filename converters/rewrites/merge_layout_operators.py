@@ -115,7 +115,7 @@ def followed(shape: Sequence[int], chain: Sequence[Step]) -> FactorOrder | None:
 
 
 def _regrouped(factors: list[int], shape: list[int], sizes: list[int], begun: list[int]) -> list[list[int]] | None:
-    """The factors along the axes of a new shape; where an axis ends within one, it is split, in ``begun`` too."""
+    """Group the factors by the axes of a new shape; split a factor in which an axis ends, in ``begun`` too."""
     pending, axes = list(factors), []
     for size in shape:
         axis, left = list[int](), size
@@ -135,7 +135,7 @@ def _regrouped(factors: list[int], shape: list[int], sizes: list[int], begun: li
 
 
 def _joined(begun: list[int], ended: list[int], sizes: list[int]) -> FactorOrder:
-    """The factors renumbered in the order of the input, those that stay side by side as one."""
+    """Renumber the factors in the order of the input, and join the factors that stay side by side."""
     position = {factor: index for index, factor in enumerate(begun)}
     runs: list[list[int]] = []
     for factor in ended:
@@ -213,7 +213,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 
 
 def _moved(model: ir.Model, before: ir.Node, value: ir.Value, step: Step) -> ir.Value:
-    """One Transpose or Reshape more."""
+    """Insert one more Transpose or Reshape."""
     if isinstance(step, tuple):
         shape = [static_shape(value)[axis] for axis in step]
         output = ir.val(f"{value.name}_turned", value.dtype, shape)

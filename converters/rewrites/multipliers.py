@@ -29,7 +29,7 @@ class Multiplier:
 
     @property
     def value(self) -> ir.Value:
-        """The value that is multiplied."""
+        """Return the value that is multiplied."""
         value = self.node.inputs[self.index]
         if value is None:
             raise ValueError(f"{self.node} multiplies nothing")

@@ -41,18 +41,18 @@ class _Addition:
 
     @property
     def data(self) -> ir.Value:
-        """What the constant is added to."""
+        """Return the value to which the constant is added."""
         return present(self.node.inputs[1 - self.index])
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Of data and sum; None where it is not known, or the constant widens it."""
+        """Return the shape of data and sum; None if it is unknown, or the constant widens it."""
         shape = shape_of(self.node.outputs[0])
         return shape if shape is not None and shape == shape_of(self.data) else None
 
     @property
     def values(self) -> NDArray[Any]:
-        """The constant, as large as the sum."""
+        """Return the constant, broadcast to the shape of the sum."""
         values = constant(self.node.inputs[self.index])
         if values is None or self.shape is None:
             raise ValueError(f"{self.node.name} was not checked")
@@ -96,7 +96,7 @@ def _found(graph: ir.Graph) -> Iterator[_Merge | str]:
 
 
 def _addition_behind(value: ir.Value | None) -> _Addition | None:
-    """The Add of a constant that a value is, or that Reshapes lead from; nothing else reads it."""
+    """Return the Add of a constant that produces a value, also through Reshapes, if nothing else reads it."""
     while value is not None and is_read_once(value):
         node = producer_of(value, "Add", "Reshape")
         if node is not None and node.op_type == "Add":
@@ -113,7 +113,7 @@ def _refusal(first: _Addition, second: _Addition) -> str:
 
 
 def _without_copies(values: NDArray[Any]) -> NDArray[Any]:
-    """One entry along each axis along which all are alike."""
+    """Keep one entry along each axis along which all entries are equal."""
     for axis in range(values.ndim):
         one = values.take([0], axis)
         if (values == one).all():

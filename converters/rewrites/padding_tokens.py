@@ -75,7 +75,7 @@ def _found(graph: ir.Graph) -> Iterator[_Spread | str]:
 
 
 def _copied(concat: ir.Node) -> tuple[ir.Value, int] | None:
-    """The input that holds one token alone, or constant ones, and the position of the first of them."""
+    """Return the input that holds one token or is constant, and the position of its first token."""
     position = 0
     for value in concat.inputs:
         shape = None if value is None else shape_of(value)
@@ -111,7 +111,7 @@ class _Spread:
 
     @property
     def extra(self) -> int:
-        """How many are added."""
+        """Return the number of tokens to add."""
         return padding_for(self.tokens)
 
     def apply(self, model: ir.Model) -> None:
@@ -127,7 +127,7 @@ class _Spread:
         return {} if value is None else self.axes.get(value, {})
 
     def extend(self, node: ir.Node, index: int, axes: list[int]) -> None:
-        """Give a constant entries for the padding tokens: those of the token that they copy."""
+        """Extend a constant for the padding tokens with the entries of the token that they copy."""
         value = node.inputs[index]
         values = _values(value)
         for axis in axes:
@@ -174,7 +174,7 @@ def _spread(graph: ir.Graph, found: _Spread) -> _Spread | str:
 
 
 def _sizes(value: ir.Value | None) -> tuple[int, ...]:
-    """The shape of a value, which is known; none where there is no value."""
+    """Return the shape of a value, which must be known; an empty shape if there is no value."""
     return () if value is None else shape_of(value) or ()
 
 
@@ -198,7 +198,7 @@ def _append_copies(graph: ir.Graph, found: _Spread) -> None:
 
 
 def _aligned(found: _Spread, node: ir.Node, axes: Axes, skipped: int = 0) -> bool:
-    """Whether all inputs go along with padding entries on these axes of the output; constants are extended.
+    """Decide whether all inputs fit the padding entries on these axes of the output; extend constants.
 
     Args:
         found: changed.
@@ -220,7 +220,7 @@ def _aligned(found: _Spread, node: ir.Node, axes: Axes, skipped: int = 0) -> boo
 
 
 def _broadcast(found: _Spread, node: ir.Node) -> Axes:
-    """The axes of an output that broadcasts all inputs."""
+    """Return the padded axes of an output that broadcasts all inputs."""
     rank = len(_sizes(node.outputs[0]))
     return {
         axis + rank - len(_sizes(value)): False
@@ -257,7 +257,7 @@ def _softmax(found: _Spread, node: ir.Node) -> Axes | None:
 
 
 def _matmul(found: _Spread, node: ir.Node) -> Axes | None:
-    """Padding entries may be summed over where those of one factor are 0."""
+    """Handle a product; a sum may run over padding entries if one factor has zeros there."""
     left, right = (found.of(value) for value in node.inputs)
     ranks = [len(_sizes(value)) for value in node.inputs if value is not None]
     inner = [left.get(ranks[0] - 1), right.get(ranks[1] - 2)]
@@ -283,7 +283,7 @@ def _transpose(found: _Spread, node: ir.Node) -> Axes | None:
 
 
 def _reshape(found: _Spread, node: ir.Node) -> Axes | None:
-    """An axis of tokens must come out whole, with as many elements before it as there were."""
+    """Handle a Reshape that keeps each axis of tokens whole, with as many elements before it as in the input."""
     value, output = node.inputs[0], node.outputs[0]
     old, new = _sizes(value), _sizes(output)
     axes: Axes = {}
@@ -304,7 +304,7 @@ def _reshape(found: _Spread, node: ir.Node) -> Axes | None:
 
 
 def _selection(found: _Spread, node: ir.Node) -> Axes | None:
-    """What is selected along the tokens is without padding ones."""
+    """Remove padding tokens from selections along the token axis."""
     value = node.inputs[0]
     source = needs(node.outputs[0], everything(node.outputs[0]))
     if value is None or source is None or any(found.of(other) for other in node.inputs[1:]):

@@ -57,7 +57,7 @@ def product(value: ir.Value | None, within: Collection[ir.Value] = ()) -> Produc
 
     Args:
         value: the product.
-        within: values that are factors by themselves, whatever makes them.
+        within: values that are factors by themselves, whatever produces them.
     """
     number = 1.0
     factors: list[ir.Value] = []

@@ -13,7 +13,7 @@ from vitedge.version import VERSION
 
 
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
-    """Applies to every graph."""
+    """Accept every graph."""
     return ""
 
 

@@ -67,7 +67,7 @@ def _is_plain(layer: Layer) -> bool:
 
 
 def _reshaped(model: ir.Model, node: ir.Node, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-    """A Reshape of a value: before the node that reads it, or behind the node that makes it."""
+    """Insert a Reshape of a value: before the node that reads it, or behind the node that produces it."""
     name = f"{value.name}_{'map' if len(shape) == 4 else 'rows'}"
     sizes = add_tensor(model.graph, f"{name}_shape", np.asarray(shape, np.int64))
     output = ir.val(name, value.dtype, list(shape))

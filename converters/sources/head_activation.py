@@ -80,7 +80,7 @@ class Cut:
 
     @property
     def activation(self) -> Activation:
-        """The activation that makes scores of the logits."""
+        """Return the activation that turns logits into scores."""
         return "softmax" if self.form.endswith("softmax") else "sigmoid"
 
     def scores(self, logits: Floats) -> Floats:
@@ -359,7 +359,7 @@ def _depends_on_image(model: ir.Model) -> set[ir.Value]:
 
 
 def _values_made(node: ir.Node) -> Iterator[ir.Value]:
-    """Give the outputs of a node, and those of the nodes in its bodies."""
+    """Give the outputs of a node and of the nodes in its bodies."""
     yield from node.outputs
     for body in bodies(node):
         for inner in body:

@@ -80,7 +80,7 @@ class Probes:
 
     @property
     def golden(self) -> Frames:
-        """The frames that the bundle keeps."""
+        """Return the frames that the bundle keeps."""
         return golden_frames(self.frames)
 
 

@@ -66,7 +66,7 @@ class Draft:
 
     @property
     def material(self) -> Material:
-        """The FP32 graph for ``Backend.reduce``, without photos: calibration is over."""
+        """Return the FP32 graph for ``Backend.reduce``, without photos, because calibration is over."""
         return Material(self.full.graph, self.card, self.probes.frames, self.probes.golden, photos=None)
 
 

@@ -60,7 +60,7 @@ def is_float(node: ir.Node) -> bool:
 
 
 def _reason(node: ir.Node, peaks: Mapping[str, float]) -> str:
-    """Why a node is float32 by itself; empty if it is not."""
+    """Say why a node is float32 by itself; return an empty string if it is not."""
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     peak = max((peaks.get(str(value.name), 0.0) for value in values), default=0.0)
     if peak > LARGEST:
@@ -74,7 +74,7 @@ def _reason(node: ir.Node, peaks: Mapping[str, float]) -> str:
 
 
 def _is_held(node: ir.Node, index: int) -> bool:
-    """Whether float16 holds an input, if that is a constant: lone numbers, such as an ε, factors and scales exactly."""
+    """Return whether float16 holds an input; it must hold single constants, factors and scales exactly."""
     value = node.inputs[index]
     if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
         return True
@@ -87,7 +87,7 @@ def _is_held(node: ir.Node, index: int) -> bool:
 
 
 def _behind_wide_scales(graph: ir.Graph, found: Mapping[ir.Node, str]) -> set[ir.Node]:
-    """What a DequantizeLinear of float32 leads to: a layer with a cast on its quantized input would be none."""
+    """Return the nodes behind a float32 DequantizeLinear: a cast between would end a layer's quantization."""
     behind = set[ir.Node]()
     for node in graph:
         copies = node.op_type in COPYING_OPERATORS
@@ -97,7 +97,7 @@ def _behind_wide_scales(graph: ir.Graph, found: Mapping[ir.Node, str]) -> set[ir
 
 
 def _frame_normalization(graph: ir.Graph) -> set[ir.Node]:
-    """The arithmetic before the first layer, on whole numbers that float16 holds, with results that it rounds."""
+    """Return the arithmetic on the frame before the first layer: float16 holds pixels, but rounds results."""
     known, result = set[ir.Value](graph.inputs), set[ir.Node]()
     for node in graph:
         data = [value for value in node.inputs if value is not None and value.const_value is None]

@@ -96,7 +96,7 @@ class _Typing:
                 value.dtype = kind
 
     def _as(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
-        """A value in another type."""
+        """Return a value in another type."""
         if (value, kind) not in self._cast:
             self._cast[value, kind] = (
                 self._constant(value, kind) if value.is_initializer() else self._casted(value, kind)

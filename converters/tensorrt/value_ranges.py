@@ -46,7 +46,7 @@ def peaks(graph: onnx.ModelProto, frames: NDArray[np.uint8], progress: Progress)
 
 
 def _floats(graph: onnx.ModelProto) -> Iterator[str]:
-    """What nodes make in float32; a value's type is in the graph's lists or, of DequantizeLinear, plain."""
+    """Yield the float32 values that nodes produce, as far as the graph lists their types."""
     listed = [*graph.graph.value_info, *graph.graph.output]
     kinds = {each.name: each.type.tensor_type.elem_type for each in listed}
     for node in graph.graph.node:
@@ -54,7 +54,7 @@ def _floats(graph: onnx.ModelProto) -> Iterator[str]:
 
 
 def _probed(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The graph with the peaks as its outputs."""
+    """Return the graph with the peaks as its outputs."""
     probed = onnx.ModelProto()
     probed.CopyFrom(graph)
     del probed.graph.output[:]

@@ -50,7 +50,7 @@ class GraphValue:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) of an image; None if one of them is dynamic, or if the layout is open."""
+        """Return (height, width) of an image; None if one of them is dynamic, or if the layout is open."""
         if len(self.dimensions) != 4:
             return None
         found = [layout for layout in LAYOUTS if self.dimensions[PLACES[layout][0]] == CHANNELS]

@@ -41,7 +41,7 @@ class Affine:
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether this brings 0…255 into the range of a network, or subtracts a mean of 0…255."""
+        """Return whether this maps 0…255 to the range of a network, or subtracts a mean of 0…255."""
         scale = np.abs(self.scale)
         return bool(np.any(scale < BYTES_SCALE) or np.any(np.abs(self.offset) > BYTES_MEAN * scale))
 

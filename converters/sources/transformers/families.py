@@ -28,7 +28,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 """Reasons, by ``model_type``."""
 
 PROCESSORS: Mapping[str, str] = MappingProxyType({"dinov2_with_registers": "BitImageProcessor"})
-"""Image processors of model types for which Transformers names none: those of their published checkpoints."""
+"""Image processors of model types for which Transformers names none, from their published checkpoints."""
 
 OUTPUTS: Mapping[str, str] = MappingProxyType({"PPLCNetForImageClassification": "last_hidden_state"})
 """Classes whose logits have another name than ``logits``."""

@@ -157,7 +157,7 @@ class _Settings:
 
     @property
     def _rule(self) -> ResizeRule:
-        """Rule of the resize. PoolFormer's is the common one without ``crop_pct``."""
+        """Return the rule of the resize; PoolFormer without ``crop_pct`` uses the common rule."""
         without = self._class.resize == "poolformer" and self._values["crop_pct"] is None
         return "plain" if without else self._class.resize
 

@@ -156,7 +156,7 @@ class _Tensor:
 
     @property
     def end(self) -> int:
-        """Position in the storage after the last element, in bytes."""
+        """Return the position in the storage after the last element, in bytes."""
         if 0 in self.shape:
             return 0
         last: int = self.offset + sum(
