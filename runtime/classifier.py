@@ -111,27 +111,27 @@ class Classifier(Owned):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One for each logit."""
+        """Return one label for each logit."""
         return self._postprocess.labels
 
     @property
     def activation(self) -> Activation:
-        """``softmax`` for one class an image, ``sigmoid`` for any number of labels an image."""
+        """Return ``softmax`` for one class an image, ``sigmoid`` for any number of labels an image."""
         return self._postprocess.activation
 
     @property
     def temperature(self) -> float:
-        """The logits are divided by it before the softmax."""
+        """Return the number that divides the logits before the softmax."""
         return self._postprocess.temperature
 
     @property
     def threshold(self) -> float:
-        """Predictions with a lower score abstain."""
+        """Return the threshold; predictions with a lower score abstain."""
         return self._postprocess.threshold
 
     @property
     def thresholds(self) -> tuple[float, ...] | None:
-        """The score that each label must reach; None for one class an image."""
+        """Return the score that each label must reach; None for one class an image."""
         return self._postprocess.thresholds
 
     def classify(self, image: AnyImage, *, topk: int = 5, order: ChannelOrder = "BGR") -> Prediction:
@@ -168,7 +168,7 @@ class Classifier(Owned):
 
         Returns:
             For each image the prediction of ``classify``, or the exception that ``classify`` would raise. The time of
-            inference, and ``age_ms``, are those of all images together.
+            inference, and ``age_ms``, cover all images together.
 
         Raises:
             EngineError: the engine failed, takes one image at a time, or is closed.

@@ -45,7 +45,7 @@ class ColdStart:
 
     @property
     def total_ms(self) -> float:
-        """Sum of the three parts."""
+        """Return the sum of the three parts."""
         return self.import_ms + self.load_ms + self.first_ms
 
 

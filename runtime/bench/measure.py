@@ -66,12 +66,12 @@ class Measurement:
 
     @property
     def stable(self) -> bool:
-        """Whether the latency had settled before the counted calls and did not drift during them."""
+        """Return whether the latency had settled before the counted calls and did not drift during them."""
         return self.warm_up.settled and abs(self.samples.drift) <= DRIFT_TOLERANCE
 
     @property
     def throughput_fps(self) -> float:
-        """Calls per second, one after the other: N calls over the time of N calls."""
+        """Return calls per second, one after the other: N calls over the time of N calls."""
         return len(self.samples) * NANOSECONDS / float(self.samples.total.sum())
 
 

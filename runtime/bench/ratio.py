@@ -33,7 +33,7 @@ class Ratio:
 
     @property
     def stated_confidence(self) -> float:
-        """Percent that the interval is called by: 95, or the coverage if too few rounds fall short."""
+        """Return the stated confidence in percent: 95, or the coverage if too few rounds fall short."""
         return 100 * min(self.confidence, CONFIDENCE)
 
 

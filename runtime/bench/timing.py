@@ -50,12 +50,12 @@ class Samples:
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
-        """Durations in milliseconds, unrounded."""
+        """Return the durations in milliseconds, unrounded."""
         return self.total / 1e6
 
     @property
     def drift(self) -> float:
-        """Median of the last third of the calls over the first third, minus 1; 0 for fewer than 3 calls."""
+        """Return the median of the last third of the calls over the first third, minus 1; 0 for fewer than 3 calls."""
         third = len(self) // 3
         return float(np.median(self.total[-third:]) / np.median(self.total[:third])) - 1 if third else 0.0
 
@@ -111,7 +111,7 @@ def warm_up(call: TimedCall, *, limit: float, clock: Clock = time.perf_counter_n
 
 
 def settled(medians: Sequence[float]) -> bool:
-    """Whether the medians of the last three windows lie within 2 % of each other."""
+    """Decide whether the medians of the last three windows lie within 2 % of each other."""
     last = medians[-WINDOWS:]
     return len(last) == WINDOWS and max(last) <= min(last) * (1 + TOLERANCE)
 

@@ -199,7 +199,7 @@ def _profile(session: Any) -> list[dict[str, Any]]:
 
 
 def effective_precision(executed: list[dict[str, Any]]) -> str:
-    """What most of the matrix products and convolutions computed in; on a tie, the more exact.
+    """Return the precision of most matrix products and convolutions; on a tie, the more exact.
 
     Args:
         executed: ``args`` of the node events of an ONNX Runtime profile.

@@ -72,7 +72,7 @@ def open_workers(
     """Open engines that together run a bundle for the highest throughput, each in a thread of its own.
 
     A single frame takes longer than in the engine of ``open_engine``, because the workers share the processors.
-    Other arguments, and errors, are those of ``open_engine``.
+    Other arguments, and errors, are as for ``open_engine``.
 
     Args:
         bundle: as there.

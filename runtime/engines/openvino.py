@@ -320,7 +320,7 @@ def configuration(core: Any, precision: str, hint: Hint, threads: int | None) ->
     """Return the properties to compile with; fp32 bundles compute in f32, others in the CPU's native 16-bit type.
 
     A given number of threads means that other engines run as well. Pinned threads of all of them would share cores. So
-    would those of several containers with a quota.
+    would the threads of several containers with a quota.
     """
     threads = threads_for_engine(threads)
     rest = "f32" if precision == "fp32" else native_float(core)

@@ -44,8 +44,8 @@ def compile_batch(
         frames: ``N×H×W×3`` uint8, images of the model's kind; N is 1 or more.
 
     Returns:
-        The compiled model; None if it cannot take several frames, if any frame's logits differ in a bit from those of
-        ``compiled``, or if it does not save time.
+        The compiled model; None if it cannot take several frames, if any frame's logits differ in a bit from the
+        logits of ``compiled``, or if it does not save time.
     """
     try:
         set_batch(model, BATCH_FRAMES)
@@ -97,7 +97,7 @@ def _seconds(call: Callable[[], object]) -> float:
 def set_batch(model: Any, size: int) -> None:
     """Change an ``openvino.Model`` of one frame, in place, so that it takes ``size`` frames.
 
-    Whether the frames stay apart is not proved: compare the outputs with those of the graph of one frame.
+    Whether the frames stay apart is not proved: compare the outputs with the outputs of the graph of one frame.
 
     Raises:
         ValueError: a value does not grow with the batch, or grows beyond ``MODEL_ACTIVATION``.

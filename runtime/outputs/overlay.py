@@ -48,27 +48,27 @@ class Layout:
 
     @property
     def padding(self) -> int:
-        """Space inside the panel's edge."""
+        """Return the space inside the panel's edge."""
         return round(0.7 * self.unit)
 
     @property
     def title(self) -> int:
-        """Height of the label's text."""
+        """Return the height of the label's text."""
         return round(1.7 * self.unit)
 
     @property
     def heading(self) -> int:
-        """Height of the best class: its text and the bar below it."""
+        """Return the height of the best class: its text and the bar below it."""
         return self.title + round(1.3 * self.unit)
 
     @property
     def row(self) -> int:
-        """Height of another class: its text and the bar below it."""
+        """Return the height of another class: its text and the bar below it."""
         return round(2.1 * self.unit)
 
     @property
     def height(self) -> int:
-        """Height of the panel."""
+        """Return the height of the panel."""
         return 2 * self.padding + self.heading + self.rows * self.row + round(1.1 * self.unit)
 
 

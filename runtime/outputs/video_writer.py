@@ -76,7 +76,7 @@ def format_of(path: Path) -> VideoFormat:
     """Return the format for a path's suffix.
 
     Raises:
-        UsageError: it is none of ``VIDEO_FORMATS``.
+        UsageError: it is not in ``VIDEO_FORMATS``.
     """
     found = VIDEO_FORMATS.get(path.suffix.lower())
     if found is None:
@@ -245,7 +245,7 @@ class _File:
 
     @property
     def is_good(self) -> bool:
-        """Whether there was no error."""
+        """Return whether there was no error."""
         return self._error is None
 
     def fail(self, error: BaseException) -> BaseException:

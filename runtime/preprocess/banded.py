@@ -61,13 +61,13 @@ class Bands:
 
     @property
     def outputs(self) -> int:
-        """Number of outputs of all blocks; the outputs after the last tap are zero."""
+        """Return the number of outputs of all blocks; the outputs after the last tap are zero."""
         groups, blocks, _, size = self.matrices.shape
         return int(groups * blocks * size)
 
     @property
     def inputs(self) -> int:
-        """Number of inputs that all windows together span."""
+        """Return the number of inputs that all windows together span."""
         groups, blocks, window, _ = self.matrices.shape
         return int((groups - 1) * self.steps[0] + (blocks - 1) * self.steps[1] + window)
 

@@ -73,7 +73,7 @@ def _make_resampler(interpolation: Interpolation, first: ResizeAxis, second: Res
 
 
 def _errors_may_meet(first: ResizeAxis, second: ResizeAxis) -> bool:
-    """Whether wrong roundings of the first pass could meet in one value of the second pass and make it 2 off.
+    """Decide whether wrong roundings of the first pass could add up in the second pass and make a value 2 off.
 
     They are frequent enough if the fraction ``source / resized`` has a small denominator. Two of them suffice if the
     second pass shrinks by less than half, because one row or column then weighs more than the others together.

@@ -62,35 +62,35 @@ class YuvPlanes:
 
     @property
     def height(self) -> int:
-        """Rows of the picture."""
+        """Return the number of rows of the picture."""
         return int(self.y.shape[0])
 
     @property
     def width(self) -> int:
-        """Columns of the picture."""
+        """Return the number of columns of the picture."""
         return int(self.y.shape[1])
 
     @property
     def chroma_steps(self) -> tuple[ChromaStep, ChromaStep]:
-        """Rows and columns of pixels that share a chroma value."""
+        """Return the numbers of rows and of columns of pixels that share a chroma value."""
         rows, columns = (_fitting_step(*sides) or 1 for sides in zip(self.y.shape, self.u.shape, strict=True))
         return rows, columns
 
     @property
     def repeats_chroma(self) -> bool:
-        """Whether swscale gives a chroma value to every pixel that it covers; else it interpolates chroma."""
+        """Return whether swscale gives a chroma value to every pixel that it covers; else it interpolates chroma."""
         rows, columns = self.chroma_steps
         return columns == rows == 1 or (columns == 2 and rows <= 2 and self.height % 2 == self.width % 2 == 0)
 
     @property
     def colours(self) -> YuvColours:
-        """How the values become colours: as swscale makes them of a picture of these sizes."""
+        """Return the conversion to colours that swscale uses for a picture of these sizes."""
         whole = self.chroma_steps[1] == 1 or (self.width % 2 == 1 and self.height % 2 == 1)
         return yuv_colours(self.matrix, full_range=self.full_range, rounds_down=ROUNDS_DOWN and not whole)
 
     @property
     def decoder_frame(self) -> Any:
-        """PyAV's ``VideoFrame`` that holds the planes; None where they do not come from a decoder."""
+        """Return PyAV's ``VideoFrame`` that holds the planes; None if they do not come from a decoder."""
         return None
 
     def bgr(self) -> Image:

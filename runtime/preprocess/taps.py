@@ -102,12 +102,12 @@ class Taps:
 
     @property
     def begin(self) -> int:
-        """The first input that any output needs."""
+        """Return the first input that any output needs."""
         return int(self.spans()[0].min())
 
     @property
     def end(self) -> int:
-        """One past the last input that any output needs."""
+        """Return the index after the last input that any output needs."""
         return int(self.spans()[1].max())
 
     def spans(self) -> tuple[Indices, Indices]:

@@ -52,7 +52,7 @@ class Product:
 
     @cached_property
     def table(self) -> Sums:
-        """``(256,)`` products of all values, in units of ``2**-FRACTION_BITS``."""
+        """Compute the ``(256,)`` products of all values, in units of ``2**-FRACTION_BITS``."""
         products = self.coefficient * (np.arange(256) - self.zero)
         return np.asarray((np.floor(products) if self.rounds_down else products) * ONE_LEVEL, np.int32)
 

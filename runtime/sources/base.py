@@ -53,7 +53,7 @@ class Frame:
 
     @cached_property
     def image(self) -> Image:
-        """The picture as ``H×W×3`` uint8 in ``order``, as it is stored; planes become BGR when this is first read."""
+        """Return the stored picture, ``H×W×3`` uint8 in ``order``; the first read converts planes to BGR."""
         return self.pixels.bgr() if isinstance(self.pixels, YuvPlanes) else self.pixels
 
 
@@ -81,7 +81,7 @@ class FrameSource(ABC):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Problems that did not end the stream, such as skipped images or a truncated video. They are also logged."""
+        """Return problems that did not end the stream, such as skipped images; they are logged too."""
         return ()
 
     @abstractmethod

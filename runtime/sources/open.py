@@ -205,7 +205,7 @@ def _open_glob(pattern: Path, options: SourceOptions | None) -> FrameSource:
 
 
 def _is_camera(path: Path) -> bool:
-    """Whether a path names a camera, attached or not."""
+    """Decide whether a path names a camera, attached or not."""
     try:
         status = path.stat()
     except (OSError, ValueError):

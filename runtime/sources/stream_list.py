@@ -26,7 +26,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|\d+$")
 
 
 def is_stream_list(path: Path) -> bool:
-    """Whether a path has the suffix of a list of streams."""
+    """Decide whether a path has the suffix of a list of streams."""
     return path.suffix.lower() == SUFFIX
 
 

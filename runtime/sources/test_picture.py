@@ -125,7 +125,7 @@ def _check_size(options: PictureOptions) -> None:
 
 
 def _check(number: int) -> int:
-    """Return 16 check bits; those of an all-black and of an all-white code are wrong."""
+    """Return 16 check bits; an all-black or an all-white code has wrong ones."""
     return binascii.crc_hqx(number.to_bytes(4, "big"), 0xFFFF)
 
 

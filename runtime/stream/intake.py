@@ -18,7 +18,7 @@ OWN_CLOCK = ("caller", "arrival")
 
 
 class Intake:
-    """Counts the frames of one source, refuses those that are worthless, and puts the others into a queue.
+    """Counts the frames of one source, refuses worthless frames, and puts the others into a queue.
 
     Attributes:
         name: name of the source in predictions; None if it is the only one.
@@ -66,7 +66,7 @@ class Intake:
         return not self.ledger.ended
 
     def refuses(self, age: float) -> bool:
-        """Whether a frame of an age, in milliseconds, is too old; it is then counted as dropped."""
+        """Decide whether a frame of an age, in milliseconds, is too old; it is then counted as dropped."""
         too_old = self._is_too_old(age)
         if too_old:
             self.ledger.drop("too_old")

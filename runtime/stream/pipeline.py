@@ -46,12 +46,12 @@ class Pipeline(ABC):
     @property
     @abstractmethod
     def readers(self) -> Sequence[Reader]:
-        """The readers of all sources."""
+        """Return the readers of all sources."""
 
     @property
     @abstractmethod
     def intakes(self) -> Sequence[Intake]:
-        """The intakes of all sources."""
+        """Return the intakes of all sources."""
 
     @abstractmethod
     def _run_workers(self) -> None:
@@ -94,7 +94,7 @@ class Pipeline(ABC):
 
     @property
     def stopped(self) -> bool:
-        """Whether everything was told to end."""
+        """Return whether everything was told to end."""
         return self._jobs.stopped
 
     def stop(self) -> None:
@@ -122,7 +122,7 @@ class Pipeline(ABC):
         return sum(each.is_alive() for each in self._workers) if self._jobs.stopped else 0
 
     def join(self, seconds: float) -> None:
-        """Wait for the threads to end, and warn of those that are left behind."""
+        """Wait for the threads to end, and warn of threads that are left behind."""
         until = time.monotonic() + seconds
         for thread in self.threads():
             thread.join(max(0.0, until - time.monotonic()))

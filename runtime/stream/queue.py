@@ -88,7 +88,7 @@ class JobQueue:
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody called ``stop``."""
+        """Return whether somebody called ``stop``."""
         return self._stopped
 
     def put(self, job: Job) -> bool:
@@ -226,7 +226,7 @@ class JobQueue:
         return len(self._ordered) < self._limit()
 
     def _needs_refill(self) -> bool:
-        """Whether so few jobs are left that a reader who waits should go on."""
+        """Decide whether so few jobs are left that a reader who waits should go on."""
         limit = self._limit()
         refilled = self._refilled if limit > self._refilled else 1
         return len(self._ordered) <= min(self._batched_capacity, limit - refilled)
@@ -239,7 +239,7 @@ class JobQueue:
         return max(self._capacity, min(self._batched_capacity + self._ahead, fitting))
 
     def _more_follow(self) -> bool:
-        """Whether the consumer need not see an outcome yet, because the workers have enough to do without it."""
+        """Decide whether an outcome can wait for the consumer, because the workers have enough to do."""
         has_time = self._ahead > 0 and not self._wakes and len(self._waiting) > self._refilled
         return has_time and self._unseen < TOGETHER_FRAMES
 

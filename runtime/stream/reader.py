@@ -132,17 +132,17 @@ class Reader:
 
     @property
     def source(self) -> FrameSource | None:
-        """The source of the newest connection; None before the first."""
+        """Return the source of the newest connection; None before the first."""
         return self._source
 
     @property
     def state(self) -> StreamState:
-        """The state at this moment."""
+        """Return the state at this moment."""
         return self._state.state
 
     @property
     def stats(self) -> ReaderStats:
-        """The counts at this moment."""
+        """Return the counts at this moment."""
         with self._changed:
             return ReaderStats(
                 corrupt=self._arrivals.corrupt,
@@ -154,13 +154,13 @@ class Reader:
 
     @property
     def oriented(self) -> int:
-        """Number of frames with another ``orientation`` than 1, of all connections."""
+        """Return the number of frames with another ``orientation`` than 1, of all connections."""
         with self._changed:
             return self._oriented + (self._source.oriented if self._source is not None else 0)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Problems that did not end the stream, each once, of all connections."""
+        """Return problems that did not end the stream, each once, of all connections."""
         with self._changed:
             texts = dict(self._notices)
             texts.update(dict.fromkeys(self._source.notices if self._source is not None else ()))
@@ -218,7 +218,7 @@ class Reader:
         return sum(not each.over for each in self._given_up)
 
     def _is_between(self) -> bool:
-        """Whether a live source may be opened again."""
+        """Return whether a live source may be opened again."""
         return self.live and not (self._stopped or self._ended) and (self._current is None or self._current.over)
 
     # In the thread of a connection

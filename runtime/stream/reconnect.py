@@ -50,7 +50,7 @@ class Reconnect:
             )
 
     def retries(self, error: BaseException | None, *, lost_by: Cause | None = None) -> bool:
-        """Whether to open the source again after an error.
+        """Decide whether to open the source again after an error.
 
         Args:
             error: what ended the connection or the attempt; None for a source that came to its end.

@@ -121,12 +121,12 @@ class Ledger:
 
     @property
     def ended(self) -> bool:
-        """Whether ``end`` was called."""
+        """Return whether ``end`` was called."""
         return self._ended
 
     @property
     def fps(self) -> float:
-        """Predictions a second in the last seconds; 0 if there were fewer than two."""
+        """Return the predictions per second in the last seconds; 0 if there were fewer than two."""
         now = time.monotonic()
         with self._lock:
             ticks = [tick for tick in self._ticks if now - tick <= RATE_SECONDS]

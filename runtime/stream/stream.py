@@ -132,27 +132,27 @@ class Stream(PredictionStream):
 
     @property
     def source(self) -> FrameSource:
-        """The source of the newest connection."""
+        """Return the source of the newest connection."""
         return self._pipeline.reader.source or _Unopened(self._pipeline.reader.name)
 
     @property
     def stats(self) -> StreamStats:
-        """The counts at this moment."""
+        """Return the counts at this moment."""
         return self._pipeline.stats()
 
     @property
     def state(self) -> StreamState:
-        """What the source does at this moment."""
+        """Return the state of the source at this moment."""
         return self._pipeline.reader.state
 
     @property
     def fps(self) -> float:
-        """Predictions a second in the last 5 seconds; 0 if there were fewer than two."""
+        """Return the predictions per second in the last 5 seconds; 0 if there were fewer than two."""
         return self._pipeline.intake.ledger.fps
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Problems that did not end the stream, and what became of images that state an orientation."""
+        """Return problems that did not end the stream, and how images with an orientation were handled."""
         reader = self._pipeline.reader
         turned = reader.oriented
         return (*reader.notices, *([self._orientation_notice(turned, reader.name)] if turned else ()))
@@ -222,12 +222,12 @@ class _Pipeline(Pipeline):
 
     @property
     def readers(self) -> Sequence[Reader]:
-        """The reader of the source."""
+        """Return the reader of the source."""
         return (self.reader,)
 
     @property
     def intakes(self) -> Sequence[Intake]:
-        """The intake of the source."""
+        """Return the intake of the source."""
         return (self.intake,)
 
     def stats(self) -> StreamStats:

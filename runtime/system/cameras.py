@@ -101,13 +101,13 @@ def _capture_problem(descriptor: int) -> str:
 
 
 def captures_video(capability: bytes) -> bool:
-    """Whether a ``struct v4l2_capability`` says that this device itself captures video."""
+    """Decide whether a ``struct v4l2_capability`` says that this device itself captures video."""
     *_, whole, own = _CAPABILITY.unpack(capability)
     return bool((own if whole & _HAS_DEVICE_CAPABILITIES else whole) & _VIDEO_CAPTURE)
 
 
 def is_multiplanar(path: Path) -> bool:
-    """Whether a camera gives its planes apart (V4L2's multi-planar API), which FFmpeg does not read."""
+    """Decide whether a camera keeps its planes apart (V4L2's multi-planar API), which FFmpeg does not read."""
     capability = _queried(path, _QUERY_CAPABILITY, bytearray(_CAPABILITY.size))
     if capability is None:
         return False
@@ -231,7 +231,7 @@ def _link_to(path: Path, folder: Path) -> Path | None:
 
 
 def _has_a_twin(path: Path) -> bool:
-    """Whether another camera that captures has the name of this one."""
+    """Decide whether another camera that captures has the name of this one."""
     try:
         device = path.resolve(strict=True)
     except (OSError, RuntimeError):

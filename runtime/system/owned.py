@@ -61,7 +61,7 @@ class Owned:
 
     @property
     def _inherited(self) -> bool:
-        """Whether this is a forked child, and the parent opened this object."""
+        """Return whether this is a forked child, and the parent opened this object."""
         return self._acquired_after != _forks
 
     def _check_process(self) -> None:

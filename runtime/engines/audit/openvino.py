@@ -64,7 +64,7 @@ class Kernel:
 
     @property
     def precision(self) -> str:
-        """The precision that it computes in: as its kernel says, or else as it reads."""
+        """Return the precision of the computation: as the kernel's name says, or else the precision of the input."""
         return _PRECISIONS.get(self.kernel.rpartition("_")[2].lower(), self.reads)
 
 

@@ -68,7 +68,7 @@ def _constants(operators: list[Any]) -> frozenset[str]:
 
 
 def _moves(operators: list[Any], constants: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """For each operator that gives numbers of 8 bits, list the operators that moved them, the last one first."""
+    """List the operators that moved the 8-bit numbers of each operator, the last one first."""
     found: dict[str, tuple[str, ...]] = {}
     for node in operators:
         kind, inputs = node.get_type_name(), node.input_values()

@@ -84,7 +84,7 @@ class BuildRecord:
 
     @property
     def chosen(self) -> BuildCandidate:
-        """The candidate that was kept."""
+        """Return the candidate that was kept."""
         (found,) = (each for each in self.candidates if each.graph == self.kept)
         return found
 

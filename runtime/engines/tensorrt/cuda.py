@@ -1,7 +1,7 @@
 """The part of the CUDA driver API that an engine needs: a Protocol, and its implementation with ``cuda-bindings``.
 
 Handles and addresses are plain integers; 0 means none. Every call needs the context to be current in the calling
-thread, except those that retain, release or push it.
+thread, except the functions that retain, release or push it.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Fingerprint:
 
     @property
     def described(self) -> str:
-        """Description for people, on one line."""
+        """Describe the fingerprint for people, on one line."""
         return f"{self.module} {self.version}, {self.gpu} (compute capability {self.compute_capability}), {self.system}"
 
 

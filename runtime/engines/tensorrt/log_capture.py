@@ -35,7 +35,7 @@ class LogCapture:
 
     @property
     def reason(self) -> str:
-        """The last error, on one line; empty if there was none."""
+        """Return the last error, on one line; empty if there was none."""
         return " ".join(self.errors[-1].split())[:REASON_CHARACTERS] if self.errors else ""
 
 

@@ -51,7 +51,10 @@ def open_workers(
     threads: int | None = None,  # noqa: ARG001
     batches: bool = False,  # noqa: ARG001
 ) -> Sequence[TensorrtEngine]:
-    """Two engines on one plan: one copies while the other computes. Arguments and errors as for ``open_engine``."""
+    """Open two engines on one plan: one copies while the other computes.
+
+    Arguments and errors are as for ``open_engine``.
+    """
     return _open(bundle, WORKERS, Silent())
 
 

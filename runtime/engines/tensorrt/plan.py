@@ -87,7 +87,7 @@ class Plan:
 
     @property
     def scratch_bytes(self) -> int:
-        """GPU memory that an execution context needs, in bytes."""
+        """Return the GPU memory that an execution context needs, in bytes."""
         return int(self._engine.device_memory_size_v2)
 
     def new_execution(self) -> Execution:

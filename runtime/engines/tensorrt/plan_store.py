@@ -63,12 +63,12 @@ class StoredPlan:
 
     @property
     def path(self) -> Path:
-        """Path of the plan."""
+        """Return the path of the plan."""
         return self.folder / MODEL_PLAN
 
     @property
     def is_built_here(self) -> bool:
-        """Whether this user built it on this machine."""
+        """Return whether this user built the plan on this machine."""
         return _registered(self.record).get("plan_sha256") == self.record.plan_sha256
 
     def read(self) -> bytes:

@@ -134,7 +134,7 @@ class PipelineProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether ``stop`` was called."""
+        """Return whether ``stop`` was called."""
         return self._stopping.is_set()
 
     def wait(self, timeout: float) -> bool:
@@ -143,17 +143,17 @@ class PipelineProcess:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The last lines that the child wrote to standard output and standard error."""
+        """Return the last lines that the child wrote to standard output and standard error."""
         return tuple(self._lines)
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of the child; negative for the signal that ended it, None while it runs."""
+        """Return the child's exit code; negative for the signal that ended it, None while it runs."""
         return self._exit_code
 
     @property
     def problem(self) -> OSError | None:
-        """Why the child could not be started."""
+        """Return the error if the child could not be started."""
         return self._problem
 
     def _run(self, command: list[str], write_end: int) -> None:

@@ -37,7 +37,7 @@ class ImageFiles(FrameSource):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The images that were skipped, why the first of them was, and what showed when the files were found."""
+        """Name the skipped images and why the first was skipped; add remarks from the search for files."""
         if not self._skipped:
             return self._notices
         names = ", ".join(str(path) for path in self._skipped[:SKIPPED_NAMED])

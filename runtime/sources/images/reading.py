@@ -71,7 +71,7 @@ class EncodedImage:
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 of the file."""
+        """Return the hex SHA-256 of the file."""
         return hashlib.sha256(self.content).hexdigest()
 
     def decode(self) -> StoredImage:
@@ -195,7 +195,7 @@ class FoundImages:
 
     @property
     def notice(self) -> str:
-        """The other files by suffix, as a phrase; empty if there are none."""
+        """Count the other files by suffix in a phrase; empty if there are none."""
         if not self.others:
             return ""
         counts = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))

@@ -95,7 +95,7 @@ class Assembler:
 
     @property
     def ends_ns(self) -> int | None:
-        """When the picture of now ends if nothing comes until then; None if silence does not end it."""
+        """Return the time when the current picture ends if nothing comes before; None if silence does not end it."""
         may_end = self._has_picture and self._was_marked and not self._trusts_markers
         return self._arrived_ns + SILENCE_NS if may_end else None
 

@@ -29,12 +29,12 @@ class Challenge:
 
     @property
     def algorithm(self) -> str:
-        """The algorithm of a digest, in small letters."""
+        """Return the algorithm of a digest, in small letters."""
         return self.parameters.get("algorithm", "md5").lower()
 
     @property
     def rank(self) -> int:
-        """How good it is; 0 if it cannot be answered."""
+        """Rank the challenge by its strength; 0 if it cannot be answered."""
         if self.scheme == "basic":
             return 1
         qualities = self.parameters.get("qop", "auth").replace(",", " ").lower().split()

@@ -59,16 +59,16 @@ class Connection:
 
     @property
     def peer(self) -> Endpoint:
-        """The host that it is connected to."""
+        """Return the family and the address of the host at the other end."""
         return self._socket.family, self._socket.getpeername()[0]
 
     @property
     def local(self) -> Endpoint:
-        """The number of this machine that it is connected from."""
+        """Return the family and the address of this machine's end."""
         return self._socket.family, self._socket.getsockname()[0]
 
     def has_pending(self) -> bool:
-        """Whether decrypted bytes wait that no selector shows."""
+        """Return whether decrypted bytes wait that no selector shows."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def receive(self) -> bytes | None:

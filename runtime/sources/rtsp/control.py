@@ -76,7 +76,7 @@ class Control:
 
     @property
     def uri(self) -> str:
-        """The address in requests, without user and password."""
+        """Return the address in requests, without user and password."""
         return self._target.uri
 
     def request(self, method: str, uri: str, headers: Sequence[tuple[str, str]] = ()) -> Message:
@@ -183,7 +183,7 @@ class Control:
         return was
 
     def has_pending(self) -> bool:
-        """Whether packets wait that no selector shows."""
+        """Return whether packets wait that no selector shows."""
         return bool(self._packets or self._messages) or self.connection.has_pending()
 
     def close(self) -> None:

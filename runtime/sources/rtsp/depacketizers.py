@@ -38,7 +38,7 @@ class Depacketizer(ABC):
 
     @property
     def pending(self) -> int:
-        """Bytes of a NAL unit whose end did not come yet."""
+        """Return the number of bytes of a NAL unit whose end did not come yet."""
         return len(self._fragment)
 
     @abstractmethod
@@ -131,7 +131,7 @@ def _aggregated(payload: bytes, at: int) -> list[bytes]:
 
 
 def _has_recovery_point(unit: bytes, at: int) -> bool:
-    """Whether one of the messages of an SEI unit says that decoding can begin here."""
+    """Decide whether one of the messages of an SEI unit says that decoding can begin here."""
     while at + 2 < len(unit):
         kind, at = _message_number(unit, at)
         size, at = _message_number(unit, at)

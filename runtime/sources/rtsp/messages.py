@@ -39,7 +39,7 @@ class Message:
 
     @property
     def status(self) -> int | None:
-        """The number of an answer, such as 200; None for a request."""
+        """Return the number of an answer, such as 200; None for a request."""
         words = self.start.split(None, 2)
         if not self.start.startswith(PROTOCOL.decode()):
             return None
@@ -51,12 +51,12 @@ class Message:
 
     @property
     def reason(self) -> str:
-        """The words of an answer's first line."""
+        """Return the words of an answer's first line."""
         return " ".join(self.start.split()[2:])[:_SHOWN]
 
     @property
     def method(self) -> str:
-        """The first word of a request."""
+        """Return the first word of a request."""
         return self.start.partition(" ")[0]
 
     def header(self, name: str) -> str:
@@ -137,7 +137,7 @@ class Splitter:
         return end, Interleaved(self._buffer[at + 1], bytes(self._buffer[at + 4 : end]))
 
     def _may_be_message(self, at: int) -> bool:
-        """Whether a first line is one of RTSP, as far as it is there."""
+        """Decide whether the bytes of a first line that came so far may belong to an RTSP message."""
         begin = bytes(self._buffer[at : at + len(PROTOCOL)])
         if PROTOCOL.startswith(begin) or begin == PROTOCOL:
             return True

@@ -44,7 +44,7 @@ class Goodbye:
 
 
 def parse_rtcp(data: bytes) -> list[SenderReport | Goodbye]:
-    """Return the reports and farewells of a packet; what is none of them is left out."""
+    """Return the reports and farewells of a packet; leave out everything else."""
     found: list[SenderReport | Goodbye] = []
     at = 0
     while at + 8 <= len(data) and data[at] >> 6 == _VERSION:

@@ -39,7 +39,7 @@ class RtpPacket:
 
 
 def parse_rtp(data: bytes, arrived_ns: int = 0) -> RtpPacket | None:
-    """Return a packet; None for what is none."""
+    """Parse a packet; return None if the bytes are no packet."""
     if len(data) < _HEADER or data[0] >> 6 != _VERSION:
         return None
     flags, kind, number, timestamp, source = _FIELDS.unpack_from(data)
@@ -99,7 +99,7 @@ class Sequence:
 
     @property
     def expires_ns(self) -> int | None:
-        """When the first waiting packet has waited long enough; None if none waits."""
+        """Return the time when the first waiting packet has waited long enough; None if none waits."""
         oldest = min((each.arrived_ns for each in self._waiting.values()), default=None)
         return None if oldest is None else oldest + self._wait_ns
 

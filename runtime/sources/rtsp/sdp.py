@@ -41,7 +41,7 @@ class Track:
 
     @property
     def parameter_sets(self) -> bytes:
-        """The parameter sets of H.264 and H.265, each behind a start code; empty if it states none."""
+        """Return the parameter sets of H.264 and H.265, each behind a start code; empty if the track states none."""
         texts = [text for name in _SETS for text in self.parameters.get(name, "").split(",") if text]
         sets = [_decoded(text) for text in texts]
         joined = b"".join(START_CODE + each for each in sets if each)

@@ -95,12 +95,12 @@ class Session:
 
     @property
     def lost(self) -> int:
-        """Packets that were lost."""
+        """Return the number of packets that were lost."""
         return self._sequence.lost
 
     @property
     def received(self) -> int:
-        """Packets that came."""
+        """Return the number of packets that came."""
         return self._sequence.received
 
     def play(self, track: Track, transports: tuple[str, ...]) -> None:
@@ -326,7 +326,7 @@ def playable_track(description: Description) -> Track | None:
 
 
 def _has_order_numbers(parameters: Mapping[str, str]) -> bool:
-    """Whether the packets of H.265 carry decoding order numbers (RFC 7798, 7.1)."""
+    """Decide whether the packets of H.265 carry decoding order numbers (RFC 7798, 7.1)."""
     stated = [parameters.get(name, "0") for name in ("sprop-max-don-diff", "sprop-depack-buf-nalus")]
     return any(each not in ("", "0") for each in stated) or parameters.get("tx-mode", "SRST").upper() != "SRST"
 

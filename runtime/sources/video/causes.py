@@ -73,7 +73,7 @@ def errors_of_pyav() -> tuple[type[BaseException], ...]:
 
 
 def cause_of(error: BaseException) -> Cause | None:
-    """Return the cause of an error of PyAV or of the system; None if it is none of them."""
+    """Return the cause of an error of PyAV or of the system; None for any other error."""
     if isinstance(error, RtspError):
         return error.cause
     named = next((_OF_CLASS[each.__name__] for each in type(error).__mro__ if each.__name__ in _OF_CLASS), None)
@@ -111,17 +111,17 @@ class Server:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether the connection uses TLS."""
+        """Return whether the connection uses TLS."""
         return self.scheme in ("https", "rtsps", "rtmps", "rtmpts", "tls")
 
     @property
     def speaks_rtsp(self) -> bool:
-        """Whether RTSP negotiates the stream."""
+        """Return whether RTSP negotiates the stream."""
         return self.scheme in ("rtsp", "rtsps")
 
     @property
     def endpoint(self) -> str:
-        """``HOST PORT`` for a command; placeholders where the address does not show them."""
+        """Return ``HOST PORT`` for a command; placeholders where the address does not show them."""
         host = self.host if self.host and self.host in self.name else "HOST"
         return f"{host} {self.port or 'PORT'}"
 
@@ -245,7 +245,7 @@ def _unencrypted(server: Server) -> FrameSourceError:
 
 
 def _is_no_rtsp(error: BaseException) -> bool:
-    """Whether a server breaks off before it plays, answers otherwise than RTSP does, or exceeds a bound."""
+    """Decide whether a server breaks off before it plays, does not answer in RTSP, or exceeds a bound."""
     is_answer = isinstance(error, StatusError | TransportError)
     return isinstance(error, RtspError) and error.cause == "network" and not is_answer
 

@@ -64,7 +64,7 @@ class Clock(Protocol):
 
     @property
     def backlog(self) -> bool:
-        """Whether the last packet waited in a buffer before reading began."""
+        """Return whether the last packet waited in a buffer before reading began."""
 
     def arrived(self, time_ns: int | None, at_ns: int, waited_ns: int) -> None:
         """Take note of a packet.
@@ -151,7 +151,7 @@ class ArrivalClock:
 
     @property
     def backlog(self) -> bool:
-        """Whether the last packet waited in a buffer before reading began."""
+        """Return whether the last packet waited in a buffer before reading began."""
         return self._backlog is not None and self._backlog.is_ahead
 
     def arrived(self, time_ns: int | None, at_ns: int, waited_ns: int) -> None:  # noqa: ARG002
@@ -189,7 +189,7 @@ class TimestampClock:
 
     @property
     def backlog(self) -> bool:
-        """Whether the last packet waited in a buffer before reading began."""
+        """Return whether the last packet waited in a buffer before reading began."""
         return self._backlog.is_ahead
 
     def sender_says(self, zero_ns: int) -> None:
@@ -279,7 +279,7 @@ class DeviceClock:
 
     @property
     def backlog(self) -> bool:
-        """Whether the last frame waited in the driver's queue before reading began."""
+        """Return whether the last frame waited in the driver's queue before reading began."""
         return self._waited_in_queue
 
     def arrived(self, time_ns: int | None, at_ns: int, waited_ns: int) -> None:

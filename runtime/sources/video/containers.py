@@ -67,7 +67,7 @@ def check_container(stream: BinaryIO) -> None:
 
 
 def _is_transport_stream(beginning: bytes) -> bool:
-    """Whether the sync byte repeats at the distance of packets."""
+    """Decide whether the sync byte repeats at the distance of packets."""
     return any(
         len(syncs := beginning[at::size][:_SYNCS]) == _SYNCS and set(syncs) == {_TRANSPORT_SYNC}
         for size in _TRANSPORT_PACKETS
@@ -144,5 +144,5 @@ class _Index:
 
 
 def _is_even(times: bytes) -> bool:
-    """Whether all samples last one tick, as in uncompressed audio, which FFmpeg keeps in chunks."""
+    """Decide whether all samples last one tick, as in uncompressed audio, which FFmpeg keeps in chunks."""
     return times[4:8] == b"\0\0\0\1" and times[12:16] == b"\0\0\0\1"

@@ -88,7 +88,7 @@ class Decoded(Owned, FrameSource):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Problems that did not end the stream."""
+        """Return problems that did not end the stream."""
         counted = []
         if self._undecodable:
             counted.append(f"{self.name}: {_frames(self._undecodable)} not decodable and left out")
@@ -98,7 +98,7 @@ class Decoded(Owned, FrameSource):
         return (*self._notices, *counted)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames until the end of the file; those of a live source until ``close``.
+        """Yield the frames until the end of the file, or for a live source until ``close``.
 
         Raises:
             FrameSourceError: a live source stopped delivering, no frame can be decoded, frames become too large, or
@@ -335,7 +335,7 @@ class Decoded(Owned, FrameSource):
             logger.warning("%s", terminal(notice))
 
     def _is_cut_off(self, progress: _Progress) -> bool:
-        """Whether there are too few frames *and* every track ends too early.
+        """Decide whether there are too few frames *and* every track ends too early.
 
         An audio track that is longer than the video does not make it cut off, and nor does a frame rate that varies.
         """

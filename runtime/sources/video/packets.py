@@ -74,7 +74,7 @@ class PacketSource(ABC):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What was lost on the way so far, in words."""
+        """Say in words what was lost on the way so far."""
         return ()
 
     @abstractmethod

@@ -101,7 +101,7 @@ class DecodedPlanes(YuvPlanes):
 
     @property
     def decoder_frame(self) -> Any:
-        """The decoder's frame."""
+        """Return the decoder's frame."""
         return self.frame
 
     def bgr(self) -> Image:

@@ -110,7 +110,7 @@ class RtspPackets(PacketSource):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """How many packets were lost."""
+        """Say how many packets were lost."""
         lost, received = self._session.lost, self._session.received
         return (f"{lost} of {lost + received} packets were lost on the way",) if lost else ()
 

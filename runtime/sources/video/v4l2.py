@@ -83,7 +83,7 @@ class CameraFrames(Decoded):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the camera did not agree to, and frames that were damaged."""
+        """Say which settings the camera did not accept, and how many frames were damaged."""
         damaged = self._camera.damaged
         frames = counted(
             damaged, "frame came damaged from the driver and was", "frames came damaged from the driver and were"

@@ -154,12 +154,12 @@ class CameraQueue(JobQueue):
         return self._wanted + ahead > 0 and len(self._turns) >= least
 
     def _can_wait(self) -> bool:
-        """Whether a worker can wait for a full batch: enough cameras go on, and all other workers compute meanwhile."""
+        """Decide whether a worker can wait for a full batch: enough cameras go on, and all other workers compute."""
         computing = self._workers - self._idle
         return computing >= max(1, self._workers - 1) and len(self._unfinished) >= self._batch
 
     def _is_behind(self) -> bool:
-        """Whether the consumer has not fetched a prediction that is ready."""
+        """Return whether the consumer has not fetched a prediction that is ready."""
         return bool(self._ordered) and self._ordered[0].outcome is not None
 
     def _next(self) -> Job | None:

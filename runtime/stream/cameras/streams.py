@@ -154,32 +154,32 @@ class Streams(PredictionStream):
 
     @property
     def stats(self) -> StreamsStats:
-        """The counts at this moment."""
+        """Return the counts at this moment."""
         return self._pipeline.stats()
 
     @property
     def state(self) -> dict[str, StreamState]:
-        """What each camera does at this moment, by its name."""
+        """Return the state of each camera at this moment, by its name."""
         return {camera.name: camera.reader.state for camera in self._pipeline.cameras}
 
     @property
     def errors(self) -> dict[str, BaseException]:
-        """The error of each camera that has ended with one, by its name."""
+        """Return the error of each camera that has ended with one, by its name."""
         return {camera.name: camera.error for camera in self._pipeline.cameras if camera.error is not None}
 
     @property
     def fps(self) -> dict[str, float]:
-        """Predictions a second of each camera in the last 5 seconds, by its name."""
+        """Return the predictions per second of each camera in the last 5 seconds, by its name."""
         return {camera.name: camera.intake.ledger.fps for camera in self._pipeline.cameras}
 
     @property
     def workers(self) -> int:
-        """Number of workers that share the processors now; 1 while one engine has them all."""
+        """Return the number of workers that share the processors now; 1 while one engine has them all."""
         return self._pipeline.working
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Problems that did not end a camera, each after its name."""
+        """Return problems that did not end a camera, each after its name."""
         return tuple(f"{camera.name}: {notice}" for camera in self._pipeline.cameras for notice in self._of(camera))
 
     def _of(self, camera: _Camera) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ class _Camera:
 
     @property
     def is_live(self) -> bool:
-        """Whether frames are lost that nobody reads."""
+        """Return whether frames that nobody reads are lost."""
         source = self.reader.source
         return source is None or source.live
 
@@ -294,12 +294,12 @@ class _Pipeline(Pipeline):
 
     @property
     def readers(self) -> Sequence[Reader]:
-        """The readers of all cameras."""
+        """Return the readers of all cameras."""
         return [camera.reader for camera in self.cameras]
 
     @property
     def intakes(self) -> Sequence[Intake]:
-        """The intakes of all cameras."""
+        """Return the intakes of all cameras."""
         return [camera.intake for camera in self.cameras]
 
     def begin_to_read(self) -> None:

@@ -53,7 +53,7 @@ class Turns(Generic[T]):
         return older
 
     def is_due(self, name: str, now: float) -> bool:
-        """Whether the rate of a writer allows a value at the time ``now``, in seconds.
+        """Decide whether the rate of a writer allows a value at the time ``now``, in seconds.
 
         A value may come early by half an interval, so that a writer that is a little too fast loses a value now and
         then, not every second one.
@@ -66,7 +66,7 @@ class Turns(Generic[T]):
         return max(0.0, self._writers[name].due - now)
 
     def is_waiting(self, name: str) -> bool:
-        """Whether a value of a writer waits."""
+        """Return whether a value of a writer waits."""
         return bool(self._writers[name].waiting)
 
     def put(self, name: str, value: T, now: float) -> None:
