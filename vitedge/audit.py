@@ -86,32 +86,32 @@ class Audit:
 
     @property
     def quantized(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph makes int8, or fp8."""
+        """Return the layers that the graph quantizes to int8 or fp8."""
         return tuple(layer for layer in self.layers if layer.quantized)
 
     @property
     def executed(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph makes int8, and the engine computes in 8 bits."""
+        """Return the quantized layers that the engine computes in 8 bits."""
         return tuple(layer for layer in self.quantized if layer.precision in EIGHT_BITS)
 
     @property
     def fallbacks(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph makes int8, and the engine computes in floating point."""
+        """Return the quantized layers that the engine computes in floating point."""
         return tuple(layer for layer in self.quantized if layer.precision not in (*EIGHT_BITS, UNAVAILABLE))
 
     @property
     def unknown(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph makes int8, and whose precision the engine does not tell."""
+        """Return the quantized layers whose precision the engine does not report."""
         return tuple(layer for layer in self.quantized if layer.precision == UNAVAILABLE)
 
     @property
     def in_floating_point(self) -> tuple[AuditedLayer, ...]:
-        """Layers that the graph itself leaves in floating point."""
+        """Return the layers that the graph itself leaves in floating point."""
         return tuple(layer for layer in self.layers if not layer.quantized)
 
     @property
     def summary(self) -> str:
-        """How many int8 layers run in int8, and which do not, with the reasons."""
+        """Say how many int8 layers run in int8, and which do not, with the reasons."""
         layers, ran = _layers(len(self.quantized), self.asked), len(self.executed)
         verb = "runs" if 1 in (ran, len(self.quantized)) else "run"
         if not self.quantized:

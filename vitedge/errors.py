@@ -184,7 +184,7 @@ class FrameSourceError(VitedgeError):
         problem: what is wrong, and where.
         expected: what would be right.
         fix: what to do.
-        cause: the kind of the problem, for programs; None if it is none of ``Cause``.
+        cause: the kind of the problem, for programs; None if no ``Cause`` fits.
     """
 
     def __init__(self, problem: str, *, expected: str = "", fix: str = "", cause: Cause | None = None) -> None:

@@ -153,7 +153,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def remove_abandoned(folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Remove files and folders that no process has locked; leave those that cannot be locked or removed.
+    """Remove files and folders that no process has locked; leave what cannot be locked or removed.
 
     Args:
         folder: the folder to search.

@@ -49,7 +49,7 @@ class StageTimes:
 
     @property
     def total(self) -> float:
-        """Sum of the stages."""
+        """Return the sum of the stages."""
         return self.preprocess + self.infer + self.postprocess
 
 
@@ -97,7 +97,7 @@ class Prediction:
 
     @property
     def image(self) -> Image | None:
-        """The frame, ``H×W×3`` uint8 BGR, if it came from a stream; it is converted when this is first read."""
+        """Return the frame of a stream, ``H×W×3`` uint8 BGR, converted at the first read; None for other inputs."""
         return None if self.picture is None else self.picture.bgr()
 
     @property
@@ -107,17 +107,17 @@ class Prediction:
 
     @property
     def index(self) -> int:
-        """Index of the best class."""
+        """Return the index of the best class."""
         return self.topk[0].index
 
     @property
     def score(self) -> float:
-        """Probability of the best class, 0…1."""
+        """Return the probability of the best class, 0…1."""
         return self.topk[0].score
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the accepted labels; for a model of one class an image, the best class unless it abstained."""
+        """Return the accepted labels; for a model of one class an image, the best class unless it abstained."""
         if self.accepted is None:
             return () if self.abstained else (self.label,)
         return tuple(each.label for each in self.accepted)

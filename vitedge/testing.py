@@ -136,7 +136,7 @@ class FakeSource(FrameSource):
 
     @property
     def closed(self) -> bool:
-        """Whether ``close`` was called."""
+        """Return whether ``close`` was called."""
         return self._closed.is_set()
 
     def __iter__(self) -> Iterator[Frame]:

@@ -166,7 +166,7 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the manifest. It identifies the whole bundle, because the manifest holds each file's hash."""
+        """Return the hex SHA-256 of the manifest, which holds each file's hash: it identifies the whole bundle."""
         return self.manifest_sha256 or hashlib.sha256(dump_manifest(self.manifest).encode()).hexdigest()
 
     def unchanged_manifest(self) -> bytes:
@@ -190,7 +190,7 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files without the manifest, in bytes."""
+        """Return the size of all files without the manifest, in bytes."""
         return sum(record.bytes for record in self.manifest.files.values())
 
     def file(self, name: str) -> Path:

@@ -42,7 +42,7 @@ def refuse_inside_bundle(path: Path) -> None:
 
 
 def _is_bundle(folder: Path) -> bool:
-    """Whether a folder holds a manifest of vitedge; other programs have files of that name as well."""
+    """Decide whether a folder holds a manifest of vitedge; other programs have files of that name as well."""
     try:
         return b'"schema_version"' in read_bytes(folder / MANIFEST, limit=MANIFEST_BYTES)
     except OSError:

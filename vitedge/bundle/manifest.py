@@ -89,7 +89,7 @@ class Manifest:
 
     @property
     def label_thresholds(self) -> tuple[float, ...] | None:
-        """Scores that the labels of a multi-label model must reach, one a label; None for one class an image."""
+        """Return the score that each label must reach in a multi-label model; None for one class an image."""
         if not self.model.is_multilabel:
             return None
         return (LABEL_THRESHOLD,) * self.model.num_classes if self.thresholds is None else self.thresholds.thresholds

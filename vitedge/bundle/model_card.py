@@ -46,10 +46,10 @@ class ModelCard:
 
     @property
     def num_classes(self) -> int:
-        """Number of logits."""
+        """Return the number of logits."""
         return len(self.labels)
 
     @property
     def is_multilabel(self) -> bool:
-        """Whether an image has any number of labels, each with a score of its own."""
+        """Return whether an image has any number of labels, each with a score of its own."""
         return self.activation == "sigmoid"

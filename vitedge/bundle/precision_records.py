@@ -81,7 +81,7 @@ class ContractRecord:
 
     @property
     def loss_name(self) -> str:
-        """The measure of the loss, in words."""
+        """Name the measure of the loss, in words."""
         return "drop in top-1" if self.loss == "top1_drop" else "flip rate"
 
     def lost(self, loss: float) -> str:
@@ -90,7 +90,7 @@ class ContractRecord:
 
     @property
     def unit(self) -> str:
-        """The unit of the loss."""
+        """Return the unit of the loss."""
         return "points" if self.loss == "top1_drop" else "%"
 
 
@@ -123,7 +123,7 @@ class CandidateRecord:
 
     @property
     def int8_counts(self) -> str:
-        """How many of its int8 layers ran in int8, as ``43 of 48``; empty if that is not known."""
+        """Say how many int8 layers ran in int8, as ``43 of 48``; empty if that is not known."""
         known = self.int8_layers is not None and self.int8_executed is not None
         return f"{self.int8_executed} of {self.int8_layers}" if known else ""
 
@@ -144,7 +144,7 @@ class AutoRecord:
 
     @property
     def summary(self) -> str:
-        """The chosen candidate and the limits, as a phrase."""
+        """Describe the chosen candidate and the limits in a phrase."""
         contract, chosen = self.contract, {each.name: each for each in self.candidates}.get(self.chosen)
         if chosen is None or chosen.loss is None:
             return self.chosen
@@ -190,7 +190,7 @@ class AgainstFp16Record:
 
     @property
     def pays(self) -> bool:
-        """Whether int8 may be worth its price: False if fp16 is an alternative, and int8 surely gains too little."""
+        """Decide whether int8 may pay: not if fp16 is an alternative, and int8 surely gains too little."""
         return self.low <= PAYS_BELOW or self.fp16_sqnr_db < self.sqnr_db - WORSE_DB
 
     def verdict(self, machine: str) -> str:

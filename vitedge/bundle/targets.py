@@ -40,7 +40,7 @@ class JetpackRelease:
 
     @property
     def supported(self) -> bool:
-        """Whether its TensorRT builds the strongly typed networks that vitedge writes."""
+        """Return whether its TensorRT builds the strongly typed networks that vitedge writes."""
         return tuple(int(part) for part in self.tensorrt.split(".")) >= MINIMUM_TENSORRT
 
 

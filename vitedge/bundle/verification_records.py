@@ -145,7 +145,7 @@ class WorkaroundRecord:
 
     @property
     def summary(self) -> str:
-        """The fault and the form, as a phrase."""
+        """Describe the fault and the replacement in a phrase."""
         places = "" if self.places == 1 else f" (the first of {self.places} places)"
         return (
             f"{self.engine} computes {self.operator} wrongly in {self.precision} {self.place}{places}. "

@@ -72,7 +72,7 @@ def check_written(written: Mapping[str, str | Path | None], read: Iterable[str |
 
     Args:
         written: the files, by the options that name them; None for an option that was not given.
-        read: paths that the verb reads; those that do not exist count for nothing.
+        read: paths that the verb reads; missing paths count for nothing.
 
     Raises:
         UsageError: the message names both.

@@ -277,7 +277,7 @@ def _deliver(arguments: argparse.Namespace, stream: Stream | Streams, stop: Stop
 
 
 def _goes_on(stream: Stream | Streams) -> bool:
-    """Whether no end is in sight, so that a summary at the end is not enough."""
+    """Decide whether a stream has no end in sight, so that a summary at the end is not enough."""
     from vitedge.runtime.stream.cameras.streams import Streams
 
     return isinstance(stream, Streams) or stream.source.live

@@ -141,7 +141,7 @@ class StateNotes:
         }.get(change.state, "")
 
     def _is_due(self, source: str) -> bool:
-        """Whether there were not too many lines about a source within a minute, as when a cable is loose."""
+        """Decide whether to print a line: not if a source had too many in a minute, as with a loose cable."""
         times = self._times.setdefault(source, deque(maxlen=NOTES_A_MINUTE))
         now = time.monotonic()
         if len(times) == NOTES_A_MINUTE and now - times[0] < 60.0:
@@ -164,7 +164,7 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """Number of predictions."""
+        """Return the number of predictions."""
         return self._counts.total()
 
     def write(self, prediction: Prediction) -> None:
@@ -182,7 +182,7 @@ class Tally:
         self._dropped += prediction.dropped
 
     def close(self) -> None:
-        """Nothing to finish."""
+        """Do nothing: there is nothing to finish."""
 
     def summary(
         self,

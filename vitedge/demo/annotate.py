@@ -30,7 +30,7 @@ def write_annotated(
     Args:
         path: ``.mp4`` to write.
         clip: the video that was streamed.
-        stream: what came of it; its frame rate is shown, not that of the drawing.
+        stream: what came of it; its frame rate is shown, not the drawing's.
         truth: label of each frame.
         caption: what classified.
         progress: counts the frames.

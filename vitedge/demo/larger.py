@@ -52,7 +52,7 @@ class LargerResult:
 
     @property
     def speedup(self) -> float:
-        """How many times longer fp32 takes than int8, by p50."""
+        """Return the ratio of fp32's p50 to int8's."""
         return self.rows[0].latency.p50_ms / self.rows[-1].latency.p50_ms
 
     @property

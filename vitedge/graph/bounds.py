@@ -89,14 +89,14 @@ def _pointwise(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
 
 
 def _broadcast(region: Region, shape: list[int]) -> Region:
-    """The region of an operand that numpy's broadcasting brings to ``region``."""
+    """Return the region of an operand that numpy's broadcasting extends to ``region``."""
     return tuple(
         (0, 1) if size == 1 else span for size, span in zip(shape, region[len(region) - len(shape) :], strict=True)
     )
 
 
 def _normalization(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:
-    """LayerNormalization works along all axes from ``axis`` on, Softmax along one."""
+    """Handle LayerNormalization along all axes from ``axis`` on, and Softmax along one."""
     shape = static_shape(output)
     axis = node.attributes.get_int("axis", -1) % len(shape)
     end = axis + 1 if node.op_type in ("Softmax", "LogSoftmax") else len(shape)
@@ -173,7 +173,7 @@ def _slice(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  # 
 
 
 def _gather(node: ir.Node, output: ir.Value, region: Region) -> Needs | None:  # noqa: ARG001
-    """Of one index, or of a run of indices."""
+    """Handle one constant index, or consecutive ones."""
     indices = _constant(node, 1)
     shape = _input_shape(node, 0)
     axis = node.attributes.get_int("axis", 0) % len(shape)

@@ -54,12 +54,12 @@ class Reading:
 
     @property
     def reader(self) -> str:
-        """The reader in words."""
+        """Name the reader."""
         return "the output" if self.node is None else self.node.op_type
 
     @property
     def layer(self) -> Layer | None:
-        """The linear layer or convolution that reads the channels as its data; None for any other reader."""
+        """Return the linear layer or convolution that reads the channels as its data; None for any other reader."""
         layer = layer_of(self.node) if self.index == 0 else None
         return None if layer is None or layer.node.op_type == "LayerNormalization" else layer
 
@@ -132,7 +132,7 @@ def input_columns(layer: Layer, channels: Channels) -> Channels | None:
 
 
 def _copied(node: ir.Node, known: dict[ir.Value, Channels]) -> Sequence[Channels] | None:
-    """The channels of a node's outputs; None where it computes, or where it copies to is not known."""
+    """Return the channels of a node's outputs; None if it computes, or copies the channels to unknown places."""
     if node.op_type not in DATA_MOVEMENT_OPERATORS or node.domain:
         return None
     inputs = [_copied_input(node, index, known) for index in range(len(node.inputs))]

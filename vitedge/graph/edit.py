@@ -51,7 +51,7 @@ def drop_unused(model: ir.Model, value: ir.Value | None) -> None:
 
 
 def order_initializers(graph: ir.Graph) -> None:
-    """Sort the initializers into the order in which nodes read them; remove those that nothing reads."""
+    """Sort the initializers into the order in which nodes read them; remove unread initializers."""
     read = dict.fromkeys(value for node in graph for value in values_read(node) if value.is_initializer())
     kept = [value for value in read if graph.initializers.get(str(value.name)) is value]
     kept += [value for value in graph.outputs if value.is_initializer() and value not in read]

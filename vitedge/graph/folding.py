@@ -17,5 +17,5 @@ def fold_constants(model: ir.Model) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Shapes that older exporters compute with ConstantOfShape too; otherwise as the optimizer thinks best."""
+    """Fold shapes that older exporters compute with ConstantOfShape; else leave the choice to the optimizer."""
     return True if node.op_type == "ConstantOfShape" else None

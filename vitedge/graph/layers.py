@@ -30,44 +30,44 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The name of the operator, or of its output where it has none."""
+        """Return the name of the operator, or of its output if it has none."""
         return self.node.name or self._output_name
 
     @property
     def operator(self) -> str:
-        """``MatMul``, ``Gemm``, ``Conv`` or ``LayerNormalization``."""
+        """Return ``MatMul``, ``Gemm``, ``Conv`` or ``LayerNormalization``."""
         return self.node.op_type
 
     @property
     def data(self) -> ir.Value:
-        """The value that the layer reads."""
+        """Return the value that the layer reads."""
         return present(self.node.inputs[0])
 
     @property
     def output(self) -> ir.Value:
-        """The value that the layer produces, bias included."""
+        """Return the value that the layer produces, bias included."""
         return (self.add or self.node).outputs[0]
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the channels, in data and output."""
+        """Return the axis of the channels, in data and output."""
         return 1 if self.node.op_type == "Conv" else -1
 
     @property
     def groups(self) -> int:
-        """The groups of a convolution; 1 for other layers."""
+        """Return the number of groups of a convolution; 1 for other layers."""
         return self.node.attributes.get_int("group", 1) or 1
 
     @property
     def out_axis(self) -> int:
-        """The axis of the output channels in the weights as the operator stores them."""
+        """Return the axis of the output channels in the weights as the operator stores them."""
         if self.node.op_type == "Gemm":
             return 1 - (self.node.attributes.get_int("transB", 0) or 0)
         return int(self.node.op_type == "MatMul")
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """The shape of :attr:`weight`."""
+        """Return the shape of :attr:`weight`."""
         shape = constant_shape(self.node.inputs[1])
         if shape is None:
             raise ValueError(f"the weights of {self.name} are not constant")
@@ -75,24 +75,24 @@ class Layer:
 
     @property
     def weight(self) -> Array:
-        """``(out, in)``, ``(out, in / groups, *kernel)`` of a convolution, ``(out,)`` of a normalization."""
+        """Return ``(out, in)``, ``(out, in / groups, *kernel)`` of a convolution, ``(out,)`` of a normalization."""
         weight = _values(self.node.inputs[1])
         return weight.T if self.out_axis else weight
 
     @property
     def weight_matrix(self) -> Array:
-        """:attr:`weight` as ``(out, in)``; ``(out, in / groups · kernel)`` of a convolution."""
+        """Return :attr:`weight` as ``(out, in)``; ``(out, in / groups · kernel)`` of a convolution."""
         weight = self.weight
         return np.ascontiguousarray(weight.reshape(len(weight), -1))
 
     @property
     def has_bias(self) -> bool:
-        """Whether the layer adds a constant."""
+        """Return whether the layer adds a constant."""
         return self._bias_input is not None
 
     @property
     def bias(self) -> Array:
-        """``(out,)``; zeros for a layer without a bias."""
+        """Return the bias, ``(out,)``; zeros for a layer without a bias."""
         found = self._bias_input
         if found is None:
             return np.zeros(self.weight_shape[0])
@@ -101,7 +101,7 @@ class Layer:
 
     @property
     def _bias_input(self) -> tuple[ir.Node, int] | None:
-        """The node that adds the bias, and the index of its input."""
+        """Return the node that adds the bias, and the index of its input."""
         if self.add is not None:
             return self.add, _constant_index(self.add)
         return (self.node, 2) if len(self.node.inputs) > 2 and self.node.inputs[2] is not None else None
@@ -278,5 +278,5 @@ def _bias_add(matmul: ir.Node, width: int) -> ir.Node | None:
 
 
 def _constant_index(node: ir.Node) -> int:
-    """The index of a node's constant input; -1 without one."""
+    """Return the index of a node's constant input; -1 without one."""
     return next((index for index, value in enumerate(node.inputs) if constant_shape(value) is not None), -1)

@@ -99,7 +99,7 @@ def joined(regions: Sequence[Region], shape: Shape) -> Region | None:
 
 
 def _groups(old: Shape, new: Shape) -> Iterator[tuple[slice, slice]]:
-    """Runs of axes with equal products, which a reshape turns into one another."""
+    """Yield runs of axes with equal products, which a reshape turns into one another."""
     i = j = 0
     while i < len(old) or j < len(new):
         start_i, start_j = i, j
@@ -110,7 +110,7 @@ def _groups(old: Shape, new: Shape) -> Iterator[tuple[slice, slice]]:
 
 
 def _flattened(spans: Region, sizes: Shape) -> Span | None:
-    """The range of row-major indices of a region; None if it has gaps."""
+    """Return the range of row-major indices of a region; None if it has gaps."""
     start, length = 0, 1
     for (first, last), size in zip(spans, sizes, strict=True):
         if length == 1:
@@ -123,7 +123,7 @@ def _flattened(spans: Region, sizes: Shape) -> Span | None:
 
 
 def _unflattened(span: Span, sizes: Shape) -> Region | None:
-    """The region of a range of row-major indices; None if it is no box."""
+    """Return the region of a range of row-major indices; None if it is no box."""
     if not sizes:
         return ()
     start, stop = span

@@ -68,7 +68,7 @@ def is_read_once(value: ir.Value) -> bool:
 
 
 def values_read(node: ir.Node) -> Iterator[ir.Value]:
-    """Give the values that a node reads, among them those that its If and Loop bodies capture from outside.
+    """Give the values that a node reads, and the outer values that its If and Loop bodies capture.
 
     A value comes once for every input that reads it.
     """

@@ -56,7 +56,7 @@ def add_initializer(graph: onnx.GraphProto, weights: Weights, tensor: ir.TensorP
 
 
 def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
-    """The names that the nodes of a graph read, and the nodes and results of If and Loop bodies."""
+    """Yield the names that the nodes of a graph read, and the nodes and results of If and Loop bodies."""
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
@@ -66,5 +66,5 @@ def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _copy_without(message: Any, field: str) -> Any:
-    """A copy of all fields but one: to delete that field from a full copy would copy it first."""
+    """Copy all fields but one: to delete that field from a full copy would copy it first."""
     return type(message)(**{each.name: value for each, value in message.ListFields() if each.name != field})

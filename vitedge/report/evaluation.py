@@ -54,7 +54,7 @@ class Thumbnail:
 
 
 def contact_sheet(images: ImageDataset, flips: Sequence[Flip | LabelFlip]) -> tuple[Thumbnail, ...]:
-    """Thumbnails of the flips that matter most, at most 60, the clearest first.
+    """Draw thumbnails of the flips that matter most, at most 60, the clearest first.
 
     The images are decoded again, because it is not known which images flip before all are classified.
 
@@ -74,12 +74,12 @@ def contact_sheet(images: ImageDataset, flips: Sequence[Flip | LabelFlip]) -> tu
 
 
 def _weight(flip: Flip | LabelFlip) -> float:
-    """How much a flip matters: its margin, or the divergence of labels, which have no margin."""
+    """Return how much a flip matters: its margin, or the divergence of labels, which have no margin."""
     return flip.margin if isinstance(flip, Flip) else flip.divergence
 
 
 def to_html(report: EvaluationReport, sheet: Sequence[Thumbnail] = ()) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
         report: the evaluation.

@@ -75,7 +75,7 @@ def page(title: str, sections: Iterable[str], *, style: str = "") -> str:
     Args:
         title: plain text.
         sections: HTML, in order.
-        style: CSS beside that of all pages.
+        style: CSS beside the CSS of all pages.
     """
     escaped = html(title)
     return (

@@ -32,7 +32,7 @@ def write(folder: Path, model: str, record: AutoRecord, sensitivity: Sensitivity
 
 
 def to_json(record: AutoRecord, sensitivity: Sensitivity) -> dict[str, Any]:
-    """The contract, the candidates, with ``pareto`` for those on the front, and the layers.
+    """Encode the contract, the candidates, with ``pareto`` for those on the front, and the layers.
 
     Keys are added, never renamed.
     """

@@ -92,9 +92,9 @@ def evaluate(
         layers: with ``against`` an fp32 bundle, also measure the effect of each int8 layer.
         fit_confidence: fit the temperature of the scores on these images, and write it into the bundle; for a
             multi-label bundle, fit the threshold of each label, to the highest F1.
-        abstain_error: with ``fit_confidence``, the largest share of wrong predictions, 0…1, among those that reach the
-            score threshold; the threshold is written into the bundle too. For a multi-label bundle, the same holds for
-            each label. By default the share that the bundle was fitted to before, if it was.
+        abstain_error: with ``fit_confidence``, the largest share of wrong predictions, 0…1, among predictions that
+            reach the score threshold; the threshold is written into the bundle too. For a multi-label bundle, the same
+            holds for each label. By default the share that the bundle was fitted to before, if it was.
         engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; by default the engine of the bundle's target.
         threads: number of CPU threads; by default the engine decides.
         scheduler: address of a Dask scheduler, whose workers find data and bundles at the same paths.

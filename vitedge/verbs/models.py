@@ -72,7 +72,7 @@ class KnownModel:
 
     @property
     def fastest_int8_peer(self) -> ModelPeer | None:
-        """The fastest peer in int8 that did not collapse, by its ratio of times; None without one."""
+        """Return the fastest peer in int8 that did not collapse, by its ratio of times; None without one."""
         timed = [
             (peer.time_ratio, name)
             for name, peer in self.peers.items()
