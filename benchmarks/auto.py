@@ -33,7 +33,7 @@ def convert(options: list[str]) -> Manifest:
 
 
 def table(model: str, record: AutoRecord) -> str:
-    """A Markdown table, the fastest candidate first."""
+    """Format a Markdown table, the fastest candidate first."""
     head = f"| {model} | p50 ms | p99 ms | loss, {record.contract.unit} |"
     rows = [_row(each, record) for each in record.candidates]
     return "\n".join([head, "|---|---|---|---|", *rows, "", f"Chosen: {record.summary}."])

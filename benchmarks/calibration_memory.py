@@ -52,7 +52,7 @@ class Cost:
 
 
 def different_frames(input_size: tuple[int, int], images: int) -> Frames:
-    """Synthetic frames ``(N,H,W,3)``, a few rolled sideways: to make each from noise takes gigabytes."""
+    """Make synthetic frames ``(N,H,W,3)``, a few rolled sideways: to make each from noise takes gigabytes."""
     few = synthetic_frames(input_size, min(images, FRAMES))
     return np.concatenate([np.roll(few, shift, axis=2) for shift in range(-(-images // len(few)))])[:images]
 
@@ -79,7 +79,7 @@ def quantize_once(model: str, images: int) -> float:
 
 
 def cost(model: str, images: int) -> Cost:
-    """Of a run in a process of its own, which remembers nothing of earlier ones.
+    """Measure a run in a process of its own, which remembers nothing of earlier ones.
 
     Raises:
         RuntimeError: it failed; its output went to standard error.

@@ -113,12 +113,12 @@ class Round:
 
     @property
     def allowed_fps(self) -> float:
-        """Frames a second if the processors did nothing but preprocess and infer."""
+        """Return the frames per second if the processors did nothing but preprocess and infer."""
         return 1000 * self.cpus / (self.preprocess_ms + self.infer_ms)
 
 
 def benchmark_app(ir: Path, seconds: float) -> float:
-    """Frames a second that OpenVINO's own tool reaches with an IR."""
+    """Measure the frames per second that OpenVINO's own tool reaches with an IR."""
     tool = Path(sys.executable).with_name("benchmark_app")
     command = [str(tool), "-m", str(ir), "-d", "CPU", "-hint", "throughput", "-t", str(max(1, round(seconds)))]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -166,21 +166,21 @@ def ages_of(predictions: Iterable[Prediction], seconds: float) -> Ages:
 
 
 def summed_up(ages: Sequence[float], names: Sequence[str], seconds: float) -> Ages:
-    """Ages of predictions, and how evenly they are spread."""
+    """Summarize the ages of predictions, and how evenly they are spread."""
     counts = [names.count(name) for name in set(names)]
     p50, p99 = np.percentile(ages, (50, 99))
     return Ages(float(p50), float(p99), len(ages) / seconds, min(counts) / statistics.mean(counts))
 
 
 def on_one(classifier: Classifier, images: Pictures, cameras: int, fps: float, seconds: float) -> Ages:
-    """The cameras on one classifier."""
+    """Run the cameras on one classifier."""
     sources = {f"camera {number}": Camera(images, fps) for number in range(cameras)}
     with classifier.streams(sources) as streams:
         return ages_of(streams, seconds)
 
 
 def on_one_each(bundle: Path, images: Pictures, cameras: int, fps: float, seconds: float) -> Ages:
-    """The cameras on a classifier each, in threads, which share the processors."""
+    """Run each camera on a classifier of its own, in threads, which share the processors."""
     ages: dict[str, list[float]] = {f"camera {number}": [] for number in range(cameras)}
     threads = max(1, usable_cpus() // cameras)
     with ExitStack() as opened:
@@ -206,13 +206,13 @@ def on_one_each(bundle: Path, images: Pictures, cameras: int, fps: float, second
 
 
 def memory_of(bundle: Path, classifiers: int, threads: int) -> float:
-    """MiB that some classifiers hold in a process of their own; 0 threads for one classifier with its workers."""
+    """Measure the MiB of some classifiers in their own process; 0 threads for one classifier with its workers."""
     command = [sys.executable, "-c", HOLDS, str(bundle), str(classifiers), str(threads)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / MIB
 
 
 def preprocessing_rate(classifier: Classifier, images: Pictures) -> Rate:
-    """Preprocessing alone, in one thread."""
+    """Measure preprocessing alone, in one thread."""
     for image in images:
         classifier.prepare(image)
     return rate(map(classifier.prepare, islice(cycle(images), COUNTED)))
@@ -241,14 +241,14 @@ def measure(arguments: argparse.Namespace, classifier: Classifier) -> Iterator[R
 
 
 def line(name: str, ages: Sequence[Ages]) -> str:
-    """A line of the table of ages: the median over the rounds."""
+    """Format a line of the table of ages: the median over the rounds."""
     keys = ("p50", "p99", "fps", "least")
     p50, p99, fps, least = (statistics.median(getattr(each, key) for each in ages) for key in keys)
     return f"| {name} | {fps:.1f} | {p50:.0f} | {p99:.0f} | {least:.2f} |"
 
 
 def share(name: str, ratios: Sequence[float], target: str = "") -> str:
-    """A line of the table of ratios."""
+    """Format a line of the table of ratios."""
     return f"| {name} | {statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f}) | {target} |"
 
 

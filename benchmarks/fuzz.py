@@ -51,7 +51,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def report(tallies: Mapping[str, Tally], seed: int, minutes: float) -> str:
-    """The table, and a sentence before it."""
+    """Format the table, and a sentence before it."""
     cases = sum(tally.cases for tally in tallies.values())
     found = sum(len(tally.findings) for tally in tallies.values())
     rows = [

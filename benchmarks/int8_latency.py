@@ -53,12 +53,12 @@ class Times:
     rounds: tuple[float, ...]
 
     def ratios(self, ours: Times) -> list[float]:
-        """Its time over ours, of each round."""
+        """Return its time over ours, of each round."""
         return [theirs / mine for theirs, mine in zip(self.rounds, ours.rounds, strict=True)]
 
 
 def engine_call(bundle: Bundle, opened: ExitStack, name: str) -> Call:
-    """One run of the bundle on a golden frame."""
+    """Return a call that runs the bundle on a golden frame."""
     engine = open_engine(bundle, name)
     opened.callback(engine.close)
     engine.frame[...] = bundle.golden().frames[0]
@@ -66,7 +66,7 @@ def engine_call(bundle: Bundle, opened: ExitStack, name: str) -> Call:
 
 
 def nncf_calls(name: str, full: Bundle, frames: NDArray[np.uint8]) -> dict[str, Call]:
-    """NNCF's default recipe on OpenVINO's own IR of the model, and on the graph of the bundle."""
+    """Apply NNCF's default recipe to OpenVINO's own IR of the model, and to the graph of the bundle."""
     import timm
 
     openvino = require("openvino", extra="openvino", purpose="this benchmark")
@@ -82,7 +82,7 @@ def nncf_calls(name: str, full: Bundle, frames: NDArray[np.uint8]) -> dict[str, 
 
 
 def torch_calls(name: str) -> dict[str, Call]:
-    """Eager PyTorch, and `torch.compile`, on a float32 input."""
+    """Prepare eager PyTorch, and `torch.compile`, on a float32 input."""
     import timm
     import torch
 
@@ -101,7 +101,7 @@ def torch_calls(name: str) -> dict[str, Call]:
 
 
 def contenders(name: str, calib: Path, folder: Path, opened: ExitStack) -> dict[str, Call]:
-    """Every contender for one model, by name."""
+    """Prepare every contender for one model, by name."""
     bundles = {
         precision: vitedge.convert(
             name,
@@ -126,13 +126,13 @@ def contenders(name: str, calib: Path, folder: Path, opened: ExitStack) -> dict[
 
 
 def measure(calls: dict[str, Call], rounds: int, calls_a_round: int) -> list[Times]:
-    """All in turns."""
+    """Measure all in turns."""
     found = in_turns(calls, partial(median_ms, calls=calls_a_round), rounds=rounds)
     return [Times(name, tuple(each)) for name, each in found.items()]
 
 
 def table(model: str, times: list[Times]) -> str:
-    """The rounds' medians and ratios as Markdown."""
+    """Format the rounds' medians and ratios as Markdown."""
     ours = next(each for each in times if each.name == OURS)
     lines = [f"### {model}", "", "| | p50 ms, median of rounds (range) | times vitedge int8 (range) |", "|---|---|---|"]
     for each in times:

@@ -49,7 +49,7 @@ print(json.dumps({"tree": vitedge.__file__, "milliseconds": spent[settling:]}))
 
 
 def package_of(tree: Path, scratch: Path) -> Path:
-    """A folder from which ``vitedge`` of a tree can be imported: itself if it is an installed one, else links to it.
+    """Return a folder to import a tree's ``vitedge`` from: itself if pip installed into it, else one with links.
 
     Raises:
         SystemExit: there is no vitedge in it.
@@ -66,7 +66,7 @@ def package_of(tree: Path, scratch: Path) -> Path:
 
 
 def load_ms(package: Path, cache: Path, bundle: Path, engine: str, loads: int) -> float:
-    """Median milliseconds of loading a bundle with the vitedge of a folder.
+    """Measure the median milliseconds of loading a bundle with the vitedge of a folder.
 
     Raises:
         SystemExit: the child failed, or imported another vitedge.
@@ -83,7 +83,7 @@ def load_ms(package: Path, cache: Path, bundle: Path, engine: str, loads: int) -
 
 
 def described(times: Mapping[str, list[float]]) -> str:
-    """The ratio and its spread over the rounds, and both medians."""
+    """Describe the ratio and its spread over the rounds, and both medians."""
     ratios = [new / old for new, old in zip(times["new"], times["old"], strict=True)]
     low, middle, high = np.percentile(ratios, (10, 50, 90))
     medians = ", ".join(f"{name} {statistics.median(each):.1f} ms" for name, each in times.items())

@@ -53,12 +53,12 @@ class Paired:
 
     @property
     def ratios(self) -> list[float]:
-        """Of each round."""
+        """Return the ratio of each round."""
         return [mine / theirs for mine, theirs in zip(self.ours, self.bare, strict=True)]
 
 
 def bare_loop(bundle: Bundle, threads: int | None) -> Call:
-    """The IR compiled as the runtime compiles it, and called with nothing of vitedge around it."""
+    """Compile the IR as the runtime does; return a call of it with nothing of vitedge around it."""
     import openvino
 
     from vitedge.runtime.engines.openvino import native_float
@@ -81,7 +81,7 @@ def bare_loop(bundle: Bundle, threads: int | None) -> Call:
 
 
 def paired(ours: Call, bare: Call, *, rounds: int, calls: int) -> Paired:
-    """Both in turns, the first of a round changing from round to round; one round more warms up."""
+    """Measure both in turns, the first of a round changing from round to round; one round more warms up."""
     mine, theirs = [], []
     for number in range(rounds + 1):
         found = {}
@@ -93,26 +93,26 @@ def paired(ours: Call, bare: Call, *, rounds: int, calls: int) -> Paired:
 
 
 def unresized_frames(classifier: Classifier) -> NDArray[np.uint8]:
-    """A few wide frames whose short side is the resize size already."""
+    """Make a few wide frames whose short side is the resize size already."""
     height, _ = classifier.preprocessing.resize_size
     return np.random.default_rng(0).integers(0, 256, (FRAMES, height, height * 16 // 9, 3), dtype=np.uint8)
 
 
 def import_seconds(module: str) -> float:
-    """In a fresh process, by its own clock."""
+    """Measure an import in a fresh process, by its own clock."""
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
 def import_times() -> dict[str, list[float]]:
-    """Seconds of each run, in turns; a first turn fills the file cache."""
+    """Measure the seconds of each import, in turns; a first turn fills the file cache."""
     modules = ("vitedge.runtime", "numpy")
     turns = [{module: import_seconds(module) for module in modules} for _ in range(IMPORT_RUNS + 1)]
     return {module: [turn[module] for turn in turns[1:]] for module in modules}
 
 
 def spread(values: list[float] | tuple[float, ...], digits: int = 3) -> str:
-    """Median and range."""
+    """Format the median and the range."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 

@@ -74,7 +74,7 @@ WAYS = (
 
 
 def graphs_of(name: str) -> tuple[Graphs, Graphs, Frames]:
-    """In FP32 and, for some models, in int8, each with and without padding tokens; and frames to run them on."""
+    """Build FP32 and, for some models, int8 graphs, with and without padding tokens; and frames to run them on."""
     model = as_if_trained(name)
     preprocessing = model.card.preprocessing
     exported, frames = export(model.module, preprocessing.input_size), synthetic_frames(preprocessing.input_size)
@@ -90,7 +90,7 @@ def graphs_of(name: str) -> tuple[Graphs, Graphs, Frames]:
 
 
 def compiled(graph: onnx.ModelProto, way: Way, frames: Frames) -> Call:
-    """One run, as the runtime runs it."""
+    """Return a call that runs a graph as the runtime does."""
     openvino = require("openvino", extra="openvino", purpose="this benchmark")
     core = openvino.Core()
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": way.precision or native_float(core)}
@@ -107,7 +107,7 @@ def compiled(graph: onnx.ModelProto, way: Way, frames: Frames) -> Call:
 
 
 def cells(name: str, rounds: int) -> Iterator[str]:
-    """Ratios of one model, with their spread; in bold where all of it lies below 1."""
+    """Yield the ratios of one model, with their spread; in bold where all of it lies below 1."""
     full, int8, frames = graphs_of(name)
     for way in WAYS:
         graphs = int8 if way.int8 else full

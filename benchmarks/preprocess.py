@@ -50,7 +50,7 @@ WARM_UP = 5
 
 
 def vitedge_contender() -> Contender:
-    """The runtime's preprocessor, writing into an engine's buffer."""
+    """Prepare the runtime's preprocessor, writing into an engine's buffer."""
     from vitedge.bundle.preprocessing import Preprocessing
     from vitedge.runtime.preprocess.preprocessor import Preprocessor
 
@@ -59,7 +59,7 @@ def vitedge_contender() -> Contender:
 
 
 def timm_contender() -> Contender:
-    """timm's transform before normalization, and the copies into and out of Pillow."""
+    """Prepare timm's transform before normalization, and the copies into and out of Pillow."""
     import cv2
     from PIL import Image as Pillow
     from timm.data.transforms_factory import transforms_imagenet_eval
@@ -77,7 +77,7 @@ def timm_contender() -> Contender:
 
 
 def pillow_window_contender() -> Contender:
-    """Pillow told to compute only the window: the best that it can do, with other rounding at the window's edge."""
+    """Prepare Pillow for the window only: the best that it can do, with other rounding at the window's edge."""
     import cv2
     from PIL import Image as Pillow
 
@@ -93,7 +93,7 @@ def pillow_window_contender() -> Contender:
 
 
 def pillow_contender() -> Contender:
-    """What timm's transform does, with Pillow and NumPy alone, for the Python of ``--simd``."""
+    """Prepare timm's transform with Pillow and NumPy alone, for the Python of ``--simd``."""
     from PIL import Image as Pillow
 
     def preprocess(frame: Image) -> Image:
@@ -108,7 +108,7 @@ def pillow_contender() -> Contender:
 
 
 def torchvision_contender(threads: int) -> Contender:
-    """torchvision's transforms v2 of a uint8 tensor, which antialias and stay in 8 bits."""
+    """Prepare torchvision's transforms v2 of a uint8 tensor, which antialias and stay in 8 bits."""
     import torch
     from torchvision.transforms import InterpolationMode, v2
 
@@ -123,7 +123,7 @@ def torchvision_contender(threads: int) -> Contender:
 
 
 def opencv_contender(interpolation: str) -> Contender:
-    """One of OpenCV's filters: other pixels, and for a network another picture. Its cubic one does not antialias."""
+    """Prepare an OpenCV filter, which gives other pixels than Pillow; the cubic one does not antialias."""
     import cv2
 
     from vitedge.bundle.preprocessing import Preprocessing
@@ -140,7 +140,7 @@ def opencv_contender(interpolation: str) -> Contender:
 
 
 def openvino_contender(width: int, height: int, threads: int) -> Contender:
-    """OpenVINO's RESIZE_BICUBIC_PILLOW as part of a graph, compiled for this frame size."""
+    """Compile OpenVINO's RESIZE_BICUBIC_PILLOW as part of a graph, for this frame size."""
     import openvino as ov
     from openvino import opset13 as ops
     from openvino.preprocess import ColorFormat, PrePostProcessor, ResizeAlgorithm
@@ -164,7 +164,7 @@ def openvino_contender(width: int, height: int, threads: int) -> Contender:
 
 
 def contenders(width: int, height: int, threads: int) -> Mapping[str, Contender]:
-    """All that run in this process, for one frame size."""
+    """Prepare all contenders that run in this process, for one frame size."""
     return {
         "vitedge": vitedge_contender(),
         REFERENCE: timm_contender(),
@@ -177,7 +177,7 @@ def contenders(width: int, height: int, threads: int) -> Mapping[str, Contender]
 
 
 def textured_frame(width: int, height: int) -> Image:
-    """A frame with edges and noise, the same for all."""
+    """Draw a frame with edges and noise, the same for all."""
     generator = np.random.default_rng(0)
     row, column = np.mgrid[:height, :width]
     waves = 127 + 90 * np.sin(column / 9) * np.cos(row / 7) + generator.normal(0, 20, (height, width))
@@ -186,7 +186,7 @@ def textured_frame(width: int, height: int) -> Image:
 
 
 def timed(contender: Contender, frame: Image) -> Timed:
-    """A contender of this process."""
+    """Return a call that times a contender of this process."""
 
     def run() -> float:
         begun = time.perf_counter_ns()
@@ -207,7 +207,7 @@ def answer(width: int, height: int) -> None:
 
 @contextmanager
 def child(python: Path, width: int, height: int) -> Iterator[tuple[Timed, Image]]:
-    """Pillow of another Python, and its pixels."""
+    """Start another Python's Pillow; yield a call that times it, and its pixels."""
     command = [str(python), __file__, "--answer", str(width), str(height)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -224,7 +224,7 @@ def child(python: Path, width: int, height: int) -> Iterator[tuple[Timed, Image]
 
 
 def measure(named: Mapping[str, Timed], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of each contender in each round."""
+    """Measure the milliseconds of each contender in each round."""
     times: dict[str, list[float]] = {name: [] for name in named}
     order = list(named)
     for _ in range(rounds + WARM_UP):
@@ -235,13 +235,13 @@ def measure(named: Mapping[str, Timed], rounds: int) -> dict[str, NDArray[np.flo
 
 
 def spread(values: NDArray[np.float64], digits: int) -> str:
-    """The median, and the 10th to the 90th percentile."""
+    """Format the median, and the 10th to the 90th percentile."""
     low, middle, high = (f"{each:.{digits}f}" for each in np.percentile(values, [10, 50, 90]))
     return f"{middle} ({low}-{high})"
 
 
 def report(width: int, height: int, rounds: int, threads: int, simd: Path | None) -> list[str]:
-    """The table's lines for one frame size."""
+    """Format the table's lines for one frame size."""
     frame = textured_frame(width, height)
     named = contenders(width, height, threads)
     pixels = {name: contender(frame).astype(int) for name, contender in named.items()}
@@ -261,7 +261,7 @@ PLANES, COLOURS_FIRST = "planes", "BGR first"
 
 
 def planar_contenders(frame: Image) -> Mapping[str, Callable[[], Image]]:
-    """Both ways from a decoder's planes to the network's input."""
+    """Prepare both ways from a decoder's planes to the network's input."""
     import av
 
     from vitedge.bundle.preprocessing import Preprocessing
@@ -279,7 +279,7 @@ def planar_contenders(frame: Image) -> Mapping[str, Callable[[], Image]]:
 
 
 def planar_report(width: int, height: int, saturation: float, rounds: int) -> str:
-    """The table's line for one frame size."""
+    """Format the table's line for one frame size."""
     textured = textured_frame(width, height).astype(np.float32)
     grey = textured.mean(axis=2, keepdims=True)
     named = planar_contenders((grey + saturation * (textured - grey)).clip(0, 255).astype(np.uint8))
@@ -293,7 +293,7 @@ def planar_report(width: int, height: int, saturation: float, rounds: int) -> st
 
 
 def processor_timed(call: Callable[[], Image]) -> Timed:
-    """A call whose processor time counts, in all threads."""
+    """Return a call that measures processor time, in all threads."""
 
     def run() -> float:
         begun = time.process_time_ns()
@@ -304,7 +304,7 @@ def processor_timed(call: Callable[[], Image]) -> Timed:
 
 
 def tables(rounds: int, threads: int, simd: Path | None) -> Iterator[str]:
-    """Both tables, line by line."""
+    """Yield both tables, line by line."""
     load = os.getloadavg()[0]
     yield (
         f"Taken {time.strftime('%Y-%m-%d')}. {platform.machine()}, {threads} of {os.cpu_count()} CPUs, "

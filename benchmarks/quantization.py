@@ -157,7 +157,7 @@ class Outcome:
     failed: str = ""
 
     def cells(self) -> list[str]:
-        """The cells of its line; the last two only where a latency was measured."""
+        """Format the cells of its line; the last two only where a latency was measured."""
         found = self.against_fp32
         if found is None:
             reason = textwrap.shorten(self.failed, REASON_LENGTH, placeholder=" …").replace("|", "\\|")
@@ -171,7 +171,7 @@ class Outcome:
 
 
 def bundle_runner(bundle: Bundle, frames: Frames, opened: ExitStack) -> Runner:
-    """On the bundle's own engine."""
+    """Run a bundle on its own engine."""
     engine = open_engine(bundle)
     opened.callback(engine.close)
 
@@ -184,7 +184,7 @@ def bundle_runner(bundle: Bundle, frames: Frames, opened: ExitStack) -> Runner:
 
 
 def model_runner(model: Any, frames: Frames) -> Runner:
-    """An OpenVINO model, or a file that OpenVINO reads."""
+    """Run an OpenVINO model, or a file that OpenVINO reads."""
     request = compiled(model)
 
     def answer(frame: Frames) -> Logits:
@@ -244,26 +244,26 @@ def static_runner(model: TorchModel, calibration: Frames, frames: Frames) -> Run
 
 
 def portable_graph(model: TorchModel, calibration: Frames) -> onnx.ModelProto:
-    """Without what is for OpenVINO alone: ONNX Runtime quantizes the scores that padding tokens are hidden from."""
+    """Export without OpenVINO's rewrites: ONNX Runtime quantizes the scores that hide padding tokens."""
     preprocessing = model.card.preprocessing
     exported = export(model.module, preprocessing.input_size)
     return apply_rewrites(exported, calibration[:GOLDEN_FRAMES], preprocessing).graph
 
 
 def runner_on_own_ir(model: TorchModel, calibration: Frames, frames: Frames, alpha: float | None) -> Runner:
-    """A recipe of NNCF's on OpenVINO's own IR of a model."""
+    """Run a recipe of NNCF's on OpenVINO's own IR of a model."""
     preprocessing = model.card.preprocessing
     quantized = nncf_quantized(own_ir(model.module, preprocessing), normalized(calibration, preprocessing), alpha)
     return model_runner(from_frame(quantized, preprocessing), frames)
 
 
 def best_of(found: Mapping[str, Parity]) -> str | None:
-    """The recipe that keeps most answers; among equals, the one with the least noise; None if none runs."""
+    """Return the recipe that keeps most answers; among equals, the one with the least noise; None if none runs."""
     return max(found, key=lambda name: (found[name].agreement, found[name].sqnr_db), default=None)
 
 
 def case_of(model: str, data: Path, folder: Path) -> Case:
-    """Where a model and its photos are; those of the demo are drawn into ``folder``."""
+    """Locate a model and its photos; draw the photos of the demo into ``folder``."""
     if model != DEMO:
         return Case(data / "models" / model, data / "flowers/calib", data / "flowers/val")
     write_all_photos(folder, load_split(), Silent())
@@ -271,7 +271,7 @@ def case_of(model: str, data: Path, folder: Path) -> Case:
 
 
 def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Outcome] = ()) -> list[Outcome]:
-    """How every way does on one model.
+    """Measure how every way does on one model.
 
     Args:
         case: the model.
@@ -321,7 +321,7 @@ def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Outcome] = ()) ->
 def row(
     name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, times: Mapping[str, Sequence[float]]
 ) -> Outcome:
-    """Accuracy and latency of one way; no latency without times."""
+    """Sum up the accuracy and latency of one way; no latency without times."""
     top1 = None if truth is None else 100.0 * float(np.mean(logits.argmax(axis=1) == truth))
     if not times:
         return Outcome(name, top1, parity(reference, logits), None, None)
@@ -330,7 +330,7 @@ def row(
 
 
 def missed(found: Sequence[Outcome], target: AccuracyTarget) -> Iterator[str]:
-    """Which targets a model misses."""
+    """Yield the targets that a model misses."""
     by_name = {each.name: each for each in found}
     against = {each.name: each.against_fp32 for each in found if each.against_fp32 is not None}
     ours, full = by_name[OURS], by_name[FULL]
@@ -440,7 +440,7 @@ def notes_of(model: str, result: Result) -> list[str]:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    """The table of a model, without columns of latency where none was measured."""
+    """Format the table of a model, without columns of latency where none was measured."""
     lines = [each.cells() for each in found]
     head = list(COLUMNS[: len(lines[0])])
     whole = [each + [""] * (len(head) - len(each)) for each in lines]

@@ -44,12 +44,12 @@ class Section:
 
     @property
     def command(self) -> list[str]:
-        """What runs it, from the root of the repository."""
+        """Return the command that runs it, from the root of the repository."""
         return ["python", f"benchmarks/{self.name}.py", *self.arguments]
 
 
 def sections(data: Path, work: Path) -> tuple[Section, ...]:
-    """Every benchmark, in the order of the page."""
+    """List every benchmark, in the order of the page."""
     deit, calib = str(data / "models/deit_tiny_imagenet"), str(data / "flowers/calib")
     return (
         Section("int8_latency", "Latency of int8", ("--data", str(data))),
@@ -62,7 +62,7 @@ def sections(data: Path, work: Path) -> tuple[Section, ...]:
 
 
 def convert_deit(data: Path, work: Path) -> None:
-    """The bundle that the runtime's benchmarks use, unless it is there."""
+    """Convert the bundle that the runtime's benchmarks use, unless it is there."""
     if (work / DEIT).exists():
         return
     work.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def convert_deit(data: Path, work: Path) -> None:
 
 
 def measured(section: Section) -> str:
-    """The section as Markdown.
+    """Run a section's script, and format its result as Markdown.
 
     Raises:
         RuntimeError: the script failed; missing a target is no failure, it shows in its table.
@@ -87,7 +87,7 @@ def measured(section: Section) -> str:
 
 
 def header() -> str:
-    """Machine and versions."""
+    """Describe the machine and the versions."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     state = machine_state()
     return (
@@ -101,7 +101,7 @@ def header() -> str:
 
 
 def kept_sections(page: Path) -> dict[str, str]:
-    """The sections of an earlier page, by title."""
+    """Read the sections of an earlier page, by title."""
     if not page.is_file():
         return {}
     parts = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]

@@ -175,7 +175,7 @@ def compiled(graph: Path, engine: str) -> Compiled:
 
 
 def measured(folder: Path, engine: str, rounds: int) -> list[Effect]:
-    """Every rewrite that applies, and the copy."""
+    """Measure every rewrite that applies, and the copy."""
     places: dict[str, int] = json.loads((folder / "places.json").read_text())
     suffix = ".int8.onnx" if engine == INT8 else ".onnx"
     files = {ALL: ALL, AGAIN: ALL, **{each: each for each in places}}
@@ -190,7 +190,7 @@ def measured(folder: Path, engine: str, rounds: int) -> list[Effect]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Rewrites and models down, engines across."""
+    """Format the table: rewrites and models down, engines across."""
     lines = [
         f"| rewrite | model | places | {' | '.join(ENGINES)} |",
         f"|---|---|---|{'---|' * len(ENGINES)}",
@@ -208,14 +208,14 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def cell(found: Effect) -> str:
-    """A ratio with its spread, in bold where the spread ends below 1; operators fewer or more."""
+    """Format a ratio with its spread, in bold where the spread ends below 1; operators fewer or more."""
     text = f"{found.ratio:.3f} ({found.low:.3f}-{found.high:.3f})"
     fewer = f", {found.nodes - found.nodes_without:+d}" if found.nodes != found.nodes_without else ""
     return f"**{text}**{fewer}" if found.high < 1 else f"{text}{fewer}"
 
 
 def section(results: Mapping[str, Any]) -> str:
-    """The page's section from the results of every model."""
+    """Format the page's section from the results of every model."""
     machine = next(iter(results.values()))["machine_name"]
     return (
         f"{HEADING}\n\n"

@@ -167,7 +167,7 @@ class Benchmark:
         return encode(path, self._pictures(), kind, fps=fps, gop=fps, bit_rate=4_000_000)
 
     def _pictures(self) -> Iterable[NDArray[np.uint8]]:
-        """The pictures of the clip, or drawn ones."""
+        """Return the pictures of the clip, or drawn ones."""
         if self._clip is None:
             return moving_pictures(CLIP_FRAMES // (3 if self._quick else 1), WIDTH, HEIGHT)
         return filmed_pictures(self._clip)
@@ -187,7 +187,7 @@ class Benchmark:
     def _camera(
         self, *, fps: int, kind: str = "h264", ways: Sequence[str] | None = None, cpus: tuple[int, ...] = ()
     ) -> Rounds:
-        """Every way reads the same camera in every round."""
+        """Read the same camera in every way in every round."""
         with self._serving(fps, kind, cpus) as (server, clip):
             tasks = {
                 way: Task(
@@ -207,7 +207,7 @@ class Benchmark:
             return self._in_turns(tasks)
 
     def _file(self) -> Rounds:
-        """Every way reads the same file for some seconds in every round."""
+        """Read the same file in every way for some seconds in every round."""
         clip = repeated(self._encoded(30, "h264"), FILE_FRAMES, self._folder / "repeated")
         path = str(transport_stream(clip, self._folder / "clip.ts").path)
         return self._in_turns(
@@ -240,7 +240,7 @@ class Benchmark:
         return Costs(**json.loads(child.stdout.splitlines()[-1]))
 
     def _planes(self, rounds: int) -> list[float]:
-        """Processor time from planes to the input over the time by way of BGR, for pictures of 1920x1080, by round."""
+        """Measure processor time from planes to the input over the time by way of BGR, at 1920x1080, by round."""
         path = self._folder / "hd"
         clip = transport_stream(encode(path, moving_pictures(10, 1920, 1080)), self._folder / "hd.ts")
         with load(self._bundle) as classifier, open_video(clip.path, SourceOptions(planes=True)) as video:
@@ -252,7 +252,7 @@ class Benchmark:
         return [direct / through_bgr for direct, through_bgr in spent[1:]]
 
     def _cameras(self) -> list[CameraRound]:
-        """Four cameras, saturated, in each round."""
+        """Measure four cameras, saturated, in each round."""
         script, found = ROOT / "benchmarks" / "cameras.py", self._folder / "cameras.json"
         options = ("--seconds", f"{self._seconds:g}", "--rounds", f"{self._rounds}", "--json", str(found))
         command = [sys.executable, str(script), str(self._bundle), str(self._folder / "clip.ts"), *options]
@@ -269,7 +269,7 @@ class Benchmark:
         ]
 
     def _stops(self, times: int) -> list[float]:
-        """Seconds from ``stop`` to the end of the consumer, while the camera hangs."""
+        """Measure the seconds from ``stop`` to the end of the consumer, while the camera hangs."""
         seconds = []
         with self._serving(30, "h264", ()) as (server, _), load(self._bundle) as classifier:
             for _ in range(times):
@@ -303,7 +303,7 @@ def repeated(clip: EncodedClip, frames: int, path: Path) -> EncodedClip:
 
 
 def filmed_pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pictures of a video, as large as those of the camera."""
+    """Yield the pictures of a video, as large as the camera's."""
     import av
 
     with av.open(str(path)) as video:

@@ -80,7 +80,7 @@ def switch_off_and_on(server: RtspServer, every: float, times: int, over: thread
 
 
 def is_flat(soaked: Soaked) -> bool:
-    """Whether nothing grew, and every frame is counted. A camera that is off costs threads for a while."""
+    """Decide whether nothing grew, and every frame is counted. A camera that is off costs threads for a while."""
     first, last = soaked.footprints[0], soaked.footprints[-1]
     grew = last.threads > first.threads or last.descriptors > first.descriptors
     return soaked.is_exact and soaked.growth_mb < MOST_GROWTH_MB and not grew

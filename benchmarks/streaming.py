@@ -60,16 +60,16 @@ class Share:
 
     @property
     def median(self) -> float:
-        """Over the rounds."""
+        """Return the median over the rounds."""
         return statistics.median(self.rounds)
 
     def row(self, target: str) -> str:
-        """A line of the table."""
+        """Format a line of the table."""
         return f"| {self.name} | {self.median:.3f} ({min(self.rounds):.3f}-{max(self.rounds):.3f}) | {target} |"
 
 
 def frames_of(clip: Path, count: int) -> Iterator[Frame]:
-    """``count`` frames of the clip, from its start again where it is shorter."""
+    """Yield ``count`` frames of the clip, from its start again where it is shorter."""
     delivered = 0
     while delivered < count:
         with open_source(clip) as source:
@@ -79,7 +79,7 @@ def frames_of(clip: Path, count: int) -> Iterator[Frame]:
 
 
 def cases(classifier: Classifier, engines: Sequence[Engine], clip: Path, count: int) -> dict[str, Case]:
-    """What is timed, by name: each handles ``count`` frames."""
+    """Name the cases to time: each handles ``count`` frames."""
     kept = [frame.image for frame in frames_of(clip, KEPT_FRAMES)]
     prepared = [classifier.prepare(image) for image in kept]
     workers = classifier.workers() or (classifier,)
@@ -96,7 +96,7 @@ def cases(classifier: Classifier, engines: Sequence[Engine], clip: Path, count: 
 
 
 def measure(timed: Mapping[str, Case], rounds: int) -> list[Round]:
-    """Every case in every round; a first round warms up and is not counted."""
+    """Run every case in every round; a first round warms up and is not counted."""
     found = []
     for number in range(rounds + 1):
         found.append({name: case() for name, case in timed.items()})
@@ -105,14 +105,14 @@ def measure(timed: Mapping[str, Case], rounds: int) -> list[Round]:
 
 
 def row(name: str, rates: Sequence[Rate]) -> str:
-    """A line of the table of cases."""
+    """Format a line of the table of cases."""
     fps, core_ms = [each.fps for each in rates], statistics.median(each.core_ms for each in rates)
     median = statistics.median(fps)
     return f"| {name} | {median:.1f} | {1000 / median:.2f} | {core_ms:.2f} | {min(fps):.1f}-{max(fps):.1f} |"
 
 
 def shares(rounds: Sequence[Round], cpus: int) -> list[Share]:
-    """The pipeline against its slowest stage alone, against inference in workers, and against what is possible."""
+    """Compare the pipeline with its slowest stage, with inference in workers, and with what is possible."""
     against: dict[str, Callable[[Round], float]] = {
         "the slowest stage alone": lambda each: min(each[name].fps for name in (DECODE, PREPROCESS, INFER)),
         "inference alone, in workers": lambda each: each[IN_WORKERS].fps,
@@ -125,7 +125,7 @@ def shares(rounds: Sequence[Round], cpus: int) -> list[Share]:
 
 
 def allowed_fps(rates: Round, cpus: int) -> float:
-    """Frames per second if all processors did nothing but the work of the three stages, at its cheapest."""
+    """Return frames per second if all processors did only the work of the three stages, at its cheapest."""
     inferring = min(rates[name].core_ms for name in (INFER, IN_WORKERS, IN_BATCHES) if name in rates)
     return 1000 * cpus / (rates[DECODE].core_ms + rates[PREPROCESS].core_ms + inferring)
 

@@ -73,7 +73,7 @@ class AccuracyRow:
     counts: Counts
 
     def line(self) -> str:
-        """A line of the table."""
+        """Format a line of the table."""
         found, made = self.against_fp32, self.counts
         interval = wilson_interval(round(found.agreement * found.images / 100), found.images)
         cells = [
@@ -90,7 +90,7 @@ class AccuracyRow:
 
 
 def graphs(source: Path, data: Path, folder: Path) -> tuple[dict[str, onnx.ModelProto], Bundle]:
-    """Vitedge's graphs of a model, and the bundle of the FP32 one."""
+    """Convert a model; return vitedge's graphs of it, and the bundle of the FP32 graph."""
     bundles = {
         precision: vitedge.convert(
             source,
@@ -111,7 +111,7 @@ def graphs(source: Path, data: Path, folder: Path) -> tuple[dict[str, onnx.Model
 
 
 def nncf_graph(graph: onnx.ModelProto, frames: Frames) -> onnx.ModelProto:
-    """As NNCF's ONNX backend quantizes it for a transformer, with its defaults."""
+    """Quantize as NNCF's ONNX backend does for a transformer, with its defaults."""
     nncf = require("nncf", extra="convert", purpose="this benchmark")
     with redirect_stdout(sys.stderr):
         quantized: onnx.ModelProto = nncf.quantize(
@@ -124,7 +124,7 @@ def nncf_graph(graph: onnx.ModelProto, frames: Frames) -> onnx.ModelProto:
 
 
 def modelopt_graph(python: str, graph: onnx.ModelProto, frames: Frames, folder: Path) -> onnx.ModelProto:
-    """As NVIDIA's Model Optimizer quantizes it to int8 with the rest in fp16; it runs in an environment of its own."""
+    """Quantize with NVIDIA's Model Optimizer to int8, the rest in fp16; it runs in an environment of its own."""
     onnx.save(graph, folder / "full.onnx")
     np.savez(folder / "frames.npz", **{INPUT_NAME: frames})
     options = {
@@ -141,7 +141,7 @@ def modelopt_graph(python: str, graph: onnx.ModelProto, frames: Frames, folder: 
 
 
 def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[AccuracyRow]:
-    """How every graph of a model does."""
+    """Measure how every graph of a model does."""
     made, bundle = graphs(source, data, folder)
     model = bundle.manifest.model
     calibration = ImageFolder.open(data / "flowers/calib", limit=CALIBRATION_IMAGES).load(model.preprocessing)
@@ -159,13 +159,13 @@ def rows(source: Path, data: Path, folder: Path, python: str | None) -> list[Acc
 
 
 def row(name: str, logits: Logits, reference: Logits, truth: NDArray[np.int64] | None, found: Counts) -> AccuracyRow:
-    """Accuracy of one graph."""
+    """Measure the accuracy of one graph."""
     top1 = None if truth is None else 100.0 * float(np.mean(logits.argmax(axis=1) == truth))
     return AccuracyRow(name, top1, parity(reference, logits), found)
 
 
 def missed(found: Sequence[AccuracyRow]) -> Iterator[str]:
-    """Which targets a model misses."""
+    """Yield the targets that a model misses."""
     by_name = {each.name: each for each in found}
     full = by_name[FULL].top1
     for name, most in MOST_DROP.items():
@@ -178,7 +178,7 @@ def missed(found: Sequence[AccuracyRow]) -> Iterator[str]:
 
 
 def page_text(report: Mapping[str, Any]) -> str:
-    """The tables."""
+    """Format the tables."""
     columns = (
         "",
         "top-1 %",
@@ -208,12 +208,12 @@ def page_text(report: Mapping[str, Any]) -> str:
 
 
 def row_from(value: Mapping[str, Any]) -> AccuracyRow:
-    """A row as JSON holds it."""
+    """Read a row as JSON holds it."""
     return AccuracyRow(value["name"], value["top1"], Parity(**value["against_fp32"]), Counts(**value["counts"]))
 
 
 def tools(python: str | None) -> dict[str, str]:
-    """Versions of the other quantizers."""
+    """Return the versions of the other quantizers."""
     nncf = require("nncf", extra="convert", purpose="this benchmark")
     found = {"NNCF": str(nncf.__version__)}
     if python is not None:
@@ -223,13 +223,13 @@ def tools(python: str | None) -> dict[str, str]:
 
 
 def read_models(path: Path) -> dict[str, list[AccuracyRow]]:
-    """What earlier runs measured, by model."""
+    """Read what earlier runs measured, by model."""
     found = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
     return {model: [row_from(each) for each in listed] for model, listed in found.items()}
 
 
 def write_report(path: Path, results: Mapping[str, Sequence[AccuracyRow]], python: str | None) -> None:
-    """All that was measured, as JSON, in the order of ``MODELS``."""
+    """Write all measurements, as JSON, in the order of ``MODELS``."""
     ordered = {model: results[model] for model in MODELS if model in results}
     report = {
         "version": 1,

@@ -57,7 +57,7 @@ class Build:
         seconds: that the build took.
         ran_in: what most products of the plan compute in, as the builder logs it.
         fused: attentions that the plan computes in one kernel.
-        attentions: those that it has.
+        attentions: number of attentions that it has.
     """
 
     failed: str = ""
@@ -91,7 +91,7 @@ class EngineRow:
 
 
 def chosen(everything: bool) -> list[Listed]:
-    """The first model of each family, trained ones all, in the order of the list."""
+    """Choose the first model of each family, and all trained ones, in the order of the list."""
     first = {each.family: each for each in reversed(FAMILIES)}
     return [each for each in FAMILIES if everything or each.trained or first[each.family] is each]
 
@@ -143,7 +143,7 @@ def build(bundle: Bundle, precision: str) -> Build:
 
 
 def failed_row(listed: Listed, reason: str) -> EngineRow:
-    """A row of a model of which nothing came."""
+    """Make a row of a model that gave no engine."""
     builds = {precision: Build(failed=reason) for precision in GRAPHS}
     return EngineRow(listed.name, listed.family, listed.trained, builds, versions(PACKAGES))
 
@@ -157,19 +157,19 @@ def in_own_process(listed: Listed, data: Path, images: int) -> EngineRow:
 
 
 def row_from(value: Mapping[str, Any]) -> EngineRow:
-    """A row as JSON holds it."""
+    """Read a row as JSON holds it."""
     builds = {name: Build(**{**each, "counts": Counts(**each["counts"])}) for name, each in value["builds"].items()}
     return EngineRow(**{**value, "builds": builds})
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """What earlier runs left; empty if none did."""
+    """Read what earlier runs left; empty if none did."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
 
 def write_rows(path: Path, rows: Sequence[EngineRow], images: int) -> None:
-    """All rows, as JSON; what else the file holds stays."""
+    """Write all rows, as JSON; what else the file holds stays."""
     order = [each.name for each in FAMILIES]
     report = read_report(path) | {
         "version": 1,
@@ -187,12 +187,12 @@ SIZES = ("ONNX MB", "plan MB", "build s", "what failed")
 
 
 def lines(row: EngineRow) -> list[str]:
-    """A line of the table for each precision."""
+    """Format a line of the table for each precision."""
     return [f"| {' | '.join(cells(row, precision, each))} |" for precision, each in row.builds.items()]
 
 
 def cells(row: EngineRow, precision: str, made: Build) -> list[str]:
-    """What a line shows."""
+    """Format the cells of a line."""
     name = [row.family, f"`{row.name}`", precision]
     if made.failed:
         return [*name, *[""] * (len(HEADINGS) + len(SIZES) - len(name) - 1), made.failed.replace("|", "\\|")]
@@ -212,7 +212,7 @@ def cells(row: EngineRow, precision: str, made: Build) -> list[str]:
 
 
 def page_text(report: Mapping[str, Any]) -> str:
-    """The table of engines."""
+    """Format the table of engines."""
     rows = [row_from(each) for each in report["rows"]]
     done = {row.name for row in rows}
     built = [each for row in rows for each in row.builds.values() if not each.failed]

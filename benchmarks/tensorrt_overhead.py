@@ -33,7 +33,7 @@ CALLS = 200
 
 @contextmanager
 def bare_loop(device: Device, stored: StoredPlan) -> Iterator[Call]:
-    """One inference, as short as it can be written in Python without a graph."""
+    """Yield a call for one inference, as short as Python allows without a graph."""
     cuda = device.cuda
     with ExitStack() as stack:
         context = cuda.retain_context()

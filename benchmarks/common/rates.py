@@ -38,12 +38,12 @@ class Rate:
 
 
 def in_workers(workers: Sequence[Classifier], prepared: Iterable[Pixels]) -> Iterator[Logits]:
-    """Logits of prepared frames, a thread for each worker."""
+    """Yield the logits of prepared frames, a thread for each worker."""
     return _shared_out(workers, lambda worker, pixels: worker.infer(pixels), prepared)
 
 
 def inference_rate(engines: Sequence[Engine], count: int) -> Rate:
-    """Inference alone of ``count`` frames in workers, a thread for each, and in batches where they take batches."""
+    """Measure inference of ``count`` frames in workers, a thread for each, and in batches where they take batches."""
     size = len(engines[0].frames) if isinstance(engines[0], BatchEngine) else 1
 
     def infer(engine: Engine, _: int) -> Logits:
@@ -73,7 +73,7 @@ def _shared_out(
 
 
 def rate(items: Iterable[object]) -> Rate:
-    """From the first item to the last: N of them are N−1 intervals."""
+    """Measure the rate from the first item to the last: N of them are N−1 intervals."""
     iterator = iter(items)
     next(iterator)
     begun, worked = time.perf_counter_ns(), time.process_time_ns()

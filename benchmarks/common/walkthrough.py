@@ -37,7 +37,7 @@ class Step:
 
     @property
     def lines_of_code(self) -> int:
-        """Lines that the user writes, without empty ones."""
+        """Count the lines that the user writes, without empty ones."""
         return sum(bool(line.strip()) for text in self.files.values() for line in text.splitlines())
 
 
