@@ -92,16 +92,17 @@ class JobQueue:
         return self._stopped
 
     def put(self, job: Job) -> bool:
-        """Add a job as the reader; False if the queue was stopped."""
+        """Add a job as the reader; False once the queue has ended."""
         with self._lock:
-            if not self._gives_way():
-                self._room.wait_for(lambda: self._has_room() or self._stopped or self._failed)
-            elif self._waiting:
+            gives_way = self._gives_way()
+            if not gives_way:
+                self._room.wait_for(lambda: self._has_room() or self._stopped or self._finished)
+            if self._stopped or self._finished:
+                return False
+            if gives_way and self._waiting:
                 self._waiting.pop()
                 self._ordered.pop()
                 self._on_drop()
-            if self._stopped or self._failed:
-                return False
             self._ordered.append(job)
             self._waiting.append(job)
             if self._is_wanted():

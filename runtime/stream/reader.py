@@ -212,14 +212,19 @@ class Reader:
             own = [each for each in (self._watcher, self._closer) if each is not None and each.is_alive()]
             return [*own, *self._reading.alive()]
 
+    @property
+    def _is_over(self) -> bool:
+        """Return whether no frame is wanted any more."""
+        return self._stopped or self._ended
+
     def _left_behind(self) -> int:
-        if self._stopped or self._ended:
+        if self._is_over:
             return sum(thread is not threading.current_thread() for thread in self.threads())
         return sum(not each.over for each in self._given_up)
 
     def _is_between(self) -> bool:
         """Return whether a live source may be opened again."""
-        return self.live and not (self._stopped or self._ended) and (self._current is None or self._current.over)
+        return self.live and not self._is_over and (self._current is None or self._current.over)
 
     # In the thread of a connection
 
@@ -261,7 +266,7 @@ class Reader:
     def _admit(self, connection: _Connection, source: FrameSource) -> bool:
         """Make this the connection that is read; False if another one was faster, or nobody wants it any more."""
         with self._changed:
-            if self._stopped or not connection.wanted or self._current is not None:
+            if self._is_over or not connection.wanted or self._current is not None:
                 return False
             now = time.monotonic()
             if source is not self._first:
@@ -286,7 +291,7 @@ class Reader:
 
     def _take(self, connection: _Connection, frame: Frame) -> bool:
         with self._changed:
-            if self._stopped or self._current is not connection:
+            if self._is_over or self._current is not connection:
                 return False
             connection.asked_at = None
             if connection.online_at is None:
@@ -480,7 +485,7 @@ class Reader:
 
     def _end(self, error: BaseException | None) -> None:
         with self._changed:
-            if self._stopped or self._ended:
+            if self._is_over:
                 return
             self._ended = True
             self._set_state("ended", error)

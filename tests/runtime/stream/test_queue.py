@@ -320,6 +320,29 @@ class TestEnd:
         with pytest.raises(OSError, match="unplugged"):
             queue.get()
 
+    @pytest.mark.parametrize("newest_only", [False, True])
+    def test_the_end_of_the_reader_refuses_jobs_and_keeps_those_before_it(self, newest_only: bool):
+        """A frame that came after the end would wait for a worker for ever."""
+        queue = Queue(newest_only=newest_only)
+        queue.add(1)
+        queue.finish(OSError("unplugged"))
+        assert queue.add(2) == [False]
+        worker = started(queue.work)
+        assert queue.get().number == 1
+        with pytest.raises(OSError, match="unplugged"):
+            queue.get()
+        assert ended(worker)
+        assert queue.dropped == 0
+
+    def test_the_end_of_the_reader_ends_a_wait_for_room(self):
+        queue = Queue(1)
+        queue.add(1)
+        waiting = started(queue.add, 2)
+        assert is_waiting(waiting)
+        queue.finish()
+        assert ended(waiting)
+        assert len(queue._ordered) == 1
+
     @pytest.mark.parametrize("before", [None, OSError("unplugged")])
     def test_workers_that_cannot_begin_end_it_at_once(self, before: OSError | None):
         queue = Queue(1)

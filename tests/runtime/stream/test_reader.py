@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -38,11 +39,17 @@ class Read:
     Args:
         connect: opens the source; gets the number of the attempt, from 0, and its timeout.
         first: the source, open.
+        reconnect: when to open it again.
         options: timeouts.
     """
 
     def __init__(
-        self, connect: Callable[[int, float], FrameSource], *, first: FrameSource | None = None, **options: float
+        self,
+        connect: Callable[[int, float], FrameSource],
+        *,
+        first: FrameSource | None = None,
+        reconnect: Reconnect = AT_ONCE,
+        **options: float,
     ) -> None:
         self.frames: list[Frame] = []
         self.states: list[StateChange] = []
@@ -54,9 +61,9 @@ class Read:
             first=first,
             name="the camera",
             deliver=self.deliver,
-            finish=self.ends.append,
+            finish=self.finish,
             on_state=self.states.append,
-            reconnect=AT_ONCE,
+            reconnect=reconnect,
             options=SourceOptions(**options),
         )
 
@@ -66,6 +73,9 @@ class Read:
     def deliver(self, frame: Frame) -> bool:
         self.frames.append(frame)
         return True
+
+    def finish(self, error: BaseException | None) -> None:
+        self.ends.append(error)
 
     def saw(self, *states: str) -> Callable[[], bool]:
         return lambda: [each.state for each in self.states][-len(states) :] == list(states)
@@ -307,6 +317,75 @@ class TestAttempts:
             assert until(lambda: len(read.frames) > seen + 5)
             assert read.frames[-1].epoch == 1
         assert slow[0].delivered == 0
+
+    @pytest.mark.parametrize(
+        ("reconnect", "cause"),
+        [(AT_ONCE, "auth"), (replace(AT_ONCE, attempts=1), "timeout")],
+        ids=["cause", "attempts"],
+    )
+    def test_one_that_comes_through_after_the_end_is_closed(
+        self, camera: FakeCamera, impatient: None, hangs: threading.Event, reconnect: Reconnect, cause: Cause
+    ):
+        short: list[FakeSource] = []
+        began = threading.Event()
+
+        def connect(number: int, _: float) -> FrameSource:
+            if number == 0:
+                began.wait(PATIENCE)
+                raise FrameSourceError("it fails for good", cause=cause)
+            began.set()
+            hangs.wait(PATIENCE)
+            short.append(FakeSource(lambda _: FRAME, fps=500.0, live=True))
+            return short[-1]
+
+        with Read(connect, first=camera.open(), reconnect=reconnect, open_timeout=3600.0) as read:
+            assert until(read.saw("online"))
+            camera.fail("eof")
+            assert until(lambda: read.ends)
+            hangs.set()
+            assert until(lambda: not read.reader.threads())
+        assert [source.closed for source in short] == [True]
+        assert short[0].delivered == 0
+        assert {frame.epoch for frame in read.frames} == {0}
+        assert (read.states[-1].state, read.states[-1].cause) == ("ended", cause)
+        assert read.reader.stats.reconnects == 0
+
+    def test_one_that_came_through_just_before_the_end_is_read_no_further(
+        self, camera: FakeCamera, impatient: None, hangs: threading.Event
+    ):
+        """The patient attempt has failed for good, but the reader does not know it yet."""
+        after_end: list[int] = []
+
+        def connect(number: int, _: float) -> FrameSource:
+            if number == 0:
+                began.wait(PATIENCE)
+                raise FrameSourceError("it fails for good", cause="auth")
+            began.set()
+            hangs.wait(PATIENCE)
+            return FakeSource(lambda _: FRAME, fps=500.0, live=True)
+
+        class Slow(Reconnect):
+            def retries(self, error: BaseException, *, lost_by: Cause | None = None) -> bool:
+                if lost_by is not None:  # the reader asks, after the attempt
+                    hangs.set()
+                    until(lambda: read.frames[-1].epoch == 1)
+                return super().retries(error, lost_by=lost_by)
+
+        class Watched(Read):
+            def finish(self, error: BaseException | None) -> None:
+                before = len(self.frames)
+                time.sleep(0.2)
+                after_end.append(len(self.frames) - before)
+                super().finish(error)
+
+        began = threading.Event()
+        policy = Slow(first_delay=0.0, longest_delay=0.0)
+        with Watched(connect, first=camera.open(), reconnect=policy, open_timeout=3600.0) as read:
+            assert until(read.saw("online"))
+            camera.fail("eof")
+            assert until(lambda: read.ends)
+        assert read.frames[-1].epoch == 1
+        assert after_end[0] <= 1  # it may be in the reader's hands
 
     def test_short_attempts_that_fail_at_once_are_paced(
         self, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch, hangs: threading.Event

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +23,7 @@ pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
 
 import clips
-from streams import NumberReader, no_threads, numbered, until
+from streams import PATIENCE, NumberReader, no_threads, numbered, until, until_error
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("no_thread_survives")]
 
@@ -189,6 +192,47 @@ class TestStream:
             list(stream)
         assert raised.value.cause == "refused"
         assert camera.attempts == 1 + 3
+
+    @pytest.mark.parametrize("policy", ["latest", "every"])
+    @pytest.mark.parametrize(
+        ("reconnect", "cause"),
+        [(AT_ONCE, "auth"), (replace(AT_ONCE, attempts=1), "timeout")],
+        ids=["cause", "attempts"],
+    )
+    def test_its_error_is_raised_although_an_attempt_comes_through_later(
+        self,
+        reader: NumberReader,
+        monkeypatch: pytest.MonkeyPatch,
+        reconnect: Reconnect,
+        cause: Cause,
+        policy: str,
+    ):
+        monkeypatch.setattr(reader_module, "SHORT_ATTEMPT_SECONDS", 0.05)
+        numbers = itertools.count()
+        began, ended = threading.Event(), threading.Event()
+        short: list[FakeSource] = []
+
+        def opening() -> FrameSource:
+            number = next(numbers)
+            if number == 0:
+                return FakeSource(list(numbered(3)), live=True, error=error_of("eof"))
+            if number == 1:
+                began.wait(PATIENCE)
+                raise error_of(cause)
+            began.set()
+            ended.wait(PATIENCE)
+            short.append(FakeSource(list(numbered(3)), live=True))
+            return short[-1]
+
+        with Stream(reader, opening, policy=policy, reconnect=reconnect) as stream:
+            next(stream)
+            assert until(lambda: stream.state == "ended")
+            ended.set()
+            assert until(lambda: short and short[0].closed)
+            _, error = until_error(stream)
+        assert isinstance(error, FrameSourceError)
+        assert error.cause == cause
+        assert stream.stats.reconnects == 0
 
     def test_bounds_count_anew_after_a_connection(self, reader: NumberReader, camera: FakeCamera):
         bounded = Reconnect(first_delay=0.01, longest_delay=0.01, attempts=400)
