@@ -19,6 +19,9 @@ from vitedge.safety.redact import redact_address
 SUFFIX = ".streams"
 LIST_BYTES = 1 << 20
 MOST_STREAMS = 1_000
+NAME_LENGTH = 100
+NAME_BYTES = 200
+"""Length of a name in UTF-8; the 255 bytes of a file name also take a suffix, and the ending of a partial file."""
 _LINE = re.compile(r"(?:(?P<name>[^=:/\\?]*?)\s*=\s*)?(?P<address>\S.*)")
 """A name holds no character that begins the query or path of an address, where ``=`` has another meaning."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:|\d+$")
@@ -36,6 +39,25 @@ def split_name(text: str) -> tuple[str | None, str]:
     return (None, text) if found is None else (found["name"], found["address"])
 
 
+def check_name(name: object) -> None:
+    """Check the name of a camera, which outputs take for the name of a file.
+
+    Raises:
+        UsageError: it cannot be printed, or cannot be the name of a visible file.
+    """
+    if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
+        raise UsageError(f"a camera is named {name!r:.80}", expected="a name of printable characters")
+    if len(name) > NAME_LENGTH or len(name.encode()) > NAME_BYTES:
+        raise UsageError(
+            f"a camera is named {name[:40]!r}…", expected=f"at most {NAME_LENGTH} characters, and {NAME_BYTES} bytes"
+        )
+    if name.startswith(".") or "/" in name or "\\" in name:
+        raise UsageError(
+            f"a camera is named {name!r:.80}",
+            expected="a name of a file: without / and \\, and without a dot at its beginning",
+        )
+
+
 def read_streams(path: str | Path) -> dict[str, str]:
     """Read the addresses of a ``.streams`` file.
 
@@ -50,7 +72,7 @@ def read_streams(path: str | Path) -> dict[str, str]:
 
     Raises:
         FrameSourceError: the file cannot be read, or holds no address.
-        UsageError: a line is no address, or two streams have the same name.
+        UsageError: a line is no address, a name is refused by ``check_name``, or two streams have the same name.
     """
     path = Path(path)
     try:
@@ -92,6 +114,10 @@ def _add(streams: dict[str, str], content: str, path: Path, number: int) -> None
     if found is None or found["name"] == "":
         raise _wrong(path, number, f"is no address: {redact_address(content):.80}")
     name, address = found["name"] or str(len(streams) + 1), found["address"]
+    try:
+        check_name(name)
+    except UsageError as error:
+        raise UsageError(f"line {number} of {path}: {error.problem}", expected=error.expected) from error
     if name in streams:
         raise _wrong(path, number, f"has the name {name!r:.80} of an earlier stream")
     if len(streams) == MOST_STREAMS:

@@ -50,6 +50,8 @@ def test_a_list_adds_its_own_names(tmp_path: Path) -> None:
         (["a=0", "a=1"], "two sources have the name 'a'"),
         (["2=0", "1"], "two sources have the name '2'"),
         (["=rtsp://me:secret@camera/1"], "rtsp://***@camera/1 has no name"),
+        (["..=0"], "a camera is named '..'"),
+        ([".hidden=0"], "a camera is named '.hidden'"),
         (["x=all.streams"], "cannot have the name 'x'"),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitedge.errors import UsageError
-from vitedge.runtime.sources.stream_list import is_stream_list, read_streams, split_name
+from vitedge.runtime.sources.stream_list import check_name, is_stream_list, read_streams, split_name
 from vitedge.safety.redact import redact_address
 
 
@@ -19,7 +19,7 @@ def named_sources(given: Sequence[str]) -> dict[str, str] | None:
             GStreamer have before their first ``=``. A path that exists has no name.
 
     Raises:
-        UsageError: a name is empty, or two sources have the same.
+        UsageError: a name is empty or refused by ``check_name``, or two sources have the same.
         FrameSourceError: a list cannot be read.
     """
     split = [_split(each) for each in given]
@@ -43,6 +43,7 @@ def _split(text: str) -> tuple[str | None, str]:
         return None, text
     if not name:
         raise UsageError(f"the source {redact_address(text)} has no name before its =", expected="NAME=URI, or URI")
+    check_name(name)
     return name, address
 
 

@@ -26,7 +26,7 @@ from vitedge.prediction import Prediction
 from vitedge.runtime.engines.base import BATCH_FRAMES
 from vitedge.runtime.sources.base import FrameSource
 from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.sources.stream_list import is_stream_list, read_streams
+from vitedge.runtime.sources.stream_list import check_name, is_stream_list, read_streams
 from vitedge.runtime.stream.cameras.queue import CameraQueue
 from vitedge.runtime.stream.cameras.saturation import Saturation
 from vitedge.runtime.stream.intake import Intake
@@ -46,7 +46,6 @@ T = TypeVar("T")
 
 MOST_CAMERAS = 256
 """Cameras of one object; each has two threads."""
-NAME_LENGTH = 100
 HIGHEST_FPS = 1000.0
 
 _OPEN_TIMEOUT = re.compile(r"[?&]open_timeout=(\d+(?:\.\d+)?)(?=[&#]|$)")
@@ -89,7 +88,8 @@ class Streams(PredictionStream):
 
     Args:
         classifier: classifies the frames of all cameras. Other calls to it may go on, and take turns with these.
-        cameras: the sources by their names, each as for ``Stream``; or the path of a ``.streams`` file.
+        cameras: the sources by their names, each as for ``Stream``; or the path of a ``.streams`` file. A name can
+            be the name of a file: it has no slash and no backslash, and does not begin with a dot.
         max_fps: most predictions a second for each camera, on average: a number for all, or numbers by name. None for
             no limit. Frames beyond are dropped, and counted.
         max_frames: number of predictions after which to end, of all cameras together.
@@ -447,10 +447,7 @@ def _sources(cameras: Mapping[str, StreamSource] | str | Path) -> Mapping[str, S
             fix="more go into another process",
         )
     for name in cameras:
-        if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable():
-            raise UsageError(f"a camera is named {name!r:.80}", expected="a name of printable characters")
-        if len(name) > NAME_LENGTH:
-            raise UsageError(f"a camera is named {name[:40]!r}…", expected=f"at most {NAME_LENGTH} characters")
+        check_name(name)
     seen: dict[int, str] = {}
     for name, source in cameras.items():
         if isinstance(source, FrameSource | Iterator) and seen.setdefault(id(source), name) != name:

@@ -18,6 +18,7 @@ from vitedge.prediction import Prediction
 from vitedge.runtime.outputs.base import deliver
 from vitedge.runtime.outputs.video import AnnotatedVideo, AnnotatedVideos
 from vitedge.runtime.outputs.video_writer import VIDEO_FORMATS
+from vitedge.runtime.sources.stream_list import NAME_BYTES, NAME_LENGTH, check_name
 
 av = pytest.importorskip("av")
 pytest.importorskip("PIL.Image")
@@ -421,6 +422,13 @@ class TestAnnotatedVideos:
         assert numbers_in(folder / "front door.mp4") == [0, 3, 6]
         assert numbers_in(folder / "yard.mp4") == [1, 2, 4, 5, 7, 8]
         assert clips.times_of(folder / "front door.mp4") == pytest.approx([0.0, 0.3, 0.6], abs=0.001)
+
+    @pytest.mark.parametrize("letter", ["x", "\N{CAMERA}"])
+    def test_the_longest_name_of_a_camera_is_the_name_of_a_file(self, letter: str, tmp_path: Path):
+        name = letter * min(NAME_LENGTH, NAME_BYTES // len(letter.encode()))
+        check_name(name)
+        deliver([self.of(name, 0)], [AnnotatedVideos(tmp_path, overwrite=True)])
+        assert numbers_in(tmp_path / f"{name}.mp4") == [0]
 
     def test_no_prediction_makes_no_folder(self, tmp_path: Path):
         deliver([], [AnnotatedVideos(tmp_path / "videos")])

@@ -61,6 +61,9 @@ class TestReading:
             ("a = 1\na = 2", "line 2 of .* has the name 'a'"),
             ("= rtsp://camera", "line 1 of .* is no address"),
             ("1 = a.mp4\nb.mp4\n2 = c.mp4", "line 3 of .* has the name '2'"),
+            ("a = 1\n.. = 2", r"line 2 of .*: a camera is named '\.\.'"),
+            (".hidden = 1", r"line 1 of .*: a camera is named '\.hidden'"),
+            (f"{'x' * 101} = 1", "line 1 of .*: a camera is named 'x"),
             ("a = other.streams", "line 1 of .* is another list"),
         ],
     )
