@@ -30,21 +30,23 @@ MOST_GROWTH_MB = 5.0
 
 
 def main() -> int:
-    """Run, print, and write the page if there is one; 1 if anything grew or was not counted."""
+    """Run, print, and write the page if there is one; 1 if a run is missing, or anything grew or was not counted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=FRAMES, help="of the fast engine; 0 for none")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of RTSP; 0 for none")
     parser.add_argument("--restarts", type=int, default=9, help="of the camera")
     parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
+    missing = why_not(arguments.frames, arguments.minutes)
+    if missing:
+        print(missing, file=sys.stderr)
+        return 1
     runs = {}
     fast = (("`latest`, a live source", True), ("`every`, a file", False))
     for name, live in fast if arguments.frames else ():
         runs[name] = soak_frames(arguments.frames // 2, live=live)
         print(row(name, runs[name]), flush=True)
-    if arguments.minutes and missing_packages():
-        print(f"no RTSP server: {missing_packages()}", file=sys.stderr)
-    elif arguments.minutes:
+    if arguments.minutes:
         name = f"RTSP, 30 frames/s, {arguments.minutes:g} minutes, {arguments.restarts} restarts of the camera"
         runs[name] = camera(60 * arguments.minutes, arguments.restarts)
     text = table(runs)
@@ -52,6 +54,14 @@ def main() -> int:
     if arguments.page is not None:
         write_between(arguments.page, "soak", text)
     return int(not all(is_flat(each) for each in runs.values()))
+
+
+def why_not(frames: int, minutes: float) -> str:
+    """Say why the runs that are asked for cannot be made; empty if they can."""
+    if not frames and not minutes:
+        return "nothing to run: both --frames and --minutes are 0"
+    lacks = missing_packages() if minutes else ""
+    return f"no RTSP server: {lacks}; --minutes 0 runs without" if lacks else ""
 
 
 def camera(seconds: float, restarts: int) -> Soaked:
