@@ -32,6 +32,7 @@ from vitedge.runtime.engines.base import EngineInfo
 from vitedge.runtime.engines.open import EngineName
 from vitedge.runtime.load import load
 from vitedge.runtime.system.machine import MachineState, machine_state
+from vitedge.safety.limits import IMAGE_PIXELS
 
 FRAME_SIZE = (720, 1280)
 FRAMES = 4
@@ -121,15 +122,19 @@ def bench(
         The measurement of each bundle, and the ratio if there are two.
 
     Raises:
-        UsageError: ``seconds`` is not positive, or there is no engine of that name.
+        UsageError: ``seconds`` is not positive, a frame would have no pixel or more than a picture may have, or there
+            is no engine of that name.
         BundleError: a bundle cannot be read.
         MissingExtraError: the engine's library is not installed.
         EngineError: an engine does not load, fails, or does not pass its self-test.
     """
     if not 0 < seconds < math.inf:
         raise UsageError(f"seconds is {seconds}", expected="a positive number")
+    height, width = frame_size
+    if min(frame_size) < 1 or height * width > IMAGE_PIXELS:
+        raise UsageError(f"the frame size is {width}x{height}", expected=f"1 to {IMAGE_PIXELS} pixels")
     machine = machine_state()
-    frames = random_frames(*frame_size)
+    frames = random_frames(height, width)
     paths = [bundle] if against is None else [bundle, against]
     bundles = [Bundle.open(path, contents=False) for path in paths]
     with reporting(progress), ExitStack() as stack:

@@ -386,6 +386,14 @@ class TestBench:
         with pytest.raises(UsageError, match="seconds is"):
             bench(tiny_bundle.path, seconds=seconds)
 
+    @pytest.mark.parametrize("frame_size", [(99_999, 99_999), (10_000, 10_001), (0, 32), (32, -1)])
+    def test_a_frame_that_no_picture_could_have_is_refused(
+        self, tiny_bundle: Bundle, frame_size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bench_module, "random_frames", lambda *_: pytest.fail("it made frames"))
+        with pytest.raises(UsageError, match=f"the frame size is {frame_size[1]}x{frame_size[0]}"):
+            bench(tiny_bundle.path, seconds=0.01, frame_size=frame_size)
+
     def test_a_missing_second_bundle_is_an_error_before_the_first_one_loads(
         self, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
