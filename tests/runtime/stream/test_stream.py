@@ -16,7 +16,7 @@ from vitedge.prediction import Prediction
 from vitedge.runtime.sources.base import Frame
 from vitedge.runtime.sources.iterables import FrameIterable
 from vitedge.runtime.stream.intake import FUTURE_NS
-from vitedge.runtime.stream.stream import QUEUED_FRAMES, Stream
+from vitedge.runtime.stream.stream import Stream
 from vitedge.testing import FakeSource
 
 pytest.importorskip("av")
@@ -52,7 +52,7 @@ class TestEvery:
                 taken.append(number)
                 yield clips.numbered_frame(number)
 
-        in_flight = WORKERS + QUEUED_FRAMES + 3  # the queue, one in the grabber's hands, one here and one asked for
+        in_flight = WORKERS + 4  # three in the queue, and one in the reader's hands
         with contextlib.closing(Stream(reader, frames(), policy="every")) as predictions:
             for consumed, _ in enumerate(predictions, start=1):
                 time.sleep(0.002)
@@ -71,7 +71,7 @@ class TestEvery:
         with Stream(reader, frames, policy="every") as predictions:
             next(predictions)
             until = time.monotonic() + PATIENCE
-            while frames.taken <= WORKERS + QUEUED_FRAMES + 3:
+            while frames.taken <= 1 + WORKERS + 4:
                 assert time.monotonic() < until
             assert numbers(predictions) == list(range(1, 60))
 
