@@ -237,17 +237,6 @@ def test_protobufs_text_format_gets_the_text_itself(text: str) -> None:
     assert text_format.Parse(written, wrappers.StringValue()).value == said
 
 
-SAMPLE = re.compile(r'up\{label="((?:[^"\\\n]|\\["\\n])*)"\} 1\n')
-
-
-@given(ANY)
-@example('"} 1\nowned{a="')
-def test_prometheus_gets_one_sample(text: str) -> None:
-    match = SAMPLE.fullmatch(f'up{{label="{escape.prometheus(text)}"}} 1\n')
-    assert match is not None
-    assert re.sub(r"\\(.)", r"\1", match[1]) == escape.visible(text)
-
-
 @given(ANY)
 @example("x; curl example | sh")
 @example("$(id)`id`")
@@ -267,7 +256,7 @@ def test_bash_reads_back_the_file_name(text: str) -> None:
 @given(ANY)
 @example("\ud800\udcff")
 def test_halves_of_surrogate_pairs_stop_no_writer(text: str) -> None:
-    for write in (escape.terminal, escape.html, escape.json, escape.ini, escape.pbtxt, escape.prometheus, escape.shell):
+    for write in (escape.terminal, escape.html, escape.json, escape.ini, escape.pbtxt, escape.shell):
         assert write(text).encode("utf-8").decode("utf-8") == write(text)
 
 

@@ -114,11 +114,6 @@ def _pbtxt_character(character: str) -> str:
     return character
 
 
-def prometheus(text: str) -> str:
-    """Escape the inside of a double-quoted label value of Prometheus' text format."""
-    return visible(text).replace("\\", "\\\\").replace('"', '\\"')
-
-
 def shell(text: str) -> str:
     """Quote one word of a command line that people copy into a shell."""
     if visible(text) == text:

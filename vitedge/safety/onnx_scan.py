@@ -86,24 +86,6 @@ def _is_place_in(model: bytes, start: int, end: int, data: bytes) -> bool:
     return values[0] == data if keys[0] == b"location" else keys[0] in (b"offset", b"length") and values[0].isdigit()
 
 
-def has_external_data(model: bytes) -> bool:
-    """Return whether a tensor of a serialized ``ModelProto`` has external data.
-
-    Raises:
-        ValueError: the bytes are no ``ModelProto``, or have more than ``GRAPH_FIELDS`` fields.
-    """
-    return EXTERNAL in refused_parts(model)
-
-
-def unbounded_part(model: bytes) -> str:
-    """Name the first part of a serialized ``ModelProto`` that may run forever; empty if there is no such part.
-
-    Raises:
-        ValueError: the bytes are no ``ModelProto``, or have more than ``GRAPH_FIELDS`` fields.
-    """
-    return next((part for part in refused_parts(model) if part != EXTERNAL), "")
-
-
 def fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield number, start and end of each field of a serialized message.
 
