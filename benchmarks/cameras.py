@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from common.rates import KEPT_FRAMES, Rate, inference_rate, rate
+from common.taken import load_now
 
 from vitedge.bundle.bundle import OPENVINO_XML, Bundle
 from vitedge.files import write_atomic
@@ -272,7 +273,7 @@ def main() -> int:
     achieved = [each.overloaded.fps / each.benchmark_app for each in rounds]
     print(
         f"{info.name} {info.version}, {info.effective_precision}, {processor_name()}, {state.cpus} CPUs, load "
-        f"{state.load_average}; {arguments.cameras} cameras, {arguments.clip.name}, {arguments.rounds} rounds of "
+        f"{load_now()}; {arguments.cameras} cameras, {arguments.clip.name}, {arguments.rounds} rounds of "
         f"{arguments.seconds:g} s\n"
     )
     print("| cameras | predictions/s | age p50 ms | age p99 ms | least share |\n|---|---|---|---|---|")

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vitedge.bundle.bundle import Bundle
+from vitedge.counts import counted
 from vitedge.files import write_atomic
 from vitedge.runtime.system.machine import machine_state, processor_name
 from vitedge.version import VERSION
@@ -88,7 +89,10 @@ def main() -> int:
     costs = [convert_once(options) for _ in range(arguments.runs)]
     seconds = [cost.seconds for cost in costs]
     peak = max(cost.peak_gb for cost in costs)
-    print(f"{Path(arguments.source).name}, {arguments.precision}, {processor_name()}, {machine_state().cpus} CPUs\n")
+    print(
+        f"{Path(arguments.source).name}, {arguments.precision}, {processor_name()}, {machine_state().cpus} CPUs, "
+        f"{counted(arguments.runs, 'run')}\n"
+    )
     columns = ("images", "seconds, median (range)", "processor seconds, median", "peak memory, GB", "bundle, MB")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print(

@@ -1,6 +1,6 @@
 """Preprocessing one camera frame: vitedge against timm's transform and what else could do it, on this machine.
 
-    python benchmarks/preprocess.py [--rounds 40] [--threads 1] [--simd PYTHON] [--page docs/benchmarks.md]
+    python benchmarks/preprocess.py [--rounds 40] [--threads 1] [--simd PYTHON]
 
 Every contender turns the same H×W×3 uint8 BGR frame into a 224×224×3 uint8 RGB input: bicubic to 256, centre crop;
 OpenCV also with its area filter. The process is pinned to as many CPUs as threads. The contenders take turns, in an
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -305,15 +304,19 @@ def processor_timed(call: Callable[[], Image]) -> Timed:
 
 def tables(rounds: int, threads: int, simd: Path | None) -> Iterator[str]:
     """Yield both tables, line by line."""
-    load = os.getloadavg()[0]
+    from common.taken import load_now
+
+    from vitedge.runtime.system.machine import processor_name
+
     yield (
-        f"Taken {time.strftime('%Y-%m-%d')}. {platform.machine()}, {threads} of {os.cpu_count()} CPUs, "
-        f"load {load:.1f}, numpy {np.__version__}, {rounds} rounds."
+        f"{processor_name()}, {threads} of {os.cpu_count()} CPUs, load {load_now()}, numpy {np.__version__}, "
+        f"{rounds} rounds"
     )
     yield ""
     yield "| frame | contender | ms | over timm's | off |"
     yield "|---|---|---|---|---|"
     for width, height in FRAME_SIZES:
+        sys.stderr.write(f"{width}x{height}\n")
         yield from report(width, height, rounds, threads, simd)
     yield ""
     yield "| planes | saturation | planes, CPU ms | BGR first, CPU ms | ratio | pixels over 1 off |"
@@ -324,12 +327,11 @@ def tables(rounds: int, threads: int, simd: Path | None) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure, print both tables, and write them into a page."""
+    """Measure, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40, help="measurements of each contender and size (40)")
     parser.add_argument("--threads", type=int, default=1, help="CPUs, and threads of OpenVINO, OpenCV and PyTorch (1)")
     parser.add_argument("--simd", type=Path, metavar="PYTHON", help="a Python that has NumPy and Pillow-SIMD")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="page that receives the tables")
     parser.add_argument("--answer", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.answer:
@@ -339,14 +341,7 @@ def main() -> None:
     import cv2
 
     cv2.setNumThreads(arguments.threads)
-    lines = []
-    for line in tables(arguments.rounds, arguments.threads, arguments.simd):
-        print(line, flush=True)
-        lines.append(line)
-    if arguments.page:
-        from common.pages import write_between
-
-        write_between(arguments.page, "preprocess", "\n".join(lines))
+    print("\n".join(tables(arguments.rounds, arguments.threads, arguments.simd)))
 
 
 if __name__ == "__main__":

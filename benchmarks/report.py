@@ -1,9 +1,10 @@
-"""Runs every benchmark on this machine and writes `docs/benchmarks.md` from what they print.
+"""Run the benchmarks of the runtime and of conversion, and write what they print into `docs/benchmarks.md`.
 
     python benchmarks/report.py [--data ../shared/data] [--work DIR] [--output docs/benchmarks.md] [--only NAME ...]
 
-Leave the machine alone while it runs. Each section is the output of one script, with the command that made it; with
-`--only`, the other sections stay as they are.
+Leave the machine alone while it runs. Each section is the output of one script, with the command that made it, between
+the page's markers of that name. The rest of the page is written by hand and stays; so do, with `--only`, the other
+sections.
 """
 
 from __future__ import annotations
@@ -11,119 +12,86 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-from vitedge.files import write_atomic
-from vitedge.runtime.system.machine import machine_state, processor_name
+from common.pages import check_places, write_between
+from common.taken import taken_now
 
-BENCHMARKS = Path(__file__).resolve().parent
-ROOT = BENCHMARKS.parent
+from vitedge.runtime.system.machine import machine_state
+
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vitedge", "numpy", "openvino", "onnxruntime", "torch", "timm", "nncf", "onnx")
-DEIT, CLIP = "deit-int8.bundle", "car-detection.mp4"
+MACHINE = "machine"
+"""Marker around the machine and the versions."""
+BUNDLE = "{bundle}"
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "int8_latency": ("--data", "{data}"),
+    "overhead": (BUNDLE,),
+    "streaming": (BUNDLE, "{data}/video/car-detection.mp4"),
+    "cameras": (BUNDLE, "{data}/video/car-detection.mp4"),
+    "preprocess": (),
+    "conversion": ("{data}/models/deit_tiny_imagenet", "--calib", "{data}/flowers/calib", "--target", "25"),
+}
+"""Arguments of each script, by its name without ``.py``."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A benchmark and its place on the page.
-
-    Attributes:
-        name: script without ``.py``; also what ``--only`` takes.
-        title: heading.
-        arguments: of the script.
-    """
-
-    name: str
-    title: str
-    arguments: tuple[str, ...]
-
-    @property
-    def command(self) -> list[str]:
-        """Return the command that runs it, from the root of the repository."""
-        return ["python", f"benchmarks/{self.name}.py", *self.arguments]
+def command_of(name: str, data: Path, bundle: Path) -> list[str]:
+    """Return the command of a section, from the root of the repository."""
+    arguments = (each.format(data=data, bundle=bundle) for each in SECTIONS[name])
+    return ["python", f"benchmarks/{name}.py", *arguments]
 
 
-def sections(data: Path, work: Path) -> tuple[Section, ...]:
-    """List every benchmark, in the order of the page."""
-    deit, calib = str(data / "models/deit_tiny_imagenet"), str(data / "flowers/calib")
-    return (
-        Section("int8_latency", "Latency of int8", ("--data", str(data))),
-        Section("overhead", "What vitedge adds to the engine", (str(work / DEIT),)),
-        Section("streaming", "Streaming under the policy every", (str(work / DEIT), str(data / "video" / CLIP))),
-        Section("cameras", "Several cameras", (str(work / DEIT), str(data / "video" / CLIP))),
-        Section("preprocess", "Preprocessing", ()),
-        Section("conversion", "What a conversion costs", (deit, "--calib", calib)),
-    )
-
-
-def convert_deit(data: Path, work: Path) -> None:
+def convert_deit(data: Path, bundle: Path) -> None:
     """Convert the bundle that the runtime's benchmarks use, unless it is there."""
-    if (work / DEIT).exists():
+    if bundle.exists():
         return
-    work.mkdir(parents=True, exist_ok=True)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
     source, calib = data / "models/deit_tiny_imagenet", data / "flowers/calib"
-    options = ["--target", "cpu", "--precision", "int8", "--calib", str(calib), "-o", str(work / DEIT)]
+    options = ["--target", "cpu", "--precision", "int8", "--calib", str(calib), "-o", str(bundle)]
     subprocess.run([sys.executable, "-m", "vitedge", "convert", str(source), *options], check=True)
 
 
-def measured(section: Section) -> str:
-    """Run a section's script, and format its result as Markdown.
+def measured(command: list[str]) -> str:
+    """Run a script, and return its section as Markdown.
 
     Raises:
-        RuntimeError: the script failed; missing a target is no failure, it shows in its table.
+        RuntimeError: the script failed. It shows missed targets in its table, and exits with 1 then.
     """
-    sys.stderr.write(f"{section.name}\n")
-    command = [sys.executable, *section.command[1:]]
-    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    sys.stderr.write(f"{shlex.join(command)}\n")
+    result = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if result.returncode not in (0, 1) or not result.stdout.strip():
-        raise RuntimeError(f"{shlex.join(section.command)} ended with {result.returncode}")
-    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
-    return f"## {section.title}\n\n    {shlex.join(section.command)}\n\nTaken {today}. {result.stdout.strip()}\n"
+        raise RuntimeError(f"{shlex.join(command)} ended with {result.returncode}")
+    return f"    {shlex.join(command)}\n\nTaken {taken_now().date}. {result.stdout.strip()}"
 
 
-def header() -> str:
-    """Describe the machine and the versions."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    state = machine_state()
+def machine() -> str:
+    """Describe the machine, and the versions of the packages."""
+    taken, versions = taken_now(), ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     return (
-        "# Benchmarks\n\n"
-        "Written by `benchmarks/report.py`; no number here was typed by hand. Absolute times are of this machine; the "
-        "ratios, taken side by side in one run, are what to compare. "
-        "How accurate int8 is: [quantization.md](quantization.md).\n\n"
-        f"{processor_name()}, {state.cpus} CPUs, frequency governor "
-        f"{state.governors} · {platform.system()} · Python {platform.python_version()}, {versions}\n"
+        f"{taken.processor}, {taken.cpus} CPUs, frequency governor {machine_state().governors} · {platform.system()} · "
+        f"Python {taken.python}, {versions}"
     )
 
 
-def kept_sections(page: Path) -> dict[str, str]:
-    """Read the sections of an earlier page, by title."""
-    if not page.is_file():
-        return {}
-    parts = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    return {part.splitlines()[0][3:]: part.rstrip() + "\n" for part in parts}
-
-
 def main() -> int:
-    """Measure and write the page after each section, so that an interrupt loses one section at most."""
+    """Measure, and write each section into the page at once, so that an interrupt loses one section at most."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks.md"))
-    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks.md"), help="page with the markers")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[*SECTIONS], metavar="NAME")
     arguments = parser.parse_args()
-    convert_deit(arguments.data, arguments.work)
-    listed = sections(arguments.data, arguments.work)
-    texts = kept_sections(arguments.output)
-    for section in listed:
-        if arguments.only is None or section.name in arguments.only:
-            texts[section.title] = measured(section)
-            ordered = [texts[each.title] for each in listed if each.title in texts]
-            write_atomic(arguments.output, "\n".join([header(), *ordered]))
+    check_places(arguments.output, [MACHINE, *arguments.only])
+    bundle = arguments.work / "deit-int8.bundle"
+    if any(BUNDLE in SECTIONS[name] for name in arguments.only):
+        convert_deit(arguments.data, bundle)
+    for name in SECTIONS:
+        if name in arguments.only:
+            write_between(arguments.output, name, measured(command_of(name, arguments.data, bundle)))
+            write_between(arguments.output, MACHINE, machine())
     return 0
 
 

@@ -24,6 +24,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from common.rates import KEPT_FRAMES, Rate, in_workers, inference_rate, rate
+from common.taken import load_now
 
 from vitedge.bundle.bundle import Bundle
 from vitedge.files import write_atomic
@@ -149,7 +150,7 @@ def main() -> int:
     compared = shares(rounds, state.cpus)
     print(
         f"{info.name} {info.version}, {info.effective_precision}, {workers} workers, {processor_name()}, "
-        f"{state.cpus} CPUs, load {state.load_average}; {arguments.clip.name}, {arguments.frames} frames, "
+        f"{state.cpus} CPUs, load {load_now()}; {arguments.clip.name}, {arguments.frames} frames, "
         f"{arguments.rounds} rounds\n"
     )
     print("| case | frames/s (median) | ms/frame | core-ms/frame | range of frames/s |\n|---|---|---|---|---|")

@@ -30,3 +30,9 @@ def taken_now() -> Taken:
     """Describe a measurement on this machine, today."""
     today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     return Taken(today, processor_name(), machine_state().cpus, platform.python_version())
+
+
+def load_now() -> str:
+    """Return the load average of the last minute, with one digit; ``unavailable`` if it cannot be read."""
+    load = machine_state().load_average
+    return load if isinstance(load, str) else f"{load:.1f}"

@@ -51,15 +51,6 @@ def test_the_page_shows_numbers_and_reasons(matrix: Any, row: Any, tmp_path: Pat
     assert len(widths) == 1
 
 
-def test_only_what_is_between_the_markers_changes(matrix: Any, tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- engines -->\nold\n<!-- /engines -->\nb\n", encoding="utf-8")
-    matrix.write_between(page, "engines", "new")
-    assert page.read_text(encoding="utf-8") == "a\n<!-- engines -->\n\nnew\n\n<!-- /engines -->\nb\n"
-    with pytest.raises(ValueError, match="no place"):
-        matrix.write_between(page, "accuracy", "new")
-
-
 def test_the_page_has_its_places(matrix: Any) -> None:
     text = matrix.TENSORRT_PAGE.read_text(encoding="utf-8")
     for name in ("engines", "accuracy"):
