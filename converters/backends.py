@@ -59,7 +59,8 @@ class Mended:
     Attributes:
         graph: computes the same as the graph before.
         workarounds: what was changed in it, and why.
-        half_logits: of ``Material.compared``, computed by the engine in bfloat16; None where it did not compute in it.
+        half_logits: of ``BackendInputs.compared``, computed by the engine in bfloat16; None where it did not compute
+            in it.
     """
 
     graph: onnx.ModelProto
@@ -68,8 +69,8 @@ class Mended:
 
 
 @dataclass(frozen=True)
-class Material:
-    """The input of ``Backend.reduce``.
+class BackendInputs:
+    """The input of ``Backend.mend`` and ``Backend.reduce``.
 
     Attributes:
         graph: FP32 graph; uint8 ``frame`` in, ``logits`` out.
@@ -115,10 +116,10 @@ class Backend(Protocol):
     def check_operators(self, graph: onnx.ModelProto) -> None:
         """Refuse a graph that it cannot compile, before more work goes into it; raises ConversionError."""
 
-    def mend(self, material: Material, precision: Precision, progress: Progress) -> Mended:
+    def mend(self, inputs: BackendInputs, precision: Precision, progress: Progress) -> Mended:
         """Give operators that the engine computes wrongly another exact form; raises ConversionError."""
 
-    def reduce(self, material: Material, precision: Precision, progress: Progress) -> Reduced:
+    def reduce(self, inputs: BackendInputs, precision: Precision, progress: Progress) -> Reduced:
         """Bring the graph to a precision."""
 
     def computed(self, graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -168,30 +169,30 @@ def backend_of(target: Target) -> Backend:
     return backend
 
 
-def quantized(material: Material, scheme: Scheme, progress: Progress) -> tuple[QuantizedGraph, CalibrationRecord]:
+def quantized(inputs: BackendInputs, scheme: Scheme, progress: Progress) -> tuple[QuantizedGraph, CalibrationRecord]:
     """Quantize the graph to 8 bits, and record how.
 
     Raises:
         UsageError: there are no calibration images.
         CalibrationError: see ``quantize``.
     """
-    photos = material.photos
+    photos = inputs.photos
     if photos is None:
         raise UsageError("int8 needs images to calibrate with", fix="calib=IMAGES")
     progress.step(f"calibrating on {counted(len(photos), 'image')}")
     with quiet():
-        found = quantize(material.graph, photos.frames, scheme=scheme, progress=progress)
+        found = quantize(inputs.graph, photos.frames, scheme=scheme, progress=progress)
     record = CalibrationRecord(len(photos), photos.skipped, photos.sha256, found.recipe)
-    return _limited(found, record, material, progress)
+    return _limited(found, record, inputs, progress)
 
 
 def _limited(
-    found: QuantizedGraph, record: CalibrationRecord, material: Material, progress: Progress
+    found: QuantizedGraph, record: CalibrationRecord, inputs: BackendInputs, progress: Progress
 ) -> tuple[QuantizedGraph, CalibrationRecord]:
     """Leave layers of an 8-bit graph in 16 bits that lose too much."""
-    full, frames = material.graph, material.compared
+    full, frames = inputs.graph, inputs.compared
     with quiet():
-        limited = limit_noise(full, found.graph, frames, progress, half_logits=material.half_logits)
+        limited = limit_noise(full, found.graph, frames, progress, half_logits=inputs.half_logits)
     for line in limited.summary:
         progress.step(line)
     record = replace(record, float_layers=limited.float_layers, gap_db=limited.gap_db)

@@ -1,7 +1,7 @@
 """The gate before a bundle is published: its engine against fp32, on images that calibration has not used.
 
     fp32's logits ──────────────┐
-    the engine's logits ────────┼─▶ compare ─▶ Comparison ─▶ judge ─▶ publish, warn or refuse
+    the engine's logits ────────┼─▶ compare ─▶ LogitComparison ─▶ judge ─▶ publish, warn or refuse
     fp32's logits, ±1 level ────┘
 
 A loss of precision that changes the logits about as much as one level of every pixel does is fp32's own noise: a camera
@@ -78,7 +78,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitComparison:
     """The engine's logits against fp32's.
 
     Attributes:
@@ -120,7 +120,7 @@ def noisy_frames(frames: Frames) -> Frames:
     return np.asarray(np.where(rises, higher, lower))
 
 
-def compare(reference: Reference, reduced: Logits) -> Comparison:
+def compare(reference: Reference, reduced: Logits) -> LogitComparison:
     """Compare the logits of a bundle's engine with fp32's.
 
     Args:
@@ -129,7 +129,7 @@ def compare(reference: Reference, reduced: Logits) -> Comparison:
     """
     margins = _sigmoid_margins if reference.activation == "sigmoid" else _softmax_margins
     flipped = margins(reference, reduced)
-    return Comparison(
+    return LogitComparison(
         parity=parity(reference.logits, reduced),
         noise_sqnr_db=reference.sqnr_db,
         flips=len(flipped),
@@ -164,7 +164,7 @@ def _deviations(margins: NDArray[np.float64], deviation: float) -> NDArray[np.fl
 
 def judge(
     reference: Reference, reduced: Logits, precision: Precision, inputs: GateInputs, *, random_weights: bool
-) -> tuple[Comparison, str | None]:
+) -> tuple[LogitComparison, str | None]:
     """Decide whether a bundle may be published.
 
     Synthetic frames are judged by SQNR alone, because a best class of noise means nothing; so are random weights.
@@ -199,7 +199,7 @@ def judge(
     return found, f"warning: {measured}; but {_noise(found)}" if low else None
 
 
-def describe(found: Comparison, inputs: GateInputs, *, by_answers: bool) -> str:
+def describe(found: LogitComparison, inputs: GateInputs, *, by_answers: bool) -> str:
     """Describe a comparison in a phrase."""
     images = f"{found.parity.images} {GATE_INPUTS[inputs]}"
     if not by_answers:
@@ -207,7 +207,7 @@ def describe(found: Comparison, inputs: GateInputs, *, by_answers: bool) -> str:
     return f"SQNR {found.parity.sqnr_db:.1f} dB, another answer on {found.flips} of {images}"
 
 
-def _noise(found: Comparison) -> str:
+def _noise(found: LogitComparison) -> str:
     return f"one level more or less in every pixel leaves fp32 itself {found.noise_sqnr_db:.1f} dB"
 
 

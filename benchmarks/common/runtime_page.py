@@ -22,7 +22,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetResult:
     """What the runtime is to reach.
 
     Attributes:
@@ -90,7 +90,7 @@ class Measured:
     planes: Sequence[float]
     missing: Mapping[str, str]
 
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[TargetResult]:
         """Return the targets, met and missed."""
         return [
             *ages(self.spare["vitedge"]),
@@ -120,31 +120,31 @@ def page_text(measured: Measured, where: str) -> str:
     return "\n\n".join(parts)
 
 
-def ages(rounds: Sequence[Costs]) -> list[Target]:
+def ages(rounds: Sequence[Costs]) -> list[TargetResult]:
     """Return the targets for ages, each by the median of the rounds."""
     p50 = statistics.median(percentile(each.ages_ms, 50) for each in rounds)
     p99 = statistics.median(percentile(each.ages_ms, 99) for each in rounds)
     hidden = statistics.median(percentile([abs(one) for one in each.hidden_ms], 99) for each in rounds)
     return [
-        Target("difference of `age_ms` and true age, p99", "≤ 15 ms", f"{hidden:.1f} ms", hidden <= 15),
-        Target("true age at 30 frames/s without B-frames, p50", "≤ 45 ms", f"{p50:.1f} ms", p50 <= 45),
-        Target("true age at 30 frames/s without B-frames, p99", "≤ 60 ms", f"{p99:.1f} ms", p99 <= 60),
+        TargetResult("difference of `age_ms` and true age, p99", "≤ 15 ms", f"{hidden:.1f} ms", hidden <= 15),
+        TargetResult("true age at 30 frames/s without B-frames, p50", "≤ 45 ms", f"{p50:.1f} ms", p50 <= 45),
+        TargetResult("true age at 30 frames/s without B-frames, p99", "≤ 60 ms", f"{p99:.1f} ms", p99 <= 60),
     ]
 
 
-def planes_target(ratios: Sequence[float]) -> Target:
+def planes_target(ratios: Sequence[float]) -> TargetResult:
     """Return the target for pictures of 1920x1080."""
     ratio = statistics.median(ratios)
     name = "CPU from planes of 1920x1080 to the input, over BGR conversion and preprocessing"
-    return Target(name, "≤ 0.5 x", f"{over_rounds(ratios, 2)} x", ratio <= 0.5)
+    return TargetResult(name, "≤ 0.5 x", f"{over_rounds(ratios, 2)} x", ratio <= 0.5)
 
 
-def cameras_target(rounds: Sequence[CameraRound]) -> Target:
+def cameras_target(rounds: Sequence[CameraRound]) -> TargetResult:
     """Return the target for four cameras."""
     ratios = [each.cameras / each.benchmark_app for each in rounds]
     ratio = statistics.median(ratios)
     name = "four cameras, saturated, over `benchmark_app -hint throughput`"
-    return Target(name, "≥ 0.95 x", f"{over_rounds(ratios, 2)} x", ratio >= 0.95)
+    return TargetResult(name, "≥ 0.95 x", f"{over_rounds(ratios, 2)} x", ratio >= 0.95)
 
 
 def cameras_bound(rounds: Sequence[CameraRound]) -> str:
@@ -161,17 +161,17 @@ def cameras_bound(rounds: Sequence[CameraRound]) -> str:
     )
 
 
-def stop_target(seconds: Sequence[float]) -> Target:
+def stop_target(seconds: Sequence[float]) -> TargetResult:
     """Return the target for ``stop``."""
     worst = max(seconds)
-    return Target(
+    return TargetResult(
         f"`stop` while the camera hangs, longest of {len(seconds)}", "≤ 0.3 s", f"{worst:.3f} s", worst <= 0.3
     )
 
 
-def own_target(milliseconds: Sequence[float]) -> Target:
+def own_target(milliseconds: Sequence[float]) -> TargetResult:
     """Return the target for vitedge's own Python."""
-    return Target(
+    return TargetResult(
         "CPU of a prediction beside preprocessing and inference",
         "≤ 0.2 ms",
         f"{over_rounds(milliseconds, 3)} ms",
@@ -179,7 +179,7 @@ def own_target(milliseconds: Sequence[float]) -> Target:
     )
 
 
-def targets_table(targets: Sequence[Target]) -> str:
+def targets_table(targets: Sequence[TargetResult]) -> str:
     """Return the table of targets."""
     return "\n".join(("| what | target | measured | met |\n|---|---|---|---|", *(each.row() for each in targets)))
 

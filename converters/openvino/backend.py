@@ -21,7 +21,7 @@ from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import StageRecord
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.converters.backends import Material, Mended, Reduced, quantized
+from vitedge.converters.backends import BackendInputs, Mended, Reduced, quantized
 from vitedge.converters.openvino import stages
 from vitedge.converters.openvino.channel_factors import fold_channel_factors
 from vitedge.converters.openvino.faults import work_around
@@ -92,21 +92,21 @@ def _reason(error: RuntimeError) -> str:
     return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check 'false'")))
 
 
-def mend(material: Material, precision: Precision, progress: Progress) -> Mended:
+def mend(inputs: BackendInputs, precision: Precision, progress: Progress) -> Mended:
     """Compile the FP32 graph here, compare, and work around what OpenVINO computes wrongly."""
-    return work_around(material.graph, material.compared, material.card.preprocessing, precision, progress)
+    return work_around(inputs.graph, inputs.compared, inputs.card.preprocessing, precision, progress)
 
 
-def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
+def reduce(inputs: BackendInputs, precision: Precision, progress: Progress) -> Reduced:
     """Reduce a graph to a precision: OpenVINO computes in 16 bits as the CPU can, so only weights are halved for it.
 
     The weights that int8 leaves in floating point are halved as well.
     """
     if precision == "int8":
         _warn_without_int8(progress)
-        found, record = quantized(material, Scheme.ASYMMETRIC, progress)
+        found, record = quantized(inputs, Scheme.ASYMMETRIC, progress)
         return Reduced(half_weights(widen_strided_convolutions(found.graph)), record)
-    return Reduced(half_weights(material.graph) if precision == "fp16" else material.graph, None)
+    return Reduced(half_weights(inputs.graph) if precision == "fp16" else inputs.graph, None)
 
 
 def _warn_without_int8(progress: Progress) -> None:

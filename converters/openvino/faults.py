@@ -22,7 +22,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import WorkaroundRecord
 from vitedge.converters.backends import Mended
 from vitedge.converters.openvino.forms import FORMS, Form, Shapes, signature
-from vitedge.converters.openvino.parts import Array, Cut, cuts_of, engine_outputs, part_of, place_of, values_at
+from vitedge.converters.openvino.parts import Array, CutPoint, cuts_of, engine_outputs, part_of, place_of, values_at
 from vitedge.converters.reference import Frames, graph_logits
 from vitedge.converters.rewrites.apply import check_export
 from vitedge.converters.verify import ROUNDED_DB, UNEXPLAINED_DB
@@ -50,8 +50,8 @@ class _Part:
         expected: its output, of ONNX Runtime in float32.
     """
 
-    begin: Cut
-    end: Cut
+    begin: CutPoint
+    end: CutPoint
     image: Array
     expected: Array
 
@@ -219,7 +219,8 @@ def _mended(graph: onnx.ModelProto, part: _Part, float_type: str) -> tuple[onnx.
     alone = part_of(graph, part.begin, part.end, part.image)
     for form, site in _candidates(alone, shapes):
         tried = _with_form(alone, form, shapes, lambda name, site=site: name == site)  # type: ignore[misc]
-        whole = _Part(Cut(0, part.begin.name), Cut(len(tried[0].graph.node), part.end.name), part.image, part.expected)
+        begin, end = CutPoint(0, part.begin.name), CutPoint(len(tried[0].graph.node), part.end.name)
+        whole = _Part(begin, end, part.image, part.expected)
         if not _is_wrong(tried[0], whole, float_type):
             like = _signatures(graph, form, shapes)
             changed, places = _with_form(graph, form, shapes, lambda name: like.get(name) == like[site])  # noqa: B023

@@ -23,7 +23,7 @@ NAMED_WITHIN = 60
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPoint:
     """A value through which everything flows.
 
     Attributes:
@@ -35,14 +35,14 @@ class Cut:
     name: str
 
 
-def cuts_of(graph: onnx.ModelProto) -> list[Cut]:
+def cuts_of(graph: onnx.ModelProto) -> list[CutPoint]:
     """Find the values that part a graph in two: the input, the output, and each value that alone is alive.
 
     Returns:
         Two or more, in the order of the graph. If and Loop bodies make the whole graph one part.
     """
     nodes = graph.graph.node
-    first, last = Cut(0, graph.graph.input[0].name), Cut(len(nodes), graph.graph.output[0].name)
+    first, last = CutPoint(0, graph.graph.input[0].name), CutPoint(len(nodes), graph.graph.output[0].name)
     if any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute):
         return [first, last]
     last_read = {name: position for position, node in enumerate(nodes) for name in node.input}
@@ -55,16 +55,16 @@ def cuts_of(graph: onnx.ModelProto) -> list[Cut]:
             alive.update(node.output)
         alive = {name for name in alive if last_read.get(name, -1) > position}
         if len(alive) == 1 and position + 1 < len(nodes):
-            found.append(Cut(position + 1, next(iter(alive))))
+            found.append(CutPoint(position + 1, next(iter(alive))))
     return [*_deduplicated(found), last]
 
 
-def _deduplicated(cuts: Sequence[Cut]) -> list[Cut]:
+def _deduplicated(cuts: Sequence[CutPoint]) -> list[CutPoint]:
     """Keep the last position of each value: nodes that compute constants stand in between."""
     return list({each.name: each for each in cuts}.values())
 
 
-def part_of(graph: onnx.ModelProto, begin: Cut, end: Cut, example: Array) -> onnx.ModelProto:
+def part_of(graph: onnx.ModelProto, begin: CutPoint, end: CutPoint, example: Array) -> onnx.ModelProto:
     """Copy the nodes between two cuts into a graph of their own.
 
     Args:

@@ -50,7 +50,7 @@ def choose_precision(
     with tempfile.TemporaryDirectory(prefix=CANDIDATES, dir=folder) as scratch:
 
         def reduce(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-            return draft.backend.reduce(replace(draft.material, graph=graph), precision, Silent()).graph
+            return draft.backend.reduce(replace(draft.inputs, graph=graph), precision, Silent()).graph
 
         def opened(candidate: PrecisionConfig, graph: onnx.ModelProto) -> Classifier:
             candidate_folder = Path(tempfile.mkdtemp(dir=scratch))

@@ -10,7 +10,7 @@ from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import WorkaroundRecord
 from vitedge.calib.data.dataset import ImageDataset, ImageFile, some_names
 from vitedge.calib.data.leakage import count_shared_images
-from vitedge.converters.backends import Backend, Material, Reduced, backend_of
+from vitedge.converters.backends import Backend, BackendInputs, Reduced, backend_of
 from vitedge.converters.precision_gate import GateFrames
 from vitedge.converters.precision_search.loss import check_decidable
 from vitedge.converters.precision_search.search import Choice
@@ -65,9 +65,9 @@ class Draft:
     workarounds: tuple[WorkaroundRecord, ...] = ()
 
     @property
-    def material(self) -> Material:
+    def inputs(self) -> BackendInputs:
         """Return the FP32 graph for ``Backend.reduce``, without photos, because calibration is over."""
-        return Material(self.full.graph, self.card, self.probes.frames, self.probes.golden, photos=None)
+        return BackendInputs(self.full.graph, self.card, self.probes.frames, self.probes.golden, photos=None)
 
 
 def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
@@ -104,11 +104,11 @@ def draft(request: Request, datasets: Datasets, progress: Progress) -> Draft:
         check_evaluation_images(evaluation, card)
     backend.check_operators(full.graph)
     del model  # its weights are in the graph now; calibration needs the memory
-    material = Material(full.graph, card, probes.frames, probes.golden, photos)
-    mended = backend.mend(material, request.precision, progress)
+    inputs = BackendInputs(full.graph, card, probes.frames, probes.golden, photos)
+    mended = backend.mend(inputs, request.precision, progress)
     full = replace(full, graph=mended.graph)
-    material = replace(material, graph=mended.graph, half_logits=mended.half_logits)
-    reduced = backend.reduce(material, request.precision, progress)
+    inputs = replace(inputs, graph=mended.graph, half_logits=mended.half_logits)
+    reduced = backend.reduce(inputs, request.precision, progress)
     calibration = () if photos is None else photos.files
     return Draft(
         request,

@@ -18,7 +18,7 @@ from vitedge.calib.evaluation.accuracy import Evaluation, evaluate, predict
 from vitedge.calib.evaluation.label_thresholds import fit_label_thresholds
 from vitedge.calib.evaluation.multilabel import LabelEvaluation, score_labels
 from vitedge.calib.evaluation.score_calibration import MIN_IMAGES, calibrate_scores
-from vitedge.converters.precision_gate import Comparison, Reference, judge, noisy_frames
+from vitedge.converters.precision_gate import LogitComparison, Reference, judge, noisy_frames
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.stages.drafting import Draft, count_shared
 from vitedge.converters.stages.timing import against_fp16
@@ -86,7 +86,7 @@ def _reference(draft: Draft) -> Reference:
 
 def _judged(
     draft: Draft, reference: Reference, reduced: Logits, precision: Precision, progress: Progress
-) -> Comparison:
+) -> LogitComparison:
     """Compare with fp32, and tell of what is no reason to refuse."""
     random = not draft.card.pretrained
     found, warning = judge(reference, reduced, precision, draft.gate.inputs, random_weights=random)
@@ -95,7 +95,7 @@ def _judged(
     return found
 
 
-def _half_judged(draft: Draft, reference: Reference, progress: Progress) -> Comparison | None:
+def _half_judged(draft: Draft, reference: Reference, progress: Progress) -> LogitComparison | None:
     """Compare the fp16 graph of an 8-bit bundle with fp32, on as many frames as there are golden ones."""
     half = draft.reduced.fp16
     if half is None:

@@ -18,7 +18,7 @@ from vitedge.bundle.precision_records import CalibrationRecord
 from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import StageRecord
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.converters.backends import Material, Mended, Reduced, quantized
+from vitedge.converters.backends import BackendInputs, Mended, Reduced, quantized
 from vitedge.converters.reference import graph_logits
 from vitedge.converters.rewrites.apply import Rewrite
 from vitedge.converters.tensorrt import emulation
@@ -42,27 +42,29 @@ def check_operators(graph: onnx.ModelProto) -> None:
     """Refuse nothing: only the device knows which operators its TensorRT builds."""
 
 
-def mend(material: Material, precision: Precision, progress: Progress) -> Mended:  # noqa: ARG001
+def mend(inputs: BackendInputs, precision: Precision, progress: Progress) -> Mended:  # noqa: ARG001
     """Give the graph itself: this host has no TensorRT to compare with."""
-    return Mended(material.graph)
+    return Mended(inputs.graph)
 
 
-def reduce(material: Material, precision: Precision, progress: Progress) -> Reduced:
+def reduce(inputs: BackendInputs, precision: Precision, progress: Progress) -> Reduced:
     """Reduce a graph to a precision; an 8-bit graph comes with a 16-bit one, and the device keeps the faster."""
     if precision == "fp32":
-        return Reduced(material.graph, None, unrounded=_logits(material.graph, material))
-    half = _half(material.graph, material, None, progress)
+        return Reduced(inputs.graph, None, unrounded=_logits(inputs.graph, inputs))
+    half = _half(inputs.graph, inputs, None, progress)
     if precision == "fp16":
         return half
-    found, record = quantized(material, Scheme.FLOAT8 if precision == "fp8" else Scheme.SHIFTED, progress)
-    return replace(_half(found.graph, material, record, progress), fp16=half)
+    found, record = quantized(inputs, Scheme.FLOAT8 if precision == "fp8" else Scheme.SHIFTED, progress)
+    return replace(_half(found.graph, inputs, record, progress), fp16=half)
 
 
-def _half(graph: onnx.ModelProto, material: Material, record: CalibrationRecord | None, progress: Progress) -> Reduced:
+def _half(
+    graph: onnx.ModelProto, inputs: BackendInputs, record: CalibrationRecord | None, progress: Progress
+) -> Reduced:
     shaped = _shaped(graph)
-    typed = half_graph(shaped, peaks(shaped, material.frames[:MEASURED_FRAMES], progress))
+    typed = half_graph(shaped, peaks(shaped, inputs.frames[:MEASURED_FRAMES], progress))
     progress.step(f"typed the graph: {_described(typed)}")
-    return Reduced(typed.graph, record, unrounded=_logits(graph, material))
+    return Reduced(typed.graph, record, unrounded=_logits(graph, inputs))
 
 
 def _shaped(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -77,8 +79,8 @@ def _described(typed: Typed) -> str:
     return f"{counts(typed.graph).casts} casts between precisions; float32 stay {kept or 'no operators'}"
 
 
-def _logits(graph: onnx.ModelProto, material: Material) -> NDArray[np.float32]:
-    return graph_logits(graph, material.golden, material.card.preprocessing)
+def _logits(graph: onnx.ModelProto, inputs: BackendInputs) -> NDArray[np.float32]:
+    return graph_logits(graph, inputs.golden, inputs.card.preprocessing)
 
 
 def computed(graph: onnx.ModelProto) -> onnx.ModelProto:

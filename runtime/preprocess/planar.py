@@ -27,7 +27,7 @@ from vitedge.prediction import Image
 from vitedge.runtime.preprocess.banded import ColumnFilter, LineFilter, Strip, Values, lines_at_once
 from vitedge.runtime.preprocess.planes import ChromaStep, YuvPlanes
 from vitedge.runtime.preprocess.taps import FILTERS, ResizeAxis, Taps, pillow_taps, shared_taps
-from vitedge.runtime.preprocess.yuv_colours import NEUTRAL, Plane, Product, YuvColours
+from vitedge.runtime.preprocess.yuv_colours import NEUTRAL, ColourTerm, Plane, YuvColours
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -108,13 +108,13 @@ class PlanarResampler:
         share = np.count_nonzero(far_beyond, axis=(1, 2)).max() / far_beyond[0].size
         return bool(share > self._clipped_share) or self._clipping.share(regions) > CORRECTED_SHARE
 
-    def _filter_luma(self, plane: Plane, product: Product) -> Values:
+    def _filter_luma(self, plane: Plane, term: ColourTerm) -> Values:
         """Return the ``h×w`` filtered products of luma, and a half that rounds their sums with chroma."""
         for strip in self._luma.strips:
             strip.make_room()
             np.copyto(strip.values, plane[strip.rows, self._luma.columns])
-            np.subtract(strip.values, product.zero, out=strip.values)
-            product.of(strip.values, out=strip.values)
+            np.subtract(strip.values, term.zero, out=strip.values)
+            term.of(strip.values, out=strip.values)
             strip.filter()
         luma = self._luma.across()
         return np.add(luma, 0.5, out=luma)
@@ -263,7 +263,7 @@ class _Clipping:
         which = np.flatnonzero(far_beyond.any(axis=(1, 2))).tolist()
         return _Region(tuple(which), slice(max(begin, 0), min(end, width)))
 
-    def correct(self, plane: Plane, product: Product, strips: Sequence[Strip], columns: slice) -> None:
+    def correct(self, plane: Plane, term: ColourTerm, strips: Sequence[Strip], columns: slice) -> None:
         """Add to each product of chroma what clipping takes, in the mean, from the pixels that it colours.
 
         Where it takes more from one side of them than from the other, the difference is added to the next product on
@@ -271,12 +271,12 @@ class _Clipping:
 
         Args:
             plane: luma.
-            product: of luma.
+            term: of luma.
             strips: the same rows of one or more colours.
             columns: columns of the strips.
         """
         shape = strips[0].values[:, columns].shape
-        luma = self._read(plane, product, strips[0].rows, columns.start, shape)
+        luma = self._read(plane, term, strips[0].rows, columns.start, shape)
         luma_sums, colour = self._sums(luma, self._luma_sums), _part(self._colour, luma.shape)
         for strip in strips:
             values = strip.values[:, columns]
@@ -287,7 +287,7 @@ class _Clipping:
             _keep_centres(*sums, scratch=_part(self._colour, shape))
             np.multiply(sums[0], 1.0 / math.prod(self._steps), out=values)
 
-    def _read(self, plane: Plane, product: Product, rows: slice, column: int, shape: tuple[int, ...]) -> Values:
+    def _read(self, plane: Plane, term: ColourTerm, rows: slice, column: int, shape: tuple[int, ...]) -> Values:
         """Return the products of luma; the first two axes are the rows and columns that share a chroma value."""
         down, across = self._steps
         luma = _part(self._luma, (down, across, *shape))
@@ -295,8 +295,8 @@ class _Clipping:
         pixels = plane[top : top + down * shape[0], left : left + across * shape[1]]
         for row, column in itertools.product(range(down), range(across)):
             np.copyto(luma[row, column], pixels[row::down, column::across])
-        np.subtract(luma, product.zero, out=luma)
-        product.of(luma, out=luma)
+        np.subtract(luma, term.zero, out=luma)
+        term.of(luma, out=luma)
         return luma
 
     def _sums(self, pixels: Values, scratch: Values) -> Values:

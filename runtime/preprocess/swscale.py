@@ -116,7 +116,7 @@ class SwscaleResampler:
 
 
 @dataclass(frozen=True)
-class Part:
+class AxisPart:
     """A part of an axis that is resized by itself.
 
     Attributes:
@@ -128,7 +128,7 @@ class Part:
     resized: slice
 
 
-def find_part(axis: ResizeAxis, support: int) -> Part:
+def find_part(axis: ResizeAxis, support: int) -> AxisPart:
     """Return the least part of an axis that gives the pixels from ``axis.start`` to ``axis.stop``.
 
     Args:
@@ -137,7 +137,7 @@ def find_part(axis: ResizeAxis, support: int) -> Part:
     """
     begin = _nearest(axis, range(axis.start - support, 0, -1)) or (0, 0)
     end = _nearest(axis, range(axis.stop + support, axis.resized)) or (axis.source, axis.resized)
-    return Part(slice(begin[0], end[0]), slice(begin[1], end[1]))
+    return AxisPart(slice(begin[0], end[0]), slice(begin[1], end[1]))
 
 
 def _nearest(axis: ResizeAxis, places: Iterable[int]) -> tuple[int, int] | None:
@@ -178,7 +178,7 @@ class _FilterGraph:
         return self._sink.pull()
 
 
-def _filters(interpolation: Interpolation, rows: Part, columns: Part, kind: FrameKind) -> list[_Filter]:
+def _filters(interpolation: Interpolation, rows: AxisPart, columns: AxisPart, kind: FrameKind) -> list[_Filter]:
     colours = f"in_color_matrix={kind.matrix}:in_range={'full' if kind.full_range else 'limited'}"
     planar = [_scale(), ("format", "yuv420p")] if kind.pixel_format in _INTERLEAVED else []
     down = _aligned(rows.source, CONVERTED_ROWS, kind.height)

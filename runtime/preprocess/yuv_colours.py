@@ -26,7 +26,7 @@ ROUNDS_DOWN = platform.machine().lower() in {"x86_64", "amd64", "i686"}
 """Whether swscale rounds products down on this machine."""
 
 ONE_LEVEL = 1 << FRACTION_BITS
-"""A level in the units of ``Product.table``."""
+"""A level in the units of ``ColourTerm.table``."""
 NEUTRAL = 128
 _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt601": (0.299, 0.114),
@@ -37,7 +37,7 @@ _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class Product:
+class ColourTerm:
     """What a value of luma or chroma adds to a colour: ``coefficient * (value - zero)``.
 
     Attributes:
@@ -82,11 +82,11 @@ class YuvColours:
         red_in_red: of the red difference, in red.
     """
 
-    luma: Product
-    blue_in_blue: Product
-    blue_in_green: Product
-    red_in_green: Product
-    red_in_red: Product
+    luma: ColourTerm
+    blue_in_blue: ColourTerm
+    blue_in_green: ColourTerm
+    red_in_green: ColourTerm
+    red_in_red: ColourTerm
 
     def of_chroma(self, u: Plane, v: Plane) -> tuple[Sums, Sums, Sums]:
         """Return what chroma adds to blue, green and red, in units of ``2**-FRACTION_BITS``."""
@@ -102,13 +102,13 @@ def yuv_colours(matrix: Matrix, *, full_range: bool, rounds_down: bool) -> YuvCo
     luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
     red, blue = 2.0 * (1.0 - of_red) * chroma, 2.0 * (1.0 - of_blue) * chroma
 
-    def product(coefficient: float, zero: int) -> Product:
-        return Product(round(coefficient * ONE_LEVEL) / ONE_LEVEL, zero, rounds_down)
+    def term(coefficient: float, zero: int) -> ColourTerm:
+        return ColourTerm(round(coefficient * ONE_LEVEL) / ONE_LEVEL, zero, rounds_down)
 
     return YuvColours(
-        luma=product(luma, 0 if full_range else 16),
-        blue_in_blue=product(blue, NEUTRAL),
-        blue_in_green=product(-blue * of_blue / of_green, NEUTRAL),
-        red_in_green=product(-red * of_red / of_green, NEUTRAL),
-        red_in_red=product(red, NEUTRAL),
+        luma=term(luma, 0 if full_range else 16),
+        blue_in_blue=term(blue, NEUTRAL),
+        blue_in_green=term(-blue * of_blue / of_green, NEUTRAL),
+        red_in_green=term(-red * of_red / of_green, NEUTRAL),
+        red_in_red=term(red, NEUTRAL),
     )

@@ -13,7 +13,7 @@ from vitedge.bundle.verification_records import GateInputs
 from vitedge.converters.precision_gate import (
     HOPELESS_DB,
     LEAST_AGREEING_DB,
-    Comparison,
+    LogitComparison,
     Reference,
     compare,
     judge,
@@ -66,7 +66,7 @@ def judged(
     precision: Precision = "int8",
     inputs: GateInputs = "held_out",
     random_weights: bool = False,
-) -> tuple[Comparison, str | None]:
+) -> tuple[LogitComparison, str | None]:
     return judge(of, reduced, precision, inputs, random_weights=random_weights)
 
 

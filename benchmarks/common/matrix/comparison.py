@@ -55,7 +55,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PeerComparison:
     """Every way to run a model, timed in the same rounds.
 
     Attributes:
@@ -110,7 +110,7 @@ class Comparison:
         )
 
 
-def comparison_from(value: Mapping[str, Any]) -> Comparison:
+def comparison_from(value: Mapping[str, Any]) -> PeerComparison:
     """Read a comparison as JSON holds it."""
     contenders = {
         name: Contender(
@@ -122,4 +122,4 @@ def comparison_from(value: Mapping[str, Any]) -> Comparison:
         )
         for name, each in value["contenders"].items()
     }
-    return Comparison(**{**value, "contenders": contenders})
+    return PeerComparison(**{**value, "contenders": contenders})

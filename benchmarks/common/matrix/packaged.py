@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.families import FAMILIES
-from common.matrix.comparison import OPPONENTS, Comparison
+from common.matrix.comparison import OPPONENTS, PeerComparison
 from common.matrix.peer_page import reason
 from common.matrix.rows import PRECISIONS, blank_row, by_family, rows_of
 
@@ -45,7 +45,7 @@ def packaged_models(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def packaged_peers(compared: Comparison) -> dict[str, Any]:
+def packaged_peers(compared: PeerComparison) -> dict[str, Any]:
     """Return how each peer that runs compares with ours, and why it is faster if it is."""
     faster = compared.faster_peers()
     return {
@@ -64,7 +64,7 @@ def packaged_peers(compared: Comparison) -> dict[str, Any]:
     }
 
 
-def packaged_fidelity(compared: Comparison) -> dict[str, Any]:
+def packaged_fidelity(compared: PeerComparison) -> dict[str, Any]:
     """Return SQNR and agreement of our bundles."""
     ours = {name: each for name, each in compared.contenders.items() if name in PRECISIONS and not each.failed}
     return {name: {"sqnr_db": each.sqnr_db, "agreement": each.agreement} for name, each in ours.items()}

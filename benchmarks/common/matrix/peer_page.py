@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from common.matrix.comparison import BEHIND_DB, COLLAPSED_DB, OPENVINO, OPPONENTS, SMOOTHING, Comparison
+from common.matrix.comparison import BEHIND_DB, COLLAPSED_DB, OPENVINO, OPPONENTS, SMOOTHING, PeerComparison
 from common.timing import LARGEST_CONTRADICTION, MOST_LOAD
 from vitedge.bundle.precision_records import PAYS_BELOW
 
@@ -22,7 +22,7 @@ HEADINGS = (
 )
 
 
-def table(compared: Mapping[str, Comparison | None], picture: str) -> list[str]:
+def table(compared: Mapping[str, PeerComparison | None], picture: str) -> list[str]:
     """Return the lines of the section; a sentence if nothing was measured.
 
     Args:
@@ -62,33 +62,33 @@ def table(compared: Mapping[str, Comparison | None], picture: str) -> list[str]:
     ]
 
 
-def photos(measured: Mapping[str, Comparison]) -> str:
+def photos(measured: Mapping[str, PeerComparison]) -> str:
     """Return the number of photos, or the smallest and the largest."""
     counts = sorted({each.photos for each in measured.values() if each.contenders}) or [0]
     return "-".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
 
 
-def faster_rows(measured: Mapping[str, Comparison]) -> str:
+def faster_rows(measured: Mapping[str, PeerComparison]) -> str:
     """Count the models for which a peer is faster."""
     timed = [each for each in measured.values() if not each.refused]
     faster = sum(bool(each.faster_peers()) for each in timed)
     return f"A peer that did not collapse is faster for {faster} of {len(timed)} models."
 
 
-def paying_rows(measured: Mapping[str, Comparison]) -> str:
+def paying_rows(measured: Mapping[str, PeerComparison]) -> str:
     """Count the models for which int8 pays."""
     found = own_medians(measured.values())
     pays = sum(each <= PAYS_BELOW for each in found)
     return f"Int8 [pays](quantization.md#when-int8-pays), at {PAYS_BELOW} or less, for {pays} of {len(found)} models."
 
 
-def own_medians(measured: Iterable[Comparison]) -> list[float]:
+def own_medians(measured: Iterable[PeerComparison]) -> list[float]:
     """Return the median time of int8 over fp16 of each model that has times."""
     ratios = [each.between("int8", "fp16") for each in measured]
     return [statistics.median(each) for each in ratios if each is not None]
 
 
-def discarded(measured: Mapping[str, Comparison]) -> str:
+def discarded(measured: Mapping[str, PeerComparison]) -> str:
     """Say how many rounds were thrown away, and which figures are refused."""
     count = sum(each.discarded for each in measured.values())
     return (
@@ -98,14 +98,14 @@ def discarded(measured: Mapping[str, Comparison]) -> str:
     )
 
 
-def refusals(measured: Mapping[str, Comparison]) -> Iterator[str]:
+def refusals(measured: Mapping[str, PeerComparison]) -> Iterator[str]:
     """Name the models whose times were refused."""
     for name, each in measured.items():
         if each.refused:
             yield f"- Times of `{name}` refused: {each.refused}."
 
 
-def cells(name: str, compared: Comparison) -> list[str]:
+def cells(name: str, compared: PeerComparison) -> list[str]:
     """Return what a line of the table shows."""
     return [
         f"`{name}`",
@@ -121,7 +121,7 @@ def ratio(ratios: Sequence[float] | None) -> str:
     return "" if ratios is None else f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
-def fidelity(compared: Comparison, way: str) -> str:
+def fidelity(compared: PeerComparison, way: str) -> str:
     """Return SQNR and agreement of a way, or why it has none."""
     found = compared.contenders.get(way)
     if found is None or found.failed:
@@ -130,7 +130,7 @@ def fidelity(compared: Comparison, way: str) -> str:
     return f"{text}, collapsed" if way in OPPONENTS and compared.collapsed(way) else text
 
 
-def reason(compared: Comparison, peer: str) -> str:
+def reason(compared: PeerComparison, peer: str) -> str:
     """Say what the audits of both engines show where a peer is faster."""
     ours, theirs = compared.contenders[OPPONENTS[peer]].kernels, compared.contenders[peer].kernels
     if ours is None or theirs is None:
@@ -151,7 +151,7 @@ def reason(compared: Comparison, peer: str) -> str:
     return "; ".join([*(found or ["the audit shows no cause"]), f"{total}{beside}"])
 
 
-def geometric_means(compared: Mapping[str, Comparison | None]) -> list[str]:
+def geometric_means(compared: Mapping[str, PeerComparison | None]) -> list[str]:
     """Return the lines of the last section; none if nothing was timed."""
     measured = [each for each in compared.values() if each is not None]
     rows = {f"{ours} ÷ {peer}": medians(measured, [peer] * len(measured)) for peer, ours in OPPONENTS.items()}
@@ -176,7 +176,7 @@ def geometric_means(compared: Mapping[str, Comparison | None]) -> list[str]:
     ]
 
 
-def medians(measured: Sequence[Comparison], peers: Sequence[str | None]) -> list[float]:
+def medians(measured: Sequence[PeerComparison], peers: Sequence[str | None]) -> list[float]:
     """Return the median ratio to a peer of each model that has times."""
     ratios = [None if peer is None else each.ratios(peer) for each, peer in zip(measured, peers, strict=True)]
     return [statistics.median(each) for each in ratios if each is not None]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common.baselines import PURPOSE, compiled, from_frame, nncf_quantized, own_ir
 from common.children import conversion_arguments, first_line
 from common.families import Listed
-from common.matrix.comparison import OPPONENTS, REFERENCE, SMOOTHING, Comparison, Contender, Kernels
+from common.matrix.comparison import OPPONENTS, REFERENCE, SMOOTHING, Contender, Kernels, PeerComparison
 from common.timing import MOST_LOAD, BusyMachineError, Call, contradiction, in_quiet_turns, median_ms
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import Bundle
@@ -61,7 +61,7 @@ class Way:
 
 def compared_logits(
     listed: Listed, data: Path, folder: Path, bundles: Mapping[str, Bundle], photos: tuple[Frames, Frames]
-) -> Comparison:
+) -> PeerComparison:
     """Compare the logits of a model's bundles and of its peers with PyTorch's, and keep what is needed to time them.
 
     Args:
@@ -83,11 +83,11 @@ def compared_logits(
         ways |= peers(model, calibration, folder)
         found = {name: assessed(way, held_out, reference) for name, way in ways.items()}
     if found["fp32"].sqnr_db < SAME_NETWORK_DB:
-        return Comparison({}, 0, refused=f"the fp32 bundle is {found['fp32'].sqnr_db:.0f} dB from PyTorch's module")
-    return Comparison(found, len(held_out))
+        return PeerComparison({}, 0, refused=f"the fp32 bundle is {found['fp32'].sqnr_db:.0f} dB from PyTorch's module")
+    return PeerComparison(found, len(held_out))
 
 
-def timed(found: Comparison, bundles: Mapping[str, Bundle], folder: Path, rounds: int) -> Comparison:
+def timed(found: PeerComparison, bundles: Mapping[str, Bundle], folder: Path, rounds: int) -> PeerComparison:
     """Audit every contender that runs, and time all in the same rounds.
 
     Args:
@@ -227,7 +227,7 @@ def kernels(found: Audit) -> Kernels:
     )
 
 
-def with_times(found: Comparison, calls: Mapping[str, Call], rounds: int) -> Comparison:
+def with_times(found: PeerComparison, calls: Mapping[str, Call], rounds: int) -> PeerComparison:
     """Time all in the same rounds; times of a busy machine, and times that contradict each other, are refused."""
     most = MOST_LOAD * usable_cpus()
     try:

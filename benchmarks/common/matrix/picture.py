@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from common.matrix.comparison import NNCF, NNCF_UNSMOOTHED, OPENVINO, Comparison
+from common.matrix.comparison import NNCF, NNCF_UNSMOOTHED, OPENVINO, PeerComparison
 from vitedge.report.plot import Axis
 from vitedge.safety.escape import html
 
@@ -68,7 +68,7 @@ class Dot:
     sqnr_db: float
 
 
-def dots(compared: Mapping[str, Comparison | None], trained: frozenset[str]) -> Iterator[Dot]:
+def dots(compared: Mapping[str, PeerComparison | None], trained: frozenset[str]) -> Iterator[Dot]:
     """Give the dots of all models that have times."""
     measured = {name: each for name, each in compared.items() if each is not None}
     for name, each in measured.items():

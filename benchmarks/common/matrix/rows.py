@@ -13,7 +13,7 @@ from typing import Any
 
 from common.children import versions
 from common.families import FAMILIES, Listed
-from common.matrix.comparison import Comparison, comparison_from
+from common.matrix.comparison import PeerComparison, comparison_from
 from common.taken import Taken, taken_now
 from vitedge.bundle.targets import Precision
 from vitedge.files import write_atomic
@@ -87,7 +87,7 @@ class Row:
     macs: int
     conversions: Mapping[str, Conversion]
     versions: Mapping[str, str]
-    comparison: Comparison | None = None
+    comparison: PeerComparison | None = None
     taken: Taken | None = None
 
 

@@ -70,7 +70,7 @@ PILLOW_FILTERS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "
 """Pillow's ``Image.Resampling``, in the order of its numbers."""
 
 
-class Geometry(NamedTuple):
+class ResizeAndCrop(NamedTuple):
     """Resize and crop: the network's input size, and the size before the crop."""
 
     resize_mode: ResizeMode
@@ -103,11 +103,11 @@ def processor_preprocessing(config: Mapping[str, Any], *, default: str | None, w
     settings.check_steps()
     mean, std = settings.normalization()
     try:
-        geometry = settings.geometry()
+        resize_and_crop = settings.resize_and_crop()
         return Preprocessing(
-            input_size=geometry.input_size,
-            resize_size=geometry.resize_size,
-            resize_mode=geometry.resize_mode,
+            input_size=resize_and_crop.input_size,
+            resize_size=resize_and_crop.resize_size,
+            resize_mode=resize_and_crop.resize_mode,
             interpolation=settings.interpolation(),
             mean=mean,
             std=std,
@@ -182,7 +182,7 @@ class _Settings:
             if self.on(step) and self._values.get(key) is None:
                 raise self._error(key, f"a value, because {step} is true")
 
-    def geometry(self) -> Geometry:
+    def resize_and_crop(self) -> ResizeAndCrop:
         """Return the sizes of resize and crop."""
         mode, size = self._resized()
         if self._rule == "convnext" and size[0] < CONVNEXT_WARPED:
@@ -190,10 +190,10 @@ class _Settings:
         if self._rule == "convnext":
             mode = "squash"
         if self._class.crops and self.on("do_center_crop"):
-            return Geometry(mode, size, self._crop_size(mode, size))
+            return ResizeAndCrop(mode, size, self._crop_size(mode, size))
         if mode == "shortest":
             raise self._without_one_size()
-        return Geometry(mode, size, size)
+        return ResizeAndCrop(mode, size, size)
 
     def _without_one_size(self) -> CheckpointError:
         """Return the refusal of a processor that gives images of another size for each shape of image."""
@@ -208,11 +208,11 @@ class _Settings:
             "do_center_crop", f"true and a crop_size, or a size with height and width: with a shortest edge alone {why}"
         )
 
-    def _convnext(self, size: Size) -> Geometry:
-        """Return the geometry of ``ConvNextImageProcessor.resize``, which crops below 384 pixels."""
+    def _convnext(self, size: Size) -> ResizeAndCrop:
+        """Return the resize and crop of ``ConvNextImageProcessor.resize``, which crops below 384 pixels."""
         if self.on("do_center_crop") and self._rectangle("crop_size") != size:
             raise self._error("crop_size", f"{size[0]}, the size to which its resize crops")
-        return Geometry("shortest", self._enlarged(size), size)
+        return ResizeAndCrop("shortest", self._enlarged(size), size)
 
     def _resized(self) -> tuple[ResizeMode, Size]:
         """Return the size before the crop, as the ``resize`` of the class computes it."""

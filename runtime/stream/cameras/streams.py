@@ -175,7 +175,7 @@ class Streams(PredictionStream):
     @property
     def workers(self) -> int:
         """Return the number of workers that share the processors now; 1 while one engine has them all."""
-        return self._pipeline.working
+        return self._pipeline.workers
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -253,7 +253,7 @@ class _Pipeline(Pipeline):
 
     Attributes:
         cameras: the cameras.
-        working: number of workers that share the processors.
+        workers: number of workers that share the processors.
     """
 
     _jobs: CameraQueue
@@ -280,7 +280,7 @@ class _Pipeline(Pipeline):
         self._opened: Sequence[FrameClassifier] | None = None
         self._opening = False
         self._unended = set(sources)
-        self.working = 1
+        self.workers = 1
         self.cameras = [_Camera(name, source, options[name]) for name, source in sources.items()]
         for camera in self.cameras:
             put = partial(self._put, camera)
@@ -384,7 +384,7 @@ class _Pipeline(Pipeline):
 
     def _choose(self) -> None:
         workers = (self._opened or ()) if self._saturation.saturated else ()
-        self.working = len(workers) or 1
+        self.workers = len(workers) or 1
         batch = max(map(batch_of, workers), default=1)
         self._jobs.activate(workers=len(workers), batch=batch)
 

@@ -35,7 +35,7 @@ def row(rows: Any, comparison: Any, taken: Any) -> Any:
         for name in ("fp16", comparison.OPENVINO)
     }
     failing = comparison.Contender("no operator")
-    compared = comparison.Comparison({**timed, comparison.NNCF: failing, comparison.NNCF_UNSMOOTHED: failing}, 64)
+    compared = comparison.PeerComparison({**timed, comparison.NNCF: failing, comparison.NNCF_UNSMOOTHED: failing}, 64)
     return rows.Row(
         "deit_tiny_patch16_224",
         "DeiT",
@@ -70,4 +70,4 @@ def compared(comparison: Any) -> Any:
         comparison.OPENVINO: contender(38.5, 2.0, 2.0, 2.0),
         comparison.REFERENCE: contender(0.0, 5.0, 5.0, 5.0),
     }
-    return comparison.Comparison(contenders, 64, discarded=3)
+    return comparison.PeerComparison(contenders, 64, discarded=3)

@@ -15,7 +15,7 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import CalibrationImages
-from vitedge.converters.backends import Material
+from vitedge.converters.backends import BackendInputs
 from vitedge.converters.openvino import backend
 from vitedge.converters.openvino.backend import check_operators, model_info, write_ir
 from vitedge.converters.precision import half_weights
@@ -204,7 +204,7 @@ def test_a_processor_without_vnni_is_told_before_the_calibration(
     monkeypatch.setattr(backend.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(backend, "quantized", calibrate)
     with pytest.raises(CalibrationError, match=f"{int(warned)} warnings"):
-        backend.reduce(cast(Material, None), "int8", Steps())
+        backend.reduce(cast(BackendInputs, None), "int8", Steps())
     assert all(each.startswith("warning: this processor has no VNNI or AMX") for each in said)
 
 
@@ -235,8 +235,8 @@ def test_the_weights_that_int8_leaves_in_floating_point_take_half_the_room(
     small_graph: Rewritten, small_model: TorchModel, frames: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     photos = CalibrationImages(frames, (), (), "")
-    material = Material(small_graph.graph, small_model.card, frames, frames, photos)
-    reduced = backend.reduce(material, "int8", Silent())
+    inputs = BackendInputs(small_graph.graph, small_model.card, frames, frames, photos)
+    reduced = backend.reduce(inputs, "int8", Silent())
     onnx.save(reduced.graph, tmp_path / "model.onnx")
     matrices = [each for each in _parameters(tmp_path) if each.ndim >= 2]
     assert matrices
@@ -256,7 +256,7 @@ def test_int8_is_compared_on_photos_that_the_quantizer_has_not_run_where_there_a
 ) -> None:
     frames = np.arange(photos, dtype=np.int64).reshape(-1, 1, 1, 1).astype(np.uint16).view(np.uint8)
     images = CalibrationImages(frames, (), (), "")
-    compared = Material(onnx.ModelProto(), cast(ModelCard, None), frames[:64], frames[:8], images).compared
+    compared = BackendInputs(onnx.ModelProto(), cast(ModelCard, None), frames[:64], frames[:8], images).compared
     found = compared.reshape(len(compared), -1).copy().view(np.uint16).ravel().tolist()
     assert found[0] == places[0]
     assert found[-1] == places[-1]

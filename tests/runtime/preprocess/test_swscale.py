@@ -20,7 +20,7 @@ from vitedge.bundle.preprocessing import ChannelOrder, Preprocessing
 from vitedge.runtime.preprocess import swscale
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
-from vitedge.runtime.preprocess.swscale import MOST_SHIFT, Part, SwscaleResampler, find_part, frame_kind
+from vitedge.runtime.preprocess.swscale import MOST_SHIFT, AxisPart, SwscaleResampler, find_part, frame_kind
 from vitedge.runtime.preprocess.taps import ResizeAxis
 
 av = pytest.importorskip("av")
@@ -175,7 +175,7 @@ def test_a_part_holds_what_its_outputs_depend_on(axis: ResizeAxis, support: int)
 def test_a_part_at_odd_pixels_has_the_colours_of_the_whole_frame(
     row: int, column: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swscale, "find_part", lambda axis, _: Part(*(slice(axis.start, axis.stop),) * 2))
+    monkeypatch.setattr(swscale, "find_part", lambda axis, _: AxisPart(*(slice(axis.start, axis.stop),) * 2))
     planes = planes_of(decoded(96, 128))
     axes = ResizeAxis(96, 96, row, 95), ResizeAxis(128, 128, column, 127)
     found = np.zeros((95 - row, 127 - column, 3), np.uint8)
