@@ -419,7 +419,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_command(
     (tmp_path / "eval.json").unlink()
     command = ["eval", str(tiny_bundle.path), "--data", str(colours), "--json", str(tmp_path / "eval.json")]
     assert main(command) == EXIT_INTERRUPTED
-    resume_log = tmp_path / "eval.json.journal"
+    resume_log = tmp_path / "eval.json.resume"
     assert f"{resume_log} has the predictions so far: the same command continues" in capsys.readouterr().err
     assert resume_log.exists()
     assert not (tmp_path / "eval.json").exists()

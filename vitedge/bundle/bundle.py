@@ -331,8 +331,9 @@ class Bundle:
         model, least = self.manifest.model, self.manifest.golden.count
         if len(golden.frames) < least:
             raise ValueError(f"it has {counted(len(golden.frames), 'frame')}; the manifest says {least}")
-        if golden.frames.shape[1:] != (*model.preprocessing.input_size, 3):
-            raise ValueError(f"its frames have the shape {golden.frames.shape[1:]}, not that of the network's input")
+        shape, expected = golden.frames.shape[1:], (*model.preprocessing.input_size, 3)
+        if shape != expected:
+            raise ValueError(f"its frames have the shape {shape}; the network's input has the shape {expected}")
         if golden.logits.shape[1] != model.num_classes:
             raise ValueError(
                 f"it has {counted(golden.logits.shape[1], 'logit')} a frame; the model has {model.num_classes}"

@@ -31,8 +31,8 @@ probabilities are apart. For a multi-label bundle, DATA is a label file (.jsonl)
 A MODEL is a bundle; or a checkpoint as in vitedge convert (timm:NAME, hf:OWNER/NAME, a folder of timm or Transformers,
 package.module:factory), which PyTorch computes in fp32, with the preprocessing and labels that the checkpoint states.
 
-While the evaluation runs, a file beside the report, whose name ends in .journal, keeps the predictions so far. After an
-interrupt, the same command continues from there.
+While the evaluation runs, a resume log beside the report, whose name ends in .resume, keeps the predictions so far.
+After an interrupt, the same command continues from there.
 
 examples:
   vitedge eval deit-int8.bundle --data val/
@@ -133,7 +133,7 @@ def _resume_path(arguments: argparse.Namespace) -> Path | None:
     report: Path | None = json or arguments.html
     if report is None or arguments.fit_confidence or _keeps_logits(arguments.bundle):
         return None
-    return report.with_name(f"{report.name}.journal")
+    return report.with_name(f"{report.name}.resume")
 
 
 def _keeps_logits(model: Path) -> bool:

@@ -30,7 +30,7 @@ def write_annotated(
     Args:
         path: ``.mp4`` to write.
         clip: the video that was streamed.
-        stream: what came of it; its frame rate is shown, not the drawing's.
+        stream: its predictions are drawn, and its frame rate is shown.
         truth: label of each frame.
         caption: what classified.
         progress: counts the frames.

@@ -384,8 +384,8 @@ class _Progress:
             self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
 
-class _Ended(Exception):  # noqa: N818 - it carries an error, and is none
-    """Reading ended with an error, which is raised where none of FFmpeg's is its context."""
+class _Ended(Exception):  # noqa: N818 - it only carries an error
+    """Reading ended with an error, which is raised again where no error of FFmpeg is its context."""
 
     def __init__(self, error: FrameSourceError) -> None:
         self.error = error
