@@ -303,6 +303,13 @@ def test_golden_vectors_that_inflate_are_refused_before_they_do(copied: Path) ->
         Bundle.open(copied).golden()
 
 
+def test_vectors_of_another_shape_than_the_input_are_refused(copied: Path) -> None:
+    np.savez_compressed(copied / GOLDEN, frames=np.zeros((3, 8, 9, 3), np.uint8), logits=np.eye(3, dtype=np.float32))
+    accept_as_it_is(copied, GOLDEN)
+    with pytest.raises(BundleIntegrityError, match=r"have the shape \(8, 9, 3\); the network's input has the shape \("):
+        Bundle.open(copied).golden()
+
+
 def test_more_vectors_than_the_manifest_says_are_welcome_and_fewer_are_not(copied: Path) -> None:
     for count, refused in ((1, False), (3, False), (4, True), (10**30, True)):
         edit_manifest(copied, lambda document, count=count: document["golden"].update(count=count))  # type: ignore[misc]
