@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -102,11 +103,13 @@ def unresized_frames(classifier: Classifier) -> NDArray[np.uint8]:
 def import_seconds(module: str) -> float:
     """Measure an import in a fresh process, by its own clock."""
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    keeps_compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=keeps_compiled)
+    return float(done.stdout)
 
 
 def import_times() -> dict[str, list[float]]:
-    """Measure the seconds of each import, in turns; a first turn fills the file cache."""
+    """Measure the seconds of each import, in turns; a first turn compiles the modules and fills the file cache."""
     turns = [{module: import_seconds(module) for module in IMPORTED} for _ in range(IMPORT_RUNS + 1)]
     return {module: [turn[module] for turn in turns[1:]] for module in IMPORTED}
 
