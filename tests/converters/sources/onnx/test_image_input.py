@@ -48,6 +48,17 @@ def test_a_graph_that_takes_frames(tmp_path: Path, small_graph: Rewritten, frame
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("shape", "order"), [(["N", "H", "W", 3], [0, 1, 2, 3]), (["N", 3, "H", "W"], [0, 2, 3, 1])])
+def test_bytes_become_the_frame_whatever_their_name(
+    tmp_path: Path, small_graph: Rewritten, frames: Frames, shape: list[int | str], order: list[int]
+) -> None:
+    moved = helper.make_node("Transpose", ["image"], ["x"], perm=order)
+    model = load(tmp_path, after_input(small_graph.graph, TensorProto.UINT8, shape, moved))
+    assert [each.name for each in model.graph.graph.input] == ["frame"]
+    assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
+
+
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("shape", [[1, 32, 32, 3], ["N", "H", "W", 3], ["N", "H", "W", "C"], ["?", 32, 32, "C"]])
 def test_float_images_with_channels_last(
     tmp_path: Path, small_export: onnx.ModelProto, small_graph: Rewritten, frames: Frames, shape: list[int | str]
