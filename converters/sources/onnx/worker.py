@@ -218,10 +218,12 @@ def _cut_activation(model: ir.Model, scratch: Path, image: NDArray[Any], name: s
 
 
 def _name_ends(model: ir.Model) -> None:
-    """Name the logits, and the frame of a graph that takes bytes; rewrites give other graphs that input."""
+    """Name the input and the logits; other values that have these names get new ones.
+
+    Bytes are the frame that every bundle's graph takes, and rewrites make it the input of other graphs.
+    """
     (image,), (logits,) = model.graph.inputs, model.graph.outputs
-    if image.dtype == ir.DataType.UINT8:
-        image.name = INPUT_NAME
+    image.name = INPUT_NAME if image.dtype == ir.DataType.UINT8 else IMAGE
     logits.name = OUTPUT_NAME
     NameFixPass()(model)
 
