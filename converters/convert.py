@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -35,6 +33,7 @@ from vitedge.converters.sources.parse import (
     TimmName,
     parse_source,
 )
+from vitedge.converters.threads import computing_in
 from vitedge.errors import UsageError, did_you_mean
 from vitedge.extras import require
 from vitedge.progress import Progress, Silent
@@ -44,7 +43,6 @@ from vitedge.runtime.system.machine import usable_cpus
 from vitedge.safety.files import expanded
 from vitedge.safety.limits import INPUT_SIDE, LABELS
 from vitedge.safety.loading import away_from_current_folder
-from vitedge.threads import allowing
 
 AUTO = "auto"
 COMPILED = "torchinductor"
@@ -177,7 +175,7 @@ def convert(
     import_packages("vitedge convert")
     from vitedge.converters.pipeline import run
 
-    with _computing_in(threads):
+    with computing_in(threads):
         return run(request, progress)
 
 
@@ -198,24 +196,6 @@ def import_packages(purpose: str) -> None:
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch knows the affinity, not the quota
-
-
-@contextmanager
-def _computing_in(threads: int | None) -> Iterator[None]:
-    """Have engines, workers, NumPy and PyTorch compute in so many threads within the context; None changes nothing."""
-    if threads is None:
-        yield
-        return
-    import torch
-
-    threadpoolctl = require("threadpoolctl", extra="convert", purpose="conversion")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with allowing(threads), threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
-from vitedge.converters.reference import module_logits
+from vitedge.converters.reference import normalized, one_image_logits
 from vitedge.converters.request import ModelOptions
 from vitedge.converters.sources.labels import check_label_count, identified
 from vitedge.converters.sources.parse import parse_source
@@ -54,7 +54,7 @@ class TorchEngine:
         if self._module is None:
             raise EngineError("this PyTorch engine is closed", fix="open the checkpoint again")
         try:
-            (logits,) = module_logits(self._module, self.frame[None], self._preprocessing)
+            logits = _logits(self._module, self.frame, self._preprocessing)
         except RuntimeError as error:
             raise EngineError(f"PyTorch failed while it ran the checkpoint: {error}") from error
         return logits if logits.size > 1 else np.concatenate([np.zeros_like(logits), logits])
@@ -92,12 +92,11 @@ class Original:
         return Classifier(engine, preprocessing, self.card.labels, activation=self.activation)
 
 
-def load_original(source: str | Path, *, threads: int | None, progress: Progress) -> Original:
+def load_original(source: str | Path, *, progress: Progress) -> Original:
     """Load a checkpoint for PyTorch.
 
     Args:
         source: as for ``vitedge.convert``: ``timm:NAME``, ``hf:OWNER/NAME``, a folder, or ``package.module:factory``.
-        threads: number of threads of PyTorch; by default it decides.
         progress: receives the step.
 
     Raises:
@@ -114,11 +113,9 @@ def load_original(source: str | Path, *, threads: int | None, progress: Progress
             expected="timm:NAME, hf:OWNER/NAME, a folder of timm or Transformers, or package.module:factory",
             fix="convert it with precision='fp32', and compare with that bundle",
         )
-    if threads is not None:
-        torch.set_num_threads(threads)
     card = identified(model.card)
-    probe = module_logits(model.module, np.zeros((1, *card.preprocessing.input_size, 3), np.uint8), card.preprocessing)
-    outputs = probe.shape[1]
+    probe = _logits(model.module, np.zeros((*card.preprocessing.input_size, 3), np.uint8), card.preprocessing)
+    outputs = len(probe)
     check_label_count(card.labels, max(outputs, 2), where=card.name)
     if not model.gives_logits and model.activation is None and probe.min() >= 0.0 and probe.max() <= 1.0:
         raise UsageError(
@@ -128,3 +125,8 @@ def load_original(source: str | Path, *, threads: int | None, progress: Progress
         )
     activation = "softmax" if outputs == 1 or model.activation is None else model.activation
     return Original(str(source), card, activation, model.module)
+
+
+def _logits(module: nn.Module, frame: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    (logits,) = one_image_logits(module, normalized(frame[None], preprocessing)[0])
+    return np.asarray(logits)

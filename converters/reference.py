@@ -71,20 +71,29 @@ def check_reference(logits: Logits, what: str) -> None:
 
 
 def module_logits(module: nn.Module, frames: Frames, preprocessing: Preprocessing) -> Logits:
-    """Run a PyTorch classifier on ``(N,H,W,3)`` uint8 frames; ``(N, classes)`` float32."""
+    """Run a PyTorch classifier on a few ``(N,H,W,3)`` uint8 frames; ``(N, classes)`` float32."""
     return image_logits(module, normalized(frames, preprocessing))
 
 
 def image_logits(module: nn.Module, images: NDArray[np.float32]) -> Logits:
-    """Run a PyTorch classifier on normalized images ``(N,3,H,W)``; ``(N, classes)`` float32."""
-    with torch.no_grad(), _single_threaded():
-        outputs = [module(torch.from_numpy(each[None])) for each in images]
-    return np.concatenate([each.numpy() for each in outputs])
+    """Run a PyTorch classifier on a few normalized images ``(N,3,H,W)``; ``(N, classes)`` float32."""
+    with _single_threaded():
+        return np.concatenate([one_image_logits(module, each) for each in images])
+
+
+def one_image_logits(module: nn.Module, image: NDArray[np.float32]) -> Logits:
+    """Run a PyTorch classifier on a normalized image ``(3,H,W)``, in PyTorch's threads; ``(1, classes)`` float32."""
+    with torch.no_grad():
+        logits: Logits = module(torch.from_numpy(image[None])).numpy()
+    return logits
 
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Have PyTorch compute in one thread: on a few images, its others spend more time on waiting in busy loops."""
+    """Have PyTorch compute in one thread: on a few images, its others spend more time on waiting in busy loops.
+
+    The number is the process's, so only one thread may do this at a time.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

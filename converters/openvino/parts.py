@@ -98,6 +98,8 @@ def values_at(graph: onnx.ModelProto, names: Sequence[str], image: Array) -> dic
     """
     entry, output = graph.graph.input[0].name, graph.graph.output[0].name
     asked = [name for name in dict.fromkeys(names) if name != entry]
+    if not asked:
+        return {entry: image}  # ONNX Runtime gives all outputs where none is named
     with conversion_errors():
         session = open_session(graph, also=[name for name in asked if name != output])
         computed = session.run(asked, {entry: image})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
+from vitedge.bundle.bundle import INPUT_NAME
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.reference import Frames, Logits, check_reference, graph_logits
 from vitedge.converters.rewrites import (
@@ -157,12 +158,12 @@ def _try(rewrite: Rewrite, before: Rewritten, reference: _Reference) -> Rewritte
         if places is None:
             return before
         logits = graph_logits(graph, reference.frames, reference.preprocessing)
+        difference = parity(reference.logits, logits)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a rule meets graphs that its author has not seen
         before.unproved[rewrite.name] = _left_out(rewrite, "raised", _first_line(error), error)
         return before
-    difference = parity(reference.logits, logits)
     if is_exact(difference):
         before.applied[rewrite.name] = places
         return replace(before, graph=graph, logits=logits)
@@ -181,12 +182,31 @@ def _rewritten(
         before.refused[rewrite.name] = reason
         return before.graph, None
     places = rewrite.rewrite(model, preprocessing)
-    NameFixPass()(model)
+    _keep_interface(model, before.graph)
     graph: onnx.ModelProto = ir.to_proto(model)
     del model
     if _weight_bytes(graph) >= COLLECTED_BYTES:
         gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
     return graph, places
+
+
+def _keep_interface(model: ir.Model, before: onnx.ModelProto) -> None:
+    """Give the outputs the names that they had before a rewrite; other values that still have these get new ones.
+
+    Raises:
+        ConversionError: the number of outputs changed, or the input is neither the former one nor the frame.
+    """
+    inputs, outputs = _names(before.graph.input), _names(before.graph.output)
+    for output, name in zip(model.graph.outputs, outputs, strict=False):
+        output.name = name
+    NameFixPass()(model)
+    found = _names(model.graph.inputs), _names(model.graph.outputs)
+    if found[1] != outputs or found[0] not in (inputs, [INPUT_NAME]):
+        raise ConversionError(f"the graph takes {found[0]} and gives {found[1]}, not {inputs} and {outputs}")
+
+
+def _names(values: Iterable[ir.Value | onnx.ValueInfoProto]) -> list[str]:
+    return [str(each.name) for each in values]
 
 
 def _weight_bytes(graph: onnx.ModelProto) -> int:

@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx_files import after_input, copy_of, write
 from PIL import Image
 
 import vitedge
@@ -23,9 +25,11 @@ from vitedge.bundle.targets import Precision
 from vitedge.calib.evaluation import score_calibration as confidence
 from vitedge.converters import convert as convert_module
 from vitedge.converters.graph_summary import summarize
+from vitedge.converters.rewrites.apply import Rewritten
 from vitedge.converters.sources.torch_model import TorchModel
 from vitedge.converters.stages import exporting, verifying
 from vitedge.errors import CalibrationError
+from vitedge.graph.session import open_session
 from vitedge.metrics import sqnr_db
 from vitedge.progress import Terminal
 from vitedge.runtime.engines.open import open_engine
@@ -72,6 +76,28 @@ def logits_of(bundle: Bundle, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         outputs.append(engine.run())
     engine.close()
     return np.stack(outputs)
+
+
+def with_another_head(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph whose logits become features, which BatchNorm normalizes for a head without a bias."""
+    changed, names = copy_of(graph), ("scale", "shift", "mean", "variance", "head")
+    random, width = np.random.default_rng(0), len(checkpoints.CLASSES)
+    values = [np.abs(random.standard_normal(width)) + 0.5 for _ in names[:-1]] + [
+        random.standard_normal((width, width))
+    ]
+    for name, each in zip(names, values, strict=True):
+        changed.graph.initializer.append(numpy_helper.from_array(each.astype(np.float32), f"neck_{name}"))
+    inputs = ["features", *(f"neck_{name}" for name in names[:-1])]
+    changed.graph.node.append(helper.make_node("Relu", ["logits"], ["features"]))
+    changed.graph.node.append(helper.make_node("BatchNormalization", inputs, ["normalized"]))
+    changed.graph.node.append(helper.make_node("MatMul", ["normalized", "neck_head"], ["classes"]))
+    changed.graph.output[0].name = "classes"
+    return changed
+
+
+def onnx_logits(graph: onnx.ModelProto, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    (logits,) = open_session(graph).run(None, {graph.graph.input[0].name: image})
+    return np.asarray(logits)
 
 
 class TestBundle:
@@ -235,6 +261,21 @@ class TestOptions:
         bundle = vitedge.convert(source, target="cpu", precision="int8", calib=photos, output=tmp_path / "b")
         assert bundle.manifest.model.labels == checkpoints.CLASSES
         assert bundle.manifest.precision.effective == "int8"
+
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_an_onnx_file_that_takes_bytes_under_another_name(
+        self, small_graph: Rewritten, photos: Path, tmp_path: Path, precision: Precision
+    ) -> None:
+        """The BatchNorm before its head is folded, and gives the head a bias."""
+        planes = helper.make_node("Transpose", ["image"], ["x"], perm=[0, 2, 3, 1])
+        graph = with_another_head(after_input(small_graph.graph, onnx.TensorProto.UINT8, ["N", 3, 32, 32], planes))
+        source, options = write(tmp_path, graph).path, {"target": "cpu", "precision": precision, "calib": photos}
+        bundle = vitedge.convert(source, output=tmp_path / "b", **options)
+        frame = bundle.golden().frames[0]
+        (expected,) = onnx_logits(graph, frame.transpose(2, 0, 1)[None])
+        for name in ("openvino", "onnxruntime"):
+            with vitedge.load(bundle, engine=name) as classifier:
+                assert sqnr_db(expected, classifier.infer(frame)) > (80 if precision == "fp32" else 15)
 
     def test_random_weights_are_said_to_be_random(self, untrained: Callable[[str], Bundle]) -> None:
         assert not untrained("cpu").manifest.model.pretrained

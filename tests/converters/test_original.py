@@ -18,7 +18,9 @@ from vitedge.verbs.evaluate import is_checkpoint
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
+from vitedge.converters.convert import import_packages  # noqa: E402
 from vitedge.converters.original import Original, TorchEngine, load_original  # noqa: E402
+from vitedge.converters.stages.loading import load_model  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def original(checkpoint: Path) -> Original:
-    return load_original(checkpoint, threads=None, progress=Silent())
+    return load_original(checkpoint, progress=Silent())
 
 
 @pytest.fixture
@@ -71,6 +73,38 @@ def test_one_output_gives_two_logits(original: Original) -> None:
     first, second = TorchEngine(one, preprocessing).run()
     assert first == 0.0
     assert second != 0.0
+
+
+def test_threads_hold_while_a_checkpoint_is_evaluated(
+    checkpoint: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_packages("this test")
+    before, seen = torch.get_num_threads(), set[int]()
+
+    def loaded(*arguments: Any) -> Any:
+        model = load_model(*arguments)
+        model.module.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+        return model
+
+    monkeypatch.setattr("vitedge.converters.original.load_model", loaded)
+    vitedge.evaluate(checkpoint, photos, threads=before + 2)
+    assert seen == {before + 2}
+    assert torch.get_num_threads() == before
+
+
+def test_engines_side_by_side_leave_the_number_of_threads_alone(
+    original: Original, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(number: int) -> None:
+        raise AssertionError(f"{number} threads for the whole process")
+
+    monkeypatch.setattr(torch, "set_num_threads", changed)
+    assert TorchEngine(original.module, original.card.preprocessing).run().any()
+
+
+def test_a_number_of_threads_that_pytorch_does_not_take(checkpoint: Path, photos: Path) -> None:
+    with pytest.raises(UsageError, match="threads is 0"):
+        vitedge.evaluate(checkpoint, photos, threads=0)
 
 
 def test_the_checkpoint_alone(checkpoint: Path, photos: Path) -> None:

@@ -156,3 +156,9 @@ def test_an_operator_of_another_domain_is_no_layer() -> None:
     graph = graphs.model((1, 5, 8), "y = MatMul(x, w)", w=SQUARE)
     graph.graph[0].domain = "com.example"
     assert list(linear_layers(graph.graph)) == []
+
+
+@pytest.mark.parametrize(("width", "size", "found"), [(8, 8, True), (8, 1, False), (1, 1, True)])
+def test_a_normalization_has_one_factor_for_each_channel(width: int, size: int, found: bool) -> None:
+    graph = graphs.model((1, 5, width), "y = LayerNormalization(x, gamma)", gamma=graphs.random(size))
+    assert (layer_of(graph.graph[0]) is not None) == found

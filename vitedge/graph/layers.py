@@ -245,9 +245,10 @@ def _is_layer(node: ir.Node, shape: tuple[int, ...]) -> bool:
         case "Conv":
             return _has_channel_bias(node, shape[0])
         case "LayerNormalization":
-            rank = len(shape_of(present(node.inputs[0])) or ())
-            last = node.attributes.get_int("axis", -1) in (-1, rank - 1)
-            return last and len(shape) == 1 and _has_channel_bias(node, shape[0])
+            data = shape_of(present(node.inputs[0])) or ()
+            last = node.attributes.get_int("axis", -1) in (-1, len(data) - 1)
+            of_channels = len(shape) == 1 and (shape[0] > 1 or data[-1:] == (1,))  # one number may scale all channels
+            return last and of_channels and _has_channel_bias(node, shape[0])
         case _:
             return False
 

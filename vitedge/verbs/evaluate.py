@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ from vitedge.errors import CalibrationError, UsageError
 from vitedge.progress import Progress, Silent, reporting
 from vitedge.report.evaluation_text import ComparedBundle, EvaluatedBundle, EvaluationReport
 from vitedge.runtime.classifier import Classifier
-from vitedge.runtime.engines.open import EngineName
+from vitedge.runtime.engines.open import EngineName, check_threads
 from vitedge.runtime.load import load
 
 if TYPE_CHECKING:
@@ -115,33 +115,35 @@ def evaluate(
     if scheduler is not None and threads is not None:
         raise UsageError("threads= is for engines on this machine", fix="leave out threads= or scheduler=")
     given = [bundle, *_several(against)]
+    check_threads(threads)
     _check_kinds(given, layers=layers, fit_confidence=fit_confidence, scheduler=scheduler)
     images = open_dataset(data, limit=limit) if isinstance(data, (str, Path)) else data
     if fit_confidence:
         check_image_count(len(images))
-    subjects = [_opened(each, threads, progress) for each in given]
-    bundles = [each for each in subjects if isinstance(each, Bundle)]
-    _check_multilabel(bundles, scheduler)
-    card = _card(subjects[0])
-    if isinstance(images, ImageFolder):
-        images = images.by_label(card.labels, card.class_ids)
-    resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(subjects, images, engine))
-    sensitivity = _sensitivity(bundles[0], bundles[-1], images, progress) if layers else None
-    with reporting(progress), ExitStack() as opened:
-        if scheduler is None:
-            classifiers = [opened.enter_context(_classifier(each, engine, threads, progress)) for each in subjects]
-            models: Sequence[ModelInfo] = classifiers
-            predict: Predict = partial(accuracy.predict, keep_logits=fit_confidence, resume_log=resume_log)
-        else:
-            models = [RemoteModel.of(each) for each in bundles]
-            predict = partial(_predict_remotely, scheduler, bundles, engine, resume_log)
-        if fit_confidence:
-            _check_labelled(images, models[0])
-        first, *others = [(_name(each), model) for each, model in zip(subjects, models, strict=True)]
-        reference = others.pop() if others else None
-        report = measure(*first, images, progress, reference, others=others, predict=predict)
-    report = replace(report, layers=sensitivity)
-    return _fit(bundles[0], report, abstain_error, progress) if fit_confidence else report
+    with _computing_in(threads, given):
+        subjects = [_opened(each, progress) for each in given]
+        bundles = [each for each in subjects if isinstance(each, Bundle)]
+        _check_multilabel(bundles, scheduler)
+        card = _card(subjects[0])
+        if isinstance(images, ImageFolder):
+            images = images.by_label(card.labels, card.class_ids)
+        resume_log = None if resume is None else ResumeLog(Path(resume), resume_key(subjects, images, engine))
+        sensitivity = _sensitivity(bundles[0], bundles[-1], images, progress) if layers else None
+        with reporting(progress), ExitStack() as opened:
+            if scheduler is None:
+                classifiers = [opened.enter_context(_classifier(each, engine, threads, progress)) for each in subjects]
+                models: Sequence[ModelInfo] = classifiers
+                predict: Predict = partial(accuracy.predict, keep_logits=fit_confidence, resume_log=resume_log)
+            else:
+                models = [RemoteModel.of(each) for each in bundles]
+                predict = partial(_predict_remotely, scheduler, bundles, engine, resume_log)
+            if fit_confidence:
+                _check_labelled(images, models[0])
+            first, *others = [(_name(each), model) for each, model in zip(subjects, models, strict=True)]
+            reference = others.pop() if others else None
+            report = measure(*first, images, progress, reference, others=others, predict=predict)
+        report = replace(report, layers=sensitivity)
+        return _fit(bundles[0], report, abstain_error, progress) if fit_confidence else report
 
 
 def is_checkpoint(given: Given) -> bool:
@@ -172,15 +174,24 @@ def _check_kinds(given: Sequence[Given], *, layers: bool, fit_confidence: bool, 
         raise UsageError("fit_confidence= writes into a bundle", fix="convert the checkpoint, and fit on the bundle")
 
 
-def _opened(given: Given, threads: int | None, progress: Progress) -> Bundle | Original:
-    if isinstance(given, Bundle) or not is_checkpoint(given):
-        return open_bundle(given)
-    from vitedge.converters.convert import import_packages  # a device needs none of them
+def _computing_in(threads: int | None, given: Sequence[Given]) -> AbstractContextManager[None]:
+    """Import what checkpoints need, and have PyTorch compute in so many threads within the context."""
+    if not any(map(is_checkpoint, given)):
+        return nullcontext()  # engines take the number when they are opened, and a device has no PyTorch
+    from vitedge.converters.convert import import_packages
 
     import_packages("the evaluation of a checkpoint")
+    from vitedge.converters.threads import computing_in
+
+    return computing_in(threads)
+
+
+def _opened(given: Given, progress: Progress) -> Bundle | Original:
+    if isinstance(given, Bundle) or not is_checkpoint(given):
+        return open_bundle(given)
     from vitedge.converters.original import load_original
 
-    return load_original(given, threads=threads, progress=progress)
+    return load_original(given, progress=progress)
 
 
 def _classifier(

@@ -59,7 +59,8 @@ class OnnxModel:
 
     Attributes:
         card: identity, labels, preprocessing.
-        graph: one input, float32 ``(1,3,H,W)`` or uint8 ``(1,H,W,3)``, static; one output ``logits``, ``(1,classes)``.
+        graph: one static input, float32 ``(1,3,H,W)`` or uint8 ``(1,H,W,3)`` named ``frame``; one output ``logits``,
+            ``(1,classes)``.
         activation: of the file, which is no longer in the graph, or of its configuration; None if neither has one.
         gives_logits: whether the outputs are known to be logits: an activation was cut off, or a bundle holds the file.
     """

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
-from vitedge.bundle.bundle import OUTPUT_NAME
+from vitedge.bundle.bundle import INPUT_NAME, OUTPUT_NAME
 from vitedge.bundle.model_card import Activation
 from vitedge.converters.opset import upgraded
 from vitedge.converters.sources.head_activation import NoLogitsError, find_activation
@@ -54,7 +54,8 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         request: ``path`` of the file, its ``name`` for errors and its ``sha256``; name of the output ``logits``;
             possible ``layouts`` of the input, and its ``size`` (height, width); ``shape`` and ``dtype`` of the image in
             ``IMAGE``; the ``opset`` to which older ones are upgraded.
-        folder: contains ``IMAGE``, and receives ``GRAPH``: one static input, one output ``logits``.
+        folder: contains ``IMAGE``, and receives ``GRAPH``: one static input, ``frame`` if it takes bytes, and one
+            output ``logits``.
 
     Returns:
         ``shape`` and ``dtype`` of the output, whether it holds ``probabilities``, and the ``activation`` that was cut
@@ -82,7 +83,7 @@ def serve(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     _fit_input(graph, request["layouts"], request["size"], image, name)
     activation = _cut_activation(graph, folder / GRAPH, image, name)
     _flatten_logits(graph, folder / GRAPH, image, name)
-    _name_logits(graph)
+    _name_ends(graph)
     model = ir.to_proto(graph)
     write_graph(folder / GRAPH, model)
     del graph
@@ -216,8 +217,14 @@ def _cut_activation(model: ir.Model, scratch: Path, image: NDArray[Any], name: s
     return cut.activation
 
 
-def _name_logits(model: ir.Model) -> None:
-    model.graph.outputs[0].name = OUTPUT_NAME
+def _name_ends(model: ir.Model) -> None:
+    """Name the input and the logits; other values that have these names get new ones.
+
+    Bytes are the frame that every bundle's graph takes, and rewrites make it the input of other graphs.
+    """
+    (image,), (logits,) = model.graph.inputs, model.graph.outputs
+    image.name = INPUT_NAME if image.dtype == ir.DataType.UINT8 else IMAGE
+    logits.name = OUTPUT_NAME
     NameFixPass()(model)
 
 

@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 import vitedge
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.manifest import dump_manifest
 from vitedge.bundle.verification_records import StageRecord
+from vitedge.converters.openvino.parts import cuts_of, values_at
+from vitedge.converters.openvino.stages import record_stages
 from vitedge.errors import EngineError
 from vitedge.metrics import sqnr_db
 from vitedge.runtime.engines import stages
@@ -49,6 +53,18 @@ def test_conversion_records_values_of_the_network(bundle: Bundle) -> None:
     assert places[0] == "before blocks.0.attn.qkv"
     assert len(places) > 1, places
     assert len(dump_manifest(bundle.manifest)) - len(dump_manifest(replace(bundle.manifest, stages=()))) < 32_000
+
+
+def test_towers_that_meet_at_the_end_have_no_values_to_record(bundle: Bundle) -> None:
+    graph = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20]> g (uint8[1,8,8,3] frame) => (float[1,192] logits) {
+            a = Cast<to = 1>(frame) b = Flatten(a) c = Cast<to = 1>(frame) d = Flatten(c) logits = Add(b, d)
+        }
+    """)
+    frame = np.full((8, 8, 3), 7, np.uint8)
+    assert [cut.name for cut in cuts_of(graph)] == ["frame", "logits"]
+    assert list(values_at(graph, [], frame[None])) == list(values_at(graph, ["frame"], frame[None])) == ["frame"]
+    assert record_stages(bundle, graph, frame) == ()
 
 
 def test_a_right_engine_differs_nowhere(bundle: Bundle) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import graphs
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.onnx_export import export
+from vitedge.converters.openvino import rewrites as openvino_rewrites
 from vitedge.converters.reference import graph_logits, module_logits
 from vitedge.converters.rewrites import apply as rewrites
 from vitedge.converters.rewrites.apply import REWRITES, Rewrite, Rewritten, apply_rewrites, is_exact
@@ -60,6 +63,79 @@ def test_names_that_are_taken_are_no_obstacle() -> None:
     result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
     assert result.graph.graph.input[0].name == "frame"
     onnx.checker.check_model(result.graph, full_check=True)
+
+
+LAST = {
+    "fold BatchNorm": "bn = BatchNormalization(f, ones, b, b, ones) y = MatMul(bn, w)",
+    "fuse LayerNorm": """mean = ReduceMean(f, last) d = Sub(f, mean) squares = Pow(d, two)
+        variance = ReduceMean(squares, last) v = Add(variance, epsilon) s = Sqrt(v)
+        n = Div(d, s) scaled = Mul(n, ones) y = Add(scaled, b)""",
+    "merge layout operators": """h = MatMul(f, w) r = Reshape(h, grid) t = Transpose<perm = [0, 2, 1]>(r)
+        again = Reshape(t, grid) u = Transpose<perm = [0, 2, 1]>(again) y = Reshape(u, row)""",
+    "gather pixels": """h = MatMul(f, w) left = Slice(h, zero, three, one) right = Slice(h, three, eight, one)
+        y = Concat<axis = 1>(left, right)""",
+    "tidy": "h = MatMul(f, w) r = Squeeze(h, zero) y = Gather(r, table)",
+}
+"""Ends of a graph of 8 features, by the rewrite that gives it another last operator."""
+END_CONSTANTS: dict[str, Any] = {
+    "kernel": graphs.random(8, 3, 3, 3),
+    "w": graphs.random(8, 8),
+    "b": graphs.random(8),
+    "ones": np.ones(8),
+    "two": np.float32(2),
+    "epsilon": np.float32(1e-5),
+    "grid": np.array([1, 4, 2]),
+    "row": np.array([1, 8]),
+    "table": np.arange(8)[None, ::-1].copy(),
+    **{
+        name: np.array([number]) for name, number in (("last", -1), ("zero", 0), ("one", 1), ("three", 3), ("eight", 8))
+    },
+}
+
+
+@pytest.mark.parametrize("rewrite", LAST)
+def test_the_output_keeps_its_name(rewrite: str) -> None:
+    body = f"maps = Conv(x, kernel) pooled = GlobalAveragePool(maps) f = Flatten(pooled) {LAST[rewrite]}"
+    graph = ir.to_proto(graphs.model((1, 3, 12, 12), body, **END_CONSTANTS))
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS, (*REWRITES, *openvino_rewrites.REWRITES))
+    assert rewrite in result.applied
+    assert not result.unproved
+    assert [each.name for each in result.graph.graph.output] == ["y"]
+    onnx.checker.check_model(result.graph, full_check=True)
+
+
+def rename_input(model: ir.Model) -> None:
+    model.graph.inputs[0].name = "picture"
+
+
+def add_output(model: ir.Model) -> None:
+    model.graph.outputs.append(model.graph[0].outputs[0])
+
+
+def add_class(model: ir.Model) -> None:
+    values = model.graph.outputs[0]
+    wider = ir.node("Concat", [values, values], {"axis": 1})
+    model.graph.append(wider)
+    model.graph.outputs[0] = wider.outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (rename_input, r"takes \['picture'\] and gives \['y'\], not \['x'\] and"),
+        (add_output, r"gives \['y', 'maps'\]"),
+        (add_class, "logits of shape"),
+    ],
+)
+def test_one_that_changes_inputs_or_outputs_is_left_out(change: Callable[[ir.Model], None], said: str) -> None:
+    def rewrite(model: ir.Model, preprocessing: Preprocessing) -> Places:
+        change(model)
+        return ONE
+
+    graph = graphs.classifier("maps = Conv(x, w)", w=graphs.random(4, 3, 3, 3))
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS, (Rewrite("other", untouched, rewrite),))
+    assert re.search(said, result.unproved["other"])
+    assert result.graph is graph
 
 
 def test_nothing_of_the_exporter_is_left(small_graph: Rewritten) -> None:

@@ -51,6 +51,16 @@ def test_readers(seed: int, reader: str) -> None:
     assert layernorm_affine.check(graph, PREPROCESSING) == NOWHERE
 
 
+def test_one_that_scales_all_channels_alike_does_not_keep_the_others_from_it() -> None:
+    alike = "m = LayerNormalization(x, two)\nr = MatMul(m, w)\ns = Add(r, b)"
+    body = f"{NORM}\np = MatMul(n, w)\nq = Add(p, b)\n{alike}\ny = Add(q, s)"
+    graph = normalized(body, two=np.array([2.0]))
+    assert layernorm_affine.check(graph, PREPROCESSING) == ""
+    places, difference = rewritten(layernorm_affine, graph)
+    assert places.changed == 1
+    assert is_exact(difference)
+
+
 @pytest.mark.parametrize(
     ("conv", "weight"),
     [

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_files import Frames, after_input, copy_of, load, logits_of
 
-from vitedge.converters.reference import graph_logits
+from vitedge.converters.reference import graph_logits, normalized
 from vitedge.converters.rewrites.apply import Rewritten, apply_rewrites
 from vitedge.errors import CheckpointError
 from vitedge.metrics import sqnr_db
@@ -45,6 +45,28 @@ def test_a_graph_that_takes_frames(tmp_path: Path, small_graph: Rewritten, frame
     np.testing.assert_allclose(
         graph_logits(model.graph, frames, model.card.preprocessing), small_graph.logits, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_image_may_have_the_name_of_the_logits(tmp_path: Path, frames: Frames) -> None:
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[N,3,32,32] logits) => (float[N,3] image) '
+        "{m = GlobalAveragePool(logits) image = Flatten(m)}"
+    )
+    model = load(tmp_path, graph, label_names=None)
+    means = normalized(frames, model.card.preprocessing).mean(axis=(2, 3))
+    np.testing.assert_allclose(graph_logits(model.graph, frames, model.card.preprocessing), means, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("shape", "order"), [(["N", "H", "W", 3], [0, 1, 2, 3]), (["N", 3, "H", "W"], [0, 2, 3, 1])])
+def test_bytes_become_the_frame_whatever_their_name(
+    tmp_path: Path, small_graph: Rewritten, frames: Frames, shape: list[int | str], order: list[int]
+) -> None:
+    moved = helper.make_node("Transpose", ["image"], ["x"], perm=order)
+    model = load(tmp_path, after_input(small_graph.graph, TensorProto.UINT8, shape, moved))
+    assert [each.name for each in model.graph.graph.input] == ["frame"]
+    assert sqnr_db(small_graph.logits, logits_of(model, frames)) > 100
 
 
 @pytest.mark.usefixtures("in_process")
