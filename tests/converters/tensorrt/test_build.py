@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from vitedge.calib.quantization import ptq
 from vitedge.calib.quantization.affine import Scheme
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.converters.rewrites.apply import Rewritten
@@ -28,8 +29,10 @@ rtx = pytest.importorskip("tensorrt_rtx")
 @pytest.fixture(scope="module")
 def graphs(small_graph: Rewritten, frames: Frames) -> dict[str, onnx.ModelProto]:
     shaped = {"fp16": inferred(small_graph.graph)}
-    for name, scheme in (("int8", Scheme.SHIFTED), ("fp8", Scheme.FLOAT8)):
-        shaped[name] = inferred(quantize(small_graph.graph, frames, scheme=scheme).graph)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ptq, "NEGLIGIBLE", 0.0)  # so that factors are searched for
+        for name, scheme in (("int8", Scheme.SHIFTED), ("fp8", Scheme.FLOAT8)):
+            shaped[name] = inferred(quantize(small_graph.graph, frames, scheme=scheme).graph)
     return {name: half_graph(each, peaks(each, frames, Silent())).graph for name, each in shaped.items()}
 
 
