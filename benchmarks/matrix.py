@@ -23,7 +23,8 @@ from pathlib import Path
 
 from common.children import ChildFailedError, run_in_child, versions
 from common.families import FAMILIES, Listed
-from common.matrix.measurement import prepared, timed_row
+from common.matrix.comparison import PeerComparison
+from common.matrix.measurement import CONVERTED, prepared, timed_row
 from common.matrix.packaged import packaged_models
 from common.matrix.page import PICTURE, drawn, page_text
 from common.matrix.rows import (
@@ -60,9 +61,17 @@ def prepare(listed: Listed, data: Path, images: int, work: Path) -> Row:
         options = ("--prepare", "--work", str(work))
         row = row_from(run_in_child(__file__, listed.name, data, images, seconds=SECONDS_A_MODEL, options=options))
     except ChildFailedError as error:
-        row = failed_row(listed, str(error))
+        row = row_without_peers(folder, str(error)) or failed_row(listed, str(error))
     write_atomic(folder / ROW, json.dumps(asdict(row)))
     return row
+
+
+def row_without_peers(folder: Path, reason: str) -> Row | None:
+    """Read the row of a model whose peers ended the process; None if it was not converted before."""
+    if not (folder / CONVERTED).is_file():
+        return None
+    row = row_from(json.loads((folder / CONVERTED).read_text(encoding="utf-8")))
+    return replace(row, comparison=PeerComparison({}, 0, refused=f"{reason}, as a peer was made"))
 
 
 def kept_row(folder: Path) -> Row:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from common.taken import taken_now
 from vitedge.bundle.bundle import Bundle
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.image_folder import ImageFolder
+from vitedge.files import write_atomic
 
+CONVERTED = "converted.json"
+"""The row of a model before its peers run, in its folder: what ends their process takes nothing away."""
 HELD_OUT = 64
 """Number of photos that nothing was calibrated on, to compare the logits of ours and of the peers on."""
 
@@ -37,11 +41,8 @@ def prepared(listed: Listed, data: Path, images: int, folder: Path) -> Row:
     if "fp32" not in bundles:
         return replace(failed_row(listed, ""), conversions=found)
     preprocessing = bundles["fp32"].manifest.model.preprocessing
-    photos = (ImageFolder.open(calib), ImageFolder.open(data / "flowers/val", limit=HELD_OUT))
-    calibration, held_out = (each.load(preprocessing).frames for each in photos)
-    compared = compared_logits(listed, data, folder, bundles, (calibration, held_out))
     parameters, macs = counts(listed, data, preprocessing.input_size)
-    return Row(
+    row = Row(
         listed.name,
         listed.family,
         listed.trained,
@@ -50,9 +51,12 @@ def prepared(listed: Listed, data: Path, images: int, folder: Path) -> Row:
         macs,
         found,
         versions(PACKAGES),
-        compared,
-        taken_now(),
+        taken=taken_now(),
     )
+    write_atomic(folder / CONVERTED, json.dumps(asdict(row)))
+    photos = (ImageFolder.open(calib), ImageFolder.open(data / "flowers/val", limit=HELD_OUT))
+    calibration, held_out = (each.load(preprocessing).frames for each in photos)
+    return replace(row, comparison=compared_logits(listed, data, folder, bundles, (calibration, held_out)))
 
 
 def converted(

@@ -26,6 +26,21 @@ def test_a_process_that_dies_leaves_a_row(
     assert matrix.timed_alone(found, Path(), 1, tmp_path) == found
 
 
+def test_a_peer_that_ends_the_process_takes_no_conversion_away(
+    every_model: Any, matrix: Any, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child(*_: Any, **__: Any) -> Any:
+        (tmp_path / row.name / "converted.json").write_text(json.dumps(asdict(replace(row, comparison=None))))
+        raise matrix.ChildFailedError("the process ended with -11")
+
+    monkeypatch.setattr(matrix, "run_in_child", child)
+    listed = next(each for each in every_model if each.name == row.name)
+    found = matrix.prepare(listed, Path(), 1, tmp_path)
+    assert found.conversions == row.conversions
+    assert found.comparison.refused == "the process ended with -11, as a peer was made"
+    assert matrix.timed_alone(found, Path(), 1, tmp_path).comparison.refused
+
+
 def test_a_prepared_model_is_not_prepared_again(
     every_model: Any, matrix: Any, row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
