@@ -299,13 +299,10 @@ def rows(case: Case, rounds: int, folder: Path, kept: Sequence[Outcome] = ()) ->
         targets = validation.class_to_idx(model.labels)
         truth = np.array([targets[file.class_name] for file in photos.files])
     with ExitStack() as opened:
-        made: dict[str, Runner | str] = {}
         ours = {name: bundle_runner(bundle, photos.frames, opened) for name, bundle in bundles.items()}
-        reference = ours[FULL].logits
-        made.update(ours)
-        if not kept:
-            graph = bundles[FULL].path / MODEL_ONNX
-            made.update(peers(case.source, graph, reference, calibration.frames, photos.frames))
+        reference, graph = ours[FULL].logits, bundles[FULL].path / MODEL_ONNX
+        others = {} if kept else peers(case.source, graph, reference, calibration.frames, photos.frames)
+        made: dict[str, Runner | str] = {**ours, **others}
         run = {name: each for name, each in made.items() if isinstance(each, Runner)}
         calls = {name: each.call for name, each in run.items()}
         times = in_turns(calls, partial(median_ms, calls=CALLS), rounds=rounds) if rounds else {}
@@ -464,8 +461,7 @@ def main() -> int:
     results = read_results(arguments.json)
     for model in arguments.model:
         kept = results.get(model)
-        known = kept is not None and (kept.versions, kept.rounds) == (versions(PACKAGES), arguments.rounds)
-        if kept is None or not known:
+        if kept is None or (kept.versions, kept.rounds) != (versions(PACKAGES), arguments.rounds):
             results[model] = measured(model, arguments.data, arguments.rounds)
         elif arguments.ours:
             others = [each for each in kept.rows if each.name not in (FULL, OURS, HALF)]

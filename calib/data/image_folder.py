@@ -120,7 +120,10 @@ class ImageFolder:
                 f"{listing} cannot be read: {error}", expected="a text file in UTF-8 that names images, one a line"
             ) from error
         listed = [_listed_file(listing, number, line) for number, line in enumerate(lines, 1) if line]
-        files = list({file.path: file for file in reversed(listed)}.values())[::-1]
+        first = dict[Path, ImageFile]()
+        for file in listed:
+            first.setdefault(file.path, file)
+        files = list(first.values())
         if not files:
             raise CalibrationError(f"{listing} names no images", expected="the path of an image on every line")
         return cls(listing.parent, _take_turns(files)[:limit], listing=listing)

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vitedge.bundle.folder import refuse_inside_bundle
+from vitedge.bundle.folder import check_output_file
 from vitedge.errors import UsageError
-from vitedge.files import check_report_path
 from vitedge.prediction import Prediction
 
 
@@ -64,8 +63,7 @@ def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
     if os.path.lexists(chosen) and not overwrite:
         fix = "replace it with overwrite=True, or choose another name" if chosen.is_file() else ""
         raise UsageError(f"{chosen} exists already", expected="the name of a new file", fix=fix)
-    check_report_path(chosen)
-    refuse_inside_bundle(chosen)
+    check_output_file(chosen)
     return chosen
 
 
@@ -88,10 +86,9 @@ def check_new_folder(path: str | Path, *, overwrite: bool = False) -> Path:
                 expected="the name of a new folder",
                 fix="replace the videos of the same names with overwrite=True, or choose another name",
             )
-        check_report_path(chosen / "video")
+        check_output_file(chosen / "video")
     elif os.path.lexists(chosen):
         raise UsageError(f"{chosen} is a file", expected="the name of a new folder, for several videos")
     else:
-        check_report_path(chosen)
-    refuse_inside_bundle(chosen / "video")
+        check_output_file(chosen)
     return chosen

@@ -217,7 +217,10 @@ def test_nothing_is_written_into_a_bundle(copied: Path, tmp_path: Path, name: st
 
 
 def test_beside_a_bundle_and_beside_another_manifest_is_fine(copied: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
     refuse_inside_bundle(copied)
-    refuse_inside_bundle(tmp_path / "key.pem")
+    refuse_inside_bundle(key)
     (tmp_path / MANIFEST).write_text('{"name": "a web page", "icons": []}')
-    refuse_inside_bundle(tmp_path / "key.pem")
+    refuse_inside_bundle(key)
+    key.write_text("a key")
+    assert Bundle.open(copied).path == copied

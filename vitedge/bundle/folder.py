@@ -12,7 +12,7 @@ from vitedge.bundle.manifest import FileRecord
 from vitedge.bundle.signatures import SIGNATURES
 from vitedge.counts import counted
 from vitedge.errors import BundleIntegrityError, UsageError
-from vitedge.files import is_partial
+from vitedge.files import check_report_path, is_partial
 from vitedge.safety.escape import shell
 from vitedge.safety.files import kind_of, read_bytes
 from vitedge.safety.limits import BUNDLE_FILES, MANIFEST_BYTES
@@ -25,6 +25,17 @@ BUILDING = ".tensorrt-"
 """Prefix of the folders in which ``tensorrt`` is built, and from which it is restored after a killed build."""
 
 DISTRUST = "copy the bundle again from a source that you trust"
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse a path that no file can be written to, and a path inside a bundle, before the work begins.
+
+    Raises:
+        UsageError: as of ``check_report_path`` and ``refuse_inside_bundle``.
+        OutputError: as of ``check_report_path``.
+    """
+    check_report_path(path)
+    refuse_inside_bundle(path)
 
 
 def refuse_inside_bundle(path: Path) -> None:

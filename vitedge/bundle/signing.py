@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.bundle.bundle import Bundle
-from vitedge.bundle.folder import refuse_inside_bundle
+from vitedge.bundle.folder import check_output_file
 from vitedge.bundle.signatures import (
     SIGNATURES,
     VERSION,
@@ -22,7 +22,7 @@ from vitedge.bundle.signatures import (
 from vitedge.counts import counted
 from vitedge.errors import UsageError
 from vitedge.extras import require
-from vitedge.files import check_report_path, unwritable, write_report
+from vitedge.files import unwritable, write_report
 from vitedge.records import encode
 from vitedge.safety import escape
 from vitedge.safety.files import read_bytes
@@ -56,8 +56,7 @@ def new_key(path: str | Path) -> PublicKey:
     for file in (private_file, public_file):
         if os.path.lexists(file):
             raise UsageError(f"{file} exists; vitedge never overwrites a key", expected="a name that is free")
-        check_report_path(file)
-        refuse_inside_bundle(file)
+        check_output_file(file)
     serialization = _cryptography("serialization")
     private = _cryptography("asymmetric.ed25519").Ed25519PrivateKey.generate()
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8

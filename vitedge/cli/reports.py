@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitedge.bundle.folder import refuse_inside_bundle
+from vitedge.bundle.folder import check_output_file
 from vitedge.cli import output
 from vitedge.errors import UsageError
-from vitedge.files import check_report_path, write_report
+from vitedge.files import write_report
 from vitedge.safety import escape
 
 STANDARD_OUTPUT = Path("-")
@@ -57,13 +57,12 @@ def check_report_paths(written: Mapping[str, Path | None], read: Iterable[str | 
         read: paths that the verb reads.
 
     Raises:
-        UsageError: as of ``check_report_path``, ``refuse_inside_bundle`` and ``check_written``.
-        OutputError: as of ``check_report_path``.
+        UsageError: as of ``check_output_file`` and ``check_written``.
+        OutputError: as of ``check_output_file``.
     """
     for path in written.values():
         if path is not None and path != STANDARD_OUTPUT:
-            check_report_path(path)
-            refuse_inside_bundle(path)
+            check_output_file(path)
     check_written(written, read)
 
 
