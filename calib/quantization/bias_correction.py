@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.layerwise import Values
+from vitedge.calib.quantization.graph_parts import Values
 from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.graph.edit import add_constant, set_constant
 from vitedge.graph.layers import Layer, linear_layers

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Levels, round_weights
+from vitedge.calib.quantization.graph_parts import Values
 from vitedge.calib.quantization.grid import Grid
 from vitedge.calib.quantization.im2col import im2col, supports_im2col
-from vitedge.calib.quantization.layerwise import Values
 from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.graph.layers import Layer
 

@@ -7,21 +7,59 @@ that are tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.bundle.bundle import INPUT_NAME
+from vitedge.calib.quantization.graph_parts import GraphParts, Part, Values
 from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.graph.session import open_part
 from vitedge.graph.values import values_read
 
 Floats = NDArray[np.float32]
-Values = dict[str, NDArray[Any]]
-"""The values of one image, by name."""
+
+
+@dataclass(frozen=True)
+class RestOfRun:
+    """The rest of a graph, to run with changed values; its methods may run in any thread.
+
+    Attributes:
+        values: of each image, where the rest begins.
+        source: the value that is changed.
+        read: the name by which the nodes read the changed value.
+        parts: of the rest, one after another.
+        results: the outputs of the graph.
+    """
+
+    values: tuple[Values, ...]
+    source: str
+    read: str
+    parts: tuple[Part, ...]
+    results: tuple[str, ...]
+
+    def begin(self, change: Callable[[Floats], Floats], image: int) -> Values:
+        """Run the first part with the changed value of an image, by its position; returns the values behind it."""
+        values = self.values[image]
+        return _through(self.parts[:1], {**values, self.read: change(values[self.source])})
+
+    def finish(self, values: Values) -> Floats:
+        """Run the other parts with what ``begin`` gave.
+
+        Returns:
+            The values of all outputs of the graph, ``(values,)``; outputs of earlier nodes are as they were.
+        """
+        made = _through(self.parts[1:], values)
+        return np.concatenate([made[result].ravel() for result in self.results])
+
+
+def _through(parts: Iterable[Part], values: Values) -> Values:
+    for part in parts:
+        values = part.run(values)
+    return values
 
 
 class LayerwiseRun:
@@ -29,23 +67,24 @@ class LayerwiseRun:
 
     Attributes:
         values: of each image, the values that nodes from the position on read.
+        float_outputs: of each image, the values of all outputs, ``(values,)``, before anything is changed.
     """
 
-    def __init__(self, model: ir.Model, frames: NDArray[np.uint8]) -> None:
+    def __init__(self, model: ir.Model, frames: NDArray[np.uint8], float_outputs: Sequence[Floats] = ()) -> None:
         """Begin before the first node.
 
         Args:
             model: its nodes keep their order from now on; their inputs and constants may change.
             frames: ``(N,H,W,3)`` uint8.
+            float_outputs: as the attribute; none if no search asks for them.
         """
         self._model = model
         self._nodes = tuple(model.graph)
         self._positions = {node: position for position, node in enumerate(self._nodes)}
         self._position = 0
         self.values: list[Values] = [{INPUT_NAME: frame[np.newaxis]} for frame in frames]
-        self._frames: list[Values] = [dict(values) for values in self.values]
-        self._float = self._session(self._nodes, self._outputs, self.values[0])  # before constants change
-        self._float_outputs: dict[int, Floats] = {}
+        self.float_outputs = float_outputs
+        self._parts = GraphParts(model, self._nodes)
 
     @property
     def _outputs(self) -> list[str]:
@@ -93,42 +132,16 @@ class LayerwiseRun:
         moved = [np.moveaxis(values[name], axis, -1) for values in self.values]
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in moved])
 
-    def rest(self, source: str, read: str) -> Callable[[Callable[[Floats], Floats], int], Floats]:
+    def rest(self, source: str, read: str) -> RestOfRun:
         """Prepare to run the rest of the graph with changed values.
 
         Args:
             source: a value at this position.
             read: the name by which later nodes read the changed value.
-
-        Returns:
-            A function of the change and of the position of an image, for any thread; it gives the values of all
-            outputs, ``(values,)``. Outputs of earlier nodes stay as they are.
         """
         example = {**self.values[0], read: self.values[0][source]}
-        rest = self._nodes[self._position :]
-        made_later = {str(value.name) for node in rest for value in node.outputs}
-        run = self._session(rest, [name for name in self._outputs if name in made_later], example)
-
-        def outputs_with(change: Callable[[Floats], Floats], image: int) -> Floats:
-            values = self.values[image]
-            return self._joined({**values, **run({**values, read: change(values[source])})})
-
-        return outputs_with
-
-    def float_outputs(self, images: Collection[int]) -> list[Floats]:
-        """Give the values of all outputs, ``(values,)``, as the graph made them before anything was changed.
-
-        Args:
-            images: positions; each is computed once.
-        """
-        new = [image for image in images if image not in self._float_outputs]
-        made = parallel_map(lambda image: self._joined(self._float(self._frames[image])), new)
-        self._float_outputs.update(zip(new, made, strict=True))
-        return [self._float_outputs[image] for image in images]
-
-    def _joined(self, values: Values) -> Floats:
-        """Concatenate the values of all outputs, ``(values,)``."""
-        return np.concatenate([values[output].ravel() for output in self._outputs])
+        parts = self._parts.behind(self._position, example)
+        return RestOfRun(tuple(self.values), source, read, parts, tuple(self._outputs))
 
     def _read_later(self) -> set[str]:
         return {str(value.name) for node in self._nodes[self._position :] for value in values_read(node)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.observers import ChannelMinMax, Observed, observe
+from vitedge.calib.quantization.observers import ChannelMinMax, FirstImages, Observations, Observed, observe
 from vitedge.calib.quantization.range_estimators import BINS, Histogram
 from vitedge.graph.weights import split_weights
 from vitedge.progress import Progress
@@ -22,27 +22,31 @@ from vitedge.runtime.system import cache
 if TYPE_CHECKING:
     import onnx
 
-KIND, FORMAT = "observations", 5
+KIND, FORMAT = "observations", 6
 KEPT = 32
 """How many observations are kept, those written last; one takes 1 to 6 MB."""
 
 
 def observe_once(
-    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int, progress: Progress
-) -> dict[str, Observed]:
+    graph: onnx.ModelProto,
+    channel_axes: Mapping[str, int],
+    frames: NDArray[np.uint8],
+    first: FirstImages,
+    progress: Progress,
+) -> Observations:
     """Observe as ``observe`` does; the pass runs only if the same graph and frames were not observed before."""
-    key = observation_key(graph, channel_axes, frames, tried)
-    observed = _from_json(cache.get(KIND, key), channel_axes)
+    key = observation_key(graph, channel_axes, frames, first)
+    observed = _from_json(cache.get(KIND, key), channel_axes, min(first.outputs, len(frames)))
     if observed is not None:
         progress.step("these images were observed before")
         return observed
-    observed = observe(graph, channel_axes, frames, tried, progress)
+    observed = observe(graph, channel_axes, frames, first, progress)
     cache.put(KIND, key, _to_json(observed), most=KEPT)
     return observed
 
 
 def observation_key(
-    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int
+    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], first: FirstImages
 ) -> str:
     """Hash all that observations depend on; hexadecimal SHA-256.
 
@@ -50,9 +54,9 @@ def observation_key(
         graph: FP32.
         channel_axes: of the tensors that are observed.
         frames: ``(N,H,W,3)`` uint8.
-        tried: how many of the first frames have a minimum and maximum of their own.
+        first: what is kept of the first frames.
     """
-    digest = hashlib.sha256(f"{FORMAT} {sorted(channel_axes.items())} {frames.shape} {tried}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT} {sorted(channel_axes.items())} {frames.shape} {first}\n".encode())
     light, weights = split_weights(graph)
     digest.update(light.SerializeToString(deterministic=True))
     for array in weights.values():
@@ -62,8 +66,8 @@ def observation_key(
     return digest.hexdigest()
 
 
-def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
-    return {
+def _to_json(observations: Observations) -> dict[str, Any]:
+    tensors = {
         name: {
             "shape": list(each.shape),
             "tried": _min_max_to_json(each.tried),
@@ -71,8 +75,9 @@ def _to_json(observed: Mapping[str, Observed]) -> dict[str, Any]:
             "counts": each.histogram.counts.tolist(),
             "histogram": [each.histogram.width, each.histogram.low, each.histogram.high],
         }
-        for name, each in observed.items()
+        for name, each in observations.tensors.items()
     }
+    return {"tensors": tensors, "outputs": [each.tolist() for each in observations.outputs]}
 
 
 def _min_max_to_json(found: ChannelMinMax) -> list[list[float]] | None:
@@ -80,12 +85,23 @@ def _min_max_to_json(found: ChannelMinMax) -> list[list[float]] | None:
     return [found.low.tolist(), found.high.tolist()] if np.isfinite(found.low).all() else None
 
 
-def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int]) -> dict[str, Observed] | None:
+def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int], outputs: int) -> Observations | None:
     """Read the requested observations; return None if one is missing or damaged."""
+    if value is None:
+        return None
     try:
-        return None if value is None else {name: _observed(value[name], axis) for name, axis in channel_axes.items()}
+        tensors = {name: _observed(value["tensors"][name], axis) for name, axis in channel_axes.items()}
+        return Observations(tensors, _outputs(value["outputs"], outputs))
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         return None
+
+
+def _outputs(value: Any, count: int) -> tuple[NDArray[np.float32], ...]:
+    with np.errstate(over="ignore"):
+        found = tuple(np.array(each, np.float32) for each in value)
+    if len(found) != count or any(each.ndim != 1 or not np.isfinite(each).all() for each in found):
+        raise ValueError("outputs of another number of images")
+    return found
 
 
 def _observed(value: Mapping[str, Any], axis: int) -> Observed:

@@ -87,6 +87,32 @@ class Observed:
 
 
 @dataclass(frozen=True)
+class FirstImages:
+    """What is kept of the first images.
+
+    Attributes:
+        tried: how many have a minimum and maximum of their own, because choices are tried on them.
+        outputs: how many leave the outputs of the graph.
+    """
+
+    tried: int = 0
+    outputs: int = 0
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What one pass over all images found.
+
+    Attributes:
+        tensors: the observers, by the names of the tensors.
+        outputs: of the first images, the values of all outputs of the graph, ``(values,)``.
+    """
+
+    tensors: dict[str, Observed]
+    outputs: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True)
 class _Seen:
     """The tensor of one image, observed beside the other images.
 
@@ -111,15 +137,19 @@ class _Seen:
 
 
 def observe(
-    graph: onnx.ModelProto, channel_axes: Mapping[str, int], frames: NDArray[np.uint8], tried: int, progress: Progress
-) -> dict[str, Observed]:
+    graph: onnx.ModelProto,
+    channel_axes: Mapping[str, int],
+    frames: NDArray[np.uint8],
+    first: FirstImages,
+    progress: Progress,
+) -> Observations:
     """Run all frames and observe some tensors.
 
     Args:
         graph: FP32; uint8 ``frame`` in.
         channel_axes: which axis of each tensor holds its channels.
         frames: ``(N,H,W,3)`` uint8, ``N`` ≥ 1.
-        tried: how many of the first frames have a minimum and maximum of their own.
+        first: what is kept of the first frames.
         progress: told of every image.
 
     Raises:
@@ -131,25 +161,23 @@ def observe(
     names = [*outputs, *(name for name in channel_axes if name not in outputs)]
     with conversion_errors():
         session = open_session(graph, also=names[len(outputs) :], threads=1)
-    found = dict[str, Observed]()
+    found, kept = dict[str, Observed](), list[NDArray[np.float32]]()
 
-    def seen(frame: NDArray[np.uint8]) -> dict[str, _Seen] | None:
-        """Observe one image; None where something is not finite."""
+    def seen(frame: NDArray[np.uint8]) -> tuple[dict[str, _Seen], NDArray[np.float32]]:
         with conversion_errors():
             values = dict(zip(names, session.run(names, {INPUT_NAME: frame[np.newaxis]}), strict=True))
         tensors = {name: _Seen.of(values[name], axis) for name, axis in channel_axes.items()}
-        finite = all(np.isfinite(values[name]).all() for name in outputs) and all(
-            each.is_finite for each in tensors.values()
-        )
-        return tensors if finite else None
+        return tensors, np.concatenate([values[name].ravel() for name in outputs])
 
     tracked = progress.track(frames, total=len(frames), unit="images")
-    for number, tensors in enumerate(parallel_map(seen, tracked)):
-        if tensors is None:
+    for number, (tensors, result) in enumerate(parallel_map(seen, tracked)):
+        if not np.isfinite(result).all() or not all(each.is_finite for each in tensors.values()):
             raise not_finite(graph, frames[number], number)
+        if number < first.outputs:
+            kept.append(result)
         for name, each in tensors.items():
             if name not in found:
                 nothing = ChannelMinMax.empty(len(each.min_max.low))
                 found[name] = Observed(each.shape, nothing, nothing)
-            found[name].add(each, tried=number < tried)
-    return found
+            found[name].add(each, tried=number < first.tried)
+    return Observations(found, tuple(kept))

@@ -40,7 +40,7 @@ from vitedge.calib.quantization.layernorm_equalization import (
 )
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.observer_cache import observe_once
-from vitedge.calib.quantization.observers import Observed
+from vitedge.calib.quantization.observers import FirstImages, Observed
 from vitedge.calib.quantization.parallel import single_threaded_products
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
@@ -117,13 +117,14 @@ def quantize(
     _check_names(keep_float, layers)
     tried = min(LAYERWISE_IMAGES, len(frames) // 2)
     axes = {str(layer.data.name): layer.channel_axis for layer in layers}
-    observed = observe_once(graph, axes, frames, tried, progress)
+    observations = observe_once(graph, axes, frames, FirstImages(tried, LAYERWISE_IMAGES), progress)
+    observed = observations.tensors
     shapes = {name: each.shape for name, each in observed.items()}
     chosen = int8_layers(layers, shapes, keep_float)
     for warning in _warnings(chosen, observed):
         progress.step(f"warning: {warning}")
     budget = budget or budget_for(multiply_accumulates(layers, shapes))
-    run = LayerwiseRun(model, frames[:LAYERWISE_IMAGES])
+    run = LayerwiseRun(model, frames[:LAYERWISE_IMAGES], observations.outputs)
     quantization = _Quantization(
         model, run, layers, chosen, observed, scheme=scheme, budget=budget, images=len(frames), tried=tried
     )

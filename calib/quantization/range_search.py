@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer
+from vitedge.calib.quantization.graph_parts import Values
 from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.parallel import parallel_map, thread_count
 from vitedge.calib.quantization.range_estimators import Histogram, Range, entropy, min_max, mse, percentile
@@ -166,7 +167,7 @@ def best_by_outputs(
     errors = _Errors(run, data, read, choices)
     if errors.is_negligible(0, few, negligible):
         return 0
-    close = errors.closest(range(len(choices)), few, CLOSE)
+    close = errors.closest(errors.closer_half(few[0]), few, CLOSE)
     if errors.is_negligible(close[0], few, negligible):
         return close[0]
     return errors.closest(close, many, 1)[0]
@@ -176,9 +177,22 @@ class _Errors:
     """Squared errors of the network's outputs, of each choice on each image; each is computed once, when needed."""
 
     def __init__(self, run: LayerwiseRun, data: str, read: str, choices: Sequence[Callable[[Floats], Floats]]) -> None:
-        self._run, self._outputs_with, self._choices = run, run.rest(data, read), choices
+        self._run, self._rest, self._choices = run, run.rest(data, read), choices
         self._reference: dict[int, Floats] = {}
         self._errors: dict[tuple[int, int], float] = {}
+        self._begun: dict[tuple[int, int], Values] = {}
+
+    def closer_half(self, image: int) -> list[int]:
+        """Run all choices through the first part of the rest, and return the positions of the half closer behind it."""
+        positions = range(len(self._choices))
+        if len(self._rest.parts) < 2:
+            return list(positions)
+        reference = self._rest.begin(_unchanged, image)
+        begun = list(parallel_map(lambda position: self._rest.begin(self._choices[position], image), positions))
+        distances = [_distance(values, reference) for values in begun]
+        half = sorted(sorted(positions, key=lambda position: distances[position])[: -(-len(positions) // 2)])
+        self._begun = {(position, image): begun[position] for position in half}
+        return half
 
     def closest(self, positions: Sequence[int], images: Sequence[int], count: int) -> list[int]:
         """Sort choices by their error on some images, and return the positions of the closest.
@@ -202,8 +216,7 @@ class _Errors:
             return False
         self._refer(images)
         self._compute((position, image) for image in images)
-        exact = self._run.float_outputs(images)
-        there = sum(_energy(self._reference[image] - each) for image, each in zip(images, exact, strict=True))
+        there = sum(_energy(self._reference[image] - self._run.float_outputs[image]) for image in images)
         return self._error(position, images) <= share * there
 
     def _error(self, position: int, images: Sequence[int]) -> float:
@@ -221,12 +234,12 @@ class _Errors:
         self._errors.update(zip(pairs, parallel_map(self._squared, pairs), strict=True))
 
     def _unchanged(self, image: int) -> Floats:
-        return self._outputs_with(_unchanged, image)
+        return self._rest.finish(self._rest.begin(_unchanged, image))
 
     def _squared(self, pair: tuple[int, int]) -> float:
         position, image = pair
-        difference = self._outputs_with(self._choices[position], image) - self._reference[image]
-        found = _energy(difference)
+        begun = self._begun.pop(pair, None) or self._rest.begin(self._choices[position], image)
+        found = _energy(self._rest.finish(begun) - self._reference[image])
         return found if np.isfinite(found) else np.inf
 
 
@@ -236,3 +249,12 @@ def _unchanged(values: Floats) -> Floats:
 
 def _energy(values: Floats) -> float:
     return float(np.square(values, dtype=np.float64).sum())
+
+
+def _distance(values: Values, reference: Values) -> float:
+    """Sum up the squared errors of values, each relative to the energy of the unchanged value."""
+    distance = 0.0
+    for name, unchanged in reference.items():
+        if np.issubdtype(unchanged.dtype, np.floating) and values[name] is not unchanged and unchanged.any():
+            distance += _energy(values[name] - unchanged) / _energy(unchanged)
+    return distance if np.isfinite(distance) else np.inf

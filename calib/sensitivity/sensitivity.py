@@ -24,7 +24,8 @@ from vitedge.bundle.bundle import MODEL_ONNX, Bundle
 from vitedge.bundle.model_card import Activation
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
-from vitedge.calib.quantization.layerwise import LayerwiseRun, Values
+from vitedge.calib.quantization.graph_parts import Values
+from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, Part, pair_graphs
 from vitedge.calib.sensitivity.result import Effect, LayerNoise, LayerSensitivity, Sensitivity, relative_noise
@@ -219,8 +220,9 @@ def _exchange(run: LayerwiseRun, model: ir.Model, part: Callable[[Values], Float
     if result in [output.name for output in model.graph.outputs]:
         logits = exchanged.reshape(len(exchanged), -1)
     else:
-        rest = partial(run.rest(EXCHANGED, result), _unchanged)
-        logits = np.stack(list(parallel_map(rest, range(len(run.values)))))
+        rest = run.rest(EXCHANGED, result)
+        images = range(len(run.values))
+        logits = np.stack(list(parallel_map(lambda image: rest.finish(rest.begin(_unchanged, image)), images)))
     alike = np.array_equal(own, exchanged)  # a layer that gives nothing but zeros in both
     return _Exchange(result, own[0].size, SQNR_CAP_DB if alike else sqnr_db(own, exchanged), logits)
 

@@ -12,7 +12,7 @@ from vitedge.calib.quantization.affine import Scheme, activation_quantizer, roun
 from vitedge.calib.quantization.bias_correction import add_missing_biases
 from vitedge.calib.quantization.grid import INT8
 from vitedge.calib.quantization.layernorm_equalization import Equalization, fold_equalization, read_norm
-from vitedge.calib.quantization.observers import observe
+from vitedge.calib.quantization.observers import FirstImages, observe
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.calib.quantization.qdq import QuantizedData, QuantizedWeight, insert_qdq
 from vitedge.graph.layers import Layer
@@ -47,7 +47,8 @@ def min_max_quantized(graph: Any, frames: NDArray[np.uint8]) -> Any:
     """The same layers in int8, from the smallest to the largest value of each tensor, and nothing more."""
     model = ir.from_proto(graph)
     layers = add_missing_biases(model)
-    observed = observe(graph, {str(layer.data.name): layer.channel_axis for layer in layers}, frames, 0, Silent())
+    axes = {str(layer.data.name): layer.channel_axis for layer in layers}
+    observed = observe(graph, axes, frames, FirstImages(), Silent()).tensors
     chosen = int8_layers(layers, {name: each.shape for name, each in observed.items()})
     data, weights = dict[Layer, QuantizedData](), dict[Layer, QuantizedWeight]()
     for value, readers in readers_by_data(chosen).items():

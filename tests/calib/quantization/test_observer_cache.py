@@ -17,11 +17,11 @@ import layers as graphs
 
 from vitedge.calib.quantization import observer_cache
 from vitedge.calib.quantization.observer_cache import KEPT, KIND, observation_key, observe_once
-from vitedge.calib.quantization.observers import Observed
+from vitedge.calib.quantization.observers import FirstImages, Observations
 from vitedge.progress import Silent
 from vitedge.runtime.system.cache import cache_folder
 
-AXES, TRIED = {"gelu0": -1, "pixels": 1}, 1
+AXES, FIRST = {"gelu0": -1, "pixels": 1}, FirstImages(1, 2)
 Item = TypeVar("Item")
 
 
@@ -44,24 +44,27 @@ def remembered() -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def assert_equal(found: dict[str, Observed], expected: dict[str, Observed]) -> None:
-    assert list(found) == list(expected)
-    for name, each in found.items():
-        assert each.shape == expected[name].shape
+def assert_equal(found: Observations, expected: Observations) -> None:
+    np.testing.assert_array_equal(found.outputs, expected.outputs)
+    assert {each.dtype for each in found.outputs} == {np.dtype(np.float32)}
+    assert list(found.tensors) == list(expected.tensors)
+    for name, each in found.tensors.items():
+        other = expected.tensors[name]
+        assert each.shape == other.shape
         for images in ("tried", "others"):
-            one, two = getattr(each, images), getattr(expected[name], images)
+            one, two = getattr(each, images), getattr(other, images)
             assert one.low.dtype == one.high.dtype == np.float32
             np.testing.assert_array_equal(one.low, two.low)
             np.testing.assert_array_equal(one.high, two.high)
-        mine, other = each.histogram, expected[name].histogram
-        np.testing.assert_array_equal(mine.counts, other.counts)
-        assert (mine.width, mine.low, mine.high) == (other.width, other.low, other.high)
+        mine, theirs = each.histogram, other.histogram
+        np.testing.assert_array_equal(mine.counts, theirs.counts)
+        assert (mine.width, mine.low, mine.high) == (theirs.width, theirs.low, theirs.high)
 
 
 def test_the_second_time_no_image_is_run_and_all_is_the_same() -> None:
     graph, images, passes = graphs.block(), graphs.frames(), Passes()
-    first = observe_once(graph, AXES, images, TRIED, passes)
-    again = observe_once(graph, AXES, images, TRIED, passes)
+    first = observe_once(graph, AXES, images, FIRST, passes)
+    again = observe_once(graph, AXES, images, FIRST, passes)
     assert passes.count == 1
     assert_equal(again, first)
 
@@ -69,65 +72,75 @@ def test_the_second_time_no_image_is_run_and_all_is_the_same() -> None:
 def test_another_graph_other_images_or_other_tensors_are_observed_anew() -> None:
     graph, images = graphs.block(), graphs.frames()
     keys = {
-        observation_key(graph, AXES, images, TRIED),
-        observation_key(graphs.block(channels=np.full(graphs.WIDTH, 2.0)), AXES, images, TRIED),
-        observation_key(graph, AXES, images[::-1], TRIED),
-        observation_key(graph, AXES, images[:3], TRIED),
-        observation_key(graph, {"gelu0": -1}, images, TRIED),
-        observation_key(graph, {"gelu0": 1, "pixels": 1}, images, TRIED),
-        observation_key(graph, AXES, images, 2),
+        observation_key(graph, AXES, images, FIRST),
+        observation_key(graphs.block(channels=np.full(graphs.WIDTH, 2.0)), AXES, images, FIRST),
+        observation_key(graph, AXES, images[::-1], FIRST),
+        observation_key(graph, AXES, images[:3], FIRST),
+        observation_key(graph, {"gelu0": -1}, images, FIRST),
+        observation_key(graph, {"gelu0": 1, "pixels": 1}, images, FIRST),
+        observation_key(graph, AXES, images, FirstImages(2, 2)),
+        observation_key(graph, AXES, images, FirstImages(1, 3)),
     }
-    assert len(keys) == 7
-    assert observation_key(graphs.block(), dict(AXES), graphs.frames(), TRIED) in keys
+    assert len(keys) == 8
+    assert observation_key(graphs.block(), dict(AXES), graphs.frames(), FIRST) in keys
 
 
 DAMAGES = (
     *("cut off", "empty", "not JSON", "a tensor is missing", "other sizes", "a list", "infinite", "no number"),
     *("a large number", "a large count", "a negative count", "an infinite width", "a negative width", "text"),
+    *("an output is missing", "an output is infinite", "no outputs"),
 )
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_counts_as_absent(damage: str) -> None:
     graph, images, passes = graphs.block(), graphs.frames(), Passes()
-    first = observe_once(graph, AXES, images, TRIED, passes)
+    first = observe_once(graph, AXES, images, FIRST, passes)
     (path,) = remembered()
     text = path.read_text(encoding="utf-8")
     value: dict[str, Any] = json.loads(text)
+    gelu = value["tensors"]["gelu0"]
+
+    def with_gelu(other: Any) -> str:
+        return json.dumps(value | {"tensors": value["tensors"] | {"gelu0": other}})
+
     damaged = {
         "cut off": text[: len(text) // 2],
         "empty": "",
         "not JSON": "\0" * 100,
-        "a tensor is missing": json.dumps({"gelu0": value["gelu0"]}),
-        "other sizes": json.dumps(value | {"gelu0": value["gelu0"] | {"others": [[0.0], [1.0]]}}),
-        "a list": json.dumps(value | {"gelu0": [1, 2, 3]}),
+        "a tensor is missing": json.dumps(value | {"tensors": {"gelu0": gelu}}),
+        "other sizes": with_gelu(gelu | {"others": [[0.0], [1.0]]}),
+        "a list": with_gelu([1, 2, 3]),
+        "an output is missing": json.dumps(value | {"outputs": value["outputs"][:1]}),
+        "an output is infinite": json.dumps(value | {"outputs": [[np.inf]] * 2}),
+        "no outputs": json.dumps({"tensors": value["tensors"]}),
     } | {
-        name: json.dumps(value | {"gelu0": value["gelu0"] | other})
+        name: with_gelu(gelu | other)
         for name, other in {
-            "infinite": {"tried": np.full_like(value["gelu0"]["tried"], np.inf).tolist()},
-            "no number": {"tried": np.full_like(value["gelu0"]["tried"], np.nan).tolist()},
-            "a large number": {"tried": np.full_like(value["gelu0"]["tried"], 1e300).tolist()},
-            "a large count": {"counts": [1 << 70] * len(value["gelu0"]["counts"])},
-            "a negative count": {"counts": [-1] * len(value["gelu0"]["counts"])},
+            "infinite": {"tried": np.full_like(gelu["tried"], np.inf).tolist()},
+            "no number": {"tried": np.full_like(gelu["tried"], np.nan).tolist()},
+            "a large number": {"tried": np.full_like(gelu["tried"], 1e300).tolist()},
+            "a large count": {"counts": [1 << 70] * len(gelu["counts"])},
+            "a negative count": {"counts": [-1] * len(gelu["counts"])},
             "an infinite width": {"histogram": [np.inf, 0.0, 1.0]},
             "a negative width": {"histogram": [-1.0, 0.0, 1.0]},
             "text": {"shape": "text"},
         }.items()
     }
     path.write_text(damaged[damage], encoding="utf-8")
-    assert_equal(observe_once(graph, AXES, images, TRIED, passes), first)
+    assert_equal(observe_once(graph, AXES, images, FIRST, passes), first)
     assert passes.count == 2
     assert path.read_text(encoding="utf-8") == text  # and it is whole again
 
 
 def test_an_interrupt_leaves_the_cache_as_it_was() -> None:
     graph, images = graphs.block(), graphs.frames()
-    first = observe_once(graph, AXES, images, TRIED, Silent())
+    first = observe_once(graph, AXES, images, FIRST, Silent())
     before = {path: path.read_bytes() for path in remembered()}
     with pytest.raises(KeyboardInterrupt):
-        observe_once(graph, AXES, images[:3], TRIED, Passes(breaks=1))
+        observe_once(graph, AXES, images[:3], FIRST, Passes(breaks=1))
     assert {path: path.read_bytes() for path in remembered()} == before
-    assert_equal(observe_once(graph, AXES, images, TRIED, Passes(breaks=0)), first)
+    assert_equal(observe_once(graph, AXES, images, FIRST, Passes(breaks=0)), first)
 
 
 def test_an_interrupt_while_it_is_written_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +151,7 @@ def test_an_interrupt_while_it_is_written_leaves_nothing_half_written(monkeypatc
 
     monkeypatch.setattr(Path, "write_text", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        observe_once(graphs.block(), AXES, graphs.frames(), TRIED, Silent())
+        observe_once(graphs.block(), AXES, graphs.frames(), FIRST, Silent())
     assert remembered() == []
 
 
@@ -147,10 +160,10 @@ def test_the_cache_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(observer_cache, "KEPT", 2)
     graph, images = graphs.block(), graphs.frames(4)
     for count in (1, 2, 3, 4):
-        observe_once(graph, AXES, images[:count], TRIED, Silent())
+        observe_once(graph, AXES, images[:count], FIRST, Silent())
     assert len(remembered()) == 2
     passes = Passes()
-    observe_once(graph, AXES, images, TRIED, passes)
+    observe_once(graph, AXES, images, FIRST, passes)
     assert passes.count == 0  # the last one is there
-    observe_once(graph, AXES, images[:1], TRIED, passes)
+    observe_once(graph, AXES, images[:1], FIRST, passes)
     assert passes.count == 1  # the first one is not

@@ -13,14 +13,14 @@ pytest.importorskip("onnxruntime")
 import layers as graphs
 from layers import TOKENS, WIDTH, answers
 
-from vitedge.calib.quantization.observers import observe
+from vitedge.calib.quantization.observers import FirstImages, observe
 from vitedge.errors import CalibrationError
 from vitedge.progress import Silent
 
 
 def test_minimum_and_maximum_are_of_all_images_and_by_channel_and_of_those_that_are_tried_apart() -> None:
     graph, images = graphs.block(), graphs.frames(5)
-    seen = observe(graph, {"gelu0": -1, "pixels": 1}, images, 2, Silent())
+    seen = observe(graph, {"gelu0": -1, "pixels": 1}, images, FirstImages(2), Silent()).tensors
     gelu, pixels = answers(graph, images, ["gelu0", "pixels"])
     assert seen["gelu0"].shape == (1, TOKENS, 2 * WIDTH)
     for found, expected in (
@@ -44,13 +44,22 @@ def test_memory_is_flat_in_the_number_of_images() -> None:
         return sum(each.low.nbytes + each.high.nbytes for each in min_max) + sum(each.nbytes for each in counts)
 
     graph = graphs.block()
-    sizes = {held(observe(graph, {"gelu0": -1, "x": -1}, graphs.frames(count), 0, Silent())) for count in (1, 40)}
-    assert len(sizes) == 1
+    axes, first = {"gelu0": -1, "x": -1}, FirstImages(outputs=1)
+    found = [observe(graph, axes, graphs.frames(count), first, Silent()) for count in (1, 40)]
+    assert len({held(each.tensors) for each in found}) == len({len(each.outputs) for each in found}) == 1
+
+
+def test_the_outputs_of_the_first_images_are_kept() -> None:
+    graph, images = graphs.block(), graphs.frames(4)
+    for count in (0, 3, 9):
+        found = observe(graph, {"gelu0": -1}, images, FirstImages(2, count), Silent()).outputs
+        expected = answers(graph, images)[0].reshape(4, -1)[:count]
+        np.testing.assert_allclose(np.reshape(found, expected.shape), expected, rtol=1e-4)
 
 
 def test_the_output_itself_can_be_observed() -> None:
     graph, images = graphs.block(), graphs.frames(2)
-    seen = observe(graph, {"logits": -1}, images, 2, Silent())
+    seen = observe(graph, {"logits": -1}, images, FirstImages(2), Silent()).tensors
     assert seen["logits"].histogram.high == pytest.approx(answers(graph, images)[0].max(), rel=1e-4)
 
 
@@ -59,5 +68,5 @@ def test_a_tensor_that_is_not_finite_though_the_outputs_are() -> None:
     graph = graphs.model(body, least=np.array(-1.0), most=np.array(1.0), head=graphs.weights(WIDTH, 5))
     (layer,) = [node.name for node in graph.graph.node if node.op_type == "Log"]
     with pytest.raises(CalibrationError, match="calibration image 1 is not finite") as caught:
-        observe(graph, {"logarithm": -1}, graphs.frames(2), 1, Silent())
+        observe(graph, {"logarithm": -1}, graphs.frames(2), FirstImages(1), Silent())
     assert repr(layer) in caught.value.problem

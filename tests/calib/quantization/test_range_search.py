@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,24 +96,34 @@ def test_float8_clips_nothing_and_tries_one_octave() -> None:
 class CountedRun:
     """A run whose outputs are made up: choice ``c`` changes the outputs of image ``i`` by ``errors[c, i]``.
 
-    The decisions before changed the outputs of each image by ``noise``.
+    The decisions before changed the outputs of each image by ``noise``. Behind the first of two parts, choices have the
+    distances ``halfway``; without them there is one part.
     """
 
-    def __init__(self, errors: NDArray[np.float64], noise: float = 0.0) -> None:
-        self.errors, self.noise, self.tried = errors, noise, list[tuple[int, int]]()
+    results = ("outputs",)
 
-    def float_outputs(self, images: Collection[int]) -> list[NDArray[np.float64]]:
-        return [np.array([self.noise])] * len(images)
+    def __init__(
+        self, errors: NDArray[np.float64], noise: float = 0.0, halfway: NDArray[np.float64] | None = None
+    ) -> None:
+        self.errors, self.tried, self.halfway = errors, list[tuple[int, int]](), halfway
+        self.float_outputs = [np.array([noise])] * errors.shape[1]
+        self.parts = ("first", "second") if halfway is not None else ("only",)
 
-    def rest(self, source: str, read: str) -> Callable[[Callable[[Any], Any], int], NDArray[np.float64]]:
-        def outputs(change: Callable[[Any], Any], image: int) -> NDArray[np.float64]:
-            choice = change(None)
-            if choice is None:
-                return np.zeros(1)
-            self.tried.append((choice, image))
-            return np.array([self.errors[choice, image]])
+    def rest(self, source: str, read: str) -> CountedRun:
+        return self
 
-        return outputs
+    def begin(self, change: Callable[[Any], Any], image: int) -> dict[str, Any]:
+        choice, seen = change(None), np.ones(1)
+        if choice is not None and self.halfway is not None:
+            seen = seen + self.halfway[choice]
+        return {"choice": choice, "image": image, "seen": seen} if choice is not None else {"seen": seen}
+
+    def finish(self, values: dict[str, Any]) -> NDArray[np.float64]:
+        if "choice" not in values:
+            return np.zeros(1)
+        pair = values["choice"], values["image"]
+        self.tried.append(pair)
+        return np.array([self.errors[pair]])
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])
@@ -150,6 +160,26 @@ def test_choices_that_overflow_are_never_best() -> None:
     errors[4] = 1e3
     choices = [lambda _, choice=choice: choice for choice in range(6)]  # type: ignore[misc]
     assert best_by_outputs(CountedRun(errors), "x", "x", choices, [0, 1], range(4)) == 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_half_that_is_closer_behind_the_first_part_is_tried_to_the_end(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    halfway = random.permutation(24).astype(np.float64)
+    run = CountedRun(1 + random.random((24, 4)), halfway=halfway)
+    choices = [lambda _, choice=choice: choice for choice in range(24)]  # type: ignore[misc]
+    best = best_by_outputs(run, "x", "x", choices, [0, 1], range(4))  # type: ignore[arg-type]
+    assert {choice for choice, _ in run.tried} == set(np.flatnonzero(halfway < 12))
+    assert len(run.tried) == len(set(run.tried))
+    assert halfway[best] < 12
+
+
+def test_a_choice_that_overflows_behind_the_first_part_is_not_in_the_closer_half() -> None:
+    halfway = np.array([np.nan, np.inf, 2.0, 1.0])
+    run = CountedRun(np.zeros((4, 2)), halfway=halfway)
+    choices = [lambda _, choice=choice: choice for choice in range(4)]  # type: ignore[misc]
+    best_by_outputs(run, "x", "x", choices, [0], [0])  # type: ignore[arg-type]
+    assert {choice for choice, _ in run.tried} == {2, 3}
 
 
 def tried_with(sizes: NDArray[np.float64], negligible: float) -> tuple[int, set[tuple[int, int]]]:
