@@ -287,7 +287,8 @@ def _widen_halves(graph: ir.Graph) -> None:
 
 
 def _attributes(node: ir.Node) -> list[bytes]:
-    return sorted(attribute.SerializeToString(deterministic=True) for attribute in ir.to_proto(node).attribute)
+    attributes = ir.serde.serialize_node(node).attribute
+    return sorted(attribute.SerializeToString(deterministic=True) for attribute in attributes)
 
 
 def _free_suffix(graph: ir.Graph) -> str:

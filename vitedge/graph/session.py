@@ -108,8 +108,8 @@ def open_part(
     part.graph.name = model.graph.name or "part"
     for domain, version in model.opset_imports.items():
         part.opset_import.add(domain=domain, version=version)
-    part.functions.extend(ir.to_proto(function) for function in model.functions.values())
-    part.graph.node.extend(ir.to_proto(node) for node in nodes)
+    part.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
+    part.graph.node.extend(ir.serde.serialize_node(node) for node in nodes)
     for name, example in inputs.items():
         kind = onnx.helper.np_dtype_to_tensor_dtype(example.dtype)
         part.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, example.shape))
