@@ -4,7 +4,9 @@ A quantizer of a whole tensor does the same to every value, wherever the value l
 layout operator, and with a Gather that only changes the order of values, bit for bit. Behind a layer the engine
 computes it along with the layer, and moves a quarter of the bytes; before a convolution that reads tokens laid out as a
 map it would stand alone. Heads and tokens of attention are an exception: OpenVINO swaps them as it computes attention
-in floating point, but moves bytes one by one where a row of a head has fewer than 64.
+in floating point, but moves bytes one by one where a row of a head has fewer than 64. And behind a Concat whose result
+is reshaped the quantizer stays behind the Reshape: OpenVINO would quantize the parts instead, and could not carry their
+scales through the Reshape to the product.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
             break
         chain.append(node)
         value = node.inputs[0]
+    if chain and chain[-1].op_type == "Reshape" and producer_of(chain[-1].inputs[0], "Concat") is not None:
+        chain.pop()
     return chain
 
 
