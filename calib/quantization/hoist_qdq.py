@@ -3,8 +3,9 @@
 A quantizer of a whole tensor does the same to every value, wherever the value lies: it may change places with any
 layout operator, and with a Gather that only changes the order of values, bit for bit. Behind a layer the engine
 computes it along with the layer, and moves a quarter of the bytes; before a convolution that reads tokens laid out as a
-map it would stand alone. Heads and tokens of attention are an exception: OpenVINO swaps them as it computes attention
-in floating point, but moves bytes one by one where a row of a head has fewer than 64. And behind a Concat whose result
+map it would stand alone. Heads and tokens of attention are an exception: OpenVINO moves bytes one by one where a row of
+a head has fewer than 64, and itself moves a quantizer from behind a Transpose to before it, but not over a Reshape. So
+such a quantizer stays where it is. And behind a Concat whose result
 is reshaped the quantizer stays behind the Reshape: OpenVINO would quantize the parts instead, and could not carry their
 scales through the Reshape to the product.
 """
@@ -61,8 +62,10 @@ def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
     value = quantize.inputs[0]
     while value is not None and is_read_once(value):
         node = value.producer()
-        if node is None or not (node.op_type in LAYOUT_OPERATORS or _reorders(node)) or _swaps_short_rows(node):
+        if node is None or not (node.op_type in LAYOUT_OPERATORS or _reorders(node)):
             break
+        if _swaps_short_rows(node):
+            return []
         chain.append(node)
         value = node.inputs[0]
     if chain and chain[-1].op_type == "Reshape" and producer_of(chain[-1].inputs[0], "Concat") is not None:
@@ -82,8 +85,13 @@ def _reorders(node: ir.Node) -> bool:
 
 
 def _swaps_short_rows(node: ir.Node) -> bool:
-    """Decide whether a node swaps heads and tokens of attention, of which each row is short."""
-    product = producer_of(node.inputs[0], "MatMul") if node.op_type == "Transpose" else None
+    """Decide whether a node swaps heads, tokens or windows of attention, of which each row is short."""
+    if node.op_type != "Transpose":
+        return False
+    value = node.inputs[0]
+    while (reshape := producer_of(value, "Reshape")) is not None:
+        value = reshape.inputs[0]
+    product = producer_of(value, "MatMul")
     if product is None or producer_of(product.inputs[0], "Softmax") is None:
         return False
     shape, order = shape_of(node.outputs[0]), node.attributes.get_ints("perm", ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vitedge.converters.rewrites import (
+    attention_rank,
     fuse_groupnorm,
     gather_pixels,
     one_mask,
@@ -19,6 +20,7 @@ REWRITES = (
     Rewrite("split convolutions", split_convolution.check, split_convolution.rewrite, requires=(TIDY,)),
     Rewrite("gather pixels", gather_pixels.check, gather_pixels.rewrite, requires=(TIDY,)),
     Rewrite("one mask", one_mask.check, one_mask.rewrite, requires=(TIDY,)),
+    Rewrite("attention in four dimensions", attention_rank.check, attention_rank.rewrite, requires=(TIDY,)),
     Rewrite("rows of tokens", token_rows.check, token_rows.rewrite, requires=(TIDY,)),
     Rewrite("whole pixels", whole_pixels.check, whole_pixels.rewrite, requires=(TIDY,)),
 )

@@ -131,25 +131,25 @@ def test_scales_of_single_channels_and_levels_that_are_read_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "order", "before", "moved"),
+    ("width", "order", "before", "split", "moved"),
     [
-        (32, [0, 2, 1, 3], "Softmax<axis = -1>(s)", 0),
-        (63, [0, 2, 1, 3], "Softmax<axis = -1>(s)", 0),
-        (64, [0, 2, 1, 3], "Softmax<axis = -1>(s)", 1),
-        (32, [0, 1, 3, 2], "Softmax<axis = -1>(s)", 1),
-        (32, [0, 2, 1, 3], "Relu(s)", 1),
+        (32, [0, 2, 1, 3], "Softmax<axis = -1>(s)", "1,2,5,-1", 0),
+        (63, [0, 2, 1, 3], "Softmax<axis = -1>(s)", "1,2,5,-1", 0),
+        (64, [0, 2, 1, 3], "Softmax<axis = -1>(s)", "1,2,5,-1", 1),
+        (32, [2, 1, 0, 3], "Softmax<axis = -1>(s)", "2,5,1,32", 0),
+        (32, [0, 1, 3, 2], "Softmax<axis = -1>(s)", "1,2,5,-1", 1),
+        (32, [0, 2, 1, 3], "Relu(s)", "1,2,5,-1", 1),
     ],
 )
 def test_short_rows_of_heads_are_swapped_in_floating_point(
-    width: int, order: list[int], before: str, moved: int
+    width: int, order: list[int], before: str, split: str, moved: int
 ) -> None:
     body = (
-        f"a = {before} p = MatMul(a, x) t = Transpose<perm = {order}>(p) q = QuantizeLinear(t, scale, zero_point) "
-        "y = DequantizeLinear(q, scale, zero_point)"
+        f"parts = Constant<value = int64[4] {{{split}}}>() rows = Constant<value = int64[2] {{10, -1}}>() "
+        f"a = {before} p = MatMul(a, x) w = Reshape(p, parts) t = Transpose<perm = {order}>(w) r = Reshape(t, rows) "
+        "q = QuantizeLinear(r, scale, zero_point) y = DequantizeLinear(q, scale, zero_point)"
     )
-    header = (
-        f'<ir_version: 10, opset_import: ["" : 20]> g (float[1,2,5,5] s, float[1,2,5,{width}] x) => (float[N,M,K,L] y)'
-    )
+    header = f'<ir_version: 10, opset_import: ["" : 20]> g (float[1,2,5,5] s, float[1,2,5,{width}] x) => (float[N,M] y)'
     proto = onnx.parser.parse_model(f"{header} {{ {body} }}")
     for name, value in (("scale", np.float32(0.02)), ("zero_point", np.uint8(128))):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))

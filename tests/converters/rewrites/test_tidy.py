@@ -54,6 +54,16 @@ def test_shapes_and_constants_are_computed_once() -> None:
     assert {node.op_type for node in model.graph} <= {"Reshape", "Mul"}
 
 
+def test_a_reshape_that_keeps_the_shape_is_removed_unless_it_makes_an_output() -> None:
+    body = (
+        "turned = Transpose<perm = [1, 0]>(x) same = Reshape(turned, sizes) kept = Relu(same) y = Reshape(kept, sizes)"
+    )
+    model = graphs.model((3, 4), body, sizes=np.array([-1, 3], np.int64))
+    tidy.rewrite(model, graphs.PREPROCESSING)
+    assert [node.op_type for node in model.graph] == ["Transpose", "Relu", "Reshape"]
+    assert [output.name for output in model.graph.outputs] == ["y"]
+
+
 def test_reshapes_of_reshapes_become_one() -> None:
     body = "one = Reshape(x, flat) maps = Reshape(one, square)"
     graph = graphs.classifier(body, flat=np.array([432]), square=np.array([1, 27, 4, 4]))
