@@ -3,13 +3,15 @@
 OpenVINO stores maps with their channels innermost, which is how rows of tokens lie. It drops a Transpose from a map to
 rows if the Transpose has four axes and a Reshape alone reads it. Where pixels are joined to a row first, it copies the
 map to planes, and transposes those: behind the convolutions of TinyViT and PVT v2. From rows to a map it drops either
-form.
+form. Heads that are taken out of the channels of a map are taken out of its rows: those of EfficientViT's attention.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +19,7 @@ import onnx_ir as ir
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.merge_layout_operators import (
     TO_CHANNELS_LAST,
+    FactorOrder,
     MergedChain,
     Step,
     followed,
@@ -85,10 +88,28 @@ def _whole_pixels(chain: list[ir.Node]) -> MergedChain | None:
     factors = followed(before, steps)
     if factors is None:
         return None
-    moved = _simplified(before, merged_steps(factors, before, after))
+    moved = _simplified(before, _heads(factors, before, after) or merged_steps(factors, before, after))
     if moved[:1] != [TO_CHANNELS_LAST] or moved == _simplified(before, steps):
         return None
     return MergedChain(tuple(chain), tuple(moved))
+
+
+def _heads(found: FactorOrder, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:
+    """Give the steps that take heads out of rows; none where the channels of a map stay whole, or pixels end innermost.
+
+    Args:
+        found: what the chain does; the first factors are those of the channels.
+        before: shape of the map.
+        after: shape of the result.
+    """
+    sizes, order = found.sizes, found.order
+    if len(before) != 4 or before[0] != 1 or before[1] not in (products := list(accumulate(sizes, operator.mul))):
+        return []
+    heads = products.index(before[1]) + 1
+    if heads < 2 or order[-1] != heads - 1:
+        return []
+    inner = tuple((factor - heads) % len(sizes) for factor in order)
+    return [TO_CHANNELS_LAST, [*sizes[heads:], *sizes[:heads]], inner, list(after)]
 
 
 def _simplified(shape: tuple[int, ...], steps: Sequence[Step]) -> list[Step]:

@@ -41,6 +41,18 @@ def test_whole_pixels_move(body: str) -> None:
     assert whole_pixels.check(graph, PREPROCESSING) == NOTHING
 
 
+@pytest.mark.parametrize(("shape", "order"), [("heads", "[0, 1, 3, 2]"), ("pairs", "[0, 2, 1]")])
+def test_heads_are_taken_out_of_rows(shape: str, order: str) -> None:
+    body = f"a = Relu(x) r = Reshape(a, {shape}) t = Transpose<perm = {order}>(r) y = Sigmoid(t)"
+    graph = model(MAP, body)
+    places, difference = rewritten(whole_pixels, graph)
+    assert (places.changed, difference.max_abs_error) == (1, 0)
+    assert kinds(graph)[:4] == ["Relu", "Transpose", "Reshape", "Transpose"]
+    orders = [node.attributes.get_ints("perm", ()) for node in graph.graph if node.op_type == "Transpose"]
+    assert [tuple(order) for order in orders] == [(0, 2, 3, 1), (1, 0, 2)]
+    assert whole_pixels.check(graph, PREPROCESSING) == NOTHING
+
+
 @pytest.mark.parametrize("shape", ["windows", "zeros"])
 def test_a_map_that_is_read_as_rows_too_is_read_through_rows(shape: str) -> None:
     body = f"t = Transpose<perm = [0, 2, 3, 1]>(x) w = Reshape(t, {shape}) m = Relu(t) y = Relu(w) z = ReduceMax(m)"
@@ -57,12 +69,12 @@ def test_a_map_that_is_read_as_rows_too_is_read_through_rows(shape: str) -> None
 @pytest.mark.parametrize(
     ("shape", "body"),
     [
-        (MAP, "r = Reshape(x, heads) t = Transpose<perm = [0, 1, 3, 2]>(r) y = Relu(t)"),
+        (MAP, "r = Reshape(x, heads) t = Transpose<perm = [0, 2, 1, 3]>(r) y = Relu(t)"),
         (MAP, "r = Reshape(x, rows) p = ReduceMax(r) t = Transpose<perm = [0, 2, 1]>(r) y = Add(t, p)"),
         (MAP, "t = Transpose<perm = [0, 2, 3, 1]>(x) y = Relu(t)"),
         (MAP, "t = Transpose<perm = [0, 2, 3, 1]>(x) r = Reshape(t, whole) y = Relu(r)"),
         (MAP, "t = Transpose<perm = [0, 2, 3, 1]>(x) u = Relu(t) v = Sigmoid(t) y = Add(u, v)"),
-        (MAP, "r = Reshape(x, pairs) t = Transpose<perm = [0, 2, 1]>(r) y = Relu(t)"),
+        (MAP, "r = Reshape(x, pairs) t = Transpose<perm = [1, 0, 2]>(r) y = Relu(t)"),
         (ROWS, "r = Transpose<perm = [0, 2, 1]>(x) t = Reshape(r, map) y = Relu(t)"),
         ((2, 6, 3, 5), "t = Transpose<perm = [0, 2, 3, 1]>(x) y = Relu(t)"),
         ((1, 3, 5, 2), "t = Transpose<perm = [0, 2, 1, 3]>(x) y = Relu(t)"),
