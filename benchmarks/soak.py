@@ -24,6 +24,8 @@ from camera_servers.servers import RtspServer, missing_packages, rtsp_server  # 
 from endurance.soak import Soaked, soak_camera, soak_frames  # noqa: E402
 
 FRAMES = 1_000_000
+LEAST_FRAMES = 200
+"""With fewer, a run may end before its memory is read."""
 MINUTES = 30.0
 OFF_SECONDS = 3.0
 MOST_GROWTH_MB = 5.0
@@ -60,6 +62,8 @@ def why_not(frames: int, minutes: float) -> str:
     """Say why the runs that are asked for cannot be made; empty if they can."""
     if not frames and not minutes:
         return "nothing to run: both --frames and --minutes are 0"
+    if frames and frames < LEAST_FRAMES:
+        return f"--frames {frames} is too few: at least {LEAST_FRAMES}, half under each policy, or 0 for none"
     lacks = missing_packages() if minutes else ""
     return f"no RTSP server: {lacks}; --minutes 0 runs without" if lacks else ""
 

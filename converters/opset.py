@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import version_converter
 
 from vitedge.graph.files import without_weights
+from vitedge.graph.operators import is_standard
 
 RESIZE_OPSET = 11
 """Since it, Resize says how it computes coordinates. Older Resize and Upsample have one rule."""
-STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def upgraded(graph: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -48,7 +48,7 @@ class _ResizeRule:
 
 def _old_rules(graph: onnx.ModelProto) -> list[_ResizeRule]:
     """Return the rule of each Resize and Upsample that opset 11 would compute in another way, in the graph's order."""
-    opset = max((each.version for each in graph.opset_import if each.domain in STANDARD_DOMAINS), default=RESIZE_OPSET)
+    opset = max((each.version for each in graph.opset_import if is_standard(each.domain)), default=RESIZE_OPSET)
     if opset >= RESIZE_OPSET:
         return []
     constants = _constants(graph.graph)

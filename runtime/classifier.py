@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,15 @@ from vitedge.runtime.preprocess.orientation import is_turned, orientation_notice
 from vitedge.runtime.preprocess.planes import YuvPlanes
 from vitedge.runtime.preprocess.preprocessor import Preprocessor
 from vitedge.runtime.sources.images.given import AnyImage, stored_image
-from vitedge.runtime.sources.options import SourceOptions
-from vitedge.runtime.stream.cameras.streams import Streams
-from vitedge.runtime.stream.opening import StreamSource
-from vitedge.runtime.stream.reconnect import Reconnect
-from vitedge.runtime.stream.states import OnState
-from vitedge.runtime.stream.stream import Policy, Stream
 from vitedge.runtime.system.owned import Owned, close_all
+
+if TYPE_CHECKING:
+    from vitedge.runtime.sources.options import SourceOptions
+    from vitedge.runtime.stream.cameras.streams import Streams
+    from vitedge.runtime.stream.opening import StreamSource
+    from vitedge.runtime.stream.reconnect import Reconnect
+    from vitedge.runtime.stream.states import OnState
+    from vitedge.runtime.stream.stream import Policy, Stream
 
 NANOSECONDS_PER_MS = 1e6
 
@@ -209,6 +211,8 @@ class Classifier(Owned):
         skip_corrupt: bool = True,
     ) -> Stream:
         """Classify the frames of a camera, video, folder or iterable; arguments and errors as for ``Stream``."""
+        from vitedge.runtime.stream.stream import Stream
+
         return Stream(
             self,
             source,
@@ -236,6 +240,8 @@ class Classifier(Owned):
         skip_corrupt: bool = True,
     ) -> Streams:
         """Classify the newest frames of several cameras, in turn; arguments and errors as for ``Streams``."""
+        from vitedge.runtime.stream.cameras.streams import Streams
+
         return Streams(
             self,
             cameras,

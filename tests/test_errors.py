@@ -15,7 +15,9 @@ from vitedge.errors import (
     MissingExtraError,
     UsageError,
     VitedgeError,
+    class_and_first_line,
     did_you_mean,
+    first_line,
     near_spellings,
 )
 from vitedge.extras import require
@@ -56,6 +58,18 @@ def test_a_text_that_would_fill_the_screen_is_cut() -> None:
 def test_an_error_travels_between_processes(error: VitedgeError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.__dict__, copy.args) == (type(error), str(error), error.__dict__, error.args)
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "with_class"),
+    [
+        (ValueError("no kernel\nin this build"), "no kernel", "ValueError: no kernel"),
+        (ValueError("\n no kernel"), "no kernel", "ValueError: no kernel"),
+        (ValueError(" \n"), "ValueError", "ValueError"),
+    ],
+)
+def test_the_first_line_of_a_strangers_error(error: Exception, line: str, with_class: str) -> None:
+    assert (first_line(error), class_and_first_line(error)) == (line, with_class)
 
 
 def test_a_close_name_is_suggested_and_a_far_one_is_not() -> None:

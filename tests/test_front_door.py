@@ -116,7 +116,7 @@ def test_choices_are_literals_that_the_tables_hold() -> None:
     assert choices(vitedge.convert, "precision") == {"auto", *(each for kind in TARGETS for each in kind.precisions)}
     assert choices(vitedge.convert, "activation") == {"softmax", "sigmoid"}
     assert choices(vitedge.export, "tool") == set(WRITERS)
-    assert choices(vitedge.Classifier.stream, "policy") == {"latest", "every"}
+    assert choices(vitedge.Stream.__init__, "policy") == {"latest", "every"}
     for verb in (vitedge.load, vitedge.bench, vitedge.evaluate):
         assert choices(verb, "engine") == set(ENGINES)
 

@@ -77,6 +77,15 @@ def test_nothing_optional_is_imported_where_it_is_there() -> None:
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
 
 
+def test_loading_imports_no_reader_of_streams() -> None:
+    code = """
+import sys, vitedge.runtime.load
+print(sorted(each for each in sys.modules if each.startswith(("vitedge.runtime.stream", "socket", "asyncio"))))
+"""
+    result = run_python(code)
+    assert result.stdout == "[]\n", result.stdout + result.stderr
+
+
 def test_the_blocker_blocks() -> None:
     result = run_python(f"{BLOCKER}\nimport openvino")
     assert "No module named 'openvino'" in result.stderr

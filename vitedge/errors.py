@@ -198,6 +198,17 @@ def _restored(kind: type[VitedgeError], arguments: tuple[object, ...], state: di
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def class_and_first_line(error: BaseException) -> str:
+    """Return the class of an error, and the first line of its text if it has any."""
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}" if str(error).strip() else name
+
+
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Suggest the known names that ``near_spellings`` finds, as a phrase for an error's ``fix``; empty without any.
 

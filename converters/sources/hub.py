@@ -21,7 +21,7 @@ from vitedge.converters.sources.parse import HubRepo
 from vitedge.converters.sources.timm.config import CONFIG
 from vitedge.converters.sources.transformers.processors import NESTED_PROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vitedge.converters.sources.weights.checkpoints import HUB_LAYOUT, WHOLE_FILES, weight_files
-from vitedge.errors import CheckpointError
+from vitedge.errors import CheckpointError, class_and_first_line
 from vitedge.progress import Progress
 from vitedge.safety.limits import CHECKPOINT_BYTES, JSON_BYTES
 
@@ -157,7 +157,9 @@ def _refused(source: HubRepo, error: Exception) -> CheckpointError:
             f"{source.repo} has no revision {source.revision!r} on the hub", expected="a branch, a tag or a commit"
         )
     if isinstance(error, errors.HFValidationError):
-        return CheckpointError(f"{source.repo!r} is not a name of the hub: {_first_line(error)}", expected="OWNER/NAME")
+        return CheckpointError(
+            f"{source.repo!r} is not a name of the hub: {class_and_first_line(error)}", expected="OWNER/NAME"
+        )
     return CheckpointError(
         f"the hub has no repository {source.repo}, or you may not read it",
         expected="hf:OWNER/NAME",
@@ -167,16 +169,12 @@ def _refused(source: HubRepo, error: Exception) -> CheckpointError:
 
 def _unreachable(source: HubRepo, error: Exception) -> CheckpointError:
     offline = isinstance(error, errors.OfflineModeIsEnabled)
-    why = "HF_HUB_OFFLINE is set" if offline else _first_line(error.__cause__ or error)
+    why = "HF_HUB_OFFLINE is set" if offline else class_and_first_line(error.__cause__ or error)
     return CheckpointError(
         f"{source} cannot be downloaded: {why}",
         expected="a network, or a complete copy in the hub's cache",
         fix=f"where there is a network: hf download {source.repo} --local-dir FOLDER; then convert that FOLDER here",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 class TooLargeError(Exception):

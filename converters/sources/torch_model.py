@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitedge.bundle.model_card import Activation, ModelCard
 from vitedge.converters.quiet import quiet
-from vitedge.errors import UsageError
+from vitedge.errors import UsageError, class_and_first_line
 
 RANDOM_SEED = 0
 
@@ -59,7 +59,7 @@ def check_input_size(module: nn.Module, size: tuple[int, int], *, name: str) -> 
             module(torch.zeros(1, 3, *size))
     except Exception as error:  # the model's own code runs here
         raise UsageError(
-            f"{asked}: {first_line(error)}",
+            f"{asked}: {class_and_first_line(error)}",
             expected="a size that its family takes; some families take only the size of the training",
             fix="convert it without input_size=",
         ) from error
@@ -76,8 +76,3 @@ def state_dict_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(key.encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy() if tensor.ndim else tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """Return the class of an error and the first line of its text."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]

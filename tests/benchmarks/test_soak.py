@@ -36,9 +36,14 @@ def run(soak: Any, page: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return call
 
 
-def test_no_run_is_an_error(run: Callable[..., int], page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--frames", "0", "--minutes", "0") == 1
-    assert "nothing to run" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("frames", "problem"), [("0", "nothing to run"), ("1", "--frames 1 is too few"), ("-1", "--frames -1 is too few")]
+)
+def test_no_run_is_an_error(
+    frames: str, problem: str, run: Callable[..., int], page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--frames", frames, "--minutes", "0") == 1
+    assert problem in capsys.readouterr().err
     assert page.read_text(encoding="utf-8") == PAGE
 
 
@@ -56,5 +61,5 @@ def test_a_run_is_written(
 ) -> None:
     monkeypatch.setattr(soak, "missing_packages", lambda: pytest.fail("no camera was asked for"))
     monkeypatch.setattr(soak, "is_flat", lambda _: True)  # so short a run has no warm-up
-    assert run("--frames", "400", "--minutes", "0") == 0
-    assert "| `every`, a file | 200 | 200 | 0 | exact |" in page.read_text(encoding="utf-8")
+    assert run("--frames", "200", "--minutes", "0") == 0
+    assert "| `every`, a file | 100 | 100 | 0 | exact |" in page.read_text(encoding="utf-8")

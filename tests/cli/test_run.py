@@ -172,6 +172,11 @@ def test_a_source_that_ends_in_an_error_keeps_what_came_before(vitedge_run, clip
         (("--source", "{clip}", "--max-age", "0"), EXIT_USAGE, "max_age_ms is 0"),
         (("--source", "{clip}", "--threads", "0"), EXIT_USAGE, "threads is 0"),
         (("--source", "a={clip}", "--source", "a={clip}"), EXIT_USAGE, "two sources have the name 'a'"),
+        (
+            ("--source", "Door={clip}", "--source", "door={clip}", "--save", "{folder}/new"),
+            EXIT_USAGE,
+            "the videos of 'Door' and 'door' are one file",
+        ),
         (("--source", "a={clip}", "--source", "{clip}", "--show"), EXIT_USAGE, "a window shows one source"),
         (
             ("--source", "a={clip}", "--source", "{clip}", "--policy", "every"),

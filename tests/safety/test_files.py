@@ -7,6 +7,7 @@ import pytest
 
 from vitedge.safety.files import (
     UnsafeFileError,
+    folded_path,
     is_file,
     is_folder,
     parse_json,
@@ -134,3 +135,9 @@ def test_no_path_is_refused_with_an_error(tmp_path: Path) -> None:
     for path in ("a" * 5000, "a\0b", "\ud800", tmp_path / "file" / "below", ""):
         assert not is_file(path)
         assert not is_folder(path)
+
+
+def test_a_path_is_folded_as_file_systems_fold_it() -> None:
+    assert folded_path("A/./Door.mp4") == folded_path("a/door.MP4")
+    assert folded_path("caf\u00e9") == folded_path("cafe\u0301")
+    assert folded_path("door") != folded_path("doors")

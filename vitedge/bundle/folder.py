@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -14,7 +13,7 @@ from vitedge.counts import counted
 from vitedge.errors import BundleIntegrityError, UsageError
 from vitedge.files import check_report_path, is_partial
 from vitedge.safety.escape import shell
-from vitedge.safety.files import kind_of, read_bytes
+from vitedge.safety.files import folded_path, kind_of, read_bytes
 from vitedge.safety.limits import BUNDLE_FILES, MANIFEST_BYTES
 
 MANIFEST = "manifest.json"
@@ -82,7 +81,7 @@ def check_listed(where: Path, files: Mapping[str, FileRecord]) -> None:
         expected = _expected(name, seen)
         if expected:
             raise BundleIntegrityError(f"{where} lists {name!r:.200}", expected=expected, fix=DISTRUST)
-        seen[_folded(name)] = name
+        seen[folded_path(name)] = name
 
 
 def _expected(name: str, seen: Mapping[str, str]) -> str:
@@ -93,8 +92,8 @@ def _expected(name: str, seen: Mapping[str, str]) -> str:
         return "names of printable characters, with / between folders"
     if any(part.startswith(".") for part in PurePosixPath(name).parts):
         return "no hidden files"
-    folded = _folded(name)
-    if folded in map(_folded, UNLISTED) or folded.split("/")[0] == TENSORRT:
+    folded = folded_path(name)
+    if folded in map(folded_path, UNLISTED) or folded.split("/")[0] == TENSORRT:
         return f"neither {', '.join(UNLISTED)} nor what a device builds into {TENSORRT}/"
     if folded in seen:
         return f"each file once; {seen[folded]!r:.200} is listed too"
@@ -104,11 +103,6 @@ def _expected(name: str, seen: Mapping[str, str]) -> str:
 def _is_inside(name: str) -> bool:
     """Return whether a listed name stays in the bundle, as a POSIX path and as a Windows path."""
     return all(".." not in kind(name).parts and not kind(name).anchor for kind in (PurePosixPath, PureWindowsPath))
-
-
-def _folded(name: str) -> str:
-    """Return a name as file systems see it that ignore case and Unicode normalization."""
-    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix()).casefold()
 
 
 def check_folder(folder: Path, files: Mapping[str, FileRecord]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from vitedge.cli.trust import add_trust_options, trusted
 from vitedge.errors import EngineError, UsageError, VitedgeError
 from vitedge.progress import Progress, Silent
 from vitedge.runtime.engines.open import ENGINES
+from vitedge.safety.files import folded_path
 from vitedge.terminal_style import is_live
 
 if TYPE_CHECKING:
@@ -236,6 +237,18 @@ def _check_outputs(arguments: argparse.Namespace, named: Mapping[str, str] | Non
             f"{Path(arguments.save).name} is the name of one video, and there are named sources",
             expected="a folder, which gets a video for each source: --save FOLDER",
         )
+    _check_names_of_videos(named)
+
+
+def _check_names_of_videos(named: Iterable[str]) -> None:
+    seen = dict[str, str]()
+    for name in named:
+        other = seen.setdefault(folded_path(name), name)
+        if other != name:
+            raise UsageError(
+                f"the videos of {other!r} and {name!r} are one file where capitals do not count",
+                expected="names that differ in other letters too, because --save FOLDER writes NAME.mp4",
+            )
 
 
 def _written(arguments: argparse.Namespace, named: Mapping[str, str] | None) -> dict[str, str | Path | None]:

@@ -12,9 +12,10 @@ import errno
 import json
 import os
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
 from vitedge.safety.limits import FOLDER_DEPTH, FOLDER_ENTRIES, JSON_BYTES, JSON_DEPTH
@@ -223,6 +224,11 @@ def _check_values(value: object) -> None:
 def is_unicode(text: str) -> bool:
     """Return whether text can be encoded as UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def folded_path(path: str) -> str:
+    """Return a relative path as file systems see it that ignore case and Unicode normalization."""
+    return unicodedata.normalize("NFC", PurePosixPath(path).as_posix()).casefold()
 
 
 def is_file(path: str | Path) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitedge.bundle.targets import TensorrtModule
-from vitedge.errors import VitedgeError
+from vitedge.errors import VitedgeError, first_line
 from vitedge.extras import require
 from vitedge.runtime.engines.tensorrt.cuda import load_cuda
 from vitedge.runtime.engines.tensorrt.device import EXTRAS, import_tensorrt
@@ -239,7 +239,7 @@ def _openvino() -> OpenVino:
         devices = tuple(core.available_devices)
         capabilities = tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) if "CPU" in devices else ()
     except (VitedgeError, ImportError, RuntimeError, OSError) as error:
-        return OpenVino(devices=(), capabilities=(), problem=_first_line(error))
+        return OpenVino(devices=(), capabilities=(), problem=first_line(error))
     return OpenVino(devices=devices, capabilities=capabilities, problem="")
 
 
@@ -251,7 +251,7 @@ def _nvidia() -> Nvidia:
         found = load_cuda().gpu()
         gpu, driver = f"{found.name}, compute capability {found.compute_capability}", found.driver
     except VitedgeError as error:
-        problems.append(_first_line(error))
+        problems.append(first_line(error))
     return Nvidia(tuple(title for title, _ in asked if title), gpu, driver, read_l4t(), tuple(problems))
 
 
@@ -260,7 +260,7 @@ def _tensorrt(name: TensorrtModule) -> tuple[str, str]:
     try:
         return api_of(import_tensorrt(name)).title, ""
     except VitedgeError as error:
-        return "", _first_line(error)
+        return "", first_line(error)
 
 
 def _pyav() -> PyAv:
@@ -268,14 +268,14 @@ def _pyav() -> PyAv:
         av = require("av", extra="camera", purpose="asking PyAV")
         return PyAv(str(av.__version__), str(av.ffmpeg_version_info), best_encoder(VIDEO_FORMATS[".mov"]), problem="")
     except (VitedgeError, AttributeError) as error:
-        return PyAv(UNAVAILABLE, UNAVAILABLE, None, problem=_first_line(error))
+        return PyAv(UNAVAILABLE, UNAVAILABLE, None, problem=first_line(error))
 
 
 def _opencv() -> OpenCv:
     try:
         build = require("cv2", extra="window", purpose="asking OpenCV").getBuildInformation()
     except (VitedgeError, ImportError, AttributeError, OSError) as error:
-        return OpenCv(gstreamer=UNAVAILABLE, ffmpeg=UNAVAILABLE, gui=UNAVAILABLE, problem=_first_line(error))
+        return OpenCv(gstreamer=UNAVAILABLE, ffmpeg=UNAVAILABLE, gui=UNAVAILABLE, problem=first_line(error))
     return read_opencv_build(build)
 
 
@@ -288,7 +288,3 @@ def read_opencv_build(build: str) -> OpenCv:
         gui=found.get("GUI", UNAVAILABLE),
         problem="",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
+from vitedge.graph.operators import is_standard
 from vitedge.safety.escape import terminal
 from vitedge.safety.limits import (
     GRAPH_BYTES,
@@ -24,7 +25,6 @@ from vitedge.safety.limits import (
 )
 
 LOOPS = ("Loop", "Scan", "SequenceMap")
-STANDARD_DOMAINS = ("", "ai.onnx")
 BITS: Mapping[int, int] = {
     TensorProto.DOUBLE: 64,
     TensorProto.INT64: 64,
@@ -138,7 +138,7 @@ def check_graph(model: onnx.ModelProto) -> GraphSize:
 
 
 def _identity(domain: str, name: str, overload: str) -> Function:
-    return "" if domain in STANDARD_DOMAINS else domain, name, overload
+    return "" if is_standard(domain) else domain, name, overload
 
 
 @dataclass
@@ -219,7 +219,7 @@ def _check_node(node: NodeProto) -> None:
     _check_names([node.name, node.op_type, node.domain, node.overload, *node.input, *node.output])
     if not node.op_type or not any(node.output):
         raise GraphError(f"its node {node.name!r:.200} has no operator, or no output")
-    if node.op_type in LOOPS and node.domain in STANDARD_DOMAINS:
+    if node.op_type in LOOPS and is_standard(node.domain):
         raise GraphError(
             f"its node {node.name or node.output[0]!r:.200} is a {node.op_type}: a loop, which may never end"
         )

@@ -25,13 +25,14 @@ from vitedge.converters.opset import upgraded
 from vitedge.converters.sources.head_activation import NoLogitsError, find_activation
 from vitedge.converters.sources.onnx.files import GraphFile, load_external_data, read_graph
 from vitedge.converters.sources.onnx.fitting import fit_input, flatten_output, keep_output, widen
-from vitedge.converters.sources.onnx.graph_check import STANDARD_DOMAINS, nodes_of
+from vitedge.converters.sources.onnx.graph_check import nodes_of
 from vitedge.converters.sources.onnx.image_dependence import first_dependence
 from vitedge.converters.sources.onnx.image_input import Layout
 from vitedge.counts import counted
-from vitedge.errors import CheckpointError, ConversionError
+from vitedge.errors import CheckpointError, ConversionError, first_line
 from vitedge.graph.files import without_weights, write_graph
 from vitedge.graph.folding import fold_constants
+from vitedge.graph.operators import is_standard
 from vitedge.graph.session import open_session
 from vitedge.graph.values import shape_of
 from vitedge.safety.limits import GIB, GRAPH_GIB_TIMES, GRAPH_NODES_A_TIME, GRAPH_TIMES
@@ -39,7 +40,7 @@ from vitedge.safety.sandbox_child import OUT_OF_MEMORY
 
 GRAPH = "graph.onnx"
 IMAGE = "image"
-BACKEND_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
+BACKEND_DOMAIN = "com.microsoft"
 MIN_OPSET = 13
 INITIALIZERS_ALONE = 4
 """Version of the format since which an initializer need not be an input, too."""
@@ -118,14 +119,14 @@ def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         without_weights(inlined, onnx.checker.check_model)
     except Exception as error:  # the checker's errors have no other base
         raise CheckpointError(
-            f"{name} is not a valid ONNX file: {_first_line(error)}", fix="export or copy the file again"
+            f"{name} is not a valid ONNX file: {first_line(error)}", fix="export or copy the file again"
         ) from error
     return inlined
 
 
 def opset_of(model: onnx.ModelProto) -> int | None:
     """Return the opset of ONNX's own operators; None if the graph imports none."""
-    return max((each.version for each in model.opset_import if each.domain in STANDARD_DOMAINS), default=None)
+    return max((each.version for each in model.opset_import if is_standard(each.domain)), default=None)
 
 
 def _upgraded(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
@@ -133,7 +134,7 @@ def _upgraded(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
         return upgraded(model, opset)
     except Exception as error:  # the converter's errors have no other base
         raise CheckpointError(
-            f"{name} has opset {opset_of(model)}, and cannot be upgraded to {opset}: {_first_line(error)}",
+            f"{name} has opset {opset_of(model)}, and cannot be upgraded to {opset}: {first_line(error)}",
             expected=f"opset {MIN_OPSET} or newer",
             fix=f"export the model again with opset_version={opset}",
         ) from error
@@ -142,7 +143,7 @@ def _upgraded(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
 def _check_operators(model: onnx.ModelProto, name: str) -> None:
     """Refuse operators that neither ONNX nor a backend defines."""
     for node in nodes_of(model.graph):
-        known = onnx.defs.has(node.op_type) if node.domain in STANDARD_DOMAINS else node.domain in BACKEND_DOMAINS
+        known = onnx.defs.has(node.op_type) if is_standard(node.domain) else node.domain == BACKEND_DOMAIN
         if not known:
             operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise CheckpointError(
@@ -254,7 +255,7 @@ def _run(graph: Path, image: NDArray[Any], name: str) -> list[NDArray[Any]]:
     except Exception as error:  # ONNX Runtime's errors have no other base
         if any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        said = _first_line(error).replace(str(graph), name)
+        said = first_line(error).replace(str(graph), name)
         raise ConversionError(f"ONNX Runtime cannot run the graph: {said}") from error
     return [np.asarray(each) for each in outputs]
 
@@ -278,7 +279,3 @@ def _check_image_dependence(model: onnx.ModelProto, opset: int, name: str) -> No
             expected="a graph that computes tensors of the same sizes, on the same branches, for every image",
             fix="export the model in evaluation mode with an example image, by torch.onnx.export",
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from vitedge.converters.quiet import quiet
 from vitedge.converters.sources.model_limits import check_model_size
-from vitedge.converters.sources.torch_model import first_line
 from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite, shortened
-from vitedge.errors import CheckpointError
+from vitedge.errors import CheckpointError, class_and_first_line
 
 MISFIT = "name the timm model that the weights were trained as, and input_size= if they were trained at another size"
 
@@ -62,7 +61,7 @@ class TimmBuilder:
             yield
         except Exception as error:  # timm's constructors and key mappings raise anything
             raise CheckpointError(
-                f"timm cannot build {self.name} from {self.where}{self._at()}: {first_line(error)}",
+                f"timm cannot build {self.name} from {self.where}{self._at()}: {class_and_first_line(error)}",
                 expected="a checkpoint that timm saved, and an input size that its family takes",
             ) from error
 

@@ -33,13 +33,12 @@ from vitedge.converters.sources.torch_model import (
     RANDOM_SEED,
     TorchModel,
     check_input_size,
-    first_line,
     state_dict_sha256,
 )
 from vitedge.converters.sources.transformers.processor_files import check_processor_agrees
 from vitedge.converters.sources.weights.checkpoints import read_checkpoint, weight_files
 from vitedge.converters.sources.weights.state_dict import check_classes
-from vitedge.errors import CheckpointError, did_you_mean
+from vitedge.errors import CheckpointError, class_and_first_line, did_you_mean
 from vitedge.progress import Progress, Silent
 from vitedge.safety.files import is_file
 
@@ -164,7 +163,7 @@ def _downloaded(name: str, classes: int | None, progress: Progress) -> tuple[nn.
             overlay, revision = {"file": str(file), "custom_load": False}, snapshot.revision
         module: nn.Module = timm.create_model(name, pretrained=True, exportable=True, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError, CheckpointError) as error:
-        problem = error.problem if isinstance(error, CheckpointError) else first_line(error)
+        problem = error.problem if isinstance(error, CheckpointError) else class_and_first_line(error)
         raise CheckpointError(
             f"the trained weights of {name} cannot be downloaded: {problem}",
             fix="without a network, convert a folder with config.json and model.safetensors, or give weights=FILE; "

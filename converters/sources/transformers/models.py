@@ -37,7 +37,7 @@ from vitedge.converters.sources.transformers.processors import PROCESSOR_CONFIG
 from vitedge.converters.sources.transformers.timm_wrapper import build_timm_wrapper, wrapped_preprocessing
 from vitedge.converters.sources.weights.checkpoints import Checkpoint, read_checkpoint_folder
 from vitedge.converters.sources.weights.state_dict import IncompatibleKeys, check_finite
-from vitedge.errors import CheckpointError, UsageError
+from vitedge.errors import CheckpointError, UsageError, class_and_first_line
 
 ATTENTION = "eager"
 """Exports 4 MatMul, Softmax and Add for each block; ``sdpa`` adds IsNaN and Where, and scales queries and keys."""
@@ -215,7 +215,7 @@ def _build(
             )
     except Exception as error:  # constructors raise anything on a wrong value
         raise CheckpointError(
-            f"Transformers cannot build {classifier} from {folder / CONFIG}: {_first_line(error)}",
+            f"Transformers cannot build {classifier} from {folder / CONFIG}: {class_and_first_line(error)}",
             expected="a configuration that save_pretrained wrote",
         ) from error
     _check_complete(report, model, folder)
@@ -254,7 +254,8 @@ def _count_logits(module: nn.Module, input_size: tuple[int, int], folder: Path) 
             logits: Tensor = module(torch.zeros(1, 3, height, width))
     except Exception as error:  # the model's own code runs here
         raise CheckpointError(
-            f"{folder} does not run on the {height}x{width} images of its image processor: {_first_line(error)}",
+            f"{folder} does not run on the {height}x{width} images of its image processor: "
+            f"{class_and_first_line(error)}",
             expected=f"an image size that fits image_size and num_channels of {CONFIG}",
             fix=f"take the {PROCESSOR_CONFIG} that was saved with the weights, or give preprocessing=FILE",
         ) from error
@@ -268,7 +269,3 @@ def _named_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     if named is not None and named == tuple(f"LABEL_{index}" for index in range(len(named))):
         return numbered_labels(len(named))
     return named
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -19,7 +19,7 @@ from torch import Tensor
 from vitedge.converters.sources.weights.pickles import DisallowedGlobalError
 from vitedge.converters.sources.weights.safetensors_files import check_header
 from vitedge.converters.sources.weights.torch_files import SUPPORTED, UnsupportedTensorError, read_torch_file
-from vitedge.errors import CheckpointError
+from vitedge.errors import CheckpointError, first_line
 from vitedge.safety.files import is_file, is_unicode, open_regular
 from vitedge.safety.limits import CHECKPOINT_BYTES, FOLDER_ENTRIES
 
@@ -153,7 +153,7 @@ def _tensors(stream: BinaryIO, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be converted: {error}", expected=SUPPORTED, fix=SAVE_ALONE) from error
     except MemoryError as error:
         raise CheckpointError(
-            f"{path} does not fit into memory: {_first_line(error)}", fix="close other programs"
+            f"{path} does not fit into memory: {first_line(error)}", fix="close other programs"
         ) from error
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from error
@@ -189,11 +189,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
         ("safetensors file", "safetensors") if path.suffix == ".safetensors" else ("PyTorch checkpoint", "torch.save")
     )
     return CheckpointError(
-        f"{path} is cut off, or not a {kind}: {_first_line(error)}",
+        f"{path} is cut off, or not a {kind}: {first_line(error)}",
         expected=f"a file that {writer} wrote",
         fix=f"download or copy the file again, or {SAVE_ALONE}",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
