@@ -63,14 +63,19 @@ def insert_qdq(model: ir.Model, data: Mapping[Layer, QuantizedData], weights: Ma
     for layer, weight in weights.items():
         if layer in data:
             model.graph.insert_before(layer.node, _activation_nodes(model.graph, data[layer]))
-        dequantize = _weight_node(model.graph, layer, weight)
-        model.graph.insert_before(layer.node, dequantize)
         if shifts[layer.data]:
             taken = weight.values.sum(axis=1) * shifts[layer.data]
             layer.replace_bias(model, layer.bias + taken)
-        full = layer.node.inputs[1]
-        layer.node.replace_input_with(1, dequantize.outputs[0])
-        drop_unused(model, full)
+        insert_weight(model, layer, weight)
+
+
+def insert_weight(model: ir.Model, layer: Layer, weight: QuantizedWeight) -> None:
+    """Replace the weights of a layer by 8-bit weights and their DequantizeLinear; its input stays as it is."""
+    dequantize = _weight_node(model.graph, layer, weight)
+    model.graph.insert_before(layer.node, dequantize)
+    full = layer.node.inputs[1]
+    layer.node.replace_input_with(1, dequantize.outputs[0])
+    drop_unused(model, full)
 
 
 def _activation_nodes(graph: ir.Graph, tensor: QuantizedData) -> list[ir.Node]:

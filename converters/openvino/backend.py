@@ -6,6 +6,7 @@ import io
 import platform
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from openvino.frontend import FrontEndManager
 from vitedge.audit import Audit
 from vitedge.bundle.bundle import MODEL_ONNX, OPENVINO_XML, Bundle
 from vitedge.bundle.model_card import LABEL_THRESHOLD, ModelCard
+from vitedge.bundle.precision_records import CalibrationRecord
 from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import StageRecord
 from vitedge.calib.quantization.affine import Scheme
+from vitedge.calib.sensitivity.row_weights import quantize_row_weights
 from vitedge.converters.backends import BackendInputs, Mended, Reduced, quantized
 from vitedge.converters.openvino import stages
 from vitedge.converters.openvino.channel_factors import fold_channel_factors
@@ -105,8 +108,21 @@ def reduce(inputs: BackendInputs, precision: Precision, progress: Progress) -> R
     if precision == "int8":
         _warn_without_int8(progress)
         found, record = quantized(inputs, Scheme.ASYMMETRIC, progress)
-        return Reduced(half_weights(widen_strided_convolutions(found.graph)), record)
+        graph, record = _with_row_weights(found.graph, record, inputs)
+        return Reduced(half_weights(widen_strided_convolutions(graph)), record)
     return Reduced(half_weights(inputs.graph) if precision == "fp16" else inputs.graph, None)
+
+
+def _with_row_weights(
+    graph: onnx.ModelProto, record: CalibrationRecord, inputs: BackendInputs
+) -> tuple[onnx.ModelProto, CalibrationRecord]:
+    """Give large products of a single row int8 weights, and name them in the recipe."""
+    frames = inputs.frames if inputs.photos is None else inputs.photos.frames
+    with quiet():
+        rows = quantize_row_weights(inputs.graph, graph, frames)
+    if not rows.layers:
+        return graph, record
+    return rows.graph, replace(record, recipe=f"{record.recipe}; int8 weights alone: {', '.join(rows.layers)}")
 
 
 def _warn_without_int8(progress: Progress) -> None:
