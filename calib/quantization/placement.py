@@ -2,8 +2,10 @@
 
 Convolutions and products with constant weights are quantized. Residual additions, LayerNormalization, softmax, GELU and
 the products of attention stay in floating point: quantized residual additions destroy vision transformers. So do the
-first convolution, which ``frame_convolution`` may quantize afterwards, the last two layers, and products of a single
-row, such as those behind the class token alone: they cost next to nothing, and their noise goes right into the logits.
+first convolution, which ``frame_convolution`` may quantize afterwards, the last layer, and products of a single row,
+such as those behind the class token alone: they cost next to nothing, and their noise goes right into the logits. The
+layer before the last becomes int8 where it has enough products to save time; ``noise_limit`` takes it back where its
+noise is not small.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from vitedge.calib.quantization.search_budget import multiply_accumulates
 from vitedge.errors import ConversionError
 from vitedge.graph.layers import Layer
 
-FLOAT_LAST = 2
+LEAST_PRODUCTS = 0.01
+"""Share of the multiply-accumulates from which on the layer before the last one becomes int8."""
 
 
 def int8_layers(
@@ -36,7 +40,7 @@ def int8_layers(
     first = next((layer for layer in layers if layer.operator == "Conv"), None)
     chosen = tuple(
         layer
-        for layer in layers[:-FLOAT_LAST]
+        for layer in layers[: -_float_last(layers, shapes)]
         if layer is not first and layer.name not in keep_float and not _single_row(layer, shapes[str(layer.data.name)])
     )
     if not chosen:
@@ -50,6 +54,12 @@ def readers_by_data(layers: Iterable[Layer]) -> dict[ir.Value, tuple[Layer, ...]
     for layer in layers:
         readers[layer.data].append(layer)
     return {value: tuple(each) for value, each in readers.items()}
+
+
+def _float_last(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the layers at the end that stay in floating point: two where the one before the last has few products."""
+    least = LEAST_PRODUCTS * multiply_accumulates(layers, shapes)
+    return 1 if multiply_accumulates(layers[-2:-1], shapes) >= least else 2
 
 
 def _single_row(layer: Layer, shape: tuple[int, ...]) -> bool:

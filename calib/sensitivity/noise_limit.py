@@ -8,7 +8,8 @@ The gap is the SQNR of 16 bits less the SQNR of int8 or fp8. Networks amplify no
 networks with random weights amplify it a hundred times as much as trained networks. The gap cancels the amplification,
 so that it compares networks.
 It is measured against bfloat16 everywhere, although some engines compute in float16, which leaves 18 dB more: 8 bits
-cannot follow there. A healthy network pays for one pass over a few images, and for nothing else.
+cannot follow there. A healthy network pays for one pass over a few images, and for a second one where the layer before
+the last is int8: its noise goes right into the logits, and has a limit of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from vitedge.calib.quantization.layerwise import LayerwiseRun
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, PairedLayer, mixed, pair_graphs
 from vitedge.calib.sensitivity.result import LayerNoise, by_noise_per_product, relative_noise
 from vitedge.calib.sensitivity.sensitivity import Floats, logits_of, measure_noise
 from vitedge.counts import counted
+from vitedge.graph.layers import linear_layers
 from vitedge.graph.rounding import rounded
 from vitedge.graph.values import bodies
 from vitedge.metrics import sqnr_db
@@ -43,6 +46,9 @@ WIDE_GAP_DB = 10.0
 MOST_PRODUCTS = 0.25
 """Largest share of the multiply-accumulates that goes back to 16 bits. They take about twice as long there, so that a
 quarter of them costs a quarter of the time of all. ``fp16`` serves a network better that needs more."""
+
+LARGEST_END_NOISE = 0.1
+"""Largest noise that the layer before the last may add in 8 bits, as a share of the noise of all others: 0.4 dB."""
 
 MEASURED_FRAMES = 8
 """Frames that the layers are measured on, each alone; the graph that comes out is measured on all."""
@@ -106,7 +112,8 @@ def limit_noise(
             leaves up to 4 dB less, because engines fuse operators.
 
     Returns:
-        The quantized graph itself where the gap is small enough. Otherwise the fewest products that close the gap are
+        The quantized graph itself where the gap is small enough, but with the layer before the last in floating point
+        if it adds more than ``LARGEST_END_NOISE``. Otherwise the fewest products that close the gap are
         back in floating point, ``MOST_PRODUCTS`` at most: the gap may remain.
 
     Raises:
@@ -115,9 +122,9 @@ def limit_noise(
     meter = _Meter.of(full, frames, half_logits)
     noise = meter.noise(quantized)
     before = meter.gap_db(noise)
-    if before <= LARGEST_GAP_DB:
-        return LimitedNoise(quantized, before, (), 0.0, before)
     pair = pair_graphs(full, quantized)
+    if before <= LARGEST_GAP_DB:
+        return _without_noisy_end(pair, meter, noise)
     count = counted(len(pair.layers), "layer")
     progress.step(f"8 bits are {before:.1f} dB behind 16 bits: measuring the noise of each of {count}")
     layers = by_noise_per_product(measure_noise(pair, frames[:MEASURED_FRAMES], progress))
@@ -159,6 +166,36 @@ class _Meter:
     def gap_db(self, noise: float) -> float:
         """Return the gap of a graph: its engine adds the noise of 16 bits to the noise of the quantizers."""
         return float(10 * np.log10((noise + self.half) / self.half))
+
+
+def _without_noisy_end(pair: PairedGraphs, meter: _Meter, noise: float) -> LimitedNoise:
+    """Leave the layer before the last in floating point if it adds too much to the noise of all others.
+
+    Args:
+        pair: the graphs.
+        meter: to measure with.
+        noise: of the quantized graph.
+    """
+    gap_db = meter.gap_db(noise)
+    healthy = LimitedNoise(pair.quantized, gap_db, (), 0.0, gap_db)
+    names = [layer.name for layer in linear_layers(pair.full_model.graph)][-2:-1]
+    end = next((layer for layer in pair.layers if layer.name in names and not _is_in_branch(layer)), None)
+    if end is None:
+        return healthy
+    graph = mixed(pair, names)
+    without = meter.noise(graph)
+    if noise <= (1 + LARGEST_END_NOISE) * without:
+        return healthy
+    products = _products_by_name(pair, meter.frames)
+    share = products[end.name] / sum(products.values())
+    return LimitedNoise(graph, meter.gap_db(without), (end.name,), share, gap_db)
+
+
+def _products_by_name(pair: PairedGraphs, frames: NDArray[np.uint8]) -> dict[str, int]:
+    """Count the multiply-accumulates of every quantized layer, by one pass of a frame."""
+    run = LayerwiseRun(pair.full_model, frames[:1])
+    run.advance(None, keep={layer.result for layer in pair.layers})
+    return {layer.name: layer.fan_in * run.values[0][layer.result].size for layer in pair.layers}
 
 
 def _mix(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vitedge.converters.rewrites import (
     attention_rank,
+    cubic_resize,
     fuse_groupnorm,
     gather_pixels,
     one_mask,
@@ -18,6 +19,7 @@ REWRITES = (
     Rewrite("padding tokens", padding_tokens.check, padding_tokens.rewrite),
     Rewrite("fuse GroupNorm", fuse_groupnorm.check, fuse_groupnorm.rewrite, requires=(TIDY,)),
     Rewrite("split convolutions", split_convolution.check, split_convolution.rewrite, requires=(TIDY,)),
+    Rewrite("cubic Resize", cubic_resize.check, cubic_resize.rewrite, requires=(TIDY,)),
     Rewrite("gather pixels", gather_pixels.check, gather_pixels.rewrite, requires=(TIDY,)),
     Rewrite("one mask", one_mask.check, one_mask.rewrite, requires=(TIDY,)),
     Rewrite("attention in four dimensions", attention_rank.check, attention_rank.rewrite, requires=(TIDY,)),

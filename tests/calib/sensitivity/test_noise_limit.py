@@ -17,6 +17,9 @@ from vitedge.calib.sensitivity.paired_graphs import pair_graphs
 from vitedge.graph.rounding import rounded
 from vitedge.metrics import sqnr_db
 
+END = "n23_MatMul"
+"""The layer before the last. In so small a network it makes most of the noise."""
+
 PLANTED = "narrow1"
 """The result of the layer whose weights get two bits."""
 
@@ -32,8 +35,13 @@ def full() -> Any:
 
 
 @pytest.fixture(scope="module")
-def healthy(full: Any, images: graphs.Frames) -> Any:
+def whole(full: Any, images: graphs.Frames) -> Any:
     return quantize(full, images).graph
+
+
+@pytest.fixture(scope="module")
+def healthy(full: Any, images: graphs.Frames) -> Any:
+    return quantize(full, images, keep_float=[END]).graph
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +82,28 @@ def test_a_healthy_graph_is_returned_as_it_is(full: Any, healthy: Any, images: g
     assert limited.float_layers == limited.summary == ()
     assert limited.share == 0
     assert LARGEST_GAP_DB - 2 < limited.gap_db == limited.gap_before_db < LARGEST_GAP_DB
+
+
+def test_the_layer_before_the_last_stays_in_16_bits_where_it_makes_much_of_the_noise(
+    full: Any, whole: Any, images: graphs.Frames
+) -> None:
+    half = noisy_half(full, whole, images, LARGEST_GAP_DB - 1)
+    limited = limit_noise(full, whole, images, half_logits=half)
+    assert limited.float_layers == (END,)
+    assert limited.share == pytest.approx(12 * 12 / (12 * 12 + 6 * 12 * 24 + 3 * 12))  # the stem has 3 inputs
+    assert limited.gap_db < limited.gap_before_db < LARGEST_GAP_DB
+    assert [layer.name for layer in pair_graphs(full, limited.graph).layers] == [
+        layer.name for layer in pair_graphs(full, whole).layers if layer.name != END
+    ]
+
+
+def test_the_layer_before_the_last_is_int8_where_the_others_make_the_noise(
+    full: Any, whole: Any, images: graphs.Frames
+) -> None:
+    coarse = coarsened(whole, 127.0)
+    assert END in [layer.name for layer in pair_graphs(full, coarse).layers]
+    half = noisy_half(full, coarse, images, LARGEST_GAP_DB - 1)
+    assert limit_noise(full, coarse, images, half_logits=half).graph is coarse
 
 
 def test_the_planted_layer_alone_stays_in_16_bits_and_is_named(
