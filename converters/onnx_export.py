@@ -15,6 +15,7 @@ from vitedge.bundle.bundle import OUTPUT_NAME
 from vitedge.converters.quiet import quiet
 from vitedge.counts import counted
 from vitedge.errors import ConversionError
+from vitedge.graph.folding import fold_constants
 
 OPSET = 20
 PIXELS_NAME = "pixels"
@@ -49,7 +50,9 @@ def export(module: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
                 input_names=[PIXELS_NAME],
                 output_names=[OUTPUT_NAME],
                 verbose=False,
+                optimize=False,
             )
+            fold_constants(program.model)
     except Exception as error:  # a model's own code runs here
         raise ConversionError(
             f"the model cannot be exported to ONNX: {type(error).__name__}: {str(error).splitlines()[0]}",

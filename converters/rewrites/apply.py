@@ -1,4 +1,7 @@
-"""Exact rewrites of the FP32 graph, one a file; each proves itself on the golden frames, or is not kept."""
+"""Exact rewrites of the FP32 graph, one a file, proved on the golden frames, or not kept.
+
+The graph is compared after all of them, because a comparison costs more than a rewrite; if that fails, after each.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,7 @@ def apply_rewrites(
     *,
     reference: Logits | None = None,
 ) -> Rewritten:
-    """Apply rewrites in order, and compare the graph with the reference after each of them.
+    """Apply rewrites in order, and compare the graph with the reference; leave out those that change the outputs.
 
     Args:
         graph: float32, one image in, logits out.
@@ -141,22 +144,54 @@ def apply_rewrites(
     if reference is not None:
         check_export(parity(reference, logits))
     compared = _Reference(logits if reference is None else reference, frames, preprocessing)
-    result = Rewritten(graph, logits, {}, {}, {})
+    together = _together(rewrites, Rewritten(graph, logits, {}, {}, {}), compared)
+    return together or _one_by_one(rewrites, Rewritten(graph, logits, {}, {}, {}), compared)
+
+
+def _together(rewrites: Sequence[Rewrite], start: Rewritten, reference: _Reference) -> Rewritten | None:
+    """Apply rewrites, and compare the graph with the reference once; None where one of them must be left out."""
+    model = ir.from_proto(start.graph)
+    try:
+        for rewrite in rewrites:
+            places = _rewritten(rewrite, model, start, reference.preprocessing)
+            if places is not None:
+                start.applied[rewrite.name] = places
+        if not start.applied:
+            return start
+        graph = ir.to_proto(model)
+        del model
+        _collect(graph)
+        logits = graph_logits(graph, reference.frames, reference.preprocessing)
+        difference = parity(reference.logits, logits)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - one by one, the rewrite at fault is found and named
+        return None
+    return replace(start, graph=graph, logits=logits) if is_exact(difference) else None
+
+
+def _one_by_one(rewrites: Sequence[Rewrite], start: Rewritten, reference: _Reference) -> Rewritten:
+    """Apply rewrites, and compare the graph with the reference after each of them."""
+    result = start
     for rewrite in rewrites:
         missing = next((name for name in rewrite.requires if name in result.unproved), None)
         if missing is not None:
             result.unproved[rewrite.name] = f"it requires {missing}"
             continue
-        result = _try(rewrite, result, compared)
+        result = _try(rewrite, result, reference)
     return result
 
 
 def _try(rewrite: Rewrite, before: Rewritten, reference: _Reference) -> Rewritten:
     """Keep a rewrite where it is exact; otherwise leave it out, and say why."""
     try:
-        graph, places = _rewritten(rewrite, before, reference.preprocessing)
+        model = ir.from_proto(before.graph)
+        places = _rewritten(rewrite, model, before, reference.preprocessing)
         if places is None:
             return before
+        graph = ir.to_proto(model)
+        del model
+        _collect(graph)
         logits = graph_logits(graph, reference.frames, reference.preprocessing)
         difference = parity(reference.logits, logits)
     except MemoryError:
@@ -172,22 +207,21 @@ def _try(rewrite: Rewrite, before: Rewritten, reference: _Reference) -> Rewritte
     return before
 
 
-def _rewritten(
-    rewrite: Rewrite, before: Rewritten, preprocessing: Preprocessing
-) -> tuple[onnx.ModelProto, Places | None]:
-    """Return the rewritten graph and its places; no places where the rewrite does not apply."""
-    model = ir.from_proto(before.graph)
+def _rewritten(rewrite: Rewrite, model: ir.Model, before: Rewritten, preprocessing: Preprocessing) -> Places | None:
+    """Change a model in place, and return the places; None where the rewrite does not apply."""
     reason = rewrite.check(model, preprocessing)
     if reason:
         before.refused[rewrite.name] = reason
-        return before.graph, None
+        return None
     places = rewrite.rewrite(model, preprocessing)
     _keep_interface(model, before.graph)
-    graph: onnx.ModelProto = ir.to_proto(model)
-    del model
+    return places
+
+
+def _collect(graph: onnx.ModelProto) -> None:
+    """Free the models before a graph: they are reference cycles, and each holds the weights that it was made of."""
     if _weight_bytes(graph) >= COLLECTED_BYTES:
-        gc.collect()  # models are reference cycles, and each holds the weights of the graph that it was made of
-    return graph, places
+        gc.collect()
 
 
 def _keep_interface(model: ir.Model, before: onnx.ModelProto) -> None:

@@ -92,3 +92,13 @@ def test_a_module_that_runs_twice_names_its_operators_apart() -> None:
     names = [node.name for node in export(Twice().eval(), (8, 8)).graph.node]
     assert len(set(names)) == len(names)
     assert [name for name in names if name.startswith("inner")] == ["inner.linear", "inner.linear_1"]
+
+
+def test_what_does_not_depend_on_the_image_is_computed_once() -> None:
+    class Position(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.mean((1, 2)) + torch.arange(8.0).sin()
+
+    graph = export(Position(), (8, 8)).graph
+    assert {node.op_type for node in graph.node} == {"ReduceMean", "Add"}
+    assert len(graph.initializer) == 2

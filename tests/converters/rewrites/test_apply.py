@@ -173,19 +173,41 @@ def test_a_rewrite_that_changes_the_outputs_is_left_out(
     assert result.graph.SerializeToString(deterministic=True) == right.graph.SerializeToString(deterministic=True)
 
 
-def test_a_graph_runs_once_for_each_rewrite_that_applies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The outputs before a rewrite are those after the one before it."""
-    runs = []
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[onnx.ModelProto]:
+    """The graphs that were run."""
+    ran: list[onnx.ModelProto] = []
 
-    def counted(*arguments: Any) -> Any:
-        runs.append(arguments)
-        return graph_logits(*arguments)
+    def counted(graph: onnx.ModelProto, *arguments: Any) -> Any:
+        ran.append(graph)
+        return graph_logits(graph, *arguments)
 
     monkeypatch.setattr(rewrites, "graph_logits", counted)
+    return ran
+
+
+def test_a_graph_runs_before_and_after_all_rewrites(runs: list[onnx.ModelProto]) -> None:
     graph = graphs.classifier("maps = Conv(x, w)", w=graphs.random(4, 3, 3, 3))
     result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
-    assert len(runs) == 1 + len(result.applied)
+    assert len(result.applied) > 1
+    assert [each is graph for each in runs] == [True, False]
+    assert runs[1] is result.graph
     np.testing.assert_array_equal(result.logits, graph_logits(result.graph, graphs.noise(), graphs.PHOTOS))
+
+
+def test_a_graph_that_nothing_applies_to_runs_once(runs: list[onnx.ModelProto]) -> None:
+    graph = graphs.classifier("maps = Conv(x, w)", w=graphs.random(4, 3, 3, 3))
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS, (Rewrite("never", lambda *_: "no", raises),))
+    assert (len(runs), result.graph, result.refused) == (1, graph, {"never": "no"})
+
+
+def test_rewrites_are_compared_one_by_one_where_one_of_them_fails(runs: list[onnx.ModelProto]) -> None:
+    graph = graphs.classifier("maps = Conv(x, w)", w=graphs.random(4, 3, 3, 3))
+    result = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS, (*REWRITES, Rewrite("broken", untouched, raises)))
+    assert len(runs) == 1 + len(result.applied)
+    alone = apply_rewrites(graph, graphs.noise(), graphs.PHOTOS)
+    assert (result.applied, result.refused) == (alone.applied, alone.refused)
+    assert onnx.checker.check_model(result.graph) is None
 
 
 def test_one_that_a_bundle_needs_ends_the_conversion(
