@@ -158,3 +158,15 @@ class LayerwiseRun:
             return dict(zip(outputs, made, strict=True))
 
         return run
+
+
+def logits_of(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
+    """Compute the logits ``(N, classes)`` of a graph with one output.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run the graph.
+    """
+    run = LayerwiseRun(model, frames)
+    run.advance(None)
+    (output,) = model.graph.outputs
+    return np.stack([values[str(output.name)].ravel() for values in run.values])

@@ -22,10 +22,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitedge.calib.quantization.layerwise import LayerwiseRun
+from vitedge.calib.quantization.layerwise import LayerwiseRun, logits_of
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, PairedLayer, mixed, pair_graphs
 from vitedge.calib.sensitivity.result import LayerNoise, by_noise_per_product, relative_noise
-from vitedge.calib.sensitivity.sensitivity import Floats, logits_of, measure_noise
+from vitedge.calib.sensitivity.sensitivity import Floats, measure_noise
 from vitedge.counts import counted
 from vitedge.graph.layers import linear_layers
 from vitedge.graph.rounding import rounded

@@ -25,7 +25,7 @@ from vitedge.bundle.model_card import Activation
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.calib.data.dataset import DatasetDigest, ImageDataset
 from vitedge.calib.quantization.graph_parts import Values
-from vitedge.calib.quantization.layerwise import LayerwiseRun
+from vitedge.calib.quantization.layerwise import LayerwiseRun, logits_of
 from vitedge.calib.quantization.parallel import parallel_map
 from vitedge.calib.sensitivity.paired_graphs import PairedGraphs, Part, pair_graphs
 from vitedge.calib.sensitivity.result import Effect, LayerNoise, LayerSensitivity, Sensitivity, relative_noise
@@ -235,18 +235,6 @@ def _part_function(model: ir.Model, part: Part, result: str, example: Values) ->
         return np.asarray(session.run([result], {name: values[name] for name in inputs})[0])
 
     return run
-
-
-def logits_of(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
-    """Compute the logits ``(N, classes)`` of a graph with one output.
-
-    Raises:
-        ConversionError: ONNX Runtime cannot run the graph.
-    """
-    run = LayerwiseRun(model, frames)
-    run.advance(None)
-    (output,) = model.graph.outputs
-    return np.stack([values[str(output.name)].ravel() for values in run.values])
 
 
 def _effect(reference: Floats, logits: Floats, activation: Activation, temperature: float) -> Effect:

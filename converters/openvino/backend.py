@@ -23,7 +23,7 @@ from vitedge.bundle.preprocessing import Preprocessing, ResizeMode
 from vitedge.bundle.targets import Precision
 from vitedge.bundle.verification_records import StageRecord
 from vitedge.calib.quantization.affine import Scheme
-from vitedge.calib.sensitivity.row_weights import quantize_row_weights
+from vitedge.calib.quantization.row_weights import quantize_row_weights
 from vitedge.converters.backends import BackendInputs, Mended, Reduced, quantized
 from vitedge.converters.openvino import stages
 from vitedge.converters.openvino.channel_factors import fold_channel_factors

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from vitedge.calib.quantization.affine import weight_scales
 from vitedge.calib.quantization.gptq import round_layer
 from vitedge.calib.quantization.grid import INT8
-from vitedge.calib.quantization.layerwise import LayerwiseRun
+from vitedge.calib.quantization.layerwise import Floats, LayerwiseRun, logits_of
 from vitedge.calib.quantization.qdq import QuantizedWeight, insert_weight
 from vitedge.calib.quantization.search_budget import multiply_accumulates
-from vitedge.calib.sensitivity.sensitivity import Floats, logits_of
 from vitedge.graph.layers import Layer, linear_layers
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ pytest.importorskip("onnxruntime")
 import layers as graphs
 from layers import WIDTH, answers, weights
 
+from vitedge.calib.quantization import row_weights
 from vitedge.calib.quantization.ptq import quantize
-from vitedge.calib.sensitivity import row_weights
-from vitedge.calib.sensitivity.row_weights import RowWeights, quantize_row_weights
+from vitedge.calib.quantization.row_weights import RowWeights, quantize_row_weights
 from vitedge.graph.layers import linear_layers
 from vitedge.metrics import sqnr_db
 
