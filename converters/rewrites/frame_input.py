@@ -46,7 +46,9 @@ def replace_input(
     nodes.append(_node("Transpose", nodes[-1].outputs, "frame_planes", perm=[0, 3, 1, 2]))
     model.graph.insert_before(model.graph[0], nodes)
     model.graph.inputs[:] = [frame]
-    return nodes[-1].outputs[0]
+    planes = nodes[-1].outputs[0]
+    planes.dtype, planes.shape = ir.DataType.FLOAT, ir.Shape([1, 3, *input_size])
+    return planes
 
 
 def _reshape(model: ir.Model, value: ir.Value, name: str, shape: list[int]) -> ir.Node:

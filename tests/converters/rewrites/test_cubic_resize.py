@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from graphs import PREPROCESSING, kinds, rewritten
 
+from vitedge.converters.openvino import rewrites as openvino_rewrites
 from vitedge.converters.rewrites import cubic_resize
-from vitedge.converters.rewrites.apply import is_exact
+from vitedge.converters.rewrites.apply import REWRITES, apply_rewrites, is_exact
 from vitedge.graph.layers import linear_layers
 
 SHAPE = (1, 3, 7, 9)
@@ -35,6 +36,18 @@ def test_two_products(inputs: str, coefficient: str) -> None:
     assert (places.changed, dict(places.left)) == (1, {})
     assert kinds(graph) == ["MatMul", "MatMul", "Relu"]
     assert not {"sizes", "scales"} & set(graph.graph.initializers)
+
+
+def test_an_image_that_is_read_in_two_sizes() -> None:
+    """Its normalization stays in front of both: no convolution can take it in."""
+    body = (
+        f"small = Resize<{CUBIC}>(x, , , sizes) first = Conv<strides = [2, 2]>(x, kernel) second = Conv(small, kernel) "
+        "one = GlobalAveragePool(first) two = GlobalAveragePool(second) both = Add(one, two) y = Flatten(both)"
+    )
+    graph = graphs.model((1, 3, 12, 12), body, sizes=np.asarray([1, 3, 7, 7]), kernel=graphs.random(8, 3, 3, 3))
+    own = tuple(each for each in openvino_rewrites.REWRITES if each.name == "cubic Resize")
+    result = apply_rewrites(graphs.ir.to_proto(graph), graphs.noise(), graphs.PHOTOS, (*REWRITES, *own))
+    assert {"prepend normalization", "cubic Resize"} <= set(result.applied)
 
 
 def test_the_products_are_no_layers_that_a_quantizer_takes() -> None:
