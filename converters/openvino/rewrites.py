@@ -9,6 +9,7 @@ from vitedge.converters.rewrites import (
     gather_pixels,
     one_mask,
     padding_tokens,
+    rotary_embedding,
     split_convolution,
     token_rows,
     whole_pixels,
@@ -23,6 +24,7 @@ REWRITES = (
     Rewrite("gather pixels", gather_pixels.check, gather_pixels.rewrite, requires=(TIDY,)),
     Rewrite("one mask", one_mask.check, one_mask.rewrite, requires=(TIDY,)),
     Rewrite("attention in four dimensions", attention_rank.check, attention_rank.rewrite, requires=(TIDY,)),
+    Rewrite("rotary embedding", rotary_embedding.check, rotary_embedding.rewrite, requires=(TIDY,)),
     Rewrite("rows of tokens", token_rows.check, token_rows.rewrite, requires=(TIDY,)),
     Rewrite("whole pixels", whole_pixels.check, whole_pixels.rewrite, requires=(TIDY,)),
 )
