@@ -5,6 +5,7 @@ from __future__ import annotations
 from vitedge.converters.rewrites import (
     attention_rank,
     cubic_resize,
+    factorized_attention,
     fuse_groupnorm,
     gather_pixels,
     one_mask,
@@ -24,6 +25,7 @@ REWRITES = (
     Rewrite("gather pixels", gather_pixels.check, gather_pixels.rewrite, requires=(TIDY,)),
     Rewrite("one mask", one_mask.check, one_mask.rewrite, requires=(TIDY,)),
     Rewrite("attention in four dimensions", attention_rank.check, attention_rank.rewrite, requires=(TIDY,)),
+    Rewrite("factorized attention", factorized_attention.check, factorized_attention.rewrite, requires=(TIDY,)),
     Rewrite("rotary embedding", rotary_embedding.check, rotary_embedding.rewrite, requires=(TIDY,)),
     Rewrite("rows of tokens", token_rows.check, token_rows.rewrite, requires=(TIDY,)),
     Rewrite("whole pixels", whole_pixels.check, whole_pixels.rewrite, requires=(TIDY,)),

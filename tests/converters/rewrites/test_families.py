@@ -131,6 +131,20 @@ def test_padding_tokens(name: str, side: int, options: dict[str, Any], expected:
 
 
 @pytest.mark.parametrize(
+    ("name", "side", "options", "rule", "expected"),
+    [
+        pytest.param("coat_lite_tiny", 64, {"img_size": 64, "serial_depths": (2, 1, 1, 1)}, "factorized attention", 3,
+         marks=LONG),
+        pytest.param("vit_small_patch16_dinov3", 64, VIT, "rotary embedding", 4, marks=LONG),
+    ],
+)  # fmt: skip
+def test_rewrites_for_openvino(name: str, side: int, options: dict[str, Any], rule: str, expected: int) -> None:
+    network, graph = exported(name, side, options)
+    result = rewritten(network, graph, side, rewrites=(*REWRITES, *openvino.REWRITES))
+    assert places(result)[rule] == expected
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         pytest.param("deit distilled", {**BLOCKS, "drop mask guards": 2, "one head": 1, "class token only": 6},
