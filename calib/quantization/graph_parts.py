@@ -35,7 +35,7 @@ class Part:
         outputs: names of the values that nodes behind them read, or that are outputs of the graph.
         alive: names of all values that are read behind the part, or are outputs of the graph.
         session: an ``onnxruntime.InferenceSession``.
-        reads: what the nodes read, constants with their values: the session is of no use once it differs.
+        reads: the nodes' attributes and inputs, constants with their values: the session is of no use once one differs.
     """
 
     inputs: tuple[str, ...]
@@ -60,7 +60,8 @@ class GraphParts:
 
         Args:
             model: the whole graph.
-            nodes: of the graph, in topological order; their inputs and constants may change between calls.
+            nodes: of the graph, in topological order. Between calls their inputs may be others, and constants and
+                attributes may be replaced, but none may be edited in place.
         """
         self._model, self._nodes = model, nodes
         self._outputs = frozenset(str(output.name) for output in model.graph.outputs)
@@ -117,8 +118,9 @@ class GraphParts:
 
 
 def _read(nodes: Sequence[ir.Node]) -> Iterator[object]:
-    """Give all that nodes read, and the present values of constants."""
+    """Give all that decides what nodes compute: attributes, values that they read, and present values of constants."""
     for node in nodes:
+        yield from node.attributes.values()
         for value in values_read(node):
             yield value
             yield value.const_value

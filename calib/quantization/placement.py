@@ -5,7 +5,7 @@ the products of attention stay in floating point: quantized residual additions d
 first convolution, which ``frame_convolution`` may quantize afterwards, the last layer, and products of a single row,
 such as those behind the class token alone: they cost next to nothing, and their noise goes right into the logits. The
 layer before the last becomes int8 where it has enough products to save time; ``noise_limit`` takes it back where its
-noise is not small.
+noise is not small beside the noise of the others.
 """
 
 from __future__ import annotations

@@ -183,15 +183,19 @@ class _Errors:
         self._begun: dict[tuple[int, int], Values] = {}
 
     def closer_half(self, image: int) -> list[int]:
-        """Run all choices through the first part of the rest, and return the positions of the half closer behind it."""
+        """Run all choices through the first part of the rest, and return the positions of the half closer behind it.
+
+        The first choice stays among them: its errors may be known already.
+        """
         positions = range(len(self._choices))
         if len(self._rest.parts) < 2:
             return list(positions)
         reference = self._rest.begin(_unchanged, image)
         begun = list(parallel_map(lambda position: self._rest.begin(self._choices[position], image), positions))
         distances = [_distance(values, reference) for values in begun]
-        half = sorted(sorted(positions, key=lambda position: distances[position])[: -(-len(positions) // 2)])
-        self._begun = {(position, image): begun[position] for position in half}
+        closest = sorted(positions, key=lambda position: distances[position])[: -(-len(positions) // 2)]
+        half = sorted({0, *closest})
+        self._begun = {(each, image): begun[each] for each in half if (each, image) not in self._errors}
         return half
 
     def closest(self, positions: Sequence[int], images: Sequence[int], count: int) -> list[int]:
@@ -252,9 +256,16 @@ def _energy(values: Floats) -> float:
 
 
 def _distance(values: Values, reference: Values) -> float:
-    """Sum up the squared errors of values, each relative to the energy of the unchanged value."""
+    """Sum up the squared errors of values, each relative to the energy of the unchanged value.
+
+    Values that are infinite without any change, such as scores behind a mask, do not count.
+    """
     distance = 0.0
     for name, unchanged in reference.items():
-        if np.issubdtype(unchanged.dtype, np.floating) and values[name] is not unchanged and unchanged.any():
-            distance += _energy(values[name] - unchanged) / _energy(unchanged)
+        if values[name] is unchanged or not np.issubdtype(unchanged.dtype, np.floating):
+            continue
+        finite = np.isfinite(unchanged)
+        energy = _energy(unchanged[finite])
+        if energy > 0:
+            distance += _energy(values[name][finite] - unchanged[finite]) / energy
     return distance if np.isfinite(distance) else np.inf

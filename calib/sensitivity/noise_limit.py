@@ -9,7 +9,7 @@ networks with random weights amplify it a hundred times as much as trained netwo
 so that it compares networks.
 It is measured against bfloat16 everywhere, although some engines compute in float16, which leaves 18 dB more: 8 bits
 cannot follow there. A healthy network pays for one pass over a few images, and for a second one where the layer before
-the last is int8: its noise goes right into the logits, and has a limit of its own.
+the last is int8: its noise goes right into the logits, and has a limit of its own where the gap is small enough.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from vitedge.graph.values import is_read_once, present, producer_of, shape_of
 
 RANK = 4
 NOTHING = "no attention has more than four dimensions"
+NO_SHAPE = "shapes of queries, keys or values are not known"
 OTHERS_READ = "others read the scores"
 BROADCAST = "queries, keys and values differ in windows or heads"
 OUTPUT = "its result is an output of the graph"
@@ -41,13 +42,14 @@ class _Attention:
 
     def apply(self, model: ir.Model) -> None:
         for node, index in self.operands:
-            node.replace_input_with(index, _in_four(model, node, present(node.inputs[index])))
+            value = present(node.inputs[index])
+            node.replace_input_with(index, _in_four(model, node, value, f"{node.outputs[0].name}_{index}"))
         result = self.second.outputs[0]
         whole, readers = shape_of(result) or (), tuple(result.uses())
         for node in (self.first, self.softmax, self.second):
             node.outputs[0].shape = ir.Shape(_four(shape_of(node.outputs[0]) or ()))
         self.softmax.attributes["axis"] = ir.AttrInt64("axis", -1)
-        reshape = _reshape(model, result, whole)
+        reshape = _reshape(model, result, whole, f"{result.name}_whole")
         model.graph.insert_after(self.second, reshape)
         for reader, index in readers:
             reader.replace_input_with(index, reshape.outputs[0])
@@ -85,6 +87,8 @@ def _attention(first: ir.Node, softmax: ir.Node, second: ir.Node) -> _Attention 
         return OTHERS_READ
     found = _Attention(first, softmax, second)
     shapes = [shape_of(present(node.inputs[index])) or () for node, index in found.operands]
+    if not all(shapes):
+        return NO_SHAPE
     if result.is_graph_output():
         return OUTPUT
     if len({shape[:-2] for shape in shapes}) > 1:
@@ -98,23 +102,22 @@ def _four(shape: Sequence[int]) -> tuple[int, ...]:
     return (math.prod(shape[:-3]), *shape[-3:])
 
 
-def _in_four(model: ir.Model, reader: ir.Node, value: ir.Value) -> ir.Value:
+def _in_four(model: ir.Model, reader: ir.Node, value: ir.Value, name: str) -> ir.Value:
     """Reshape a value before its reader; before the Transpose of keys, which the engine fuses with the product."""
     turned = producer_of(value, "Transpose")
     rank = len(shape_of(value) or ())
     leading = list(range(rank - 3))
     order = list(turned.attributes.get_ints("perm", ())) if turned is not None else []
     if turned is None or order[: rank - 3] != leading or not is_read_once(value):
-        reshape = _reshape(model, value, _four(shape_of(value) or ()))
+        reshape = _reshape(model, value, _four(shape_of(value) or ()), name)
         model.graph.insert_before(reader, reshape)
         return reshape.outputs[0]
-    turned.replace_input_with(0, _in_four(model, turned, present(turned.inputs[0])))
+    turned.replace_input_with(0, _in_four(model, turned, present(turned.inputs[0]), name))
     turned.attributes["perm"] = ir.AttrInt64s("perm", [0, *(axis - rank + RANK for axis in order[rank - 3 :])])
     value.shape = ir.Shape(_four(shape_of(value) or ()))
     return value
 
 
-def _reshape(model: ir.Model, value: ir.Value, shape: Sequence[int]) -> ir.Node:
-    name = f"{value.name}_{'four' if len(shape) == RANK else 'whole'}"
+def _reshape(model: ir.Model, value: ir.Value, shape: Sequence[int], name: str) -> ir.Node:
     sizes = add_tensor(model.graph, f"{name}_shape", np.asarray(shape, np.int64))
     return ir.node("Reshape", [value, sizes], outputs=[ir.val(name, value.dtype, list(shape))], name=name)

@@ -95,6 +95,8 @@ def _resize_of(node: ir.Node) -> _CubicResize | str:
     before, after = shape_of(present(node.inputs[0])), shape_of(node.outputs[0])
     if before is None or after is None:
         return NO_SHAPE
+    if present(node.inputs[0]).dtype != ir.DataType.FLOAT:
+        return OTHER_FORM
     if len(before) != len(MAPS) or before[:2] != after[:2] or not _is_plain(node):
         return OTHER_FORM
     scales = [new / old for old, new in zip(before, after, strict=True)]
@@ -112,5 +114,7 @@ def _is_plain(node: ir.Node) -> bool:
     """Decide whether each pixel is a sum of four pixels an axis, around half-pixel coordinates."""
     attributes = node.attributes
     if "axes" in attributes or any(attributes.get_int(name, 0) for name in ("antialias", "exclude_outside")):
+        return False
+    if attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         return False
     return attributes.get_string("coordinate_transformation_mode", "half_pixel") == "half_pixel"

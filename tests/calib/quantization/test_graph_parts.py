@@ -81,6 +81,17 @@ def test_a_part_is_opened_again_where_a_weight_has_changed(opened: list[int]) ->
     assert opened[0] < len(nodes)
 
 
+def test_a_part_is_opened_again_where_an_attribute_has_changed(opened: list[int]) -> None:
+    _, parts, nodes, values = begun()
+    before = through(parts.behind(0, values), values)
+    opened.clear()
+    gelu = next(node for node in nodes[::-1] if node.op_type == "Gelu")
+    gelu.attributes["approximate"] = ir.AttrString("approximate", "tanh")
+    after = through(parts.behind(0, values), values)
+    assert len(opened) == 1
+    assert not np.array_equal(before, after)
+
+
 def test_a_part_is_opened_again_where_a_node_reads_another_value(opened: list[int]) -> None:
     """The changed value is made before the first part, and a part far behind reads it."""
     _, parts, nodes, values = begun()

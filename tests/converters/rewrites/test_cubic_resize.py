@@ -56,7 +56,7 @@ def test_the_products_are_no_layers_that_a_quantizer_takes() -> None:
     assert list(linear_layers(graph.graph)) == []
 
 
-@pytest.mark.parametrize("change", ["antialias = 1", "exclude_outside = 1",
+@pytest.mark.parametrize("change", ["antialias = 1", "exclude_outside = 1", 'keep_aspect_ratio_policy = "not_larger"',
                                     'coordinate_transformation_mode = "align_corners"'])  # fmt: skip
 def test_other_cubic_resizes_stay(change: str) -> None:
     assert cubic_resize.check(model(f"{CUBIC}, {change}"), PREPROCESSING) == cubic_resize.OTHER_FORM
