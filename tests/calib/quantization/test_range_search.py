@@ -168,10 +168,13 @@ def test_the_half_that_is_closer_behind_the_first_part_is_tried_to_the_end(seed:
     halfway = random.permutation(24).astype(np.float64)
     run = CountedRun(1 + random.random((24, 4)), halfway=halfway)
     choices = [lambda _, choice=choice: choice for choice in range(24)]  # type: ignore[misc]
-    best = best_by_outputs(run, "x", "x", choices, [0, 1], range(4))  # type: ignore[arg-type]
+    best = best_by_outputs(run, "x", "x", choices, [0], range(4))  # type: ignore[arg-type]
     assert {choice for choice, _ in run.tried} == {0, *np.flatnonzero(halfway < 12)}
     assert len(run.tried) == len(set(run.tried))
     assert best == 0 or halfway[best] < 12
+    run.tried.clear()
+    best_by_outputs(run, "x", "x", choices, [0, 1], range(4))  # type: ignore[arg-type]
+    assert {choice for choice, _ in run.tried} == set(range(24))
 
 
 def test_a_choice_that_overflows_behind_the_first_part_is_not_in_the_closer_half() -> None:
