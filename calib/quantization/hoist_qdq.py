@@ -68,8 +68,9 @@ def _layout_operators_before(quantize: ir.Node) -> list[ir.Node]:
             return []
         chain.append(node)
         value = node.inputs[0]
-    if chain and chain[-1].op_type == "Reshape" and producer_of(chain[-1].inputs[0], "Concat") is not None:
-        chain.pop()
+    reshapes = [place for place, node in enumerate(chain) if node.op_type == "Reshape"]
+    if reshapes and producer_of(chain[-1].inputs[0], "Concat") is not None:
+        return chain[: reshapes[-1]]
     return chain
 
 

@@ -99,7 +99,8 @@ def _from_json(value: Mapping[str, Any] | None, channel_axes: Mapping[str, int],
 def _outputs(value: Any, count: int) -> tuple[NDArray[np.float32], ...]:
     with np.errstate(over="ignore"):
         found = tuple(np.array(each, np.float32) for each in value)
-    if len(found) != count or any(each.ndim != 1 or not np.isfinite(each).all() for each in found):
+    sizes = {each.shape for each in found}
+    if len(found) != count or len(sizes) > 1 or any(each.ndim != 1 or not np.isfinite(each).all() for each in found):
         raise ValueError("outputs of another number of images")
     return found
 

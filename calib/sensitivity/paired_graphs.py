@@ -221,7 +221,8 @@ def _part(result: ir.Value, shared: Collection[str]) -> Part:
 
 
 def _quantizes(part: Part) -> bool:
-    return any(node.op_type == "QuantizeLinear" for node in part.nodes)
+    """Decide whether a part has 8-bit weights, with or without a quantizer of what they are multiplied with."""
+    return any(node.op_type == "DequantizeLinear" for node in part.nodes)
 
 
 def _paired(layer: Layer, full: Part, quantized: Part) -> PairedLayer:

@@ -159,16 +159,19 @@ def test_short_rows_of_heads_are_swapped_in_floating_point(
     assert (kinds.index("Transpose") > kinds.index("QuantizeLinear")) == bool(moved)
 
 
+@pytest.mark.parametrize("turned", [True, False])
 @pytest.mark.parametrize("first", ["Concat", "Mul"])
-def test_behind_joined_parts_the_pair_stays_behind_the_reshape(first: str) -> None:
+def test_behind_joined_parts_the_pair_stays_behind_the_reshape(first: str, turned: bool) -> None:
     joined = "Concat<axis=-1>(x, y)" if first == "Concat" else "Mul(x, y)"
     graph = onnx.parser.parse_model(
         f"""<ir_version: 10, opset_import: ["" : 20]> g (float[1,4,4,6] x, float[1,4,4,6] y) => (float[1,8,N] z)
         <int64[3] rows = {{1, 8, -1}}, float scale = {{0.1}}, uint8 zero = {{7}}>
-        {{ joined = {joined} moved = Reshape(joined, rows) levels = QuantizeLinear(moved, scale, zero)
+        {{ joined = {joined} {"turned = Transpose<perm = [0, 2, 1, 3]>(joined)" if turned else ""}
+           moved = Reshape({"turned" if turned else "joined"}, rows) levels = QuantizeLinear(moved, scale, zero)
            read = DequantizeLinear(levels, scale, zero) z = Relu(read) }}"""
     )
     model = ir.from_proto(graph)
     assert hoist_qdq(model.graph) == (first != "Concat")
     (dequantize,) = [node for node in model.graph if node.op_type == "DequantizeLinear"]
-    assert [node.op_type for node, _ in dequantize.outputs[0].uses()] == ["Relu" if first == "Concat" else "Reshape"]
+    behind = "Relu" if first == "Concat" else "Transpose" if turned else "Reshape"
+    assert [node.op_type for node, _ in dequantize.outputs[0].uses()] == [behind]

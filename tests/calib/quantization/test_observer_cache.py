@@ -88,7 +88,7 @@ def test_another_graph_other_images_or_other_tensors_are_observed_anew() -> None
 DAMAGES = (
     *("cut off", "empty", "not JSON", "a tensor is missing", "other sizes", "a list", "infinite", "no number"),
     *("a large number", "a large count", "a negative count", "an infinite width", "a negative width", "text"),
-    *("an output is missing", "an output is infinite", "no outputs"),
+    *("an output is missing", "an output is infinite", "outputs of two sizes", "no outputs"),
 )
 
 
@@ -113,6 +113,7 @@ def test_what_is_damaged_counts_as_absent(damage: str) -> None:
         "a list": with_gelu([1, 2, 3]),
         "an output is missing": json.dumps(value | {"outputs": value["outputs"][:1]}),
         "an output is infinite": json.dumps(value | {"outputs": [[np.inf]] * 2}),
+        "outputs of two sizes": json.dumps(value | {"outputs": [value["outputs"][0], [1.0]]}),
         "no outputs": json.dumps({"tensors": value["tensors"]}),
     } | {
         name: with_gelu(gelu | other)

@@ -16,8 +16,10 @@ import layers as graphs
 from layers import WIDTH, answers, weights
 
 from vitedge.calib.quantization import row_weights
+from vitedge.calib.quantization.layerwise import logits_of
 from vitedge.calib.quantization.ptq import quantize
 from vitedge.calib.quantization.row_weights import RowWeights, quantize_row_weights
+from vitedge.calib.sensitivity.paired_graphs import mixed, pair_graphs
 from vitedge.graph.layers import linear_layers
 from vitedge.metrics import sqnr_db
 
@@ -81,6 +83,30 @@ def test_the_graph_stays_where_weights_are_noisy_or_few(
 ) -> None:
     monkeypatch.setattr(row_weights, name, value)
     assert quantize_row_weights(*graph_pair, graphs.frames(8)) == RowWeights(graph_pair[1])
+
+
+@pytest.mark.parametrize("share", [0.9, 1.1])
+def test_the_noise_is_compared_with_the_noise_that_is_there(
+    graph_pair: tuple[Any, Any], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = graphs.frames(20)
+    rounded = quantize_row_weights(*graph_pair, frames).graph
+    exact, before, after = (
+        logits_of(ir.from_proto(graph), frames[10:]).astype(np.float64) for graph in (*graph_pair, rounded)
+    )
+    ratio = np.square(after - before).sum() / np.square(before - exact).sum()
+    monkeypatch.setattr(row_weights, "LARGEST_NOISE", share * ratio)
+    assert bool(quantize_row_weights(*graph_pair, frames).layers) == (share > 1)
+
+
+def test_a_paired_graph_can_undo_them(graph_pair: tuple[Any, Any]) -> None:
+    full, _ = graph_pair
+    found = quantize_row_weights(*graph_pair, graphs.frames(20))
+    pair = pair_graphs(full, found.graph)
+    assert {layer.name for layer in pair.layers} >= set(found.layers)
+    undone = mixed(pair, [layer.name for layer in pair.layers])
+    frames = graphs.frames(3)
+    np.testing.assert_allclose(answers(undone, frames)[0], answers(full, frames)[0], rtol=1e-4, atol=1e-6)
 
 
 def test_one_image_cannot_round_and_judge(graph_pair: tuple[Any, Any]) -> None:

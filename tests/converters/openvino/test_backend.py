@@ -15,6 +15,7 @@ from vitedge.bundle.model_card import ModelCard
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.bundle.targets import Precision
 from vitedge.calib.data.dataset import CalibrationImages
+from vitedge.calib.quantization import row_weights
 from vitedge.converters.backends import BackendInputs
 from vitedge.converters.openvino import backend
 from vitedge.converters.openvino.backend import check_operators, model_info, write_ir
@@ -248,6 +249,29 @@ def test_the_weights_that_int8_leaves_in_floating_point_take_half_the_room(
     assert all(np.prod(each.shape) == max(each.shape) for each in full)  # scales and biases alone
     assert reduced.calibration is not None
     assert reduced.calibration.gap_db is not None
+
+
+def test_large_rows_get_int8_weights_and_the_recipe_names_them(
+    small_graph: Rewritten, small_model: TorchModel, frames: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = BackendInputs(small_graph.graph, small_model.card, frames, frames, CalibrationImages(frames, (), (), ""))
+    without, record = (reduced := backend.reduce(inputs, "int8", Silent())).graph, reduced.calibration
+    monkeypatch.setattr(row_weights, "CACHED_WEIGHTS", 1)
+    monkeypatch.setattr(row_weights, "LEAST_WEIGHTS", 0.0)
+    monkeypatch.setattr(row_weights, "LARGEST_NOISE", 100.0)
+    found = backend.reduce(inputs, "int8", Silent())
+    assert record is not None
+    assert found.calibration is not None
+    assert "int8 weights alone" not in record.recipe
+    assert found.calibration.recipe.startswith(f"{record.recipe}; int8 weights alone: ")
+    names = found.calibration.recipe.rpartition(": ")[2].split(", ")
+    added = _dequantized(found.graph) - _dequantized(without)
+    assert len(added) == len(names)
+
+
+def _dequantized(graph: onnx.ModelProto) -> set[str]:
+    """Names of the int8 matrices."""
+    return {each.name for each in graph.graph.initializer if each.data_type == onnx.TensorProto.INT8 and each.dims[1:]}
 
 
 @pytest.mark.parametrize(("photos", "places"), [(300, range(64, 300)), (79, range(79)), (9, range(9))])

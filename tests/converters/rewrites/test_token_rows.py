@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphs
+import numpy as np
 import pytest
 from graphs import PREPROCESSING, kinds, random, rewritten
 
@@ -38,6 +39,20 @@ def test_they_read_a_row(body: str, places: int, operators: list[str]) -> None:
     assert (found.changed, dict(found.left)) == (places, {})
     assert kinds(graph) == operators
     assert token_rows.check(graph, PREPROCESSING) == "no LayerNormalization or product reads a map of tokens"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 2, 3, 5, 4), (2, 2, 3, 5, 4)])
+@pytest.mark.parametrize("layer", ["LayerNormalization<axis = -1>(x, scale, shift)", "MatMul(x, weight)"])
+def test_windows_and_several_images_are_rows_too(layer: str, shape: tuple[int, ...]) -> None:
+    graph = model(f"n = {layer} y = Relu(n)", shape)
+    _, difference = rewritten(token_rows, graph)
+    assert is_exact(difference)
+    (node,) = [each for each in graph.graph if each.op_type in ("LayerNormalization", "MatMul")]
+    tokens = int(np.prod(shape[1:-1]))
+    assert [each.shape for each in (node.inputs[0], node.outputs[0]) if each is not None] == [
+        graphs.ir.Shape((shape[0], tokens, 4)),
+        graphs.ir.Shape((shape[0], tokens, 6 if node.op_type == "MatMul" else 4)),
+    ]
 
 
 @pytest.mark.parametrize(

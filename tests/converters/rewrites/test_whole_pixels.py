@@ -14,7 +14,7 @@ NOTHING = "no map becomes a row by a copy"
 SHAPES = {
     "rows": np.asarray([1, 6, 15]), "map": np.asarray([1, 6, 3, 5]), "whole": np.asarray([1, 15, 6]),
     "windows": np.asarray([1, 3, 1, 5, 6]), "columns": np.asarray([1, 6, 3, 1, 5]), "heads": np.asarray([1, 2, 3, 15]),
-    "zeros": np.asarray([0, 0, 30]), "pairs": np.asarray([2, 3, 15]),
+    "zeros": np.asarray([0, 0, 30]), "pairs": np.asarray([2, 3, 15]), "two": np.asarray([2, 2, 3, 15]),
 }  # fmt: skip
 
 
@@ -77,9 +77,11 @@ def test_a_map_that_is_read_as_rows_too_is_read_through_rows(shape: str) -> None
         (MAP, "r = Reshape(x, pairs) t = Transpose<perm = [1, 0, 2]>(r) y = Relu(t)"),
         (ROWS, "r = Transpose<perm = [0, 2, 1]>(x) t = Reshape(r, map) y = Relu(t)"),
         ((2, 6, 3, 5), "t = Transpose<perm = [0, 2, 3, 1]>(x) y = Relu(t)"),
+        ((2, 6, 3, 5), "r = Reshape(x, two) t = Transpose<perm = [0, 1, 3, 2]>(r) y = Relu(t)"),
         ((1, 3, 5, 2), "t = Transpose<perm = [0, 2, 1, 3]>(x) y = Relu(t)"),
     ],
     ids=["heads apart", "rows are read", "a map", "a row", "two maps", "pairs", "rows to a map", "two images",
+         "heads of two images",
          "heads and tokens"],
 )  # fmt: skip
 def test_what_stays(shape: tuple[int, ...], body: str) -> None:
