@@ -170,3 +170,8 @@ def logits_of(model: ir.Model, frames: NDArray[np.uint8]) -> Floats:
     run.advance(None)
     (output,) = model.graph.outputs
     return np.stack([values[str(output.name)].ravel() for values in run.values])
+
+
+def energy(values: Floats) -> float:
+    """Sum up the squares of values, in float64."""
+    return float(np.square(values, dtype=np.float64).sum())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vitedge.calib.quantization.affine import Quantizer, Scheme, activation_quantizer
 from vitedge.calib.quantization.graph_parts import Values
-from vitedge.calib.quantization.layerwise import LayerwiseRun
+from vitedge.calib.quantization.layerwise import LayerwiseRun, energy
 from vitedge.calib.quantization.parallel import parallel_map, thread_count
 from vitedge.calib.quantization.range_estimators import Histogram, Range, entropy, min_max, mse, percentile
 from vitedge.calib.quantization.search_budget import SearchBudget
@@ -222,7 +222,7 @@ class _Errors:
             return False
         self._refer(images)
         self._compute((position, image) for image in images)
-        there = sum(_energy(self._reference[image] - self._run.float_outputs[image]) for image in images)
+        there = sum(energy(self._reference[image] - self._run.float_outputs[image]) for image in images)
         return self._error(position, images) <= share * there
 
     def _error(self, position: int, images: Sequence[int]) -> float:
@@ -245,16 +245,12 @@ class _Errors:
     def _squared(self, pair: tuple[int, int]) -> float:
         position, image = pair
         begun = self._begun.pop(pair, None) or self._rest.begin(self._choices[position], image)
-        found = _energy(self._rest.finish(begun) - self._reference[image])
+        found = energy(self._rest.finish(begun) - self._reference[image])
         return found if np.isfinite(found) else np.inf
 
 
 def _unchanged(values: Floats) -> Floats:
     return values
-
-
-def _energy(values: Floats) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _distance(values: Values, reference: Values) -> float:
@@ -267,7 +263,7 @@ def _distance(values: Values, reference: Values) -> float:
         if values[name] is unchanged or not np.issubdtype(unchanged.dtype, np.floating):
             continue
         finite = np.isfinite(unchanged)
-        energy = _energy(unchanged[finite])
-        if energy > 0:
-            distance += _energy(values[name][finite] - unchanged[finite]) / energy
+        whole = energy(unchanged[finite])
+        if whole > 0:
+            distance += energy(values[name][finite] - unchanged[finite]) / whole
     return distance if np.isfinite(distance) else np.inf

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vitedge.calib.quantization.affine import weight_scales
 from vitedge.calib.quantization.gptq import round_layer
 from vitedge.calib.quantization.grid import INT8
-from vitedge.calib.quantization.layerwise import Floats, LayerwiseRun, logits_of
+from vitedge.calib.quantization.layerwise import LayerwiseRun, energy, logits_of
 from vitedge.calib.quantization.qdq import QuantizedWeight, insert_weight
 from vitedge.calib.quantization.search_budget import multiply_accumulates
 from vitedge.graph.layers import Layer, linear_layers
@@ -81,9 +81,9 @@ def quantize_row_weights(
     count = min(ROUNDING_FRAMES, len(frames) // 2)
     judged = frames[count : count + JUDGED_FRAMES]
     before = logits_of(model, judged)
-    there = _energy(before - logits_of(ir.from_proto(full), judged))
+    there = energy(before - logits_of(ir.from_proto(full), judged))
     weights = _rounded(model, layers, frames[:count])
-    if _energy(logits_of(model, judged) - before) > LARGEST_NOISE * there:
+    if energy(logits_of(model, judged) - before) > LARGEST_NOISE * there:
         return RowWeights(quantized)
     for layer, weight in weights.items():
         insert_weight(model, layer, weight)
@@ -123,7 +123,3 @@ def _rounded(model: ir.Model, layers: Sequence[Layer], frames: NDArray[np.uint8]
         weights[layer] = QuantizedWeight(round_layer(layer, weight, scales, run.values, INT8), scales)
         layer.set_weight(model, weights[layer].values)
     return weights
-
-
-def _energy(values: Floats) -> float:
-    return float(np.square(values, dtype=np.float64).sum())

@@ -32,7 +32,7 @@ from vitedge.converters.rewrites import (
     upgrade_opset,
 )
 from vitedge.converters.rewrites.places import Places
-from vitedge.errors import ConversionError
+from vitedge.errors import ConversionError, class_and_first_line
 from vitedge.metrics import Parity, parity
 from vitedge.safety.limits import MIB
 
@@ -197,7 +197,7 @@ def _try(rewrite: Rewrite, before: Rewritten, reference: _Reference) -> Rewritte
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a rule meets graphs that its author has not seen
-        before.unproved[rewrite.name] = _left_out(rewrite, "raised", _first_line(error), error)
+        before.unproved[rewrite.name] = _left_out(rewrite, "raised", class_and_first_line(error), error)
         return before
     if is_exact(difference):
         before.applied[rewrite.name] = places
@@ -260,10 +260,6 @@ def _left_out(rewrite: Rewrite, what: str, said: str, error: Exception | None) -
             fix=rewrite.fix,
         ) from error
     return f"it {what} {said}"
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
 
 
 def check_export(difference: Parity) -> None:
