@@ -9,7 +9,10 @@ from vitedge.graph.operators import LAYOUT_OPERATORS
 ACTIVATIONS = frozenset({"Gelu", "HardSwish", "Mul", "Relu", "Tanh"})
 """Operators that an activation function ends in: SiLU is a multiplication with a Sigmoid, Clip is bounded anyway."""
 
-ELEMENTWISE = ACTIVATIONS | {"Add", "Clip", "Div", "HardSigmoid", "Sigmoid", "Sub"}
+ACTIVATION_PARTS = ACTIVATIONS | {"Clip", "HardSigmoid", "Sigmoid"}
+"""Operators that activation functions consist of."""
+
+ELEMENTWISE = ACTIVATION_PARTS | {"Add", "Div", "Sub"}
 
 
 def is_activation(value: ir.Value) -> bool:

@@ -5,7 +5,9 @@ the products of attention stay in floating point: quantized residual additions d
 first convolution, which ``frame_convolution`` may quantize afterwards, the last layer, and products of a single row,
 such as those behind the class token alone: they cost next to nothing, and their noise goes right into the logits. The
 layer before the last becomes int8 where it has enough products to save time; ``noise_limit`` takes it back where its
-noise is not small beside the noise of the others.
+noise is not small beside the noise of the others. OpenVINO computes a depthwise convolution in 16 bits in less time
+than in int8, but then quantizes its result in a pass of its own. So it stays in floating point where its result stays
+there too, because squeeze-and-excitation, a residual addition or a normalization reads it.
 """
 
 from __future__ import annotations
@@ -16,16 +18,22 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from vitedge.calib.quantization.engine_fusion import ACTIVATION_PARTS
 from vitedge.calib.quantization.search_budget import multiply_accumulates
 from vitedge.errors import ConversionError
 from vitedge.graph.layers import Layer
+from vitedge.graph.operators import LAYOUT_OPERATORS, LINEAR_OPERATORS
 
 LEAST_PRODUCTS = 0.01
 """Share of the multiply-accumulates from which on the layer before the last one becomes int8."""
 
 
 def int8_layers(
-    layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]], keep_float: Collection[str] = ()
+    layers: Sequence[Layer],
+    shapes: Mapping[str, tuple[int, ...]],
+    keep_float: Collection[str] = (),
+    *,
+    float_depthwise: bool = False,
 ) -> tuple[Layer, ...]:
     """Choose the layers that become int8.
 
@@ -33,6 +41,7 @@ def int8_layers(
         layers: all linear layers and convolutions of an FP32 graph, in its order.
         shapes: of the tensors that the layers read, by name.
         keep_float: names of layers that stay in floating point.
+        float_depthwise: leave depthwise convolutions in floating point whose results other operators than layers read.
 
     Raises:
         ConversionError: no layer is left.
@@ -41,7 +50,10 @@ def int8_layers(
     chosen = tuple(
         layer
         for layer in layers[: -_float_last(layers, shapes)]
-        if layer is not first and layer.name not in keep_float and not _single_row(layer, shapes[str(layer.data.name)])
+        if layer is not first
+        and layer.name not in keep_float
+        and not _single_row(layer, shapes[str(layer.data.name)])
+        and not (float_depthwise and _is_depthwise(layer) and not _feeds_layers_alone(layer))
     )
     if not chosen:
         raise ConversionError("the graph has no layer to quantize", expected="linear layers or convolutions")
@@ -64,3 +76,22 @@ def _float_last(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]) 
 
 def _single_row(layer: Layer, shape: tuple[int, ...]) -> bool:
     return layer.operator != "Conv" and math.prod(shape[:-1]) == 1
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    return layer.groups > 1 and layer.weight_shape[1] == 1
+
+
+def _feeds_layers_alone(layer: Layer) -> bool:
+    """Decide whether only layers read a layer's result, behind activation functions and layout operators or not."""
+    values = [layer.output]
+    while values:
+        value = values.pop()
+        if value.is_graph_output():
+            return False
+        for reader in value.consumers():
+            if reader.op_type in ACTIVATION_PARTS | LAYOUT_OPERATORS:
+                values += reader.outputs
+            elif reader.op_type not in LINEAR_OPERATORS:
+                return False
+    return True

@@ -93,8 +93,9 @@ def quantize(
         graph: FP32; uint8 ``frame`` ``(1,H,W,3)`` in, ``logits`` out. It is not changed.
         frames: ``(N,H,W,3)`` uint8, preprocessed.
         scheme: of activations. Asymmetric is what OpenVINO multiplies fastest; the first convolution becomes int8 as
-            well then: a frame is uint8. TensorRT demands zero points of 0: shifted, where an activation function makes
-            the tensor and no convolution pads it, and symmetric elsewhere. Float8 for TensorRT as well; weights follow.
+            well then, because a frame is uint8, and some depthwise convolutions do not. TensorRT demands zero points of
+            0: shifted, where an activation function makes the tensor and no convolution pads it, and symmetric
+            elsewhere. Float8 for TensorRT as well; weights follow.
         keep_float: names of layers (``Layer.name``) that stay in floating point.
         budget: how thoroughly ranges are searched; by default as the size of the network allows.
         progress: told of every image that is observed, and of every layer.
@@ -120,7 +121,7 @@ def quantize(
     observations = observe_once(graph, axes, frames, FirstImages(tried, LAYERWISE_IMAGES), progress)
     observed = observations.tensors
     shapes = {name: each.shape for name, each in observed.items()}
-    chosen = int8_layers(layers, shapes, keep_float)
+    chosen = int8_layers(layers, shapes, keep_float, float_depthwise=scheme is Scheme.ASYMMETRIC)
     for warning in _warnings(chosen, observed):
         progress.step(f"warning: {warning}")
     budget = budget or budget_for(multiply_accumulates(layers, shapes))

@@ -24,7 +24,7 @@ INTEGERS = (Scheme.ASYMMETRIC, Scheme.SYMMETRIC, Scheme.SHIFTED)
 def uneven(makers: str, layer: str) -> Any:
     """A tensor ``x0`` with channels of very different sizes, which operators make of ``wide``, before a layer."""
     sizes = 10 ** np.linspace(-1.5, 0, graphs.WIDTH)
-    body = f"wide = Mul(pixels, sizes) {makers} y0 = {layer} y = GlobalAveragePool(y0) flat = Flatten(y) "
+    body = f"wide = Mul(pixels, sizes) {makers} {layer} y = GlobalAveragePool(y0) flat = Flatten(y) "
     body += "hidden = MatMul(flat, wide_head) logits = MatMul(hidden, head)"
     square = (graphs.WIDTH, graphs.WIDTH)
     return graphs.model(
@@ -32,13 +32,15 @@ def uneven(makers: str, layer: str) -> Any:
         sizes=sizes.reshape(1, -1, 1, 1),
         dense=graphs.weights(*square, 3, 3) / sizes[:, None, None],
         deep=graphs.weights(graphs.WIDTH, 1, 3, 3) / sizes.reshape(-1, 1, 1, 1),
+        point=graphs.weights(*square, 1, 1),
         wide_head=graphs.weights(*square),
         head=graphs.weights(graphs.WIDTH, 5),
         same=np.array([0, 0, 0, 0], np.int64),
     )
 
 
-DENSE, DEPTHWISE = "Conv<pads=[1,1,1,1]>(x0, dense)", "Conv<pads=[1,1,1,1], group=12>(x0, deep)"
+DENSE = "y0 = Conv<pads=[1,1,1,1]>(x0, dense)"
+DEPTHWISE = "d0 = Conv<pads=[1,1,1,1], group=12>(x0, deep) y0 = Conv(d0, point)"
 
 
 @pytest.mark.parametrize("scheme", INTEGERS)

@@ -33,9 +33,9 @@ def test_symmetric_activations_for_engines_without_zero_points(graph: Any, frame
     assert sqnr_db(run_onnxruntime(graph, frames), run_onnxruntime(result, frames)) > MIN_SQNR_DB
 
 
-def one_sided(layer: str) -> Any:
+def one_sided(layer: str, *, result: str = "y0") -> Any:
     """A layer behind an activation function whose values are hardly ever negative."""
-    body = f"wide = Mul(pixels, ten) x0 = Gelu(wide) y0 = {layer} y = GlobalAveragePool(y0) flat = Flatten(y) "
+    body = f"wide = Mul(pixels, ten) x0 = Gelu(wide) y0 = {layer} y = GlobalAveragePool({result}) flat = Flatten(y) "
     body += "hidden = MatMul(flat, wide_head) logits = MatMul(hidden, head)"
     square = (graphs.WIDTH, graphs.WIDTH)
     return graphs.model(
@@ -43,6 +43,7 @@ def one_sided(layer: str) -> Any:
         ten=np.full(1, 10.0),
         point=graphs.weights(*square, 1, 1),
         dense=graphs.weights(*square, 3, 3),
+        depthwise=graphs.weights(graphs.WIDTH, 1, 3, 3),
         wide_head=graphs.weights(*square),
         head=graphs.weights(graphs.WIDTH, 5),
     )
@@ -66,6 +67,16 @@ def test_what_a_convolution_pads_with_zeros_is_not_shifted() -> None:
     padded, valid = one_sided("Conv<pads=[1,1,1,1]>(x0, dense)"), one_sided("Conv(x0, dense)")
     made = [quantize(graph, graphs.frames(), scheme=Scheme.SHIFTED).graph for graph in (padded, valid)]
     assert [sum(node.op_type == "Sub" for node in graph.graph.node) for graph in made] == [0, 1]
+
+
+@pytest.mark.parametrize("scheme", INTEGERS)
+def test_a_depthwise_convolution_before_a_shortcut_is_int8_for_tensorrt_alone(scheme: Scheme) -> None:
+    deep = f"Conv<pads=[1,1,1,1], group={graphs.WIDTH}>(x0, depthwise) r = Add(y0, pixels) y1 = Conv(r, point)"
+    graph = one_sided(deep, result="y1")
+    names = {node.output[0]: node.name for node in graph.graph.node}
+    made = quantize(graph, graphs.frames(), scheme=scheme).graph
+    assert len(dequantized_inputs(made, names["y0"])) == (0 if scheme is Scheme.ASYMMETRIC else 2)
+    assert len(dequantized_inputs(made, names["y1"])) == 2
 
 
 @pytest.fixture(scope="module")
