@@ -4,6 +4,7 @@ OpenVINO stores maps with their channels innermost, which is how rows of tokens 
 rows if the Transpose has four axes and a Reshape alone reads it. Where pixels are joined to a row first, it copies the
 map to planes, and transposes those: behind the convolutions of TinyViT and PVT v2. From rows to a map it drops either
 form. Heads that are taken out of the channels of a map are taken out of its rows: those of EfficientViT's attention.
+Heads that become a map are joined to rows first: those of Visformer and EfficientFormer V2.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import onnx_ir as ir
 
 from vitedge.bundle.preprocessing import Preprocessing
 from vitedge.converters.rewrites.merge_layout_operators import (
+    TO_CHANNELS_FIRST,
     TO_CHANNELS_LAST,
     FactorOrder,
     MergedChain,
@@ -59,8 +61,8 @@ class _SharedMap:
 def check(model: ir.Model, preprocessing: Preprocessing) -> str:  # noqa: ARG001
     """Give the reason why the rewrite does not apply; empty if it applies.
 
-    It applies where one Transpose and Reshapes lead from a map to rows of tokens, and where a map with its channels
-    last is read as a row and as a map.
+    It applies where one Transpose and Reshapes lead from a map to rows of tokens or from heads to a map, and where a
+    map with its channels last is read as a row and as a map.
     """
     return refusal(_found(model.graph), nothing="no map becomes a row by a copy")
 
@@ -88,10 +90,27 @@ def _whole_pixels(chain: list[ir.Node]) -> MergedChain | None:
     factors = followed(before, steps)
     if factors is None:
         return None
-    moved = _simplified(before, _heads(factors, before, after) or merged_steps(factors, before, after))
-    if moved[:1] != [TO_CHANNELS_LAST] or moved == _simplified(before, steps):
+    joined = _joined_heads(factors, after)
+    moved = _simplified(before, joined or _heads(factors, before, after) or merged_steps(factors, before, after))
+    if moved == _simplified(before, steps) or not (joined or moved[:1] == [TO_CHANNELS_LAST]):
         return None
     return MergedChain(tuple(chain), tuple(moved))
+
+
+def _joined_heads(found: FactorOrder, after: tuple[int, ...]) -> list[Step]:
+    """Give the steps that join heads to rows, and make a map of the rows; none where the result is no map of heads.
+
+    Args:
+        found: what the chain does; the factors are heads, tokens and the width of a head.
+        after: shape of the result.
+    """
+    if found.order != (0, 2, 1) or len(after) != 4:
+        return []
+    heads, tokens, width = found.sizes
+    images, channels, *pixels = after
+    if images != 1 or channels != heads * width:
+        return []
+    return [[1, heads, tokens, width], (0, 2, 1, 3), [1, *pixels, channels], TO_CHANNELS_FIRST]
 
 
 def _heads(found: FactorOrder, before: tuple[int, ...], after: tuple[int, ...]) -> list[Step]:

@@ -15,6 +15,7 @@ SHAPES = {
     "rows": np.asarray([1, 6, 15]), "map": np.asarray([1, 6, 3, 5]), "whole": np.asarray([1, 15, 6]),
     "windows": np.asarray([1, 3, 1, 5, 6]), "columns": np.asarray([1, 6, 3, 1, 5]), "heads": np.asarray([1, 2, 3, 15]),
     "zeros": np.asarray([0, 0, 30]), "pairs": np.asarray([2, 3, 15]), "two": np.asarray([2, 2, 3, 15]),
+    "images": np.asarray([2, 6, 3, 5]), "apart": np.asarray([1, 2, 9, 5]),
 }  # fmt: skip
 
 
@@ -53,6 +54,17 @@ def test_heads_are_taken_out_of_rows(shape: str, order: str) -> None:
     assert whole_pixels.check(graph, PREPROCESSING) == NOTHING
 
 
+@pytest.mark.parametrize(("shape", "order"), [((1, 2, 15, 3), "[0, 1, 3, 2]"), ((2, 15, 3), "[0, 2, 1]")])
+def test_heads_that_become_a_map_are_joined_to_rows(shape: tuple[int, ...], order: str) -> None:
+    body = f"a = Relu(x) t = Transpose<perm = {order}>(a) r = Reshape(t, map) y = Sigmoid(r)"
+    graph = model(shape, body)
+    places, difference = rewritten(whole_pixels, graph)
+    assert (places.changed, difference.max_abs_error) == (1, 0)
+    orders = [node.attributes.get_ints("perm", ()) for node in graph.graph if node.op_type == "Transpose"]
+    assert [tuple(order) for order in orders] == [(0, 2, 1, 3), (0, 3, 1, 2)]
+    assert whole_pixels.check(graph, PREPROCESSING) == NOTHING
+
+
 @pytest.mark.parametrize("shape", ["windows", "zeros"])
 def test_a_map_that_is_read_as_rows_too_is_read_through_rows(shape: str) -> None:
     body = f"t = Transpose<perm = [0, 2, 3, 1]>(x) w = Reshape(t, {shape}) m = Relu(t) y = Relu(w) z = ReduceMax(m)"
@@ -79,10 +91,12 @@ def test_a_map_that_is_read_as_rows_too_is_read_through_rows(shape: str) -> None
         ((2, 6, 3, 5), "t = Transpose<perm = [0, 2, 3, 1]>(x) y = Relu(t)"),
         ((2, 6, 3, 5), "r = Reshape(x, two) t = Transpose<perm = [0, 1, 3, 2]>(r) y = Relu(t)"),
         ((1, 3, 5, 2), "t = Transpose<perm = [0, 2, 1, 3]>(x) y = Relu(t)"),
+        ((1, 2, 15, 6), "t = Transpose<perm = [0, 1, 3, 2]>(x) r = Reshape(t, images) y = Relu(r)"),
+        ((1, 2, 15, 3), "t = Transpose<perm = [0, 1, 3, 2]>(x) r = Reshape(t, apart) y = Relu(r)"),
     ],
     ids=["heads apart", "rows are read", "a map", "a row", "two maps", "pairs", "rows to a map", "two images",
          "heads of two images",
-         "heads and tokens"],
+         "heads and tokens", "heads that become maps of two images", "heads that stay apart"],
 )  # fmt: skip
 def test_what_stays(shape: tuple[int, ...], body: str) -> None:
     assert whole_pixels.check(model(shape, body), PREPROCESSING) == NOTHING
