@@ -3,7 +3,8 @@
 Convolutions and products with constant weights are quantized. Residual additions, LayerNormalization, softmax, GELU and
 the products of attention stay in floating point: quantized residual additions destroy vision transformers. So do the
 first convolution, which ``frame_convolution`` may quantize afterwards, the last layer, and products of a single row,
-such as those behind the class token alone: they cost next to nothing, and their noise goes right into the logits. The
+such as those behind the class token alone: they cost next to nothing, and their noise goes right into the logits.
+Talking heads stay too: int8 would save nothing, and OpenVINO computes the product before a quantizer in float32. The
 layer before the last becomes int8 where it has enough products to save time; ``noise_limit`` takes it back where its
 noise is not small beside the noise of the others. OpenVINO computes a depthwise convolution in 16 bits in less time
 than in int8, but then quantizes its result in a pass of its own. So it stays in floating point where its result stays
@@ -23,6 +24,7 @@ from vitedge.calib.quantization.search_budget import multiply_accumulates
 from vitedge.errors import ConversionError
 from vitedge.graph.layers import Layer
 from vitedge.graph.operators import LAYOUT_OPERATORS, LINEAR_OPERATORS
+from vitedge.graph.values import is_read_once, producer_of
 
 LEAST_PRODUCTS = 0.01
 """Share of the multiply-accumulates from which on the layer before the last one becomes int8."""
@@ -53,6 +55,7 @@ def int8_layers(
         if layer is not first
         and layer.name not in keep_float
         and not _single_row(layer, shapes[str(layer.data.name)])
+        and not _mixes_heads(layer)
         and not (float_depthwise and _is_depthwise(layer) and not _feeds_layers_alone(layer))
     )
     if not chosen:
@@ -76,6 +79,24 @@ def _float_last(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, ...]]) 
 
 def _single_row(layer: Layer, shape: tuple[int, ...]) -> bool:
     return layer.operator != "Conv" and math.prod(shape[:-1]) == 1
+
+
+def _mixes_heads(layer: Layer) -> bool:
+    """Decide whether a layer mixes the heads of attention, before its softmax or behind it."""
+    outputs, inputs, *kernel = layer.weight_shape
+    return outputs == inputs and math.prod(kernel) == 1 and (_is_softmax(layer.data) or _goes_to_softmax(layer.output))
+
+
+def _is_softmax(value: ir.Value | None) -> bool:
+    while (move := producer_of(value, *LAYOUT_OPERATORS)) is not None:
+        value = move.inputs[0]
+    return producer_of(value, "Softmax") is not None
+
+
+def _goes_to_softmax(value: ir.Value) -> bool:
+    while is_read_once(value) and (reader := value.consumers()[0]).op_type in LAYOUT_OPERATORS:
+        value = reader.outputs[0]
+    return any(reader.op_type == "Softmax" for reader in value.consumers())
 
 
 def _is_depthwise(layer: Layer) -> bool:

@@ -53,6 +53,18 @@ def test_products_of_attention_are_out() -> None:
     assert found == {"x": ["q", "k"], "o": ["z"]}
 
 
+@pytest.mark.parametrize(("weight", "expected"), [("square", ["q", "z"]), ("wide", ["q", "before", "behind", "z"])])
+def test_talking_heads_are_out(weight: str, expected: list[str]) -> None:
+    """Layers of other shapes beside a softmax are in: the gates of VOLO and MobileViTv2."""
+    body = (
+        f"q = MatMul(x, wo) before = MatMul(q, {weight}) t = Transpose<perm=[0,2,1]>(before) p = Softmax(t) "
+        f"u = Transpose<perm=[0,2,1]>(p) behind = MatMul(u, {weight}b) z = MatMul(behind, wo) logits = MatMul(z, wo)"
+    )
+    constants = {"wo": weights(WIDTH, WIDTH), "square": weights(WIDTH, WIDTH), "squareb": weights(WIDTH, WIDTH)}
+    wide = {"wide": weights(WIDTH, 2 * WIDTH), "wideb": weights(2 * WIDTH, WIDTH)}
+    assert chosen(graphs.model(body, **constants, **wide)) == expected
+
+
 def test_products_of_a_single_row_are_out() -> None:
     assert chosen(graphs.block(), gelu1=(1, 1, 2 * WIDTH)) == ["wide0", "narrow0", "wide1", "hidden"]
     assert "narrow1" in chosen(graphs.block(), gelu1=(1, 2, 2 * WIDTH))
