@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -417,6 +418,21 @@ def test_unusable_frames_are_refused(frame: Any, problem: str, fix: str) -> None
     assert "HxWx3 uint8" in caught.value.expected
     with pytest.raises(FrameSourceError, match=problem):
         Preprocessor(DEIT)(frame)
+
+
+@pytest.mark.parametrize(
+    ("order", "last"), [("BGRA", True), ("RGBA", True), ("BGR", False), ("RGB", False)], ids=lambda value: str(value)
+)
+def test_the_fix_of_each_order_gives_bgr(order: str, last: bool) -> None:
+    """RGB that is read as BGR gives an answer that looks right."""
+    planes = {name: np.full((4, 5), level, np.uint8) for level, name in enumerate("BGRA")}
+    frame = np.stack([planes[name] for name in order], axis=2 if last else 0)
+    with pytest.raises(FrameSourceError) as caught:
+        check_frame(frame)
+    fixes = re.findall(r"frame(?:\[[^]]*\])?(?:\.transpose\([^)]*\))?", caught.value.fix)
+    results = [eval(each, {"frame": frame}) for each in fixes]
+    assert "BGR" in caught.value.expected
+    assert results[order.startswith("RGB")][0, 0].tolist() == [0, 1, 2]
 
 
 def test_the_smallest_frame_is_fine() -> None:
