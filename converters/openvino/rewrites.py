@@ -13,6 +13,7 @@ from vitedge.converters.rewrites import (
     padding_tokens,
     rotary_embedding,
     split_convolution,
+    talking_heads,
     token_rows,
     whole_pixels,
 )
@@ -29,6 +30,7 @@ REWRITES = (
     Rewrite("attention in four dimensions", attention_rank.check, attention_rank.rewrite, requires=(TIDY,)),
     Rewrite("factorized attention", factorized_attention.check, factorized_attention.rewrite, requires=(TIDY,)),
     Rewrite("rotary embedding", rotary_embedding.check, rotary_embedding.rewrite, requires=(TIDY,)),
+    Rewrite("talking heads", talking_heads.check, talking_heads.rewrite, requires=(TIDY,)),
     Rewrite("rows of tokens", token_rows.check, token_rows.rewrite, requires=(TIDY,)),
     Rewrite("whole pixels", whole_pixels.check, whole_pixels.rewrite, requires=(TIDY,)),
 )

@@ -136,6 +136,7 @@ def test_padding_tokens(name: str, side: int, options: dict[str, Any], expected:
         pytest.param("coat_lite_tiny", 64, {"img_size": 64, "serial_depths": (2, 1, 1, 1)}, "factorized attention", 3,
          marks=LONG),
         pytest.param("vit_small_patch16_dinov3", 64, VIT, "rotary embedding", 4, marks=LONG),
+        pytest.param("cait_xxs24_224", 64, {**VIT, "depth_token_only": 1}, "talking heads", 4, marks=LONG),
     ],
 )  # fmt: skip
 def test_rewrites_for_openvino(name: str, side: int, options: dict[str, Any], rule: str, expected: int) -> None:
