@@ -93,7 +93,13 @@ def _swaps_short_rows(node: ir.Node) -> bool:
     while (reshape := producer_of(value, "Reshape")) is not None:
         value = reshape.inputs[0]
     product = producer_of(value, "MatMul")
-    if product is None or producer_of(product.inputs[0], "Softmax") is None:
+    if product is None or not _is_attention(product.inputs[0]):
         return False
     shape, order = shape_of(node.outputs[0]), node.attributes.get_ints("perm", ())
     return shape is not None and order[-1:] == (len(shape) - 1,) and shape[-1] < LEAST_ROW
+
+
+def _is_attention(value: ir.Value | None) -> bool:
+    """Decide whether a value is the result of a softmax, or of a convolution that mixes heads behind one."""
+    mixing = producer_of(value, "Conv")
+    return producer_of(value if mixing is None else mixing.inputs[0], "Softmax") is not None

@@ -139,6 +139,8 @@ def test_scales_of_single_channels_and_levels_that_are_read_stay() -> None:
         (32, [2, 1, 0, 3], "Softmax<axis = -1>(s)", "2,5,1,32", 0),
         (32, [0, 1, 3, 2], "Softmax<axis = -1>(s)", "1,2,5,-1", 1),
         (32, [0, 2, 1, 3], "Relu(s)", "1,2,5,-1", 1),
+        (32, [0, 2, 1, 3], "Conv(z, heads)", "1,2,5,-1", 0),
+        (32, [0, 2, 1, 3], "Conv(s, heads)", "1,2,5,-1", 1),
     ],
 )
 def test_short_rows_of_heads_are_swapped_in_floating_point(
@@ -146,12 +148,14 @@ def test_short_rows_of_heads_are_swapped_in_floating_point(
 ) -> None:
     body = (
         f"parts = Constant<value = int64[4] {{{split}}}>() rows = Constant<value = int64[2] {{10, -1}}>() "
-        f"a = {before} p = MatMul(a, x) w = Reshape(p, parts) t = Transpose<perm = {order}>(w) r = Reshape(t, rows) "
+        f"z = Softmax<axis = -1>(s) a = {before} "
+        f"p = MatMul(a, x) w = Reshape(p, parts) t = Transpose<perm = {order}>(w) r = Reshape(t, rows) "
         "q = QuantizeLinear(r, scale, zero_point) y = DequantizeLinear(q, scale, zero_point)"
     )
     header = f'<ir_version: 10, opset_import: ["" : 20]> g (float[1,2,5,5] s, float[1,2,5,{width}] x) => (float[N,M] y)'
     proto = onnx.parser.parse_model(f"{header} {{ {body} }}")
-    for name, value in (("scale", np.float32(0.02)), ("zero_point", np.uint8(128))):
+    heads = np.ones((2, 2, 1, 1), np.float32)
+    for name, value in (("scale", np.float32(0.02)), ("zero_point", np.uint8(128)), ("heads", heads)):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
     assert hoist_qdq(graph.graph) == moved
