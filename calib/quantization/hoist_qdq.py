@@ -3,11 +3,13 @@
 A quantizer of a whole tensor does the same to every value, wherever the value lies: it may change places with any
 layout operator, and with a Gather that only changes the order of values, bit for bit. Behind a layer the engine
 computes it along with the layer, and moves a quarter of the bytes; before a convolution that reads tokens laid out as a
-map it would stand alone. Heads and tokens of attention are an exception: OpenVINO moves bytes one by one where a row of
-a head has fewer than 64, and itself moves a quantizer from behind a Transpose to before it, but not over a Reshape. So
-such a quantizer stays where it is. And behind a Concat whose result
-is reshaped the quantizer stays behind the Reshape: OpenVINO would quantize the parts instead, and could not carry their
-scales through the Reshape to the product.
+map it would stand alone.
+
+The result of attention is an exception, behind a softmax or behind talking heads. OpenVINO moves bytes one by one where
+a row of a head has fewer than 64, and itself moves a quantizer from behind a Transpose to before it, but not over a
+Reshape. So such a quantizer stays where it is. And behind a Concat whose result is reshaped the quantizer stays behind
+the Reshape: OpenVINO would quantize the parts instead, and could not carry their scales through the Reshape to the
+product.
 """
 
 from __future__ import annotations

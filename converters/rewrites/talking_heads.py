@@ -67,8 +67,10 @@ def _found(graph: ir.Graph) -> Iterator[_TransposedLayer | str]:
         if not _transposes(node, TO_CHANNELS_FIRST):
             continue
         layer = layer_behind(node.inputs[0])
-        before = None if layer is None else producer_of(layer.data, "Transpose")
-        if layer is not None and before is not None and _transposes(before, TO_CHANNELS_LAST):
+        if layer is None or layer.operator != "MatMul":
+            continue
+        before = producer_of(layer.data, "Transpose")
+        if before is not None and _transposes(before, TO_CHANNELS_LAST):
             alone = all(is_read_once(value) for value in (layer.data, layer.node.outputs[0], layer.output))
             yield _TransposedLayer(before, layer, node) if alone else READ_TWICE
 

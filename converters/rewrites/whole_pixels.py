@@ -4,7 +4,7 @@ OpenVINO stores maps with their channels innermost, which is how rows of tokens 
 rows if the Transpose has four axes and a Reshape alone reads it. Where pixels are joined to a row first, it copies the
 map to planes, and transposes those: behind the convolutions of TinyViT and PVT v2. From rows to a map it drops either
 form. Heads that are taken out of the channels of a map are taken out of its rows: those of EfficientViT's attention.
-Heads that become a map are joined to rows first: those of Visformer and EfficientFormer V2.
+Heads that become a map become rows of tokens first: those of Visformer and EfficientFormer V2.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _found(graph: ir.Graph) -> Iterator[MergedChain | _SharedMap]:
 
 
 def _whole_pixels(chain: list[ir.Node]) -> MergedChain | None:
-    """Give the steps that move whole pixels of a map; None where the chain begins with none, or moves them already."""
+    """Give the steps that move whole pixels of a map; None where there is no map, or they are moved already."""
     before, after = static_shape(chain[0].inputs[0]), static_shape(chain[-1].outputs[0])
     steps = steps_of(chain)
     factors = followed(before, steps)

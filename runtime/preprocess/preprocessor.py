@@ -36,7 +36,7 @@ LEAST_SHRINKING = 2
 Resampling = TypeVar("Resampling")
 
 _UINT8 = np.dtype(np.uint8)
-_FRAME = "an HxWx3 uint8 array in BGR order, as OpenCV gives it"
+_FRAME = 'an HxWx3 uint8 array: BGR, as in OpenCV, or RGB with order="RGB"'
 
 
 class Preprocessor:
@@ -225,7 +225,7 @@ def _unusable(frame: object) -> FrameSourceError:
             expected=_FRAME,
             fix="for files: their folder or a pattern; for several cameras: classifier.streams({name: address})"
             if is_name
-            else "np.asarray(frame)",
+            else 'np.asarray(frame); of a Pillow image, with order="RGB"',
         )
     fix = _type_fix(frame) if frame.dtype != _UINT8 else _shape_fix(frame.shape)
     return FrameSourceError(f"the frame is a {frame.dtype} array of shape {frame.shape}", expected=_FRAME, fix=fix)
@@ -249,9 +249,9 @@ def _shape_fix(shape: tuple[int, ...]) -> str:
     if len(shape) == 3 and shape[2] == 1:
         return "for a grey image: frame.repeat(3, axis=2)"
     if len(shape) == 3 and shape[2] == 4:
-        return "leave out alpha: frame[..., :3] of BGRA, frame[..., 2::-1] of RGBA, as Pillow gives it"
+        return 'leave out alpha: frame[..., :3]; of RGBA, as in Pillow, with order="RGB"'
     if len(shape) == 3 and shape[0] == 3:
-        return "put the channels last: frame.transpose(1, 2, 0); of RGB, frame[::-1].transpose(1, 2, 0)"
+        return 'put the channels last: frame.transpose(1, 2, 0); of RGB, as in PyTorch, with order="RGB"'
     if len(shape) == 4:
         return "pass the frames of a batch one by one"
     return "convert it to three channels"

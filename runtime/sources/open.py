@@ -44,7 +44,7 @@ from vitedge.safety.redact import redact_address
 ACCEPTED = (
     "a camera (0, /dev/video0, v4l2://, csi://0), a network address (rtsp://, http://, …), a video file, an image, a "
     "folder of images, a glob (photos/*.jpg), a .streams list of one address, test://, gst:PIPELINE, or, in Python, an "
-    "iterable of HxWx3 uint8 arrays"
+    "iterable of HxWx3 uint8 arrays, BGR"
 )
 LONGEST_NUMBER = 10
 VIDEO4LINUX = 81

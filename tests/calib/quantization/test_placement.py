@@ -12,7 +12,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import layers as graphs
-from layers import SIDE, TOKENS, WIDTH, weights
+from layers import TOKENS, WIDTH, weights
 
 from vitedge.calib.quantization.placement import int8_layers, readers_by_data
 from vitedge.errors import ConversionError
@@ -53,18 +53,6 @@ def test_products_of_attention_are_out() -> None:
     assert found == {"x": ["q", "k"], "o": ["z"]}
 
 
-@pytest.mark.parametrize(("weight", "expected"), [("square", ["q", "z"]), ("wide", ["q", "before", "behind", "z"])])
-def test_talking_heads_are_out(weight: str, expected: list[str]) -> None:
-    """Layers of other shapes beside a softmax are in: the gates of VOLO and MobileViTv2."""
-    body = (
-        f"q = MatMul(x, wo) before = MatMul(q, {weight}) t = Transpose<perm=[0,2,1]>(before) p = Softmax(t) "
-        f"u = Transpose<perm=[0,2,1]>(p) behind = MatMul(u, {weight}b) z = MatMul(behind, wo) logits = MatMul(z, wo)"
-    )
-    constants = {"wo": weights(WIDTH, WIDTH), "square": weights(WIDTH, WIDTH), "squareb": weights(WIDTH, WIDTH)}
-    wide = {"wide": weights(WIDTH, 2 * WIDTH), "wideb": weights(2 * WIDTH, WIDTH)}
-    assert chosen(graphs.model(body, **constants, **wide)) == expected
-
-
 def test_products_of_a_single_row_are_out() -> None:
     assert chosen(graphs.block(), gelu1=(1, 1, 2 * WIDTH)) == ["wide0", "narrow0", "wide1", "hidden"]
     assert "narrow1" in chosen(graphs.block(), gelu1=(1, 2, 2 * WIDTH))
@@ -103,35 +91,3 @@ def test_a_gemm_is_a_layer_unless_it_scales_or_transposes() -> None:
 def test_nothing_to_quantize() -> None:
     with pytest.raises(ConversionError, match="no layer to quantize"):
         chosen(graphs.block(depth=0), x=(1, 1, WIDTH))
-
-
-DEPTHWISE = f"d = Conv<group={WIDTH}, pads=[1,1,1,1]>(pixels, deep) s = Sigmoid(d) a = Mul(d, s)"
-READERS = {
-    "a convolution": ("y = Conv(a, dense)", True),
-    "two convolutions": ("y = Conv(a, dense) z = Conv(a, dense) b = Concat<axis=1>(y, z)", True),
-    "a convolution of moved values": ("t = Transpose<perm=[0,1,3,2]>(a) y = Conv(t, dense)", True),
-    "squeeze-and-excitation": ("m = GlobalAveragePool(a) e = Conv(m, dense) g = Mul(a, e) y = Conv(g, dense)", False),
-    "a residual addition": ("r = Add(a, pixels) y = Conv(r, dense)", False),
-    "a shortcut": ("y = Conv(a, dense) r = Add(a, y)", False),
-}
-"""What reads the result of a depthwise convolution, and whether OpenVINO gets it in int8."""
-
-
-def chosen_convolutions(body: str, *, float_depthwise: bool) -> list[str]:
-    constants = {"dense": weights(WIDTH, WIDTH, 1, 1), "deep": weights(WIDTH, 1, 3, 3)}
-    layers = layers_of(graphs.model(f"{body} last = Conv(y, dense) logits = Conv(last, dense)", **constants))
-    shapes = {str(layer.data.name): (1, WIDTH, SIDE, SIDE) for layer in layers}
-    return [made(layer) for layer in int8_layers(layers, shapes, float_depthwise=float_depthwise)]
-
-
-@pytest.mark.parametrize(("reader", "quantized"), READERS.values(), ids=READERS)
-def test_a_depthwise_convolution_may_stay_float_where_its_result_does(reader: str, quantized: bool) -> None:
-    found = chosen_convolutions(f"{DEPTHWISE} {reader}", float_depthwise=True)
-    assert ("d" in found, "y" in found) == (quantized, True)
-    assert "d" in chosen_convolutions(f"{DEPTHWISE} {reader}", float_depthwise=False)
-
-
-def test_other_convolutions_become_int8_whatever_reads_them() -> None:
-    assert "d" in chosen_convolutions(
-        "d = Conv(pixels, dense) r = Add(d, pixels) y = Conv(r, dense)", float_depthwise=True
-    )

@@ -15,7 +15,7 @@ BEFORE, BEHIND = "t = Transpose<perm = [0, 2, 3, 1]>(x)", "u = Transpose<perm = 
 
 
 def model(body: str) -> graphs.ir.Model:
-    return graphs.model(SHAPE, body, weight=random(4, 6), bias=random(6), table=random(5, 3, 6))
+    return graphs.model(SHAPE, body, weight=random(4, 6), bias=random(6), table=random(5, 3, 6), ones=random(4))
 
 
 @pytest.mark.parametrize("layer", ["m = MatMul(t, weight)", "p = MatMul(t, weight) m = Add(bias, p)"])
@@ -46,9 +46,11 @@ def test_two_layers_that_share_weights_become_two_convolutions() -> None:
         (f"{BEFORE} p = MatMul(t, weight) m = Relu(p) {BEHIND} y = Relu(u)", NOTHING),
         (f"{BEFORE} m = MatMul(t, weight) u = Transpose<perm = [0, 3, 2, 1]>(m) y = Relu(u)", NOTHING),
         ("t = Transpose<perm = [0, 3, 2, 1]>(x) m = MatMul(t, weight) " + BEHIND + " y = Relu(u)", NOTHING),
+        (f"{BEFORE} m = LayerNormalization<axis = -1>(t, ones, ones) {BEHIND} y = Relu(u)", NOTHING),
     ],
-    ids=["channels are read", "the result is read", "a table", "an activation", "another order behind", "before"],
-)
+    ids=["channels are read", "the result is read", "a table", "an activation", "another order behind", "before",
+         "a normalization"],
+)  # fmt: skip
 def test_what_stays(body: str, reason: str) -> None:
     graph = model(body)
     assert talking_heads.check(graph, PREPROCESSING) == reason
