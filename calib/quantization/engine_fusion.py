@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vitedge.graph.operators import LAYOUT_OPERATORS
+from vitedge.graph.values import comes_from
 
 ACTIVATIONS = frozenset({"Gelu", "HardSwish", "Mul", "Relu", "Tanh"})
 """Operators that an activation function ends in: SiLU is a multiplication with a Sigmoid, Clip is bounded anyway."""
@@ -29,19 +30,14 @@ def fuses_channel_scaling(value: ir.Value) -> bool:
     axis.
     """
     node = value.producer()
-    return node is not None and node.op_type not in LAYOUT_OPERATORS and not _follows_product(node)
+    if node is None or node.op_type in LAYOUT_OPERATORS:
+        return False
+    return not comes_from(value, _is_product, through=_is_elementwise)
 
 
-def _follows_product(node: ir.Node) -> bool:
-    """Decide whether elementwise operators alone lead from a product of matrices to a node."""
-    seen, pending = {node}, [node]
-    while pending:
-        each = pending.pop()
-        if each.op_type in ("Gemm", "MatMul"):
-            return True
-        if each.op_type in ELEMENTWISE:
-            producers = {value.producer() for value in each.inputs if value is not None}
-            before = {producer for producer in producers if producer is not None} - seen
-            seen |= before
-            pending += before
-    return False
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type in ("Gemm", "MatMul")
+
+
+def _is_elementwise(node: ir.Node) -> bool:
+    return node.op_type in ELEMENTWISE

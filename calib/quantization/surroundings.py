@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vitedge.calib.quantization.engine_fusion import ACTIVATION_PARTS
 from vitedge.graph.layers import Layer
 from vitedge.graph.operators import DATA_MOVEMENT_OPERATORS, LAYOUT_OPERATORS
-from vitedge.graph.values import constant_shape
+from vitedge.graph.values import comes_from, constant_shape, leads_to
 
 ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 
@@ -19,8 +19,6 @@ FLOAT_OPERATORS = frozenset({
     "ReduceMean",
 })  # fmt: skip
 """Means and normalizations, which are computed in floating point."""
-
-Decide = Callable[[ir.Node], bool]
 
 
 def mixes_heads(layer: Layer) -> bool:
@@ -32,8 +30,7 @@ def mixes_heads(layer: Layer) -> bool:
     outputs, inputs, *kernel = layer.weight_shape
     if outputs != inputs or math.prod(kernel) != 1:
         return False
-    before = _comes_from(layer.data, _is_product, _passes) and _leads_to(layer.output, _is_softmax, _passes)
-    return before or (_comes_from(layer.data, _is_softmax, _passes) and _leads_to(layer.output, _is_product, _passes))
+    return _lies_between(layer, _is_product, _is_softmax) or _lies_between(layer, _is_softmax, _is_product)
 
 
 def is_depthwise(layer: Layer) -> bool:
@@ -46,7 +43,11 @@ def is_read_in_float(layer: Layer) -> bool:
 
     A mean or a normalization reads it so, and a sum or a matrix product of two computed values.
     """
-    return _leads_to(layer.output, _reads_float, _passes_activation)
+    return leads_to(layer.output, _reads_float, through=_passes_activation)
+
+
+def _lies_between(layer: Layer, first: Callable[[ir.Node], bool], last: Callable[[ir.Node], bool]) -> bool:
+    return comes_from(layer.data, first, through=_passes) and leads_to(layer.output, last, through=_passes)
 
 
 def _is_softmax(node: ir.Node) -> bool:
@@ -72,30 +73,3 @@ def _passes_activation(node: ir.Node) -> bool:
 
 def _has_constant(node: ir.Node) -> bool:
     return any(constant_shape(value) is not None for value in node.inputs)
-
-
-def _comes_from(value: ir.Value, wanted: Decide, through: Decide) -> bool:
-    """Decide whether a wanted operator makes a value, with other operators behind it or not."""
-    found, values = set[ir.Node](), [value]
-    while values:
-        node = values.pop().producer()
-        if node is None or node in found:
-            continue
-        if wanted(node):
-            return True
-        found.add(node)
-        values += [each for each in node.inputs if each is not None and through(node)]
-    return False
-
-
-def _leads_to(value: ir.Value, wanted: Decide, through: Decide) -> bool:
-    """Decide whether a wanted operator reads a value, with other operators before it or not."""
-    found, values = set[ir.Node](), [value]
-    while values:
-        for node in values.pop().consumers():
-            if wanted(node):
-                return True
-            if node not in found and through(node):
-                found.add(node)
-                values += node.outputs
-    return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import graphs
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +12,7 @@ import pytest
 from vitedge.graph.channels import traced_layer
 from vitedge.graph.edit import drop_unused, order_initializers
 from vitedge.graph.layers import linear_layers
-from vitedge.graph.values import bodies, is_read_once, producer_of, values_read
+from vitedge.graph.values import bodies, comes_from, is_read_once, leads_to, producer_of, values_read
 
 BRANCHES = (
     "p = MatMul(x, w)\ncount = ReduceSum<keepdims = 0>(p)\nyes = Cast<to = 9>(count)\n"
@@ -77,3 +79,20 @@ def test_a_producer_is_a_standard_operator_of_the_type(domain: str, found: bool)
     assert (producer_of(graph[1].inputs[0], "Exp", "Neg") is graph[0]) == found
     assert producer_of(graph[1].inputs[0], "Exp") is None
     assert producer_of(graph.inputs[0], "Neg") is producer_of(None, "Neg") is None
+
+
+def test_operators_are_found_before_and_behind_a_value() -> None:
+    graph = graphs.model((1, 5, 8), "s = Sigmoid(x) m = Mul(x, s) n = Neg(m) y = Relu(n)").graph
+    values = {value.name: value for node in graph for value in node.outputs}
+
+    def is_a(*kinds: str) -> Callable[[ir.Node], bool]:
+        return lambda node: node.op_type in kinds
+
+    assert comes_from(values["n"], is_a("Neg"), through=is_a())
+    assert comes_from(values["n"], is_a("Sigmoid"), through=is_a("Neg", "Mul"))
+    assert not comes_from(values["n"], is_a("Sigmoid"), through=is_a("Neg"))
+    assert not comes_from(values["n"], is_a("Relu"), through=is_a("Neg", "Mul", "Sigmoid"))
+    assert leads_to(values["m"], is_a("Neg"), through=is_a())
+    assert leads_to(values["s"], is_a("Relu"), through=is_a("Mul", "Neg"))
+    assert not leads_to(values["s"], is_a("Relu"), through=is_a("Mul"))
+    assert not leads_to(values["m"], is_a("Sigmoid"), through=is_a("Mul", "Neg", "Relu"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,34 @@ def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 def is_read_once(value: ir.Value) -> bool:
     """Decide whether exactly one input of one node reads a value, and no output of the graph is it."""
     return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def comes_from(value: ir.Value, wanted: Callable[[ir.Node], bool], *, through: Callable[[ir.Node], bool]) -> bool:
+    """Decide whether a wanted operator produces a value, directly or before operators that ``through`` lets pass."""
+    seen, values = set[ir.Node](), [value]
+    while values:
+        node = values.pop().producer()
+        if node is None or node in seen:
+            continue
+        if wanted(node):
+            return True
+        seen.add(node)
+        if through(node):
+            values += [each for each in node.inputs if each is not None]
+    return False
+
+
+def leads_to(value: ir.Value, wanted: Callable[[ir.Node], bool], *, through: Callable[[ir.Node], bool]) -> bool:
+    """Decide whether a wanted operator reads a value, directly or behind operators that ``through`` lets pass."""
+    seen, values = set[ir.Node](), [value]
+    while values:
+        for node in values.pop().consumers():
+            if wanted(node):
+                return True
+            if node not in seen and through(node):
+                seen.add(node)
+                values += node.outputs
+    return False
 
 
 def values_read(node: ir.Node) -> Iterator[ir.Value]:
